@@ -1,0 +1,25 @@
+"""Meshes, the meaning of logical axes on them, and the feeding of batches."""
+
+from parallel.axes import (
+    Rules,
+    activation_constraint,
+    named_sharding,
+    partition_spec,
+    replicated,
+)
+from parallel.distributed import start
+from parallel.feeding import local_rows, put_batch
+from parallel.mesh import AXES, make_mesh
+
+__all__ = [
+    "AXES",
+    "Rules",
+    "activation_constraint",
+    "local_rows",
+    "make_mesh",
+    "named_sharding",
+    "partition_spec",
+    "put_batch",
+    "replicated",
+    "start",
+]

@@ -1,0 +1,78 @@
+"""From logical axis names to mesh axes: the one table of `config.mesh.rules`, and what follows.
+
+Parameters carry a tuple of logical names (`("embed", "mlp")`), activations are constrained by
+names in the model's code; nothing but this file knows what a name means on a mesh.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Rules = Mapping[str, Sequence[str]]
+LogicalAxes = Sequence[str | None]
+
+
+def partition_spec(
+    axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
+) -> PartitionSpec:
+    """The mesh axes of an array of `shape` whose dimensions are called `axes`.
+
+    A dimension that its mesh axes do not divide stays whole: a vocabulary of 67 cannot be cut in
+    four. Mesh axes of size 1 are left out.
+
+    Raises ValueError for a name without a rule, a rank that differs, and two dimensions that
+    would lie on the same mesh axis.
+    """
+    if len(axes) != len(shape):
+        raise ValueError(f"axes {tuple(axes)} name {len(axes)} dimensions of shape {tuple(shape)}")
+    taken: dict[str, str] = {}
+    parts: list[tuple[str, ...] | str | None] = []
+    for name, size in zip(axes, shape, strict=True):
+        if name is None:
+            parts.append(None)
+            continue
+        if name not in rules:
+            raise ValueError(f"logical axis {name!r} has no rule; there are {sorted(rules)}")
+        mesh_axes = tuple(axis for axis in rules[name] if mesh.shape[axis] > 1)
+        if not mesh_axes or size % math.prod(mesh.shape[axis] for axis in mesh_axes):
+            parts.append(None)
+            continue
+        for axis in mesh_axes:
+            if axis in taken:
+                raise ValueError(
+                    f"logical axes {taken[axis]!r} and {name!r} of one array both lie on the mesh "
+                    f"axis {axis!r}: change mesh.rules.{taken[axis]} or mesh.rules.{name}"
+                )
+            taken[axis] = name
+        parts.append(mesh_axes if len(mesh_axes) > 1 else mesh_axes[0])
+    while parts and parts[-1] is None:
+        parts.pop()
+    return PartitionSpec(*parts)
+
+
+def named_sharding(
+    axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
+) -> NamedSharding:
+    """`partition_spec` on `mesh`."""
+    return NamedSharding(mesh, partition_spec(axes, shape, mesh=mesh, rules=rules))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def activation_constraint(
+    mesh: Mesh, rules: Rules
+) -> Callable[[jax.Array, LogicalAxes], jax.Array]:
+    """What the model's `constrain` calls while a step is traced for `mesh`."""
+    if mesh.size == 1:
+        return lambda x, axes: x
+
+    def constrain(x: jax.Array, axes: LogicalAxes) -> jax.Array:
+        sharding = named_sharding(axes, x.shape, mesh=mesh, rules=rules)
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return constrain

@@ -1,0 +1,27 @@
+"""Start-up of several processes as one machine (`jax.distributed`)."""
+
+import os
+
+import jax
+
+
+def start() -> None:
+    """Joins the processes of one run; does nothing where there is only one.
+
+    Found by itself under SLURM (more than one task), Kubernetes (an indexed job) and on Cloud TPU
+    (more than one worker). Elsewhere the environment says it: `JAX_COORDINATOR_ADDRESS`
+    (host:port), `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`. To be called before any other use of JAX.
+    """
+    environment = os.environ
+    if "JAX_NUM_PROCESSES" in environment:
+        jax.distributed.initialize(
+            coordinator_address=environment["JAX_COORDINATOR_ADDRESS"],
+            num_processes=int(environment["JAX_NUM_PROCESSES"]),
+            process_id=int(environment["JAX_PROCESS_ID"]),
+        )
+    elif (
+        int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+        or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    ):
+        jax.distributed.initialize()

@@ -1,0 +1,34 @@
+"""Batches from this process's memory into one global array over the mesh."""
+
+import itertools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+
+def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
+    """The rows of each global batch that this process's devices hold, as one range.
+
+    Raises ValueError if they are not contiguous (a mesh whose `data` and `fsdp` axes interleave
+    the hosts).
+    """
+    indices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
+    spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices})
+    for (_, stop), (start, _) in itertools.pairwise(spans):
+        if start > stop:
+            raise ValueError(f"this process would hold the scattered rows {spans} of each batch")
+    return slice(spans[0][0], spans[-1][1])
+
+
+def put_batch(
+    batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
+) -> dict[str, jax.Array]:
+    """This process's rows of each array as part of the global batch; the copy is asynchronous."""
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, rows, (global_batch_size, *rows.shape[1:])
+        )
+        for name, rows in batch.items()
+    }

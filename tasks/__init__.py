@@ -1,0 +1,18 @@
+"""The tasks by name: what a batch is, its loss, its metrics."""
+
+from tasks.classification import Classification
+from tasks.language_modeling import LanguageModeling
+from tasks.task import Batch, Sums, Task
+
+TASKS: dict[str, type[Task]] = {
+    "language_modeling": LanguageModeling,
+    "classification": Classification,
+}
+
+
+def build(name: str) -> Task:
+    """The task called `name` in the configuration."""
+    return TASKS[name]()
+
+
+__all__ = ["TASKS", "Batch", "Sums", "Task", "build"]

@@ -1,0 +1,36 @@
+"""What a task is: its batch, loss, metrics and answer."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """A task turns a model and a batch into sums, and sums over a split into metrics.
+
+    Everything is a sum over targets (tokens, examples, labels), each weighted by its entry in
+    `weights`, so that batches, accumulation steps, devices and hosts add up exactly.
+    """
+
+    higher_is_better: frozenset[str]
+    """Metrics of which more is better; of all others less is."""
+
+    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+        """Sums for one training batch: `loss` (what is minimised) and `weight`, float32 scalars."""
+        ...
+
+    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+        """Sums of all metrics, and per example [B, ...] what a report or a prediction file needs.
+
+        The sums hold `loss`, `weight` and whatever `summarize` divides.
+        """
+        ...
+
+    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+        """The metrics of a split from its sums; `facts` are the split's (`bytes`)."""
+        ...

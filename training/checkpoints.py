@@ -1,0 +1,258 @@
+"""Checkpoints: asynchronous through Orbax, each proven whole by its manifest.
+
+`checkpoints/120/` holds the state after 120 batches: the item `model` (parameters, statistics,
+EMA), which is all that evaluation and generation read, and the item `training` (optimizer state
+and counts). Arrays are stored under flat names (`params.layers.0.mixer.query.kernel`).
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from training.manifest import Damaged, read_manifest, verify, write_manifest
+from training.state import TrainState
+
+logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
+
+Tree = Any
+Leaves = dict[str, Any]
+
+ITEMS = {"model": ("params", "statistics", "ema"), "training": ("step", "skipped", "optimizer")}
+"""The fields of the state that each item of a step holds."""
+
+
+class Checkpoints:
+    """The writer's side: saves, keeps the last k and the best k, and never deletes before a newer
+    step is proven whole. One writer per folder: hold the workdir's lock.
+
+    `metric` and `higher_is_better` rank the steps that were evaluated (`keep_best` of them stay).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int,
+        keep_best: int,
+        metric: str,
+        higher_is_better: bool,
+    ):
+        self._folder = folder.absolute()
+        self._keep_last, self._keep_best = keep_last, keep_best
+        self._metric, self._higher_is_better = metric, higher_is_better
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future | None = None
+
+    def save(self, step: int, state: TrainState, contents: Mapping[str, Any]) -> None:
+        """Copies the state to the host and returns; the disk is written in the background.
+
+        `contents` goes into the manifest: `config`, `data_fingerprint`, `versions`, `metrics`
+        (of an evaluation at this very step, or empty), `axes`. An earlier save that failed raises
+        here, or in `check`.
+        """
+        self.wait()
+        items = {name: _flatten(state, fields) for name, fields in ITEMS.items()}
+        self._checkpointer.save(
+            self._folder / str(step),
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardSave(leaves) for name, leaves in items.items()}
+            ),
+        )
+        leaves = {name: leaf for item in items.values() for name, leaf in item.items()}
+        contents = {"step": step, **contents, "leaves": _leaf_table(leaves, contents["axes"])}
+        del contents["axes"]
+        self._pending = self._executor.submit(self._finish, step, contents)
+
+    def check(self) -> None:
+        """Raises what an asynchronous save failed with, if one has."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the last save is on disk and proven; raises what it failed with."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def best(self) -> float | None:
+        """The best value of the metric among the finished steps, None without any."""
+        ranked = self._ranked()
+        return ranked[0][1] if ranked else None
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether `value` of the metric beats `than`."""
+        return than is None or (value > than if self._higher_is_better else value < than)
+
+    def close(self) -> None:
+        """Waits, and lets the threads go."""
+        try:
+            self.wait()
+        finally:
+            self._executor.shutdown()
+            self._checkpointer.close()
+
+    def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
+        self._checkpointer.wait_until_finished()
+        if jax.process_index() == 0:
+            write_manifest(self._folder / str(step), contents)
+            self._retain()
+
+    def _retain(self) -> None:
+        steps = finished_steps(self._folder)
+        kept = set(steps[-self._keep_last :])
+        kept |= {step for step, _ in self._ranked()[: self._keep_best]}
+        for step in set(steps) - kept:
+            # Renamed first: a deletion that is cut off leaves nothing that looks like a step.
+            doomed = (self._folder / str(step)).rename(self._folder / f"{step}.removing")
+            shutil.rmtree(doomed)
+
+    def _ranked(self) -> list[tuple[int, float]]:
+        return ranked_steps(self._folder, self._metric, higher_is_better=self._higher_is_better)
+
+
+def finished_steps(folder: Path) -> list[int]:
+    """The steps that have a readable manifest, ascending; their files are not verified."""
+    steps = []
+    for step in _step_folders(folder):
+        try:
+            read_manifest(folder / str(step))
+        except Damaged:
+            continue
+        steps.append(step)
+    return steps
+
+
+def ranked_steps(folder: Path, metric: str, *, higher_is_better: bool) -> list[tuple[int, float]]:
+    """(step, value) of the finished steps at which `metric` was evaluated, the best first."""
+    values = [
+        (step, read_manifest(folder / str(step))["metrics"].get(metric))
+        for step in finished_steps(folder)
+    ]
+    known = [(step, value) for step, value in values if value is not None]
+    return sorted(known, key=lambda pair: pair[1], reverse=higher_is_better)
+
+
+def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
+    """The newest step whose every file agrees with its manifest, and the manifest.
+
+    Each newer one that does not is named through `warn`. None if there are no steps at all.
+
+    Raises `Damaged` if there are steps but none is whole.
+    """
+    steps = _step_folders(folder)
+    for step in reversed(steps):
+        try:
+            return step, verify(folder / str(step))
+        except Damaged as damage:
+            warn(f"checkpoint {step} is not used: {damage}")
+    if steps:
+        raise Damaged(f"none of the checkpoints in {folder} is whole")
+    return None
+
+
+def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None]) -> None:
+    """Renames the unusable steps newer than the one in use, so that their numbers are free.
+
+    Folders that a killed process left half-written or half-deleted are removed.
+    """
+    if not folder.is_dir():
+        return
+    for step in _step_folders(folder):
+        if step > newer_than:
+            target = folder / f"{step}.unusable"
+            for number in range(2, 1000):
+                if not target.exists():
+                    break
+                target = folder / f"{step}.unusable-{number}"
+            (folder / str(step)).rename(target)
+            warn(f"checkpoint {step} was set aside as {target}")
+    for path in folder.iterdir():
+        if re.fullmatch(r"\d+\.(removing|orbax-checkpoint-tmp.*)", path.name):
+            shutil.rmtree(path)
+            warn(f"{path} was removed: its writing or removal had been cut off")
+
+
+def restore_state(
+    folder: Path, step: int, manifest: Mapping[str, Any], target: TrainState
+) -> TrainState:
+    """The whole state of a step, laid out as `target` (abstract arrays with shardings) says.
+
+    Raises ValueError if the step's arrays are not the target's (another model or optimizer).
+    """
+    fields = {}
+    for item, names in ITEMS.items():
+        wanted = {name: getattr(target, name) for name in names}
+        fields |= restore_fields(folder, step, manifest, item, wanted)
+    return TrainState(**fields)
+
+
+def restore_fields(
+    folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
+) -> dict[str, Tree]:
+    """Some fields of one item of a step, in the structure and shardings of `target`."""
+    wanted = _flatten_tree(dict(target))
+    stored = {name: leaf for name, leaf in manifest["leaves"].items() if name in wanted}
+    # Orbax would cast and broadcast in silence: the manifest knows what was written.
+    problems = [f"{name} is not in it" for name in wanted if name not in stored]
+    problems += [
+        f"{name} is {leaf['dtype']}{leaf['shape']} in it, {wanted[name].dtype}"
+        f"{list(wanted[name].shape)} in the model"
+        for name, leaf in stored.items()
+        if leaf["shape"] != list(wanted[name].shape) or leaf["dtype"] != str(wanted[name].dtype)
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(f"checkpoint {folder / str(step)}: {'; '.join(problems[:3])}{more}")
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(
+            (folder / str(step)).absolute(),
+            args=ocp.args.Composite(
+                **{
+                    item: ocp.args.PyTreeRestore(
+                        item=wanted,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+                        partial_restore=True,
+                    )
+                }
+            ),
+        )[item]
+    leaves = [restored[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(dict(target)), leaves)
+
+
+def _step_folders(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _flatten(state: TrainState, fields: tuple[str, ...]) -> Leaves:
+    return _flatten_tree({name: getattr(state, name) for name in fields})
+
+
+def _flatten_tree(tree: Tree) -> Leaves:
+    """{dotted path: leaf}, in the order of the tree's leaves."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def _leaf_table(leaves: Leaves, axes: Tree) -> dict[str, dict[str, Any]]:
+    named = _flatten_tree({"params": axes})
+    return {
+        name: {
+            "shape": list(leaf.shape),
+            "dtype": str(leaf.dtype),
+            **({"axes": list(named[name])} if name in named else {}),
+        }
+        for name, leaf in leaves.items()
+    }

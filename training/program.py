@@ -1,0 +1,124 @@
+"""What a configuration becomes on a mesh: task, model, optimizer, and the two compiled steps."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+import parallel
+import tasks
+from configs import Config
+from training.optimizers import build_optimizer, build_schedule
+from training.state import Template, TrainState, create_state, make_template
+from training.step import compile_for_mesh, evaluation_step, train_step
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything that is traced or compiled for one configuration on one mesh.
+
+    `abstract_state` knows shape, dtype and sharding of each array; `initialize()` makes a fresh
+    state in its shards. `train_step(state, batch)` donates the state; `evaluation_step(params,
+    statistics, batch)` keeps what it is given.
+    """
+
+    config: Config
+    mesh: Mesh
+    task: tasks.Task
+    template: Template
+    abstract_state: TrainState
+    batch_sharding: NamedSharding
+    schedule: optax.Schedule
+    initialize: Callable[[], TrainState]
+    train_step: Callable[..., Any]
+    evaluation_step: Callable[..., Any]
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers the model learns."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract_state.params))
+
+    def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
+        """The abstract global batch, from any batch of this process's rows."""
+        return {
+            name: jax.ShapeDtypeStruct(
+                (global_batch_size, *rows.shape[1:]), rows.dtype, sharding=self.batch_sharding
+            )
+            for name, rows in example.items()
+        }
+
+
+def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
+    """The dtype of activations; `auto` is bfloat16 on accelerators and float32 on CPU."""
+    asked = config.precision.compute_dtype
+    if asked == "auto":
+        asked = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    return jnp.dtype(asked)
+
+
+def build_program(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> Program:
+    """The program of `config` on `mesh`.
+
+    `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
+    `num_classes` and `image_shape`.
+    """
+    rules = config.mesh.rules.model_dump()
+    task = tasks.build(config.task.name)
+    template = make_template(
+        config.model.architecture,
+        {**config.model.model_dump(exclude={"architecture"}), **sizes},
+        dtype=compute_dtype(config, mesh),
+        param_dtype=jnp.dtype(config.precision.parameter_dtype),
+    )
+    optimizer = build_optimizer(config)
+    schedule = build_schedule(config)
+    abstract_state, initialize = create_state(
+        template,
+        optimizer,
+        seed=config.seed,
+        ema=config.train.ema_decay is not None,
+        mesh=mesh,
+        rules=rules,
+    )
+    everywhere = parallel.replicated(mesh)
+    update = functools.partial(
+        train_step,
+        task=task,
+        template=template,
+        optimizer=optimizer,
+        schedule=schedule,
+        seed=config.seed,
+        accumulation=config.train.gradient_accumulation,
+        ema_decay=config.train.ema_decay,
+    )
+    return Program(
+        config=config,
+        mesh=mesh,
+        task=task,
+        template=template,
+        abstract_state=abstract_state,
+        batch_sharding=NamedSharding(mesh, jax.sharding.PartitionSpec(tuple(rules["batch"]))),
+        schedule=schedule,
+        initialize=initialize,
+        # State: sharded by the axes of its parameters, in and out, its buffers reused.
+        # Batch: rows over `data` and `fsdp`. Metrics: the same on every device.
+        train_step=compile_for_mesh(
+            update,
+            mesh=mesh,
+            rules=rules,
+            donate_argnums=0,
+            out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, abstract_state), everywhere),
+        ),
+        evaluation_step=compile_for_mesh(
+            functools.partial(evaluation_step, task=task, template=template),
+            mesh=mesh,
+            rules=rules,
+            out_shardings=everywhere,
+        ),
+    )

@@ -1,0 +1,94 @@
+"""A trained model from its workdir: what evaluation, generation and export begin with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+from jax.sharding import Mesh
+
+from configs import Config, UsageError
+from tasks import build as build_task
+from training.checkpoints import find_good_step, finished_steps, ranked_steps, restore_fields
+from training.manifest import Damaged, verify
+from training.program import Program, build_program
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One step of a workdir, on a mesh. `manifest["data"]` knows the sizes and the classes."""
+
+    step: int
+    manifest: dict[str, Any]
+    program: Program
+    params: Tree
+    statistics: Tree
+
+    @property
+    def module(self) -> nnx.Module:
+        """The model with its restored arrays."""
+        return self.program.template.bind(self.params, self.statistics)
+
+
+def restore_model(
+    workdir: Path,
+    config: Config,
+    *,
+    step: str,
+    weights: str | None,
+    mesh: Mesh,
+    warn: Callable[[str], None],
+) -> Restored:
+    """Restores parameters and statistics, verified.
+
+    `step` is a number, "latest" (the newest whole one; damaged newer ones are named through
+    `warn`) or "best" (by `checkpoint.best_metric`). `weights` is "ema" or "raw"; None takes the
+    average where the run keeps one.
+
+    Raises `configs.UsageError` for a step or weights that are not there, or damaged.
+    """
+    folder = workdir / "checkpoints"
+    number, manifest = _choose(folder, config, step, warn)
+    program = build_program(config, manifest["data"]["sizes"], mesh)
+    averaged = config.train.ema_decay is not None
+    if weights == "ema" and not averaged:
+        raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")
+    field = "ema" if averaged and weights != "raw" else "params"
+    target = {
+        field: program.abstract_state.params,
+        "statistics": program.abstract_state.statistics,
+    }
+    fields = restore_fields(folder, number, manifest, "model", target)
+    return Restored(number, manifest, program, fields[field], fields["statistics"])
+
+
+def _choose(
+    folder: Path, config: Config, step: str, warn: Callable[[str], None]
+) -> tuple[int, dict[str, Any]]:
+    steps = finished_steps(folder)
+    there = f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
+    try:
+        if step == "latest":
+            found = find_good_step(folder, warn)
+            if found is None:
+                raise UsageError(f"{folder} holds no checkpoint: train first")
+            return found
+        if step == "best":
+            metric = config.checkpoint.best_metric
+            more = metric in build_task(config.task.name).higher_is_better
+            ranked = ranked_steps(folder, metric, higher_is_better=more)
+            if not ranked:
+                raise UsageError(
+                    f"--step=best: no checkpoint in {folder} was evaluated for {metric}"
+                )
+            number = ranked[0][0]
+        elif step.isdecimal() and int(step) in steps:
+            number = int(step)
+        else:
+            raise UsageError(f"--step={step}: no such checkpoint in {folder}; {there}")
+        return number, verify(folder / str(number))
+    except Damaged as damage:
+        raise UsageError(f"{damage}; {there}") from None

@@ -1,0 +1,183 @@
+"""The state of a run: everything that a restart needs, as plain nested dictionaries of arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh
+
+import model as model_room
+import parallel
+
+Tree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """Parameters and what moves them. No random key: each step folds its number into the seed.
+
+    `step` counts batches consumed and always advances; `skipped` counts the steps in a row whose
+    loss or gradient was not finite, on which nothing else changed. Both int32 scalars.
+    `ema` is None where `train.ema_decay` is not set.
+    """
+
+    step: jax.Array
+    skipped: jax.Array
+    params: Tree
+    statistics: Tree
+    optimizer: optax.OptState
+    ema: Tree | None
+
+
+class Template:
+    """A model without its arrays: its graph, and path, shape, dtype and axes of each variable.
+
+    `nnx.split` is done once, here; inside a jitted step `bind` makes the module from plain
+    dictionaries, and `statistics_of` reads back what a training forward changed.
+    """
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
+        self._make = make
+        self._graph, params, rest = nnx.split(
+            nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...
+        )
+        self._params = dict(nnx.to_flat_state(params))
+        self._statistics = dict(nnx.to_flat_state(rest))
+
+    def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """Parameters and batch statistics of a fresh model, as nested dictionaries."""
+        _, params, rest = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, ...)
+        return _nested(nnx.to_flat_state(params)), _nested(nnx.to_flat_state(rest))
+
+    def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
+        """The module with these arrays."""
+        state = [
+            (path, variable.replace(_lookup(tree, path)))
+            for tree, variables in ((params, self._params), (statistics, self._statistics))
+            for path, variable in variables.items()
+        ]
+        return nnx.merge(self._graph, nnx.from_flat_state(state))
+
+    def statistics_of(self, module: nnx.Module) -> Tree:
+        """The batch statistics that `module` holds now."""
+        return _nested(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param))))
+
+    def axes(self) -> Tree:
+        """The logical axes of each parameter, in the shape of the parameters' tree."""
+        return _nested(
+            [
+                (path, variable.get_metadata().get("axes", (None,) * len(variable.shape)))
+                for path, variable in self._params.items()
+            ],
+            value=lambda axes: Axes(axes),
+        )
+
+
+class Axes(tuple):
+    """A tuple of logical names that JAX's tree functions take for a leaf."""
+
+
+def initial_state(
+    template: Template, optimizer: optax.GradientTransformation, *, seed: int, ema: bool
+) -> TrainState:
+    """A fresh state; to be jitted with `out_shardings`, so that it is born in its shards."""
+    params, statistics = template.initialize(jax.random.key(seed))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics=statistics,
+        optimizer=optimizer.init(params),
+        # A copy of its own: the step donates both.
+        ema=jax.tree.map(jnp.copy, params) if ema else None,
+    )
+
+
+def state_shardings(
+    template: Template,
+    optimizer: optax.GradientTransformation,
+    abstract: TrainState,
+    *,
+    mesh: Mesh,
+    rules: parallel.Rules,
+) -> TrainState:
+    """For each array of `abstract` where it lies: moments and averages as their parameter does."""
+    everywhere = parallel.replicated(mesh)
+    params = jax.tree.map(
+        lambda leaf, axes: parallel.named_sharding(axes, leaf.shape, mesh=mesh, rules=rules),
+        abstract.params,
+        template.axes(),
+    )
+    return TrainState(
+        step=everywhere,
+        skipped=everywhere,
+        params=params,
+        statistics=jax.tree.map(lambda _: everywhere, abstract.statistics),
+        optimizer=optax.tree.map_params(
+            optimizer,
+            lambda _, sharding: sharding,
+            abstract.optimizer,
+            params,
+            transform_non_params=lambda _: everywhere,
+        ),
+        ema=None if abstract.ema is None else params,
+    )
+
+
+def create_state(
+    template: Template,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: bool,
+    mesh: Mesh,
+    rules: parallel.Rules,
+) -> tuple[TrainState, Callable[[], TrainState]]:
+    """The abstract state with its shardings, and the function that makes it in its shards."""
+
+    def initialize() -> TrainState:
+        return initial_state(template, optimizer, seed=seed, ema=ema)
+
+    abstract = jax.eval_shape(initialize)
+    shardings = state_shardings(template, optimizer, abstract, mesh=mesh, rules=rules)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+    return placed, jax.jit(initialize, out_shardings=shardings)
+
+
+def make_template(
+    architecture: str,
+    hyperparameters: dict[str, Any],
+    *,
+    dtype: jnp.dtype,
+    param_dtype: jnp.dtype,
+) -> Template:
+    """The template of a registered architecture."""
+    return Template(
+        lambda rngs: model_room.build(
+            architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
+        )
+    )
+
+
+def _nested(flat: Any, value: Callable[[Any], Any] = lambda variable: variable[...]) -> Tree:
+    """Nested dictionaries with string keys from (path, variable) pairs."""
+    tree: Tree = {}
+    for path, leaf in flat:
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(str(part), {})
+        node[str(path[-1])] = value(leaf)
+    return tree
+
+
+def _lookup(tree: Tree, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        tree = tree[str(part)]
+    return tree

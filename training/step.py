@@ -1,0 +1,144 @@
+"""One update, for every family, modality and sharding; and one batch of an evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+import model as model_room
+import parallel
+from tasks import Batch, Task
+from training.state import Template, TrainState
+
+Tree = Any
+Metrics = dict[str, jax.Array]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    task: Task,
+    template: Template,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    seed: int,
+    accumulation: int,
+    ema_decay: float | None,
+) -> tuple[TrainState, Metrics]:
+    """One update. State and batch are sharded; the metrics come back as replicated scalars.
+
+    Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
+    `learning_rate`, `gradient_norm` (before clipping), `skipped` (steps in a row that were not
+    finite, this one included).
+    """
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    gradients, statistics, sums = _accumulate(state, batch, key, task, template, accumulation)
+    targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
+    gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
+    loss = sums["loss"] / targets
+    gradient_norm = optax.global_norm(gradients)
+    learning_rate = schedule(state.step)
+
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    params = jax.tree.map(
+        lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
+    )
+    ema = state.ema
+    if ema_decay is not None:
+        ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, params)
+
+    # A poisoned batch changes nothing but the count of batches.
+    accept = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _all_finite(updates)
+    proposed = (params, statistics, optimizer_state, ema)
+    current = (state.params, state.statistics, state.optimizer, state.ema)
+    params, statistics, optimizer_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(accept, new, old), proposed, current
+    )
+    new_state = TrainState(
+        step=state.step + 1,
+        skipped=jnp.where(accept, 0, state.skipped + 1),
+        params=params,
+        statistics=statistics,
+        optimizer=optimizer_state,
+        ema=ema,
+    )
+    return new_state, {
+        "loss": loss,
+        "weight": sums["weight"],
+        "learning_rate": learning_rate,
+        "gradient_norm": gradient_norm,
+        "skipped": new_state.skipped,
+    }
+
+
+def evaluation_step(
+    params: Tree, statistics: Tree, batch: Batch, *, task: Task, template: Template
+) -> tuple[Metrics, dict[str, jax.Array]]:
+    """The task's sums over one batch, and its per-example outputs, all replicated."""
+    return task.evaluate(template.bind(params, statistics), batch)
+
+
+def compile_for_mesh(
+    step: Callable[..., Any], *, mesh: Mesh, rules: parallel.Rules, **jit_options: Any
+) -> Callable[..., Any]:
+    """`jax.jit(step)` whose model constrains its activations for `mesh`."""
+    constrain = parallel.activation_constraint(mesh, rules)
+
+    def traced(*arguments):
+        with model_room.activation_sharding(constrain):
+            return step(*arguments)
+
+    return jax.jit(traced, **jit_options)
+
+
+def _accumulate(
+    state: TrainState, batch: Batch, key: jax.Array, task: Task, template: Template, count: int
+) -> tuple[Tree, Tree, Metrics]:
+    """Gradient of the summed loss, new batch statistics, and sums, over `count` micro-batches.
+
+    Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. The
+    sums are divided by the targets of the whole batch afterwards, so that the gradient equals
+    the large batch's however the targets are spread.
+    """
+
+    def gradient(statistics: Tree, rows: Batch, index: jax.Array) -> tuple[Tree, Tree, Metrics]:
+        def loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
+            module = template.bind(params, statistics)
+            sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
+            return sums["loss"], (template.statistics_of(module), sums)
+
+        gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(state.params)
+        return gradients, statistics, sums
+
+    if count == 1:
+        return gradient(state.statistics, batch, jnp.int32(0))
+
+    micro = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def add(carry, item):
+        gradients, statistics, sums = carry
+        index, rows = item
+        more, statistics, more_sums = gradient(statistics, rows, index)
+        return (
+            jax.tree.map(jnp.add, gradients, more),
+            statistics,
+            jax.tree.map(jnp.add, sums, more_sums),
+        ), None
+
+    zeros = (
+        jax.tree.map(jnp.zeros_like, state.params),
+        state.statistics,
+        {"loss": jnp.float32(0), "weight": jnp.float32(0)},
+    )
+    carry, _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
+    return carry
+
+
+def _all_finite(tree: Tree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -1,0 +1,62 @@
+"""The metrics of steps, read one step late so that the device never waits for the host."""
+
+import time
+from typing import Any
+
+import jax
+
+
+class StepMeter:
+    """Collects what each step returned and how long the host waited for its batch.
+
+    `push` hands over a step that was only dispatched and returns the metrics of the one before,
+    which is done or nearly so; `drain` waits for the last one. Rates are means since the last
+    time that `take_rates` was called; all times in seconds.
+    """
+
+    def __init__(self, global_batch_size: int, *, counts_tokens: bool):
+        self._global_batch_size = global_batch_size
+        self._counts_tokens = counts_tokens
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Begins the means anew: after an evaluation or a compilation, which are no step's time."""
+        self._since = time.perf_counter()
+        self._steps, self._targets, self._waited = 0, 0.0, 0.0
+
+    def push(
+        self, step: int, metrics: dict[str, jax.Array], waited: float
+    ) -> tuple[int, dict[str, float]] | None:
+        """Takes the metrics of `step`; returns (step, metrics) of the one before, if there was."""
+        self._waited += waited
+        ready, self._pending = self._pending, (step, metrics)
+        return self._read(ready)
+
+    def drain(self) -> tuple[int, dict[str, float]] | None:
+        """Waits for the last step that was pushed, and returns it."""
+        ready, self._pending = self._pending, None
+        return self._read(ready)
+
+    def take_rates(self) -> dict[str, float]:
+        """Throughput and times since the last call."""
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        steps = max(self._steps, 1)
+        rates = {
+            "examples_per_second": self._steps * self._global_batch_size / elapsed,
+            "step_seconds": elapsed / steps,
+            "input_wait_fraction": min(1.0, self._waited / elapsed),
+        }
+        if self._counts_tokens:
+            rates["tokens_per_second"] = self._targets / elapsed
+        self.restart_clock()
+        return rates
+
+    def _read(self, ready: tuple[int, Any] | None) -> tuple[int, dict[str, float]] | None:
+        if ready is None:
+            return None
+        step, metrics = ready
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        self._steps += 1
+        self._targets += values["weight"]
+        return step, values
