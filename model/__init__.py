@@ -1,0 +1,55 @@
+"""Models: layers, and the architectures made of them. This is the room's front door.
+
+A model is a Flax NNX module built by `build`. It knows no mesh: its parameters say what their
+dimensions are under the metadata key `AXES`, its activations through `activation_sharding`.
+"""
+
+import math
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.cnn import CNN
+from model.decoder import Decoder
+from model.layers.sharding import AXES, activation_sharding
+
+__all__ = [
+    "ARCHITECTURES",
+    "AXES",
+    "CNN",
+    "Decoder",
+    "activation_sharding",
+    "build",
+    "parameter_count",
+]
+
+ARCHITECTURES: dict[str, type[nnx.Module]] = {"decoder": Decoder, "cnn": CNN}
+
+
+def build(
+    architecture: str,
+    *,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike,
+    param_dtype: DTypeLike,
+    **hyperparameters: Any,
+) -> nnx.Module:
+    """A model with fresh parameters, all drawn from `rngs.params`.
+
+    `hyperparameters`: every keyword argument of the architecture's class, sizes of the data among
+    them. `dtype` is computed in, `param_dtype` is stored. ValueError: values that do not fit.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture](
+        **hyperparameters, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+    )
+
+
+def parameter_count(parameters: Any) -> int:
+    """The number of scalars in a tree of arrays or of their shapes, or in a model's parameters."""
+    if isinstance(parameters, nnx.Module):
+        parameters = nnx.state(parameters, nnx.Param)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))

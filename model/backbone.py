@@ -1,0 +1,174 @@
+"""A stack of residual blocks, each a mixer and a feed-forward part.
+
+Axes: B batch, T length, D width.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.attention import Attention
+from model.layers.dropout import dropout
+from model.layers.feed_forward import FeedForward
+from model.layers.norms import norm
+from model.layers.recurrence import LSTM
+from model.layers.sharding import AXES
+
+MixerState = dict[str, jax.Array]
+
+
+class Block(nnx.Module):
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)); `mixer` is "A", attention, or "R",
+    recurrence of the kind `recurrence`.
+
+    Every mixer is called alike, `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`:
+    the whole sequence, a chunk of it and a single position are one function.
+    """
+
+    def __init__(
+        self,
+        mixer: str,
+        *,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        causal: bool,
+        attention_window: int | None,
+        rotary_base: float | None,
+        recurrence: str,
+        norm_kind: str,
+        norm_epsilon: float,
+        feed_forward: str,
+        feed_forward_width: int,
+        use_bias: bool,
+        dropout: float,
+        residual_std: float,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        norms = {"epsilon": norm_epsilon, "use_bias": use_bias, **numbers}
+        projections = {"use_bias": use_bias, "residual_std": residual_std, **numbers}
+        self.mixer_norm = norm(norm_kind, width, **norms)
+        if mixer == "A":
+            self.mixer = Attention(
+                width,
+                num_heads=num_heads,
+                num_kv_heads=num_kv_heads,
+                head_dim=head_dim,
+                causal=causal,
+                window=attention_window,
+                rotary_base=rotary_base,
+                **projections,
+            )
+        elif (mixer, recurrence) == ("R", "lstm"):
+            self.mixer = LSTM(width, width, **numbers)
+        else:
+            raise ValueError(f"no mixer {mixer!r} of recurrence {recurrence!r}")
+        self.feed_forward_norm = norm(norm_kind, width, **norms)
+        self.feed_forward = FeedForward(feed_forward, width, feed_forward_width, **projections)
+        self.dropout_rate = dropout
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        state: MixerState | None = None,
+        segments_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> tuple[jax.Array, MixerState | None]:
+        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout where a key is given."""
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        y_BTD, state = self.mixer(self.mixer_norm(x_BTD), state=state, segments_BT=segments_BT)
+        x_BTD = x_BTD + dropout(y_BTD, self.dropout_rate, keys[0])
+        y_BTD = self.feed_forward(self.feed_forward_norm(x_BTD))
+        return x_BTD + dropout(y_BTD, self.dropout_rate, keys[1]), state
+
+
+class Backbone(nnx.Module):
+    """`depth` blocks whose mixers follow `pattern`, repeated: depth 4 of "RRA" is R, R, A, R.
+
+    Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
+    pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
+    and the program holds that period once, in a loop: quick to compile, and parameters split by
+    fsdp are gathered a period at a time. States are stacked as the parameters are.
+
+    `block` holds the other arguments of `Block`.
+    """
+
+    def __init__(
+        self, *, depth: int, pattern: str, scan_layers: bool, rngs: nnx.Rngs, **block: object
+    ):
+        def blocks(mixers: Sequence[str], rngs: nnx.Rngs) -> nnx.List:
+            return nnx.List([Block(mixer, rngs=rngs, **block) for mixer in mixers])
+
+        self.periods = None
+        if not scan_layers:
+            self.layers = blocks([pattern[i % len(pattern)] for i in range(depth)], rngs)
+            return
+        if depth % len(pattern):
+            raise ValueError(
+                f"scanned layers need a depth that the pattern {pattern!r} divides, not {depth}"
+            )
+        self.periods = depth // len(pattern)
+        self.layers = _stacked(lambda rngs: blocks(pattern, rngs), self.periods, rngs)
+
+    def initial_state(self, batch_size: int, max_length: int) -> list[MixerState]:
+        """The states before the first position: one for each block of `layers`."""
+        states = [block.mixer.initial_state(batch_size, max_length) for block in self.layers]
+        if self.periods is None:
+            return states
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        state: list[MixerState] | None = None,
+        segments_BT: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> tuple[jax.Array, list[MixerState] | None]:
+        """[B, T, D] -> [B, T, D], and the states after it."""
+
+        def run(blocks, x_BTD, states, first):
+            after = []
+            for i, block in enumerate(blocks):
+                key = None if dropout_key is None else jax.random.fold_in(dropout_key, first + i)
+                before = None if states is None else states[i]
+                x_BTD, mixer_state = block(
+                    x_BTD, state=before, segments_BT=segments_BT, dropout_key=key
+                )
+                after.append(mixer_state)
+            return x_BTD, None if states is None else after
+
+        if self.periods is None:
+            return run(self.layers, x_BTD, state, 0)
+        graph, parameters = nnx.split(self.layers)
+
+        def period(x_BTD, inputs):
+            parameters, states, first = inputs
+            return run(nnx.merge(graph, parameters), x_BTD, states, first)
+
+        first = jnp.arange(self.periods) * len(self.layers)
+        return jax.lax.scan(period, x_BTD, (parameters, state, first))
+
+
+def _stacked(make, copies: int, rngs: nnx.Rngs) -> nnx.Module:
+    """What `make(rngs)` makes, `copies` times independently, its parameters stacked in front."""
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+
+    @jax.vmap
+    def values(key: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(nnx.state(make(nnx.Rngs(key))))
+
+    stacked = jax.tree.unflatten(
+        jax.tree.structure(abstract), values(jax.random.split(rngs.params(), copies))
+    )
+    for _, parameter in nnx.to_flat_state(stacked):
+        parameter.set_metadata(AXES, ("layers", *parameter.get_metadata(AXES)))
+    return nnx.merge(graph, stacked)

@@ -1,0 +1,108 @@
+"""A small convolutional classifier of pictures.
+
+Initial values: convolutions and the dense layer He normal, the classes' kernel normal 0.02,
+scales 1, biases 0.
+
+Axes: B batch, H height, W width, C channels, F features; logits are [B, classes].
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.convolution import batch_norm, convolution, max_pool
+from model.layers.dropout import dropout as drop
+from model.layers.linear import linear
+from model.layers.sharding import constrain
+
+BATCH_NORM_MOMENTUM = 0.9  # statistics of the last few dozen steps: runs may be short
+
+
+class Stage(nnx.Module):
+    """Convolution, batch norm, rectifier, and a pooling that halves height and width."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.convolution = convolution(
+            channels_in, channels_out, kernel_size=3, use_bias=False, **numbers
+        )
+        self.norm = batch_norm(channels_out, momentum=BATCH_NORM_MOMENTUM, **numbers)
+
+    def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
+        """[B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
+        x_BHWC = constrain(self.convolution(x_BHWC), "batch", None, None, "channels_out")
+        return max_pool(nnx.relu(self.norm(x_BHWC, use_running_average=not train)))
+
+
+class CNN(nnx.Module):
+    """A stage for each of `channels`, then a dense layer of `width` over the flattened grid, and
+    the classes. `image_shape` is (height, width, channels)."""
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        width: int,
+        dropout: float,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        *size, image_channels = image_shape
+        self.stages = nnx.List(
+            [
+                Stage(inputs, outputs, **numbers)
+                for inputs, outputs in zip((image_channels, *channels), channels, strict=False)
+            ]
+        )
+        height, wide = (-(-side // 2 ** len(channels)) for side in size)
+        features = height * wide * channels[-1]
+        self.dense = linear(
+            (features,),
+            (width,),
+            ("embed", "mlp"),
+            std=(2 / features) ** 0.5,
+            use_bias=True,
+            **numbers,
+        )
+        self.classes = linear(
+            (width,),
+            (num_classes,),
+            ("mlp", "classes"),
+            use_bias=True,
+            preferred_element_type=jnp.float32,
+            **numbers,
+        )
+        self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
+
+    def __call__(
+        self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+
+        `train`: batch norm uses the statistics of this batch and updates its running ones;
+        otherwise it uses the running ones. Dropout acts only where a key is given.
+        """
+        x_BHWC = image_BHWC.astype(self.dtype)
+        if jnp.issubdtype(image_BHWC.dtype, jnp.integer):
+            x_BHWC = x_BHWC / 255
+        x_BHWC = constrain(x_BHWC, "batch", None, None, None)
+        for stage in self.stages:
+            x_BHWC = stage(x_BHWC, train=train)
+        x_BF = nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1)))
+        x_BF = drop(constrain(x_BF, "batch", "mlp"), self.dropout_rate, dropout_key)
+        return constrain(self.classes(x_BF).astype(jnp.float32), "batch", "classes")

@@ -1,0 +1,67 @@
+"""From token numbers to vectors, and from vectors to logits.
+
+Axes: B batch, T length, D width, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.linear import WEIGHT_STD, linear
+from model.layers.sharding import constrain, named
+
+
+class TokenEmbedding(nnx.Module):
+    """The table of token vectors, and the head that reads tokens out again.
+
+    With `tied` the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859);
+    otherwise it has a kernel of its own.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        width: int,
+        *,
+        tied: bool,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.dtype = jnp.dtype(dtype)
+        self.tokens = nnx.Embed(
+            vocabulary_size,
+            width,
+            embedding_init=nnx.initializers.normal(WEIGHT_STD),
+            embedding_metadata=named("vocabulary", "embed"),
+            dtype=self.dtype,
+            param_dtype=jnp.dtype(param_dtype),
+            rngs=rngs,
+        )
+        self.head = nnx.data(None)
+        if not tied:
+            self.head = linear(
+                (width,),
+                (vocabulary_size,),
+                ("embed", "vocabulary"),
+                preferred_element_type=jnp.float32,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+
+    def encode(self, tokens_BT: jax.Array) -> jax.Array:
+        """int32 [B, T] -> [B, T, D]."""
+        return constrain(self.tokens(tokens_BT), "batch", "length", "width")
+
+    def decode(self, x_BTD: jax.Array) -> jax.Array:
+        """[B, T, D] -> logits, float32 [B, T, V]."""
+        if self.head is not None:
+            logits_BTV = self.head(x_BTD)
+        else:
+            table_VD = self.tokens.embedding[...].astype(self.dtype)
+            logits_BTV = jnp.einsum(
+                "BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32
+            )
+        return constrain(logits_BTV, "batch", "length", "vocabulary")

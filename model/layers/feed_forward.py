@@ -1,0 +1,54 @@
+"""The position-wise part of a block.
+
+Axes: B batch, T length, D width, F feed-forward width.
+"""
+
+import jax
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.linear import linear
+from model.layers.sharding import constrain
+
+
+def feed_forward_width(kind: str, width: int) -> int:
+    """The usual hidden width: 4 · width for "gelu"; for "swiglu", whose third kernel has to be
+    paid for, 8/3 · width rounded up to a multiple of 8."""
+    return 4 * width if kind == "gelu" else -(-8 * width // 24) * 8
+
+
+class FeedForward(nnx.Module):
+    """`kind` "gelu": down(gelu(up(x))), in the tanh form of Hendrycks and Gimpel 2016,
+    arXiv:1606.08415; "swiglu": down(silu(gate(x)) · up(x)), Shazeer 2020, arXiv:2002.05202, eq. 6.
+
+    `residual_std` is the standard deviation of the last kernel's initial values.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        width: int,
+        hidden_width: int,
+        *,
+        use_bias: bool,
+        residual_std: float,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        if kind not in ("gelu", "swiglu"):
+            raise ValueError(f"feed_forward {kind!r}: choose 'gelu' or 'swiglu'")
+        common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        inward = ((width,), (hidden_width,), ("embed", "mlp"))
+        self.gate = linear(*inward, **common) if kind == "swiglu" else nnx.data(None)
+        self.up = linear(*inward, **common)
+        self.down = linear((hidden_width,), (width,), ("mlp", "embed"), std=residual_std, **common)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        h_BTF = self.up(x_BTD)
+        if self.gate is None:
+            h_BTF = nnx.gelu(h_BTF, approximate=True)
+        else:
+            h_BTF = nnx.silu(self.gate(x_BTD)) * h_BTF
+        return self.down(constrain(h_BTF, "batch", "length", "mlp"))

@@ -1,0 +1,67 @@
+"""Where a token stands: its index within its own document, and the two ways of saying it.
+
+Axes: B batch, T length, N heads, H head dimension, D width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.linear import WEIGHT_STD
+from model.layers.sharding import named
+
+
+def segment_positions(segments_BT: jax.Array) -> jax.Array:
+    """The index of every position within its run of equal segment numbers. int32 [B, T]."""
+    index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
+    starts_BT = jnp.where(segment_starts(segments_BT), index_T, 0)
+    return index_T - jax.lax.cummax(starts_BT, axis=1)
+
+
+def segment_starts(segments_BT: jax.Array) -> jax.Array:
+    """True at the first position of every run of equal segment numbers. bool [B, T]."""
+    before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return segments_BT != before_BT
+
+
+def rotary(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
+    """Rotate the pairs (i, i + H/2) of each head by position · base^(-2i/H).
+
+    Su et al. 2021, arXiv:2104.09864, eq. 15, with the halves laid out as in Llama. `positions_BT`
+    may be [1, T]. Angles and rotation are float32; the result has the dtype of the input.
+    """
+    half = x_BTNH.shape[-1] // 2
+    frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
+    cos, sin = jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BTNH.dtype)
+
+
+class LearnedPositions(nnx.Module):
+    """A learned vector for each position up to `max_length`; positions past it are NaN."""
+
+    def __init__(
+        self,
+        max_length: int,
+        width: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.table = nnx.Embed(
+            max_length,
+            width,
+            embedding_init=nnx.initializers.normal(WEIGHT_STD),
+            embedding_metadata=named("positions", "embed"),
+            dtype=jnp.dtype(dtype),
+            param_dtype=jnp.dtype(param_dtype),
+            rngs=rngs,
+        )
+
+    def __call__(self, positions_BT: jax.Array) -> jax.Array:
+        """[B, T] int32 -> [B, T, D]."""
+        return self.table(positions_BT)
