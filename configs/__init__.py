@@ -1,0 +1,32 @@
+"""The configuration of a run: its schema, its recipes, and the command lines that change it."""
+
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.explanation import explain
+from configs.reading.inputs import check_inputs
+from configs.reading.recipes import load_config
+from configs.reading.saved import (
+    Difference,
+    differences,
+    read_config,
+    refuse_differences,
+    write_config,
+)
+from configs.schema import Config, resolve_mesh
+
+__all__ = [
+    "Config",
+    "Difference",
+    "Flag",
+    "UsageError",
+    "check_inputs",
+    "differences",
+    "explain",
+    "load_config",
+    "parse_command_line",
+    "read_config",
+    "refuse_differences",
+    "resolve_mesh",
+    "run_verb",
+    "write_config",
+]

@@ -1,0 +1,48 @@
+"""What recipes start from: the schema's defaults as `ml_collections.ConfigDict`s.
+
+They are locked: a recipe that sets a field which is not there fails in that line.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.schema import Config
+from configs.schema.settings import Settings, kind_name, kinds
+
+
+def language_modeling(
+    *, source: str = "python_stdlib", tokenizer: str = "bpe", architecture: str = "decoder"
+) -> ConfigDict:
+    """A language model on a source of text."""
+    config = _defaults(Config())
+    config.data = section("data", source)
+    config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    return config
+
+
+def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
+    """A classifier on a source of labelled pictures."""
+    config = _defaults(Config())
+    config.task = section("task", "classification")
+    config.data = section("data", source)
+    config.model = section("model", architecture)
+    return config
+
+
+def section(path: str, kind: str) -> ConfigDict:
+    """The defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
+
+    Raises ValueError for a kind that is not there.
+    """
+    members: tuple[type[Settings], ...] = (Config,)
+    for name in path.split("."):
+        info = next(one.model_fields[name] for one in members if name in one.model_fields)
+        members = kinds(info)
+    for member in members:
+        if kind_name(member) == kind:
+            return _defaults(member())
+    raise ValueError(f"{path} is one of {', '.join(map(str, map(kind_name, members)))}, not {kind}")
+
+
+def _defaults(settings: Settings) -> ConfigDict:
+    return ConfigDict(settings.model_dump()).lock()

@@ -1,0 +1,39 @@
+"""A configuration as a flat list of its fields, and which of them matter."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from configs.schema import Config, Settings, needless_across
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a configuration at hand."""
+
+    value: Any
+    info: FieldInfo
+
+
+def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
+    """Every field under `section` by its path; what tells the kind of a section comes first."""
+    declared = type(section).model_fields
+    found: dict[str, Field] = {}
+    for name in sorted(declared, key=lambda name: name != section.discriminator):
+        value = getattr(section, name)
+        if isinstance(value, Settings):
+            found |= flatten(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = Field(value, declared[name])
+    return found
+
+
+def needless(config: Config) -> dict[str, str]:
+    """Fields, by their path, that have no effect under the others, each with why."""
+    reasons = needless_across(config)
+    for name in type(config).model_fields:
+        section = getattr(config, name)
+        if isinstance(section, Settings):
+            reasons |= {f"{name}.{one}": why for one, why in section.needless().items()}
+    return reasons

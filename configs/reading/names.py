@@ -1,0 +1,81 @@
+"""The names of all fields, and which of them somebody who misspelt one may have meant."""
+
+import difflib
+import functools
+from collections.abc import Iterator
+
+from pydantic.fields import FieldInfo
+
+from configs.schema import Config, Settings
+from configs.schema.settings import about, kind_name, kinds
+
+_LIKENESS = 0.72
+"""How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
+
+
+@functools.cache
+def fields() -> dict[str, FieldInfo]:
+    """Every field of every kind of section, by its path (`model.width`)."""
+    found: dict[str, FieldInfo] = {}
+    for path, info, _ in _walk(Config, ""):
+        found.setdefault(path, info)
+    return found
+
+
+def tells_kind(path: str) -> bool:
+    """Whether the field `path` says of which kind its section is."""
+    return any(owner.discriminator == path.rpartition(".")[2] for owner in _owners(path))
+
+
+def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
+    """Fields that `wanted` may have meant, best first: by name or by what others call them.
+
+    A field of the section that was named goes before one of another section.
+    """
+    section, _, name = wanted.rpartition(".")
+    scores = {}
+    for path, info in fields().items():
+        own_section, _, own_name = path.rpartition(".")
+        likeness = max(_likeness(name, one) for one in (own_name, *about(info).also_called))
+        if likeness >= _LIKENESS:
+            depth = path.count(".")
+            scores[path] = likeness + 0.25 * _likeness(section, own_section) - 0.1 * depth
+    best = sorted(scores, key=scores.get, reverse=True)
+    return [path for path in best if scores[path] > scores[best[0]] - 0.15][:limit]
+
+
+def unknown_field(path: str, prefix: str = "") -> str:
+    """The message for a field that is not there; `prefix` (`--config.`) is how fields are given."""
+    near = [f"{prefix}{one}" for one in nearest_fields(path)]
+    if near:
+        return f"{prefix}{path} is no field of the configuration: did you mean {' or '.join(near)}?"
+    section = path.rpartition(".")[0]
+    inside = [one for one in fields() if section and one.startswith(f"{section}.")]
+    if inside:
+        names = dict.fromkeys(one.removeprefix(f"{section}.").split(".")[0] for one in inside)
+        return f"{prefix}{path} is no field: {section} has {', '.join(names)}"
+    return f"{prefix}{path} is no field: the sections are {', '.join(Config.model_fields)}"
+
+
+def of_another_kind(path: str, section: str, owner: type[Settings]) -> str:
+    """The message for a field that other kinds of `section` have, and `owner` has not."""
+    told = f"{section}.{owner.discriminator}"
+    others = [kind_name(other) for other in _owners(path)]
+    return f"{path} belongs to {told}={' or '.join(others)}, and {told} is {kind_name(owner)}"
+
+
+def _owners(path: str) -> list[type[Settings]]:
+    return [owner for other, _, owner in _walk(Config, "") if other == path]
+
+
+def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
+    for name, info in section.model_fields.items():
+        inner = kinds(info)
+        if not inner:
+            yield f"{prefix}{name}", info, section
+        for kind in inner:
+            yield from _walk(kind, f"{prefix}{name}.")
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()

@@ -1,0 +1,118 @@
+"""Recipes: Python files with a `get_config()` that returns an `ml_collections.ConfigDict`."""
+
+import difflib
+import re
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from configs.errors import UsageError
+from configs.reading import names
+from configs.reading.inputs import check_inputs
+from configs.reading.validation import assemble
+from configs.schema import Config
+
+RECIPES = Path(__file__).parent.parent
+"""The folder of the recipes that come with the project."""
+
+
+def load_config(
+    recipe: str | Path, overrides: Mapping[str, str] | None = None, *, inputs: bool = True
+) -> Config:
+    """The checked configuration of the recipe file under `overrides` (path to text).
+
+    inputs: whether files that the user names have to be there. Raises `UsageError`.
+    """
+    config = assemble(read_recipe(recipe), overrides or {}, source=str(recipe))
+    if inputs:
+        check_inputs(config)
+    return config
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """What `get_config()` of the file `recipe` returns, as nested dictionaries.
+
+    Raises `UsageError` with the line of the recipe that is wrong.
+    """
+    path = Path(recipe)
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise UsageError(_not_readable(path, error)) from None
+    try:
+        code = compile(source, str(path), "exec")
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        reason = getattr(error, "msg", None) or str(error)
+        raise UsageError(f"{path}, line {line}: not Python: {reason}") from None
+    return _call_get_config(code, path)
+
+
+def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
+    from ml_collections import ConfigDict
+
+    namespace = {"__name__": f"recipe {path.stem}", "__file__": str(path)}
+    try:
+        exec(code, namespace)
+        get_config = namespace.get("get_config")
+        if not callable(get_config):
+            raise UsageError(f"{path} has no function get_config()")
+        config = get_config()
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(_broken(path, error)) from None
+    if not isinstance(config, ConfigDict):
+        raise UsageError(
+            f"{path}: get_config() returned {type(config).__name__}, not an "
+            f"ml_collections.ConfigDict: start from configs.base, and return what it made"
+        )
+    return config.to_dict()
+
+
+def _not_readable(path: Path, error: OSError) -> str:
+    """The message for a recipe that can not be read, with the recipe that may be meant."""
+    if path.is_dir():
+        reason = "is a folder, not a recipe file"
+    elif path.exists():
+        reason = f"can not be read ({error.strerror})"
+    else:
+        reason = "is not there"
+    there = recipes()
+    near = difflib.get_close_matches(path.stem, there, n=1, cutoff=0.6)
+    hint = f"did you mean {there[near[0]]}?" if near else f"there are {', '.join(there.values())}"
+    return f"recipe {str(path)!r} {reason}: {hint}"
+
+
+def recipes() -> dict[str, str]:
+    """The recipes that come with the project: name to path, from the current folder if inside."""
+    there = {}
+    for path in sorted(RECIPES.glob("*.py")):
+        if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):
+            inside = path.is_relative_to(Path.cwd())
+            there[path.stem] = str(path.relative_to(Path.cwd()) if inside else path)
+    return there
+
+
+def _broken(path: Path, error: BaseException) -> str:
+    """The message for an exception inside a recipe, with the recipe's line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    if lines and "ml_collections" in frames[-1].filename and isinstance(error, AttributeError):
+        misspelt = _unknown_in_line(path.read_text().splitlines()[lines[-1] - 1])
+        if misspelt:
+            return f"{where}: {names.unknown_field(misspelt)}"
+    reason = " ".join(str(error).split())
+    return f"{where}: {type(error).__name__}{f': {reason}' if reason else ''}"
+
+
+def _unknown_in_line(line: str) -> str | None:
+    """The field that a line of a recipe names (`config.model.widht = 3`) and that is not there."""
+    for chain in re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line):
+        path = chain.removeprefix(".")
+        if not any(f"{field}.".startswith(f"{path}.") for field in names.fields()):
+            return path
+    return None

@@ -1,0 +1,109 @@
+"""The configuration that a workdir keeps: `config.json`."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from configs.errors import UsageError
+from configs.reading import names
+from configs.reading.fields import flatten
+from configs.reading.overriding import FLAG
+from configs.reading.validation import assemble
+from configs.reading.values import format_value
+from configs.schema import Config
+from configs.schema.settings import about
+
+NAME = "config.json"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that differs; a value is "(not there)" where its section is of another kind."""
+
+    field: str
+    old: str
+    new: str
+    free_on_resume: bool
+
+    def __str__(self) -> str:
+        return f"{self.field} was {self.old}, is {self.new}"
+
+
+def write_config(config: Config, workdir: str | Path) -> None:
+    """Writes `config.json` into the folder `workdir`, whole or not at all."""
+    path = Path(workdir) / NAME
+    temporary = path.with_name(f".{NAME}.{os.getpid()}")
+    temporary.write_text(json.dumps(config.model_dump(), indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """The configuration that `write_config` left in `workdir`, checked anew.
+
+    overrides: path to text, of fields that are free to change. Raises `UsageError` for a folder
+    without a run, a damaged file, and fields that are wrong or not free.
+    """
+    path, overrides = Path(workdir) / NAME, overrides or {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text, object_pairs_hook=_no_name_twice, parse_constant=_not_finite)
+    except OSError as error:
+        raise UsageError(_no_run(Path(workdir), error)) from None
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise UsageError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
+    for one in overrides:
+        info = names.fields().get(one)
+        if info is not None and not about(info).free_on_resume:
+            raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
+    return assemble(values, overrides, source=str(path))
+
+
+def differences(old: Config, new: Config) -> list[Difference]:
+    """The fields in which two configurations differ, in the order of the schema."""
+    before, after = flatten(old), flatten(new)
+    found = []
+    for path in dict.fromkeys([*before, *after]):
+        was, now = (
+            format_value(side[path].value) if path in side else "(not there)"
+            for side in (before, after)
+        )
+        if was != now:
+            info = (after.get(path) or before[path]).info
+            found.append(Difference(path, was, now, about(info).free_on_resume))
+    return found
+
+
+def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:
+    """Raises `UsageError` with every one of `found` that is not free to change on resume."""
+    refused = [str(one) for one in found if not one.free_on_resume]
+    if refused:
+        raise UsageError(
+            f"{workdir} holds a run of another configuration: {'; '.join(refused)}. Go on with "
+            f"the old values, or take another workdir"
+        )
+
+
+def _no_run(workdir: Path, error: OSError) -> str:
+    if not workdir.exists():
+        return f"workdir {workdir} is not there"
+    if isinstance(error, FileNotFoundError):
+        return f"workdir {workdir} holds no run: it has no {NAME}"
+    return f"{workdir / NAME} can not be read: {error.strerror}"
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names_seen = [name for name, _ in pairs]
+        twice = next(name for name in names_seen if names_seen.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return values
+
+
+def _not_finite(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")

@@ -1,0 +1,104 @@
+"""Nested values become a checked `Config`, or one line that says what is wrong with them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic
+from pydantic.fields import FieldInfo
+
+from configs.errors import UsageError
+from configs.reading import names
+from configs.reading.fields import needless
+from configs.reading.overriding import FLAG, Values, override
+from configs.reading.values import format_value
+from configs.schema import Config, Settings
+from configs.schema.settings import accepts, kind_name, kinds
+
+
+def assemble(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
+    """The configuration of `values` (nested sections) under `overrides` (path to text).
+
+    source: where the values are from, for messages. Raises `UsageError`.
+    """
+    values = _plain(values)
+    override(values, overrides)
+    try:
+        config = Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise UsageError(_describe(error, values, overrides, source)) from None
+    for path, reason in needless(config).items():
+        if path in overrides:
+            raise UsageError(f"{FLAG}{path}={overrides[path]} has no effect: {reason}")
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """Copies of the dictionaries, and lists (which is what JSON has) as tuples."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return tuple(_plain(inner) for inner in value)
+    return value
+
+
+def _describe(
+    error: pydantic.ValidationError, values: Values, overrides: Mapping[str, str], source: str
+) -> str:
+    """One line for one of the mistakes: of those on the command line the first, if there are."""
+    found = [(_path(one["loc"]), one) for one in error.errors()]
+    path, first = next((pair for pair in found if pair[0] in overrides), found[0])
+    given = path in overrides
+    where = "" if given or (first["type"] == "value_error" and overrides) else f" (in {source})"
+    name = f"{FLAG}{path}" if given else path
+    if first["type"] == "extra_forbidden":
+        return f"{names.unknown_field(path)}{where}"
+    info = names.fields().get(path)
+    if info is None:
+        return f"{_describe_section(path, first)}{where}"
+    value = _value_at(values, path)
+    shown = repr(value) if isinstance(value, str) else format_value(value)
+    return f"{name} must be {accepts(info)}, not {shown}{where}"
+
+
+def _describe_section(path: str, error: Mapping[str, Any]) -> str:
+    """A mistake that is no single field's: fields that do not go together, or no section at all."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"].startswith("union_tag"):
+        told = error["ctx"]["discriminator"].strip("'")
+        given = error["ctx"].get("tag")
+        choices = ", ".join(kind_name(kind) for kind in kinds(_declaration(path)))
+        return f"{path}.{told} must be one of {choices}" + (f", not {given!r}" if given else "")
+    return f"{path} must be a section of fields, not {error['input']!r}"
+
+
+def _declaration(path: str) -> FieldInfo:
+    """The declaration of a section."""
+    owners: tuple[type[Settings], ...] = (Config,)
+    for name in path.split("."):
+        info = next(one.model_fields[name] for one in owners if name in one.model_fields)
+        owners = kinds(info)
+    return info
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    """The path of a field from pydantic's: without the kinds, and the places in a tuple."""
+    members: tuple[type[Settings], ...] = (Config,)
+    parts = []
+    for part in location:
+        if isinstance(part, int):
+            break
+        if len(members) > 1:
+            members = tuple(kind for kind in members if kind_name(kind) == part)
+            continue
+        parts.append(part)
+        info = members[0].model_fields.get(part) if members else None
+        members = kinds(info) if info else ()
+    return ".".join(parts)
+
+
+def _value_at(values: Values, path: str) -> Any:
+    here: Any = values
+    for name in path.split("."):
+        here = here[name]
+    return here

@@ -1,0 +1,64 @@
+"""Values as people write them on a command line, and back."""
+
+import ast
+import re
+import typing
+from typing import Annotated, Any
+
+from pydantic.fields import FieldInfo
+
+from configs.schema.settings import options
+
+
+def parse_value(text: str, info: FieldInfo) -> Any:
+    """What `text` says for a field, of the field's type; its range is checked elsewhere.
+
+    `none` unsets an optional field; tuples are `3,4` or `(3, 4)`, text with commas in quotes.
+    Raises ValueError where the text is no value of that type.
+    """
+    members = options(info.annotation)
+    if type(None) in members and text.lower() == "none":
+        return None
+    return _parse(text, members[0])
+
+
+def format_value(value: Any) -> str:
+    """A value as `parse_value` reads it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _parse(text: str, annotation: Any) -> Any:
+    if typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    if typing.get_origin(annotation) is tuple:
+        return _parse_tuple(text, typing.get_args(annotation)[0])
+    if annotation is bool:
+        return text.lower() == "true" if text.lower() in ("true", "false") else _refuse(text)
+    if annotation is int:
+        return int(text) if re.fullmatch(r"[+-]?\d+(_\d+)*", text, re.ASCII) else _refuse(text)
+    if annotation is float:
+        return float(text)
+    return text
+
+
+def _parse_tuple(text: str, element: Any) -> tuple[Any, ...]:
+    if text.startswith(("(", "[")):
+        try:
+            return tuple(ast.literal_eval(text))
+        except (ValueError, SyntaxError, TypeError):
+            pass  # (data, fsdp): bare words
+        if text[-1] != {"(": ")", "[": "]"}[text[0]]:
+            _refuse(text)
+        text = text[1:-1].strip()
+        if not text:
+            return ()
+    parts = text.removesuffix(",").split(",")
+    return tuple(_parse(part.strip(), element) for part in parts)
+
+
+def _refuse(text: str) -> typing.NoReturn:
+    raise ValueError(f"not a value: {text!r}")

@@ -1,0 +1,35 @@
+"""What is kept of a run."""
+
+from configs.schema.settings import Count, NonNegativeInteger, Settings, field
+
+
+class Checkpoint(Settings):
+    """What is kept of a run."""
+
+    every_steps: Count = field(
+        500,
+        "Interval of checkpoints; the last step is always saved.",
+        unit="steps",
+        free_on_resume=True,
+        also_called=("save_every", "save_interval", "save_steps"),
+    )
+    keep_last: Count = field(
+        2,
+        "Latest checkpoints that are kept.",
+        unit="checkpoints",
+        free_on_resume=True,
+        also_called=("max_to_keep", "keep"),
+    )
+    keep_best: NonNegativeInteger = field(
+        1, "Best checkpoints that are kept as well.", unit="checkpoints", free_on_resume=True
+    )
+    best_metric: str = field(
+        "loss",
+        "Validation metric that says which are best.",
+        free_on_resume=True,
+        accepts="a metric of the task",
+        also_called=("metric", "monitor"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        return {} if self.keep_best else {"best_metric": "checkpoint.keep_best is 0"}

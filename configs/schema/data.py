@@ -1,0 +1,149 @@
+"""What is read, how it is cut into examples, and how many of them an update sees."""
+
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import (
+    INTEGER_LIMIT,
+    Count,
+    Fraction,
+    Settings,
+    field,
+)
+
+Path = Annotated[str, pydantic.StringConstraints(min_length=1)]
+
+
+class Characters(Settings):
+    """A token for each character of the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["characters"] = field("characters", "How text becomes tokens.")
+
+
+class Bytes(Settings):
+    """A token for each byte of the UTF-8 text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
+
+
+class BPE(Settings):
+    """Byte-pair encoding, learnt from the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = field(
+        4096,
+        "Tokens in all: 256 bytes, the separator of documents, and what is merged.",
+        unit="tokens",
+        also_called=("vocab_size",),
+    )
+
+
+class TokenizerFile(Settings):
+    """A tokenizer.json that is there already."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["file"] = field("file", "How text becomes tokens.")
+    path: Path | None = field(
+        None, "A tokenizer.json of the `tokenizers` library.", required=True, accepts="a file"
+    )
+
+
+Tokenizer = Annotated[Characters | Bytes | BPE | TokenizerFile, pydantic.Discriminator("kind")]
+
+
+class Source(Settings):
+    """What all sources of data have."""
+
+    discriminator: ClassVar = "source"
+
+    global_batch_size: Count = field(
+        32,
+        "Examples that one update sees, over all devices and accumulation.",
+        unit="examples",
+        also_called=("batch_size", "batch"),
+    )
+    validation_fraction: Fraction = field(
+        0.1,
+        "Share of the training part that is held out where there is no validation part.",
+        also_called=("val_fraction", "holdout"),
+    )
+    workers: Annotated[int, Interval(ge=0, le=1024)] = field(
+        0,
+        "Processes that read and decode; 0: threads of the trainer itself.",
+        unit="processes",
+        free_on_resume=True,
+        also_called=("num_workers",),
+    )
+    cache_dir: Path | None = field(
+        None,
+        "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
+        free_on_resume=True,
+        accepts="a folder",
+        also_called=("cache",),
+    )
+
+
+class Text(Source):
+    """What all sources of text have."""
+
+    modality: ClassVar = "text"
+
+    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
+        256,
+        "Length of the windows that text is cut into: the context of the model.",
+        unit="tokens",
+        also_called=("block_size", "context_length", "seq_len", "max_length"),
+    )
+    cross_document_attention: bool = field(
+        True, "Whether a document sees the one before it in the same window."
+    )
+    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
+
+
+class PythonStdlib(Text):
+    """The sources of the running Python's standard library."""
+
+    source: Literal["python_stdlib"] = field("python_stdlib", "Where examples come from.")
+
+
+class TextFiles(Text):
+    """The user's own text: UTF-8, each file a document."""
+
+    source: Literal["text_files"] = field("text_files", "Where examples come from.")
+    path: Path | None = field(
+        None,
+        "The text.",
+        required=True,
+        free_on_resume=True,
+        accepts="a file, a folder or a glob",
+        also_called=("file", "dir", "folder", "dataset"),
+    )
+    invalid_utf8: Literal["error", "replace"] = field(
+        "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+    )
+
+
+class Digits(Source):
+    """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
+
+    modality: ClassVar = "pictures"
+
+    source: Literal["digits"] = field("digits", "Where examples come from.")
+    image_size: Annotated[int, Interval(ge=4, le=1024)] = field(
+        8,
+        "Height and width that pictures are resized to.",
+        unit="pixels",
+        also_called=("resolution",),
+    )
+
+
+Data = Annotated[PythonStdlib | TextFiles | Digits, pydantic.Discriminator("source")]

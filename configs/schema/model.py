@@ -1,0 +1,203 @@
+"""What is trained: the architectures and their hyperparameters."""
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+import pydantic
+
+from configs.schema.settings import Count, Fraction, PositiveNumber, Settings, field
+
+Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[AR]+$")]
+
+
+class Decoder(Settings):
+    """A stack of residual blocks, each a causal mixer and a feed-forward part."""
+
+    discriminator: ClassVar = "architecture"
+
+    architecture: Literal["decoder"] = field("decoder", "Shape of the whole model.")
+    width: Count = field(
+        128,
+        "Size of the vector of each position.",
+        unit="numbers",
+        also_called=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
+    )
+    depth: Count = field(
+        4,
+        "Blocks in the stack.",
+        unit="blocks",
+        also_called=("num_layers", "n_layer", "layers", "n_layers"),
+    )
+    pattern: Pattern = field(
+        "A",
+        "Mixers of the blocks, repeated to the depth: A attention, R recurrence.",
+        accepts="letters A (attention) and R (recurrence) such as A, R, RRA",
+    )
+    recurrence: Literal["lstm"] = field("lstm", "Kind of the mixer R.")
+    num_heads: Count = field(
+        4,
+        "Heads of queries.",
+        unit="heads",
+        also_called=("n_head", "heads", "n_heads"),
+    )
+    num_kv_heads: Count | None = field(
+        None,
+        "Heads of keys and values, shared by groups of queries; none: num_heads.",
+        unit="heads",
+        also_called=("num_key_value_heads", "n_kv_heads", "kv_heads"),
+    )
+    head_dim: Count | None = field(
+        None,
+        "Size of a head; none: width / num_heads.",
+        unit="numbers",
+        also_called=("head_size",),
+    )
+    attention_window: Count | None = field(
+        None,
+        "Last positions that attention sees, its own among them; none: all.",
+        unit="tokens",
+        also_called=("window", "sliding_window"),
+    )
+    positions: Literal["rotary", "learned", "none"] = field(
+        "rotary",
+        "How attention knows order: rotated queries and keys, or a vector per position.",
+        also_called=("position_embedding", "pos_emb", "rope"),
+    )
+    rotary_base: PositiveNumber = field(
+        10000.0,
+        "Wavelengths of rotary positions grow up to 2 pi times this.",
+        unit="tokens",
+        also_called=("rope_theta", "rope_base"),
+    )
+    norm: Literal["rms_norm", "layer_norm"] = field(
+        "rms_norm",
+        "Normalisation before each mixer, feed-forward part, and the head.",
+        also_called=("normalization", "norm_type"),
+    )
+    norm_epsilon: PositiveNumber = field(
+        1e-5,
+        "Added to the mean square before its root.",
+        also_called=("eps", "rms_norm_eps"),
+    )
+    feed_forward: Literal["swiglu", "gelu"] = field(
+        "swiglu",
+        "Kind of the feed-forward part.",
+        also_called=("mlp", "activation", "ffn"),
+    )
+    feed_forward_width: Count | None = field(
+        None,
+        "Hidden size of the feed-forward part; none: 8/3 width rounded up to a multiple of 8 for "
+        "swiglu, 4 width for gelu.",
+        unit="numbers",
+        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+    )
+    use_bias: bool = field(
+        False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
+    )
+    tied_embeddings: bool = field(
+        False,
+        "Whether the head reads out with the embedding of the tokens.",
+        also_called=("tie_word_embeddings", "weight_tying"),
+    )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+    scan_layers: bool = field(
+        False,
+        "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",
+        also_called=("scan",),
+    )
+
+    @property
+    def mixers(self) -> str:
+        """The mixer of each block: the pattern repeated to the depth."""
+        repeats = -(-self.depth // len(self.pattern))
+        return (self.pattern * repeats)[: self.depth]
+
+    def needless(self) -> dict[str, str]:
+        reasons = {}
+        without = f"model.pattern={self.pattern} has no"
+        if "R" not in self.pattern:
+            reasons["recurrence"] = f"{without} R (recurrence)"
+        if self.positions != "rotary":
+            reasons["rotary_base"] = f"model.positions is {self.positions}"
+        if "A" not in self.pattern:
+            attention = ("num_heads", "num_kv_heads", "head_dim", "attention_window", "rotary_base")
+            reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+        return reasons
+
+    @pydantic.model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if len(self.pattern) > self.depth:
+            raise ValueError(
+                f"model.pattern={self.pattern} has {len(self.pattern)} letters for "
+                f"model.depth={self.depth}: shorten it, or use model.depth={len(self.pattern)}"
+            )
+        if self.scan_layers and self.depth % len(self.pattern):
+            raise ValueError(
+                f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
+                f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
+                f"{multiples(self.depth, len(self.pattern))}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if "A" not in self.pattern:
+            return self
+        heads, width = self.num_heads, self.width
+        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
+                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
+            )
+        if self.head_dim is None and width % heads:
+            raise ValueError(
+                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
+                f"of {multiples(width, heads)}, or set model.head_dim"
+            )
+        head_dim = self.head_dim or width // heads
+        if self.positions == "rotary" and head_dim % 2:
+            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
+                f"odd: use {head_dim + 1}, or another model.positions"
+            )
+        return self
+
+
+class CNN(Settings):
+    """Stages of convolution, batch norm and pooling, then a dense layer and the classes."""
+
+    discriminator: ClassVar = "architecture"
+
+    architecture: Literal["cnn"] = field("cnn", "Shape of the whole model.")
+    channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+        (32, 64),
+        "Channels of each stage; each stage halves height and width.",
+        unit="channels",
+        accepts="one or more integers >= 1 separated by commas",
+        also_called=("filters", "features"),
+    )
+    width: Count = field(
+        128,
+        "Size of the dense layer before the classes.",
+        unit="numbers",
+        also_called=("hidden_size", "dense"),
+    )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations of the dense layer that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+
+
+def multiples(number: int, of: int) -> str:
+    """The nearest multiples of `of` below and above `number`: "128 or 132"."""
+    below = number // of * of
+    return f"{below} or {below + of}" if below else f"{of}"
+
+
+Model = Annotated[Decoder | CNN, pydantic.Discriminator("architecture")]

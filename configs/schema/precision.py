@@ -1,0 +1,20 @@
+"""Number formats."""
+
+from typing import Literal
+
+from configs.schema.settings import Settings, field
+
+
+class Precision(Settings):
+    """Number formats."""
+
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = field(
+        "auto",
+        "Format of activations; auto: bfloat16 on accelerators, float32 on CPU.",
+        also_called=("dtype",),
+    )
+    parameter_dtype: Literal["float32", "bfloat16"] = field(
+        "float32",
+        "Format of weights and of the optimizer's state.",
+        also_called=("param_dtype",),
+    )

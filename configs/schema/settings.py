@@ -1,0 +1,151 @@
+"""How a section of the configuration is declared: its base class, its fields, its number types.
+
+A section is a class of fields. A section that comes in several kinds is a union of such classes,
+told apart by the one field that `discriminator` names.
+"""
+
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import pydantic
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from pydantic.fields import FieldInfo
+
+INTEGER_LIMIT = 2**31 - 1
+"""The largest 32-bit integer: what JAX counts steps and seeds random keys with."""
+
+FLOAT_SMALLEST, FLOAT_LARGEST = 1e-30, 1e30
+"""Numbers between these survive as float32, in which models are trained."""
+
+Count = Annotated[int, Interval(ge=1, le=INTEGER_LIMIT)]
+NonNegativeInteger = Annotated[int, Interval(ge=0, le=INTEGER_LIMIT)]
+PositiveNumber = Annotated[float, Interval(ge=FLOAT_SMALLEST, le=FLOAT_LARGEST)]
+NonNegativeNumber = Annotated[float, Interval(ge=0.0, le=FLOAT_LARGEST)]
+Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
+
+
+class Settings(pydantic.BaseModel):
+    """A section: typed fields, nothing converted, nothing unknown, nothing that is not finite."""
+
+    model_config = pydantic.ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+    discriminator: ClassVar[str | None] = None
+    """The field that tells the kinds of this section apart."""
+
+    def needless(self) -> dict[str, str]:
+        """Fields that have no effect under the other fields of this section, each with why."""
+        return {}
+
+
+@dataclass(frozen=True)
+class About:
+    """What the schema knows of a field beside its type and range."""
+
+    unit: str | None
+    free_on_resume: bool
+    required: bool
+    also_called: tuple[str, ...]
+    accepts: str | None
+
+
+def field(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str | None = None,
+    free_on_resume: bool = False,
+    required: bool = False,
+    also_called: tuple[str, ...] = (),
+    accepts: str | None = None,
+    **constraints: Any,
+) -> Any:
+    """A field of a section.
+
+    unit: of the value. free_on_resume: may change when a run goes on. required: a user must give
+    what the default leaves out as None. also_called: names that other trainers use, for
+    suggestions. accepts: what a valid value is, where type and range do not say it.
+    """
+    about = About(unit, free_on_resume, required, also_called, accepts)
+    return pydantic.Field(
+        default, description=meaning, json_schema_extra={"about": about}, **constraints
+    )
+
+
+def about(info: FieldInfo) -> About:
+    """What `field` was told; sections that are no fields of their own know nothing."""
+    extra = info.json_schema_extra
+    return extra["about"] if extra else About(None, False, False, (), None)
+
+
+def options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; of any other annotation itself alone."""
+    if typing.get_origin(annotation) is Annotated:
+        return options(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
+    """The classes that may stand in a section; () where the field is a plain value."""
+    members = options(info.annotation)
+    if all(isinstance(one, type) and issubclass(one, Settings) for one in members):
+        return members
+    return ()
+
+
+def kind_name(section: type[Settings]) -> str | None:
+    """What the discriminating field of `section` must say; None for a section of one kind."""
+    if section.discriminator is None:
+        return None
+    return section.model_fields[section.discriminator].default
+
+
+def accepts(info: FieldInfo, *, brief: bool = False) -> str:
+    """What a valid value of a field is, in words: "an integer >= 1", "one of cosine, constant".
+
+    brief: leave the limits of 32-bit numbers out.
+    """
+    members = options(info.annotation)
+    stated = about(info).accepts
+    text = stated or _accepts_type(members[0], [*info.metadata], brief)
+    return f"{text}, or none" if type(None) in members else text
+
+
+def _accepts_type(annotation: Any, metadata: list[Any], brief: bool) -> str:
+    if typing.get_origin(annotation) is Annotated:
+        inner, *more = typing.get_args(annotation)
+        return _accepts_type(inner, more + metadata, brief)
+    if typing.get_origin(annotation) is typing.Literal:
+        choices = typing.get_args(annotation)
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if typing.get_origin(annotation) is tuple:
+        element = _accepts_type(typing.get_args(annotation)[0], [], brief)
+        return f"values separated by commas, each {element}"
+    if annotation is bool:
+        return "true or false"
+    if annotation is str:
+        return "text"
+    word = "an integer" if annotation is int else "a finite number"
+    bounds = [bound for item in metadata for bound in _bounds(item, brief)]
+    return f"{word} {' and '.join(bounds)}".strip()
+
+
+def _bounds(item: Any, brief: bool) -> list[str]:
+    """A constraint as text: `Interval(ge=0, lt=1)` is [">= 0", "< 1"]."""
+    if isinstance(item, Interval):
+        return [text for part in item for text in _bounds(part, brief)]
+    for kind, sign in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):
+        if isinstance(item, kind):
+            limit = getattr(item, kind.__name__.lower())
+            if not brief or limit not in (INTEGER_LIMIT, FLOAT_LARGEST):
+                return [f"{sign} {limit:g}" if isinstance(limit, float) else f"{sign} {limit}"]
+    return []

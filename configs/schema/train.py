@@ -1,0 +1,49 @@
+"""How long training lasts and what happens on the way."""
+
+from typing import Annotated
+
+from annotated_types import Interval
+
+from configs.schema.settings import Count, Settings, field
+
+
+class Train(Settings):
+    """How long training lasts and what happens on the way."""
+
+    steps: Count = field(
+        1000,
+        "Updates in the whole run.",
+        unit="steps",
+        free_on_resume=True,
+        also_called=("max_steps", "num_steps", "iterations", "max_iters", "epochs"),
+    )
+    log_every_steps: Count = field(
+        10,
+        "Interval of lines in metrics.jsonl.",
+        unit="steps",
+        free_on_resume=True,
+        also_called=("log_interval", "log_every"),
+    )
+    evaluate_every_steps: Count = field(
+        250,
+        "Interval of validations; the last step is always validated.",
+        unit="steps",
+        free_on_resume=True,
+        also_called=("eval_interval", "eval_every"),
+    )
+    gradient_accumulation: Count = field(
+        1,
+        "Parts that a global batch is cut into, one after the other, to save memory.",
+        also_called=("gradient_accumulation_steps", "accumulation_steps"),
+    )
+    ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = field(
+        None,
+        "Share of the running mean of the weights that each step keeps; none: no mean.",
+        also_called=("ema",),
+    )
+    max_skipped_steps: Count = field(
+        20,
+        "Steps in a row that are not finite, after which the run ends with an error.",
+        unit="steps",
+        free_on_resume=True,
+    )

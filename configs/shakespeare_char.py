@@ -1,0 +1,28 @@
+r"""A decoder on the characters of a text, as small as nanoGPT's for the works of Shakespeare.
+
+python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare \
+    --config.data.path=input.txt
+
+`input.txt` is the "tiny Shakespeare" text of 1.1 MB; any other text will do as well. Its last
+tenth is held out. Measured: see docs/results.md.
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.language_modeling(source="text_files", tokenizer="characters")
+    config.data.sequence_length = 64
+    config.data.global_batch_size = 12
+    config.data.validation_fraction = 0.1
+
+    config.model.width = 128
+    config.model.depth = 4
+    config.model.num_heads = 4
+
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.beta2 = 0.99
+    config.train.steps = 2000
+
+    config.task.sample_prompts = ("\n", "ROMEO:", "To be")
+    return config
