@@ -6,6 +6,7 @@ Nothing is abbreviated, nothing is ignored, nothing may be given twice.
 
 import difflib
 import math
+import os
 import re
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.overriding import FLAG
-from configs.schema.settings import accepts
+from configs.reading.values import quote
 
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 """What looks like a dash, and what word processors make of two."""
@@ -28,24 +29,30 @@ _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 class Flag:
     """A flag of a verb.
 
-    type: `str`, `int`, `float`, or `bool` for a switch, which takes no value. repeatable: may be
-    given several times; its value is a tuple. minimum, maximum: of a number, inclusive; above: a
-    number that it must exceed. may_be_empty: whether `--name=` is text of no letters.
+    type: `str`, `int` or `float`. switch: takes no value; True where it stands, False where not.
+    repeatable: may be given several times; its value is a tuple. minimum, maximum: of a number,
+    inclusive; above: a number that it must exceed. may_be_empty: whether `--name=` is a text.
     placeholder: what stands for the value in the help.
     """
 
     name: str
     meaning: str
-    type: type = str
+    type: Callable[[str], Any] = str
     default: Any = None
     required: bool = False
     repeatable: bool = False
+    switch: bool = False
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
     above: float | None = None
     may_be_empty: bool = False
     placeholder: str = "VALUE"
+
+    @property
+    def written(self) -> str:
+        """The flag as one writes it."""
+        return f"--{self.name}" if self.switch else f"--{self.name}={self.placeholder}"
 
     def accepts(self) -> str:
         """What a valid value is, in words."""
@@ -61,15 +68,23 @@ class Flag:
     def parse(self, text: str) -> Any:
         """The value that `text` says; raises `UsageError`."""
         if not text and not self.may_be_empty:
-            raise UsageError(f"--{self.name} needs a value: --{self.name}={self.placeholder}")
+            raise UsageError(f"--{self.name} needs a value: {self.written}")
         value: Any = text
         if self.type is int:
             value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None
         elif self.type is float:
             value = _finite(text)
         if value is None or not self._allows(value):
-            raise UsageError(f"--{self.name} must be {self.accepts()}, not {text!r}")
+            raise UsageError(f"--{self.name} must be {self.accepts()}, not {quote(text)}")
         return value
+
+    def absent(self) -> Any:
+        """The value where the flag is not given; raises `UsageError` if it must be."""
+        if self.required:
+            raise UsageError(f"--{self.name} is missing: {self.written} ({self.meaning})")
+        if self.repeatable:
+            return ()
+        return False if self.switch else self.default
 
     def _allows(self, value: Any) -> bool:
         return (
@@ -81,41 +96,43 @@ class Flag:
 
 
 def parse_command_line(
-    arguments: Sequence[str], flags: Sequence[Flag], *, description: str, overrides: bool = False
+    arguments: Sequence[str],
+    flags: Sequence[Flag],
+    *,
+    overrides: bool | None = None,
+    description: str | None = None,
 ) -> SimpleNamespace:
     """What the command line says: an attribute for each flag, and `overrides` (path to text).
 
-    overrides: whether the verb takes `--config.section.field=value`. `--help` prints the help
-    and ends the process with status 0. Raises `UsageError`.
+    overrides: whether `--config.section.field=value` is taken (default: where there is a flag
+    `config`). description: the head of the help (default: the docstring of the running program).
+    `--help` prints the help and ends the process with status 0. Raises `UsageError`.
     """
     by_name = {flag.name: flag for flag in flags}
+    overrides = "config" in by_name if overrides is None else overrides
+    if any(argument in ("--help", "-h") for argument in arguments):
+        print(_help(flags, overrides, description or sys.modules["__main__"].__doc__ or ""))
+        raise SystemExit(0)
     given: dict[str, Any] = {}
     fields: dict[str, str] = {}
-    if any(argument in ("--help", "-h") for argument in arguments):
-        print(_help(flags, description, overrides))
-        raise SystemExit(0)
     for name, text in _pairs(arguments, by_name, overrides):
-        if name.startswith("config."):
+        if name not in by_name:
             path = name.removeprefix("config.")
             if path in fields:
                 _refuse_twice(name, fields[path], text)
             fields[path] = text
             continue
         flag = by_name[name]
-        value = True if flag.type is bool else flag.parse(text)
+        value = flag.switch or flag.parse(text)
         if flag.repeatable:
             value = (*given.get(name, ()), value)
         elif name in given:
             _refuse_twice(name, given[name], text)
         given[name] = value
-    for flag in flags:
-        if flag.required and flag.name not in given:
-            raise UsageError(
-                f"--{flag.name} is missing: --{flag.name}={flag.placeholder} ({flag.meaning})"
-            )
-        empty = () if flag.repeatable else False if flag.type is bool else flag.default
-        given.setdefault(flag.name, empty)
-    return SimpleNamespace(**given, overrides=fields)
+    values = {
+        flag.name: given[flag.name] if flag.name in given else flag.absent() for flag in flags
+    }
+    return SimpleNamespace(**values, overrides=fields)
 
 
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
@@ -131,6 +148,13 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read standard output (`| head`) has gone: no error of ours
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        raise
     sys.exit(status or 0)
 
 
@@ -142,26 +166,31 @@ def _pairs(
     while rest:
         argument = rest.pop(0)
         name, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not name:
+        if not argument.startswith("--") or not re.match(r"\w", name):
             raise UsageError(_stray(argument, flags, overrides))
-        if name.startswith("config.") and overrides:
-            if name.removeprefix("config.") not in names.fields() and not _is_section(name):
-                raise UsageError(names.unknown_field(name.removeprefix("config."), FLAG))
-        elif name not in flags:
-            raise UsageError(_unknown(name, flags, overrides))
-        switch = name in flags and flags[name].type is bool
-        if switch and equals:
-            raise UsageError(f"--{name} is a switch and takes no value: give it alone, or not")
-        if not switch and not equals:
+        if name not in flags:
+            _check_path(name, flags, overrides)
+        elif flags[name].switch:
+            if equals:
+                raise UsageError(f"--{name} takes no value: give it alone, or leave it out")
+            yield name, text
+            continue
+        if not equals:
             if not rest or _looks_like_flag(rest[0]):
-                raise UsageError(_without_value(name, flags))
+                raise UsageError(_without_value(name, flags, rest))
             text = rest.pop(0)
         yield name, text
 
 
-def _is_section(name: str) -> bool:
-    prefix = f"{name.removeprefix('config.')}."
-    return any(path.startswith(prefix) for path in names.fields())
+def _check_path(name: str, flags: dict[str, Flag], overrides: bool) -> None:
+    """Raises `UsageError` if `name` is no `config.` and path of the schema."""
+    path = name.removeprefix("config.")
+    if not name.startswith("config."):
+        raise UsageError(_unknown(name, flags, overrides))
+    if not overrides:
+        raise UsageError(f"--{name}: the configuration is the workdir's and is not changed here")
+    if not names.is_field_or_section(path):
+        raise UsageError(names.unknown_field(path, FLAG))
 
 
 def _looks_like_flag(argument: str) -> bool:
@@ -182,12 +211,14 @@ def _refuse_twice(name: str, first: Any, second: str) -> NoReturn:
     raise UsageError(f"--{name} is given twice, as {first!r} and {second!r}: keep one")
 
 
-def _without_value(name: str, flags: dict[str, Flag]) -> str:
-    if name in flags:
-        flag = flags[name]
-        return f"--{name} needs a value: --{name}={flag.placeholder} ({flag.accepts()})"
-    info = names.fields().get(name.removeprefix("config."))
-    return f"--{name} needs a value: --{name}=VALUE" + (f" ({accepts(info)})" if info else "")
+def _without_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> str:
+    flag, path = flags.get(name), name.removeprefix("config.")
+    known = flag.accepts() if flag else names.accepted(path) if path in names.fields() else "text"
+    lost = rest and rest[0].removeprefix("--").partition("=")[0] not in flags
+    dashed = f"; a value with dashes needs the =: --{name}={rest[0]}" if lost else ""
+    return (
+        f"--{name} needs a value: {flag.written if flag else f'--{name}=VALUE'} ({known}){dashed}"
+    )
 
 
 def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | None:
@@ -220,17 +251,17 @@ def _stray(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
     return f"stray argument {argument!r}: {hint}"
 
 
-def _help(flags: Sequence[Flag], description: str, overrides: bool) -> str:
-    program = Path(sys.argv[0]).name
-    lines = [description, "", f"usage: python {program} [flags]", ""]
+def _help(flags: Sequence[Flag], overrides: bool, description: str) -> str:
+    lines = [*description.strip().splitlines(), "", "Flags, as --name=value or --name value:"]
     for flag in flags:
-        lines.append(f"  --{flag.name}" + ("" if flag.type is bool else f"={flag.placeholder}"))
-        notes = [] if flag.type in (bool, str) and not flag.choices else [flag.accepts()]
+        lines.append(f"  {flag.written}")
+        notes = [] if flag.accepts() == "text" else [flag.accepts()]
         notes += ["required"] if flag.required else []
         notes += ["may be repeated"] if flag.repeatable else []
         notes += [f"default {flag.default}"] if flag.default is not None else []
         text = flag.meaning + (f" ({'; '.join(notes)})" if notes else "")
         lines += textwrap.wrap(text, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
     if overrides:
-        lines += [f"  {FLAG}SECTION.FIELD=VALUE", " " * 8 + "A field of the configuration."]
+        lines.append(f"  {FLAG}SECTION.FIELD=VALUE")
+        lines.append(" " * 8 + "another value for a field of the configuration")
     return "\n".join(lines)

@@ -5,53 +5,63 @@ from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 
+from configs.reading import names
 from configs.reading.fields import Field, flatten, needless
 from configs.reading.overriding import FLAG
+from configs.reading.recipes import load_config
 from configs.reading.values import format_value
 from configs.schema import Config
-from configs.schema.settings import about, accepts
+from configs.schema.settings import about
+
+_WIDTH = 100
+"""Columns of the text, but for values that are longer."""
 
 
-def explain(
-    config: Config, recipe: str | Path, overrides: Mapping[str, str], *, width: int = 100
-) -> str:
-    """Text of about `width` columns: each field's value, origin, range, unit and meaning."""
+def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> str:
+    """A table of all fields of `recipe` under `overrides` (path to text).
+
+    Of each field: its value, where that came from, what is valid, the unit, the meaning. Files
+    that only the user can give need not be there. Raises `UsageError` as `load_config` does.
+    """
+    overrides = overrides or {}
+    config = load_config(recipe, overrides, inputs=False)
     fields, unused = flatten(config), needless(config)
-    name_width = max(map(len, fields))
+    origins = {path: _origin(path, field, overrides) for path, field in fields.items()}
+    widths = [max(map(len, column)) + 2 for column in (fields, map(_shown, fields.values()))]
     lines = [
-        f"{recipe}{f' and {len(overrides)} overrides' if overrides else ''}. "
-        f"Change a field with {FLAG}FIELD=VALUE."
+        f"{recipe}{f', {len(overrides)} overridden' if overrides else ''}. "
+        f"{FLAG}FIELD=VALUE changes a field; one with * also where a run goes on."
     ]
-    for section, group in groupby(fields.items(), key=lambda item: item[0].split(".")[0]):
-        lines += ["", f"{section.upper()}: {Config.model_fields[section].description}", ""]
+    for section, group in groupby(fields.items(), key=lambda item: item[0].partition(".")[0]):
+        lines.append("")
+        if section not in fields:
+            lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
-            value = _shown(field, unused.get(path))
-            origin = _origin(path, field, overrides)
-            lines.append(f"  {path:{name_width}} = {value}  [{origin}]")
-            text = f"{field.info.description} {_conditions(field, unused.get(path))}"
-            indent = " " * (name_width + 5)
-            lines += textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)
+            star = "*" if about(field.info).free_on_resume else " "
+            note = f"; no effect: {unused[path]}" if path in unused else ""
+            row = f"{path:{widths[0]}}{_shown(field):{widths[1]}}{origins[path]}{note}"
+            lines += [f"{star} {row}", *_meaning(path, field)]
     return "\n".join(lines)
 
 
-def _shown(field: Field, unused: str | None) -> str:
+def _meaning(path: str, field: Field) -> list[str]:
+    """The lines under a field: what it means, what is valid, in what unit."""
+    unit = about(field.info).unit
+    valid = names.accepted(path, brief=True) + (f", in {unit}" if unit else "")
+    indent = " " * 6
+    text = f"{field.info.description} [{valid}]"
+    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+
+
+def _shown(field: Field) -> str:
     if field.value is None and about(field.info).required:
         return "(must be given)"
-    value = format_value(field.value)
-    return f"({value})" if unused else value
+    return format_value(field.value)
 
 
 def _origin(path: str, field: Field, overrides: Mapping[str, str]) -> str:
     if path in overrides:
         return "command line"
-    return "default" if field.value == field.info.default else "recipe"
-
-
-def _conditions(field: Field, unused: str | None) -> str:
-    """In brackets: what is valid, in which unit, whether it may change, whether it matters."""
-    known = about(field.info)
-    parts = [accepts(field.info, brief=True)]
-    parts += [f"in {known.unit}"] if known.unit else []
-    parts += ["free to change on resume"] if known.free_on_resume else []
-    parts += [f"no effect: {unused}"] if unused else []
-    return f"({'; '.join(parts)})"
+    # The default of a section's kind is that of the whole; of any other field, its own kind's.
+    default = flatten(Config())[path].value if names.tells_kind(path) else field.info.default
+    return "default" if field.value == default else "recipe"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic.fields import FieldInfo
 
 from configs.schema import Config, Settings
-from configs.schema.settings import about, kind_name, kinds
+from configs.schema.settings import about, accepts, kind_name, kinds
 
 _LIKENESS = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
@@ -17,9 +17,14 @@ _LIKENESS = 0.72
 def fields() -> dict[str, FieldInfo]:
     """Every field of every kind of section, by its path (`model.width`)."""
     found: dict[str, FieldInfo] = {}
-    for path, info, _ in _walk(Config, ""):
+    for path, info in _walk(Config, ""):
         found.setdefault(path, info)
     return found
+
+
+def is_field_or_section(path: str) -> bool:
+    """Whether some kind of section has the field `path`, or `path` is a section."""
+    return any(f"{field}.".startswith(f"{path}.") for field in fields())
 
 
 def tells_kind(path: str) -> bool:
@@ -57,23 +62,40 @@ def unknown_field(path: str, prefix: str = "") -> str:
     return f"{prefix}{path} is no field: the sections are {', '.join(Config.model_fields)}"
 
 
-def of_another_kind(path: str, section: str, owner: type[Settings]) -> str:
-    """The message for a field that other kinds of `section` have, and `owner` has not."""
-    told = f"{section}.{owner.discriminator}"
-    others = [kind_name(other) for other in _owners(path)]
-    return f"{path} belongs to {told}={' or '.join(others)}, and {told} is {kind_name(owner)}"
+def not_of_this_kind(path: str, owner: type[Settings] | None = None) -> str:
+    """The message for a field that other kinds of its section have, and the one at hand has not.
+
+    owner: the kind at hand, where it is known.
+    """
+    others = _owners(path)
+    told = f"{path.rpartition('.')[0]}.{others[0].discriminator}"
+    here = f", and {told} is {kind_name(owner)}" if owner else ""
+    return f"{path} belongs to {told}={' or '.join(kind_name(one) for one in others)}{here}"
+
+
+def accepted(path: str, *, brief: bool = False) -> str:
+    """What a valid value of the field `path` is, in words; `brief` as `accepts` has it."""
+    if tells_kind(path):
+        choices = list(dict.fromkeys(kind_name(owner) for owner in _owners(path)))
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    return accepts(fields()[path], brief=brief)
 
 
 def _owners(path: str) -> list[type[Settings]]:
-    return [owner for other, _, owner in _walk(Config, "") if other == path]
+    """The kinds of section that have the field or section `path`."""
+    *sections, name = path.split(".")
+    here: list[type[Settings]] = [Config]
+    for section in sections:
+        infos = [kind.model_fields[section] for kind in here if section in kind.model_fields]
+        here = [kind for info in infos for kind in kinds(info)]
+    return [kind for kind in dict.fromkeys(here) if name in kind.model_fields]
 
 
-def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo, type[Settings]]]:
+def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, info in section.model_fields.items():
-        inner = kinds(info)
-        if not inner:
-            yield f"{prefix}{name}", info, section
-        for kind in inner:
+        if not kinds(info):
+            yield f"{prefix}{name}", info
+        for kind in kinds(info):
             yield from _walk(kind, f"{prefix}{name}.")
 
 

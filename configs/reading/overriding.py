@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from configs.errors import UsageError
 from configs.reading import names
-from configs.reading.values import parse_value
+from configs.reading.values import parse_value, quote
 from configs.schema import Config, Settings
 from configs.schema.settings import accepts, kind_name, kinds
 
@@ -38,7 +38,7 @@ def override(values: Values, overrides: Mapping[str, str]) -> None:
         try:
             place.values[name] = parse_value(text, info)
         except ValueError:
-            raise UsageError(f"{FLAG}{path} must be {accepts(info)}, not {text!r}") from None
+            raise UsageError(f"{FLAG}{path} must be {accepts(info)}, not {quote(text)}") from None
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,27 @@ def _find(values: Values, path: str) -> _Place:
     place, at = _Place(values, Config, None), ""
     *sections, name = path.split(".")
     for section in sections:
-        info = place.owner.model_fields.get(section)
-        if info is None or not kinds(info):
-            raise UsageError(names.unknown_field(path, FLAG))
-        at = f"{at}.{section}".removeprefix(".")
+        info = _declaration(place, f"{at}{section}", path)
+        at = f"{at}{section}."
         here = place.values.setdefault(section, info.default.model_dump())
         place = _Place(here, _kind_of(here, info, at), info)
-    info = place.owner.model_fields.get(name)
-    if info is None:
-        if path in names.fields():
-            raise UsageError(f"{FLAG}{names.of_another_kind(path, at, place.owner)}")
-        raise UsageError(names.unknown_field(path, FLAG))
-    if kinds(info):
-        first = next(iter(kinds(info)[0].model_fields))
-        told = kinds(info)[0].discriminator or first
+    members = kinds(_declaration(place, path, path))
+    if members:
+        told = members[0].discriminator or next(iter(members[0].model_fields))
         raise UsageError(
             f"{FLAG}{path} is a section, not a field: did you mean {FLAG}{path}.{told}?"
         )
     return place
+
+
+def _declaration(place: _Place, part: str, path: str) -> FieldInfo:
+    """What the schema says of `part`, the beginning of `path`, in a section of this kind."""
+    info = place.owner.model_fields.get(part.rpartition(".")[2])
+    if info is not None and (part == path or kinds(info)):
+        return info
+    if info is None and names.is_field_or_section(path):
+        raise UsageError(f"{FLAG}{path}: {names.not_of_this_kind(part, place.owner)}")
+    raise UsageError(names.unknown_field(path, FLAG))
 
 
 def _kind_of(values: Any, info: FieldInfo, at: str) -> type[Settings]:
@@ -80,10 +83,10 @@ def _kind_of(values: Any, info: FieldInfo, at: str) -> type[Settings]:
     members = kinds(info)
     told = members[0].discriminator
     if not isinstance(values, dict):
-        raise UsageError(f"{at} must be a section of fields, not {values!r}")
+        raise UsageError(f"{at[:-1]} must be a section of fields, not {values!r}")
     if told is None:
         return members[0]
-    return _named_kind(members, values.get(told), f"{at}.{told}")
+    return _named_kind(members, values.get(told), f"{at}{told}")
 
 
 def _named_kind(members: tuple[type[Settings], ...], name: Any, path: str) -> type[Settings]:

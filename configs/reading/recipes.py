@@ -56,20 +56,19 @@ def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
     namespace = {"__name__": f"recipe {path.stem}", "__file__": str(path)}
     try:
         exec(code, namespace)
-        get_config = namespace.get("get_config")
-        if not callable(get_config):
+        if not callable(namespace.get("get_config")):
             raise UsageError(f"{path} has no function get_config()")
-        config = get_config()
+        config = namespace["get_config"]()
+        if isinstance(config, ConfigDict):
+            return config.to_dict()
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(_broken(path, error)) from None
-    if not isinstance(config, ConfigDict):
-        raise UsageError(
-            f"{path}: get_config() returned {type(config).__name__}, not an "
-            f"ml_collections.ConfigDict: start from configs.base, and return what it made"
-        )
-    return config.to_dict()
+    raise UsageError(
+        f"{path}: get_config() returned {type(config).__name__}, not an ml_collections.ConfigDict: "
+        f"start from configs.base, and return what it made"
+    )
 
 
 def _not_readable(path: Path, error: OSError) -> str:
@@ -101,18 +100,22 @@ def _broken(path: Path, error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
-    if lines and "ml_collections" in frames[-1].filename and isinstance(error, AttributeError):
-        misspelt = _unknown_in_line(path.read_text().splitlines()[lines[-1] - 1])
-        if misspelt:
-            return f"{where}: {names.unknown_field(misspelt)}"
-    reason = " ".join(str(error).split())
-    return f"{where}: {type(error).__name__}{f': {reason}' if reason else ''}"
+    if lines and "ml_collections" in frames[-1].filename:
+        reason = _misused_field(path.read_text().splitlines()[lines[-1] - 1], error)
+        if reason:
+            return f"{where}: {reason}"
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{where}: {reason}"
 
 
-def _unknown_in_line(line: str) -> str | None:
-    """The field that a line of a recipe names (`config.model.widht = 3`) and that is not there."""
-    for chain in re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line):
-        path = chain.removeprefix(".")
-        if not any(f"{field}.".startswith(f"{path}.") for field in names.fields()):
-            return path
+def _misused_field(line: str, error: BaseException) -> str | None:
+    """What is wrong with a field in a line of a recipe such as `config.model.widht = 3`."""
+    chains = re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line)
+    for path in (chain.removeprefix(".") for chain in chains):
+        if not names.is_field_or_section(path):
+            return names.unknown_field(path)
+        if isinstance(error, AttributeError) and path in names.fields():
+            return names.not_of_this_kind(path)
+        if isinstance(error, TypeError) and path in names.fields():
+            return f"{path} must be {names.accepted(path)}"
     return None

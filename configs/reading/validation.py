@@ -10,9 +10,9 @@ from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.fields import needless
 from configs.reading.overriding import FLAG, Values, override
-from configs.reading.values import format_value
+from configs.reading.values import format_value, quote
 from configs.schema import Config, Settings
-from configs.schema.settings import accepts, kind_name, kinds
+from configs.schema.settings import kind_name, kinds
 
 
 def assemble(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
@@ -51,13 +51,15 @@ def _describe(
     where = "" if given or (first["type"] == "value_error" and overrides) else f" (in {source})"
     name = f"{FLAG}{path}" if given else path
     if first["type"] == "extra_forbidden":
-        return f"{names.unknown_field(path)}{where}"
-    info = names.fields().get(path)
-    if info is None:
+        if "." in str(first["loc"][-1]):
+            return f"{path} must stand inside its section{where}"
+        known = names.is_field_or_section(path)
+        return f"{names.not_of_this_kind(path) if known else names.unknown_field(path)}{where}"
+    if path not in names.fields():
         return f"{_describe_section(path, first)}{where}"
     value = _value_at(values, path)
-    shown = repr(value) if isinstance(value, str) else format_value(value)
-    return f"{name} must be {accepts(info)}, not {shown}{where}"
+    shown = quote(value) if isinstance(value, str) else format_value(value)
+    return f"{name} must be {names.accepted(path)}, not {shown}{where}"
 
 
 def _describe_section(path: str, error: Mapping[str, Any]) -> str:

@@ -26,9 +26,12 @@ def format_value(value: Any) -> str:
     """A value as `parse_value` reads it."""
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quote(text: str) -> str:
+    """`text` in quotation marks, cut where it is long."""
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def _parse(text: str, annotation: Any) -> Any:

@@ -37,7 +37,7 @@ def _size(default: int, meaning: str, *also_called: str):
         unit="devices",
         free_on_resume=True,
         also_called=also_called,
-        accepts="an integer >= 1, or -1 (whatever devices are left)",
+        accepts="an integer >= 1, or -1 for whatever devices are left",
     )
 
 
@@ -46,7 +46,7 @@ def _rule(default: tuple[str, ...], what: str):
         default,
         f"Mesh axes of {what}.",
         free_on_resume=True,
-        accepts=f"mesh axes ({', '.join(AXES)}) separated by commas, none twice, or ()",
+        accepts=f"any of {', '.join(AXES)}, each at most once, or ()",
     )
 
 

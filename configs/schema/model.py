@@ -19,7 +19,6 @@ class Decoder(Settings):
     width: Count = field(
         128,
         "Size of the vector of each position.",
-        unit="numbers",
         also_called=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
     )
     depth: Count = field(
@@ -49,7 +48,6 @@ class Decoder(Settings):
     head_dim: Count | None = field(
         None,
         "Size of a head; none: width / num_heads.",
-        unit="numbers",
         also_called=("head_size",),
     )
     attention_window: Count | None = field(
@@ -88,7 +86,6 @@ class Decoder(Settings):
         None,
         "Hidden size of the feed-forward part; none: 8/3 width rounded up to a multiple of 8 for "
         "swiglu, 4 width for gelu.",
-        unit="numbers",
         also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
     use_bias: bool = field(
@@ -110,12 +107,6 @@ class Decoder(Settings):
         also_called=("scan",),
     )
 
-    @property
-    def mixers(self) -> str:
-        """The mixer of each block: the pattern repeated to the depth."""
-        repeats = -(-self.depth // len(self.pattern))
-        return (self.pattern * repeats)[: self.depth]
-
     def needless(self) -> dict[str, str]:
         reasons = {}
         without = f"model.pattern={self.pattern} has no"
@@ -126,6 +117,8 @@ class Decoder(Settings):
         if "A" not in self.pattern:
             attention = ("num_heads", "num_kv_heads", "head_dim", "attention_window", "rotary_base")
             reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+            if self.positions == "rotary":
+                reasons["positions"] = f"{without} A (attention), which alone rotates"
         return reasons
 
     @pydantic.model_validator(mode="after")
@@ -184,7 +177,6 @@ class CNN(Settings):
     width: Count = field(
         128,
         "Size of the dense layer before the classes.",
-        unit="numbers",
         also_called=("hidden_size", "dense"),
     )
     dropout: Fraction = field(

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
-from configs.schema.mesh import AXES
-from configs.schema.model import CNN, Decoder, multiples
+from configs.schema.model import Decoder, multiples
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -21,8 +20,6 @@ def check_sections(config: "Config") -> None:
             f"train.gradient_accumulation={config.train.gradient_accumulation}: use "
             f"{multiples(config.data.global_batch_size, config.train.gradient_accumulation)}"
         )
-    if isinstance(config.model, CNN):
-        _check_pictures_outlast_stages(config)
     # An axis of yet unknown size is divided by what is known of it.
     _check_sizes(config, {axis: max(1, size) for axis, size in config.mesh.sizes().items()})
 
@@ -79,16 +76,6 @@ def _check_task(config: "Config") -> None:
         )
 
 
-def _check_pictures_outlast_stages(config: "Config") -> None:
-    size, stages = config.data.image_size, len(config.model.channels)
-    if size < 2**stages:
-        raise ValueError(
-            f"model.channels has {stages} stages, each of which halves a picture, but "
-            f"data.image_size={size} can be halved {int(math.log2(size))} times: use fewer "
-            f"channels, or pictures of {2**stages}"
-        )
-
-
 def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
     """Raises ValueError for what the axes of a mesh of `sizes` do not divide."""
 
@@ -137,6 +124,3 @@ def _check_sequence(config: "Config", parts: int) -> None:
             f"data.sequence_length={length} is not divisible by mesh.sequence={parts}: use "
             f"{multiples(length, parts)}"
         )
-
-
-__all__ = ["AXES", "check_sections", "needless_across", "resolve_mesh"]

@@ -134,7 +134,7 @@ def _accepts_type(annotation: Any, metadata: list[Any], brief: bool) -> str:
         return "true or false"
     if annotation is str:
         return "text"
-    word = "an integer" if annotation is int else "a finite number"
+    word = "an integer" if annotation is int else "a number" if brief else "a finite number"
     bounds = [bound for item in metadata for bound in _bounds(item, brief)]
     return f"{word} {' and '.join(bounds)}".strip()
 
