@@ -1,0 +1,149 @@
+"""The folder of a run: one writer at a time, and files that are whole or not there."""
+
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from configs import UsageError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes `content` (text as UTF-8) so that a reader finds the old file or the new one, whole.
+
+    Outlasts a crash of the machine: file and folder are synced before it returns. A process that
+    is killed on the way may leave a `.NAME.*.writing` behind, which nothing reads.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Some network file systems sync no folders: there the renaming is all there is.
+        with suppress(OSError):
+            os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _to_standard_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class WorkdirLock:
+    """Makes the workdir if need be, and holds it: `with WorkdirLock(workdir): ...`.
+
+    An advisory lock (`flock`) on the file `lock`, which tells who has it: process, host, since
+    when, command. The kernel frees it when its owner ends, however that happens. What a killed
+    owner left in the file is taken over, and named through `notify`; a clean exit empties the
+    file, and never removes it, because another process may just be waiting for that very file.
+
+    Raises `configs.UsageError` on entering if a living process holds the workdir, or if the path
+    can't be a workdir: a file, a symbolic link (one folder under two names would show two runs),
+    or a place where this user can't write.
+    """
+
+    def __init__(self, workdir: Path, notify: Callable[[str], None] = _to_standard_error):
+        self._workdir = workdir
+        self._notify = notify
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        self._descriptor = self._open()
+        try:
+            self._acquire()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self._close()
+
+    def _open(self) -> int:
+        workdir = self._workdir
+        if workdir.is_symlink():
+            raise UsageError(
+                f"--workdir={workdir} is a symbolic link: give the folder itself, "
+                f"{os.path.realpath(workdir)}"
+            )
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(workdir / "lock", flags, 0o666)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(f"--workdir={workdir}: {error.filename} is not a folder") from None
+        except OSError as error:
+            raise UsageError(
+                f"--workdir={workdir} can't be written: {error.strerror} ({error.filename})"
+            ) from None
+
+    def _acquire(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{self._workdir} is in use by {self._living_owner()}: "
+                "stop that run, or give another --workdir"
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"{self._workdir} can't be locked ({error.strerror}): give a --workdir on a file "
+                "system with locks"
+            ) from None
+        left_behind = self._read()
+        if left_behind:
+            self._notify(
+                f"{self._workdir} was left locked by {_describe(left_behind)}, which ended "
+                "without letting go; it is taken over"
+            )
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": shlex.join(sys.orig_argv),
+        }
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+
+    def _living_owner(self) -> str:
+        for _ in range(20):  # It may hold the lock and not have written its name yet.
+            content = self._read()
+            if content:
+                return _describe(content)
+            time.sleep(0.01)
+        return "another process"
+
+    def _read(self) -> bytes:
+        return os.pread(self._descriptor, 1 << 20, 0)
+
+    def _close(self) -> None:
+        os.close(self._descriptor)  # Frees the lock.
+        self._descriptor = None
+
+
+def _describe(content: bytes) -> str:
+    """Who wrote the lock, in words."""
+    try:
+        owner: dict[str, Any] = json.loads(content)
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (ValueError, TypeError, KeyError):
+        return "a process that left no readable name"
