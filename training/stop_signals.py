@@ -1,0 +1,81 @@
+"""SIGTERM and SIGINT as a wish that the loop grants at the end of a step."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Self
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+COPY_SECONDS = 0.5
+"""A repetition within this time is a copy: the terminal and a launcher such as `timeout` both pass
+the same Ctrl-C or SIGTERM on to their whole process group."""
+
+
+class StopSignals:
+    """`with StopSignals() as signals:` turns the first signal into `signals.received`.
+
+    `received` is the name of the first signal, None as long as none has come: the loop reads it at
+    each step boundary. What will happen is said on standard error at once, and a second signal of
+    the same kind ends the process at once with status 128 + its number, saving nothing.
+
+    Python runs handlers only between two bytecodes of the main thread, which may sit for minutes
+    in a compilation. So a thread listens on the descriptor that the interpreter's own handler
+    writes to, and both promises hold meanwhile. Enter it in the main thread only (`signal` raises
+    ValueError elsewhere); leaving restores the handlers that were there.
+    """
+
+    def __init__(self):
+        self.received: str | None = None
+        self._seen: dict[signal.Signals, float] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, _leave_to_thread) for number in SIGNALS}
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
+        self._previous_descriptor = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="stop-signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.set_wakeup_fd(self._previous_descriptor)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        os.close(self._writing)  # The thread reads the end of the pipe.
+        self._thread.join()
+        os.close(self._reading)
+
+    def _listen(self) -> None:
+        while numbers := os.read(self._reading, 64):
+            for number in numbers:
+                if number in SIGNALS:
+                    self._take(signal.Signals(number))
+
+    def _take(self, kind: signal.Signals) -> None:
+        now = time.monotonic()
+        if kind not in self._seen:
+            self._seen[kind] = now
+            self.received = self.received or kind.name
+            _say(
+                f"{kind.name}: saving at the end of this step, then stopping; "
+                "once more to stop at once"
+            )
+        elif now - self._seen[kind] > COPY_SECONDS:
+            _say(f"{kind.name} again: stopped at once, nothing saved since the last checkpoint")
+            if sys.__stderr__ is not None and sys.__stderr__.isatty():
+                os.write(2, b"\x1b[?25h")  # A progress bar hides the cursor.
+            os._exit(128 + kind)
+
+
+def _leave_to_thread(number: int, frame: FrameType | None) -> None:
+    """Keeps the signal from its default action."""
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # The terminal may be gone; the signal counts all the same.
+        print(text, file=sys.stderr, flush=True)
