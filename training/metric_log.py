@@ -1,0 +1,114 @@
+"""The metrics of a run: `metrics.jsonl`, a line for each logged step, and TensorBoard beside it.
+
+Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
+`gradient_norm`, `examples_per_second`, `tokens_per_second` where tokens apply, `step_seconds`,
+`input_wait_fraction`; on validation lines the task's metrics with the prefix `validation/`. JSON
+knows no NaN and no infinity: a number that is not finite is written as null.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from training.workdir import write_atomically
+
+NAME = "metrics.jsonl"
+
+
+class MetricLog:
+    """Writes the metrics of a run that goes on after `first_step` (0: from the beginning).
+
+    Lines of later steps come from a run that was killed after its last checkpoint, and a line cut
+    short from the moment of the kill: opening removes them, atomically, and says so through
+    `notify`; in TensorBoard they are hidden. One writer per workdir: hold its lock.
+    """
+
+    def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
+        # Takes a quarter of a second to import, which readers of metrics need not wait for.
+        from tensorboardX import SummaryWriter
+
+        path = workdir / NAME
+        _cut(path, first_step, notify)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10
+        )
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends the line of `step`, flushed, and the same numbers to TensorBoard."""
+        finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
+        line = {"step": step} | {name: finite.get(name) for name in metrics}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        for name, number in finite.items():
+            tag = name if "/" in name else f"train/{name}"
+            self._tensorboard.add_scalar(tag, number, step)
+
+    def close(self) -> None:
+        """Writes what TensorBoard still holds back."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl` in order; null is NaN again. Without a file, [].
+
+    A last line cut short by a kill is left out. Raises ValueError naming any other broken line.
+    """
+    path = workdir / NAME
+    lines, broken, count = _parse(path)
+    for number in broken:
+        if number != count:
+            raise ValueError(f"{path}, line {number} is damaged")
+    return [
+        {key: math.nan if value is None else value for key, value in line.items()}
+        for line in lines.values()
+    ]
+
+
+def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
+    """The good lines by number (from 1), the numbers of the broken ones, and how many there are."""
+    if not path.exists():
+        return {}, [], 0
+    good, broken = {}, []
+    texts = path.read_bytes().splitlines(keepends=True)
+    for number, text in enumerate(texts, start=1):
+        line = _parse_line(text)
+        if line is None:
+            broken.append(number)
+        else:
+            good[number] = line
+    return good, broken, len(texts)
+
+
+def _parse_line(text: bytes) -> dict[str, Any] | None:
+    """The metrics of a line, None if it is not whole."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = text.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int)
+    return line if whole else None
+
+
+def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
+    """Keeps the whole lines up to `last_step`."""
+    good, broken, _ = _parse(path)
+    late = [line["step"] for line in good.values() if line["step"] > last_step]
+    if not late and not broken:
+        return
+    cut = []
+    if late:
+        cut.append(f"{len(late)} lines of steps {min(late)} to {max(late)}")
+    if broken:
+        cut.append(f"line {', '.join(map(str, broken))}, not whole")
+    notify(f"{path}: cut to step {last_step}, where this run goes on: without {'; '.join(cut)}")
+    kept = [json.dumps(line) + "\n" for line in good.values() if line["step"] <= last_step]
+    write_atomically(path, "".join(kept))
