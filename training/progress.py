@@ -1,0 +1,196 @@
+"""How a run shows itself on standard error: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from training.wording import (
+    count_text,
+    headline_metric,
+    metric_text,
+    number_text,
+    seconds_text,
+)
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Where there is no terminal, steps and stages say something at most this often."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is shown now: a bar between `head` and `tail`, and `details` below it."""
+
+    head: str
+    fraction: float | None  # None: nobody knows how much there is to do.
+    tail: str = ""
+    details: str = ""
+    since: float | None = None  # Shows the seconds that have passed since.
+
+    def __rich__(self) -> RenderableType:
+        passed = "" if self.since is None else seconds_text(int(time.monotonic() - self.since))
+        row = Table.grid(padding=(0, 1), expand=True)
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_column(no_wrap=True)
+        bar = ProgressBar(total=1.0, completed=self.fraction or 0.0, pulse=self.fraction is None)
+        row.add_row(Text(self.head), bar, Text(self.tail or passed))
+        details = Text(self.details, style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(row, details) if self.details else row
+
+    def __str__(self) -> str:
+        return " · ".join(part for part in (self.head, self.details, self.tail) if part)
+
+
+class _Pace:
+    """How long the rest takes, at the mean pace since the first call."""
+
+    def __init__(self):
+        self._begin: tuple[float, int] | None = None
+
+    def left(self, done: int, total: int) -> str:
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin = now, done
+        began, first = self._begin
+        if done <= first or done >= total:
+            return ""
+        return f"{seconds_text(round((now - began) / (done - first) * (total - done)))} left"
+
+
+class Progress:
+    """Shows preparation, compilation, steps and validations; never on standard output.
+
+    On a terminal a thread draws the bar four times a second, however many calls there are, so the
+    loop may tell of every step. `stop()` leaves the last state of the bar standing.
+    """
+
+    def __init__(self):
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        # Not `is_terminal` alone, which FORCE_COLOR switches on for files too.
+        self._has_bar = self._console.is_interactive and sys.stderr.isatty()
+        self._live: Live | None = None
+        self._view = _View("", None)
+        self._line_at = float("-inf")
+        self._pace = _Pace()
+        self._stage: str | None = None
+        self._stage_began = 0.0
+        self._first_step = self._total = 0
+        self._metrics: dict[str, float] = {}
+        self._validation = ""
+
+    def note(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def preparation(self, stage: str, done: int, total: int | None, unit: str) -> None:
+        """The callback of `data.prepare`: `done` of `total` (None: unknown) files, records, ...
+
+        A stage ends with done == total and leaves one line.
+        """
+        if stage != self._stage:
+            self._stage, self._stage_began, self._pace = stage, time.monotonic(), _Pace()
+        if done == total:
+            self._stage = None
+            self._hide()
+            passed = seconds_text(time.monotonic() - self._stage_began)
+            self.note(f"{stage}: {done:,} {unit} in {passed}")
+        elif total is None:
+            self._show(_View(f"{stage}: {done:,} {unit}", None))
+            self._line_if_due()
+        else:
+            left = self._pace.left(done, total)
+            self._show(_View(f"{stage}: {done:,}/{total:,} {unit}", done / total, left))
+            self._line_if_due()
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Shows on a terminal what the run is at while it makes no steps, such as "evaluating"."""
+        before, shown = self._view, self._live is not None
+        self._show(_View(text, None, details=before.details, since=time.monotonic()))
+        try:
+            yield
+        finally:
+            self._view = before
+            if not shown:
+                self._hide()
+
+    @contextmanager
+    def compiling(self, text: str) -> Iterator[None]:
+        """Says that `text` is being compiled, and how long that took."""
+        began = time.monotonic()
+        if not self._has_bar:
+            self.note(f"compiling {text}")
+        with self.working(f"compiling {text}"):
+            yield
+        self.note(f"compiled {text} in {seconds_text(time.monotonic() - began)}")
+
+    def start(self, total: int, first_step: int) -> None:
+        """Begins the bar of `total` steps, of which `first_step` are done."""
+        self._stage = None
+        self._total, self._pace, self._line_at = total, _Pace(), float("-inf")
+        self._show(_View(f"step {first_step:,}/{total:,}", first_step / total))
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The metrics of `step`; a plain line comes only of a logged step, which has its rates."""
+        self._metrics |= metrics
+        left = self._pace.left(step, self._total)
+        head = f"step {step:,}/{self._total:,}"
+        self._show(_View(head, step / self._total, left, " · ".join(self._details())))
+        if "step_seconds" in metrics:
+            self._line_if_due(at_any_rate=step == self._total)
+
+    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A line with every metric of `step`; the most telling one stays below the bar."""
+        name = headline_metric(metrics)
+        self._validation = f"validation {metric_text(name, metrics[name])}"
+        told = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
+        self.note(f"step {step:,}: validation {', '.join(told)}")
+
+    def stop(self) -> None:
+        """Ends the bar; its last state stays."""
+        drawn = self._live is not None
+        self._hide()
+        if drawn and self._stage is None:
+            self._console.print(self._view)
+
+    def _details(self) -> Iterator[str]:
+        if "loss" in self._metrics:
+            yield f"loss {number_text(self._metrics['loss'])}"
+        for unit in ("tokens", "examples"):
+            if f"{unit}_per_second" in self._metrics:
+                yield f"{count_text(self._metrics[f'{unit}_per_second'])} {unit}/s"
+                break
+        if self._validation:
+            yield self._validation
+
+    def _line_if_due(self, *, at_any_rate: bool = False) -> None:
+        """Tells of the view in a line, where there is no bar and the last line is a while ago."""
+        now = time.monotonic()
+        if not self._has_bar and (at_any_rate or now - self._line_at >= SECONDS_BETWEEN_LINES):
+            self._line_at = now
+            self.note(str(self._view))
+
+    def _show(self, view: _View) -> None:
+        self._view = view
+        if self._has_bar and self._live is None:
+            self._live = Live(
+                console=self._console,
+                get_renderable=lambda: self._view,
+                refresh_per_second=4,
+                transient=True,
+                redirect_stdout=False,  # Results go there, also while the bar is drawn.
+            )
+            self._live.start()
+
+    def _hide(self) -> None:
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()

@@ -1,0 +1,62 @@
+"""Figures as people read them: durations, counts, rates and metrics."""
+
+import math
+from collections.abc import Mapping
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: `0.42 s`, `12 s`, `3 min 20 s`, `2 h 3 min`, `3 d 4 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    for size, unit, small, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {smaller}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def count_text(number: float) -> str:
+    """A count or rate in three or four digits past a hundred thousand: `12,400`, `1.24 M`."""
+    if not math.isfinite(number):
+        return str(number)
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(number) >= 0.9995 * size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:,.0f}" if abs(number) >= 10 or number == int(number) else f"{number:.2g}"
+
+
+def number_text(number: float) -> str:
+    """A loss or a norm: four decimals, or three digits if it is very small or very large."""
+    size = abs(number)
+    if not math.isfinite(number) or number == 0:
+        return str(number)
+    return f"{number:.4f}" if 0.01 <= size < 1000 else f"{number:.3g}"
+
+
+def percent_text(share: float) -> str:
+    """A share of one: `97.8 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def metric_text(name: str, value: float) -> str:
+    """A metric with its name or unit: `loss 1.9123`, `1.732 bits per byte`, `accuracy 97.8 %`."""
+    if name == "bits_per_byte":
+        return f"{value:.3f} bits per byte"
+    if name == "accuracy_top5":
+        return f"top-5 accuracy {percent_text(value)}"
+    if name == "accuracy":
+        return f"accuracy {percent_text(value)}"
+    if name == "perplexity":
+        return f"perplexity {value:.4g}"
+    return f"{name.replace('_', ' ')} {number_text(value)}"
+
+
+def headline_metric(metrics: Mapping[str, float]) -> str:
+    """The one metric that says how good a model is.
+
+    Bits per byte compare across tokenizers; the accuracy of a classifier says more than its loss,
+    that of a language model (which has a perplexity) less.
+    """
+    if "bits_per_byte" in metrics:
+        return "bits_per_byte"
+    return "accuracy" if "accuracy" in metrics and "perplexity" not in metrics else "loss"
