@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+import select
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,8 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Runs `main(arguments)` and ends the process with its status.
 
     A `UsageError` is one line on standard error and status 2; Ctrl-C that `main` does not handle
-    is status 130. Other exceptions pass.
+    is status 130; a reader of standard output that goes away (`| head`) is status 1, in silence.
+    Other exceptions pass.
     """
     try:
         status = main(sys.argv[1:])
@@ -149,13 +151,18 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # who read standard output (`| head`) has gone: no error of ours
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        raise
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     sys.exit(status or 0)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output any more, as after `| head`: no error of ours."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _pairs(

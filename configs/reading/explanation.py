@@ -14,7 +14,7 @@ from configs.schema import Config
 from configs.schema.settings import about
 
 _WIDTH = 100
-"""Columns of the text, but for values that are longer."""
+"""Columns of the text, but for rows of long values."""
 
 
 def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> str:
@@ -27,7 +27,7 @@ def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> s
     config = load_config(recipe, overrides, inputs=False)
     fields, unused = flatten(config), needless(config)
     origins = {path: _origin(path, field, overrides) for path, field in fields.items()}
-    widths = [max(map(len, column)) + 2 for column in (fields, map(_shown, fields.values()))]
+    width = max(map(len, fields)) + 2
     lines = [
         f"{recipe}{f', {len(overrides)} overridden' if overrides else ''}. "
         f"{FLAG}FIELD=VALUE changes a field; one with * also where a run goes on."
@@ -39,7 +39,7 @@ def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> s
         for path, field in group:
             star = "*" if about(field.info).free_on_resume else " "
             note = f"; no effect: {unused[path]}" if path in unused else ""
-            row = f"{path:{widths[0]}}{_shown(field):{widths[1]}}{origins[path]}{note}"
+            row = f"{path:{width}}{_shown(field):20}  {origins[path]}{note}"
             lines += [f"{star} {row}", *_meaning(path, field)]
     return "\n".join(lines)
 

@@ -31,9 +31,13 @@ def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
 
 def needless(config: Config) -> dict[str, str]:
     """Fields, by their path, that have no effect under the others, each with why."""
-    reasons = needless_across(config)
-    for name in type(config).model_fields:
-        section = getattr(config, name)
-        if isinstance(section, Settings):
-            reasons |= {f"{name}.{one}": why for one, why in section.needless().items()}
+    return needless_across(config) | _needless_within(config, "")
+
+
+def _needless_within(section: Settings, prefix: str) -> dict[str, str]:
+    reasons = {f"{prefix}{name}": why for name, why in section.needless().items()}
+    for name in type(section).model_fields:
+        inner = getattr(section, name)
+        if isinstance(inner, Settings):
+            reasons |= _needless_within(inner, f"{prefix}{name}.")
     return reasons

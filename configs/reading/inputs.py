@@ -2,7 +2,6 @@
 
 import glob
 import os
-from pathlib import Path
 
 from configs.errors import UsageError
 from configs.schema import Config
@@ -17,7 +16,7 @@ def check_inputs(config: Config) -> None:
     tokenizer = getattr(data, "tokenizer", None)
     if isinstance(tokenizer, TokenizerFile):
         _check_tokenizer(tokenizer.path)
-    if data.cache_dir is not None and Path(data.cache_dir).is_file():
+    if data.cache_dir is not None and os.path.isfile(data.cache_dir):
         raise UsageError(f"data.cache_dir={data.cache_dir} is a file: give a folder")
 
 
@@ -27,19 +26,18 @@ def _check_text(path: str | None) -> None:
             "data.path is not given: say where the text is, --config.data.path=FILE (or a folder, "
             "or a glob in quotes)"
         )
-    if Path(path).is_file():
-        if not Path(path).stat().st_size:
+    if os.path.isfile(path):
+        if not os.path.getsize(path):
             raise UsageError(f"data.path={path} is an empty file")
-        return
-    if Path(path).is_dir():
+        _check_readable("data.path", path)
+    elif os.path.isdir(path):
         if not any(files for _, _, files in os.walk(path)):
             raise UsageError(f"data.path={path} is a folder without files")
-        return
-    if glob.has_magic(path):
-        if not any(Path(one).is_file() for one in glob.iglob(path, recursive=True)):
-            raise UsageError(f"data.path={path}: no file matches, seen from {Path.cwd()}")
-        return
-    raise UsageError(f"data.path={path} is not there{_hint(path)}")
+    elif glob.has_magic(path):
+        if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
+            raise UsageError(f"data.path={path}: no file matches{_hint(path)}")
+    else:
+        raise UsageError(f"data.path={path} is not there{_hint(path)}")
 
 
 def _check_tokenizer(path: str | None) -> None:
@@ -48,12 +46,18 @@ def _check_tokenizer(path: str | None) -> None:
             "data.tokenizer.path is not given: say where the tokenizer.json is, "
             "--config.data.tokenizer.path=FILE, or use another data.tokenizer.kind"
         )
-    if not Path(path).is_file():
-        reason = "is a folder" if Path(path).is_dir() else f"is not there{_hint(path)}"
+    if not os.path.isfile(path):
+        reason = "is a folder" if os.path.isdir(path) else f"is not there{_hint(path)}"
         raise UsageError(f"data.tokenizer.path={path} {reason}: give a tokenizer.json")
+    _check_readable("data.tokenizer.path", path)
+
+
+def _check_readable(field: str, path: str) -> None:
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{field}={path} can not be read: its permissions forbid it")
 
 
 def _hint(path: str) -> str:
     if path.startswith("~"):
-        return " (~ is not expanded here: write $HOME)"
-    return "" if Path(path).is_absolute() else f", seen from {Path.cwd()}"
+        return " (the shell expands no ~ here: write $HOME)"
+    return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

@@ -53,8 +53,7 @@ class _Place:
 def _find(values: Values, path: str) -> _Place:
     """The section that has the field `path`; raises `UsageError` if none has."""
     place, at = _Place(values, Config, None), ""
-    *sections, name = path.split(".")
-    for section in sections:
+    for section in path.split(".")[:-1]:
         info = _declaration(place, f"{at}{section}", path)
         at = f"{at}{section}."
         here = place.values.setdefault(section, info.default.model_dump())

@@ -1,6 +1,7 @@
 """Recipes: Python files with a `get_config()` that returns an `ml_collections.ConfigDict`."""
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Mapping
@@ -73,9 +74,9 @@ def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
 
 def _not_readable(path: Path, error: OSError) -> str:
     """The message for a recipe that can not be read, with the recipe that may be meant."""
-    if path.is_dir():
+    if os.path.isdir(path):
         reason = "is a folder, not a recipe file"
-    elif path.exists():
+    elif os.path.exists(path):
         reason = f"can not be read ({error.strerror})"
     else:
         reason = "is not there"

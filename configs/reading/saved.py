@@ -89,7 +89,7 @@ def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:
 
 
 def _no_run(workdir: Path, error: OSError) -> str:
-    if not workdir.exists():
+    if not os.path.exists(workdir):
         return f"workdir {workdir} is not there"
     if isinstance(error, FileNotFoundError):
         return f"workdir {workdir} holds no run: it has no {NAME}"

@@ -1,0 +1,232 @@
+"""What the command line says of a field is what the configuration holds."""
+
+import typing
+from itertools import islice, permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import Flag, UsageError, load_config, parse_command_line
+from configs.reading.fields import flatten
+from configs.reading.names import fields
+from configs.reading.values import format_value, parse_value
+from configs.schema.settings import options
+
+TEXT, PICTURES = "configs/python_stdlib.py", "configs/digits_cnn.py"
+FROM_FILES = {"data.source": "text_files"}
+WITH_FILE = {"data.tokenizer.kind": "file"}
+
+# Every field: what else must hold for it to matter, its text on the command line, its value.
+SETTABLE = {
+    "seed": ({}, "7", 7),
+    "task.name": ({}, "language_modeling", "language_modeling"),
+    "task.sample_prompts": ({}, '("Hello, world", "x")', ("Hello, world", "x")),
+    "task.sample_tokens": ({}, "1_000", 1000),
+    "task.sample_temperature": ({}, "0", 0.0),
+    "train.steps": ({}, "1", 1),
+    "train.log_every_steps": ({}, "3", 3),
+    "train.evaluate_every_steps": ({}, "9999", 9999),
+    "train.gradient_accumulation": ({}, "4", 4),
+    "train.ema_decay": ({}, ".999", 0.999),
+    "train.max_skipped_steps": ({}, "1", 1),
+    "data.source": ({}, "text_files", "text_files"),
+    "data.global_batch_size": ({}, "64", 64),
+    "data.validation_fraction": ({}, "0.0", 0.0),
+    "data.workers": ({}, "2", 2),
+    "data.cache_dir": ({}, "/tmp/cache", "/tmp/cache"),
+    "data.sequence_length": ({}, "2", 2),
+    "data.cross_document_attention": ({}, "False", False),
+    "data.tokenizer.kind": ({}, "bytes", "bytes"),
+    "data.tokenizer.vocabulary_size": ({}, "258", 258),
+    "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
+    "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
+    "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
+    "data.image_size": ({}, "16", 16),
+    "model.architecture": ({}, "decoder", "decoder"),
+    "model.width": ({}, "64", 64),
+    "model.depth": ({}, "3", 3),
+    "model.pattern": ({}, "RRA", "RRA"),
+    "model.recurrence": ({"model.pattern": "AR"}, "lstm", "lstm"),
+    "model.num_heads": ({}, "8", 8),
+    "model.num_kv_heads": ({}, "2", 2),
+    "model.head_dim": ({}, "10", 10),
+    "model.attention_window": ({}, "32", 32),
+    "model.positions": ({}, "none", "none"),
+    "model.rotary_base": ({}, "5e5", 500000.0),
+    "model.norm": ({}, "layer_norm", "layer_norm"),
+    "model.norm_epsilon": ({}, "1e-6", 1e-6),
+    "model.feed_forward": ({}, "gelu", "gelu"),
+    "model.feed_forward_width": ({}, "100", 100),
+    "model.use_bias": ({}, "true", True),
+    "model.tied_embeddings": ({}, "TRUE", True),
+    "model.dropout": ({}, "0.25", 0.25),
+    "model.scan_layers": ({}, "true", True),
+    "model.channels": ({}, "8,16", (8, 16)),
+    "optimizer.name": ({}, "adamw", "adamw"),
+    "optimizer.learning_rate": ({}, "3e-4", 3e-4),
+    "optimizer.schedule": ({}, "constant", "constant"),
+    "optimizer.warmup_steps": ({}, "100000", 100000),
+    "optimizer.final_learning_rate_ratio": ({}, "1", 1.0),
+    "optimizer.weight_decay": ({}, "0", 0.0),
+    "optimizer.beta1": ({}, "0", 0.0),
+    "optimizer.beta2": ({}, "0.999", 0.999),
+    "optimizer.epsilon": ({}, "1e-6", 1e-6),
+    "optimizer.gradient_clip_norm": ({}, "0.5", 0.5),
+    "mesh.data": ({}, "8", 8),
+    "mesh.fsdp": ({}, "2", 2),
+    "mesh.tensor": ({"mesh.data": "1"}, "-1", -1),
+    "mesh.sequence": ({}, "4", 4),
+    "precision.compute_dtype": ({}, "bfloat16", "bfloat16"),
+    "precision.parameter_dtype": ({}, "bfloat16", "bfloat16"),
+    "checkpoint.every_steps": ({}, "10", 10),
+    "checkpoint.keep_last": ({}, "5", 5),
+    "checkpoint.keep_best": ({}, "0", 0),
+    "checkpoint.best_metric": ({}, "accuracy", "accuracy"),
+} | {
+    path: ({}, "fsdp,tensor", ("fsdp", "tensor"))
+    for path in fields()
+    if path.startswith("mesh.rules.")
+}  # fmt: skip
+
+
+def test_the_table_has_every_field():
+    assert set(SETTABLE) == set(fields())
+
+
+@pytest.mark.parametrize("path", SETTABLE)
+def test_every_field_can_be_set(path):
+    others, text, value = SETTABLE[path]
+    recipe = PICTURES if path in ("model.channels", "data.image_size") else TEXT
+    config = load_config(recipe, {path: text} | others, inputs=False)
+    found = flatten(config)[path].value
+    assert (found, type(found)) == (value, type(value))
+
+
+OPTIONAL = [path for path, info in fields().items() if type(None) in options(info.annotation)]
+
+
+@pytest.mark.parametrize("path", OPTIONAL)
+def test_every_optional_field_can_be_unset(path, tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "from configs import base\n"
+        "def get_config():\n"
+        '    config = base.language_modeling(source="text_files", tokenizer="file")\n'
+        f"    config.{path} = {SETTABLE[path][2]!r}\n"
+        "    return config\n"
+    )
+    assert flatten(load_config(recipe, inputs=False))[path].value == SETTABLE[path][2]
+    unset = load_config(recipe, {path: "none"}, inputs=False)
+    assert flatten(unset)[path].value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("()", ()),
+        ("[]", ()),
+        ("fsdp", ("fsdp",)),
+        ("fsdp,", ("fsdp",)),
+        ("fsdp, data", ("fsdp", "data")),
+        ("(fsdp, data)", ("fsdp", "data")),
+        ("('fsdp', 'data')", ("fsdp", "data")),
+        ('["fsdp"]', ("fsdp",)),
+    ],
+)
+def test_tuples_can_be_written_as_people_write_them(text, value):
+    config = load_config(TEXT, {"mesh.rules.embed": text})
+    assert config.mesh.rules.embed == value
+
+
+def _any_value(annotation) -> st.SearchStrategy:
+    if annotation is int:
+        return st.integers()
+    if annotation is float:
+        return st.floats(allow_nan=False)
+    if annotation is bool:
+        return st.booleans()
+    return st.text().filter(lambda text: text.lower() != "none")
+
+
+@given(data=st.data(), path=st.sampled_from(sorted(fields())))
+def test_what_explain_prints_can_be_given_back(data, path):
+    member, *others = options(fields()[path].annotation)
+    member = options(member)[0]
+    if typing.get_origin(member) is tuple:
+        element = options(typing.get_args(member)[0])[0]
+        value = data.draw(st.lists(_any_value(element)).map(tuple))
+    else:
+        value = data.draw(_any_value(member) | st.none() if others else _any_value(member))
+    assert parse_value(format_value(value), fields()[path]) == value
+
+
+def test_another_kind_keeps_what_the_recipe_set_whatever_the_order_of_the_flags():
+    flags = {
+        "model.architecture": "decoder",
+        "data.source": "python_stdlib",
+        "data.tokenizer.kind": "bpe",
+        "data.tokenizer.vocabulary_size": "300",
+        "task.name": "language_modeling",
+        "model.depth": "2",
+        "checkpoint.best_metric": "loss",
+    }
+    configs = [
+        load_config(PICTURES, dict(order))
+        for order in islice(permutations(flags.items()), 0, None, 101)
+    ]
+    first = configs[0]
+    assert all(config == first for config in configs[1:])
+    assert first.model.depth == 2
+    assert first.model.dropout == load_config(PICTURES).model.dropout == 0.3  # set by the recipe
+    assert first.data.global_batch_size == load_config(PICTURES).data.global_batch_size
+    assert first.data.tokenizer.vocabulary_size == 300
+    assert first.data.sequence_length == 256  # the default of its new kind
+
+
+def test_the_kind_that_a_section_has_already_changes_nothing():
+    assert load_config(TEXT, {"model.architecture": "decoder"}) == load_config(TEXT)
+    assert load_config(TEXT, {"data.tokenizer.kind": "bpe"}) == load_config(TEXT)
+    assert load_config(TEXT, {"data.source": "text_files"}, inputs=False).data.tokenizer == (
+        load_config(TEXT).data.tokenizer
+    )
+
+
+def test_flags_take_their_value_with_or_without_the_equals_sign(parse):
+    recipe = f"--config={TEXT}"
+    joined = parse(recipe, "--workdir=a", "--max_tokens=5", "--config.mesh.data=-1")
+    apart = parse(
+        "--config", TEXT, "--workdir", "a", "--max_tokens", "5", "--config.mesh.data", "-1"
+    )
+    assert joined == apart
+    assert (joined.max_tokens, joined.overrides) == (5, {"mesh.data": "-1"})
+
+
+def test_flags_have_their_defaults(parse):
+    read = parse("--config=x", "--workdir=y")
+    assert (read.explain, read.prompt, read.max_tokens, read.top_p) == (False, (), 100, None)
+    assert read.overrides == {}
+
+
+def test_a_repeatable_flag_keeps_every_value_in_order(parse):
+    read = parse("--config=x", "--workdir=y", "--prompt=b=c", "--prompt=", "--prompt", "a b")
+    assert read.prompt == ("b=c", "", "a b")
+
+
+def test_a_verb_without_recipe_takes_no_field():
+    flags = [Flag("workdir", "the folder of the run")]
+    with pytest.raises(UsageError, match="the configuration is the workdir's"):
+        parse_command_line(["--config.train.steps=3"], flags)
+    assert parse_command_line(["--config.seed=3"], flags, overrides=True).overrides == {"seed": "3"}
+
+
+def test_help_shows_every_flag_and_ends_well(parse, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("--workdir=x", "--help")
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--max_tokens=VALUE" in shown
+    assert "an integer >= 1; default 100" in shown
+    assert "--config=FILE" in shown and "required" in shown
+    assert "may be repeated" in shown and "one of ema, raw" in shown
+    assert "--config.SECTION.FIELD=VALUE" in shown

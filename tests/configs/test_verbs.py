@@ -1,0 +1,108 @@
+"""A verb as its own process: what it prints, how it ends, how long it takes, what it touches."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERB = '''"""A verb."""
+import sys
+import configs
+
+FLAGS = [configs.Flag("config", "the recipe", required=True),
+         configs.Flag("workdir", "the folder of the run"),
+         configs.Flag("explain", "every field", switch=True)]
+
+def main(arguments):
+    read = configs.parse_command_line(arguments, FLAGS)
+    if read.explain:
+        print(configs.explain(read.config, read.overrides))
+        return 0
+    config = configs.load_config(read.config, read.overrides)
+    if config.seed == 1:
+        raise KeyboardInterrupt
+    if config.seed == 2:
+        raise RuntimeError("of our own making")
+    if config.seed == 3:
+        return 75
+    print("heavy:", *(name for name in ("jax", "flax", "numpy", "grain") if name in sys.modules))
+
+if __name__ == "__main__":
+    configs.run_verb(main)
+'''
+
+
+@pytest.fixture
+def verb(tmp_path):
+    """Runs the verb in an empty folder with arguments; gives the ended process."""
+    (tmp_path / "verb.py").write_text(VERB)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(tmp_path / "verb.py"), *arguments]
+        ended = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        )
+        assert list(folder.iterdir()) == [], "something was made"
+        return ended
+
+    return run
+
+
+RECIPE = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [RECIPE, "--workdir=made", "--config.model.widht=3"],
+        [RECIPE, "--workdir=made", "--config.data.global_batch_size=63", "--config.mesh.data=2"],
+        ["--config=gone.py", "--workdir=made"],
+        [RECIPE, "--workdir=made", "config.train.steps=3"],
+        ["--workdir=made"],
+        [RECIPE, "--workdir=made", "--config.train.steps=\udcff"],
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2_within_two_seconds(verb, arguments):
+    started = time.monotonic()
+    ended = verb(*arguments)
+    seconds = time.monotonic() - started
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("verb.py: error: ")
+    assert ended.stderr.count("\n") == 1 and ended.stderr.endswith("\n")
+    assert seconds < 2
+
+
+def test_the_whole_reading_imports_no_jax(verb):
+    ended = verb(RECIPE, "--config.train.steps=3")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "heavy:\n", "")
+
+
+def test_ctrl_c_and_a_status_of_its_own_and_an_error_of_ours(verb):
+    assert verb(RECIPE, "--config.seed=1").returncode == 130
+    assert verb(RECIPE, "--config.seed=3").returncode == 75
+    ours = verb(RECIPE, "--config.seed=2")
+    assert ours.returncode == 1 and "RuntimeError: of our own making" in ours.stderr
+
+
+def test_help_and_explain_go_to_standard_output(verb):
+    for flag in ("--help", "--explain"):
+        ended = verb(RECIPE, flag)
+        assert ended.returncode == 0 and ended.stderr == ""
+        assert len(ended.stdout.splitlines()) > 5
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    (tmp_path / "verb.py").write_text(VERB)
+    command = f"{sys.executable} {tmp_path / 'verb.py'} {RECIPE} --explain | head -1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+    assert ended.stderr == ""
+    assert ended.stdout.count("\n") == 1
