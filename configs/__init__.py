@@ -5,18 +5,11 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
 from configs.reading.inputs import check_inputs
 from configs.reading.recipes import load_config
-from configs.reading.saved import (
-    Difference,
-    differences,
-    read_config,
-    refuse_differences,
-    write_config,
-)
+from configs.reading.saved import differences, read_config, refuse_differences, write_config
 from configs.schema import Config, resolve_mesh
 
 __all__ = [
     "Config",
-    "Difference",
     "Flag",
     "UsageError",
     "check_inputs",

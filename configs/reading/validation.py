@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pydantic
-from pydantic.fields import FieldInfo
 
 from configs.errors import UsageError
 from configs.reading import names
@@ -67,20 +66,11 @@ def _describe_section(path: str, error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"].startswith("union_tag"):
-        told = error["ctx"]["discriminator"].strip("'")
-        given = error["ctx"].get("tag")
-        choices = ", ".join(kind_name(kind) for kind in kinds(_declaration(path)))
-        return f"{path}.{told} must be one of {choices}" + (f", not {given!r}" if given else "")
+        context = error["ctx"]
+        told = f"{path}.{context['discriminator']}".replace("'", "")
+        given = f", not {context['tag']!r}" if "tag" in context else ""
+        return f"{told} must be {names.accepted(told)}{given}"
     return f"{path} must be a section of fields, not {error['input']!r}"
-
-
-def _declaration(path: str) -> FieldInfo:
-    """The declaration of a section."""
-    owners: tuple[type[Settings], ...] = (Config,)
-    for name in path.split("."):
-        info = next(one.model_fields[name] for one in owners if name in one.model_fields)
-        owners = kinds(info)
-    return info
 
 
 def _path(location: tuple[str | int, ...]) -> str:

@@ -49,18 +49,17 @@ def _parse(text: str, annotation: Any) -> Any:
 
 
 def _parse_tuple(text: str, element: Any) -> tuple[Any, ...]:
-    if text.startswith(("(", "[")):
-        try:
-            return tuple(ast.literal_eval(text))
-        except (ValueError, SyntaxError, TypeError):
-            pass  # (data, fsdp): bare words
-        if text[-1] != {"(": ")", "[": "]"}[text[0]]:
-            _refuse(text)
-        text = text[1:-1].strip()
-        if not text:
-            return ()
-    parts = text.removesuffix(",").split(",")
-    return tuple(_parse(part.strip(), element) for part in parts)
+    bracketed = f"{text[:1]}{text[-1:]}" in ("()", "[]")
+    inner = (text[1:-1] if bracketed else text).strip().removesuffix(",")
+    if bracketed and not inner:
+        return ()
+    try:
+        quoted = ast.literal_eval(f"({inner},)")
+    except (ValueError, SyntaxError):
+        quoted = ()  # bare words: data, fsdp
+    if quoted and all(isinstance(one, str) for one in quoted):
+        return quoted
+    return tuple(_parse(part.strip(), element) for part in inner.split(","))
 
 
 def _refuse(text: str) -> typing.NoReturn:

@@ -5,15 +5,9 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import (
-    INTEGER_LIMIT,
-    Count,
-    Fraction,
-    Settings,
-    field,
-)
+from configs.schema.settings import INTEGER_LIMIT, Count, Fraction, Settings, field
 
-Path = Annotated[str, pydantic.StringConstraints(min_length=1)]
+FilePath = Annotated[str, pydantic.StringConstraints(min_length=1)]
 
 
 class Characters(Settings):
@@ -52,7 +46,7 @@ class TokenizerFile(Settings):
     discriminator: ClassVar = "kind"
 
     kind: Literal["file"] = field("file", "How text becomes tokens.")
-    path: Path | None = field(
+    path: FilePath | None = field(
         None, "A tokenizer.json of the `tokenizers` library.", required=True, accepts="a file"
     )
 
@@ -83,7 +77,7 @@ class Source(Settings):
         free_on_resume=True,
         also_called=("num_workers",),
     )
-    cache_dir: Path | None = field(
+    cache_dir: FilePath | None = field(
         None,
         "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
         free_on_resume=True,
@@ -119,7 +113,7 @@ class TextFiles(Text):
     """The user's own text: UTF-8, each file a document."""
 
     source: Literal["text_files"] = field("text_files", "Where examples come from.")
-    path: Path | None = field(
+    path: FilePath | None = field(
         None,
         "The text.",
         required=True,

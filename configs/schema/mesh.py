@@ -1,13 +1,14 @@
 """How devices are laid out, and which dimension of an array lies along which of their axes."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pydantic
 from annotated_types import Interval
 
 from configs.schema.settings import INTEGER_LIMIT, Settings, field
 
-AXES = ("data", "fsdp", "tensor", "sequence")
+Axis = Literal["data", "fsdp", "tensor", "sequence"]
+AXES = get_args(Axis)
 """Axes of the mesh, in the order of its array of devices."""
 
 
@@ -24,13 +25,10 @@ def _no_axis_twice(axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Size = Annotated[int, Interval(ge=-1, le=INTEGER_LIMIT), pydantic.AfterValidator(_not_zero)]
-Axes = Annotated[
-    tuple[Literal["data", "fsdp", "tensor", "sequence"], ...],
-    pydantic.AfterValidator(_no_axis_twice),
-]
+Axes = Annotated[tuple[Axis, ...], pydantic.AfterValidator(_no_axis_twice)]
 
 
-def _size(default: int, meaning: str, *also_called: str):
+def _size(default: int, meaning: str, *also_called: str) -> Any:
     return field(
         default,
         meaning,
@@ -41,7 +39,7 @@ def _size(default: int, meaning: str, *also_called: str):
     )
 
 
-def _rule(default: tuple[str, ...], what: str):
+def _rule(default: tuple[str, ...], what: str) -> Any:
     return field(
         default,
         f"Mesh axes of {what}.",

@@ -27,8 +27,8 @@ def check_sections(config: "Config") -> None:
 def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
     """Size of each axis of the mesh on `device_count` devices, in the order of the mesh.
 
-    A mesh may be smaller than the devices. Raises `UsageError` where it is larger, or where the
-    batch, the heads or the sequence can not be divided by it.
+    An axis of -1 takes what is left, rounded down; a mesh may be smaller than the devices. Raises
+    `UsageError` where it is larger, and where batch, heads or sequence can not be divided by it.
     """
     sizes = config.mesh.sizes()
     known = math.prod(size for size in sizes.values() if size != -1)

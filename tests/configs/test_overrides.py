@@ -132,11 +132,30 @@ def test_every_optional_field_can_be_unset(path, tmp_path):
         ("(fsdp, data)", ("fsdp", "data")),
         ("('fsdp', 'data')", ("fsdp", "data")),
         ('["fsdp"]', ("fsdp",)),
+        ('("fsdp")', ("fsdp",)),
     ],
 )
 def test_tuples_can_be_written_as_people_write_them(text, value):
     config = load_config(TEXT, {"mesh.rules.embed": text})
     assert config.mesh.rules.embed == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Hello", ("Hello",)),
+        ("1, 2", ("1", "2")),
+        ("", ("",)),
+        ('"Hello, world"', ("Hello, world",)),
+        ('"one, two", "three"', ("one, two", "three")),
+        ("('one')", ("one",)),
+        (r"'a\nb'", ("a\nb",)),
+        ("f(x", ("f(x",)),
+        ("it's", ("it's",)),
+    ],
+)
+def test_texts_in_a_tuple_need_quotes_only_for_commas(text, value):
+    assert load_config(TEXT, {"task.sample_prompts": text}).task.sample_prompts == value
 
 
 def _any_value(annotation) -> st.SearchStrategy:

@@ -172,7 +172,7 @@ WRONG_PICTURES = [
     ("--config.model.channels=32,x", "one or more integers >= 1", "not '32,x'"),
     ("--config.model.channels=32,,64", "one or more integers >= 1", "not '32,,64'"),
     ("--config.model.channels=(32", "one or more integers >= 1", "not '(32'"),
-    ("--config.model.channels=(1.5,2)", "one or more integers >= 1", "not (1.5, 2)"),
+    ("--config.model.channels=(1.5,2)", "one or more integers >= 1", "not '(1.5,2)'"),
     ("--config.data.image_size=2", "an integer >= 4 and <= 1024", "not 2"),
     ("--config.model.num_heads=2", "belongs to model.architecture=decoder", "is cnn"),
     ("--config.data.tokenizer.kind=bpe", "data.tokenizer belongs to data.source=python_stdlib"),
