@@ -1,0 +1,84 @@
+"""Which record stands where: the order of every epoch as a function, with nothing to remember.
+
+With N records and global batch B, example g = k*B + i of batch k belongs to epoch g // N and is
+record `permutation(seed, epoch)[g mod N]`. The number of the batch is the whole position: any
+batch can be asked for at any time, on any number of hosts, and epochs follow each other without
+a remainder, also where N < B.
+
+The permutation is an alternating Feistel network (Luby and Rackoff, 1988) on pairs (l, r) with
+0 <= l < a, 0 <= r < b and a*b >= N hardly larger than N; results past N walk on along their cycle
+(Black and Rogaway, 2002). It is made of 64-bit integer arithmetic alone, so that it is the same
+on every machine and in every version of NumPy.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+ROUNDS = 12  # with fewer, permutations of five or six records are not all equally likely
+_STRIDE = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd
+_WORD = 2**64
+
+
+def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> NDArray[np.int64]:
+    """The records at places `index` of the shuffled epochs `epoch`.
+
+    index: integers in [0, size); epoch: integers >= 0; the two are broadcast together.
+    size: number of records N, at least 1 and below 2**62. seed: any integer.
+    Returns int64 in [0, size): for a fixed epoch, each record at exactly one place.
+    """
+    if not 1 <= size < 2**62:
+        raise ValueError(f"a permutation of {size} records: there must be 1 to 2**62 - 1")
+    index, epoch = np.broadcast_arrays(np.asarray(index, np.int64), np.asarray(epoch, np.int64))
+    shape = index.shape
+    if index.size and not (index.min() >= 0 and index.max() < size and epoch.min() >= 0):
+        raise ValueError(f"places must lie in [0, {size}) and epochs must not be negative")
+
+    places = index.ravel().astype(np.uint64)
+    keys = _epoch_keys(seed, size, epoch.ravel().astype(np.uint64))
+    records = _network(places, size, keys)
+    walking = np.flatnonzero(records >= size)
+    while walking.size:  # fewer than one in sqrt(size), each time
+        records[walking] = _network(records[walking], size, keys[walking])
+        walking = walking[records[walking] >= size]
+    return records.astype(np.int64).reshape(shape)
+
+
+def positions(
+    batch: int, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Epoch and record of each row of shuffled batch number `batch`, int64 [rows] both.
+
+    batch_size: global batch B. size: number of records N. rows: those of the batch to answer for.
+    """
+    example = batch * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
+    epoch, place = np.divmod(example, size)
+    return epoch, permutation(place, size=size, seed=seed, epoch=epoch)
+
+
+def _epoch_keys(seed: int, size: int, epoch: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A key for the network of each epoch."""
+    start = np.array([seed % _WORD], np.uint64)
+    return _mix(_mix(_mix(start) + np.uint64(size)) + epoch * np.uint64(_STRIDE))
+
+
+def _network(
+    places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """A permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
+    rows = math.isqrt(size - 1) + 1
+    a, b = np.uint64(rows), np.uint64(-(-size // rows))
+    left, right = places // b, places % b
+    round_keys = keys + np.arange(ROUNDS, dtype=np.uint64)[:, None] * np.uint64(_STRIDE)
+    for even, odd in zip(round_keys[::2], round_keys[1::2], strict=True):
+        left = (left + _mix(right + even)) % a
+        right = (right + _mix(left + odd)) % b
+    return left * b + right
+
+
+def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit words."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
