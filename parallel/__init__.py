@@ -7,14 +7,16 @@ from parallel.axes import (
     partition_spec,
     replicated,
 )
-from parallel.distributed import start
+from parallel.distributed import any_process, start
 from parallel.feeding import local_rows, put_batch
-from parallel.mesh import AXES, make_mesh
+from parallel.mesh import AXES, flat_mesh, make_mesh
 
 __all__ = [
     "AXES",
     "Rules",
     "activation_constraint",
+    "any_process",
+    "flat_mesh",
     "local_rows",
     "make_mesh",
     "named_sharding",

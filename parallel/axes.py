@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from configs import UsageError
+
 Rules = Mapping[str, Sequence[str]]
 LogicalAxes = Sequence[str | None]
 
@@ -22,8 +24,8 @@ def partition_spec(
     A dimension that its mesh axes do not divide stays whole: a vocabulary of 67 cannot be cut in
     four. Mesh axes of size 1 are left out.
 
-    Raises ValueError for a name without a rule, a rank that differs, and two dimensions that
-    would lie on the same mesh axis.
+    Raises ValueError for a name without a rule and a rank that differs, `configs.UsageError` for
+    two dimensions that would lie on the same mesh axis.
     """
     if len(axes) != len(shape):
         raise ValueError(f"axes {tuple(axes)} name {len(axes)} dimensions of shape {tuple(shape)}")
@@ -41,7 +43,7 @@ def partition_spec(
             continue
         for axis in mesh_axes:
             if axis in taken:
-                raise ValueError(
+                raise UsageError(
                     f"logical axes {taken[axis]!r} and {name!r} of one array both lie on the mesh "
                     f"axis {axis!r}: change mesh.rules.{taken[axis]} or mesh.rules.{name}"
                 )

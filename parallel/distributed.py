@@ -3,6 +3,7 @@
 import os
 
 import jax
+import numpy as np
 
 
 def start() -> None:
@@ -25,3 +26,12 @@ def start() -> None:
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     ):
         jax.distributed.initialize()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process: how a signal that reached one host stops them all."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())

@@ -1,5 +1,6 @@
 """The mesh of devices: `data`, `fsdp`, `tensor`, `sequence`."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -7,8 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from configs import Config, resolve_mesh
-
-AXES = ("data", "fsdp", "tensor", "sequence")
+from configs.schema.mesh import AXES
 
 
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -21,10 +21,18 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = resolve_mesh(config, len(devices))
-    shape = tuple(sizes[axis] for axis in AXES)
-    count = int(np.prod(shape))
+    return _mesh(tuple(sizes[axis] for axis in AXES), devices)
+
+
+def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """All of `devices` on `fsdp`: for evaluation and generation, however the model was trained."""
+    return _mesh((1, len(devices), 1, 1), devices)
+
+
+def _mesh(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> Mesh:
+    count = math.prod(shape)
     kinds = (AxisType.Auto,) * len(AXES)
-    if count == jax.device_count() == len(devices) and devices == jax.devices():
+    if list(devices) == jax.devices() and count == len(devices):
         # Lets JAX lay the axes along the physical links of a TPU.
         return jax.make_mesh(shape, AXES, axis_types=kinds)
     return Mesh(np.asarray(devices[:count]).reshape(shape), AXES, axis_types=kinds)

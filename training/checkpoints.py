@@ -51,12 +51,14 @@ class Checkpoints:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
 
-    def save(self, step: int, state: TrainState, contents: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, state: TrainState, *, axes: Tree, contents: Mapping[str, Any]
+    ) -> None:
         """Copies the state to the host and returns; the disk is written in the background.
 
-        `contents` goes into the manifest: `config`, `data_fingerprint`, `versions`, `metrics`
-        (of an evaluation at this very step, or empty), `axes`. An earlier save that failed raises
-        here, or in `check`.
+        `axes` are the logical axes of the parameters; `contents` goes into the manifest beside
+        them: `config`, `data`, `versions`, and `metrics` (of an evaluation at this very step, or
+        empty). An earlier save that failed raises here, or in `check`.
         """
         self.wait()
         items = {name: _flatten(state, fields) for name, fields in ITEMS.items()}
@@ -67,8 +69,7 @@ class Checkpoints:
             ),
         )
         leaves = {name: leaf for item in items.values() for name, leaf in item.items()}
-        contents = {"step": step, **contents, "leaves": _leaf_table(leaves, contents["axes"])}
-        del contents["axes"]
+        contents = {"step": step, **contents, "leaves": _leaf_table(leaves, axes)}
         self._pending = self._executor.submit(self._finish, step, contents)
 
     def check(self) -> None:

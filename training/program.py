@@ -1,7 +1,6 @@
 """What a configuration becomes on a mesh: task, model, optimizer, and the two compiled steps."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+import model as model_room
 import parallel
 import tasks
 from configs import Config
@@ -42,7 +42,7 @@ class Program:
     @property
     def parameter_count(self) -> int:
         """How many numbers the model learns."""
-        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.abstract_state.params))
+        return model_room.parameter_count(self.abstract_state.params)
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
         """The abstract global batch, from any batch of this process's rows."""

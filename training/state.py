@@ -69,7 +69,7 @@ class Template:
         """The logical axes of each parameter, in the shape of the parameters' tree."""
         return _nested(
             [
-                (path, variable.get_metadata().get("axes", (None,) * len(variable.shape)))
+                (path, variable.get_metadata()[model_room.AXES])
                 for path, variable in self._params.items()
             ],
             value=lambda axes: Axes(axes),

@@ -1,0 +1,78 @@
+"""Small runs of the recipes' models for tests of the step: the same batches on any mesh."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+import configs
+import parallel
+from training.program import Program, build_program
+
+NARROW = {
+    "python_stdlib": {"model.width": "64", "model.depth": "2", "data.sequence_length": "32"},
+    "shakespeare_char": {"model.width": "64", "model.depth": "2", "data.global_batch_size": "16"},
+    "shakespeare_char_lstm": {
+        "model.width": "32",
+        "model.depth": "2",
+        "data.sequence_length": "16",
+        "data.global_batch_size": "16",
+    },
+    "digits_cnn": {"model.channels": "8,16", "model.width": "32", "data.global_batch_size": "32"},
+}
+"""Each recipe, made narrow: what is tested of it does not depend on how wide it is."""
+
+STEADY = {
+    "optimizer.learning_rate": "1e-3",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_steps": "0",
+    "precision.compute_dtype": "float32",
+}
+"""Every step moves, so that a difference would grow."""
+
+
+def load(recipe: str, **overrides: str) -> configs.Config:
+    """A narrow recipe with overrides; `__` stands for the dot: `mesh__fsdp="8"`."""
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    dotted = NARROW[recipe] | STEADY | dotted
+    if recipe.startswith("shakespeare"):
+        dotted["data.path"] = __file__  # has to be there, and is not read: the batches are invented
+    return configs.load_config(f"configs/{recipe}.py", dotted)
+
+
+def build(config: configs.Config) -> Program:
+    """The program on the configuration's mesh, with the sizes of invented data."""
+    if config.task.name == "language_modeling":
+        sizes = {"vocabulary_size": 67, "max_length": config.data.sequence_length}
+    else:
+        sizes = {"num_classes": 10, "image_shape": (8, 8, 1)}
+    return build_program(config, sizes, parallel.make_mesh(config))
+
+
+def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
+    """Random global batches that depend on the step alone."""
+    B = config.data.global_batch_size
+    for step in range(steps):
+        random = np.random.default_rng(step)
+        if config.task.name == "language_modeling":
+            T = config.data.sequence_length
+            tokens = random.integers(0, 67, (B, T + 1), dtype=np.int32)
+            weights = (random.random((B, T)) < 0.9).astype(np.float32)
+            yield {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
+        else:
+            yield {
+                "image": random.integers(0, 256, (B, 8, 8, 1), dtype=np.uint8),
+                "label": random.integers(0, 10, B, dtype=np.int32),
+                "weights": np.ones(B, np.float32),
+            }
+
+
+def train(program: Program, steps: int) -> tuple[Any, list[dict[str, float]]]:
+    """The state after `steps` steps from the beginning, and the metrics of each."""
+    config, state, metrics = program.config, program.initialize(), []
+    for batch in batches(config, steps):
+        placed = parallel.put_batch(batch, program.batch_sharding, config.data.global_batch_size)
+        state, measured = program.train_step(state, placed)
+        metrics.append({name: float(value) for name, value in jax.device_get(measured).items()})
+    return state, metrics

@@ -1,0 +1,206 @@
+"""A checkpoint is used only when it is proven whole; damage is named and an older one is used."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from training.checkpoints import (
+    Checkpoints,
+    find_good_step,
+    finished_steps,
+    restore_state,
+    set_aside_unusable,
+)
+from training.manifest import Damaged, verify
+from training.state import TrainState
+
+
+def make_state(seed: int) -> TrainState:
+    key = jax.random.key(seed)
+    params = {
+        "embedding": {"table": jax.random.normal(key, (32, 8))},
+        "layers": {"0": {"kernel": jax.random.normal(key, (8, 8)), "bias": jnp.full(8, seed)}},
+    }
+    return TrainState(
+        step=jnp.int32(seed),
+        skipped=jnp.int32(0),
+        params=params,
+        statistics={"mean": jnp.ones(3)},
+        optimizer=(jax.tree.map(jnp.zeros_like, params), jnp.int32(7)),
+        ema=None,
+    )
+
+
+AXES = {"embedding": {"table": "ve"}, "layers": {"0": {"kernel": "ee", "bias": "e"}}}
+
+
+def save_all(folder: Path, steps: dict[int, float], **options) -> None:
+    defaults = {"keep_last": 9, "keep_best": 1, "metric": "loss", "higher_is_better": False}
+    checkpoints = Checkpoints(folder, **(defaults | options))
+    for step, loss in steps.items():
+        contents = {"config": {}, "data": {}, "metrics": {"loss": loss}, "versions": {}}
+        checkpoints.save(step, make_state(step), axes=AXES, contents=contents)
+    checkpoints.close()
+
+
+def abstract(state: TrainState) -> TrainState:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    save_all(folder, {1: 3.0, 2: 2.0})
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "checkpoints"))
+
+
+def files_of(step: Path) -> list[str]:
+    return sorted(p.relative_to(step).as_posix() for p in step.rglob("*") if p.is_file())
+
+
+def test_what_was_saved_comes_back_bit_for_bit(folder):
+    step, manifest = find_good_step(folder, warn=pytest.fail)
+    restored = restore_state(folder, step, manifest, abstract(make_state(0)))
+    assert step == 2
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(2))
+
+
+def test_a_state_saved_on_one_device_comes_back_on_eight(folder):
+    mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), make_state(0)
+    )
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    table = target.params["embedding"]["table"]
+    target.params["embedding"]["table"] = jax.ShapeDtypeStruct(
+        table.shape, table.dtype, sharding=rows
+    )
+    step, manifest = find_good_step(folder, warn=pytest.fail)
+    restored = restore_state(folder, step, manifest, target)
+    assert restored.params["embedding"]["table"].sharding == rows
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(2))
+
+
+def test_every_file_cut_short_is_found_and_named_and_the_older_step_used(folder):
+    for name in files_of(folder / "2"):
+        path = folder / "2" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        warnings = []
+        step, _ = find_good_step(folder, warnings.append)
+        assert step == 1, name
+        assert str(path) in warnings[0], (name, warnings)
+        path.write_bytes(whole)
+    assert find_good_step(folder, pytest.fail)[0] == 2
+
+
+def test_one_bit_flipped_in_any_file_is_found_and_named_and_the_older_step_used(folder):
+    random = np.random.default_rng(0)
+    for name in files_of(folder / "2"):
+        path = folder / "2" / name
+        whole = path.read_bytes()
+        for _ in range(8):
+            flipped = bytearray(whole)
+            flipped[random.integers(len(whole))] ^= 1 << int(random.integers(8))
+            path.write_bytes(flipped)
+            warnings = []
+            step, _ = find_good_step(folder, warnings.append)
+            assert step == 1, name
+            assert str(path) in warnings[0], (name, warnings)
+        path.write_bytes(whole)
+    assert find_good_step(folder, pytest.fail)[0] == 2
+
+
+def test_a_missing_and_an_added_file_are_named(folder):
+    (folder / "2" / "stray").write_text("x")
+    victim = folder / "2" / "model" / "_METADATA"
+    victim.unlink()
+    with pytest.raises(Damaged, match=r"_METADATA is missing; .*stray is not in the manifest"):
+        verify(folder / "2")
+
+
+def test_a_step_without_a_manifest_was_never_finished(folder):
+    (folder / "2" / "manifest.json").unlink()
+    warnings = []
+    assert find_good_step(folder, warnings.append)[0] == 1
+    assert "never finished" in warnings[0]
+    assert finished_steps(folder) == [1]
+
+
+def test_when_no_step_is_whole_nothing_is_guessed(folder):
+    for step in "12":
+        (folder / step / "manifest.json").write_text("{}")
+    with pytest.raises(Damaged, match="none of the checkpoints"):
+        find_good_step(folder, lambda text: None)
+
+
+def test_unusable_steps_are_set_aside_and_half_written_ones_removed(folder):
+    (folder / "2" / "manifest.json").unlink()
+    (folder / "3.orbax-checkpoint-tmp-7").mkdir()
+    (folder / "notes").mkdir()
+    told = []
+    set_aside_unusable(folder, 1, told.append)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2.unusable", "notes"]
+    assert len(told) == 2
+
+
+def test_the_last_k_and_the_best_k_are_kept(tmp_path):
+    save_all(tmp_path / "c", {1: 3.0, 2: 1.0, 3: 2.0, 4: 5.0, 5: 4.0}, keep_last=2, keep_best=2)
+    assert finished_steps(tmp_path / "c") == [2, 3, 4, 5]
+
+
+def test_best_of_an_accuracy_is_the_highest(tmp_path):
+    values = {1: 0.5, 2: 0.9, 3: 0.7}
+    save_all(tmp_path / "c", values, keep_last=1, keep_best=1, higher_is_better=True)
+    assert finished_steps(tmp_path / "c") == [2, 3]
+
+
+def test_another_models_arrays_are_refused_by_name(folder):
+    target = abstract(make_state(0))
+    table = target.params["embedding"].pop("table")
+    target.params["embedding"]["weights"] = table
+    target.params["layers"]["0"]["bias"] = jax.ShapeDtypeStruct((9,), jnp.float32)
+    step, manifest = find_good_step(folder, pytest.fail)
+    with pytest.raises(ValueError, match=r"params.embedding.weights is not in it") as error:
+        restore_state(folder, step, manifest, target)
+    assert "params.layers.0.bias is int32[8] in it, float32[9] in the model" in str(error.value)
+
+
+def test_the_failure_of_an_asynchronous_save_reaches_the_loop(tmp_path):
+    checkpoints = Checkpoints(
+        tmp_path / "c", keep_last=1, keep_best=0, metric="loss", higher_is_better=False
+    )
+    contents = {"config": object(), "data": {}, "metrics": {}, "versions": {}}  # no JSON
+    checkpoints.save(1, make_state(1), axes=AXES, contents=contents)
+    with pytest.raises(TypeError, match="JSON"):
+        for _ in range(2000):
+            checkpoints.check()
+            jax.block_until_ready(jnp.zeros(1))
+            if checkpoints._pending is None:
+                break
+            checkpoints._pending.exception()
+    assert finished_steps(tmp_path / "c") == []
+    checkpoints.close()
+
+
+def test_the_manifest_lists_every_array_with_shape_dtype_and_axes(folder):
+    leaves = json.loads((folder / "2" / "manifest.json").read_text())["leaves"]
+    assert leaves["params.embedding.table"] == {
+        "shape": [32, 8],
+        "dtype": "float32",
+        "axes": ["v", "e"],
+    }
+    assert leaves["step"] == {"shape": [], "dtype": "int32"}
+    assert len(leaves) == len(jax.tree.leaves(make_state(0)))

@@ -1,0 +1,76 @@
+"""One train step for every sharding: its losses are one device's."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import runs
+
+MESHES = {
+    "data=8": {"mesh__data": "8"},
+    "fsdp=8": {"mesh__data": "1", "mesh__fsdp": "8"},
+    "tensor=4,data=2": {"mesh__data": "2", "mesh__tensor": "4"},
+    "data=2,fsdp=2,tensor=2": {"mesh__data": "2", "mesh__fsdp": "2", "mesh__tensor": "2"},
+    "sequence=4,data=2": {"mesh__data": "2", "mesh__sequence": "4"},
+}
+STEPS = 20
+
+
+@functools.cache
+def losses(recipe: str, mesh: str) -> list[float]:
+    settings = MESHES.get(mesh, {"mesh__data": "1"})
+    _, metrics = runs.train(runs.build(runs.load(recipe, **settings)), STEPS)
+    return [step["loss"] for step in metrics]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("recipe", runs.NARROW)
+def test_losses_of_twenty_steps_on_a_mesh_equal_one_devices(recipe, mesh):
+    if mesh.startswith("sequence") and recipe in ("shakespeare_char_lstm", "digits_cnn"):
+        with pytest.raises(runs.configs.UsageError, match=r"mesh\.sequence=4 .* only attention"):
+            runs.load(recipe, **MESHES[mesh])
+        return
+    alone, together = losses(recipe, "one device"), losses(recipe, mesh)
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    assert len(set(alone)) == STEPS
+
+
+def test_fsdp_holds_no_second_full_copy_of_the_parameters():
+    """With scanned layers: XLA's CPU backend gathers all layers of an unrolled model at once, and
+    has no reduce-scatter for their gradients, which says nothing of an accelerator."""
+    config = runs.load(
+        "python_stdlib",
+        mesh__data="1",
+        mesh__fsdp="8",
+        model__width="256",
+        model__depth="8",
+        model__scan_layers="true",
+        data__sequence_length="8",
+        data__global_batch_size="8",
+    )
+    program = runs.build(config)
+    example = next(runs.batches(config, 1))
+    batch = program.batch_shape(example, config.data.global_batch_size)
+    memory = program.train_step.lower(program.abstract_state, batch).compile().memory_analysis()
+    parameters = 4 * program.parameter_count
+    # Parameters and two moments, an eighth of each on a device.
+    assert memory.argument_size_in_bytes < 3 * parameters / 8 * 1.1
+    assert memory.temp_size_in_bytes < parameters
+
+
+def test_parameters_and_moments_are_born_in_their_shards():
+    program = runs.build(runs.load("python_stdlib", mesh__data="1", mesh__fsdp="8"))
+    state = program.initialize()
+    up = state.params["backbone"]["layers"]["0"]["feed_forward"]["up"]["kernel"]
+    assert up.addressable_shards[0].data.shape == (up.shape[0] // 8, up.shape[1])
+    moments = [m for m in jax.tree.leaves(state.optimizer) if m.shape == up.shape]
+    assert moments
+    assert all(m.sharding == up.sharding for m in moments)
+
+
+def test_a_fresh_state_is_the_same_on_every_mesh():
+    alone = runs.build(runs.load("python_stdlib", mesh__data="1")).initialize()
+    spread = runs.build(runs.load("python_stdlib", **MESHES["data=2,fsdp=2,tensor=2"])).initialize()
+    jax.tree.map(np.testing.assert_array_equal, alone, spread)

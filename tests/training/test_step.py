@@ -1,0 +1,102 @@
+"""The update: exact under accumulation, unmoved by what is not finite, decayed where it should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import parallel
+from tests.training import runs
+from training.optimizers import build_schedule, decay_mask, warmup_steps
+
+
+def assert_states_close(one, other):
+    """To a thousandth of one update of Adam, whose size is the learning rate of 1e-3."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+
+
+def test_accumulated_micro_batches_of_unequal_targets_make_the_large_batchs_update():
+    whole, _ = runs.train(runs.build(runs.load("shakespeare_char", mesh__data="1")), 3)
+    parts, _ = runs.train(
+        runs.build(runs.load("shakespeare_char", mesh__data="1", train__gradient_accumulation="4")),
+        3,
+    )
+    assert_states_close(whole.params, parts.params)
+
+
+def test_accumulation_on_a_mesh_equals_one_device():
+    overrides = {"train__gradient_accumulation": "2"}
+    one, _ = runs.train(runs.build(runs.load("shakespeare_char", mesh__data="1", **overrides)), 3)
+    many, _ = runs.train(runs.build(runs.load("shakespeare_char", mesh__data="8", **overrides)), 3)
+    assert_states_close(one.params, many.params)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_but_the_count():
+    program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9"))
+    good = next(runs.batches(program.config, 1))
+    poisoned = good | {"weights": np.full_like(good["weights"], np.nan)}
+    size = program.config.data.global_batch_size
+    before = jax.device_get(program.initialize())
+
+    def step(state, batch):
+        return program.train_step(state, parallel.put_batch(batch, program.batch_sharding, size))
+
+    state, metrics = step(program.initialize(), poisoned)
+    state, metrics = step(state, poisoned)
+    after = jax.device_get(state)
+    assert int(metrics["skipped"]) == int(after.skipped) == 2
+    assert int(after.step) == 2
+    for field in ("params", "statistics", "optimizer", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, field), getattr(after, field))
+    state, metrics = step(state, good)
+    assert int(metrics["skipped"]) == 0
+    assert not np.array_equal(
+        jax.tree.leaves(after.params)[0], jax.device_get(jax.tree.leaves(state.params)[0])
+    )
+
+
+def test_the_average_follows_the_parameters():
+    program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.5"))
+    start = jax.device_get(program.initialize())
+    state, _ = runs.train(program, 1)
+    halfway = jax.tree.map(lambda a, b: (a + b) / 2, start.params, jax.device_get(state.params))
+    assert_states_close(jax.device_get(state.ema), halfway)
+
+
+def test_batch_statistics_are_those_of_the_whole_batch_on_every_mesh():
+    one, _ = runs.train(runs.build(runs.load("digits_cnn", mesh__data="1")), 2)
+    many, _ = runs.train(runs.build(runs.load("digits_cnn", mesh__data="8")), 2)
+    assert jax.tree.leaves(one.statistics)
+    assert_states_close(one.statistics, many.statistics)
+
+
+@pytest.mark.parametrize("recipe", runs.NARROW)
+def test_weight_decay_pulls_on_matrices_and_kernels_alone(recipe):
+    program = runs.build(runs.load(recipe, mesh__data="1"))
+    params = program.abstract_state.params
+    names = jax.tree.map_with_path(lambda path, _: path[-1].key, params)
+    decayed = jax.tree.leaves(
+        jax.tree.map(lambda on, name: name if on else None, decay_mask(params), names)
+    )
+    assert set(decayed) <= {"kernel", "embedding", "input_kernel", "recurrent_kernel"}
+    assert set(jax.tree.leaves(names)) - set(decayed) <= {"bias", "scale"}
+
+
+def test_the_schedule_warms_up_from_the_first_step_and_ends_at_its_final_ratio():
+    config = runs.load(
+        "shakespeare_char",
+        optimizer__schedule="cosine",
+        optimizer__warmup_steps="10",
+        optimizer__final_learning_rate_ratio="0.1",
+        train__steps="110",
+    )
+    rates = np.asarray([build_schedule(config)(jnp.int32(step)) for step in range(111)])
+    np.testing.assert_allclose(rates[:10], 1e-3 * np.arange(1, 11) / 10, rtol=1e-6)
+    assert rates[10] == pytest.approx(1e-3)
+    assert rates[110] == pytest.approx(1e-4)
+    assert (np.diff(rates[10:]) < 0).all()
+
+
+def test_a_warm_up_longer_than_the_run_is_cut_to_a_tenth_of_it():
+    config = runs.load("shakespeare_char", optimizer__warmup_steps="500", train__steps="100")
+    assert warmup_steps(config) == 10

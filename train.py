@@ -1,0 +1,342 @@
+"""Trains what a recipe describes, or goes on where its workdir stands.
+
+python train.py --config=configs/NAME.py --workdir=DIR [--config.section.field=value ...]
+python train.py --config=configs/NAME.py --explain
+python train.py --config=configs/NAME.py --show_batch
+
+Read top to bottom: the configuration, the mesh, the data, the state, and the loop.
+Exit status: 0 done, 2 a mistake in what was asked, 75 stopped by a signal after saving.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import configs
+from configs import Flag, UsageError
+from evaluate import evaluate_split
+
+if TYPE_CHECKING:  # JAX is imported inside main(), when the command line is known to be right.
+    import data
+    import training
+
+FLAGS = (
+    Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),
+    Flag("workdir", meaning="the folder of this run: made, or gone on with"),
+    Flag("explain", meaning="print every field, its value and where it came from", switch=True),
+    Flag("show_batch", meaning="print batch 0 as the model gets it", switch=True),
+)
+STOPPED_AFTER_SAVING = 75
+
+
+def main(argv: Sequence[str]) -> int:
+    """The whole of a run. Returns the exit status."""
+    # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
+    arguments = configs.parse_command_line(argv, FLAGS)
+    if arguments.explain:
+        print(configs.explain(arguments.config, arguments.overrides))
+        return 0
+    config = configs.load_config(arguments.config, arguments.overrides)
+    if not arguments.show_batch:
+        if arguments.workdir is None:
+            raise UsageError(
+                "--workdir is missing: --workdir=DIR (the folder that this run writes)"
+            )
+        check_resumable(config, Path(arguments.workdir))
+
+    # ---- Mesh.
+    import jax
+
+    import data
+    import parallel
+    import training
+
+    parallel.start()
+    mesh = parallel.make_mesh(config)
+    if mesh.size < jax.device_count():
+        notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
+
+    # ---- Data.
+    progress = training.Progress()
+    dataset = data.prepare(config.data, config.seed, progress=progress.preparation)
+    if arguments.show_batch:
+        batches = training_batches(config, dataset, rows=None)
+        print(data.describe_batch(batches[0], dataset))
+        return 0
+
+    # ---- State, from the newest good checkpoint or fresh; then the loop.
+    jax.config.update("jax_compilation_cache_dir", str(data.cache_dir(config.data) / "compiled"))
+    workdir = Path(arguments.workdir)
+    with training.WorkdirLock(workdir, notify), training.StopSignals() as signals:
+        configs.write_config(config, workdir)
+        if dataset.tokenizer is not None:
+            dataset.tokenizer.save(workdir / "tokenizer.json")
+        run = Run.open(config, workdir, dataset, mesh, progress)
+        try:
+            return run.go(signals)
+        finally:
+            run.close()
+
+
+def check_resumable(config: configs.Config, workdir: Path) -> None:
+    """Refuses a workdir that was trained with other settings than those that may change."""
+    if not (workdir / "config.json").exists():
+        return
+    changed = configs.differences(configs.read_config(workdir), config)
+    configs.refuse_differences(workdir, changed)
+    for difference in changed:
+        notify(f"{difference} (since this workdir was last trained)")
+
+
+def training_batches(
+    config: configs.Config, dataset: "data.Dataset", rows: slice | None
+) -> "data.Batches":
+    """The endless shuffled batches of the training split."""
+    import data
+
+    return data.Batches(
+        dataset.splits["train"],
+        global_batch_size=config.data.global_batch_size,
+        seed=config.seed,
+        shuffle=True,
+        rows=rows,
+    )
+
+
+def notify(text: str) -> None:
+    """A line on standard error."""
+    print(f"train.py: {text}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Run:
+    """One run in one workdir: what the loop and the things it does now and then share."""
+
+    config: configs.Config
+    workdir: Path
+    dataset: "data.Dataset"
+    program: "training.Program"
+    checkpoints: "training.Checkpoints"
+    progress: "training.Progress"
+    log: "training.MetricLog | None" = None
+    notices: list[str] = field(default_factory=list)
+    evaluated: dict[str, float] = field(default_factory=dict)
+    saved_step: int = -1
+    started: float = field(default_factory=time.time)
+
+    @classmethod
+    def open(cls, config, workdir, dataset, mesh, progress) -> "Run":
+        """Builds the program and opens the checkpoints."""
+        import training
+
+        program = training.build_program(config, dataset.sizes, mesh)
+        metric = config.checkpoint.best_metric
+        checkpoints = training.Checkpoints(
+            workdir / "checkpoints",
+            keep_last=config.checkpoint.keep_last,
+            keep_best=config.checkpoint.keep_best,
+            metric=metric,
+            higher_is_better=metric in program.task.higher_is_better,
+        )
+        return cls(config, workdir, dataset, program, checkpoints, progress)
+
+    def go(self, signals: "training.StopSignals") -> int:
+        """From the workdir's state to the last step, or to a signal."""
+        import training
+
+        steps = self.config.train.steps
+        state = self.restore()
+        first = 0 if state is None else int(state.step)
+        if first >= steps:
+            self.notify(
+                f"{self.workdir} is finished: {first} of {steps} steps are done. To go on, raise "
+                f"--config.train.steps; its report is {self.workdir / 'report.html'}"
+            )
+            return 0
+        if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
+            self.notify(
+                f"optimizer.warmup_steps is longer than the run: cut to "
+                f"{training.warmup_steps(self.config)}"
+            )
+        self.log = training.MetricLog(self.workdir, first_step=first, notify=self.notify)
+        if state is None:
+            state = self.program.initialize()
+        self.progress.start(total=steps, first_step=first)
+        try:
+            return self.loop(state, first, signals)
+        finally:
+            self.progress.stop()
+
+    def restore(self) -> "training.TrainState | None":
+        """The newest good checkpoint's state, None in a fresh workdir."""
+        import training
+
+        folder = self.workdir / "checkpoints"
+        try:
+            found = training.find_good_step(folder, self.notify)
+        except training.Damaged as damage:
+            raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
+        training.set_aside_unusable(folder, found[0] if found else -1, self.notify)
+        if found is None:
+            return None
+        step, manifest = found
+        if manifest["data"]["fingerprint"] != self.dataset.fingerprint:
+            raise UsageError(
+                f"the data changed since checkpoint {step} of {self.workdir}: give the old data, "
+                "or another --workdir"
+            )
+        state = training.restore_state(folder, step, manifest, self.program.abstract_state)
+        self.saved_step, self.evaluated = step, manifest["metrics"]
+        self.notify(f"going on from checkpoint {step}")
+        return state
+
+    def loop(self, state, first: int, signals: "training.StopSignals") -> int:
+        """Steps `first` to the last one; evaluates, saves and logs when it is time."""
+        import data
+        import parallel
+        import training
+
+        train, batch_size = self.config.train, self.config.data.global_batch_size
+        rows = parallel.local_rows(self.program.batch_sharding, batch_size)
+        batches = training_batches(self.config, self.dataset, rows)
+        example = batches[first]
+        train_step = self.compile(state, example)
+        meter = training.StepMeter(batch_size, counts_tokens="tokens" in example)
+        stream = data.stream(batches, first, train.steps, self.config.data.workers)
+
+        for step in range(first + 1, train.steps + 1):
+            asked = time.perf_counter()
+            batch = next(stream)
+            waited = time.perf_counter() - asked
+            batch = parallel.put_batch(batch, self.program.batch_sharding, batch_size)
+            state, metrics = train_step(state, batch)
+            self.read(meter.push(step, metrics, waited), meter)
+            self.checkpoints.check()
+
+            stopped = parallel.any_process(signals.received is not None)
+            last = step == train.steps
+            evaluate = last or step % train.evaluate_every_steps == 0
+            if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
+                self.read(meter.drain(), meter)
+                if evaluate:
+                    self.evaluate(state, step)
+                if stopped or last or self.is_worth_saving(step):
+                    self.save(state, step)
+                meter.restart_clock()
+            if stopped and not last:
+                self.checkpoints.wait()
+                self.report(state)
+                self.notify(f"stopped by {signals.received or 'a signal'} after saving step {step}")
+                return STOPPED_AFTER_SAVING
+
+        self.checkpoints.wait()
+        self.finish(state)
+        return 0
+
+    def compile(self, state, example: dict[str, Any]):
+        """The train step, compiled for this state and batch before the first is consumed."""
+        abstract = self.program.batch_shape(example, self.config.data.global_batch_size)
+        with self.progress.compiling("the train step"):
+            return self.program.train_step.lower(state, abstract).compile()
+
+    def read(self, ready, meter: "training.StepMeter") -> None:
+        """Logs a step whose metrics have arrived, and ends a run that is poisoned."""
+        if ready is None:
+            return
+        step, metrics = ready
+        skipped = int(metrics.pop("skipped"))
+        metrics.pop("weight")
+        train = self.config.train
+        if skipped:
+            self.notify(
+                f"step {step}: the loss or its gradient is not finite; the batch changed nothing "
+                f"({skipped} in a row)"
+            )
+        if step % train.log_every_steps == 0 or step == train.steps or skipped:
+            metrics |= meter.take_rates()
+            self.log.write(step, metrics)
+        self.progress.update(step, metrics)
+        if skipped >= train.max_skipped_steps:
+            raise RuntimeError(
+                f"{skipped} steps in a row were not finite (train.max_skipped_steps); the last "
+                f"checkpoint is {self.saved_step}. Try a lower optimizer.learning_rate"
+            )
+
+    def evaluate(self, state, step: int) -> None:
+        """Metrics of the validation split into the log, and samples of what the model writes."""
+        self.evaluated = {"step": step}
+        if "validation" in self.dataset.splits:
+            metrics, _ = self.metrics_of("validation", state)
+            self.evaluated |= metrics
+            self.log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+            self.progress.validation(step, metrics)
+
+    def metrics_of(self, split: str, state, *, keep_outputs: bool = False):
+        """What evaluate.py would print of this state, with the average where there is one."""
+        return evaluate_split(
+            self.program,
+            state.params if state.ema is None else state.ema,
+            state.statistics,
+            self.dataset.splits[split],
+            keep_outputs=keep_outputs,
+        )
+
+    def is_worth_saving(self, step: int) -> bool:
+        """Whether `step` is due for a checkpoint, or the best one that was evaluated so far."""
+        settings = self.config.checkpoint
+        if step % settings.every_steps == 0:
+            return True
+        if not settings.keep_best or self.evaluated.get("step") != step:
+            return False
+        self.checkpoints.wait()
+        value = self.evaluated.get(settings.best_metric)
+        return value is not None and self.checkpoints.is_better(value, self.checkpoints.best())
+
+    def save(self, state, step: int) -> None:
+        """Hands the state to the background, once for each step."""
+        if step == self.saved_step:
+            return
+        import training
+
+        facts = {
+            "fingerprint": self.dataset.fingerprint,
+            "sizes": self.dataset.sizes,
+            "classes": self.dataset.classes,
+        }
+        metrics = self.evaluated if self.evaluated.get("step") == step else {}
+        self.checkpoints.save(
+            step,
+            state,
+            axes=self.program.template.axes(),
+            contents={
+                "config": self.config.model_dump(mode="json"),
+                "data": facts,
+                "metrics": metrics,
+                "versions": training.versions(),
+            },
+        )
+        self.saved_step = step
+
+    def finish(self, state) -> None:
+        pass
+
+    def report(self, state) -> None:
+        pass
+
+    def notify(self, text: str) -> None:
+        """A line that stands above the progress, and in the report."""
+        self.notices.append(text)
+        self.progress.note(text)
+
+    def close(self) -> None:
+        """Waits for the disk."""
+        self.checkpoints.close()
+        if self.log is not None:
+            self.log.close()
+
+
+if __name__ == "__main__":
+    configs.run_verb(main)
