@@ -28,19 +28,15 @@ def attend(
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    G = N // K
-    # The heads of a group are further rows of one matrix product: [G·T, H] · [H, S].
-    q_BKGTH = (q_BTNH * H**-0.5).reshape(B, T, K, G, H).transpose(0, 2, 3, 1, 4)
-    q_BKgH = q_BKGTH.reshape(B, K, G * T, H)
-    scores_BKgS = jnp.einsum("BKgH,BSKH->BKgS", q_BKgH, k_BSKH, preferred_element_type=jnp.float32)
-    scores_BKGTS = scores_BKgS.reshape(B, K, G, T, -1)
+    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
+    scores_BKGTS = jnp.einsum(
+        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+    )
     if mask_BTS is not None:
         lowest = jnp.finfo(jnp.float32).min
         scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, lowest)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    weights_BKgS = weights_BKGTS.reshape(B, K, G * T, -1)
-    y_BKgH = jnp.einsum("BKgS,BSKH->BKgH", weights_BKgS, v_BSKH)
-    return y_BKgH.reshape(B, K, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
 
 
 def visible(
@@ -52,23 +48,10 @@ def visible(
     everything is visible. B may be 1 in either argument.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
-    masks = []
-    if causal:
-        masks.append(distance_BTS >= 0)
     if window is not None:
-        masks.append(distance_BTS < window)
-        if not causal:
-            masks.append(distance_BTS > -window)
-    return _all_of(masks)
-
-
-def _all_of(masks: list[jax.Array]) -> jax.Array | None:
-    if not masks:
-        return None
-    combined, *rest = masks
-    for mask in rest:
-        combined = combined & mask
-    return combined
+        near_BTS = jnp.abs(distance_BTS) < window
+        return near_BTS & (distance_BTS >= 0) if causal else near_BTS
+    return distance_BTS >= 0 if causal else None
 
 
 class Attention(nnx.Module):
