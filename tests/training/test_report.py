@@ -1,0 +1,304 @@
+"""The report is one file that needs nothing else, and tells what is so of any run."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from configs import Config
+from training.report import environment, versions, write_report
+
+ROOT = Path(__file__).parents[2]
+SUMMARY = {
+    "name": "a run",
+    "status": "finished",
+    "step": 400,
+    "steps": 400,
+    "parameters": 1_242_368,
+    "seconds": 200.0,
+}
+MACHINE = {"command": "train.py", "devices": "8 × cpu", "flags": {}, "versions": {"jax": "1"}}
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """What a test asks of a page; fails on tags that don't match."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.feed(self.source)
+        assert self.open == []
+        self.text = " ".join(" ".join(self.texts).split())
+        self.charts = {
+            chart["title"]: chart | {"data": json.loads(attributes["data-chart"])}
+            for chart, (_, attributes) in zip(
+                (
+                    match.groupdict()
+                    for match in re.finditer(
+                        r'<h3>(?P<title>.*?) <span class="read.*?"note">(?P<subtitle>.*?)</span>'
+                        r"</h3>\s*(?P<svg><svg.*?</svg>)",
+                        self.source,
+                        re.DOTALL,
+                    )
+                ),
+                (item for item in self.attributes if "data-chart" in item[1]),
+                strict=True,
+            )
+        }
+
+    def handle_starttag(self, tag, attributes):
+        self.attributes.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.attributes.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+
+def page_of(workdir: Path, **arguments) -> Page:
+    given = {"summary": SUMMARY, "config": Config(), "environment": MACHINE, "metrics": []}
+    path = write_report(workdir, **given | arguments)
+    assert path == workdir / "report.html"
+    assert [p.name for p in workdir.iterdir()] == ["report.html"]
+    assert path.stat().st_size < 2_000_000
+    return Page(path)
+
+
+def training_line(step: int, loss: float) -> dict[str, float]:
+    return {
+        "step": step,
+        "loss": loss,
+        "learning_rate": 1e-3,
+        "gradient_norm": 1.0 + loss,
+        "examples_per_second": 50.0,
+        "tokens_per_second": 12_400.0,
+        "step_seconds": 0.05,
+        "input_wait_fraction": 0.01,
+    }
+
+
+def text_run(steps: int, every: int = 10) -> list[dict[str, float]]:
+    lines = []
+    for step in range(every, steps + 1, every):
+        loss = 2 + 6 * math.exp(-step / steps * 20)
+        lines.append(training_line(step, loss))
+        if step % (10 * every) == 0:
+            validation = {"loss": loss + 0.1, "perplexity": 8.0, "bits_per_byte": loss * 0.75}
+            lines.append({"step": step} | {f"validation/{k}": v for k, v in validation.items()})
+    return lines
+
+
+def test_the_page_needs_nothing_from_anywhere(tmp_path):
+    page = page_of(tmp_path, metrics=text_run(400), samples=[("def ", "f(): ...")])
+    for tag, attributes in page.attributes:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "xlink:href", "action", "srcset"):
+            assert attributes.get(name, "#").startswith(("#", "data:"))
+    assert "url(" not in re.sub(r"url\(#", "", page.source)
+    assert "default-src 'none'" in page.source
+
+
+def test_a_text_run_shows_its_curves_and_figures(tmp_path):
+    summary = SUMMARY | {"tokens": 32_768_000, "examples": 128_000, "gzip_bits_per_byte": 2.0}
+    page = page_of(tmp_path, metrics=text_run(400), summary=summary)
+    assert [*page.charts] == [
+        "Loss", "Bits per byte", "Learning rate", "Gradient norm", "Throughput", "Input wait",
+    ]  # fmt: skip
+    curves = page.charts["Loss"]["data"]["curves"]
+    assert [curve["name"] for curve in curves] == ["training", "validation"]
+    assert curves[0]["steps"] == [*range(10, 401, 10)]
+    assert curves[1]["steps"] == [100, 200, 300, 400]
+    assert "Bits per byte 1.500 25.0 % below gzip -9 (2.000)" in page.text
+    assert "gzip -9 2.0000" in page.charts["Bits per byte"]["svg"]
+    assert "Validation loss 2.1000 the best of 4 validations" in page.text
+    assert "Steps 400 32.8 M tokens, 128,000 examples" in page.text
+    assert "Time 3 min 20 s 12,400 tokens/s" in page.text
+    assert "Parameters 1.24 M decoder" in page.text
+
+
+def test_a_model_worse_than_gzip_is_not_flattered(tmp_path):
+    page = page_of(tmp_path, metrics=text_run(400), summary=SUMMARY | {"gzip_bits_per_byte": 1.0})
+    assert "50.0 % above gzip -9 (1.000)" in page.text
+
+
+def test_the_best_validation_is_told_where_it_is_not_the_last(tmp_path):
+    lines = [{"step": s, "validation/loss": loss} for s, loss in ((10, 3.0), (20, 1.5), (30, 2.0))]
+    page = page_of(tmp_path, metrics=lines)
+    assert "Validation loss 2.0000 best: loss 1.5000 at step 20" in page.text
+
+
+def test_a_beginning_that_would_flatten_the_rest_is_cut_off_and_told(tmp_path):
+    page = page_of(tmp_path, metrics=text_run(4000))
+    assert "begins at" in page.charts["Loss"]["subtitle"]
+    assert "begins at" not in page_of(tmp_path, metrics=text_run(40)).charts["Loss"]["subtitle"]
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2])
+def test_a_run_of_few_points_has_a_report(tmp_path, lines):
+    summary = SUMMARY | {"step": lines, "status": "stopped by SIGTERM"}
+    page = page_of(tmp_path, metrics=text_run(10 * lines), summary=summary)
+    assert len(page.charts) == (5 if lines else 0)
+    assert f"Steps {lines} of 400" in page.text
+    assert "stopped by SIGTERM" in page.text
+
+
+def test_numbers_that_are_not_finite_are_left_out_and_told(tmp_path):
+    lines = text_run(400)
+    lines[3]["loss"] = lines[5]["loss"] = lines[3]["gradient_norm"] = math.nan
+    lines[8]["validation/loss"] = math.inf
+    page = page_of(tmp_path, metrics=lines)
+    assert "the loss was not finite at 2 of 40 logged steps, first at step 40" in page.text
+    assert len(page.charts["Loss"]["data"]["curves"][0]["steps"]) == 38
+    assert len(page.charts["Gradient norm"]["data"]["curves"][0]["steps"]) == 39
+    assert not re.search(r"\b(nan|NaN|inf|Infinity)\b", page.source.split("<h2>Configuration")[0])
+
+    page = page_of(tmp_path, metrics=[training_line(1, math.nan)])
+    assert "Loss" not in page.charts and "Learning rate" in page.charts
+
+
+def test_extreme_losses_are_drawn(tmp_path):
+    lines = [training_line(step, 10.0 ** (10 * step - 30)) for step in range(1, 7)]
+    page = page_of(tmp_path, metrics=[*lines, training_line(7, 0.0)])
+    assert len(page.charts["Loss"]["data"]["curves"][0]["steps"]) == 7
+
+
+def test_a_long_run_stays_small(tmp_path):
+    page = page_of(tmp_path, metrics=text_run(500_000))
+    steps = page.charts["Loss"]["data"]["curves"][0]["steps"]
+    assert len(steps) <= 400 and steps[-1] == 500_000
+    assert len(page.source) < 500_000
+
+
+def test_what_is_shown_is_escaped(tmp_path):
+    evil = "</pre></figure><script>alert('\"')</script>&amp;"
+    counts = np.array([[3, 1], [0, 4]])
+    picture = np.zeros((8, 8, 1), np.uint8)
+    page = page_of(
+        tmp_path,
+        metrics=text_run(20),
+        summary=SUMMARY | {"name": evil, "status": evil},
+        environment=MACHINE | {"command": evil, "flags": {evil: evil}},
+        samples=[(evil, evil)],
+        notices=[evil],
+        confusion=([evil, "b"], counts),
+        mistakes=[(picture, evil, evil, 0.5)],
+    )
+    assert [tag for tag, _ in page.attributes].count("script") == 1
+    assert page.texts.count(evil) >= 8
+
+
+def test_samples_keep_every_character_that_can_be_shown(tmp_path):
+    text = "\n  a\tb\x00\x1b[31m\x7f\x85\ud800 \u202e größer 字"
+    page = page_of(tmp_path, samples=[("", text), ("prompt", "x" * 30_000)] + [("", "y")] * 30)
+    assert "\n\n  a\tb␀␛[31m␡\ufffd? \u202e größer 字" in page.texts
+    assert "... and 10,000 more characters" in page.text
+    assert "and 12 more that are not shown" in page.text
+
+
+def test_a_classifier_shows_its_confusions_and_surest_mistakes(tmp_path):
+    counts = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+    lines = [
+        {"step": 10, "validation/loss": 0.4, "validation/accuracy": 0.85},
+        training_line(10, 0.3),
+    ]
+    pictures = np.random.default_rng(0).integers(0, 256, (30, 256, 256, 3), np.uint8)
+    mistakes = [(picture, "cat", "dog", i / 30) for i, picture in enumerate(pictures)]
+    page = page_of(
+        tmp_path, metrics=lines, confusion=(["cat", "dog", "owl"], counts), mistakes=mistakes
+    )
+    assert "17 of 20 validation examples are right" in page.text
+    assert "cat 8 2 80.0 %" in page.text and "dog 1 9 90.0 %" in page.text
+    assert "precision 88.9 % 81.8 %" in page.text
+    assert "Validation accuracy 85.0 %" in page.text and "Accuracy" in page.charts
+    images = [attributes for tag, attributes in page.attributes if tag == "img"]
+    assert len(images) == 24
+    assert "cat , not dog 96.7 % sure" in page.text and "16.7 % sure" not in page.text
+    assert "and 6 more that are not shown" in page.text
+
+
+def test_of_many_classes_the_commonest_confusions_are_shown(tmp_path):
+    counts = np.eye(1000, dtype=int) * 40
+    counts[3, 7], counts[999, 0] = 5, 9
+    page = page_of(tmp_path, confusion=([f"class {i}" for i in range(1000)], counts))
+    assert "class 999 class 0 9 class 3 class 7 5" in page.text
+    assert "class 500" not in page.text
+
+
+def test_every_field_of_the_configuration_is_there_and_what_differs_is_marked(tmp_path):
+    base = Config()
+    config = base.model_copy(
+        update={"train": base.train.model_copy(update={"steps": 77, "ema_decay": 0.99})}
+    )
+    page = page_of(tmp_path, config=config)
+    rows = re.findall(
+        r'<tr( class="differs")?><th scope="row"><code>(.*?)</code></th><td><code>(.*?)</code>'
+        r'</td><td class="muted">(?:<code>(.*?)</code>)?',
+        page.source,
+    )
+    fields = {path: (value, default) for _, path, value, default in rows}
+    assert {path for mark, path, *_ in rows if mark} == {"train.steps", "train.ema_decay"}
+    assert fields["train.steps"] == ("77", "1000")
+    assert fields["train.ema_decay"] == ("0.99", "none")
+    assert fields["optimizer.learning_rate"] == ("0.001", "")
+
+    def count(section) -> int:
+        values = (getattr(section, name) for name in type(section).model_fields)
+        return sum(count(v) if hasattr(type(v), "model_fields") else 1 for v in values)
+
+    assert len(rows) == count(config)
+
+
+def test_charts_are_whole_svg_in_the_colours_of_the_page(tmp_path):
+    page = page_of(tmp_path, metrics=text_run(400))
+    names = []
+    for chart in page.charts.values():
+        root = ElementTree.fromstring(chart["svg"])
+        names += [element.get("id") for element in root.iter() if element.get("id")]
+        assert "var(--first)" in chart["svg"] or "var(--second)" in chart["svg"]
+        assert not re.search(r"#0[1-6]0", chart["svg"])
+    assert len(names) == len(set(names))
+
+
+def test_the_users_own_chart_settings_do_not_matter(tmp_path):
+    import matplotlib
+
+    expected = page_of(tmp_path, metrics=text_run(400)).charts
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "text.usetex": True}):
+        assert page_of(tmp_path, metrics=text_run(400)).charts == expected
+
+
+def test_the_environment_names_what_can_change_a_number():
+    found = environment()
+    assert found["devices"] == "8 × cpu"
+    assert found["flags"]["XLA_FLAGS"] == "--xla_force_host_platform_device_count=8"
+    assert found["versions"] == versions()
+    assert {"python", "jax", "jaxlib", "flax", "optax", "numpy"} <= found["versions"].keys()
+    assert re.fullmatch(r"[0-9a-f]{40}(, with uncommitted changes)?|not in .*", found["commit"])
+    assert re.search(r", \d+ cores?$", found["processor"])
+    assert found["memory"].endswith(" GiB") and found["host"] and found["command"]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_neither_the_report_nor_what_a_run_shows_starts_jax():
+    modules = ("report", "progress", "metric_log", "workdir", "stop_signals")
+    imports = "; ".join(f"import training.{module}" for module in modules)
+    check = f"import sys; {imports}; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)

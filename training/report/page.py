@@ -1,0 +1,315 @@
+"""The page itself: figures, curves, samples or mistakes, configuration, environment."""
+
+import base64
+import io
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Required, TypedDict
+
+import numpy as np
+import pydantic
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+import configs
+from training.report import charts
+from training.wording import (
+    count_text,
+    headline_metric,
+    metric_text,
+    number_text,
+    percent_text,
+    seconds_text,
+)
+from training.workdir import write_atomically
+
+NAME = "report.html"
+
+# What keeps the file below two megabytes; what is left out is said on the page.
+MOST_SAMPLES, MOST_CHARACTERS = 20, 20_000
+MOST_NOTICES = 200
+MOST_CLASSES = 30
+MOST_PAIRS = 30
+MOST_MISTAKES = 24
+PICTURE_SIZE = 96
+
+Metrics = Sequence[dict[str, Any]]
+
+
+class Summary(TypedDict, total=False):
+    """What a report says of the run as a whole."""
+
+    name: Required[str]
+    status: Required[str]  # "finished", "stopped by SIGTERM", ...
+    step: Required[int]
+    steps: Required[int]
+    parameters: Required[int]
+    seconds: Required[float]
+    examples: int  # Consumed in training.
+    tokens: int  # Likewise, where tokens apply.
+    gzip_bits_per_byte: float  # Of the validation split's files, one by one.
+
+
+def write_report(
+    workdir: Path,
+    *,
+    summary: Summary,
+    config: configs.Config,
+    environment: Mapping[str, Any],
+    metrics: Metrics,
+    samples: Sequence[tuple[str, str]] = (),
+    confusion: tuple[Sequence[str], np.ndarray] | None = None,
+    mistakes: Sequence[tuple[np.ndarray, str, str, float]] = (),
+    notices: Sequence[str] = (),
+) -> Path:
+    """Writes `report.html` into the workdir, atomically, and returns its path.
+
+    environment: of `report.environment()`. metrics: of `read_metrics`. samples: (prompt,
+    completion). confusion: class names, and counts [true, predicted]. mistakes: (picture uint8
+    [H, W, C] with C of 1, 3 or 4, true class, predicted class, the model's confidence in it);
+    those it was surest of are shown. notices: what a reader should know, one sentence each.
+    """
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html.jinja")
+    page = template.render(
+        summary=summary,
+        headlines=list(_headlines(summary, metrics, config)),
+        notices=[_printable(notice) for notice in _shorten([*notices, *_poisoned(metrics)])],
+        charts=[chart for chart in _charts(metrics, summary) if chart is not None],
+        samples=[tuple(map(_printable, sample)) for sample in samples[:MOST_SAMPLES]],
+        samples_left_out=max(0, len(samples) - MOST_SAMPLES),
+        confusion=_confusion(*confusion) if confusion is not None else None,
+        mistakes=_mistakes(mistakes),
+        mistakes_left_out=max(0, len(mistakes) - MOST_MISTAKES),
+        config=_config_rows(config),
+        environment=environment,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+    path = workdir / NAME
+    # A command line or a path may hold bytes that are no text, which Python keeps as surrogates.
+    write_atomically(path, page.encode("utf-8", errors="replace"))
+    return path
+
+
+# ---- Figures.
+
+
+def _headlines(
+    summary: Summary, metrics: Metrics, config: configs.Config
+) -> Iterator[tuple[str, str, str]]:
+    """(name, value, note) of what stands at the top."""
+    validations = [line for line in metrics if "validation/loss" in line]
+    if validations:
+        last = {key.removeprefix("validation/"): value for key, value in validations[-1].items()}
+        chosen = headline_metric(last)
+        if chosen == "bits_per_byte":
+            note = _beside_gzip(last[chosen], summary) or _best(validations, chosen)
+            yield "Bits per byte", f"{last[chosen]:.3f}", note
+        elif chosen == "accuracy":
+            note = _best(validations, chosen)
+            yield "Validation accuracy", percent_text(last[chosen]), note
+        yield "Validation loss", number_text(last["loss"]), _best(validations, "loss")
+    losses = charts.curve(metrics, "loss", "").values[-10:]
+    if losses:
+        note = f"mean of the last {len(losses)} logged steps" if len(losses) > 1 else ""
+        yield "Training loss", number_text(math.fsum(losses) / len(losses)), note
+    done = f"{summary['step']:,}"
+    consumed = [
+        f"{count_text(summary[unit])} {unit}" for unit in ("tokens", "examples") if unit in summary
+    ]
+    if summary["step"] != summary["steps"]:
+        done += f" of {summary['steps']:,}"
+    yield "Steps", done, ", ".join(consumed)
+    yield "Time", seconds_text(summary["seconds"]), _median_rate(metrics)
+    yield "Parameters", count_text(summary["parameters"]), config.model.architecture
+
+
+def _beside_gzip(bits_per_byte: float, summary: Summary) -> str:
+    gzip = summary.get("gzip_bits_per_byte")
+    if gzip is None or not math.isfinite(bits_per_byte):
+        return ""
+    share = percent_text(abs(1 - bits_per_byte / gzip))
+    return f"{share} {'below' if bits_per_byte < gzip else 'above'} gzip -9 ({gzip:.3f})"
+
+
+def _best(validations: Metrics, name: str) -> str:
+    curve = charts.curve(validations, f"validation/{name}", "")
+    if len(curve.steps) < 2:
+        return ""
+    best = (max if name == "accuracy" else min)(curve.values)
+    step = curve.steps[curve.values.index(best)]
+    if step == validations[-1]["step"]:
+        return f"the best of {len(curve.steps)} validations"
+    return f"best: {metric_text(name, best)} at step {step:,}"
+
+
+def _median_rate(metrics: Metrics) -> str:
+    for unit in ("tokens", "examples"):
+        rates = charts.curve(metrics, f"{unit}_per_second", "").values
+        if rates:
+            return f"{count_text(statistics.median(rates))} {unit}/s"
+    return ""
+
+
+def _poisoned(metrics: Metrics) -> list[str]:
+    losses = {line["step"]: line["loss"] for line in metrics if "loss" in line}
+    poisoned = [step for step, loss in losses.items() if not math.isfinite(loss)]
+    if not poisoned:
+        return []
+    return [
+        f"the loss was not finite at {len(poisoned):,} of {len(losses):,} logged steps, "
+        f"first at step {poisoned[0]:,}"
+    ]
+
+
+# ---- Curves.
+
+
+def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]:
+    tokens = any("tokens_per_second" in line for line in metrics)
+    curve, draw, second = charts.curve, charts.draw, charts.SECOND
+    yield draw(
+        "Loss",
+        f"nats per {'token' if tokens else 'example'}",
+        [
+            curve(metrics, "loss", "training", smooth=True),
+            curve(metrics, "validation/loss", "validation", colour=second, best=min),
+        ],
+        charts.PLAIN,
+        clip_beginning=True,
+    )
+    if any("validation/bits_per_byte" in line for line in metrics):
+        gzip = summary.get("gzip_bits_per_byte")
+        yield draw(
+            "Bits per byte",
+            "of the validation files" + (", and what gzip -9 makes of each" if gzip else ""),
+            [curve(metrics, "validation/bits_per_byte", "model", colour=second, best=min)],
+            charts.PLAIN,
+            clip_beginning=True,
+            reference=("gzip -9", gzip) if gzip else None,
+        )
+    elif any("validation/accuracy" in line for line in metrics):
+        yield draw(
+            "Accuracy",
+            "share of the validation split",
+            [curve(metrics, "validation/accuracy", "validation", colour=second, best=max)],
+            charts.SHARES,
+        )
+    unit = "tokens" if tokens else "examples"
+    for title, subtitle, key, numbers, limits in (
+        ("Learning rate", "", "learning_rate", charts.PLAIN, (0, None)),
+        ("Gradient norm", "before clipping", "gradient_norm", charts.PLAIN, None),
+        ("Throughput", f"{unit} per second", f"{unit}_per_second", charts.COUNTS, (0, None)),
+        ("Input wait", "share of the step's time", "input_wait_fraction", charts.SHARES, (0, 1)),
+    ):
+        smooth = key != "learning_rate"
+        yield draw(
+            title, subtitle, [curve(metrics, key, "", smooth=smooth)], numbers, limits=limits
+        )
+
+
+# ---- Samples, the confusion matrix and the worst mistakes.
+
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
+def _printable(text: str) -> str:
+    """Text that a page can hold: control characters as their pictures, cut where it is long."""
+    shown = text[:MOST_CHARACTERS].translate(_VISIBLE)
+    more = len(text) - MOST_CHARACTERS
+    return shown if more <= 0 else f"{shown}\n... and {more:,} more characters"
+
+
+def _confusion(classes: Sequence[str], counts: np.ndarray) -> dict[str, Any]:
+    """The matrix of few classes; of many, the pairs most often confused."""
+    right, wrong = np.diag(counts), counts - np.diag(np.diag(counts))
+    pairs = [np.unravel_index(at, wrong.shape) for at in np.argsort(-wrong, axis=None)[:MOST_PAIRS]]
+    few = len(classes) <= MOST_CLASSES
+    return {
+        "classes": classes,
+        "right": int(right.sum()),
+        "total": int(counts.sum()),
+        "counts": counts.tolist() if few else None,
+        # How strong the colour of a cell is: mistakes against the commonest of them.
+        "shades": (wrong / max(1, wrong.max())).tolist() if few else None,
+        "recall": _shares(right, counts.sum(axis=1)),
+        "precision": _shares(right, counts.sum(axis=0)),
+        "pairs": [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]],
+    }
+
+
+def _shares(parts: np.ndarray, wholes: np.ndarray) -> list[str]:
+    return [percent_text(p / w) if w else "" for p, w in zip(parts, wholes, strict=True)]
+
+
+def _mistakes(
+    mistakes: Sequence[tuple[np.ndarray, str, str, float]],
+) -> list[tuple[str, str, str, str]]:
+    """(picture as a data URL, true class, predicted class, confidence), the surest first."""
+    worst = sorted(mistakes, key=lambda mistake: -mistake[3])[:MOST_MISTAKES]
+    return [
+        (_data_url(picture), label, prediction, percent_text(confidence))
+        for picture, label, prediction, confidence in worst
+    ]
+
+
+def _data_url(picture: np.ndarray) -> str:
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Never enlarges: the page does, in squares.
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+# ---- Notices and configuration.
+
+
+def _shorten(notices: Sequence[str]) -> list[str]:
+    left_out = len(notices) - MOST_NOTICES
+    if left_out <= 0:
+        return [*notices]
+    half = MOST_NOTICES // 2
+    return [*notices[:half], f"... {left_out:,} more ...", *notices[-half:]]
+
+
+def _config_rows(config: configs.Config) -> list[dict[str, Any]]:
+    """Every field: its path, value, meaning, and the default where the value differs."""
+    defaults = dict(_fields(configs.Config()))
+    rows = []
+    for path, (value, info) in _fields(config):
+        # A section of another kind than the whole's default has the defaults of its own kind.
+        default = defaults[path][0] if path in defaults else info.default
+        rows.append(
+            {
+                "field": path,
+                "value": _value_text(value),
+                "default": _value_text(default) if value != default else None,
+                "meaning": info.description,
+            }
+        )
+    return rows
+
+
+def _fields(section: pydantic.BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    declared = type(section).model_fields
+    for name in sorted(declared, key=lambda name: name != section.discriminator):
+        value, info = getattr(section, name), declared[name]
+        if isinstance(value, pydantic.BaseModel):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", (value, info)
+
+
+def _value_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
