@@ -63,9 +63,7 @@ def _epoch_keys(seed: int, size: int, epoch: NDArray[np.uint64]) -> NDArray[np.u
     return _mix(_mix(_mix(start) + np.uint64(size)) + epoch * np.uint64(_STRIDE))
 
 
-def _network(
-    places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
     rows = math.isqrt(size - 1) + 1
     a, b = np.uint64(rows), np.uint64(-(-size // rows))

@@ -1,0 +1,28 @@
+"""From raw data to batches: sources, preparation, order, batches.
+
+    dataset = prepare(config.data)
+    batches = Batches(dataset.splits["train"], global_batch_size=32, seed=0, shuffle=True)
+    for batch in stream(batches, start=0, stop=1000, workers=0): ...
+
+Nothing is imported before it is used, and JAX only by `stream`, through Grain.
+"""
+
+import importlib
+
+_HOMES = {
+    "Batches": "data.batches",
+    "Dataset": "data.dataset",
+    "Split": "data.dataset",
+    "cache_dir": "data.cache",
+    "describe_batch": "data.show",
+    "prepare": "data.preparation",
+    "stream": "data.batches",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

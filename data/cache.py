@@ -1,0 +1,106 @@
+"""Folders made once, whole or not at all, in the cache of prepared data."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+
+_SIZES = "files.json"  # size of each file of a folder, in bytes
+
+
+def cache_dir(settings: Any) -> Path:
+    """Where prepared data is kept: `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
+    folder = settings.cache_dir or os.environ.get("TRIFORM_CACHE") or "~/.cache/triform"
+    return Path(folder).expanduser().absolute()
+
+
+def digest(facts: Any) -> str:
+    """The SHA-256 of `facts` (anything JSON can say), in hexadecimal digits."""
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Makes `folder` with `build`, unless it is there.
+
+    `build` fills a temporary folder beside it, which takes its name when it is whole: whatever
+    ends the process before leaves nothing that could be taken for it. Of several processes one
+    builds, and the others wait for it.
+
+    Raises UsageError where a file of the folder was lost or has another size than when it was
+    made. (Of damage that leaves the size, ArrayRecord's own checks tell when a record is read.)
+    """
+    if not folder.exists():
+        _build(folder, build)
+    _verify(folder)
+
+
+def _build(folder: Path, build: Callable[[Path], None]) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}.lock")):
+            if folder.exists():
+                return
+            beginning = f".{folder.name}.incomplete-"
+            for left_over in folder.parent.glob(f"{beginning}*"):  # of a process that was killed
+                shutil.rmtree(left_over)
+            temporary = Path(tempfile.mkdtemp(prefix=beginning, dir=folder.parent))
+            try:
+                build(temporary)
+                sizes = {
+                    file.relative_to(temporary).as_posix(): file.stat().st_size
+                    for file in sorted(temporary.rglob("*"))
+                    if file.is_file()
+                }
+                (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
+                temporary.chmod(0o777 & ~_umask())  # others may read it, as they may any new folder
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except PermissionError as error:
+        raise UsageError(
+            f"{error.filename} can't be written to: give another folder for prepared data as "
+            "data.cache_dir, or in the environment as TRIFORM_CACHE"
+        ) from None
+
+
+def _verify(folder: Path) -> None:
+    try:
+        sizes = json.loads((folder / _SIZES).read_text())
+    except (OSError, ValueError):
+        raise _damaged(folder, _SIZES, "it can't be read") from None
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.exists():
+            raise _damaged(folder, name, "it is missing")
+        if file.stat().st_size != size:
+            raise _damaged(folder, name, f"it has {file.stat().st_size} of {size} bytes")
+
+
+def _damaged(folder: Path, name: str, what: str) -> UsageError:
+    return UsageError(
+        f"{folder / name} is damaged: {what}. Delete the folder {folder}: it will be made again"
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of `path`; the system releases it when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _umask() -> int:
+    """The process's mask of permissions, which can be read only by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

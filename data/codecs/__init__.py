@@ -1,0 +1,20 @@
+"""What turns text and pictures into numbers and back: used in preparation, tasks and inference."""
+
+import importlib
+
+_HOMES = {
+    "SEPARATOR": "data.codecs.tokenizers",
+    "StreamDecoder": "data.codecs.tokenizers",
+    "Tokenizer": "data.codecs.tokenizers",
+    "UNKNOWN": "data.codecs.tokenizers",
+    "decode_picture": "data.codecs.pictures",
+    "encode_png": "data.codecs.pictures",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

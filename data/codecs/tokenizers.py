@@ -1,0 +1,167 @@
+"""Text to token ids and back. Every kind of tokenizer is one tokenizer.json of Hugging Face.
+
+Characters and bytes are byte-pair encodings without merges: so the same file, the same library
+and the same code serve every kind, and whoever reads tokenizer.json elsewhere gets the same ids.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+SEPARATOR = "<|endoftext|>"
+"""Opens every document."""
+
+UNKNOWN = "<|unknown|>"
+"""Stands for each character that the training text does not have."""
+
+
+class Tokenizer:
+    """Token ids of a text, and the text of token ids.
+
+    Text is only ever text: where it holds the letters of a special token, it gets the ids of
+    those letters, so that a document can't pretend to end.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        if backend.token_to_id(SEPARATOR) is None:
+            backend.add_special_tokens([SEPARATOR])
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self.separator_id: int = backend.token_to_id(SEPARATOR)
+        self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
+
+    @classmethod
+    def characters(cls, texts: Iterable[str]) -> "Tokenizer":
+        """A token for each character of `texts`, in the order of their code points."""
+        found: set[str] = set()
+        for text in texts:
+            found.update(text)
+        tokens = [SEPARATOR, UNKNOWN, *sorted(found)]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        model = models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN, fuse_unk=False)
+        backend = tokenizers.Tokenizer(model)
+        backend.decoder = decoders.Fuse()
+        backend.add_special_tokens([SEPARATOR, UNKNOWN])
+        return cls(backend)
+
+    @classmethod
+    def bytes(cls) -> "Tokenizer":
+        """A token for each byte of UTF-8, whose id is its value; 256 separates documents."""
+        vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = decoders.ByteLevel()
+        return cls(backend)
+
+    @classmethod
+    def train_bpe(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """Byte-level byte-pair encoding of at most `vocabulary_size` tokens, learnt from `texts`.
+
+        The separator is 0, then come the 256 bytes, then merges in the order they were learnt
+        (fewer than asked for where the texts hold no more pairs). The same texts give the same
+        tokenizer.
+        """
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[SEPARATOR],
+            initial_alphabet=_signs_of_bytes(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """The tokenizer of a tokenizer.json; gets a separator if it has none.
+
+        Raises ValueError if the file can't be read as one.
+        """
+        try:
+            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{path} is no tokenizer.json: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes tokenizer.json."""
+        Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each token."""
+        return self._backend.get_vocab()
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Ids of `text`, without a separator. int32 [tokens]."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Ids of each text, on all cores."""
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD."""
+        return self._backend.decode([int(token) for token in ids], skip_special_tokens=False)
+
+    def __reduce__(self):
+        return _from_json, (self._backend.to_str(),)
+
+
+class StreamDecoder:
+    """Text of ids that come one after the other, without ever half a character.
+
+    All that `push` and then `flush` return is, joined, what `decode` gives of all ids at once.
+    """
+
+    # A character has at most four bytes: where a stretch of this many tokens has no text to
+    # itself, its last ones do not belong to the character that its first ones end.
+    _CONTEXT = 8
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []  # the last few, from where the text still may change
+        self._emitted = 0  # characters of their text that were returned
+
+    def push(self, *ids: int) -> str:
+        """The text that is certain with `ids`, from where the last call ended."""
+        self._ids.extend(ids)
+        text = self._tokenizer.decode(self._ids)
+        certain = len(text) - text.endswith("\ufffd")  # perhaps a character that goes on
+        new = text[self._emitted : certain]
+        self._emitted = max(self._emitted, certain)
+        self._forget(text)
+        return new
+
+    def flush(self) -> str:
+        """What `push` held back."""
+        rest = self._tokenizer.decode(self._ids)[self._emitted :]
+        self._ids, self._emitted = [], 0
+        return rest
+
+    def _forget(self, text: str) -> None:
+        """Drops the first ids once the text of the others is the same without them."""
+        for kept in range(self._CONTEXT, min(2 * self._CONTEXT, len(self._ids))):
+            rest = self._tokenizer.decode(self._ids[-kept:])
+            dropped = len(text) - len(rest)
+            if text.endswith(rest) and dropped <= self._emitted:
+                self._ids, self._emitted = self._ids[-kept:], self._emitted - dropped
+                return
+
+
+def _from_json(text: str) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(text))
+
+
+def _signs_of_bytes() -> list[str]:
+    """The printable character that byte-level tokenizers write for each byte (GPT-2's table)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]

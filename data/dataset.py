@@ -1,0 +1,63 @@
+"""A prepared data set on disk, as training and evaluation see it.
+
+Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and where documents are kept
+apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights`
+float32 [B]. A weight of 0 marks what is no target.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.codecs.tokenizers import Tokenizer
+
+
+class Format(Protocol):
+    """How examples are stored, and what a batch of them is."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a stored example."""
+        ...
+
+    def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """The arrays of a batch, `weights` among them, from `records` of `dtype` [B]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: where it is stored, and how much it holds.
+
+    bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
+    `gzip -9` needs for its documents, one by one. None where they do not apply.
+    """
+
+    name: str
+    path: Path
+    format: Format
+    examples: int
+    bytes: int | None = None
+    targets: int | None = None
+    gzip_bits_per_byte: float | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All splits, and what they decide of a model.
+
+    fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
+    data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`).
+    classes: names of the labels. image_shape: height, width, channels.
+    """
+
+    fingerprint: str
+    splits: Mapping[str, Split]
+    sizes: Mapping[str, Any]
+    tokenizer: Tokenizer | None = None
+    classes: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int] | None = None

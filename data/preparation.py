@@ -1,0 +1,64 @@
+"""From the configuration to data on disk: made once for all that decides it, then only opened."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from data.cache import build_once, cache_dir, digest
+from data.dataset import Dataset
+from data.pictures import PicturePreparation
+from data.progress import Progress, silent
+from data.sources import Source, open_source
+from data.text import TextPreparation
+
+_FACTS = "metadata.json"
+
+Examples = Mapping[str, Sequence[dict[str, Any]]]
+"""The raw examples of each split, at random access."""
+
+
+class Preparation(Protocol):
+    """What one modality does between raw examples and records of one dtype."""
+
+    def inputs(self) -> Mapping[str, Any]:
+        """All that decides the result beside the raw examples, as JSON."""
+        ...
+
+    def write(self, examples: Examples, folder: Path, progress: Progress) -> Mapping[str, Any]:
+        """Writes the records of each split into `folder`. Returns facts to keep, as JSON."""
+        ...
+
+    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+        """What `write` wrote."""
+        ...
+
+
+def prepare(settings: Any, *, progress: Progress = silent) -> Dataset:
+    """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
+
+    The folder's name is a hash of the source's contents and of every setting that matters: a
+    changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
+    be used.
+    """
+    source = open_source(settings)
+    preparation = _preparation(source, settings)
+    cache = cache_dir(settings)
+    key = digest({"source": source.name, "contents": source.contents(), **preparation.inputs()})
+    folder = cache / "prepared" / f"{source.name}-{key[:24]}"
+
+    def build(temporary: Path) -> None:
+        from data.sources.builder import open_examples  # slow to import, and needed only here
+
+        examples = open_examples(source, cache, progress)
+        facts = preparation.write(examples, temporary, progress)
+        (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
+
+    build_once(folder, build)
+    return preparation.open(folder, json.loads((folder / _FACTS).read_text()))
+
+
+def _preparation(source: Source, settings: Any) -> Preparation:
+    if settings.modality == "text":
+        return TextPreparation(settings)
+    return PicturePreparation(source, settings.image_size)

@@ -1,0 +1,79 @@
+"""Records of one fixed dtype in an ArrayRecord file, read many at once in any order."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from numpy.typing import ArrayLike, NDArray
+
+_WRITING = "group_size:1"  # each record by itself: they are read in shuffled order
+_READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
+_KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a file; opened at the first reading, in each process. Threads may share it.
+
+    kept_bytes: a set no larger than this is read whole at the first reading, and kept.
+    """
+
+    path: Path
+    dtype: np.dtype
+    kept_bytes: int = _KEPT_BYTES
+
+    def read(self, indices: ArrayLike) -> NDArray[Any]:
+        """The records at `indices`, of `dtype` [len(indices)].
+
+        Raises RuntimeError naming the file where it is damaged.
+        """
+        indices = np.asarray(indices, np.int64)
+        try:
+            if self._kept is not None:
+                return self._kept[indices]
+            return self._join(self._reader.read(indices.tolist()) if indices.size else [])
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise RuntimeError(
+                f"{self.path} is damaged: {error}. Delete the folder {self.path.parent}: "
+                "it will be prepared again"
+            ) from error
+
+    @cached_property
+    def _reader(self) -> ArrayRecordReader:
+        return ArrayRecordReader(str(self.path), _READING)
+
+    @cached_property
+    def _kept(self) -> NDArray[Any] | None:
+        """All records, if they are few."""
+        count = self._reader.num_records()
+        if count * self.dtype.itemsize > self.kept_bytes:
+            return None
+        return self._join(self._reader.read_all())
+
+    def _join(self, records: list[bytes]) -> NDArray[Any]:
+        return np.frombuffer(b"".join(records), self.dtype, count=len(records))
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in ("path", "dtype", "kept_bytes")}
+
+
+def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]:
+    """Writes all records of `blocks`. Returns their number and the SHA-256 of all their bytes."""
+    writer = ArrayRecordWriter(str(path), _WRITING)
+    count, hasher = 0, hashlib.sha256()
+    try:
+        for block in blocks:
+            content = block.tobytes()
+            hasher.update(content)
+            size = block.dtype.itemsize
+            for start in range(0, len(content), size):
+                writer.write(content[start : start + size])
+            count += len(block)
+    finally:
+        writer.close()
+    return count, hasher.hexdigest()

@@ -1,0 +1,64 @@
+"""A batch in words and blocks, for a person to look at before training on it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from data.dataset import Dataset
+
+_EXAMPLES = 3
+_FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
+_TEXT = 400  # characters of a window that are shown
+_SHADES = " ░▒▓█"
+_COLUMNS = 32  # of a picture
+
+
+def describe_batch(batch: Mapping[str, NDArray[Any]], dataset: Dataset) -> str:
+    """The arrays of `batch`, and its first examples as the model gets them.
+
+    Text: the decoded window, and the first and last positions with token, target, weight and
+    segment. Pictures: their label, and the pixels as blocks.
+    """
+    lines = [
+        f"{name:9}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
+        for name, array in batch.items()
+    ]
+    describe = _describe_picture if "image" in batch else _describe_window
+    for row in range(min(_EXAMPLES, len(batch["weights"]))):
+        example = {name: array[row] for name, array in batch.items()}
+        lines += ["", f"example {row}", *describe(example, dataset)]
+    return "\n".join(lines)
+
+
+def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    tokenizer = dataset.tokenizer
+    assert tokenizer is not None
+    tokens, targets, weights = example["tokens"], example["targets"], example["weights"]
+    text = tokenizer.decode(tokens[weights > 0])
+    yield f"  {int((weights > 0).sum())} targets; {_shorten(text)!r}"
+    yield "  position  token                    target                   weight  segment"
+    length = len(tokens)
+    for place in [*range(min(_FIRST, length)), *range(max(_FIRST, length - _LAST), length)]:
+        columns = (f"{token:6} {tokenizer.decode([token])!r}" for token in
+                   (tokens[place], targets[place]))  # fmt: skip
+        segment = example["segments"][place] if "segments" in example else "-"
+        pair = "".join(f"{column:25}" for column in columns)
+        yield f"  {place:8}  {pair}{weights[place]:6g}  {segment:>7}"
+
+
+def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    assert dataset.classes is not None
+    label = int(example["label"])
+    yield f"  label {label} ({dataset.classes[label]}), weight {example['weights']:g}"
+    grey = example["image"].mean(axis=-1)
+    step = -(-grey.shape[1] // _COLUMNS)
+    for line in grey[::step, ::step]:
+        shades = (_SHADES[int(level) * len(_SHADES) // 256] for level in line)
+        yield "  " + "".join(2 * shade for shade in shades)
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _TEXT:
+        return text
+    return f"{text[: _TEXT // 2]} ... {text[-_TEXT // 2 :]}"

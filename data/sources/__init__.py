@@ -1,0 +1,21 @@
+"""Where examples come from. A source is a file here, and a line in `SOURCES`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from data.sources import digits, python_stdlib, text_files
+from data.sources.source import Source
+
+SOURCES: dict[str, Callable[[Any], Source]] = {
+    "python_stdlib": python_stdlib.open_source,
+    "text_files": text_files.open_source,
+    "digits": digits.open_source,
+}
+
+
+def open_source(settings: Any) -> Source:
+    """The source that `settings` (the configuration's `data`) name. Raises UsageError."""
+    return SOURCES[settings.source](settings)
+
+
+__all__ = ["SOURCES", "Source", "open_source"]

@@ -1,0 +1,73 @@
+"""Writes the examples of a source down, once, as a TensorFlow dataset in ArrayRecord files."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data.cache import build_once, digest
+from data.progress import Progress, track
+from data.sources.source import Source
+
+VERSION = "1.0.0"
+"""Of the form of the files: what was written with another one is not read."""
+
+
+class SourceBuilder(tfds.core.GeneratorBasedBuilder):
+    """A TensorFlow dataset of any source. TensorFlow itself is not needed."""
+
+    VERSION = tfds.core.Version(VERSION)
+    url_infos = None  # nothing is downloaded: no checksums beside the code are looked for
+
+    def __init__(self, source: Source, progress: Progress, **options: Any):
+        self._source = source
+        self._progress = progress
+        super().__init__(**options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(self._source.features())
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, download_manager: Any) -> dict[str, Any]:
+        return {split: self._generate_examples(split) for split in self._source.splits}
+
+    def _generate_examples(self, split: str):
+        # Keys keep the order. They are spread over all 128 bits because the builder sorts what
+        # does not fit into memory into a thousand buckets by the first of them.
+        step = 2**128 // (self._source.splits[split] + 1)
+        examples = track(
+            self._source.examples(split),
+            self._progress,
+            f"reading {split}",
+            self._source.splits[split],
+            "examples",
+        )
+        for number, example in enumerate(examples):
+            yield number * step, example
+
+
+def open_examples(source: Source, cache: Path, progress: Progress) -> dict[str, Sequence[dict]]:
+    """The raw examples of each split of `source`, at random access, written first if need be."""
+    key = digest({"version": VERSION, "source": source.name, "contents": source.contents()})
+    folder = cache / "sources" / f"{source.name}-{key[:24]}"
+
+    def build(temporary: Path) -> None:
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # results alone go there
+            _builder(source, progress, temporary).download_and_prepare()
+
+    build_once(folder, build)
+    encoded = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in source.features().items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    data = _builder(source, progress, folder).as_data_source(decoders=encoded or None)
+    return {split: data[split] for split in source.splits}
+
+
+def _builder(source: Source, progress: Progress, folder: Path) -> SourceBuilder:
+    return SourceBuilder(source, progress, data_dir=folder, file_format="array_record")

@@ -1,0 +1,68 @@
+"""The handwritten digits that scikit-learn brings along: 1,797 pictures, 8 by 8, 17 greys."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from data.codecs.pictures import encode_png
+from data.sources.source import held_out
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Pictures by their numbers in scikit-learn. An example is an `image` (PNG) and a `label`.
+
+    `test` is what `train_test_split(..., test_size=0.2, random_state=0)` holds out, as everybody
+    who reports a figure on these digits does; of the rest a hash of the number holds out
+    `validation`.
+    """
+
+    validation_fraction: float
+    name = "digits"
+    classes = tuple("0123456789")
+    channels = 1
+
+    @cached_property
+    def members(self) -> Mapping[str, list[int]]:
+        """The numbers of each split's pictures."""
+        from sklearn.model_selection import train_test_split
+
+        rest, test = train_test_split(range(1797), test_size=0.2, random_state=0)
+        validation = held_out(map(str, rest), self.validation_fraction)
+        members = {
+            "train": sorted(number for number in rest if str(number) not in validation),
+            "validation": sorted(map(int, validation)),
+            "test": sorted(test),
+        }
+        return {split: numbers for split, numbers in members.items() if numbers}
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(numbers) for split, numbers in self.members.items()}
+
+    def contents(self) -> dict[str, Any]:
+        return {"members": self.members}
+
+    def features(self) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        return {
+            "image": tfds.features.Image(shape=(None, None, self.channels), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=list(self.classes)),
+        }
+
+    def examples(self, split: str) -> Iterator[dict[str, Any]]:
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        pictures = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+        for number in self.members[split]:
+            yield {"image": encode_png(pictures[number]), "label": int(labels[number])}
+
+
+def open_source(settings: Any) -> Digits:
+    """The digits, with `data.validation_fraction` of the training part held out."""
+    return Digits(settings.validation_fraction)

@@ -1,0 +1,155 @@
+"""Documents: text files, or stretches of them, given out in pieces of bounded size."""
+
+import codecs
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+
+PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
+_BLOCK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of UTF-8 text: where it is, its name in the corpus, and what it holds."""
+
+    path: Path
+    name: str
+    sha256: str
+    characters: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """The characters of a file from `start` up to `stop`."""
+
+    file: TextFile
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A source of text. An example is a piece of a document: `document`, `piece` (from 0), `text`.
+
+    Pieces are bounded so that neither memory nor the records of a dataset grow with a document.
+    They begin with white space that follows something else, where there is such a place: no
+    token of a byte-level tokenizer spans it.
+    """
+
+    name: str
+    documents: Mapping[str, tuple[Document, ...]]
+    invalid_utf8: str
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
+
+    def contents(self) -> dict[str, Any]:
+        return {
+            "invalid_utf8": self.invalid_utf8,
+            "piece_characters": PIECE_CHARACTERS,
+            "documents": {
+                split: [[part.file.name, part.file.sha256, part.start, part.stop] for part in of]
+                for split, of in self.documents.items()
+            },
+        }
+
+    def features(self) -> dict[str, Any]:
+        import numpy as np
+        import tensorflow_datasets as tfds
+
+        text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
+        return {"document": text, "piece": number, "text": text}
+
+    def examples(self, split: str) -> Iterator[dict[str, Any]]:
+        for document in self.documents[split]:
+            for number, text in enumerate(_pieces(document, self.invalid_utf8)):
+                yield {"document": document.file.name, "piece": number, "text": text}
+
+
+def whole(file: TextFile) -> Document:
+    """All of `file` as one document."""
+    return Document(file, 0, file.characters)
+
+
+def read_facts(path: Path, name: str, invalid_utf8: str) -> TextFile:
+    """Reads `path` once, for its hash and length. Raises UsageError where it is no UTF-8.
+
+    invalid_utf8: "error", or "replace" for U+FFFD in the place of what can't be decoded.
+    """
+    hasher, characters = hashlib.sha256(), 0
+    for block, text in _blocks(path, invalid_utf8):
+        hasher.update(block)
+        characters += len(text)
+    return TextFile(path, name, hasher.hexdigest(), characters)
+
+
+def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
+    """The file in blocks of bytes, each with the characters that it completes."""
+    errors = {"error": "strict", "replace": "replace"}[invalid_utf8]
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    read = 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                pending = len(decoder.getstate()[0])
+                text = decoder.decode(block)
+                read += len(block)
+                yield block, text
+        pending = len(decoder.getstate()[0])
+        yield b"", decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        offset = read - pending + error.start
+        raise UsageError(
+            f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {offset}. "
+            "Convert the file, or set data.invalid_utf8=replace"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
+    """The text of `document` in blocks."""
+    place = 0
+    for _, text in _blocks(document.file.path, invalid_utf8):
+        first, last = document.start - place, document.stop - place
+        place += len(text)
+        if last <= 0:
+            return
+        if first < len(text):
+            yield text[max(first, 0) : last]
+
+
+def _pieces(document: Document, invalid_utf8: str) -> Iterator[str]:
+    """The text of `document` in pieces of `PIECE_CHARACTERS` to twice as many, but for the last."""
+    text = ""
+    for block in _characters(document, invalid_utf8):
+        text += block
+        start = 0
+        while len(text) - start > 2 * PIECE_CHARACTERS:
+            stop = _cut(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
+            yield text[start:stop]
+            start = stop
+        text = text[start:]
+    while text:
+        stop = _cut(text, PIECE_CHARACTERS, min(2 * PIECE_CHARACTERS, len(text)))
+        yield text[:stop]
+        text = text[stop:]
+
+
+def _cut(text: str, first: int, last: int) -> int:
+    """The first place in [first, last) where white space follows something else, else `last`."""
+    for place in range(first, last):
+        if text[place].isspace() and not text[place - 1].isspace():
+            return place
+    return last
+
+
+def _most_pieces(document: Document) -> int:
+    return -(-(document.stop - document.start) // PIECE_CHARACTERS)

@@ -1,0 +1,43 @@
+"""The sources of the running Python's standard library: a corpus that every machine has."""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+from data.sources.documents import Documents, read_facts, whole
+from data.sources.source import held_out
+
+LEFT_OUT = frozenset({
+    "test", "tests", "idle_test",  # tests
+    "encodings", "pydoc_data",  # tables
+    "site-packages", "dist-packages", "__pycache__", "lib-dynload",  # not of the library
+})  # fmt: skip
+
+
+def open_source(settings: Any) -> Documents:
+    """Each module a document, in the order of their names; whole modules are held out."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    files = [read_facts(folder / name, name, "replace") for name in sorted(_modules(folder))]
+    files = [file for file in files if file.characters]
+    if len(files) < 2:
+        raise UsageError(
+            f"{folder} holds no sources of Python's standard library: install a Python with them, "
+            "or train on files of your own (data.source=text_files)"
+        )
+    validation = held_out((file.name for file in files), settings.validation_fraction)
+    documents = {"train": tuple(whole(file) for file in files if file.name not in validation)}
+    if validation:
+        documents["validation"] = tuple(whole(file) for file in files if file.name in validation)
+    return Documents("python_stdlib", documents, "replace")
+
+
+def _modules(folder: Path) -> Iterator[str]:
+    """Names of the modules' files, relative to `folder`."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        for name in files:
+            if name.endswith(".py"):
+                yield (Path(parent) / name).relative_to(folder).as_posix()
