@@ -224,7 +224,7 @@ def test_a_classifier_shows_its_confusions_and_surest_mistakes(tmp_path):
     page = page_of(
         tmp_path, metrics=lines, confusion=(["cat", "dog", "owl"], counts), mistakes=mistakes
     )
-    assert "17 of 20 validation examples are right" in page.text
+    assert "17 of 20 examples are right" in page.text
     assert "cat 8 2 80.0 %" in page.text and "dog 1 9 90.0 %" in page.text
     assert "precision 88.9 % 81.8 %" in page.text
     assert "Validation accuracy 85.0 %" in page.text and "Accuracy" in page.charts
