@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         mesh=parallel.flat_mesh(jax.devices()),
         warn=lambda text: print(f"evaluate.py: {text}", file=sys.stderr),
     )
-    dataset = data.prepare(config.data, config.seed, progress=training.Progress().preparation)
+    dataset = data.prepare(config.data, progress=training.Progress().preparation)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
             f"the data changed since {workdir} was trained: its metrics would not hold"

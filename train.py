@@ -30,6 +30,8 @@ FLAGS = (
     Flag("show_batch", meaning="print batch 0 as the model gets it", switch=True),
 )
 STOPPED_AFTER_SAVING = 75
+MOST_MISTAKES = 200
+"""Of the pictures taken for others: so many are read again for the report."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
     # ---- Data.
     progress = training.Progress()
-    dataset = data.prepare(config.data, config.seed, progress=progress.preparation)
+    dataset = data.prepare(config.data, progress=progress.preparation)
     if arguments.show_batch:
         batches = training_batches(config, dataset, rows=None)
         print(data.describe_batch(batches[0], dataset))
@@ -148,12 +150,12 @@ class Run:
         import training
 
         steps = self.config.train.steps
-        state = self.restore()
-        first = 0 if state is None else int(state.step)
+        found = self.find_checkpoint()
+        first = found[0] if found else 0
         if first >= steps:
-            self.notify(
-                f"{self.workdir} is finished: {first} of {steps} steps are done. To go on, raise "
-                f"--config.train.steps; its report is {self.workdir / 'report.html'}"
+            notify(
+                f"{self.workdir} is finished: {first} of {steps} steps are done. To go on, give a "
+                f"larger --config.train.steps. Its report is {self.workdir / 'report.html'}"
             )
             return 0
         if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
@@ -162,16 +164,15 @@ class Run:
                 f"{training.warmup_steps(self.config)}"
             )
         self.log = training.MetricLog(self.workdir, first_step=first, notify=self.notify)
-        if state is None:
-            state = self.program.initialize()
+        state = self.restore(*found) if found else self.program.initialize()
         self.progress.start(total=steps, first_step=first)
         try:
             return self.loop(state, first, signals)
         finally:
             self.progress.stop()
 
-    def restore(self) -> "training.TrainState | None":
-        """The newest good checkpoint's state, None in a fresh workdir."""
+    def find_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and manifest of the newest good checkpoint; worse ones are told of and set aside."""
         import training
 
         folder = self.workdir / "checkpoints"
@@ -180,18 +181,21 @@ class Run:
         except training.Damaged as damage:
             raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
         training.set_aside_unusable(folder, found[0] if found else -1, self.notify)
-        if found is None:
-            return None
-        step, manifest = found
+        return found
+
+    def restore(self, step: int, manifest: dict[str, Any]) -> "training.TrainState":
+        """The state of a checkpoint on this run's mesh."""
+        import training
+
         if manifest["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {step} of {self.workdir}: give the old data, "
                 "or another --workdir"
             )
-        state = training.restore_state(folder, step, manifest, self.program.abstract_state)
         self.saved_step, self.evaluated = step, manifest["metrics"]
         self.notify(f"going on from checkpoint {step}")
-        return state
+        folder = self.workdir / "checkpoints"
+        return training.restore_state(folder, step, manifest, self.program.abstract_state)
 
     def loop(self, state, first: int, signals: "training.StopSignals") -> int:
         """Steps `first` to the last one; evaluates, saves and logs when it is time."""
@@ -200,8 +204,8 @@ class Run:
         import training
 
         train, batch_size = self.config.train, self.config.data.global_batch_size
-        rows = parallel.local_rows(self.program.batch_sharding, batch_size)
-        batches = training_batches(self.config, self.dataset, rows)
+        part = parallel.local_rows(self.program.batch_sharding, batch_size)
+        batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         train_step = self.compile(state, example)
         meter = training.StepMeter(batch_size, counts_tokens="tokens" in example)
@@ -209,10 +213,12 @@ class Run:
 
         for step in range(first + 1, train.steps + 1):
             asked = time.perf_counter()
-            batch = next(stream)
+            rows = next(stream)
             waited = time.perf_counter() - asked
-            batch = parallel.put_batch(batch, self.program.batch_sharding, batch_size)
+            batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
             state, metrics = train_step(state, batch)
+            if train.log_batch_crc32:
+                metrics["batch_crc32"] = parallel.batch_crc32(rows)
             self.read(meter.push(step, metrics, waited), meter)
             self.checkpoints.check()
 
@@ -228,7 +234,7 @@ class Run:
                 meter.restart_clock()
             if stopped and not last:
                 self.checkpoints.wait()
-                self.report(state)
+                self.report(state, f"stopped by {signals.received or 'a signal'}")
                 self.notify(f"stopped by {signals.received or 'a signal'} after saving step {step}")
                 return STOPPED_AFTER_SAVING
 
@@ -321,10 +327,83 @@ class Run:
         self.saved_step = step
 
     def finish(self, state) -> None:
-        pass
+        """What a user wants to know at the end: the figures, samples, where the report is."""
+        self.progress.stop()
+        path = self.report(state, "finished")
+        name = "test" if "test" in self.dataset.splits else "validation"
+        if name in self.dataset.splits:
+            metrics, _ = self.metrics_of(name, state)
+            print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
+            gzip = self.dataset.splits[name].gzip_bits_per_byte
+            if gzip and "bits_per_byte" in metrics:
+                print(f"gzip -9 of the same files, one by one: {gzip:.4f} bits per byte")
+        for prompt, completion in self.samples(state):
+            print(f"\n--- sample after {prompt!r}\n{prompt}{completion}")
+        print(f"\nreport: {path}")
 
-    def report(self, state) -> None:
-        pass
+    def samples(self, state) -> list[tuple[str, str]]:
+        return []
+
+    def report(self, state, status: str) -> Path:
+        """Writes report.html as things stand."""
+        import training
+
+        step, batch_size = int(state.step), self.config.data.global_batch_size
+        summary = {
+            "name": str(self.workdir),
+            "status": status,
+            "step": step,
+            "steps": self.config.train.steps,
+            "parameters": self.program.parameter_count,
+            "seconds": time.time() - self.started,
+            "examples": step * batch_size,
+        }
+        if self.dataset.tokenizer is not None:
+            summary["tokens"] = step * batch_size * self.config.data.sequence_length
+        validation = self.dataset.splits.get("validation")
+        if validation is not None and validation.gzip_bits_per_byte is not None:
+            summary["gzip_bits_per_byte"] = validation.gzip_bits_per_byte
+        return training.write_report(
+            self.workdir,
+            summary=summary,
+            config=self.config,
+            environment=training.environment(),
+            metrics=training.read_metrics(self.workdir),
+            notices=self.notices,
+            samples=self.samples(state),
+            **(self.mistakes(state) if self.dataset.classes else {}),
+        )
+
+    def mistakes(self, state) -> dict[str, Any]:
+        """The confusion matrix of the test split, and the pictures that were taken for others."""
+        import numpy as np
+
+        import data
+
+        name = "test" if "test" in self.dataset.splits else "validation"
+        if name not in self.dataset.splits:
+            return {}
+        classes, split = self.dataset.classes, self.dataset.splits[name]
+        _, outputs = self.metrics_of(name, state, keep_outputs=True)
+        labels, predictions = outputs["label"], outputs["prediction"]
+        counts = np.zeros((len(classes), len(classes)), int)
+        np.add.at(counts, (labels, predictions), 1)
+        confidences = outputs["scores"].max(axis=1)
+        wrong = np.flatnonzero(labels != predictions)
+        surest = wrong[np.argsort(-confidences[wrong])][:MOST_MISTAKES]
+        one = data.Batches(split, global_batch_size=1, seed=0, shuffle=False)
+        return {
+            "confusion": (classes, counts),
+            "mistakes": [
+                (
+                    one[int(i)]["image"][0],
+                    classes[labels[i]],
+                    classes[predictions[i]],
+                    float(confidences[i]),
+                )
+                for i in surest
+            ],
+        }
 
     def notify(self, text: str) -> None:
         """A line that stands above the progress, and in the report."""

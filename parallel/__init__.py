@@ -8,7 +8,7 @@ from parallel.axes import (
     replicated,
 )
 from parallel.distributed import any_process, start
-from parallel.feeding import local_rows, put_batch
+from parallel.feeding import batch_crc32, local_rows, put_batch
 from parallel.mesh import AXES, flat_mesh, make_mesh
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Rules",
     "activation_constraint",
     "any_process",
+    "batch_crc32",
     "flat_mesh",
     "local_rows",
     "make_mesh",

@@ -26,6 +26,7 @@ _HOMES = {
     "restore_model": "restore",
     "restore_state": "checkpoints",
     "set_aside_unusable": "checkpoints",
+    "versions": "report",
     "warmup_steps": "optimizers",
     "write_atomically": "workdir",
     "write_report": "report",

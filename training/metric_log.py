@@ -106,7 +106,8 @@ def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
         return
     cut = []
     if late:
-        cut.append(f"{len(late)} lines of steps {min(late)} to {max(late)}")
+        lines = "line" if len(late) == 1 else "lines"
+        cut.append(f"{len(late)} {lines} of steps {min(late)} to {max(late)}")
     if broken:
         cut.append(f"line {', '.join(map(str, broken))}, not whole")
     notify(f"{path}: cut to step {last_step}, where this run goes on: without {'; '.join(cut)}")

@@ -17,7 +17,7 @@ class StepMeter:
     def __init__(self, global_batch_size: int, *, counts_tokens: bool):
         self._global_batch_size = global_batch_size
         self._counts_tokens = counts_tokens
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        self._pending: tuple[int, dict[str, Any]] | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -26,7 +26,7 @@ class StepMeter:
         self._steps, self._targets, self._waited = 0, 0.0, 0.0
 
     def push(
-        self, step: int, metrics: dict[str, jax.Array], waited: float
+        self, step: int, metrics: dict[str, Any], waited: float
     ) -> tuple[int, dict[str, float]] | None:
         """Takes the metrics of `step`; returns (step, metrics) of the one before, if there was."""
         self._waited += waited

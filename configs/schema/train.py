@@ -47,3 +47,8 @@ class Train(Settings):
         unit="steps",
         free_on_resume=True,
     )
+    log_batch_crc32: bool = field(
+        False,
+        "Whether metrics.jsonl tells the CRC-32 of each logged batch: proof of what was read.",
+        free_on_resume=True,
+    )

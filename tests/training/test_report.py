@@ -134,6 +134,12 @@ def test_a_text_run_shows_its_curves_and_figures(tmp_path):
     assert "Parameters 1.24 M decoder" in page.text
 
 
+def test_the_test_split_comes_first(tmp_path):
+    test = {"loss": 0.1, "accuracy": 0.994, "accuracy_top5": 1.0}
+    page = page_of(tmp_path, metrics=text_run(400), summary=SUMMARY | {"test": test})
+    assert "Test accuracy 99.4 % after the last step Bits per byte 1.500" in page.text
+
+
 def test_a_model_worse_than_gzip_is_not_flattered(tmp_path):
     page = page_of(tmp_path, metrics=text_run(400), summary=SUMMARY | {"gzip_bits_per_byte": 1.0})
     assert "50.0 % above gzip -9 (1.000)" in page.text

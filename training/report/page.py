@@ -51,6 +51,7 @@ class Summary(TypedDict, total=False):
     examples: int  # Consumed in training.
     tokens: int  # Likewise, where tokens apply.
     gzip_bits_per_byte: float  # Of the validation split's files, one by one.
+    test: Mapping[str, float]  # Metrics of the test split, where there is one.
 
 
 def write_report(
@@ -106,16 +107,20 @@ def _headlines(
     summary: Summary, metrics: Metrics, config: configs.Config
 ) -> Iterator[tuple[str, str, str]]:
     """(name, value, note) of what stands at the top."""
+    if "test" in summary:
+        name = headline_metric(summary["test"])
+        value = _value(name, summary["test"][name])
+        yield f"Test {name.replace('_', ' ')}", value, "after the last step"
     validations = [line for line in metrics if "validation/loss" in line]
     if validations:
         last = {key.removeprefix("validation/"): value for key, value in validations[-1].items()}
         chosen = headline_metric(last)
         if chosen == "bits_per_byte":
             note = _beside_gzip(last[chosen], summary) or _best(validations, chosen)
-            yield "Bits per byte", f"{last[chosen]:.3f}", note
+            yield "Bits per byte", _value(chosen, last[chosen]), note
         elif chosen == "accuracy":
             note = _best(validations, chosen)
-            yield "Validation accuracy", percent_text(last[chosen]), note
+            yield "Validation accuracy", _value(chosen, last[chosen]), note
         yield "Validation loss", number_text(last["loss"]), _best(validations, "loss")
     losses = charts.curve(metrics, "loss", "").values[-10:]
     if losses:
@@ -130,6 +135,13 @@ def _headlines(
     yield "Steps", done, ", ".join(consumed)
     yield "Time", seconds_text(summary["seconds"]), _median_rate(metrics)
     yield "Parameters", count_text(summary["parameters"]), config.model.architecture
+
+
+def _value(name: str, value: float) -> str:
+    """A headline metric without its name."""
+    if name == "bits_per_byte":
+        return f"{value:.3f}"
+    return percent_text(value) if name == "accuracy" else number_text(value)
 
 
 def _beside_gzip(bits_per_byte: float, summary: Summary) -> str:

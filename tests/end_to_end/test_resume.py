@@ -1,0 +1,121 @@
+"""A run that was killed and stopped on its way is the run that was not: nothing is lost."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.end_to_end.verbs import (
+    ROOT,
+    TINY_TEXT,
+    command,
+    environment,
+    metrics,
+    run,
+    write_text,
+)
+from training.checkpoints import ITEMS, finished_steps, restore_fields
+from training.manifest import verify
+
+RECIPES = {"attention": "shakespeare_char", "recurrence": "shakespeare_char_lstm"}
+
+
+def settings(text: Path, **more: str) -> dict[str, str]:
+    fields = {name.replace(".", "__"): value for name, value in TINY_TEXT.items()}
+    return fields | {"data__path": str(text)} | more
+
+
+def stop_at(
+    step: int, kind: signal.Signals, workdir: Path, *, devices: int = 1, **fields
+) -> tuple[int, str]:
+    """Runs train.py, sends a signal once `step` is logged; exit status and standard error."""
+    process = subprocess.Popen(
+        command("train.py", f"--config=configs/{fields.pop('recipe')}.py", f"--workdir={workdir}",
+                **fields),
+        cwd=ROOT,
+        env=environment(devices),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if (workdir / "metrics.jsonl").exists() and max(metrics(workdir), default=0) >= step:
+            os.kill(process.pid, kind)
+            break
+        time.sleep(0.005)
+    _, errors = process.communicate(timeout=300)
+    assert max(metrics(workdir)) < 40, "the run was over before the signal came"
+    return process.returncode, errors.decode()
+
+
+def read_arrays(workdir: Path, step: int = 40) -> dict[str, np.ndarray]:
+    """Every array of a step's state by name."""
+    folder = workdir / "checkpoints"
+    manifest = verify(folder / str(step))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    found = {}
+    for item, fields in ITEMS.items():
+        target = {
+            name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
+            for name, leaf in manifest["leaves"].items()
+            if name.split(".")[0] in fields
+        }
+        found |= restore_fields(folder, step, manifest, item, target)
+    return found
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    return write_text(tmp_path_factory.mktemp("text") / "input.txt")
+
+
+@pytest.mark.parametrize("family", RECIPES)
+def test_killed_and_stopped_on_the_way_a_run_ends_bit_equal(family, text, tmp_path):
+    recipe = f"--config=configs/{RECIPES[family]}.py"
+    fields = settings(text, model__dropout="0.1")
+    run("train.py", recipe, f"--workdir={tmp_path / 'whole'}", **fields)
+
+    # A slower pace, so that the signals meet the run where they should.
+    parted = tmp_path / "parted"
+    slow = fields | {"recipe": RECIPES[family], "checkpoint__every_steps": "5"}
+    status, _ = stop_at(15, signal.SIGKILL, parted, **slow)
+    assert status == -signal.SIGKILL
+    status, errors = stop_at(30, signal.SIGTERM, parted, **slow)
+    assert status == 75, errors
+    assert "was left locked by process" in errors
+    stopped = finished_steps(parted / "checkpoints")[-1]
+    assert 30 <= stopped < 40
+    run("train.py", recipe, f"--workdir={parted}", **fields)
+
+    whole, again = metrics(tmp_path / "whole"), metrics(parted)
+    assert [m["batch_crc32"] for m in whole.values()] == [m["batch_crc32"] for m in again.values()]
+    assert [m["loss"] for m in whole.values()] == [m["loss"] for m in again.values()]
+    arrays, others = read_arrays(tmp_path / "whole"), read_arrays(parted)
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name)
+
+
+def test_the_same_batches_and_losses_on_eight_then_four_devices_then_one(text, tmp_path):
+    recipe = f"--config=configs/{RECIPES['attention']}.py"
+    fields = settings(text)
+    run("train.py", recipe, f"--workdir={tmp_path / 'whole'}", **fields)
+    moved = tmp_path / "moved"
+    eight = {"mesh__data": "2", "mesh__fsdp": "2", "mesh__tensor": "2"}
+    four = {"mesh__data": "1", "mesh__fsdp": "4"}
+    slow = {"recipe": RECIPES["attention"], "checkpoint__every_steps": "5"}
+    status, errors = stop_at(8, signal.SIGTERM, moved, devices=8, **settings(text, **eight, **slow))
+    assert status == 75, errors
+    status, errors = stop_at(22, signal.SIGINT, moved, devices=4, **settings(text, **four, **slow))
+    assert status == 75, errors
+    run("train.py", recipe, f"--workdir={moved}", **fields)
+    whole, again = metrics(tmp_path / "whole"), metrics(moved)
+    assert [m["batch_crc32"] for m in whole.values()] == [m["batch_crc32"] for m in again.values()]
+    np.testing.assert_allclose(
+        [m["loss"] for m in again.values()], [m["loss"] for m in whole.values()], rtol=1e-6
+    )

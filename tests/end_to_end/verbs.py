@@ -1,0 +1,66 @@
+"""The verbs as users run them: processes of their own, on as many devices as a test wants."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+TINY_TEXT = {
+    "model.width": "32",
+    "model.depth": "2",
+    "data.sequence_length": "16",
+    "data.global_batch_size": "8",
+    "train.steps": "40",
+    "train.log_every_steps": "1",
+    "train.log_batch_crc32": "true",
+    "train.evaluate_every_steps": "1000",
+    "checkpoint.every_steps": "10",
+    "task.sample_tokens": "8",
+    "optimizer.learning_rate": "1e-3",
+}
+
+
+def write_text(path: Path, lines: int = 400) -> Path:
+    """A small text with something to learn in it."""
+    sentences = [f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(lines)]
+    path.write_text("".join(sentences), encoding="utf-8")
+    return path
+
+
+def command(verb: str, *arguments: str, **fields: str) -> list[str]:
+    """The command line of a verb; `fields` are overrides with `__` for the dot."""
+    overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+    return [sys.executable, str(ROOT / verb), *arguments, *overrides]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """This environment with `devices` virtual CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+
+
+def run(
+    verb: str, *arguments: str, devices: int = 1, expect: int = 0, **fields: str
+) -> subprocess.CompletedProcess:
+    """Runs a verb to its end and checks its exit status."""
+    done = subprocess.run(
+        command(verb, *arguments, **fields),
+        cwd=ROOT,
+        env=environment(devices),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def metrics(workdir: Path) -> dict[int, dict[str, Any]]:
+    """The training lines of metrics.jsonl by step."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line for line in map(json.loads, lines) if "loss" in line}
