@@ -8,6 +8,7 @@ Read top to bottom: the configuration, the mesh, the data, the state, and the lo
 Exit status: 0 done, 2 a mistake in what was asked, 75 stopped by a signal after saving.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -72,10 +73,13 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     jax.config.update("jax_compilation_cache_dir", str(data.cache_dir(config.data) / "compiled"))
     workdir = Path(arguments.workdir)
-    with training.WorkdirLock(workdir, notify), training.StopSignals() as signals:
-        configs.write_config(config, workdir)
-        if dataset.tokenizer is not None:
-            dataset.tokenizer.save(workdir / "tokenizer.json")
+    main_process = parallel.is_main_process()
+    lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
+    with lock, training.StopSignals() as signals:
+        if main_process:
+            configs.write_config(config, workdir)
+            if dataset.tokenizer is not None:
+                dataset.tokenizer.save(workdir / "tokenizer.json")
         run = Run.open(config, workdir, dataset, mesh, progress)
         try:
             return run.go(signals)
@@ -113,6 +117,10 @@ def notify(text: str) -> None:
     print(f"train.py: {text}", file=sys.stderr, flush=True)
 
 
+class Diverged(Exception):
+    """Too many steps in a row were not finite."""
+
+
 @dataclass
 class Run:
     """One run in one workdir: what the loop and the things it does now and then share."""
@@ -127,7 +135,9 @@ class Run:
     notices: list[str] = field(default_factory=list)
     evaluated: dict[str, float] = field(default_factory=dict)
     saved_step: int = -1
-    started: float = field(default_factory=time.time)
+    last_step: int = 0
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def open(cls, config, workdir, dataset, mesh, progress) -> "Run":
@@ -147,6 +157,7 @@ class Run:
 
     def go(self, signals: "training.StopSignals") -> int:
         """From the workdir's state to the last step, or to a signal."""
+        import parallel
         import training
 
         steps = self.config.train.steps
@@ -163,16 +174,22 @@ class Run:
                 f"optimizer.warmup_steps is longer than the run: cut to "
                 f"{training.warmup_steps(self.config)}"
             )
-        self.log = training.MetricLog(self.workdir, first_step=first, notify=self.notify)
+        if parallel.is_main_process():
+            self.log = training.MetricLog(self.workdir, first_step=first, notify=self.notify)
         state = self.restore(*found) if found else self.program.initialize()
         self.progress.start(total=steps, first_step=first)
         try:
             return self.loop(state, first, signals)
+        except Diverged as error:
+            self.notify(str(error))
+            self.write_report("diverged", self.last_step)
+            return 1
         finally:
             self.progress.stop()
 
     def find_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """Step and manifest of the newest good checkpoint; worse ones are told of and set aside."""
+        import parallel
         import training
 
         folder = self.workdir / "checkpoints"
@@ -180,7 +197,10 @@ class Run:
             found = training.find_good_step(folder, self.notify)
         except training.Damaged as damage:
             raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
-        training.set_aside_unusable(folder, found[0] if found else -1, self.notify)
+        parallel.wait_for_all("checkpoints verified")
+        if parallel.is_main_process():
+            training.set_aside_unusable(folder, found[0] if found else -1, self.notify)
+        parallel.wait_for_all("unusable checkpoints set aside")
         return found
 
     def restore(self, step: int, manifest: dict[str, Any]) -> "training.TrainState":
@@ -192,7 +212,9 @@ class Run:
                 f"the data changed since checkpoint {step} of {self.workdir}: give the old data, "
                 "or another --workdir"
             )
-        self.saved_step, self.evaluated = step, manifest["metrics"]
+        self.saved_step = step
+        self.seconds_before = manifest["history"]["seconds"]
+        self.notices[:0] = manifest["history"]["notices"]
         self.notify(f"going on from checkpoint {step}")
         folder = self.workdir / "checkpoints"
         return training.restore_state(folder, step, manifest, self.program.abstract_state)
@@ -234,8 +256,9 @@ class Run:
                 meter.restart_clock()
             if stopped and not last:
                 self.checkpoints.wait()
-                self.report(state, f"stopped by {signals.received or 'a signal'}")
-                self.notify(f"stopped by {signals.received or 'a signal'} after saving step {step}")
+                stop = f"stopped by {signals.received or 'a signal elsewhere'}"
+                self.notify(f"{stop} after saving step {step}; the same command goes on")
+                self.write_report(stop, step)
                 return STOPPED_AFTER_SAVING
 
         self.checkpoints.wait()
@@ -253,6 +276,7 @@ class Run:
         if ready is None:
             return
         step, metrics = ready
+        self.last_step = step
         skipped = int(metrics.pop("skipped"))
         metrics.pop("weight")
         train = self.config.train
@@ -263,22 +287,28 @@ class Run:
             )
         if step % train.log_every_steps == 0 or step == train.steps or skipped:
             metrics |= meter.take_rates()
-            self.log.write(step, metrics)
+            self.write_metrics(step, metrics)
         self.progress.update(step, metrics)
         if skipped >= train.max_skipped_steps:
-            raise RuntimeError(
-                f"{skipped} steps in a row were not finite (train.max_skipped_steps); the last "
-                f"checkpoint is {self.saved_step}. Try a lower optimizer.learning_rate"
+            raise Diverged(
+                f"{skipped} steps in a row were not finite (train.max_skipped_steps). Try a lower "
+                f"optimizer.learning_rate; the last checkpoint is {max(self.saved_step, 0)}"
             )
 
     def evaluate(self, state, step: int) -> None:
         """Metrics of the validation split into the log, and samples of what the model writes."""
         self.evaluated = {"step": step}
         if "validation" in self.dataset.splits:
-            metrics, _ = self.metrics_of("validation", state)
+            with self.progress.working("evaluating"):
+                metrics, _ = self.metrics_of("validation", state)
             self.evaluated |= metrics
-            self.log.write(step, {f"validation/{name}": value for name, value in metrics.items()})
+            self.write_metrics(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
+
+    def write_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """A line of metrics.jsonl, if this is the process that writes."""
+        if self.log is not None:
+            self.log.write(step, metrics)
 
     def metrics_of(self, split: str, state, *, keep_outputs: bool = False):
         """What evaluate.py would print of this state, with the average where there is one."""
@@ -321,6 +351,7 @@ class Run:
                 "config": self.config.model_dump(mode="json"),
                 "data": facts,
                 "metrics": metrics,
+                "history": {"seconds": self.seconds(), "notices": self.notices},
                 "versions": training.versions(),
             },
         )
@@ -328,70 +359,47 @@ class Run:
 
     def finish(self, state) -> None:
         """What a user wants to know at the end: the figures, samples, where the report is."""
-        self.progress.stop()
-        path = self.report(state, "finished")
         name = "test" if "test" in self.dataset.splits else "validation"
+        facts: dict[str, Any] = {"samples": self.sample(state, self.config.train.steps)}
+        metrics: dict[str, float] = {}
         if name in self.dataset.splits:
-            metrics, _ = self.metrics_of(name, state)
+            with self.progress.working(f"evaluating the {name} split"):
+                metrics, outputs = self.metrics_of(
+                    name, state, keep_outputs=self.dataset.classes is not None
+                )
+            if self.dataset.classes is not None:
+                facts |= self.mistakes(name, outputs)
+        test = metrics if name == "test" else None
+        path = self.write_report("finished", self.config.train.steps, test=test, **facts)
+        self.progress.stop()
+        if path is None:
+            return
+        for prompt, completion in facts["samples"]:
+            print(f"--- sample after {prompt!r}\n{prompt}{completion}\n")
+        if metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
             gzip = self.dataset.splits[name].gzip_bits_per_byte
             if gzip and "bits_per_byte" in metrics:
-                print(f"gzip -9 of the same files, one by one: {gzip:.4f} bits per byte")
-        for prompt, completion in self.samples(state):
-            print(f"\n--- sample after {prompt!r}\n{prompt}{completion}")
-        print(f"\nreport: {path}")
+                print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
+        print(f"report: {path}")
 
-    def samples(self, state) -> list[tuple[str, str]]:
+    def sample(self, state, step: int) -> list[tuple[str, str]]:
         return []
 
-    def report(self, state, status: str) -> Path:
-        """Writes report.html as things stand."""
-        import training
-
-        step, batch_size = int(state.step), self.config.data.global_batch_size
-        summary = {
-            "name": str(self.workdir),
-            "status": status,
-            "step": step,
-            "steps": self.config.train.steps,
-            "parameters": self.program.parameter_count,
-            "seconds": time.time() - self.started,
-            "examples": step * batch_size,
-        }
-        if self.dataset.tokenizer is not None:
-            summary["tokens"] = step * batch_size * self.config.data.sequence_length
-        validation = self.dataset.splits.get("validation")
-        if validation is not None and validation.gzip_bits_per_byte is not None:
-            summary["gzip_bits_per_byte"] = validation.gzip_bits_per_byte
-        return training.write_report(
-            self.workdir,
-            summary=summary,
-            config=self.config,
-            environment=training.environment(),
-            metrics=training.read_metrics(self.workdir),
-            notices=self.notices,
-            samples=self.samples(state),
-            **(self.mistakes(state) if self.dataset.classes else {}),
-        )
-
-    def mistakes(self, state) -> dict[str, Any]:
-        """The confusion matrix of the test split, and the pictures that were taken for others."""
+    def mistakes(self, name: str, outputs: dict[str, Any]) -> dict[str, Any]:
+        """The confusion matrix of a split, and the pictures that were surely taken for others."""
         import numpy as np
 
         import data
 
-        name = "test" if "test" in self.dataset.splits else "validation"
-        if name not in self.dataset.splits:
-            return {}
-        classes, split = self.dataset.classes, self.dataset.splits[name]
-        _, outputs = self.metrics_of(name, state, keep_outputs=True)
+        classes = self.dataset.classes
         labels, predictions = outputs["label"], outputs["prediction"]
         counts = np.zeros((len(classes), len(classes)), int)
         np.add.at(counts, (labels, predictions), 1)
         confidences = outputs["scores"].max(axis=1)
         wrong = np.flatnonzero(labels != predictions)
         surest = wrong[np.argsort(-confidences[wrong])][:MOST_MISTAKES]
-        one = data.Batches(split, global_batch_size=1, seed=0, shuffle=False)
+        one = data.Batches(self.dataset.splits[name], global_batch_size=1, seed=0, shuffle=False)
         return {
             "confusion": (classes, counts),
             "mistakes": [
@@ -404,6 +412,42 @@ class Run:
                 for i in surest
             ],
         }
+
+    def write_report(self, status: str, step: int, *, test=None, **facts: Any) -> Path | None:
+        """Writes report.html after `step` steps; None where another process does."""
+        import training
+
+        if self.log is None:
+            return None
+        summary = {
+            "name": str(self.workdir),
+            "status": status,
+            "step": step,
+            "steps": self.config.train.steps,
+            "parameters": self.program.parameter_count,
+            "seconds": self.seconds(),
+            "examples": step * self.config.data.global_batch_size,
+        }
+        if self.dataset.tokenizer is not None:
+            summary["tokens"] = summary["examples"] * self.config.data.sequence_length
+        validation = self.dataset.splits.get("validation")
+        if validation is not None and validation.gzip_bits_per_byte is not None:
+            summary["gzip_bits_per_byte"] = validation.gzip_bits_per_byte
+        if test is not None:
+            summary["test"] = test
+        return training.write_report(
+            self.workdir,
+            summary=summary,
+            config=self.config,
+            environment=training.environment(),
+            metrics=training.read_metrics(self.workdir),
+            notices=self.notices,
+            **facts,
+        )
+
+    def seconds(self) -> float:
+        """Seconds that this run has taken, earlier sittings included to their last checkpoint."""
+        return self.seconds_before + time.monotonic() - self.started
 
     def notify(self, text: str) -> None:
         """A line that stands above the progress, and in the report."""

@@ -7,7 +7,7 @@ from parallel.axes import (
     partition_spec,
     replicated,
 )
-from parallel.distributed import any_process, start
+from parallel.distributed import any_process, is_main_process, start, wait_for_all
 from parallel.feeding import batch_crc32, local_rows, put_batch
 from parallel.mesh import AXES, flat_mesh, make_mesh
 
@@ -18,6 +18,7 @@ __all__ = [
     "any_process",
     "batch_crc32",
     "flat_mesh",
+    "is_main_process",
     "local_rows",
     "make_mesh",
     "named_sharding",
@@ -25,4 +26,5 @@ __all__ = [
     "put_batch",
     "replicated",
     "start",
+    "wait_for_all",
 ]

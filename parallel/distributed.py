@@ -28,6 +28,19 @@ def start() -> None:
         jax.distributed.initialize()
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes the workdir: the first, or the only one."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(point: str) -> None:
+    """Returns when every process has come to `point`."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(point)
+
+
 def any_process(flag: bool) -> bool:
     """Whether `flag` is true in any process: how a signal that reached one host stops them all."""
     if jax.process_count() == 1:
