@@ -16,7 +16,7 @@ _HOMES = {
     "cache_dir": "data.cache",
     "describe_batch": "data.show",
     "prepare": "data.preparation",
-    "stream": "data.batches",
+    "stream": "data.prefetch",
 }
 
 __all__ = sorted(_HOMES)

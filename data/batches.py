@@ -1,6 +1,5 @@
-"""Batches by their number, and the stream of them that training reads."""
+"""Batches by their number."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,6 @@ from data.order import positions
 from data.records import Records
 
 Batch = dict[str, NDArray[Any]]
-
-_THREADS = 4
-_AHEAD = 16  # batches
 
 
 class Batches:
@@ -69,19 +65,3 @@ class Batches:
         arrays = self._split.format.batch(records)
         arrays["weights"][~there] = 0
         return arrays
-
-
-def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes."""
-    import grain
-
-    if start >= stop:
-        return iter(())
-    dataset = (
-        grain.MapDataset.range(start, stop)
-        .map(batches.__getitem__)
-        .to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
-    )
-    if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)

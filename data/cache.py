@@ -44,32 +44,25 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def _build(folder: Path, build: Callable[[Path], None]) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock")):
-            if folder.exists():
-                return
-            beginning = f".{folder.name}.incomplete-"
-            for left_over in folder.parent.glob(f"{beginning}*"):  # of a process that was killed
-                shutil.rmtree(left_over)
-            temporary = Path(tempfile.mkdtemp(prefix=beginning, dir=folder.parent))
-            try:
-                build(temporary)
-                sizes = {
-                    file.relative_to(temporary).as_posix(): file.stat().st_size
-                    for file in sorted(temporary.rglob("*"))
-                    if file.is_file()
-                }
-                (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
-                temporary.chmod(0o777 & ~_umask())  # others may read it, as they may any new folder
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    except PermissionError as error:
-        raise UsageError(
-            f"{error.filename} can't be written to: give another folder for prepared data as "
-            "data.cache_dir, or in the environment as TRIFORM_CACHE"
-        ) from None
+    with _locked(folder):
+        if folder.exists():
+            return
+        beginning = f".{folder.name}.incomplete-"
+        for left_over in folder.parent.glob(f"{beginning}*"):  # of a process that was killed
+            shutil.rmtree(left_over)
+        temporary = Path(tempfile.mkdtemp(prefix=beginning, dir=folder.parent))
+        try:
+            build(temporary)
+            sizes = {
+                file.relative_to(temporary).as_posix(): file.stat().st_size
+                for file in sorted(temporary.rglob("*"))
+                if file.is_file()
+            }
+            (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
+            temporary.chmod(0o777 & ~_umask())  # others may read it, as they may any new folder
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _verify(folder: Path) -> None:
@@ -92,10 +85,18 @@ def _damaged(folder: Path, name: str, what: str) -> UsageError:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of `path`; the system releases it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock on `folder`; the system releases it when the process ends, however it ends."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(f".{folder.name}.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise UsageError(
+            f"{folder.parent} can't be written to ({error.strerror}): give another folder for "
+            "prepared data as data.cache_dir, or in the environment as TRIFORM_CACHE"
+        ) from None
+    with lock:
         yield
 
 

@@ -100,9 +100,7 @@ class TextPreparation:
             case "bytes":
                 return Tokenizer.bytes()
             case "bpe":
-                texts = track(
-                    _sample(train), progress, "learning the tokenizer", len(train), "pieces"
-                )
+                texts = track(_sample(train), progress, "counting words", len(train), "pieces")
                 return Tokenizer.train_bpe(texts, settings.vocabulary_size)
             case "file":
                 try:

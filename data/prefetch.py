@@ -1,0 +1,63 @@
+"""Batches one after the other, read ahead by Grain in threads or processes.
+
+Importing Grain imports JAX, so that happens inside.
+"""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from data.batches import Batch, Batches
+
+_THREADS = 4
+_AHEAD = 16  # batches
+
+
+def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes."""
+    import grain
+
+    if start >= stop:
+        return
+    dataset = (
+        grain.MapDataset.range(start, stop)
+        .map(batches.__getitem__)
+        .to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
+    )
+    if workers:
+        _let_grain_read_flags()
+        processes = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(processes, worker_init_fn=_begin_worker)
+    iterator = iter(dataset)
+    atexit.register(iterator.close)
+    try:
+        for batch in iterator:  # out of memory that is shared with a worker
+            yield {name: np.array(array) for name, array in batch.items()} if workers else batch
+    finally:
+        iterator.close()
+        atexit.unregister(iterator.close)
+
+
+def _let_grain_read_flags() -> None:
+    """Grain asks absl's flags how to start its processes: they stand at their defaults."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _begin_worker(number: int, count: int) -> None:
+    """Leaves signals to the trainer, which may want batches after them, and ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def end_with_trainer() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_trainer, daemon=True).start()
