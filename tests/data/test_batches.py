@@ -1,0 +1,175 @@
+"""Promises of batches: batch k is a function of (seed, k), whoever reads it, and however."""
+
+import itertools
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import data
+from configs.schema.data import BPE, Bytes, Digits, TextFiles
+from data import records
+from data.order import permutation
+
+
+@pytest.fixture(params=["text", "text kept apart", "pictures"])
+def dataset(request, corpus) -> data.Dataset:
+    if request.param == "pictures":
+        return data.prepare(Digits())
+    settings = TextFiles(
+        path=str(corpus),
+        sequence_length=16,
+        tokenizer=Bytes(),
+        cross_document_attention=request.param == "text",
+    )
+    return data.prepare(settings)
+
+
+def shuffled(dataset: data.Dataset, **changes) -> data.Batches:
+    given = {"global_batch_size": 12, "seed": 3, "shuffle": True} | changes
+    return data.Batches(dataset.splits["train"], **given)
+
+
+def assert_equal(one: dict, other: dict) -> None:
+    assert sorted(one) == sorted(other)
+    for name in one:
+        assert one[name].dtype == other[name].dtype
+        assert (one[name] == other[name]).all()
+
+
+def test_batches_follow_the_permutation_of_each_epoch(dataset):
+    size = dataset.splits["train"].examples
+    stored = data.Batches(dataset.splits["train"], global_batch_size=size, seed=0, shuffle=False)[0]
+    batches = shuffled(dataset, global_batch_size=size // 2 + 1)
+    for number in range(4):
+        for row in range(0, size // 2 + 1, 7):
+            epoch, place = divmod(number * (size // 2 + 1) + row, size)
+            record = int(permutation(place, size=size, seed=3, epoch=epoch))
+            for name, values in batches[number].items():
+                assert (values[row] == stored[name][record]).all()
+
+
+def test_a_batch_is_the_same_at_any_time_in_any_thread_and_process(dataset):
+    batches, numbers = shuffled(dataset), list(range(40))
+    first = [batches[number] for number in numbers]
+    assert_equal(first[7], shuffled(dataset)[7])
+    assert_equal(first[7], pickle.loads(pickle.dumps(batches))[7])
+    with ThreadPoolExecutor(8) as threads:
+        for one, other in zip(first, threads.map(batches.__getitem__, numbers), strict=True):
+            assert_equal(one, other)
+    assert any((first[0][name] != shuffled(dataset, seed=4)[0][name]).any() for name in first[0])
+
+
+def test_hosts_read_their_rows_of_the_same_batch(dataset):
+    for shuffle in (True, False):
+        split = dataset.splits["validation"]
+        options = {"global_batch_size": 8, "seed": 1, "shuffle": shuffle}
+        whole = data.Batches(split, **options)
+        hosts = [data.Batches(split, rows=slice(a, a + 2), **options) for a in range(0, 8, 2)]
+        last = -(-split.examples // 8) - 1
+        for number in (0, last):
+            parts = [host[number] for host in hosts]
+            assert_equal(
+                whole[number],
+                {name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
+            )
+
+
+def test_a_split_smaller_than_a_batch_repeats_itself_without_end(dataset):
+    size = dataset.splits["train"].examples
+    batch = shuffled(dataset, global_batch_size=3 * size)[5]
+    assert len(batch["weights"]) == 3 * size
+    assert batch["weights"].sum() == 3 * sum_of_weights(dataset, "train", 4)
+
+
+def sum_of_weights(dataset: data.Dataset, split: str, batch_size: int) -> float:
+    batches = data.Batches(
+        dataset.splits[split], global_batch_size=batch_size, seed=0, shuffle=False
+    )
+    return sum(batches[number]["weights"].sum() for number in range(len(batches)))
+
+
+def test_every_target_counts_once_whatever_the_batch_size(dataset):
+    for name, split in dataset.splits.items():
+        targets = split.targets or split.examples
+        for batch_size in (1, 7, 64, 10_000):
+            if split.examples / batch_size < 300:
+                assert sum_of_weights(dataset, name, batch_size) == targets
+
+
+def test_there_is_no_batch_past_the_end_and_no_end_of_shuffled_ones(dataset):
+    stored = data.Batches(dataset.splits["train"], global_batch_size=12, seed=0, shuffle=False)
+    for number in (-1, len(stored)):
+        with pytest.raises(IndexError):
+            stored[number]
+    with pytest.raises(IndexError):
+        shuffled(dataset)[-1]
+    with pytest.raises(TypeError, match="no end"):
+        len(shuffled(dataset))
+    assert len(shuffled(dataset)[10**9]["weights"]) == 12
+
+
+def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
+    split = dataset.splits["train"]
+    kept = records.Records(split.path, split.format.dtype)
+    each = records.Records(split.path, split.format.dtype, kept_bytes=0)
+    with ThreadPoolExecutor(8) as threads:
+        choices = [np.arange(n, n + 9) * 7 % split.examples for n in range(50)]
+        for one, other in zip(
+            map(kept.read, choices), threads.map(each.read, choices), strict=True
+        ):
+            assert one.tobytes() == other.tobytes()
+    assert len(each.read([])) == len(kept.read([])) == 0
+
+
+def test_the_stream_is_the_batches_in_order(dataset):
+    batches = shuffled(dataset)
+    for start, stop in ((0, 11), (4, 23)):
+        check_stream(batches, start, stop, 0)
+    assert list(data.stream(batches, 5, 5, 0)) == []
+
+
+def test_processes_stream_the_same_batches(corpus):
+    settings = TextFiles(path=str(corpus), sequence_length=16, tokenizer=Bytes())
+    check_stream(shuffled(data.prepare(settings)), 4, 23, 2)
+
+
+def check_stream(batches: data.Batches, start: int, stop: int, workers: int) -> None:
+    received = list(data.stream(batches, start, stop, workers))
+    assert len(received) == stop - start
+    for number, batch in enumerate(received, start):
+        assert_equal(batch, batches[number])
+        assert all(type(array) is np.ndarray for array in batch.values())
+
+
+def test_a_stream_may_be_left_before_its_end(dataset):
+    batches = data.stream(shuffled(dataset), 0, 10**9, 0)
+    assert len(list(itertools.islice(batches, 3))) == 3
+    batches.close()
+
+
+def test_damage_reaches_whoever_reads_the_stream(corpus, tmp_path):
+    settings = TextFiles(path=str(corpus), cache_dir=str(tmp_path / "cache"), sequence_length=16,
+                         tokenizer=BPE(vocabulary_size=300))  # fmt: skip
+    split = data.prepare(settings).splits["train"]
+    content = bytearray(split.path.read_bytes())
+    content[len(content) // 4] ^= 1
+    split.path.write_bytes(content)
+    batches = data.Batches(split, global_batch_size=4, seed=0, shuffle=True)
+    with pytest.raises(RuntimeError, match=r"train\.array_record is damaged"):
+        next(data.stream(batches, 0, 5, 0))
+
+
+def test_the_front_door_imports_nothing_heavy():
+    code = (
+        "import sys, data; from data import Batches, prepare, describe_batch, cache_dir, stream\n"
+        "import data.codecs; data.codecs.Tokenizer\n"
+        "heavy = {'jax', 'grain', 'tensorflow_datasets', 'tensorflow', 'sklearn', 'scipy'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"\n"

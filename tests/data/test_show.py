@@ -1,0 +1,46 @@
+"""Promises of describe_batch: what the model gets, for a person to read."""
+
+import data
+from configs.schema.data import Bytes, Digits, TextFiles
+
+
+def describe(dataset: data.Dataset, batch_size: int, number: int = 0) -> str:
+    batches = data.Batches(
+        dataset.splits["validation"], global_batch_size=batch_size, seed=0, shuffle=False
+    )
+    return data.describe_batch(batches[number], dataset)
+
+
+def test_text_is_shown_with_targets_weights_and_segments(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir(exist_ok=True)
+        (tmp_path / split / "a.txt").write_text("ab")
+        (tmp_path / split / "b.txt").write_text("cd")
+    settings = TextFiles(path=str(tmp_path), sequence_length=8, tokenizer=Bytes(),
+                         cross_document_attention=False)  # fmt: skip
+    shown = describe(data.prepare(settings), 2)
+    assert "tokens   int32 [2, 8]" in shown
+    assert "5 targets; '<|endoftext|>ab<|endoftext|>c'" in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith("  ")]
+    assert rows[2:8] == [
+        ["0", "256", "'<|endoftext|>'", "97", "'a'", "1", "1"],
+        ["1", "97", "'a'", "98", "'b'", "1", "1"],
+        ["2", "98", "'b'", "256", "'<|endoftext|>'", "1", "1"],
+        ["3", "256", "'<|endoftext|>'", "99", "'c'", "1", "2"],
+        ["4", "99", "'c'", "100", "'d'", "1", "2"],
+        ["5", "100", "'d'", "0", "'\\x00'", "0", "0"],
+    ]
+
+
+def test_pictures_are_shown_as_blocks_with_their_class():
+    dataset = data.prepare(Digits(image_size=64))
+    shown = describe(dataset, 3)
+    assert "image    uint8 [3, 64, 64, 1], 0 to 255" in shown
+    batch = data.Batches(dataset.splits["validation"], global_batch_size=3, seed=0, shuffle=False)[
+        0
+    ]
+    for label in batch["label"]:
+        assert f"label {label} ({dataset.classes[label]}), weight 1" in shown
+    blocks = [line for line in shown.splitlines() if "█" in line]
+    assert blocks
+    assert max(map(len, shown.splitlines())) <= 2 + 2 * 32

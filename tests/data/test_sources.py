@@ -1,0 +1,197 @@
+"""Promises of the sources: which examples there are, and what is said where there are none."""
+
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import UsageError
+from configs.schema.data import Digits, PythonStdlib, TextFiles
+from data.codecs import decode_picture
+from data.sources import documents, open_source
+from data.sources.source import held_out
+
+
+def names(source, split: str) -> list[str]:
+    return [document.file.name for document in source.documents[split]]
+
+
+def texts(source, split: str) -> dict[str, str]:
+    """The whole text of each document."""
+    found: dict[str, str] = {}
+    for example in source.examples(split):
+        found[example["document"]] = found.get(example["document"], "") + example["text"]
+    return found
+
+
+def refusal(**settings) -> str:
+    with pytest.raises(UsageError) as raised:
+        open_source(TextFiles(**settings))
+    return str(raised.value)
+
+
+def write(folder: Path, **files: str) -> str:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".txt").write_text(text)
+    return str(folder)
+
+
+def test_the_standard_library_is_there_without_tests_and_tables():
+    source = open_source(PythonStdlib())
+    train, validation = names(source, "train"), names(source, "validation")
+    assert {"ast.py", "json/decoder.py", "email/message.py"} <= {*train, *validation}
+    for name in (*train, *validation):
+        assert name.endswith(".py")
+        assert not {"test", "tests", "encodings", "pydoc_data", "site-packages"} & {
+            *Path(name).parts
+        }
+    assert not {*train} & {*validation}
+    assert 0.05 < len(validation) / len(train) < 0.2
+    assert train == sorted(train)
+    assert validation == sorted(validation)
+    assert names(open_source(PythonStdlib()), "validation") == validation
+    text = (Path(sysconfig.get_path("stdlib")) / validation[0]).read_bytes().decode()
+    assert texts(source, "validation")[validation[0]] == text
+    assert [*open_source(PythonStdlib(validation_fraction=0.0)).splits] == ["train"]
+
+
+def test_a_single_file_holds_out_its_last_characters(tmp_path):
+    path = tmp_path / "input.txt"
+    text = "é😀\n" * 5000 + "x" * 7
+    path.write_text(text)
+    source = open_source(TextFiles(path=str(path)))
+    parts = [texts(source, split)["input.txt"] for split in ("train", "validation")]
+    assert "".join(parts) == text
+    assert len(parts[0]) == int(len(text) * 0.9)
+
+
+def test_of_several_files_whole_ones_are_held_out_and_stay_so(corpus):
+    source = open_source(TextFiles(path=str(corpus)))
+    train, validation = names(source, "train"), names(source, "validation")
+    assert train == sorted(train)
+    assert {*train, *validation} == {f"part{n % 3}/document{n:02}.txt" for n in range(30)}
+    (corpus / "another.txt").write_text("More.")
+    assert {*validation} <= {*names(open_source(TextFiles(path=str(corpus))), "validation")}
+    for document, text in texts(source, "validation").items():
+        assert text == (corpus / document).read_text()
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 1000])
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.9])
+def test_something_is_held_out_and_something_left(count, fraction):
+    everything = [f"{number}.txt" for number in range(count)]
+    held = held_out(everything, fraction)
+    assert 1 <= len(held) < count
+    if count == 1000:
+        assert len(held) / count == pytest.approx(fraction, abs=0.03)
+    assert held_out(reversed(everything), fraction) == held
+    assert held_out(everything, 0.0) == frozenset()
+
+
+def test_a_folder_may_hold_its_splits(tmp_path):
+    folder = write(tmp_path, train__a="A", train__deep__b="B", test__c="C", README="no data")
+    source = open_source(TextFiles(path=folder, validation_fraction=0.5))
+    assert [*source.splits] == ["train", "validation", "test"]
+    assert texts(source, "test") == {"test/c.txt": "C"}
+    held = {**texts(source, "train"), **texts(source, "validation")}
+    assert held == {"train/a.txt": "A", "train/deep/b.txt": "B"}
+
+    write(tmp_path, validation__d="D")
+    source = open_source(TextFiles(path=folder, validation_fraction=0.5))
+    assert texts(source, "validation") == {"validation/d.txt": "D"}
+    assert len(names(source, "train")) == 2
+
+
+def test_a_folder_may_hold_a_file_for_each_split(tmp_path):
+    folder = write(tmp_path, train="A", validation="B", test="C")
+    source = open_source(TextFiles(path=folder))
+    assert {split: [*texts(source, split).values()] for split in source.splits} == {
+        "train": ["A"],
+        "validation": ["B"],
+        "test": ["C"],
+    }
+    write(tmp_path, chapter="D")  # no longer only splits: now every file is a document
+    assert "test.txt" in {
+        name for split in ("train", "validation") for name in
+        names(open_source(TextFiles(path=folder)), split)
+    }  # fmt: skip
+
+
+def test_a_glob_names_its_files(corpus):
+    source = open_source(TextFiles(path=f"{corpus}/**/*1.txt", validation_fraction=0.0))
+    assert names(source, "train") == [
+        "part0/document21.txt",
+        "part1/document01.txt",
+        "part2/document11.txt",
+    ]
+
+
+def test_hidden_and_empty_files_are_left_out(tmp_path):
+    folder = write(tmp_path, a="A", b="B", c="", d__e="E")
+    for hidden in (".git/x.txt", ".DS_Store"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_text("hidden")
+    source = open_source(TextFiles(path=folder, validation_fraction=0.0))
+    assert names(source, "train") == ["a.txt", "b.txt", "d/e.txt"]
+
+
+def test_a_byte_that_is_no_utf8_is_named_with_its_offset(tmp_path, monkeypatch):
+    path = tmp_path / "bad.txt"
+    path.write_bytes("é".encode() * 3 + b"\xff" + b"end")
+    for block in (1, 2, 2**20):
+        monkeypatch.setattr(documents, "_BLOCK_BYTES", block)
+        assert f"{path} is not UTF-8 text: byte 0xff at offset 6." in refusal(path=str(path))
+    path.write_bytes(b"cut short: \xe2\x82")
+    assert "byte 0xe2 at offset 11" in refusal(path=str(path))
+    source = open_source(TextFiles(path=str(path), invalid_utf8="replace", validation_fraction=0.0))
+    assert texts(source, "train") == {"bad.txt": "cut short: \ufffd"}
+
+
+def test_what_holds_no_text_is_refused_with_what_to_do(tmp_path):
+    assert "no such file or folder" in refusal(path=str(tmp_path / "missing"))
+    assert "no file matches" in refusal(path=str(tmp_path / "*.txt"))
+    assert "holds no text for train" in refusal(path=str(tmp_path))
+    (tmp_path / "empty.txt").touch()
+    assert "empty.txt is empty" in refusal(path=str(tmp_path / "empty.txt"))
+    assert "holds validation, but no train" in refusal(
+        path=write(tmp_path / "a", validation__b="B")
+    )
+    short = write(tmp_path / "short", text="x")
+    assert "data.validation_fraction=0 for no validation" in refusal(path=short)
+    assert [*open_source(TextFiles(path=short, validation_fraction=0.0)).splits] == ["train"]
+
+
+def test_long_documents_come_in_pieces_that_start_at_white_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 10)
+    monkeypatch.setattr(documents, "_BLOCK_BYTES", 7)
+    text = "some words, é, and then averyveryverylongword\n\n  done 😀" + "z" * 31
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt").write_text("short")
+    source = open_source(TextFiles(path=str(tmp_path), validation_fraction=0.0))
+    examples = [*source.examples("train")]
+    pieces = [example["text"] for example in examples if example["document"] == "a.txt"]
+    assert "".join(pieces) == text
+    assert [example["piece"] for example in examples] == [*range(len(pieces)), 0]
+    assert max(map(len, pieces)) <= 20
+    assert pieces[1].startswith(" ")
+    assert len(examples) <= source.splits["train"]
+
+
+def test_digits_are_split_as_everybody_splits_them():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    source = open_source(Digits())
+    images, labels = load_digits(return_X_y=True)
+    _, expected = train_test_split(images, test_size=0.2, random_state=0)
+    examples = [*source.examples("test")]
+    pictures = [decode_picture(example["image"], (8, 8, 1)) for example in examples]
+    found = {np.rint(picture * (16 / 255)).astype(int).tobytes() for picture in pictures}
+    assert found == {row.astype(int).tobytes() for row in expected}
+    assert source.splits["test"] == 360
+    assert sum(source.splits.values()) == len(labels) == 1797
+    assert 0.05 < source.splits["validation"] / 1437 < 0.15
+    assert [*open_source(Digits(validation_fraction=0.0)).splits] == ["train", "test"]
