@@ -31,9 +31,10 @@ class Source(Protocol):
 
 
 def held_out(names: Iterable[str], fraction: float) -> frozenset[str]:
-    """Of `names` about `fraction`, chosen by a fixed hash of each: adding others moves none.
+    """Of `names` about `fraction`, chosen by a fixed hash of each, so that others change nothing.
 
-    Of two names or more, at least one is held out and one is not; none where `fraction` is 0.
+    But of two names or more at least one is held out and one is not, whatever the hashes; and
+    none is where `fraction` is 0.
     """
     by_hash = sorted((hashlib.sha256(name.encode()).digest(), name) for name in names)
     if not fraction or not by_hash:

@@ -61,7 +61,7 @@ def _parts(folder: Path) -> dict[str, list[Path]]:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but hidden ones."""
+    """All files below `folder` but hidden ones; links to folders are not followed."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:

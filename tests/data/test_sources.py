@@ -8,7 +8,7 @@ import pytest
 
 from configs import UsageError
 from configs.schema.data import Digits, PythonStdlib, TextFiles
-from data.codecs import decode_picture
+from data.codecs import Tokenizer, decode_picture
 from data.sources import documents, open_source
 from data.sources.source import held_out
 
@@ -178,6 +178,18 @@ def test_long_documents_come_in_pieces_that_start_at_white_space(tmp_path, monke
     assert max(map(len, pieces)) <= 20
     assert pieces[1].startswith(" ")
     assert len(examples) <= source.splits["train"]
+
+
+def test_pieces_have_the_tokens_of_the_whole(monkeypatch):
+    monkeypatch.setattr(documents, "PIECE_CHARACTERS", 100)
+    source = open_source(PythonStdlib())
+    whole = texts(source, "validation")
+    chosen = {name: whole[name] for name in sorted(whole, key=lambda name: len(whole[name]))[-6:-3]}
+    tokenizer = Tokenizer.train_bpe(chosen.values(), 500)
+    for name, text in chosen.items():
+        pieces = [one["text"] for one in source.examples("validation") if one["document"] == name]
+        assert len(pieces) > 50
+        assert (np.concatenate(tokenizer.encode_many(pieces)) == tokenizer.encode(text)).all()
 
 
 def test_digits_are_split_as_everybody_splits_them():
