@@ -1,7 +1,6 @@
 """Text to windows of tokens: the tokenizer, then packing."""
 
 import hashlib
-import itertools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,13 +149,16 @@ def _tokens(
 ) -> Iterator[NDArray[np.int32]]:
     """The ids of all pieces in order, the separator before each document."""
     separator = np.array([tokenizer.separator_id], np.int32)
-    reading = track(_each(pieces), progress, f"packing {split}", len(pieces), "pieces")
-    while group := list(itertools.islice(reading, _PIECES_AT_ONCE)):
+    stage, total = f"packing {split}", len(pieces)
+    for start in range(0, total, _PIECES_AT_ONCE):
+        progress(stage, start, total, "pieces")
+        group = [pieces[number] for number in range(total)[start : start + _PIECES_AT_ONCE]]
         texts = [piece["text"].decode() for piece in group]
         for piece, text, ids in zip(group, texts, tokenizer.encode_many(texts), strict=True):
             opens = piece["piece"] == 0
             totals.add(piece["piece"], text, len(ids) + opens)
             yield np.concatenate([separator, ids]) if opens else ids
+    progress(stage, total, total, "pieces")
 
 
 def _sample(train: Pieces) -> Iterator[str]:
