@@ -32,20 +32,21 @@ def evaluate(
     kept: list[dict[str, np.ndarray]] = []
     pending = None
 
-    def read(sums, outputs, weights):
+    def read(sums, outputs):
         for name, value in jax.device_get(sums).items():
             totals[name] = totals.get(name, 0.0) + float(value)
         if keep_outputs:
-            full = np.reshape(jax.device_get(weights), (global_batch_size, -1)).any(axis=1)
-            kept.append({name: value[full] for name, value in jax.device_get(outputs).items()})
+            outputs = jax.device_get(outputs)
+            full = outputs.pop("weights").reshape(global_batch_size, -1).any(axis=1)
+            kept.append({name: value[full] for name, value in outputs.items()})
 
     for rows in batches:
         batch = parallel.put_batch(rows, program.batch_sharding, global_batch_size)
-        sums, outputs = program.evaluation_step(params, statistics, batch)
+        result = program.evaluation_step(params, statistics, batch)
         # One batch late, so that the device never waits for the host.
         if pending is not None:
             read(*pending)
-        pending = (sums, outputs, batch["weights"])
+        pending = result
     if pending is not None:
         read(*pending)
     outputs = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}

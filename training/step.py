@@ -78,8 +78,9 @@ def train_step(
 def evaluation_step(
     params: Tree, statistics: Tree, batch: Batch, *, task: Task, template: Template
 ) -> tuple[Metrics, dict[str, jax.Array]]:
-    """The task's sums over one batch, and its per-example outputs, all replicated."""
-    return task.evaluate(template.bind(params, statistics), batch)
+    """The task's sums over one batch, and per example its outputs and `weights`, all replicated."""
+    sums, outputs = task.evaluate(template.bind(params, statistics), batch)
+    return sums, outputs | {"weights": batch["weights"]}
 
 
 def compile_for_mesh(
