@@ -1,0 +1,146 @@
+"""Reading of Markdown documents, and what their fences make of a copy of the tree."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
+    if path.exists()
+)
+
+_NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv", "runs", "wheels", "shared", "node_modules", "__pycache__", ".*_cache",
+    ".hypothesis",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block: its language, its text, and its file, named last in the line above it."""
+
+    language: str
+    text: str
+    file: str | None
+    line: int
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def fences(document: str) -> list[Fence]:
+    """The fenced blocks of a document in their order."""
+    found, opened, above = [], None, ""
+    for number, line in enumerate(read(document).splitlines(), 1):
+        if opened is None and line.startswith("```"):
+            paths = re.findall(r"`([^`\s]+\.[a-z]+)`", above)
+            opened, inside = (line[3:].strip(), paths[-1] if paths else None, number), []
+        elif opened is not None and line.startswith("```"):
+            language, file, start = opened
+            found.append(Fence(language, "\n".join(inside) + "\n", file, start))
+            opened, above = None, ""
+        elif opened is not None:
+            inside.append(line)
+        elif line.strip():
+            above = line
+    assert opened is None, f"{document}: the fence of line {opened[2]} does not end"
+    return found
+
+
+def prose(document: str) -> str:
+    """The text of a document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", read(document), flags=re.MULTILINE | re.DOTALL)
+
+
+def copy_tree(target: Path) -> Path:
+    """A copy of the project, as a fresh clone would have it."""
+    return Path(shutil.copytree(ROOT, target, ignore=_NOT_COPIED))
+
+
+def write_files(document: str, tree: Path) -> list[Path]:
+    """Makes the files that a document shows, and the changes that it shows, in `tree`.
+
+    A ```python fence is a whole new file, a ```diff fence changes lines of one that is there.
+    """
+    made = []
+    for fence in fences(document):
+        if fence.language not in ("python", "diff"):
+            continue
+        assert fence.file, f"{document}, line {fence.line}: of which file is this?"
+        path = tree / fence.file
+        if fence.language == "diff":
+            path.write_text(_changed(path.read_text(), fence, document))
+        else:
+            assert not path.exists(), f"{document}, line {fence.line}: {fence.file} is there"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fence.text)
+        made.append(path)
+    return made
+
+
+def _changed(text: str, fence: Fence, document: str) -> str:
+    """`text` with the lines of a diff that begin with "-" replaced by those with "+"."""
+    lines = fence.text.splitlines(keepends=True)
+    before = "".join(line[1:] or line for line in lines if line[0] != "+")
+    after = "".join(line[1:] or line for line in lines if line[0] != "-")
+    where = f"{document}, line {fence.line}"
+    assert text.count(before) == 1, f"{where}: {fence.file} has not once the lines\n{before}"
+    return text.replace(before, after)
+
+
+def commands(fence: Fence) -> Iterator[str]:
+    """The commands of a ```bash fence: lines, joined where they end with a backslash.
+
+    The Python that `make setup` made is `python`, as where its environment is active.
+    """
+    text = fence.text.replace("\\\n", " ").replace(".venv/bin/python", "python")
+    for line in text.splitlines():
+        command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
+        if command:
+            yield command
+
+
+def with_overrides(command: str, table: Mapping[str, Sequence[str]]) -> str:
+    """`command` with the overrides that `table` has for the longest beginning of it.
+
+    They take the place of what the command says of the same fields.
+    """
+    known = [beginning for beginning in table if command.startswith(beginning)]
+    for override in table[max(known, key=len)] if known else ():
+        field = override.partition("=")[0]
+        command = re.sub(rf" {re.escape(field)}[= ]\S+", "", command) + f" {override}"
+    return command
+
+
+def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
+    """Runs a command in `tree` with this Python as `python`, on one device, to its end."""
+    programs = tree.parent / "programs"
+    if not programs.exists():
+        programs.mkdir()
+        python = programs / "python"
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "JAX_PLATFORMS": "cpu",
+        "TRIFORM_CACHE": cache,
+    }
+    environment.pop("XLA_FLAGS", None)
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tree,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
