@@ -27,9 +27,7 @@ def run_on_two_hosts(workdir, **fields) -> list[str]:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         subprocess.Popen(
-            command(
-                "train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}", **fields
-            ),
+            command("train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}", **fields),
             cwd=ROOT,
             env=environment(2)
             | {
