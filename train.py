@@ -367,7 +367,7 @@ class Run:
                 metrics, outputs = self.metrics_of(
                     name, state, keep_outputs=self.dataset.classes is not None
                 )
-            if self.dataset.classes is not None:
+            if "prediction" in outputs:
                 facts |= self.mistakes(name, outputs)
         test = metrics if name == "test" else None
         path = self.write_report("finished", self.config.train.steps, test=test, **facts)

@@ -7,8 +7,10 @@ from configs.reading.inputs import check_inputs
 from configs.reading.recipes import load_config
 from configs.reading.saved import differences, read_config, refuse_differences, write_config
 from configs.schema import Config, resolve_mesh
+from configs.schema.mesh import AXES as MESH_AXES
 
 __all__ = [
+    "MESH_AXES",
     "Config",
     "Flag",
     "UsageError",
