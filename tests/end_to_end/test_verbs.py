@@ -1,0 +1,154 @@
+"""The verbs together: trained, evaluated on one device and on eight, finished, refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.end_to_end.verbs import TINY_TEXT, metrics, run, write_text
+
+DIGITS = {
+    "model__channels": "8,16",
+    "model__width": "32",
+    "train__steps": "40",
+    "train__evaluate_every_steps": "20",
+    "train__ema_decay": "0.9",
+    "checkpoint__every_steps": "1000",
+    "data__global_batch_size": "32",
+}
+RECIPE = "--config=configs/digits_cnn.py"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A trained picture classifier's workdir."""
+    workdir = tmp_path_factory.mktemp("digits") / "run"
+    run("train.py", RECIPE, f"--workdir={workdir}", **DIGITS)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A trained language model's workdir."""
+    folder = tmp_path_factory.mktemp("text")
+    fields = {name.replace(".", "__"): value for name, value in TINY_TEXT.items()}
+    path = write_text(folder / "input.txt")
+    recipe = "--config=configs/shakespeare_char.py"
+    run("train.py", recipe, f"--workdir={folder / 'run'}", data__path=str(path), **fields)
+    return folder / "run"
+
+
+def evaluate(workdir, *flags: str, devices: int = 1) -> dict:
+    return json.loads(
+        run("evaluate.py", f"--workdir={workdir}", *flags, devices=devices).stdout.splitlines()[-1]
+    )
+
+
+def test_a_run_leaves_everything_it_promises(digits):
+    for name in ("config.json", "metrics.jsonl", "tensorboard", "checkpoints/40", "report.html"):
+        assert (digits / name).exists(), name
+    lines = metrics(digits)
+    assert {"loss", "learning_rate", "gradient_norm", "step_seconds"} <= lines[40].keys()
+
+
+def test_evaluation_is_the_same_on_one_device_and_on_eight(digits):
+    one, eight = evaluate(digits), evaluate(digits, devices=8)
+    assert (one["split"], one["examples"], one["step"]) == ("test", 360, 40)
+    assert one["accuracy"] == eight["accuracy"]
+    assert one["loss"] == pytest.approx(eight["loss"], rel=1e-6)
+
+
+def test_written_predictions_give_the_metrics_again(digits, tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    measured = evaluate(digits, f"--predictions={path}", "--weights=raw")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["example"] for row in rows] == list(range(360))
+    labels = np.array([row["label"] for row in rows])
+    scores = np.array([row["scores"] for row in rows])
+    assert np.mean(labels == [row["prediction"] for row in rows]) == measured["accuracy"]
+    loss = -np.mean(np.log(scores[np.arange(360), labels]))
+    assert loss == pytest.approx(measured["loss"], rel=1e-5)
+
+
+def test_the_average_and_the_raw_weights_are_both_there(digits):
+    assert evaluate(digits)["loss"] != evaluate(digits, "--weights=raw")["loss"]
+
+
+def test_bits_per_byte_and_perplexity_follow_from_the_loss(text):
+    measured = evaluate(text)
+    assert measured["split"] == "validation"
+    assert measured["perplexity"] == pytest.approx(np.exp(measured["loss"]))
+    assert measured["bits_per_byte"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--split=holdout", "there are train, validation, test"),
+        ("--step=7", "there are 20, 40"),
+        ("--step=last", "there are 20, 40"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(digits, flag, told):
+    done = run("evaluate.py", f"--workdir={digits}", flag, expect=2)
+    assert done.stdout == ""
+    assert told in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_older_one_evaluated(digits, tmp_path):
+    workdir = shutil.copytree(digits, tmp_path / "run")
+    victim = next((workdir / "checkpoints" / "40" / "model").rglob("*.ocdbt"))
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    done = run("evaluate.py", f"--workdir={workdir}")
+    assert json.loads(done.stdout)["step"] == 20
+    assert f"{victim} is damaged" in done.stderr
+    done = run("evaluate.py", f"--workdir={workdir}", "--step=40", expect=2)
+    assert f"{victim} is damaged" in done.stderr
+
+
+def test_a_finished_run_says_so_and_how_to_go_on(digits):
+    before = (digits / "metrics.jsonl").read_bytes()
+    done = run("train.py", RECIPE, f"--workdir={digits}", **DIGITS)
+    assert "is finished: 40 of 40 steps" in done.stderr
+    assert "--config.train.steps" in done.stderr
+    assert (digits / "metrics.jsonl").read_bytes() == before
+
+
+def test_more_steps_go_on_and_another_model_is_refused(digits, tmp_path):
+    workdir = shutil.copytree(digits, tmp_path / "run")
+    done = run(
+        "train.py", RECIPE, f"--workdir={workdir}", expect=2, **DIGITS | {"model__width": "48"}
+    )
+    assert "model.width was 32, is 48" in done.stderr
+    done = run("train.py", RECIPE, f"--workdir={workdir}", **DIGITS | {"train__steps": "50"})
+    assert "going on from checkpoint 40" in done.stderr
+    assert max(metrics(workdir)) == 50
+
+
+def test_more_devices_than_there_are_is_refused_before_the_workdir_is_made(tmp_path):
+    workdir = tmp_path / "run"
+    done = run("train.py", RECIPE, f"--workdir={workdir}", expect=2, mesh__data="4", **DIGITS)
+    assert "4 devices" in done.stderr
+    assert not workdir.exists()
+
+
+def test_a_run_that_is_not_finite_ends_with_a_line_and_no_traceback(tmp_path):
+    workdir = tmp_path / "run"
+    fields = DIGITS | {
+        "optimizer__learning_rate": "1e30",
+        "optimizer__warmup_steps": "0",
+        "train__max_skipped_steps": "3",
+        "train__ema_decay": "none",
+    }
+    done = run("train.py", RECIPE, f"--workdir={workdir}", expect=1, **fields)
+    assert "3 steps in a row were not finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (workdir / "report.html").exists()
+
+
+def test_a_batch_can_be_looked_at_before_training(tmp_path):
+    done = run("train.py", RECIPE, "--show_batch", **DIGITS)
+    assert "label" in done.stdout
