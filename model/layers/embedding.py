@@ -53,7 +53,9 @@ class TokenEmbedding(nnx.Module):
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
         """int32 [B, T] -> [B, T, D]."""
-        return constrain(self.tokens(tokens_BT), "batch", "length", "width")
+        # Whole along the width: rows are looked up where their token is, not gathered in parts.
+        table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
+        return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
     def decode(self, x_BTD: jax.Array) -> jax.Array:
         """[B, T, D] -> logits, float32 [B, T, V]."""
