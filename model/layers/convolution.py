@@ -33,10 +33,21 @@ def convolution(
         kernel_init=nnx.initializers.he_normal(),
         kernel_metadata=named(None, None, "channels_in", "channels_out"),
         bias_metadata=named("channels_out"),
+        conv_general_dilated=_convolve,
         dtype=jnp.dtype(dtype),
         param_dtype=jnp.dtype(param_dtype),
         rngs=rngs,
     )
+
+
+def _convolve(x_BHWC: jax.Array, kernel: jax.Array, *arguments, **options) -> jax.Array:
+    """`jax.lax.conv_general_dilated`, the kernel whole along its input channels.
+
+    A kernel that is split along both its channels, with the batch split over the same devices,
+    got wrong gradients from XLA's partitioner (jaxlib 0.10.2, CPU).
+    """
+    kernel = constrain(kernel, None, None, None, "channels_out")
+    return jax.lax.conv_general_dilated(x_BHWC, kernel, *arguments, **options)
 
 
 def batch_norm(

@@ -19,20 +19,28 @@ STEPS = 20
 
 
 @functools.cache
-def losses(recipe: str, mesh: str) -> list[float]:
+def course(recipe: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
+    """The losses of the steps, and the gradients of the first one (as Adam's first moments)."""
     settings = MESHES.get(mesh, {"mesh__data": "1"})
-    _, metrics = runs.train(runs.build(runs.load(recipe, **settings)), STEPS)
-    return [step["loss"] for step in metrics]
+    program = runs.build(runs.load(recipe, **settings))
+    state, losses, gradients = program.initialize(), [], []
+    for batch in runs.batches(program.config, STEPS):
+        state, metrics = runs.step(program, state, batch)
+        losses.append(metrics["loss"])
+        gradients = gradients or jax.device_get(jax.tree.leaves(state.optimizer))
+    return losses, gradients
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("recipe", runs.NARROW)
-def test_losses_of_twenty_steps_on_a_mesh_equal_one_devices(recipe, mesh):
+def test_gradients_and_losses_of_twenty_steps_on_a_mesh_equal_one_devices(recipe, mesh):
     if mesh.startswith("sequence") and recipe in ("shakespeare_char_lstm", "digits_cnn"):
         with pytest.raises(runs.configs.UsageError, match=r"mesh\.sequence=4 .* only attention"):
             runs.load(recipe, **MESHES[mesh])
         return
-    alone, together = losses(recipe, "one device"), losses(recipe, mesh)
+    (alone, gradients), (together, others) = course(recipe, "one device"), course(recipe, mesh)
+    for one, other in zip(gradients, others, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * np.abs(one).max())
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     assert len(set(alone)) == STEPS
 
