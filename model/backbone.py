@@ -125,6 +125,17 @@ class Backbone(nnx.Module):
             return states
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
+    def reset(self, state: list[MixerState], rows_B: jax.Array) -> list[MixerState]:
+        """`state` with the rows that `rows_B` (bool [B]) names as before their first position."""
+        batch_axis = 0 if self.periods is None else 1
+
+        def zeroed(x: jax.Array) -> jax.Array:
+            shape = [1] * x.ndim
+            shape[batch_axis] = -1
+            return jnp.where(rows_B.reshape(shape), 0, x)
+
+        return jax.tree.map(zeroed, state)
+
     def __call__(
         self,
         x_BTD: jax.Array,

@@ -40,7 +40,8 @@ class Decoder(nnx.Module):
     None for `num_kv_heads` means `num_heads`; for `head_dim`, width // num_heads; for
     `feed_forward_width`, the usual one of its kind; for `attention_window`, the whole sequence.
     `max_length` bounds learned positions alone. Computes in `dtype`, keeps parameters in
-    `param_dtype`; the logits are float32.
+    `param_dtype`; the logits are float32. `has_bounded_context`: whether a state has room for a
+    fixed number of tokens.
     """
 
     def __init__(
@@ -100,12 +101,21 @@ class Decoder(nnx.Module):
         )
         self.norm = make_norm(norm, width, epsilon=norm_epsilon, use_bias=use_bias, **numbers)
         self.dropout_rate = dropout
+        # Recurrence alone goes on for ever: it has neither a cache nor a table to run out of.
+        self.has_bounded_context = positions == "learned" or "A" in pattern[:depth]
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """The state before the first token, for rows of at most `max_length` tokens."""
         return {
             "length": jnp.zeros(batch_size, jnp.int32),
             "layers": self.backbone.initial_state(batch_size, max_length),
+        }
+
+    def reset(self, state: State, rows_B: jax.Array) -> State:
+        """`state` with the rows that `rows_B` (bool [B]) names as before their first token."""
+        return {
+            "length": jnp.where(rows_B, 0, state["length"]),
+            "layers": self.backbone.reset(state["layers"], rows_B),
         }
 
     def __call__(

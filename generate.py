@@ -1,0 +1,196 @@
+"""Answers of a trained model: texts that go on, or the labels of pictures.
+
+python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
+                   --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
+                   --stream --json]
+python generate.py --workdir=DIR --input=FILE [--input ...] [--json]
+
+Standard output carries the answers alone: completions without their prompts; for a picture its
+label, a tab, and the likeliest labels with their probabilities. With --json it is one object a
+line. The same prompts, settings and seed give the same text.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import configs
+from configs import Flag, UsageError
+from inference import Completion, Request, Sampling
+
+if TYPE_CHECKING:
+    import training
+
+TEXT_FLAGS = (
+    Flag(
+        "prompt",
+        meaning="a text to go on with; an empty one opens a document",
+        repeatable=True,
+        may_be_empty=True,
+    ),
+    Flag("max_tokens", meaning=f"tokens of a text, at most ({Request.max_tokens})", type=int),
+    Flag("temperature", meaning=f"0: the likeliest token ({Sampling.temperature})", type=float),
+    Flag("top_k", meaning="keep the K likeliest tokens; 0: all", type=int),
+    Flag("top_p", meaning="keep the smallest set of probability P", type=float),
+    Flag("min_p", meaning="keep tokens P times as likely as the likeliest", type=float),
+    Flag("repetition_penalty", meaning="above 1, tokens come again more rarely", type=float),
+    Flag("stop", meaning="a text ends before the first of these", repeatable=True),
+    Flag("seed", meaning=f"start of the random choices ({Sampling.seed})", type=int),
+    Flag("stream", meaning="write each text as it grows", switch=True),
+)
+FLAGS = (
+    Flag("workdir", meaning="the folder that train.py wrote", required=True),
+    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
+    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
+    *TEXT_FLAGS,
+    Flag("input", meaning="a picture file to classify", repeatable=True),
+    Flag("json", meaning="write one JSON object a line", switch=True),
+)
+LABELS_SHOWN = 5
+
+
+def main(argv: Sequence[str]) -> int:
+    """Restores, answers, prints. Returns the exit status."""
+    arguments = configs.parse_command_line(argv, FLAGS, overrides=False)
+    workdir = Path(arguments.workdir)
+    config = configs.read_config(workdir)
+    if config.task.name == "language_modeling":
+        requests = text_requests(arguments)
+    else:
+        check_pictures(arguments)
+
+    import jax
+
+    import parallel
+    import training
+
+    restored = training.restore_model(
+        workdir,
+        config,
+        step=arguments.step,
+        weights=arguments.weights,
+        # One device: a step of one token is bound by reading the weights, not by computing.
+        mesh=parallel.flat_mesh(jax.devices()[:1]),
+        warn=say,
+    )
+    if config.task.name == "language_modeling":
+        complete(restored, workdir, requests, stream=arguments.stream, as_json=arguments.json)
+    else:
+        classify(restored, arguments.input, as_json=arguments.json)
+    return 0
+
+
+def text_requests(arguments: SimpleNamespace) -> list[Request]:
+    """What is asked of a language model; raises `UsageError` for what can't be."""
+    if arguments.input:
+        raise UsageError("--input is for pictures, and this model writes text: give --prompt")
+    if not arguments.prompt:
+        raise UsageError("--prompt is missing: --prompt=VALUE (a text to go on with)")
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    chosen = [field.name for field in dataclasses.fields(Sampling) if field.name in given]
+    limits = {name: given[name] for name in ("max_tokens", "stop") if name in given}
+    try:
+        sampling = Sampling(**{name: given[name] for name in chosen})
+        return [Request(prompt, sampling=sampling, **limits) for prompt in arguments.prompt]
+    except UsageError as error:  # "temperature must be >= 0, ..."
+        raise UsageError(f"--{error}") from None
+
+
+def check_pictures(arguments: SimpleNamespace) -> None:
+    """Raises `UsageError` for what can't be asked of a picture classifier."""
+    for flag in TEXT_FLAGS:
+        if getattr(arguments, flag.name) not in (None, False, ()):
+            raise UsageError(
+                f"--{flag.name} is for texts, and this model classifies pictures: give --input=FILE"
+            )
+    if not arguments.input:
+        raise UsageError("--input is missing: --input=VALUE (a picture file to classify)")
+    for path in arguments.input:
+        if not Path(path).is_file():
+            raise UsageError(f"--input={path}: no such file")
+
+
+def complete(
+    restored: "training.Restored",
+    workdir: Path,
+    requests: Sequence[Request],
+    *,
+    stream: bool,
+    as_json: bool,
+) -> None:
+    """Writes the completions of `requests`, in their order."""
+    from data.codecs import Tokenizer
+    from inference import Generator
+
+    try:
+        tokenizer = Tokenizer.load(workdir / "tokenizer.json")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    for request in requests:
+        if tokenizer.decode(tokenizer.encode(request.prompt)) != request.prompt:
+            say(f"the prompt {request.prompt!r} has characters that the training text has not")
+    generator = Generator(
+        tokenizer,
+        context=restored.manifest["data"]["sizes"]["max_length"],
+        mesh=restored.program.mesh,
+        rules=restored.program.config.mesh.rules.model_dump(),
+    )
+    writer = Writer(len(requests), as_json=as_json)
+    completions = generator.complete(restored.module, requests, writer.write if stream else None)
+    if not stream:
+        for index, completion in enumerate(completions):
+            writer.write(index, completion.text, completion)
+
+
+class Writer:
+    """Writes texts that grow at the same time one after the other, each as soon as it can."""
+
+    def __init__(self, count: int, *, as_json: bool):
+        self._pieces = [""] * count
+        self._ended: list[Completion | None] = [None] * count
+        self._current = 0
+        self._as_json = as_json
+
+    def write(self, index: int, piece: str, completion: Completion | None) -> None:
+        """Takes a piece of the text `index`, and what became of it if this is the last one."""
+        self._pieces[index] += piece
+        self._ended[index] = completion
+        while self._current < len(self._pieces):
+            ended = self._ended[self._current]
+            if not self._as_json:
+                print(self._pieces[self._current], end="" if ended is None else "\n", flush=True)
+                self._pieces[self._current] = ""
+            if ended is None:
+                return
+            if self._as_json:
+                fields = ("prompt", "prompt_tokens", "tokens", "text")
+                print(json.dumps({name: getattr(ended, name) for name in fields}), flush=True)
+            self._current += 1
+
+
+def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
+    """Writes what the model makes of each picture."""
+    import inference
+
+    data = restored.manifest["data"]
+    for found in inference.classify(
+        restored.module, paths, shape=data["sizes"]["image_shape"], classes=data["classes"]
+    ):
+        if as_json:
+            print(json.dumps(vars(found)))
+        else:
+            likeliest = found.likeliest(LABELS_SHOWN)
+            print(found.label, " ".join(f"{name}={p:.4f}" for name, p in likeliest), sep="\t")
+
+
+def say(text: str) -> None:
+    """A line for the user, apart from the answers."""
+    print(f"generate.py: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    configs.run_verb(main)

@@ -1,0 +1,350 @@
+"""Generation of text: prompts of any length in one batch, prefill, then steps of one token.
+
+Axes: B batch (rows), T length, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+import model as model_room
+import parallel
+from configs import UsageError
+from data.codecs import Tokenizer
+from inference.requests import Completion, Request
+from inference.sampling import RowSettings, row_keys, sample
+from inference.text import GrowingText
+
+MOST_ROWS = 32
+"""Requests that run at once; more wait for their turn."""
+
+MOST_STEPS = 32
+"""Tokens that every row writes between two looks at its text: at most so many for nothing."""
+
+SECONDS_BETWEEN_PIECES = 0.05
+"""Where somebody reads along, there are looks about so often."""
+
+SHORTEST_PREFILL = 16
+
+OnText = Callable[[int, str, Completion | None], None]
+
+
+class Generator:
+    """Completes texts with a decoder whose arrays lie on `mesh`; `rules` say what its axes mean
+    there.
+
+    `context` is how many tokens the model can look back on: the length it was trained on. A text
+    that grows past it goes on from its last half. A model without a bound (recurrence alone)
+    reads and writes texts of any length.
+
+    Numbers of rows and lengths are rounded up to powers of two, so that few programs are compiled.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, context: int, mesh: Mesh, rules: Mapping[str, Sequence[str]]
+    ):
+        self._tokenizer, self._context = tokenizer, context
+        self._mesh, self._rules = mesh, rules
+        self._programs: _Programs | None = None
+
+    def complete(
+        self, module: nnx.Module, requests: Sequence[Request], on_text: OnText | None = None
+    ) -> list[Completion]:
+        """The completions of `requests`, in their order.
+
+        `on_text(index, piece, completion)` hears of each text as it grows; `completion` is None
+        until the text has ended. An answer depends on its prompt, settings and seed alone, not on
+        what else is asked; where the same is asked again, the answer is another one, and the
+        first of them always the same.
+
+        Raises `configs.UsageError` for a prompt that is longer than the context.
+        """
+        rows = [_Row(request, self._tokenizer) for request in requests]
+        bounded = module.has_bounded_context
+        for number, row in enumerate(rows, start=1):
+            if bounded and row.prompt_tokens > self._context:
+                which = f"prompt {number}" if len(rows) > 1 else "the prompt"
+                raise UsageError(
+                    f"{which} has {row.prompt_tokens} tokens, and the context of this model only "
+                    f"{self._context}: shorten the prompt"
+                )
+        graph, parameters = nnx.split(module)
+        if self._programs is None or self._programs.graph != graph:
+            self._programs = _Programs.of(
+                graph, self._mesh, self._rules, self._tokenizer.separator_id
+            )
+        keys = row_keys([request.sampling.seed for request in requests], _repeats(requests))
+        for start in range(0, len(rows), MOST_ROWS):
+            part = slice(start, start + MOST_ROWS)
+            group = _Group(
+                self._programs,
+                parameters,
+                rows[part],
+                keys[part],
+                context=self._context,
+                bounded=bounded,
+                vocabulary_size=self._tokenizer.vocabulary_size,
+            )
+            hear = None if on_text is None else partial(_hear, on_text, start)
+            group.run(hear)
+        return [row.completion() for row in rows]
+
+
+class _Row:
+    """One text on the host."""
+
+    def __init__(self, request: Request, tokenizer: Tokenizer):
+        self.request = request
+        self.ids = tokenizer.encode(request.prompt).tolist() or [tokenizer.separator_id]
+        self.prompt_tokens = len(self.ids)
+        self.read = 0  # tokens that the model's state holds: all ids but the last, in the end
+        self.text = GrowingText(tokenizer, max_tokens=request.max_tokens, stop=request.stop)
+
+    @property
+    def written(self) -> int:
+        return len(self.ids) - self.prompt_tokens
+
+    def push(self, token: int) -> str:
+        self.ids.append(token)
+        self.read += 1
+        return self.text.push(token)
+
+    def completion(self) -> Completion:
+        text = self.text
+        return Completion(
+            self.request.prompt, self.prompt_tokens, text.tokens, text.text, text.finish
+        )
+
+
+class _Group:
+    """Rows that share a batch, from their prompts to their ends.
+
+    The model reads a token and gives the distribution of the next: so a row's state holds all of
+    its tokens but the last, which the next step reads.
+    """
+
+    def __init__(
+        self,
+        programs: "_Programs",
+        parameters: Any,
+        rows: Sequence[_Row],
+        keys_B2: np.ndarray,
+        *,
+        context: int,
+        bounded: bool,
+        vocabulary_size: int,
+    ):
+        size = _rounded_up(len(rows))
+        self.programs, self.parameters, self.rows = programs, parameters, rows
+        self.longest_prefill = context
+        longest = max(row.prompt_tokens + row.request.max_tokens for row in rows)
+        self.room = min(context, _rounded_up(longest)) if bounded else None
+        self.state = programs.initial_state(parameters, size, self.room or 1)
+        samplings = [row.request.sampling for row in rows]
+        # Rows that fill up the batch copy the last one, and never take a step.
+        filled = [*samplings, *samplings[-1:] * (size - len(rows))]
+        self.settings = RowSettings.of(filled, vocabulary_size)
+        self.keys_B2 = np.resize(keys_B2, (size, 2))
+        self.seen_BV = None
+        if self.settings.repetition_penalty_B is not None:
+            self.seen_BV = np.zeros((size, vocabulary_size), bool)
+            for index, row in enumerate(rows):
+                self.seen_BV[index, row.ids] = True
+
+    def run(self, hear: Callable[[int, _Row, str], None] | None) -> None:
+        """Writes every row to its end; `hear(index, row, piece)` of each piece of text."""
+        self._read({index: row.ids[:-1] for index, row in enumerate(self.rows) if row.ids[1:]})
+        steps = MOST_STEPS
+        while any(row.text.finish is None for row in self.rows):
+            self._make_room()
+            budget = self._budget(steps)
+            began = time.perf_counter()
+            written_BT = self._decode(budget)
+            if hear is not None:
+                seconds_per_step = (time.perf_counter() - began) / max(budget)
+                steps = min(max(int(SECONDS_BETWEEN_PIECES / seconds_per_step), 1), MOST_STEPS)
+            for index, row in enumerate(self.rows):
+                piece = ""
+                for token in written_BT[index, : budget[index]].tolist():
+                    piece += row.push(token)
+                    if row.text.finish is not None:
+                        break
+                if hear is not None and budget[index]:
+                    hear(index, row, piece)
+
+    def _budget(self, steps: int) -> list[int]:
+        """How many steps each row may take before the host has to look."""
+        return [
+            min(
+                0 if row.text.finish else steps,
+                row.request.max_tokens - row.written,
+                steps if self.room is None else self.room - row.read,
+            )
+            for row in self.rows
+        ]
+
+    def _make_room(self) -> None:
+        """Lets rows whose state is full begin again with the last half of what it held."""
+        again = {}
+        for index, row in enumerate(self.rows):
+            if row.text.finish is None and row.read == self.room:
+                kept = row.ids[-(self.room // 2) :]
+                again[index], row.read = kept[:-1], 0
+        if again:
+            self._read(again)
+
+    def _read(self, texts: Mapping[int, Sequence[int]]) -> None:
+        """Prefills the rows of `texts`, from an empty state; the others stay as they are."""
+        if not texts:
+            return
+        size = len(self.keys_B2)
+        restart_B = np.zeros(size, bool)
+        restart_B[list(texts)] = True
+        for index, ids in texts.items():
+            self.rows[index].read = len(ids)
+        longest = max(map(len, texts.values()))
+        for start in range(0, max(longest, 1), self.longest_prefill):
+            length = min(longest - start, self.longest_prefill)
+            length = min(max(_rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
+            tokens_BT = np.zeros((size, length), np.int32)
+            segments_BT = np.zeros((size, length), np.int32)
+            for index, ids in texts.items():
+                piece = ids[start : start + length]
+                tokens_BT[index, : len(piece)] = piece
+                segments_BT[index, : len(piece)] = 1
+            self.state = self.programs.prefill(
+                self.parameters, self.state, tokens_BT, segments_BT, restart_B
+            )
+            restart_B = np.zeros(size, bool)
+
+    def _decode(self, budget: Sequence[int]) -> np.ndarray:
+        """Up to `budget` steps of each row: what was written, int32 [B, MOST_STEPS]."""
+
+        def column(values: Sequence[int]) -> np.ndarray:
+            return np.array([*values, *[0] * (len(self.keys_B2) - len(self.rows))], np.int32)
+
+        written_BT, self.state, self.seen_BV = self.programs.decode(
+            self.parameters,
+            self.state,
+            self.seen_BV,
+            self.keys_B2,
+            self.settings,
+            column([row.ids[-1] for row in self.rows]),
+            column([row.written for row in self.rows]),
+            column(budget),
+        )
+        return np.asarray(written_BT)
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """What runs on the device, compiled for one model on one mesh."""
+
+    graph: nnx.GraphDef
+    initial_state: Callable[..., Any]
+    prefill: Callable[..., Any]
+    decode: Callable[..., Any]
+
+    @classmethod
+    def of(
+        cls,
+        graph: nnx.GraphDef,
+        mesh: Mesh,
+        rules: Mapping[str, Sequence[str]],
+        separator_id: int,
+    ) -> "_Programs":
+        constraint = parallel.activation_constraint(mesh, rules)
+        everywhere = parallel.replicated(mesh)
+
+        def on_mesh(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+            def bound(parameters, *arguments):
+                with model_room.activation_sharding(constraint):
+                    return function(nnx.merge(graph, parameters), *arguments)
+
+            return jax.jit(bound, **options)
+
+        def initial_state(module, rows, length):
+            return module.initial_state(rows, length)
+
+        def decode(*arguments):
+            written_BT, state, seen_BV = _decode(*arguments, separator_id=separator_id)
+            # Every host of a mesh reads all that was written.
+            return jax.lax.with_sharding_constraint(written_BT, everywhere), state, seen_BV
+
+        return cls(
+            graph,
+            on_mesh(initial_state, static_argnums=(1, 2)),
+            on_mesh(_prefill, donate_argnums=1),
+            on_mesh(decode, donate_argnums=(1, 2)),
+        )
+
+
+def _prefill(module, state, tokens_BT, segments_BT, restart_B):
+    """The state after the tokens whose segment is 1; rows of `restart_B` begin anew before."""
+    state = module.reset(state, restart_B)
+    _, state = module.hidden(tokens_BT, state=state, segments_BT=segments_BT)
+    return state
+
+
+def _decode(
+    module, state, seen_BV, keys_B2, settings, pending_B, count_B, budget_B, *, separator_id
+):
+    """Reads each row's pending token, draws the next, and so on: `budget_B` times, or until the
+    row draws the separator.
+
+    Returns the tokens drawn, int32 [B, MOST_STEPS] (past a row's end, anything), the state and
+    what every row has seen.
+    """
+    rows_B = jnp.arange(len(pending_B))
+
+    def goes_on(carry):
+        step, _, _, _, ended_B, _ = carry
+        return jnp.any((step < budget_B) & ~ended_B)
+
+    def advance(carry):
+        step, state, pending_B, seen_BV, ended_B, written_BT = carry
+        active_B = (step < budget_B) & ~ended_B
+        logits_BTV, state = module(
+            pending_B[:, None], state=state, segments_BT=active_B[:, None].astype(jnp.int32)
+        )
+        drawn_B = sample(logits_BTV[:, 0], keys_B2, count_B + step, settings, seen_BV)
+        pending_B = jnp.where(active_B, drawn_B, pending_B)
+        if seen_BV is not None:
+            seen_BV = seen_BV.at[rows_B, pending_B].set(True)
+        written_BT = jax.lax.dynamic_update_slice(written_BT, pending_B[:, None], (0, step))
+        ended_B = ended_B | (active_B & (drawn_B == separator_id))
+        return step + 1, state, pending_B, seen_BV, ended_B, written_BT
+
+    nothing_BT = jnp.zeros((len(pending_B), MOST_STEPS), jnp.int32)
+    ended_B = jnp.zeros(len(pending_B), bool)
+    carry = (jnp.int32(0), state, pending_B, seen_BV, ended_B, nothing_BT)
+    _, state, _, seen_BV, _, written_BT = jax.lax.while_loop(goes_on, advance, carry)
+    return written_BT, state, seen_BV
+
+
+def _repeats(requests: Sequence[Request]) -> list[int]:
+    """For each request, how many earlier ones have the same prompt and seed."""
+    asked: dict[tuple[str, int], int] = {}
+    repeats = []
+    for request in requests:
+        key = (request.prompt, request.sampling.seed)
+        repeats.append(asked.get(key, 0))
+        asked[key] = repeats[-1] + 1
+    return repeats
+
+
+def _hear(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
+    on_text(first + index, piece, row.completion() if row.text.finish else None)
+
+
+def _rounded_up(count: int) -> int:
+    """The smallest power of two that is at least `count`."""
+    return 1 << max(count - 1, 0).bit_length()

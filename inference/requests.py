@@ -1,0 +1,73 @@
+"""What is asked of a text generator, and what it answers."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs import UsageError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn from the model's distribution.
+
+    First `repetition_penalty` (1: none) makes tokens that the text already has less likely, then
+    `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
+    Of what is left, `top_k` keeps the k likeliest tokens (0: all), `top_p` the smallest set whose
+    probabilities reach p (1: all), `min_p` those at least p times as likely as the likeliest
+    (0: all). `seed` and the prompt decide the answer, whatever else is asked at the same time.
+
+    Raises `configs.UsageError` for a value out of its range.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, holds, range_ in (
+            ("temperature", self.temperature >= 0, ">= 0"),
+            ("top_k", self.top_k >= 0, ">= 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "> 0"),
+            ("seed", 0 <= self.seed < 2**32, "between 0 and 4294967295"),
+        ):
+            if not holds:
+                raise UsageError(f"{name} must be {range_}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text to go on with: by at most `max_tokens` tokens, up to the end of the document, and up
+    to the first of the `stop` strings. An empty prompt opens a document."""
+
+    prompt: str
+    max_tokens: int = 200
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise UsageError(f"max_tokens must be >= 1, not {self.max_tokens}")
+        if "" in self.stop:
+            raise UsageError("a stop string must not be empty: every text would end at once")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a text goes on.
+
+    `text` is without the prompt, and ends before the stop string that was met. `prompt_tokens` is
+    how many tokens the model was given, `tokens` how many it wrote of which `text` has a part.
+    `finish` says what ended it: the model, with the separator of documents; a stop string; or
+    `max_tokens`.
+    """
+
+    prompt: str
+    prompt_tokens: int
+    tokens: int
+    text: str
+    finish: Literal["separator", "stop", "length"]

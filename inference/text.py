@@ -1,0 +1,69 @@
+"""The text of a completion as its tokens come: what is certain, and where it ends."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from data.codecs import StreamDecoder, Tokenizer
+
+
+class GrowingText:
+    """Takes tokens until the text ends: at the separator, at a stop string or at `max_tokens`.
+
+    `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, stop: Sequence[str]):
+        self._separator_id = tokenizer.separator_id
+        self._decoder = StreamDecoder(tokenizer)
+        self._max_tokens = max_tokens
+        self._stop = stop
+        self._lengths: list[int] = []  # of the text after each token
+        self._released = 0  # characters that were returned
+        self.text = ""
+        self.finish: Literal["separator", "stop", "length"] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the text has a part of."""
+        if self.finish != "stop":
+            return len(self._lengths)
+        return sum(length < len(self.text) for length in self._lengths) + bool(self.text)
+
+    def push(self, token: int) -> str:
+        """Takes one more token, before the text has ended; returns what is certain since the last
+        call: no half character, and nothing that may turn out to be a stop string."""
+        before = len(self.text)
+        if token == self._separator_id:
+            self.finish = "separator"
+        else:
+            self.text += self._decoder.push(token)
+            self._lengths.append(len(self.text))
+            if len(self._lengths) == self._max_tokens:
+                self.finish = "length"
+        if self.finish is not None:
+            self.text += self._decoder.flush()
+        self._cut(before)
+        held = 0 if self.finish else self._held_back()
+        piece = self.text[self._released : len(self.text) - held]
+        self._released += len(piece)
+        return piece
+
+    def _cut(self, before: int) -> None:
+        """Ends the text at its first stop string, which reaches past the `before` characters."""
+        found = [
+            at
+            for stop in self._stop
+            if (at := self.text.find(stop, max(0, before - len(stop) + 1))) >= 0
+        ]
+        if found:
+            self.text = self.text[: min(found)]
+            self.finish = "stop"
+
+    def _held_back(self) -> int:
+        """The length of the longest end of the text that a stop string begins with."""
+        longest = max((len(stop) - 1 for stop in self._stop), default=0)
+        for length in range(min(longest, len(self.text)), 0, -1):
+            end = self.text[-length:]
+            if any(stop.startswith(end) for stop in self._stop):
+                return length
+        return 0

@@ -1,0 +1,79 @@
+"""Small models with every hyperparameter in sight."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import model
+
+SMALL = {
+    "width": 32,
+    "depth": 2,
+    "num_heads": 4,
+    "num_kv_heads": None,
+    "head_dim": None,
+    "pattern": "A",
+    "recurrence": "lstm",
+    "attention_window": None,
+    "positions": "rotary",
+    "rotary_base": 10000.0,
+    "norm": "rms_norm",
+    "norm_epsilon": 1e-5,
+    "feed_forward": "swiglu",
+    "feed_forward_width": None,
+    "use_bias": False,
+    "tied_embeddings": False,
+    "dropout": 0.0,
+    "scan_layers": False,
+    "vocabulary_size": 17,
+    "max_length": 64,
+    "dtype": jnp.float32,
+    "param_dtype": jnp.float32,
+}
+
+
+def make_decoder(*, initialized: bool = False, **changes) -> model.Decoder:
+    """A decoder of `SMALL` with some hyperparameters changed.
+
+    Its parameters are drawn with a standard deviation of 0.3, scales around 1, so that every part
+    of the model has a say in the logits; `initialized=True` gives the model's own initial values.
+    """
+
+    def build() -> model.Decoder:
+        return model.build("decoder", rngs=nnx.Rngs(0), **{**SMALL, **changes})
+
+    graph, abstract = nnx.split(nnx.eval_shape(build))
+    if initialized:
+        return nnx.merge(graph, jax.jit(lambda: nnx.state(build()))())
+    generator = np.random.default_rng(0)
+    drawn = [
+        (
+            path,
+            parameter.replace(
+                jnp.asarray(
+                    (path[-1] == "scale") + 0.3 * generator.normal(size=parameter.shape),
+                    parameter.dtype,
+                )
+            ),
+        )
+        for path, parameter in nnx.to_flat_state(abstract)
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(drawn))
+
+
+def logits_of(decoder: model.Decoder, tokens, segments=None, dropout_key=None) -> jax.Array:
+    """The logits of whole sequences, jitted."""
+    graph, parameters = nnx.split(decoder)
+    return _logits(graph, parameters, tokens, segments, dropout_key)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graph, parameters, tokens, segments, dropout_key):
+    logits, state = nnx.merge(graph, parameters)(
+        tokens, segments_BT=segments, dropout_key=dropout_key
+    )
+    assert state is None
+    return logits
