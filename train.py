@@ -22,6 +22,7 @@ from evaluate import evaluate_split
 
 if TYPE_CHECKING:  # JAX is imported inside main(), when the command line is known to be right.
     import data
+    import inference
     import training
 
 FLAGS = (
@@ -134,6 +135,8 @@ class Run:
     log: "training.MetricLog | None" = None
     notices: list[str] = field(default_factory=list)
     evaluated: dict[str, float] = field(default_factory=dict)
+    generator: "inference.Generator | None" = None
+    samples: list[tuple[str, str]] = field(default_factory=list)
     saved_step: int = -1
     last_step: int = 0
     seconds_before: float = 0.0
@@ -304,6 +307,7 @@ class Run:
             self.evaluated |= metrics
             self.write_metrics(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
+        self.samples = self.sample(state, step)
 
     def write_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """A line of metrics.jsonl, if this is the process that writes."""
@@ -360,7 +364,7 @@ class Run:
     def finish(self, state) -> None:
         """What a user wants to know at the end: the figures, samples, where the report is."""
         name = "test" if "test" in self.dataset.splits else "validation"
-        facts: dict[str, Any] = {"samples": self.sample(state, self.config.train.steps)}
+        facts: dict[str, Any] = {}
         metrics: dict[str, float] = {}
         if name in self.dataset.splits:
             with self.progress.working(f"evaluating the {name} split"):
@@ -374,7 +378,7 @@ class Run:
         self.progress.stop()
         if path is None:
             return
-        for prompt, completion in facts["samples"]:
+        for prompt, completion in self.samples:
             print(f"--- sample after {prompt!r}\n{prompt}{completion}\n")
         if metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
@@ -384,7 +388,34 @@ class Run:
         print(f"report: {path}")
 
     def sample(self, state, step: int) -> list[tuple[str, str]]:
-        return []
+        """What the model writes after each of `task.sample_prompts`; a file in samples/ too."""
+        import jax
+
+        from inference import Generator, Request, Sampling
+        from training import write_atomically
+
+        prompts = getattr(self.config.task, "sample_prompts", ())
+        if not prompts or jax.process_count() > 1:
+            return []
+        if self.generator is None:
+            self.generator = Generator(
+                self.dataset.tokenizer,
+                context=self.config.data.sequence_length,
+                mesh=self.program.mesh,
+                rules=self.config.mesh.rules.model_dump(),
+            )
+        sampling = Sampling(temperature=self.config.task.sample_temperature, seed=self.config.seed)
+        requests = [Request(p, self.config.task.sample_tokens, sampling=sampling) for p in prompts]
+        weights = state.params if state.ema is None else state.ema
+        with self.progress.working("writing samples"):
+            module = self.program.template.bind(weights, state.statistics)
+            texts = [done.text for done in self.generator.complete(module, requests)]
+        samples = list(zip(prompts, texts, strict=True))
+        folder = self.workdir / "samples"
+        folder.mkdir(exist_ok=True)
+        shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
+        write_atomically(folder / f"step-{step:08d}.txt", "\n".join(shown))
+        return samples
 
     def mistakes(self, name: str, outputs: dict[str, Any]) -> dict[str, Any]:
         """The confusion matrix of a split, and the pictures that were surely taken for others."""
@@ -442,6 +473,7 @@ class Run:
             environment=training.environment(),
             metrics=training.read_metrics(self.workdir),
             notices=self.notices,
+            samples=self.samples,
             **facts,
         )
 

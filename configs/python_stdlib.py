@@ -22,9 +22,9 @@ def get_config():
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 50
-    config.train.steps = 600
-    config.train.evaluate_every_steps = 200
-    config.checkpoint.every_steps = 200
+    config.train.steps = 250
+    config.train.evaluate_every_steps = 125
+    config.checkpoint.every_steps = 125
 
     config.task.sample_prompts = ("import ", "def main(", "class ")
     config.checkpoint.best_metric = "bits_per_byte"

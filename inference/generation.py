@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import model as model_room
 import parallel
 from configs import UsageError
-from data.codecs import Tokenizer
+from data.codecs import UNKNOWN, Tokenizer
 from inference.requests import Completion, Request
 from inference.sampling import RowSettings, row_keys, sample
 from inference.text import GrowingText
@@ -53,6 +53,10 @@ class Generator:
     ):
         self._tokenizer, self._context = tokenizer, context
         self._mesh, self._rules = mesh, rules
+        vocabulary = tokenizer.vocabulary()
+        # Neither what stands for characters that nobody knows, nor ids without a token.
+        written = [token_id for token, token_id in vocabulary.items() if token != UNKNOWN]
+        self._writable_V = np.isin(np.arange(tokenizer.vocabulary_size), written)
         self._programs: _Programs | None = None
 
     def complete(
@@ -79,9 +83,13 @@ class Generator:
         graph, parameters = nnx.split(module)
         if self._programs is None or self._programs.graph != graph:
             self._programs = _Programs.of(
-                graph, self._mesh, self._rules, self._tokenizer.separator_id
+                graph, self._mesh, self._rules, self._tokenizer.separator_id, self._writable_V
             )
-        keys = row_keys([request.sampling.seed for request in requests], _repeats(requests))
+        keys = row_keys(
+            [request.sampling.seed for request in requests],
+            [request.prompt for request in requests],
+            _repeats(requests),
+        )
         for start in range(0, len(rows), MOST_ROWS):
             part = slice(start, start + MOST_ROWS)
             group = _Group(
@@ -260,6 +268,7 @@ class _Programs:
         mesh: Mesh,
         rules: Mapping[str, Sequence[str]],
         separator_id: int,
+        writable_V: np.ndarray,
     ) -> "_Programs":
         constraint = parallel.activation_constraint(mesh, rules)
         everywhere = parallel.replicated(mesh)
@@ -275,7 +284,9 @@ class _Programs:
             return module.initial_state(rows, length)
 
         def decode(*arguments):
-            written_BT, state, seen_BV = _decode(*arguments, separator_id=separator_id)
+            written_BT, state, seen_BV = _decode(
+                *arguments, separator_id=separator_id, writable_V=writable_V
+            )
             # Every host of a mesh reads all that was written.
             return jax.lax.with_sharding_constraint(written_BT, everywhere), state, seen_BV
 
@@ -295,10 +306,20 @@ def _prefill(module, state, tokens_BT, segments_BT, restart_B):
 
 
 def _decode(
-    module, state, seen_BV, keys_B2, settings, pending_B, count_B, budget_B, *, separator_id
+    module,
+    state,
+    seen_BV,
+    keys_B2,
+    settings,
+    pending_B,
+    count_B,
+    budget_B,
+    *,
+    separator_id,
+    writable_V,
 ):
     """Reads each row's pending token, draws the next, and so on: `budget_B` times, or until the
-    row draws the separator.
+    row draws the separator. Tokens that are not `writable_V` are never drawn.
 
     Returns the tokens drawn, int32 [B, MOST_STEPS] (past a row's end, anything), the state and
     what every row has seen.
@@ -315,7 +336,8 @@ def _decode(
         logits_BTV, state = module(
             pending_B[:, None], state=state, segments_BT=active_B[:, None].astype(jnp.int32)
         )
-        drawn_B = sample(logits_BTV[:, 0], keys_B2, count_B + step, settings, seen_BV)
+        logits_BV = jnp.where(writable_V, logits_BTV[:, 0], -jnp.inf)
+        drawn_B = sample(logits_BV, keys_B2, count_B + step, settings, seen_BV)
         pending_B = jnp.where(active_B, drawn_B, pending_B)
         if seen_BV is not None:
             seen_BV = seen_BV.at[rows_B, pending_B].set(True)

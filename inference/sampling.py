@@ -3,6 +3,7 @@
 Axes: B batch, V vocabulary.
 """
 
+import zlib
 from collections.abc import Sequence
 
 import jax
@@ -43,12 +44,13 @@ class RowSettings:
         )
 
 
-def row_keys(seeds: Sequence[int], repeats: Sequence[int]) -> np.ndarray:
-    """The key of each row, uint32 [B, 2]: of its seed, and which repeat of its prompt it is."""
-    keys = [
-        jax.random.fold_in(jax.random.key(seed), repeat)
-        for seed, repeat in zip(seeds, repeats, strict=True)
-    ]
+def row_keys(seeds: Sequence[int], prompts: Sequence[str], repeats: Sequence[int]) -> np.ndarray:
+    """The key of each row, uint32 [B, 2]: of its seed, its prompt, and which repeat of it it is."""
+    keys = []
+    for seed, prompt, repeat in zip(seeds, prompts, repeats, strict=True):
+        # Else texts of one seed would draw the same words at the same places.
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(prompt.encode()))
+        keys.append(jax.random.fold_in(key, repeat))
     return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
 
 
