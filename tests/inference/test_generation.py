@@ -16,6 +16,7 @@ from inference import Generator, Request, Sampling, generation
 from tests.model.decoders import logits_of, make_decoder
 
 TOKENIZER = Tokenizer.characters(["abcdefghijklmno"])
+UNKNOWN_ID = TOKENIZER.vocabulary()[UNKNOWN]
 CONTEXT = 16
 RULES = Mesh().rules.model_dump()
 GREEDY = Sampling(temperature=0)
@@ -37,11 +38,6 @@ def decoder(**changes):
     return make_decoder(vocabulary_size=17, max_length=CONTEXT, **changes)
 
 
-def length(text: str) -> int:
-    """How many tokens of the characters make up `text`."""
-    return len(text.replace(UNKNOWN, "?"))
-
-
 def plainly(module, prompt: str, count: int, context: int = CONTEXT) -> str:
     """Greedy completion without a state; past the context, from its last half."""
     window = TOKENIZER.encode(prompt).tolist() or [TOKENIZER.separator_id]
@@ -51,7 +47,9 @@ def plainly(module, prompt: str, count: int, context: int = CONTEXT) -> str:
             window = window[-(context // 2) :]
         padded = np.zeros((1, context), int)
         padded[0, : len(window)] = window
-        token = int(np.argmax(logits_of(module, padded)[0, len(window) - 1]))
+        logits = np.array(logits_of(module, padded)[0, len(window) - 1])
+        logits[UNKNOWN_ID] = -np.inf
+        token = int(np.argmax(logits))
         if token == TOKENIZER.separator_id:
             break
         written.append(token)
@@ -68,7 +66,7 @@ def test_prompts_of_any_length_in_one_batch_go_on_as_each_would_alone(kind):
     completions = generator().complete(module, requests)
     assert [c.text for c in completions] == [plainly(module, prompt, 40) for prompt in prompts]
     assert [c.prompt_tokens for c in completions] == [1, 1, 6, 15, 2]
-    assert all(c.tokens == length(c.text) for c in completions)
+    assert all(c.tokens == len(c.text) for c in completions)
     assert any(c.finish == "length" and c.tokens == 40 for c in completions)
 
 
@@ -150,7 +148,7 @@ def test_a_stop_string_ends_its_own_text_alone(write):
     cut = dataclasses.replace(sampled(["abc"])[0], stop=(stop, "never"))
     completions = write([cut, *sampled(others)])
     assert completions[0].text == whole[0].text[: whole[0].text.index(stop)]
-    assert (completions[0].finish, completions[0].tokens) == ("stop", length(completions[0].text))
+    assert (completions[0].finish, completions[0].tokens) == ("stop", len(completions[0].text))
     assert completions[1:] == whole[1:]
 
 
@@ -160,7 +158,15 @@ def test_the_separator_ends_a_text():
     kernel[...] = kernel[...].at[:, TOKENIZER.separator_id].set(0)
     found = generator().complete(module, sampled(list("abcd"), temperature=3))
     assert "separator" in {completion.finish for completion in found}
-    assert all(c.tokens == length(c.text) and "endoftext" not in c.text for c in found)
+    assert all(c.tokens == len(c.text) and "endoftext" not in c.text for c in found)
+
+
+def test_the_unknown_character_is_never_written():
+    module = decoder()
+    kernel = module.embedding.head.kernel
+    kernel[...] = kernel[...].at[:, UNKNOWN_ID].mul(30)  # the likeliest token, or the unlikeliest
+    found = generator().complete(module, sampled(list("abcd")))
+    assert not any(UNKNOWN in completion.text for completion in found)
 
 
 def test_the_repetition_penalty_counts_the_prompt_and_what_was_written(write):
@@ -168,11 +174,12 @@ def test_the_repetition_penalty_counts_the_prompt_and_what_was_written(write):
     strong = Sampling(temperature=0, repetition_penalty=1e6)
     (completion,) = write([Request(prompt, 3, sampling=strong)])
     tokens = TOKENIZER.encode(prompt).tolist()
-    for character in completion.text.replace(UNKNOWN, "?"):
-        logits = np.asarray(logits_of(decoder(), np.array([tokens]))[0, -1])
+    for character in completion.text:
+        logits = np.array(logits_of(decoder(), np.array([tokens]))[0, -1])
+        logits[UNKNOWN_ID] = -np.inf
         penalized = np.where(logits > 0, logits / 1e6, logits * 1e6)
         expected = int(np.argmax(np.where(np.isin(np.arange(17), tokens), penalized, logits)))
-        assert TOKENIZER.decode([expected]).replace(UNKNOWN, "?") == character
+        assert TOKENIZER.decode([expected]) == character
         tokens.append(expected)
 
 
