@@ -366,7 +366,9 @@ class Run:
         name = "test" if "test" in self.dataset.splits else "validation"
         facts: dict[str, Any] = {}
         metrics: dict[str, float] = {}
-        if name in self.dataset.splits:
+        if name == "validation":
+            metrics = {key: value for key, value in self.evaluated.items() if key != "step"}
+        elif name in self.dataset.splits:
             with self.progress.working(f"evaluating the {name} split"):
                 metrics, outputs = self.metrics_of(
                     name, state, keep_outputs=self.dataset.classes is not None

@@ -13,7 +13,7 @@ def get_config():
     config = base.language_modeling(source="python_stdlib", tokenizer="bpe")
     config.data.tokenizer.vocabulary_size = 4096
     config.data.sequence_length = 256
-    config.data.global_batch_size = 16
+    config.data.global_batch_size = 8
     config.data.validation_fraction = 0.05
 
     config.model.width = 256
