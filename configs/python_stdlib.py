@@ -13,7 +13,7 @@ def get_config():
     config = base.language_modeling(source="python_stdlib", tokenizer="bpe")
     config.data.tokenizer.vocabulary_size = 4096
     config.data.sequence_length = 256
-    config.data.global_batch_size = 8
+    config.data.global_batch_size = 16
     config.data.validation_fraction = 0.05
 
     config.model.width = 256
@@ -21,10 +21,10 @@ def get_config():
     config.model.num_heads = 4
 
     config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 50
-    config.train.steps = 250
-    config.train.evaluate_every_steps = 125
-    config.checkpoint.every_steps = 125
+    config.optimizer.warmup_steps = 20
+    config.train.steps = 130
+    config.train.evaluate_every_steps = 65
+    config.checkpoint.every_steps = 65
 
     config.task.sample_prompts = ("import ", "def main(", "class ")
     config.checkpoint.best_metric = "bits_per_byte"

@@ -62,7 +62,7 @@ def test_writing_leaves_one_file_and_replaces_it(tmp_path):
 
 
 def test_differences_name_each_field_and_whether_it_may_change():
-    old = load_config(RECIPE)
+    old = load_config(RECIPE, {"train.steps": "600"})
     new = load_config(RECIPE, {"train.steps": "7", "model.use_bias": "true"})
     steps, bias = differences(old, new)
     assert (steps.field, steps.old, steps.new) == ("train.steps", "600", "7")
