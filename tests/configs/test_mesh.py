@@ -4,7 +4,7 @@ import pytest
 
 from configs import UsageError, load_config, resolve_mesh
 
-TEXT, PICTURES = "configs/python_stdlib.py", "configs/digits_cnn.py"
+TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 
 
 def _sizes(devices: int, recipe: str = TEXT, **overrides: str) -> tuple[int, ...]:

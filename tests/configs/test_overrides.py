@@ -13,7 +13,7 @@ from configs.reading.names import fields
 from configs.reading.values import format_value, parse_value
 from configs.schema.settings import options
 
-TEXT, PICTURES = "configs/python_stdlib.py", "configs/digits_cnn.py"
+TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 FROM_FILES = {"data.source": "text_files"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 

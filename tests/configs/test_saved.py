@@ -13,7 +13,7 @@ from configs import (
     write_config,
 )
 
-RECIPE = "configs/python_stdlib.py"
+RECIPE = "tests/configs/text_recipe.py"
 
 # Fields of several kinds of value, most of which go together.
 VALUES = {

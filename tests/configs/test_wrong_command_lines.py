@@ -2,7 +2,7 @@
 
 import pytest
 
-TEXT = "--config=configs/python_stdlib.py"
+TEXT = "--config=tests/configs/text_recipe.py"
 PICTURES = "--config=configs/digits_cnn.py"
 CHARACTERS = "--config=configs/shakespeare_char.py"
 WORKDIR = "--workdir=made"

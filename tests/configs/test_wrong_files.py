@@ -141,7 +141,7 @@ def test_a_recipe_may_stand_anywhere(tmp_path, monkeypatch):
 
 
 def _edit(change) -> str:
-    values = load_config("configs/python_stdlib.py").model_dump(mode="json")
+    values = load_config("tests/configs/text_recipe.py").model_dump(mode="json")
     change(values)
     return json.dumps(values)
 
