@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import configs
+import parallel
 from configs import Flag, UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(arguments.workdir)
     config = configs.read_config(workdir, arguments.overrides)
     configs.check_inputs(config)
+    parallel.set_environment(config)
 
     import jax
 
     import data
-    import parallel
     import training
 
     parallel.start()
@@ -89,7 +90,6 @@ def evaluate_split(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics of a whole split, and the task's per-example arrays if they are to be kept."""
     import data
-    import parallel
     import training
 
     batch_size = training.evaluation_batch_size(program)

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import configs
+import parallel
 from configs import Flag, UsageError
 from inference import Completion, Request, Sampling
 
@@ -62,10 +63,10 @@ def main(argv: Sequence[str]) -> int:
         requests = text_requests(arguments)
     else:
         check_pictures(arguments)
+    parallel.set_environment(config)
 
     import jax
 
-    import parallel
     import training
 
     restored = training.restore_model(

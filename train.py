@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import configs
+import parallel
 from configs import Flag, UsageError
 from evaluate import evaluate_split
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = configs.parse_command_line(argv, FLAGS)
     if arguments.explain:
         print(configs.explain(arguments.config, arguments.overrides))
+        config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+        print(f"\n{parallel.explain_environment(config)}")
         return 0
     config = configs.load_config(arguments.config, arguments.overrides)
     if not arguments.show_batch:
@@ -52,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
         check_resumable(config, Path(arguments.workdir))
 
     # ---- Mesh.
+    tuned = parallel.set_environment(config)
     import jax
 
     import data
-    import parallel
     import training
 
     parallel.start()
@@ -81,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
             configs.write_config(config, workdir)
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
-        run = Run.open(config, workdir, dataset, mesh, progress)
+        run = Run.open(config, workdir, dataset, mesh, progress, tuned)
         try:
             return run.go(signals)
         finally:
@@ -132,6 +135,7 @@ class Run:
     program: "training.Program"
     checkpoints: "training.Checkpoints"
     progress: "training.Progress"
+    tuned: dict[str, str]
     log: "training.MetricLog | None" = None
     notices: list[str] = field(default_factory=list)
     evaluated: dict[str, float] = field(default_factory=dict)
@@ -143,7 +147,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, config, workdir, dataset, mesh, progress) -> "Run":
+    def open(cls, config, workdir, dataset, mesh, progress, tuned) -> "Run":
         """Builds the program and opens the checkpoints."""
         import training
 
@@ -156,11 +160,10 @@ class Run:
             metric=metric,
             higher_is_better=metric in program.task.higher_is_better,
         )
-        return cls(config, workdir, dataset, program, checkpoints, progress)
+        return cls(config, workdir, dataset, program, checkpoints, progress, tuned)
 
     def go(self, signals: "training.StopSignals") -> int:
         """From the workdir's state to the last step, or to a signal."""
-        import parallel
         import training
 
         steps = self.config.train.steps
@@ -192,7 +195,6 @@ class Run:
 
     def find_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
         """Step and manifest of the newest good checkpoint; worse ones are told of and set aside."""
-        import parallel
         import training
 
         folder = self.workdir / "checkpoints"
@@ -225,7 +227,6 @@ class Run:
     def loop(self, state, first: int, signals: "training.StopSignals") -> int:
         """Steps `first` to the last one; evaluates, saves and logs when it is time."""
         import data
-        import parallel
         import training
 
         train, batch_size = self.config.train, self.config.data.global_batch_size
@@ -472,7 +473,7 @@ class Run:
             self.workdir,
             summary=summary,
             config=self.config,
-            environment=training.environment(),
+            environment=training.environment(self.tuned),
             metrics=training.read_metrics(self.workdir),
             notices=self.notices,
             samples=self.samples,

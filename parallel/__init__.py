@@ -1,30 +1,35 @@
-"""Meshes, the meaning of logical axes on them, and the feeding of batches."""
+"""Meshes, the meaning of logical axes on them, the feeding of batches, and start-up.
 
-from parallel.axes import (
-    Rules,
-    activation_constraint,
-    named_sharding,
-    partition_spec,
-    replicated,
-)
-from parallel.distributed import any_process, is_main_process, start, wait_for_all
-from parallel.feeding import batch_crc32, local_rows, put_batch
-from parallel.mesh import AXES, flat_mesh, make_mesh
+Imported lazily by name, so that the environment can be set before JAX starts.
+"""
 
-__all__ = [
-    "AXES",
-    "Rules",
-    "activation_constraint",
-    "any_process",
-    "batch_crc32",
-    "flat_mesh",
-    "is_main_process",
-    "local_rows",
-    "make_mesh",
-    "named_sharding",
-    "partition_spec",
-    "put_batch",
-    "replicated",
-    "start",
-    "wait_for_all",
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "AXES": "mesh",
+    "Rules": "axes",
+    "activation_constraint": "axes",
+    "any_process": "distributed",
+    "batch_crc32": "feeding",
+    "explain_environment": "environment",
+    "flat_mesh": "mesh",
+    "is_main_process": "distributed",
+    "local_rows": "feeding",
+    "make_mesh": "mesh",
+    "named_sharding": "axes",
+    "partition_spec": "axes",
+    "put_batch": "feeding",
+    "replicated": "axes",
+    "set_environment": "environment",
+    "start": "distributed",
+    "wait_for_all": "distributed",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'parallel' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"parallel.{_HOMES[name]}"), name)

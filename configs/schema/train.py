@@ -52,3 +52,14 @@ class Train(Settings):
         "Whether metrics.jsonl tells the CRC-32 of each logged batch: proof of what was read.",
         free_on_resume=True,
     )
+    tune_environment: bool = field(
+        True,
+        "Whether the program sets, before JAX starts, what makes the platform faster.",
+        free_on_resume=True,
+    )
+    deterministic: bool = field(
+        False,
+        "Whether GPUs give the same numbers each time, more slowly; CPU and TPU always do.",
+        free_on_resume=True,
+        also_called=("determinism", "full_determinism"),
+    )

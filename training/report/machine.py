@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -32,10 +33,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, Any]:
+def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Where and how this process runs, for the report; starts JAX if it has not started yet.
 
-    Values are text, but for `flags` and `versions`, which are {name: text}.
+    tuned: what `parallel.set_environment` set, which stands among the flags. Values are text, but
+    for `flags` and `versions`, which are {name: text}.
     """
     import jax
 
@@ -57,7 +59,8 @@ def environment() -> dict[str, Any]:
             name: value
             for name, value in sorted(os.environ.items())
             if name.startswith(FLAG_PREFIXES)
-        },
+        }
+        | dict(tuned or {}),
         "versions": versions(),
     }
 

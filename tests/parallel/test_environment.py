@@ -1,0 +1,99 @@
+"""What the program sets before JAX starts: where it belongs, and never over the user's head."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from parallel import environment
+
+ROOT = Path(__file__).parents[2]
+FAULTS = """
+import ctypes, resource, sys
+import configs, parallel
+config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
+parallel.set_environment(config)
+assert "jax" not in sys.modules
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    buffer = libc.malloc(64 << 20)
+    libc.memset(buffer, 1, 64 << 20)
+    libc.free(buffer)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""  # noqa: E501
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch):
+    for name in (
+        "XLA_FLAGS",
+        "GLIBC_TUNABLES",
+        *(name for _, _, name in environment.MALLOC.values()),
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+def load(**fields: str) -> configs.Config:
+    overrides = {f"train.{name}": value for name, value in fields.items()}
+    return configs.load_config("configs/digits_cnn.py", overrides)
+
+
+def page_faults(tune: str, **more: str) -> list[int]:
+    """Of the first and the second use of 64 MiB, in a process of its own."""
+    command = [sys.executable, "-c", FAULTS, tune]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
+    output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    return [int(line) for line in output.stdout.split()]
+
+
+def test_memory_is_kept_on_cpu_unless_the_field_or_the_user_says_no():
+    pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
+    if not environment.planned_environment(load()):
+        assert sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION")
+        return
+    assert page_faults("true")[1] < pages / 100
+    assert page_faults("false")[1] > pages / 2
+    assert page_faults("true", GLIBC_TUNABLES="glibc.malloc.trim_threshold=4096")[1] > pages / 2
+
+
+def test_what_the_user_set_is_left_alone(monkeypatch):
+    names = [setting.name for setting in environment.planned_environment(load())]
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    left = [setting.name for setting in environment.planned_environment(load())]
+    assert set(names) - set(left) == ({"mallopt M_TOP_PAD"} if names else set())
+
+
+def test_another_libc_and_another_platform_get_nothing(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert environment.set_environment(load()) == {}
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+    def unknown(name):
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "confstr", unknown)
+    assert environment.set_environment(load()) == {}
+
+
+def test_a_deterministic_gpu_gets_its_flag_beside_the_users_own(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/nowhere")
+    environment.set_environment(load(deterministic="true"))
+    both = f"--xla_dump_to=/nowhere {environment.DETERMINISTIC_GPU}"
+    assert os.environ["XLA_FLAGS"] == both
+    environment.set_environment(load(deterministic="true"))
+    assert os.environ["XLA_FLAGS"] == both
+
+
+def test_explain_tells_of_it():
+    command = [sys.executable, "train.py", "--config=configs/digits_cnn.py", "--explain"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (
+        told.splitlines()[-1].startswith("  ") and "ENVIRONMENT: set before JAX starts on" in told
+    )
