@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
         mesh=parallel.flat_mesh(jax.devices()),
         warn=lambda text: print(f"evaluate.py: {text}", file=sys.stderr),
     )
-    dataset = data.prepare(config.data, progress=training.Progress().preparation)
+    progress = training.Progress()
+    dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
             f"the data changed since {workdir} was trained: its metrics would not hold"

@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
     # ---- Data.
     progress = training.Progress()
-    dataset = data.prepare(config.data, progress=progress.preparation)
+    dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
     if arguments.show_batch:
         batches = training_batches(config, dataset, rows=None)
         print(data.describe_batch(batches[0], dataset))
@@ -449,6 +449,7 @@ class Run:
 
     def write_report(self, status: str, step: int, *, test=None, **facts: Any) -> Path | None:
         """Writes report.html after `step` steps; None where another process does."""
+        import data
         import training
 
         if self.log is None:
@@ -477,6 +478,7 @@ class Run:
             metrics=training.read_metrics(self.workdir),
             notices=self.notices,
             samples=self.samples,
+            data=data.data_table(self.dataset),
             **facts,
         )
 

@@ -6,7 +6,7 @@ float32 [B]. A weight of 0 marks what is no target.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,7 +52,8 @@ class Dataset:
 
     fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
     data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`).
-    classes: names of the labels. image_shape: height, width, channels.
+    classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
+    text that was cleaned what that did, as `data.cleaning.clean` counts it.
     """
 
     fingerprint: str
@@ -61,3 +62,4 @@ class Dataset:
     tokenizer: Tokenizer | None = None
     classes: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
+    cleaning: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """From the configuration to data on disk: made once for all that decides it, then only opened."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +9,7 @@ from data.cache import build_once, cache_dir, digest
 from data.dataset import Dataset
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
+from data.show import describe_preparation
 from data.sources import Source, open_source
 from data.text import TextPreparation
 
@@ -34,8 +35,15 @@ class Preparation(Protocol):
         ...
 
 
-def prepare(settings: Any, *, progress: Progress = silent) -> Dataset:
+def prepare(
+    settings: Any,
+    *,
+    progress: Progress = silent,
+    notify: Callable[[str], None] = lambda line: None,
+) -> Dataset:
     """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
+
+    notify: is told in a line or two what preparation left out, once it has happened.
 
     The folder's name is a hash of the source's contents and of every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
@@ -46,6 +54,7 @@ def prepare(settings: Any, *, progress: Progress = silent) -> Dataset:
     cache = cache_dir(settings)
     key = digest({"source": source.name, "contents": source.contents(), **preparation.inputs()})
     folder = cache / "prepared" / f"{source.name}-{key[:24]}"
+    is_new = not folder.exists()
 
     def build(temporary: Path) -> None:
         from data.sources.builder import open_examples  # slow to import, and needed only here
@@ -55,7 +64,11 @@ def prepare(settings: Any, *, progress: Progress = silent) -> Dataset:
         (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
 
     build_once(folder, build)
-    return preparation.open(folder, json.loads((folder / _FACTS).read_text()))
+    dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
+    if is_new:
+        for line in describe_preparation(dataset):
+            notify(line)
+    return dataset
 
 
 def _preparation(source: Source, settings: Any) -> Preparation:

@@ -1,4 +1,4 @@
-"""A batch in words and blocks, for a person to look at before training on it."""
+"""A batch in words and blocks, and what preparation did, for a person to look at."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,6 +29,42 @@ def describe_batch(batch: Mapping[str, NDArray[Any]], dataset: Dataset) -> str:
         example = {name: array[row] for name, array in batch.items()}
         lines += ["", f"example {row}", *describe(example, dataset)]
     return "\n".join(lines)
+
+
+def describe_preparation(dataset: Dataset) -> Iterator[str]:
+    """A line for each split of which something was changed or left out."""
+    for split, counts in dataset.cleaning.items():
+        before, after = counts["documents"]
+        steps = [f"{name} {told}" for name, told in _steps(counts) if told != "0"]
+        by = f" ({'; '.join(steps)})" if steps else ""
+        yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
+
+
+def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
+    """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
+    splits, cleaned = dataset.splits, dataset.cleaning
+    rows = [("", *splits), ("examples", *(f"{one.examples:,}" for one in splits.values()))]
+    for name in ("targets", "bytes"):
+        if all(getattr(one, name) is not None for one in splits.values()):
+            rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))
+    if cleaned:
+        for name, (what, number) in {
+            "documents before cleaning": ("documents", 0),
+            "documents after": ("documents", 1),
+        }.items():
+            rows.append((name, *(f"{cleaned[split][what][number]:,}" for split in splits)))
+        told = [dict(_steps(cleaned[split])) for split in splits]
+        rows += [(step, *(one[step] for one in told)) for step in told[0]]
+    return rows
+
+
+def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each step of cleaning: its name, and what it did to a split."""
+    for name, step in counts["steps"].items():
+        documents, characters = step["documents"], step["characters"]
+        plural = "" if documents == 1 else "s"
+        told = f"{documents:,} document{plural}, {characters:,} characters" if documents else "0"
+        yield name.replace("_", " "), told
 
 
 def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:

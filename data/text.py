@@ -1,4 +1,4 @@
-"""Text to windows of tokens: the tokenizer, then packing."""
+"""Text to windows of tokens: cleaning, the tokenizer, then packing."""
 
 import hashlib
 import zlib
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import UsageError
-from data import packing
+from data import cleaning, packing
 from data.cache import digest
+from data.cleaning import Pieces, clean
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Split
 from data.order import permutation
@@ -25,9 +26,6 @@ TRAINING_BYTES = 2**26
 
 _PIECES_AT_ONCE = 64
 _TOKENIZER = "tokenizer.json"
-
-Pieces = Sequence[dict[str, Any]]
-"""Pieces of documents, as `data.sources.documents` gives them out."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +41,38 @@ class TextPreparation:
             facts |= {"size": tokenizer.vocabulary_size, "training_bytes": TRAINING_BYTES}
         if tokenizer.kind == "file":
             facts |= {"sha256": hashlib.sha256(_read_bytes(tokenizer.path)).hexdigest()}
-        return {
+        inputs = {
             "packing": packing.VERSION,
             "sequence_length": self.settings.sequence_length,
             "tokenizer": facts,
         }
+        if cleaning.is_on(self.settings.cleaning):
+            steps = self.settings.cleaning.model_dump()
+            inputs["cleaning"] = {"version": cleaning.VERSION, **steps}
+        return inputs
 
     def write(
-        self, examples: Mapping[str, Pieces], folder: Path, progress: Progress
+        self, examples: Mapping[str, Sequence[dict[str, Any]]], folder: Path, progress: Progress
     ) -> dict[str, Any]:
-        tokenizer = self._make_tokenizer(examples["train"], progress)
+        cleaned, counts = clean([*examples.items()], self.settings.cleaning, progress)
+        corpus = dict(zip(examples, cleaned, strict=True))
+        tokenizer = self._make_tokenizer(corpus["train"], progress)
         tokenizer.save(folder / _TOKENIZER)
         form = WindowFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
         splits, hashes = {}, {}
-        for split, pieces in examples.items():
+        for split, pieces in corpus.items():
             totals = Totals(gzip=split != "train")
             tokens = _tokens(split, pieces, tokenizer, totals, progress)
             path = folder / f"{split}.array_record"
             count, hashes[split] = write_records(path, form.pack(tokens))
             if not count:
-                raise UsageError(f"the {split} part of the text is no token long: give more text")
+                few = "give more text" + (", or clean less of it away" if counts else "")
+                raise UsageError(f"the {split} part of the text is no token long: {few}")
             splits[split] = {"examples": count, **totals.facts()}
         return {
             "fingerprint": digest({"records": hashes, "vocabulary": tokenizer.vocabulary()}),
             "splits": splits,
+            "cleaning": counts,
         }
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
@@ -85,6 +91,7 @@ class TextPreparation:
             },
             sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": length},
             tokenizer=tokenizer,
+            cleaning=facts.get("cleaning", {}),
         )
 
     def _make_tokenizer(self, train: Pieces, progress: Progress) -> Tokenizer:
@@ -92,7 +99,7 @@ class TextPreparation:
         settings = self.settings.tokenizer
         match settings.kind:
             case "characters":
-                texts = (piece["text"].decode() for piece in _each(train))
+                texts = (text for block in train.blocks() for _, text in block)
                 return Tokenizer.characters(
                     track(texts, progress, "collecting characters", len(train), "pieces")
                 )
@@ -149,15 +156,15 @@ def _tokens(
 ) -> Iterator[NDArray[np.int32]]:
     """The ids of all pieces in order, the separator before each document."""
     separator = np.array([tokenizer.separator_id], np.int32)
-    stage, total = f"packing {split}", len(pieces)
-    for start in range(0, total, _PIECES_AT_ONCE):
-        progress(stage, start, total, "pieces")
-        group = [pieces[number] for number in range(total)[start : start + _PIECES_AT_ONCE]]
-        texts = [piece["text"].decode() for piece in group]
-        for piece, text, ids in zip(group, texts, tokenizer.encode_many(texts), strict=True):
-            opens = piece["piece"] == 0
-            totals.add(piece["piece"], text, len(ids) + opens)
+    stage, total, done = f"packing {split}", len(pieces), 0
+    for block in pieces.blocks(_PIECES_AT_ONCE):
+        progress(stage, done, total, "pieces")
+        ids_of_each = tokenizer.encode_many([text for _, text in block])
+        for (place, text), ids in zip(block, ids_of_each, strict=True):
+            opens = place == 0
+            totals.add(place, text, len(ids) + opens)
             yield np.concatenate([separator, ids]) if opens else ids
+        done += len(block)
     progress(stage, total, total, "pieces")
 
 
@@ -165,15 +172,11 @@ def _sample(train: Pieces) -> Iterator[str]:
     """Texts of `train` up to `TRAINING_BYTES`, from all over it."""
     read = 0
     for number in permutation(np.arange(len(train)), size=len(train), seed=0, epoch=0):
-        text = train[int(number)]["text"].decode()
+        ((_, text),) = train.read([int(number)])
         read += len(text.encode())
         if read > TRAINING_BYTES:
             return
         yield text
-
-
-def _each(pieces: Pieces) -> Iterator[dict[str, Any]]:
-    return (pieces[number] for number in range(len(pieces)))
 
 
 def _read_bytes(path: str) -> bytes:

@@ -1,11 +1,18 @@
 """What is read, how it is cut into examples, and how many of them an update sees."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import INTEGER_LIMIT, Count, Fraction, Settings, field
+from configs.schema.settings import (
+    INTEGER_LIMIT,
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    Settings,
+    field,
+)
 
 FilePath = Annotated[str, pydantic.StringConstraints(min_length=1)]
 
@@ -52,6 +59,55 @@ class TokenizerFile(Settings):
 
 
 Tokenizer = Annotated[Characters | Bytes | BPE | TokenizerFile, pydantic.Discriminator("kind")]
+
+
+class Cleaning(Settings):
+    """What is done to whole documents before they become tokens; nothing, unless asked for."""
+
+    unicode: Literal["none", "nfc", "nfkc"] = field(
+        "none", "Normal form that text is brought to: one spelling of each character."
+    )
+    control_characters: Literal["keep", "remove"] = field(
+        "keep", "What happens to control characters but tab, line feed and carriage return."
+    )
+    minimum_characters: NonNegativeInteger = field(
+        0, "Documents with fewer are left out.", unit="characters", also_called=("min_length",)
+    )
+    maximum_characters: Count | None = field(
+        None, "Documents with more are left out.", unit="characters", also_called=("max_length",)
+    )
+    duplicates: Literal["keep", "exact", "near"] = field(
+        "keep",
+        "What is removed where documents repeat: nothing, equal ones, or those much alike too.",
+        also_called=("dedup", "deduplicate", "deduplication", "minhash"),
+    )
+    near_similarity: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
+        0.5,
+        "Share of shingles (Jaccard's index) from which on two documents are near duplicates.",
+        also_called=("jaccard_threshold", "threshold"),
+    )
+    near_shingle: Literal["words", "characters"] = field(
+        "words", "What the shingles of a document are runs of; characters where no spaces are."
+    )
+    near_shingle_length: Annotated[int, Interval(ge=1, le=100)] = field(
+        2, "Words, or characters, of a shingle.", also_called=("ngram", "shingle_size")
+    )
+
+    def needless(self) -> dict[str, str]:
+        if self.duplicates == "near":
+            return {}
+        why = f"data.cleaning.duplicates is {self.duplicates}"
+        return dict.fromkeys(("near_similarity", "near_shingle", "near_shingle_length"), why)
+
+    @pydantic.model_validator(mode="after")
+    def _some_length_is_left(self) -> Self:
+        least, most = self.minimum_characters, self.maximum_characters
+        if most is not None and most < least:
+            raise ValueError(
+                f"data.cleaning.maximum_characters={most} is less than "
+                f"data.cleaning.minimum_characters={least}: no document is left"
+            )
+        return self
 
 
 class Source(Settings):
@@ -101,6 +157,7 @@ class Text(Source):
         True, "Whether a document sees the one before it in the same window."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
+    cleaning: Cleaning = field(Cleaning(), "What is done to documents before.")
 
 
 class PythonStdlib(Text):

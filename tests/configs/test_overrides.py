@@ -15,6 +15,7 @@ from configs.schema.settings import options
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 FROM_FILES = {"data.source": "text_files"}
+NEAR = {"data.cleaning.duplicates": "near"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
@@ -38,6 +39,14 @@ SETTABLE = {
     "data.cache_dir": ({}, "/tmp/cache", "/tmp/cache"),
     "data.sequence_length": ({}, "2", 2),
     "data.cross_document_attention": ({}, "False", False),
+    "data.cleaning.unicode": ({}, "nfkc", "nfkc"),
+    "data.cleaning.control_characters": ({}, "remove", "remove"),
+    "data.cleaning.minimum_characters": ({}, "20", 20),
+    "data.cleaning.maximum_characters": ({}, "100_000", 100_000),
+    "data.cleaning.duplicates": ({}, "exact", "exact"),
+    "data.cleaning.near_similarity": (NEAR, "0.8", 0.8),
+    "data.cleaning.near_shingle": (NEAR, "characters", "characters"),
+    "data.cleaning.near_shingle_length": (NEAR, "5", 5),
     "data.tokenizer.kind": ({}, "bytes", "bytes"),
     "data.tokenizer.vocabulary_size": ({}, "258", 258),
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),

@@ -91,7 +91,12 @@ WRONG_FIELDS = [
      "has no effect", "checkpoint.keep_best is 0"),
     ("--config.task.sample_tokens=3 --config.task.sample_prompts=()",
      "has no effect", "task.sample_prompts is empty"),
+    ("--config.data.cleaning.near_similarity=0.9",
+     "has no effect", "data.cleaning.duplicates is keep"),
     # Fields that do not go together.
+    ("--config.data.cleaning.minimum_characters=9 --config.data.cleaning.maximum_characters=8",
+     "maximum_characters=8", "minimum_characters=9", "no document is left"),
+    ("--config.data.cleaning.dedup=near", "did you mean --config.data.cleaning.duplicates?"),
     ("--config.train.gradient_accumulation=3", "data.global_batch_size=16",
      "train.gradient_accumulation=3", "15 or 18"),
     ("--config.mesh.data=3", "data.global_batch_size=16", "mesh.data=3", "15 or 18"),

@@ -65,6 +65,7 @@ def write_report(
     confusion: tuple[Sequence[str], np.ndarray] | None = None,
     mistakes: Sequence[tuple[np.ndarray, str, str, float]] = (),
     notices: Sequence[str] = (),
+    data: Sequence[Sequence[str]] = (),
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
@@ -72,6 +73,7 @@ def write_report(
     completion). confusion: class names, and counts [true, predicted]. mistakes: (picture uint8
     [H, W, C] with C of 1, 3 or 4, true class, predicted class, the model's confidence in it);
     those it was surest of are shown. notices: what a reader should know, one sentence each.
+    data: a table of what the splits hold, its head first.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -90,6 +92,7 @@ def write_report(
         confusion=_confusion(*confusion) if confusion is not None else None,
         mistakes=_mistakes(mistakes),
         mistakes_left_out=max(0, len(mistakes) - MOST_MISTAKES),
+        data=data,
         config=_config_rows(config),
         environment=environment,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

@@ -1,0 +1,287 @@
+"""Cleaning of text: its characters, the length of its documents, and documents that repeat.
+
+Two passes over the pieces of the documents, of which neither holds a document in memory. The first
+decides which documents stay: of each it keeps a hash, and where near duplicates are looked for a
+signature. The second is the reading itself, which changes the characters on the way.
+
+Held-out documents go first: what stands in test or validation is lost by training, never the other
+way round. Otherwise the first of several stays, in the order of the source.
+"""
+
+import hashlib
+import re
+import unicodedata
+import zlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.progress import Progress
+
+VERSION = 1
+"""Of what this file makes of a text: raised when that changes."""
+
+_ORDER = ("test", "validation", "train")
+_AT_ONCE = 256  # pieces
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
+_WORD = re.compile(r"\w+")
+_PERMUTATIONS = 128  # of a signature: similarities are estimated to about 0.04
+
+Change = Callable[[str], str]
+Counts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of documents, as `data.sources.documents` gives them out, at random access.
+
+    change: what is done to each text. kept: numbers of the pieces that there are; None: all.
+    """
+
+    records: Sequence[dict[str, Any]]
+    change: Change = str
+    kept: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.records) if self.kept is None else len(self.kept)
+
+    def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
+        """Of each piece its place in its document, 0 where it opens one, and its text."""
+        if self.kept is not None:
+            numbers = self.kept[numbers].tolist()
+        found = self.records.__getitems__(numbers)
+        return [(int(one["piece"]), self.change(one["text"].decode())) for one in found]
+
+    def blocks(self, size: int = _AT_ONCE) -> Iterator[list[tuple[int, str]]]:
+        """All of them in order, `size` at once."""
+        numbers = range(len(self))
+        for start in numbers[::size]:
+            yield self.read(list(numbers[start : start + size]))
+
+
+def is_on(settings: Any) -> bool:
+    """Whether `settings` (`data.cleaning`) change anything."""
+    return settings != type(settings)()
+
+
+def clean(
+    parts: Sequence[tuple[str, Sequence[dict[str, Any]]]], settings: Any, progress: Progress
+) -> tuple[list[Pieces], dict[str, Counts]]:
+    """The pieces of each of `parts` (split, records) that stay, and what was done to each split.
+
+    The counts of a split: `documents` and `characters`, [before, after] each, and by `steps` the
+    `documents` it changed or removed and how many `characters` fewer there are by it. Those of
+    all steps together are what is missing after.
+    """
+    if not is_on(settings):
+        return [Pieces(records) for _, records in parts], {}
+    normalize, strip = _normalizer(settings), _stripper(settings)
+    survey = _Survey(settings, normalize, strip)
+    kept: dict[int, NDArray[np.int64]] = {}
+    for number in sorted(range(len(parts)), key=lambda one: _ORDER.index(parts[one][0])):
+        split, records = parts[number]
+        kept[number] = survey.take(split, Pieces(records), progress)
+    pieces = [
+        Pieces(records, lambda text: strip(normalize(text)), kept[number])
+        for number, (_, records) in enumerate(parts)
+    ]
+    return pieces, survey.counts
+
+
+@dataclass
+class _Document:
+    """What is known of a document while its pieces go by. Lengths are in characters."""
+
+    raw: int = 0
+    normal: int = 0
+    clean: int = 0
+    changed: tuple[bool, bool] = (False, False)
+    hasher: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+
+
+class _Survey:
+    """The first pass: which documents stay, over all splits, and what there is to tell of it."""
+
+    def __init__(self, settings: Any, normalize: Change, strip: Change):
+        self._settings = settings
+        self._normalize, self._strip = normalize, strip
+        self._seen: set[bytes] = set()
+        self._near = _NearDuplicates(settings) if settings.duplicates == "near" else None
+        self.counts: dict[str, Counts] = {}
+
+    def take(self, split: str, pieces: Pieces, progress: Progress) -> NDArray[np.int64]:
+        """Numbers of the pieces that stay."""
+        counts = self.counts.setdefault(
+            split,
+            {
+                "documents": [0, 0],
+                "characters": [0, 0],
+                "steps": {
+                    step: {"documents": 0, "characters": 0} for step in _steps(self._settings)
+                },
+            },
+        )
+        kept, first, number, document = array("q"), 0, 0, None
+        stage, total = f"cleaning {split}", len(pieces)
+        for block in pieces.blocks():
+            progress(stage, number, total, "pieces")
+            for place, text in block:
+                if place == 0:
+                    if document is not None and self._stays(document, counts):
+                        kept.extend(range(first, number))
+                    first, document = number, _Document()
+                self._add(document, text)
+                number += 1
+        if document is not None and self._stays(document, counts):
+            kept.extend(range(first, number))
+        progress(stage, total, total, "pieces")
+        return np.array(kept, np.int64)
+
+    def _add(self, document: _Document, text: str) -> None:
+        normal = self._normalize(text)
+        clean = self._strip(normal)
+        document.raw += len(text)
+        document.normal += len(normal)
+        document.clean += len(clean)
+        document.changed = (
+            document.changed[0] or normal != text,
+            document.changed[1] or clean != normal,
+        )
+        if self._settings.duplicates != "keep":
+            document.hasher.update(clean.encode())
+        if self._near is not None:
+            self._near.add(clean)
+
+    def _stays(self, document: _Document, counts: Counts) -> bool:
+        """Counts a whole document, and says whether it stays."""
+        counts["documents"][0] += 1
+        counts["characters"][0] += document.raw
+        steps = counts["steps"]
+        lengths = (document.raw, document.normal, document.clean)
+        for which, step in enumerate(("unicode", "control_characters")):
+            if document.changed[which]:
+                steps[step]["documents"] += 1
+                steps[step]["characters"] += lengths[which] - lengths[which + 1]
+        step = self._removed_by(document)
+        if step is not None:
+            steps[step]["documents"] += 1
+            steps[step]["characters"] += document.clean
+            return False
+        counts["documents"][1] += 1
+        counts["characters"][1] += document.clean
+        return True
+
+    def _removed_by(self, document: _Document) -> str | None:
+        """The step that removes a whole document, if one does."""
+        settings, near = self._settings, None
+        if self._near is not None:
+            near = self._near.end_document()
+        if document.clean < settings.minimum_characters:
+            return "too_short"
+        most = settings.maximum_characters
+        if most is not None and document.clean > most:
+            return "too_long"
+        if settings.duplicates == "keep":
+            return None
+        digest = document.hasher.digest()
+        if digest in self._seen:
+            return "exact_duplicates"
+        self._seen.add(digest)
+        return "near_duplicates" if near is not None and self._near.is_known(near) else None
+
+
+class _NearDuplicates:
+    """Documents whose sets of shingles are about as alike as asked for (Jaccard's index).
+
+    MinHash estimates that (Broder, 1997) from signatures of half a kilobyte; only documents that
+    agree in a band of it are compared. The index is a dictionary because datasketch's own takes
+    8 kB a document, and this one a third of that.
+    """
+
+    def __init__(self, settings: Any):
+        from datasketch import MinHash, MinHashLSH
+
+        self._similarity = settings.near_similarity
+        self._by_words = settings.near_shingle == "words"
+        self._length = settings.near_shingle_length
+        self._empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
+        # What is compared for nothing costs little; what is never compared is missed.
+        bands = MinHashLSH(self._similarity, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        self._shape = bands.b, bands.r
+        self._signatures: list[NDArray[np.uint32]] = []
+        self._index: dict[int, tuple[int, ...]] = {}
+        self._begin()
+
+    def add(self, text: str) -> None:
+        """The next text of a document."""
+        text = text.casefold()
+        items = _WORD.findall(text) if self._by_words else " ".join(text.split())
+        self._rest = self._rest + items
+        shingles = zip(*(self._rest[n:] for n in range(self._length)), strict=False)
+        joint = " " if self._by_words else ""
+        self._signature.update_batch(joint.join(one).encode() for one in shingles)
+        self._rest = self._rest[max(0, len(self._rest) - self._length + 1) :]
+
+    def end_document(self) -> NDArray[np.uint32] | None:
+        """The signature of the document that was added; None where it has nothing to compare."""
+        if self._signature.is_empty() and self._rest:  # a document shorter than a shingle
+            joint = " " if self._by_words else ""
+            self._signature.update(joint.join(self._rest).encode())
+        found = None if self._signature.is_empty() else self._signature.hashvalues
+        self._begin()
+        return found
+
+    def is_known(self, signature: NDArray[np.uint32]) -> bool:
+        """Whether a document like this one was here before; if not, it is now."""
+        bands, rows = self._shape
+        content = np.ascontiguousarray(signature[: bands * rows]).tobytes()
+        size = len(content) // bands
+        keys = [hash((n, content[n * size : (n + 1) * size])) for n in range(bands)]
+        candidates = {one for key in keys for one in self._index.get(key, ())}
+        for one in candidates:
+            if np.mean(self._signatures[one] == signature) >= self._similarity:
+                return True
+        mine = (len(self._signatures),)
+        self._signatures.append(signature)
+        for key in keys:
+            there = self._index.get(key)
+            self._index[key] = mine if there is None else there + mine
+        return False
+
+    def _begin(self) -> None:
+        self._signature = self._empty.copy()
+        self._rest: Any = [] if self._by_words else ""
+
+
+def _steps(settings: Any) -> Iterator[str]:
+    """The steps that `settings` ask for, in their order."""
+    if settings.unicode != "none":
+        yield "unicode"
+    if settings.control_characters != "keep":
+        yield "control_characters"
+    if settings.minimum_characters:
+        yield "too_short"
+    if settings.maximum_characters is not None:
+        yield "too_long"
+    if settings.duplicates != "keep":
+        yield "exact_duplicates"
+    if settings.duplicates == "near":
+        yield "near_duplicates"
+
+
+def _normalizer(settings: Any) -> Change:
+    """Of a piece alone: it begins with white space, with which nothing before it composes."""
+    if settings.unicode == "none":
+        return str
+    form = settings.unicode.upper()
+    return lambda text: unicodedata.normalize(form, text)
+
+
+def _stripper(settings: Any) -> Change:
+    if settings.control_characters == "keep":
+        return str
+    return lambda text: _CONTROL.sub("", text)
