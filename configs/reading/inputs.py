@@ -5,13 +5,13 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import TextFiles, TokenizerFile
+from configs.schema.data import Records, TextFiles, TokenizerFile
 
 
 def check_inputs(config: Config) -> None:
     """Raises `UsageError` where the user's text, tokenizer or cache is missing or no such thing."""
     data = config.data
-    if isinstance(data, TextFiles):
+    if isinstance(data, TextFiles | Records):
         _check_text(data.path)
     tokenizer = getattr(data, "tokenizer", None)
     if isinstance(tokenizer, TokenizerFile):

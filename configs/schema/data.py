@@ -183,6 +183,28 @@ class TextFiles(Text):
     )
 
 
+class Records(Text):
+    """The user's own records, each a document: JSON lines (perhaps gzipped) or Parquet."""
+
+    source: Literal["records"] = field("records", "Where examples come from.")
+    path: FilePath | None = field(
+        None,
+        "The records: .jsonl, .jsonl.gz or .parquet.",
+        required=True,
+        free_on_resume=True,
+        accepts="a file, a folder or a glob",
+        also_called=("file", "dir", "folder", "dataset"),
+    )
+    text_field: Annotated[str, pydantic.StringConstraints(min_length=1)] = field(
+        "text",
+        "Field, or column, of a record that holds its text.",
+        also_called=("text_column", "column", "key", "field"),
+    )
+    invalid_utf8: Literal["error", "replace"] = field(
+        "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+    )
+
+
 class Digits(Source):
     """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
 
@@ -197,4 +219,4 @@ class Digits(Source):
     )
 
 
-Data = Annotated[PythonStdlib | TextFiles | Digits, pydantic.Discriminator("source")]
+Data = Annotated[PythonStdlib | TextFiles | Records | Digits, pydantic.Discriminator("source")]

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from data.sources import digits, python_stdlib, text_files
+from data.sources import digits, python_stdlib, records, text_files
 from data.sources.source import Source
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "python_stdlib": python_stdlib.open_source,
     "text_files": text_files.open_source,
+    "records": records.open_source,
     "digits": digits.open_source,
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from configs import UsageError
 from data.cache import build_once, digest
 from data.progress import Progress, track
 from data.sources.source import Source
@@ -25,6 +26,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     def __init__(self, source: Source, progress: Progress, **options: Any):
         self._source = source
         self._progress = progress
+        self.mistake: UsageError | None = None  # of the user's, in what was read
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -37,16 +39,17 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str):
         # Keys keep the order. They are spread over all 128 bits because the builder sorts what
         # does not fit into memory into a thousand buckets by the first of them.
-        step = 2**128 // (self._source.splits[split] + 1)
+        most = self._source.splits[split]
+        step = 2**128 // (most + 1)
         examples = track(
-            self._source.examples(split),
-            self._progress,
-            f"reading {split}",
-            self._source.splits[split],
-            "examples",
+            self._source.examples(split), self._progress, f"reading {split}", most, "examples"
         )
-        for number, example in enumerate(examples):
-            yield number * step, example
+        try:
+            for number, example in enumerate(examples):
+                yield min(number, most) * step + max(0, number - most), example
+        except UsageError as mistake:
+            self.mistake = mistake
+            raise
 
 
 def open_examples(source: Source, cache: Path, progress: Progress) -> dict[str, Sequence[dict]]:
@@ -57,7 +60,13 @@ def open_examples(source: Source, cache: Path, progress: Progress) -> dict[str, 
     def build(temporary: Path) -> None:
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # results alone go there
-            _builder(source, progress, temporary).download_and_prepare()
+            builder = _builder(source, progress, temporary)
+            try:
+                builder.download_and_prepare()
+            except Exception:
+                if builder.mistake is not None:  # as it was, without what TFDS adds
+                    raise builder.mistake from None
+                raise
 
     build_once(folder, build)
     encoded = {

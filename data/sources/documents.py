@@ -2,7 +2,7 @@
 
 import codecs
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,21 +61,46 @@ class Documents:
         }
 
     def features(self) -> dict[str, Any]:
-        import numpy as np
-        import tensorflow_datasets as tfds
-
-        text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
-        return {"document": text, "piece": number, "text": text}
+        return text_features()
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
         for document in self.documents[split]:
-            for number, text in enumerate(_pieces(document, self.invalid_utf8)):
+            for number, text in enumerate(pieces(_characters(document, self.invalid_utf8))):
                 yield {"document": document.file.name, "piece": number, "text": text}
 
 
 def whole(file: TextFile) -> Document:
     """All of `file` as one document."""
     return Document(file, 0, file.characters)
+
+
+def text_features() -> dict[str, Any]:
+    """The features of a piece of a document, as TensorFlow Datasets describes them."""
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
+    return {"document": text, "piece": number, "text": text}
+
+
+def pieces(blocks: Iterable[str]) -> Iterator[str]:
+    """The text of `blocks` in pieces of `PIECE_CHARACTERS` to twice as many, but for the last.
+
+    A text without characters is one piece.
+    """
+    text, count = "", 0
+    for block in blocks:
+        text += block
+        start = 0
+        while len(text) - start > 2 * PIECE_CHARACTERS:
+            stop = _cut(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
+            yield text[start:stop]
+            start, count = stop, count + 1
+        text = text[start:]
+    while text or not count:
+        stop = _cut(text, PIECE_CHARACTERS, min(2 * PIECE_CHARACTERS, len(text)))
+        yield text[:stop]
+        text, count = text[stop:], count + 1
 
 
 def read_facts(path: Path, name: str, invalid_utf8: str) -> TextFile:
@@ -124,23 +149,6 @@ def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
             return
         if first < len(text):
             yield text[max(first, 0) : last]
-
-
-def _pieces(document: Document, invalid_utf8: str) -> Iterator[str]:
-    """The text of `document` in pieces of `PIECE_CHARACTERS` to twice as many, but for the last."""
-    text = ""
-    for block in _characters(document, invalid_utf8):
-        text += block
-        start = 0
-        while len(text) - start > 2 * PIECE_CHARACTERS:
-            stop = _cut(text, start + PIECE_CHARACTERS, start + 2 * PIECE_CHARACTERS)
-            yield text[start:stop]
-            start = stop
-        text = text[start:]
-    while text:
-        stop = _cut(text, PIECE_CHARACTERS, min(2 * PIECE_CHARACTERS, len(text)))
-        yield text[:stop]
-        text = text[stop:]
 
 
 def _cut(text: str, first: int, last: int) -> int:

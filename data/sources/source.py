@@ -1,8 +1,12 @@
 """What a source is: the raw examples of each split, and what decides them."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Source(Protocol):
@@ -36,9 +40,16 @@ def held_out(names: Iterable[str], fraction: float) -> frozenset[str]:
     But of two names or more at least one is held out and one is not, whatever the hashes; and
     none is where `fraction` is 0.
     """
-    by_hash = sorted((hashlib.sha256(name.encode()).digest(), name) for name in names)
-    if not fraction or not by_hash:
-        return frozenset()
-    below = sum(int.from_bytes(key[:8]) < fraction * 2**64 for key, _ in by_hash)
-    count = min(max(below, 1), len(by_hash) - 1)
-    return frozenset(name for _, name in by_hash[:count])
+    names = list(names)
+    return frozenset(itertools.compress(names, held_out_mask(names, fraction)))
+
+
+def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
+    """Which of `names` are held out, bool [names]; eight bytes a name are in memory."""
+    digests = (hashlib.sha256(name.encode()).digest() for name in names)
+    hashes = np.fromiter((int.from_bytes(one[:8]) for one in digests), np.uint64)
+    if not fraction or not hashes.size:
+        return np.zeros(hashes.size, bool)
+    below = int(np.sum(hashes < np.uint64(fraction * 2**64)))
+    count = min(max(below, 1), hashes.size - 1)
+    return hashes < np.sort(hashes)[count] if count else np.zeros(hashes.size, bool)

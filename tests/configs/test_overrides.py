@@ -50,6 +50,7 @@ SETTABLE = {
     "data.tokenizer.kind": ({}, "bytes", "bytes"),
     "data.tokenizer.vocabulary_size": ({}, "258", 258),
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
+    "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
     "data.image_size": ({}, "16", 16),

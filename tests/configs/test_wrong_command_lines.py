@@ -32,7 +32,7 @@ WRONG_FIELDS = [
     # A field of another kind of the section.
     ("--config.model.channels=3", "belongs to model.architecture=cnn", "is decoder"),
     ("--config.data.image_size=8", "belongs to data.source=digits", "is python_stdlib"),
-    ("--config.data.path=.", "belongs to data.source=text_files", "is python_stdlib"),
+    ("--config.data.path=.", "belongs to data.source=text_files or records"),
     ("--config.data.tokenizer.path=x", "belongs to data.tokenizer.kind=file", "is bpe"),
     # Wrong type.
     ("--config.train.steps=abc", "--config.train.steps must be an integer >= 1", "not 'abc'"),
@@ -96,6 +96,8 @@ WRONG_FIELDS = [
     # Fields that do not go together.
     ("--config.data.cleaning.minimum_characters=9 --config.data.cleaning.maximum_characters=8",
      "maximum_characters=8", "minimum_characters=9", "no document is left"),
+    ("--config.data.source=records --config.data.text_column=a",
+     "did you mean --config.data.text_field?"),
     ("--config.data.cleaning.dedup=near", "did you mean --config.data.cleaning.duplicates?"),
     ("--config.train.gradient_accumulation=3", "data.global_batch_size=16",
      "train.gradient_accumulation=3", "15 or 18"),
@@ -181,7 +183,7 @@ WRONG_PICTURES = [
     ("--config.data.image_size=2", "an integer >= 4 and <= 1024", "not 2"),
     ("--config.model.num_heads=2", "belongs to model.architecture=decoder", "is cnn"),
     ("--config.data.tokenizer.kind=bpe", "data.tokenizer belongs to data.source=python_stdlib"),
-    ("--config.data.sequence_length=8", "belongs to data.source=python_stdlib or text_files"),
+    ("--config.data.sequence_length=8", "belongs to data.source=python_stdlib or text_files or"),
     ("--config.mesh.sequence=2", "mesh.sequence=2", "model.architecture=cnn"),
     ("--config.checkpoint.best_metric=perplexity", "one of loss, accuracy, accuracy_top5"),
 ]

@@ -63,7 +63,7 @@ WRONG_RECIPES = {
     ),
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
-        "line 2: ValueError: data is one of python_stdlib, text_files, digits, not web",
+        "line 2: ValueError: data is one of python_stdlib, text_files, records, digits, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,
@@ -170,7 +170,7 @@ WRONG_SAVED = {
     ),
     "a field of another kind": (
         _edit(lambda values: values["data"].update(path="x")),
-        "data.path belongs to data.source=text_files",
+        "data.path belongs to data.source=text_files or records",
     ),
     "a field outside its section": (
         _edit(lambda values: values.update({"model.width": 3})),

@@ -1,0 +1,66 @@
+"""The user's files: a file, a folder of files, or a glob, and which split each belongs to."""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from configs import UsageError
+
+SPLITS = ("train", "validation", "test")
+
+Files = tuple[list[Path], Path]
+"""Files of a split, and the folder that their names begin at."""
+
+
+def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
+    """The files at `given` that are accepted, in the order of their names, by their split.
+
+    A folder may hold folders train, validation and test: then these alone are read; or be made
+    of files of those names (train.txt, test.jsonl.gz, train-00000-of-00002.parquet) and nothing
+    else. Raises UsageError where there are none.
+    """
+    path = Path(given).expanduser()
+    if path.is_file():
+        return {"train": ([path], path.parent)}
+    if path.is_dir():
+        return {s: (sorted(files), path) for s, files in _parts(path, accepts).items()}
+    if not glob.has_magic(given):
+        raise UsageError(f"{given}: there is no such file or folder")
+    found = (Path(name) for name in glob.glob(str(path), recursive=True))
+    files = sorted(file for file in found if file.is_file() and accepts(file))
+    if not files:
+        raise UsageError(f"{given}: no file matches")
+    return {"train": (files, Path(os.path.commonpath([file.parent for file in files])))}
+
+
+def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path]]:
+    """The files of each split of `folder`; all of them for training where it has no splits."""
+    files = [path for path in _files_in(folder) if accepts(path)]
+    parts = {
+        split: [path for path in files if path.is_relative_to(folder / split)]
+        for split in SPLITS
+        if (folder / split).is_dir()
+    }
+    if not parts and all(file.parent == folder and _split_of(file) for file in files):
+        parts = {split: [file for file in files if _split_of(file) == split] for split in SPLITS}
+        parts = {split: files for split, files in parts.items() if files}
+    if parts and "train" not in parts:
+        raise UsageError(f"{folder} holds {' and '.join(parts)}, but no train")
+    return parts or {"train": files}
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file is named after."""
+    named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
+    return named[1] if named else None
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """All files below `folder` but hidden ones; links to folders are not followed."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield Path(parent) / name
