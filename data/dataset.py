@@ -34,7 +34,8 @@ class Split:
     """One split: where it is stored, and how much it holds.
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
-    `gzip -9` needs for its documents, one by one. None where they do not apply.
+    `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
+    where documents are packed whole. None where they do not apply.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Split:
     bytes: int | None = None
     targets: int | None = None
     gzip_bits_per_byte: float | None = None
+    padding: float | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ class WindowFormat:
             batch["segments"] = (opened - opened[:, :1] + 1) * real
         return batch
 
+    def targets(self, tokens: int) -> int:
+        """Of a stream of `tokens`."""
+        return tokens - 1
+
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
         """The windows of the stream that `pieces`, int32 [tokens] each, are joined to."""
         rest = np.empty(0, np.int32)

@@ -38,6 +38,10 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
         steps = [f"{name} {told}" for name, told in _steps(counts) if told != "0"]
         by = f" ({'; '.join(steps)})" if steps else ""
         yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
+    for split in dataset.splits.values():
+        if split.padding is not None:
+            of = f"{split.examples:,} windows"
+            yield f"packing {split.name}: {split.padding:.2%} of {of} is padding"
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
@@ -47,6 +51,8 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
     for name in ("targets", "bytes"):
         if all(getattr(one, name) is not None for one in splits.values()):
             rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))
+    if all(one.padding is not None for one in splits.values()):
+        rows.append(("padding", *(f"{one.padding:.2%}" for one in splits.values())))
     if cleaned:
         for name, (what, number) in {
             "documents before cleaning": ("documents", 0),

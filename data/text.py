@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import UsageError
-from data import cleaning, packing
+from data import best_fit, cleaning, packing
+from data.best_fit import BestFitFormat
 from data.cache import digest
 from data.cleaning import Pieces, clean
 from data.codecs.tokenizers import Tokenizer
@@ -42,7 +43,7 @@ class TextPreparation:
         if tokenizer.kind == "file":
             facts |= {"sha256": hashlib.sha256(_read_bytes(tokenizer.path)).hexdigest()}
         inputs = {
-            "packing": packing.VERSION,
+            "packing": self._packing_facts(),
             "sequence_length": self.settings.sequence_length,
             "tokenizer": facts,
         }
@@ -58,7 +59,7 @@ class TextPreparation:
         corpus = dict(zip(examples, cleaned, strict=True))
         tokenizer = self._make_tokenizer(corpus["train"], progress)
         tokenizer.save(folder / _TOKENIZER)
-        form = WindowFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
+        form = self._format(tokenizer)
         splits, hashes = {}, {}
         for split, pieces in corpus.items():
             totals = Totals(gzip=split != "train")
@@ -68,7 +69,10 @@ class TextPreparation:
             if not count:
                 few = "give more text" + (", or clean less of it away" if counts else "")
                 raise UsageError(f"the {split} part of the text is no token long: {few}")
-            splits[split] = {"examples": count, **totals.facts()}
+            splits[split] = {"examples": count, **totals.facts(form.targets(totals.tokens))}
+            if isinstance(form, BestFitFormat):
+                full = count * form.length
+                splits[split]["padding"] = 1 - splits[split]["targets"] / full
         return {
             "fingerprint": digest({"records": hashes, "vocabulary": tokenizer.vocabulary()}),
             "splits": splits,
@@ -77,22 +81,29 @@ class TextPreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / _TOKENIZER)
-        length = self.settings.sequence_length
-        form = WindowFormat(
-            length,
-            tokenizer.vocabulary_size,
-            None if self.settings.cross_document_attention else tokenizer.separator_id,
-        )
+        form = self._format(tokenizer)
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits={
                 name: Split(name, folder / f"{name}.array_record", form, **numbers)
                 for name, numbers in facts["splits"].items()
             },
-            sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": length},
+            sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length},
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
+
+    def _packing_facts(self) -> Any:
+        if self.settings.packing == "windows":
+            return packing.VERSION
+        return {"best_fit": best_fit.VERSION, "block_tokens": best_fit.BLOCK_TOKENS}
+
+    def _format(self, tokenizer: Tokenizer) -> WindowFormat | BestFitFormat:
+        length, size = self.settings.sequence_length, tokenizer.vocabulary_size
+        if self.settings.packing == "best_fit":
+            return BestFitFormat(length, size, tokenizer.separator_id)
+        together = self.settings.cross_document_attention
+        return WindowFormat(length, size, None if together else tokenizer.separator_id)
 
     def _make_tokenizer(self, train: Pieces, progress: Progress) -> Tokenizer:
         """The tokenizer that the settings ask for, learnt from the training part."""
@@ -139,11 +150,11 @@ class Totals:
                 self._compressor = zlib.compressobj(9, wbits=31)  # 31: a gzip file
             self._compressed += len(self._compressor.compress(content))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, targets: int) -> dict[str, Any]:
         """`bytes`, `targets` and `gzip_bits_per_byte` of the split."""
         self._end_document()
         bits = 8 * self._compressed / self.bytes if self.gzip else None
-        return {"bytes": self.bytes, "targets": self.tokens - 1, "gzip_bits_per_byte": bits}
+        return {"bytes": self.bytes, "targets": targets, "gzip_bits_per_byte": bits}
 
     def _end_document(self) -> None:
         if self._compressor is not None:

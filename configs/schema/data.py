@@ -153,11 +153,20 @@ class Text(Source):
         unit="tokens",
         also_called=("block_size", "context_length", "seq_len", "max_length"),
     )
+    packing: Literal["windows", "best_fit"] = field(
+        "windows",
+        "How documents fill windows: cut from all in a row, or each by itself and whole, padded.",
+    )
     cross_document_attention: bool = field(
         True, "Whether a document sees the one before it in the same window."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     cleaning: Cleaning = field(Cleaning(), "What is done to documents before.")
+
+    def needless(self) -> dict[str, str]:
+        if self.packing == "best_fit":
+            return {"cross_document_attention": "data.packing is best_fit, where none is seen"}
+        return {}
 
 
 class PythonStdlib(Text):

@@ -38,6 +38,7 @@ SETTABLE = {
     "data.workers": ({}, "2", 2),
     "data.cache_dir": ({}, "/tmp/cache", "/tmp/cache"),
     "data.sequence_length": ({}, "2", 2),
+    "data.packing": ({}, "best_fit", "best_fit"),
     "data.cross_document_attention": ({}, "False", False),
     "data.cleaning.unicode": ({}, "nfkc", "nfkc"),
     "data.cleaning.control_characters": ({}, "remove", "remove"),

@@ -93,6 +93,8 @@ WRONG_FIELDS = [
      "has no effect", "task.sample_prompts is empty"),
     ("--config.data.cleaning.near_similarity=0.9",
      "has no effect", "data.cleaning.duplicates is keep"),
+    ("--config.data.packing=best_fit --config.data.cross_document_attention=true",
+     "has no effect", "data.packing is best_fit"),
     # Fields that do not go together.
     ("--config.data.cleaning.minimum_characters=9 --config.data.cleaning.maximum_characters=8",
      "maximum_characters=8", "minimum_characters=9", "no document is left"),

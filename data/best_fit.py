@@ -1,0 +1,133 @@
+"""Documents to windows of tokens that never cut a document which fits.
+
+Of each document, between the separator that opens it and one that closes it, full windows are cut
+while it is longer than one. What is left of it, or all of a short one, is a run of at most T
+targets. Runs are put together best fit decreasing (Ding et al., 2024, arXiv:2404.10830): the
+longest first, each into the window with the least room that is enough. So every token but each
+document's first is a target exactly once, no run sees another, and what no run fits is padding.
+"""
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VERSION = 1
+"""Of what this file makes of documents: raised when that changes."""
+
+BLOCK_TOKENS = 2**23
+"""Of runs that are packed together: so many are in memory."""
+
+
+@dataclass(frozen=True)
+class BestFitFormat:
+    """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
+
+    length: int
+    vocabulary_size: int
+    separator_id: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """A stored window: its tokens, their targets, and which run each belongs to."""
+        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
+        segment = "<u2" if self.length < 2**16 else "<i4"
+        shape = (self.length,)
+        return np.dtype(
+            [("tokens", token, shape), ("targets", token, shape), ("segments", segment, shape)]
+        )
+
+    def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T] (0 = no target).
+
+        The runs of a window are numbered from 1; 0 where there is nothing.
+        """
+        names = ("tokens", "targets", "segments")
+        batch = {name: windows[name].astype(np.int32) for name in names}
+        batch["weights"] = (batch["segments"] > 0).astype(np.float32)
+        return batch
+
+    def targets(self, tokens: int) -> int:
+        """Of documents with `tokens`, the separators that open them among those."""
+        return tokens  # all but what opens a document, and what closes it
+
+    def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
+        """The windows of the documents that `pieces`, int32 [tokens] each, are joined to."""
+        runs, held = [], 0
+        for run in self._runs(pieces):
+            runs.append(run)
+            held += len(run)
+            if held >= BLOCK_TOKENS:
+                yield self._fill(runs)
+                runs, held = [], 0
+        if runs:
+            yield self._fill(runs)
+
+    def _runs(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
+        """Each with its targets and the token before them: 2 to T + 1 tokens."""
+        separator = np.array([self.separator_id], np.int32)
+        rest = np.empty(0, np.int32)
+        for piece in pieces:
+            if piece.size and piece[0] == self.separator_id and rest.size:
+                yield from self._cut(np.concatenate([rest, separator]))
+                rest = piece
+            else:
+                rest = np.concatenate([rest, piece])
+            count = (len(rest) - 1) // self.length  # a long document comes in many pieces
+            if count > 1:
+                stop = (count - 1) * self.length
+                yield from self._cut(rest[: stop + 1])
+                rest = rest[stop:]
+        if rest.size:
+            yield from self._cut(np.concatenate([rest, separator]))
+
+    def _cut(self, document: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+        for start in range(0, len(document) - 1, self.length):
+            yield document[start : start + self.length + 1]
+
+    def _fill(self, runs: Sequence[NDArray[np.int32]]) -> NDArray[Any]:
+        """The windows of a block of runs."""
+        lengths = np.array([len(run) - 1 for run in runs])
+        order = np.argsort(-lengths, kind="stable")
+        places = best_fit(lengths[order].tolist(), self.length)
+        windows = np.zeros(max(places) + 1, self.dtype)
+        tokens, targets, segments = (windows[name] for name in self.dtype.names)
+        used, count = [0] * len(windows), [0] * len(windows)
+        for place, number in zip(places, order.tolist(), strict=True):
+            run, start = runs[number], used[place]
+            used[place] = stop = start + len(run) - 1
+            count[place] += 1
+            tokens[place, start:stop] = run[:-1]
+            targets[place, start:stop] = run[1:]
+            segments[place, start:stop] = count[place]
+        return windows
+
+
+def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:
+    """A bin for each of `lengths`, in their order: the one with the least room that is enough.
+
+    Bins are numbered from 0 as they are opened. O(log capacity) each, and as much memory as bins.
+    """
+    rooms: list[int] = []  # that there are, each once, sorted
+    bins: dict[int, list[int]] = {}  # with this much room
+    places, opened = [], 0
+    for length in lengths:
+        at = bisect.bisect_left(rooms, length)
+        if at == len(rooms):
+            room, place, opened = capacity, opened, opened + 1
+        else:
+            room = rooms[at]
+            place = bins[room].pop()
+            if not bins[room]:
+                del bins[room], rooms[at]
+        places.append(place)
+        room -= length
+        if room in bins:
+            bins[room].append(place)
+        elif room:
+            bisect.insort(rooms, room)
+            bins[room] = [place]
+    return places
