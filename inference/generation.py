@@ -270,12 +270,12 @@ class _Programs:
         separator_id: int,
         writable_V: np.ndarray,
     ) -> "_Programs":
-        constraint = parallel.activation_constraint(mesh, rules)
+        placement = parallel.activation_placement(mesh, rules)
         everywhere = parallel.replicated(mesh)
 
         def on_mesh(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
             def bound(parameters, *arguments):
-                with model_room.activation_sharding(constraint):
+                with model_room.activation_sharding(placement):
                     return function(nnx.merge(graph, parameters), *arguments)
 
             return jax.jit(bound, **options)

@@ -38,6 +38,7 @@ class Block(nnx.Module):
         head_dim: int,
         causal: bool,
         attention_window: int | None,
+        attention: str,
         rotary_base: float | None,
         recurrence: str,
         norm_kind: str,
@@ -64,6 +65,7 @@ class Block(nnx.Module):
                 causal=causal,
                 window=attention_window,
                 rotary_base=rotary_base,
+                implementation=attention,
                 **projections,
             )
         elif (mixer, recurrence) == ("R", "lstm"):

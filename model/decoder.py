@@ -39,6 +39,7 @@ class Decoder(nnx.Module):
     `pattern` has a letter for each block, repeated to the `depth`: "A" attention, "R" recurrence.
     None for `num_kv_heads` means `num_heads`; for `head_dim`, width // num_heads; for
     `feed_forward_width`, the usual one of its kind; for `attention_window`, the whole sequence.
+    `attention`: the implementation, as in `model.layers.attend`.
     `max_length` bounds learned positions alone. Computes in `dtype`, keeps parameters in
     `param_dtype`; the logits are float32. `has_bounded_context`: whether a state has room for a
     fixed number of tokens.
@@ -55,6 +56,7 @@ class Decoder(nnx.Module):
         pattern: str,
         recurrence: str,
         attention_window: int | None,
+        attention: str,
         positions: str,
         rotary_base: float,
         norm: str,
@@ -88,6 +90,7 @@ class Decoder(nnx.Module):
             head_dim=head_dim or width // num_heads,
             causal=True,
             attention_window=attention_window,
+            attention=attention,
             rotary_base=rotary_base if positions == "rotary" else None,
             recurrence=recurrence,
             norm_kind=norm,

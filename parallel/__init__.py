@@ -9,7 +9,7 @@ from typing import Any
 _HOMES = {
     "AXES": "mesh",
     "Rules": "axes",
-    "activation_constraint": "axes",
+    "activation_placement": "axes",
     "any_process": "distributed",
     "batch_crc32": "feeding",
     "explain_environment": "environment",

@@ -4,10 +4,10 @@ Parameters carry a tuple of logical names (`("embed", "mlp")`), activations are 
 names in the model's code; nothing but this file knows what a name means on a mesh.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs import UsageError
@@ -66,15 +66,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def activation_constraint(
+def activation_placement(
     mesh: Mesh, rules: Rules
-) -> Callable[[jax.Array, LogicalAxes], jax.Array]:
-    """What the model's `constrain` calls while a step is traced for `mesh`."""
-    if mesh.size == 1:
-        return lambda x, axes: x
-
-    def constrain(x: jax.Array, axes: LogicalAxes) -> jax.Array:
-        sharding = named_sharding(axes, x.shape, mesh=mesh, rules=rules)
-        return jax.lax.with_sharding_constraint(x, sharding)
-
-    return constrain
+) -> Callable[[LogicalAxes, Sequence[int]], NamedSharding]:
+    """Where activations lie on `mesh`: what the model asks while a step is traced for it."""
+    return functools.partial(named_sharding, mesh=mesh, rules=rules)

@@ -86,11 +86,11 @@ def evaluation_step(
 def compile_for_mesh(
     step: Callable[..., Any], *, mesh: Mesh, rules: parallel.Rules, **jit_options: Any
 ) -> Callable[..., Any]:
-    """`jax.jit(step)` whose model constrains its activations for `mesh`."""
-    constrain = parallel.activation_constraint(mesh, rules)
+    """`jax.jit(step)` whose model lays its activations out on `mesh`."""
+    placement = parallel.activation_placement(mesh, rules)
 
     def traced(*arguments):
-        with model_room.activation_sharding(constrain):
+        with model_room.activation_sharding(placement):
             return step(*arguments)
 
     return jax.jit(traced, **jit_options)

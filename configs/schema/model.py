@@ -56,6 +56,12 @@ class Decoder(Settings):
         unit="tokens",
         also_called=("window", "sliding_window"),
     )
+    attention: Literal["auto", "xla", "cudnn", "splash"] = field(
+        "auto",
+        "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
+        free_on_resume=True,
+        also_called=("attn_implementation", "attention_kernel", "flash_attention"),
+    )
     positions: Literal["rotary", "learned", "none"] = field(
         "rotary",
         "How attention knows order: rotated queries and keys, or a vector per position.",
@@ -115,7 +121,8 @@ class Decoder(Settings):
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
         if "A" not in self.pattern:
-            attention = ("num_heads", "num_kv_heads", "head_dim", "attention_window", "rotary_base")
+            heads = ("num_heads", "num_kv_heads", "head_dim")
+            attention = (*heads, "attention_window", "attention", "rotary_base")
             reasons |= dict.fromkeys(attention, f"{without} A (attention)")
             if self.positions == "rotary":
                 reasons["positions"] = f"{without} A (attention), which alone rotates"

@@ -1,7 +1,9 @@
 """Attention: one module for whole sequences, prefill, chunks and single positions.
 
+How it is computed is the business of `model.layers.attend`.
+
 Axes: B batch, T target length, S source length, D width, N query heads, K key/value heads,
-G query heads that share a key/value head (N = K · G), H head dimension.
+H head dimension.
 """
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.attend import Sight, attend
 from model.layers.linear import linear
 from model.layers.positions import rotary, segment_positions
 from model.layers.sharding import constrain
@@ -16,51 +19,13 @@ from model.layers.sharding import constrain
 State = dict[str, jax.Array]
 
 
-def attend(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
-) -> jax.Array:
-    """Scaled dot-product attention. [B, T, N, H]
-
-    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; N may be a multiple of K: query head n reads
-    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), which is never repeated in
-    memory. `mask_BTS` (bool; B may be 1) is True where a target may look, None for everywhere; a
-    target that may look nowhere gets the mean of the values. Scores and softmax are float32.
-    """
-    B, T, N, H = q_BTNH.shape
-    K = k_BSKH.shape[2]
-    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
-    scores_BKGTS = jnp.einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-    )
-    if mask_BTS is not None:
-        lowest = jnp.finfo(jnp.float32).min
-        scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, lowest)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
-
-
-def visible(
-    target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
-) -> jax.Array | None:
-    """Which source positions a target position may look at, by position alone. bool [B, T, S]
-
-    Causal: none after itself; `window`: only those less than `window` positions away. None where
-    everything is visible. B may be 1 in either argument.
-    """
-    distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
-    if window is not None:
-        near_BTS = jnp.abs(distance_BTS) < window
-        return near_BTS & (distance_BTS >= 0) if causal else near_BTS
-    return distance_BTS >= 0 if causal else None
-
-
 class Attention(nnx.Module):
     """Multi-head or grouped-query self-attention, causal or bidirectional, the whole sequence or
     a sliding window of it, with rotary positions or none.
 
     `rotary_base` None: positions say nothing here. `window`: the number of positions, its own
-    included, that a causal target sees. `residual_std`: standard deviation of the output
-    kernel's initial values.
+    included, that a causal target sees. `implementation`: as in `attend`. `residual_std`:
+    standard deviation of the output kernel's initial values.
     """
 
     def __init__(
@@ -73,6 +38,7 @@ class Attention(nnx.Module):
         causal: bool,
         window: int | None,
         rotary_base: float | None,
+        implementation: str,
         use_bias: bool,
         residual_std: float,
         dtype: DTypeLike,
@@ -94,7 +60,7 @@ class Attention(nnx.Module):
         )
         self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
         self.causal, self.window, self.rotary_base = causal, window, rotary_base
-        self.dtype = jnp.dtype(dtype)
+        self.implementation, self.dtype = implementation, jnp.dtype(dtype)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """An empty cache: `key` and `value` [B, max_length, K, H], and each row's `length` [B]."""
@@ -133,11 +99,8 @@ class Attention(nnx.Module):
         # Each target needs every source: where the length is split over devices, gather them.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
-        mask_BTS = visible(index_BT, index_BT, causal=self.causal, window=self.window)
-        if segments_BT is not None:
-            same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-            mask_BTS = same_BTS if mask_BTS is None else mask_BTS & same_BTS
-        return attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+        sight = Sight(self.causal, self.window, segments_BT=segments_BT)
+        return attend(q_BTNH, k_BSKH, v_BSKH, sight, implementation=self.implementation)
 
     def _continued(
         self, x_BTD: jax.Array, state: State, segments_BT: jax.Array | None
@@ -152,9 +115,8 @@ class Attention(nnx.Module):
         v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
         k_BSKH = constrain(k_BSKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BSKH, "batch", None, "kv_heads", "head_dim")
-        source_BS = jnp.arange(k_BSKH.shape[1])[None]
-        mask_BTS = visible(positions_BT, source_BS, causal=True, window=self.window)
-        y_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+        sight = Sight(causal=True, window=self.window, first_B=state["length"])
+        y_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, sight, implementation=self.implementation)
         advance = T if segments_BT is None else jnp.sum(segments_BT != 0, axis=1, dtype=jnp.int32)
         return y_BTNH, {"key": k_BSKH, "value": v_BSKH, "length": state["length"] + advance}
 

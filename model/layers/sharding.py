@@ -19,36 +19,51 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import jax
+from jax.sharding import NamedSharding
 
 AXES = "axes"
 
-Constraint = Callable[[jax.Array, tuple[str | None, ...]], jax.Array]
+Axes = tuple[str | None, ...]
+Placement = Callable[[Axes, tuple[int, ...]], NamedSharding]
 
-_constraint: ContextVar[Constraint | None] = ContextVar("activation_sharding", default=None)
+_placement: ContextVar[Placement | None] = ContextVar("activation_sharding", default=None)
 
 
-def named(*axes: str | None) -> dict[str, tuple[str | None, ...]]:
+def named(*axes: str | None) -> dict[str, Axes]:
     """Metadata of a parameter: one logical name, or None, for each of its dimensions."""
     return {AXES: axes}
 
 
 @contextmanager
-def activation_sharding(constraint: Constraint) -> Iterator[None]:
-    """While this context is open, `constrain(x, *axes)` in a layer is `constraint(x, axes)`.
+def activation_sharding(placement: Placement) -> Iterator[None]:
+    """While this context is open, `placement(axes, shape)` says where an activation lies.
 
     It acts when a function is traced, so it has to be open around the first call of a jitted
     function (or inside it).
     """
-    token = _constraint.set(constraint)
+    token = _placement.set(placement)
     try:
         yield
     finally:
-        _constraint.reset(token)
+        _placement.reset(token)
+
+
+def placement(axes: Axes, shape: tuple[int, ...]) -> NamedSharding | None:
+    """Where an array lies whose dimensions have these names; None on one device."""
+    where = _placement.get()
+    sharding = None if where is None else where(axes, shape)
+    return None if sharding is None or sharding.mesh.size == 1 else sharding
+
+
+def platform() -> str | None:
+    """What is compiled for: "cpu", "gpu" or "tpu"; None where no context says it."""
+    where = _placement.get()
+    return None if where is None else where((), ()).mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Name the dimensions of an activation; x itself where no `activation_sharding` is open."""
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of {x.ndim} dimensions")
-    constraint = _constraint.get()
-    return x if constraint is None else constraint(x, axes)
+    sharding = placement(axes, x.shape)
+    return x if sharding is None else jax.lax.with_sharding_constraint(x, sharding)

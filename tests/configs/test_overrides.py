@@ -64,6 +64,7 @@ SETTABLE = {
     "model.num_kv_heads": ({}, "2", 2),
     "model.head_dim": ({}, "10", 10),
     "model.attention_window": ({}, "32", 32),
+    "model.attention": ({}, "xla", "xla"),
     "model.positions": ({}, "none", "none"),
     "model.rotary_base": ({}, "5e5", 500000.0),
     "model.norm": ({}, "layer_norm", "layer_norm"),

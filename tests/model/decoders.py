@@ -18,6 +18,7 @@ SMALL = {
     "pattern": "A",
     "recurrence": "lstm",
     "attention_window": None,
+    "attention": "auto",
     "positions": "rotary",
     "rotary_base": 10000.0,
     "norm": "rms_norm",

@@ -83,16 +83,17 @@ def test_every_parameter_names_each_of_its_dimensions(make_decoder, changes):
         assert len({axis for axis in axes if axis}) == len([axis for axis in axes if axis])
 
 
-def test_activations_are_named_where_a_constraint_is_open(make_decoder):
+def test_activations_are_named_where_a_placement_is_open(make_decoder):
     seen = set()
+    alone = jax.sharding.NamedSharding(jax.make_mesh((1,), ("data",)), jax.sharding.PartitionSpec())
 
-    def constraint(x, axes):
-        assert len(axes) == x.ndim
+    def placement(axes, shape):
+        assert len(axes) == len(shape)
         seen.add(axes)
-        return x
+        return alone
 
     decoder = make_decoder(pattern="RA")
-    with model.activation_sharding(constraint):
+    with model.activation_sharding(placement):
         jax.eval_shape(decoder, jnp.zeros((2, 4), int))
     assert {
         ("batch", "length", "width"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.layers import attention, feed_forward, positions, recurrence
+from model.layers import attend, attention, feed_forward, positions, recurrence
 
 NUMBERS = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 
@@ -23,13 +23,13 @@ def test_grouped_heads_equal_repeated_ones(kv_heads):
     scores = jnp.einsum("btnh,bsnh->bnts", q, k_all) / 8**0.5
     weights = jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf), axis=-1)
     expected = jnp.einsum("bnts,bsnh->btnh", weights, v_all)
-    np.testing.assert_allclose(attention.attend(q, k, v, mask), expected, atol=1e-6)
+    np.testing.assert_allclose(attend.attend_by_xla(q, k, v, mask), expected, atol=1e-6)
 
 
 def test_keys_and_values_of_grouped_heads_are_not_repeated_in_memory():
     """256 query heads on one key/value head: a repeated key alone would be 32 MiB."""
     q, k = jnp.zeros((1, 1, 256, 64)), jnp.zeros((1, 512, 1, 64))
-    compiled = jax.jit(attention.attend, static_argnums=3).lower(q, k, k, None).compile()
+    compiled = jax.jit(attend.attend_by_xla, static_argnums=3).lower(q, k, k, None).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 2**20
 
 
@@ -37,13 +37,13 @@ def test_visibility_by_position():
     index = jnp.arange(5)[None]
 
     def mask(**kind):
-        return np.asarray(attention.visible(index, index, **kind)[0])
+        return np.asarray(attend.visible(index, index, **kind)[0])
 
     row, column = np.indices((5, 5))
     np.testing.assert_array_equal(mask(causal=True, window=None), column <= row)
     np.testing.assert_array_equal(mask(causal=True, window=2), (column <= row) & (row - column < 2))
     np.testing.assert_array_equal(mask(causal=False, window=2), abs(row - column) < 2)
-    assert attention.visible(index, index, causal=False, window=None) is None
+    assert attend.visible(index, index, causal=False, window=None) is None
 
 
 def make_attention(**changes):
@@ -54,6 +54,7 @@ def make_attention(**changes):
         "causal": False,
         "window": None,
         "rotary_base": None,
+        "implementation": "xla",
         "use_bias": False,
         "residual_std": 0.02,
     }

@@ -7,7 +7,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import configs
+import model
 import parallel
+from model.layers.sharding import constrain
 
 RULES = {
     "batch": ("data", "fsdp"),
@@ -54,8 +56,8 @@ def test_a_rank_that_differs_is_refused(mesh):
 
 
 def test_activations_are_laid_out_by_their_names(mesh):
-    constrain = parallel.activation_constraint(mesh, RULES)
-    out = jax.jit(lambda x: constrain(x, ("batch", "mlp")))(jnp.ones((8, 4)))
+    with model.activation_sharding(parallel.activation_placement(mesh, RULES)):
+        out = jax.jit(lambda x: constrain(x, "batch", "mlp"))(jnp.ones((8, 4)))
     assert out.sharding.spec == PartitionSpec(("data", "fsdp"), "tensor")
 
 

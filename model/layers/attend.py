@@ -1,0 +1,246 @@
+"""Attention's one entrance, `attend`, and the implementations it picks from.
+
+    |        | where                   | for                            | its limits             |
+    |--------|-------------------------|--------------------------------|------------------------|
+    | xla    | everywhere              | all; the only one for decoding | none                   |
+    | cudnn  | NVIDIA                  | whole sequences and prefill    | `implementation_limit` |
+    | splash | TPU; interpreted on CPU | whole sequences                | `implementation_limit` |
+
+The platform that decides is the one that is compiled for: that of the mesh of the open
+`activation_sharding`. Where none is open, it is XLA's.
+
+Axes: B batch, T target length, S source length, N query heads, K key/value heads,
+G query heads that share a key/value head (N = K · G), H head dimension.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from model.layers.sharding import placement, platform
+
+NATIVE = {"gpu": "cudnn", "tpu": "splash"}
+"""The implementation that was made for a platform; all others have XLA's."""
+
+SPLASH_BLOCKS = (512, 256, 128)
+"""Targets and sources that splash attention works on at once: the largest that fits."""
+
+QUERY = ("batch", "length", "kv_heads", None)
+SOURCE = ("batch", None, "kv_heads", None)
+"""How a kernel's arrays lie: heads whole groups at a time, each target with all its sources."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a target may look at. `first_B` None: targets and sources are the same positions, and
+    with `segments_BT` (int32) a target sees its own segment alone. Else the targets of row b are
+    the positions first_B[b], first_B[b] + 1, ... of a cache. `causal`, `window`: see `visible`.
+    """
+
+    causal: bool
+    window: int | None
+    segments_BT: jax.Array | None = None
+    first_B: jax.Array | None = None
+
+
+def attend(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    sight: Sight,
+    *,
+    implementation: str = "auto",
+) -> jax.Array:
+    """Scaled dot-product attention. [B, T, N, H]
+
+    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; N may be a multiple of K: query head n reads
+    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), which is never repeated in
+    memory. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
+    they agree within the precision of the arrays.
+    """
+    whole, T = sight.first_B is None, q_BTNH.shape[1]
+    if implementation == "auto":
+        implementation = NATIVE.get(platform(), "xla")
+        if implementation_limit(
+            implementation,
+            q_BTNH.dtype,
+            head_dim=q_BTNH.shape[3],
+            length=_shape_on_a_device(q_BTNH)[1],
+        ):
+            implementation = "xla"
+    # Splash can't split a mask that hides nothing along the targets (jax 0.10).
+    hides = sight.causal or sight.window is not None or _shape_on_a_device(q_BTNH)[1] == T
+    if implementation == "splash" and whole and hides:
+        return _splash(q_BTNH, k_BSKH, v_BSKH, sight)
+    if implementation == "cudnn" and (whole or T > 1):
+        return _cudnn(q_BTNH, k_BSKH, v_BSKH, sight)
+    return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, _mask(sight, T, k_BSKH.shape[1]))
+
+
+def implementation_limit(
+    implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
+) -> str | None:
+    """Why whole sequences, `length` targets of them on each device, are beyond it, in the words
+    of a configuration; None if they are not."""
+    if implementation == "cudnn":
+        if dtype not in (jnp.bfloat16, jnp.float16):
+            return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
+        if head_dim % 8 or head_dim > 256:
+            return f"it needs a head size of 8, 16, ... 256, not {head_dim}"
+        if length % 2:
+            return f"it needs an even number of positions, not {length}"
+    if implementation == "splash" and length % SPLASH_BLOCKS[-1]:
+        return f"it needs a multiple of {SPLASH_BLOCKS[-1]} positions on each device, not {length}"
+    return None
+
+
+def attend_by_xla(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
+) -> jax.Array:
+    """`attend` as two products. [B, T, N, H]
+
+    `mask_BTS` (bool; B may be 1) is True where a target may look, None for everywhere; a target
+    that may look nowhere gets the mean of the values.
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BSKH.shape[2]
+    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
+    scores_BKGTS = jnp.einsum(
+        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+    )
+    if mask_BTS is not None:
+        lowest = jnp.finfo(jnp.float32).min
+        scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, lowest)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH).reshape(B, T, N, H)
+
+
+def visible(
+    target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
+) -> jax.Array | None:
+    """Which source positions a target position may look at, by position alone. bool [B, T, S]
+
+    Causal: none after itself; `window`: only those less than `window` positions away. None where
+    everything is visible. B may be 1 in either argument.
+    """
+    distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
+    if window is not None:
+        near_BTS = jnp.abs(distance_BTS) < window
+        return near_BTS & (distance_BTS >= 0) if causal else near_BTS
+    return distance_BTS >= 0 if causal else None
+
+
+def _mask(sight: Sight, T: int, S: int) -> jax.Array | None:
+    """All of `sight` in one array, bool [B or 1, T, S]; None where everything is visible."""
+    target_BT = jnp.arange(T)[None]
+    if sight.first_B is not None:
+        target_BT = sight.first_B[:, None] + target_BT
+    mask_BTS = visible(target_BT, jnp.arange(S)[None], causal=sight.causal, window=sight.window)
+    same_BTS = _same_segment(sight)
+    if same_BTS is None:
+        return mask_BTS
+    return same_BTS if mask_BTS is None else mask_BTS & same_BTS
+
+
+def _same_segment(sight: Sight) -> jax.Array | None:
+    segments_BT = sight.segments_BT
+    if segments_BT is None or sight.first_B is not None:
+        return None
+    return segments_BT[:, :, None] == segments_BT[:, None, :]
+
+
+def _cudnn(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sight) -> jax.Array:
+    """cuDNN's flash attention, which skips what position alone hides if that is told without a
+    mask: for whole sequences, and a window only where it is causal and there are no segments."""
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+    causal, window = sight.causal, sight.window
+    by_position = sight.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
+    if window is not None:
+        by_position &= causal and sight.segments_BT is None
+    mask_BTS = _same_segment(sight) if by_position else _mask(sight, T, S)
+
+    def kernel(q_BTNH, k_BSKH, v_BSKH, *mask_BTS):
+        return jax.nn.dot_product_attention(
+            q_BTNH,
+            k_BSKH,
+            v_BSKH,
+            mask=mask_BTS[0][:, None] if mask_BTS else None,
+            is_causal=by_position and causal,
+            local_window_size=(window - 1, 0) if by_position and window is not None else None,
+            implementation="cudnn",
+        )
+
+    arrays = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
+    if mask_BTS is not None:
+        arrays.append((mask_BTS, ("batch", "length", None)))
+    return _on_each_device(kernel, arrays)
+
+
+def _splash(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sight) -> jax.Array:
+    """The block-sparse flash attention of `jax.experimental.pallas.ops.tpu`."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    T, S, H = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]
+    _, rows, heads, _ = _shape_on_a_device(q_BTNH)
+    block = next(size for size in SPLASH_BLOCKS if rows % size == 0)
+    parts = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
+    if sight.window is not None:
+        far = sight.window - 1
+        mask = splash.LocalMask((T, S), (far, 0 if sight.causal else far), offset=0)
+    else:
+        mask = splash.CausalMask((T, S)) if sight.causal else splash.FullMask((T, S))
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([mask] * heads),  # The same on every device that shares the heads.
+        block_sizes=splash.BlockSizes(**{f"block_{part}": block for part in parts}),
+        head_shards=1,
+        q_seq_shards=T // rows,
+        interpret=platform() != "tpu",
+    )
+
+    def each_row(kernel, q_BTNH, k_BSKH, v_BSKH, *segments):
+        by_head = [jnp.swapaxes(x, 1, 2) for x in (q_BTNH * H**-0.5, k_BSKH, v_BSKH)]
+        rows = [splash.SegmentIds(*segments)] if segments else []
+        return jnp.swapaxes(jax.vmap(kernel)(*by_head, *rows), 1, 2)
+
+    arrays = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
+    if sight.segments_BT is not None:
+        arrays += [(sight.segments_BT, QUERY[:2]), (sight.segments_BT, SOURCE[:2])]
+    return _on_each_device(each_row, arrays, kernel)
+
+
+def _shape_on_a_device(q_BTNH: jax.Array) -> tuple[int, ...]:
+    sharding = placement(QUERY, q_BTNH.shape)
+    return q_BTNH.shape if sharding is None else sharding.shard_shape(q_BTNH.shape)
+
+
+def _on_each_device(
+    function: Callable[..., jax.Array],
+    arrays: list[tuple[jax.Array, tuple[str | None, ...]]],
+    splash_kernel: Any = None,
+) -> jax.Array:
+    """`function` of what each device holds of `arrays`, each with the names of its axes, the
+    queries first, where the result lies too; `splash_kernel`, cut like them, comes before."""
+    values = [array for array, _ in arrays]
+    shardings = [placement(axes, array.shape) for array, axes in arrays]
+    specs = [sharding and sharding.spec for sharding in shardings]
+    if splash_kernel is not None:
+        values.insert(0, splash_kernel)
+    queries = shardings[0]
+    if queries is None:
+        return function(*values)
+    if splash_kernel is not None:
+        by_length = PartitionSpec(None, (*queries.spec, None, None)[1])
+        blocks = NamedSharding(queries.mesh, by_length)
+        specs.insert(0, splash_kernel.manual_sharding_spec(blocks))
+    return jax.shard_map(
+        function,
+        mesh=queries.mesh,
+        in_specs=tuple(specs),
+        out_specs=queries.spec,
+        check_vma=False,
+    )(*values)

@@ -1,0 +1,61 @@
+"""Attention's one entrance: every implementation gives what XLA's gives, on every mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+
+import model
+import parallel
+from configs.schema.mesh import Rules
+from model.layers import attend
+from model.layers.attend import Sight
+
+SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
+SIGHTS = {
+    "causal": Sight(causal=True, window=None),
+    "causal, window": Sight(causal=True, window=100),
+    "both ways": Sight(causal=False, window=None),
+    "both ways, window": Sight(causal=False, window=100),
+    "segments": Sight(causal=True, window=None, segments_BT=SEGMENTS),
+    "segments, window": Sight(causal=True, window=50, segments_BT=SEGMENTS),
+}
+MESHES = {
+    "one device": (1, 1, 1, 1),
+    "fsdp, tensor, sequence": (1, 2, 2, 2),
+}
+
+
+def random(key, *shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(key), shape, dtype)
+
+
+def on(mesh_shape):
+    """A context like a training step's, on a mesh of that shape."""
+    count = int(np.prod(mesh_shape))
+    mesh = jax.make_mesh(
+        mesh_shape, parallel.AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:count]
+    )
+    return model.activation_sharding(parallel.activation_placement(mesh, Rules().model_dump()))
+
+
+def value_and_gradients(implementation, arrays, sight):
+    def loss(q, k, v):
+        out = attend.attend(q, k, v, sight, implementation=implementation)
+        return jnp.sum(out.astype(jnp.float32) * weights), out
+
+    weights = random(9, *arrays[0].shape)
+    gradients, out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
+    return out, *gradients
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_splash_attention_equals_xlas_in_value_and_gradient(sight, mesh):
+    arrays = random(0, 2, 256, 4, 16), random(1, 2, 256, 2, 16), random(2, 2, 256, 2, 16)
+    with on(MESHES[mesh]):
+        splash = value_and_gradients("splash", arrays, SIGHTS[sight])
+    expected = value_and_gradients("xla", arrays, SIGHTS[sight])
+    for name, one, other in zip(("out", "dq", "dk", "dv"), splash, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-5, err_msg=name)
