@@ -65,9 +65,11 @@ def main(argv: Sequence[str]) -> int:
     mesh = parallel.make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
+    progress = training.Progress()
+    troubles: list[str] = []
+    attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
-    progress = training.Progress()
     dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
     if arguments.show_batch:
         batches = training_batches(config, dataset, rows=None)
@@ -84,7 +86,10 @@ def main(argv: Sequence[str]) -> int:
             configs.write_config(config, workdir)
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
-        run = Run.open(config, workdir, dataset, mesh, progress, tuned)
+        program = training.build_program(config, dataset.sizes, mesh, attention=attention)
+        run = Run.open(config, workdir, dataset, program, progress, tuned)
+        for trouble in troubles:
+            run.notify(trouble)
         try:
             return run.go(signals)
         finally:
@@ -147,11 +152,10 @@ class Run:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, config, workdir, dataset, mesh, progress, tuned) -> "Run":
-        """Builds the program and opens the checkpoints."""
+    def open(cls, config, workdir, dataset, program, progress, tuned) -> "Run":
+        """Opens the checkpoints."""
         import training
 
-        program = training.build_program(config, dataset.sizes, mesh)
         metric = config.checkpoint.best_metric
         checkpoints = training.Checkpoints(
             workdir / "checkpoints",

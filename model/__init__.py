@@ -13,14 +13,19 @@ from jax.typing import DTypeLike
 
 from model.cnn import CNN
 from model.decoder import Decoder
+from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
 from model.layers.sharding import AXES, activation_sharding
 
 __all__ = [
     "ARCHITECTURES",
     "AXES",
     "CNN",
+    "NATIVE_ATTENTION",
     "Decoder",
+    "Sight",
     "activation_sharding",
+    "attend",
+    "attention_limit",
     "build",
     "parameter_count",
 ]

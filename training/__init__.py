@@ -28,6 +28,7 @@ _HOMES = {
     "set_aside_unusable": "checkpoints",
     "versions": "report",
     "warmup_steps": "optimizers",
+    "working_attention": "attention",
     "write_atomically": "workdir",
     "write_report": "report",
 }

@@ -62,17 +62,22 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     return jnp.dtype(asked)
 
 
-def build_program(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> Program:
+def build_program(
+    config: Config, sizes: Mapping[str, Any], mesh: Mesh, *, attention: str | None = None
+) -> Program:
     """The program of `config` on `mesh`.
 
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
-    `num_classes` and `image_shape`.
+    `num_classes` and `image_shape`. `attention`: what `training.working_attention` found.
     """
+    model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
+    if attention is not None:
+        model["attention"] = attention
     rules = config.mesh.rules.model_dump()
     task = tasks.build(config.task.name)
     template = make_template(
         config.model.architecture,
-        {**config.model.model_dump(exclude={"architecture"}), **sizes},
+        model,
         dtype=compute_dtype(config, mesh),
         param_dtype=jnp.dtype(config.precision.parameter_dtype),
     )

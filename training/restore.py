@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from configs import Config, UsageError
 from tasks import build as build_task
+from training.attention import working_attention
 from training.checkpoints import find_good_step, finished_steps, ranked_steps, restore_fields
 from training.manifest import Damaged, verify
 from training.program import Program, build_program
@@ -52,7 +53,8 @@ def restore_model(
     """
     folder = workdir / "checkpoints"
     number, manifest = _choose(folder, config, step, warn)
-    program = build_program(config, manifest["data"]["sizes"], mesh)
+    attention = working_attention(config, mesh, warn)
+    program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
         raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")

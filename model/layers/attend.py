@@ -1,10 +1,10 @@
 """Attention's one entrance, `attend`, and the implementations it picks from.
 
-    |        | where                   | for                            | its limits             |
-    |--------|-------------------------|--------------------------------|------------------------|
-    | xla    | everywhere              | all; the only one for decoding | none                   |
-    | cudnn  | NVIDIA                  | whole sequences and prefill    | `implementation_limit` |
-    | splash | TPU; interpreted on CPU | whole sequences                | `implementation_limit` |
+    |        | where                   | for                            | its limits        |
+    |--------|-------------------------|--------------------------------|-------------------|
+    | xla    | everywhere              | all; the only one for decoding | none              |
+    | cudnn  | NVIDIA                  | whole sequences and prefill    | `attention_limit` |
+    | splash | TPU; interpreted on CPU | whole sequences                | `attention_limit` |
 
 The platform that decides is the one that is compiled for: that of the mesh of the open
 `activation_sharding`. Where none is open, it is XLA's.
@@ -24,7 +24,7 @@ from jax.typing import DTypeLike
 
 from model.layers.sharding import placement, platform
 
-NATIVE = {"gpu": "cudnn", "tpu": "splash"}
+NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
 """The implementation that was made for a platform; all others have XLA's."""
 
 SPLASH_BLOCKS = (512, 256, 128)
@@ -65,8 +65,8 @@ def attend(
     """
     whole, T = sight.first_B is None, q_BTNH.shape[1]
     if implementation == "auto":
-        implementation = NATIVE.get(platform(), "xla")
-        if implementation_limit(
+        implementation = NATIVE_ATTENTION.get(platform(), "xla")
+        if attention_limit(
             implementation,
             q_BTNH.dtype,
             head_dim=q_BTNH.shape[3],
@@ -82,7 +82,7 @@ def attend(
     return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, _mask(sight, T, k_BSKH.shape[1]))
 
 
-def implementation_limit(
+def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
     """Why whole sequences, `length` targets of them on each device, are beyond it, in the words

@@ -1,0 +1,96 @@
+"""Which attention a run takes: checked and tried on its devices before it is trusted."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+import model as model_room
+import parallel
+from configs import Config, UsageError
+from model import NATIVE_ATTENTION, Sight, attend, attention_limit
+from training.program import compute_dtype
+
+MADE_FOR = {"cudnn": "NVIDIA GPUs", "splash": "TPUs"}
+
+POSITIONS = 256
+"""Of the sequence that is tried."""
+
+TOLERANCE = 0.05
+"""Largest difference from XLA's result, as a share of its largest number: bfloat16 has 0.004."""
+
+
+def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None]) -> str | None:
+    """What `model.attention` comes to on `mesh`: as it is set, or "xla" where the one that `auto`
+    takes fails on these devices, which `notify` is told; None for a model without attention.
+
+    Raises `configs.UsageError` where the one that is asked for can't be.
+    """
+    model = config.model
+    if "A" not in getattr(model, "pattern", ""):
+        return None
+    asked, platform = model.attention, mesh.devices.flat[0].platform
+    chosen = NATIVE_ATTENTION.get(platform, "xla") if asked == "auto" else asked
+    if chosen in MADE_FOR and NATIVE_ATTENTION.get(platform) != chosen:
+        raise UsageError(
+            f"model.attention={asked} is made for {MADE_FOR[chosen]}, and the devices are "
+            f"{platform}: use auto or xla"
+        )
+    dtype, head_dim = compute_dtype(config, mesh), model.head_dim or model.width // model.num_heads
+    parts = np.prod([mesh.shape[axis] for axis in config.mesh.rules.length], dtype=int)
+    limit = attention_limit(
+        chosen, dtype, head_dim=head_dim, length=config.data.sequence_length // int(parts)
+    )
+    if limit and asked != "auto":
+        raise UsageError(f"model.attention={asked} can't be: {limit}; use auto or xla")
+    if limit or chosen == "xla":
+        return "xla"
+    reason = _failure(chosen, config, mesh, dtype, head_dim)
+    if not parallel.any_process(reason is not None):
+        return asked
+    reason = reason or "on another host"
+    if asked != "auto":
+        raise UsageError(f"model.attention={asked} fails here ({reason}): use auto or xla")
+    notify(f"attention by {chosen} fails on these devices, XLA's is used instead: {reason}")
+    return "xla"
+
+
+def _failure(
+    implementation: str, config: Config, mesh: Mesh, dtype: jnp.dtype, head_dim: int
+) -> str | None:
+    """Why a small forward and backward pass on one of this process's devices is not XLA's."""
+    model = config.model
+    window = model.attention_window and min(model.attention_window, POSITIONS // 2)
+    group = model.num_heads // (model.num_kv_heads or model.num_heads)
+    documents = jnp.arange(POSITIONS)[None] // (POSITIONS // 2) + 1
+    device = parallel.flat_mesh([mesh.local_devices[0]])
+    keys = jax.random.split(jax.device_put(jax.random.key(0), device.devices.flat[0]), 4)
+    q, k, v, weights = (
+        jax.random.normal(key, (1, POSITIONS, heads, head_dim), dtype)
+        for key, heads in zip(keys, (2 * group, 2, 2, 2 * group), strict=True)
+    )
+
+    def gradients(implementation):
+        def loss(q, k, v):
+            plain, packed = (
+                attend(q, k, v, Sight(True, window, segments_BT=s), implementation=implementation)
+                for s in (None, documents)
+            )
+            return jnp.sum((plain + packed).astype(jnp.float32) * weights)
+
+        placement = parallel.activation_placement(device, config.mesh.rules.model_dump())
+        with model_room.activation_sharding(placement):
+            results = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
+        return [np.asarray(x, np.float32) for x in jax.tree.leaves(results)]
+
+    try:
+        results = gradients(implementation)
+    except Exception as error:  # Whatever a compiler or a driver may raise.
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    for name, one, other in zip(("q", "k", "v"), results[1:], gradients("xla")[1:], strict=True):
+        worst = np.abs(one - other).max() / np.abs(other).max()
+        if not worst <= TOLERANCE:
+            return f"its gradient of {name} is off by {worst:.1%}"
+    return None
