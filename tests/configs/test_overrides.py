@@ -32,6 +32,8 @@ SETTABLE = {
     "train.ema_decay": ({}, ".999", 0.999),
     "train.max_skipped_steps": ({}, "1", 1),
     "train.log_batch_crc32": ({}, "true", True),
+    "train.tune_environment": ({}, "false", False),
+    "train.deterministic": ({}, "true", True),
     "data.source": ({}, "text_files", "text_files"),
     "data.global_batch_size": ({}, "64", 64),
     "data.validation_fraction": ({}, "0.0", 0.0),
