@@ -3,21 +3,32 @@
 Axes: B batch, T length, D width.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from model.layers.attention import Attention
-from model.layers.dropout import dropout
+from model.layers.dropout import drop_examples, dropout
 from model.layers.feed_forward import FeedForward
 from model.layers.norms import norm
 from model.layers.recurrence import LSTM
 from model.layers.sharding import AXES
 
 MixerState = dict[str, jax.Array]
+
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "named": jax.checkpoint_policies.save_only_these_names("mixer", "feed_forward"),
+}
+"""What each block keeps for the backward pass beside its input; it makes the rest again. "dots":
+products with weights. "named": the mixer's result and the hidden products of the feed-forward
+part, as `checkpoint_name` names them."""
 
 
 class Block(nnx.Module):
@@ -47,6 +58,7 @@ class Block(nnx.Module):
         feed_forward_width: int,
         use_bias: bool,
         dropout: float,
+        stochastic_depth: float,
         residual_std: float,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
@@ -74,7 +86,7 @@ class Block(nnx.Module):
             raise ValueError(f"no mixer {mixer!r} of recurrence {recurrence!r}")
         self.feed_forward_norm = norm(norm_kind, width, **norms)
         self.feed_forward = FeedForward(feed_forward, width, feed_forward_width, **projections)
-        self.dropout_rate = dropout
+        self.dropout_rate, self.stochastic_depth = dropout, stochastic_depth
 
     def __call__(
         self,
@@ -83,13 +95,25 @@ class Block(nnx.Module):
         state: MixerState | None = None,
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
+        height: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, MixerState | None]:
-        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout where a key is given."""
+        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout where a key is given.
+
+        `height` is the block's place in the stack, up to 1 at the top: so much of the rate of
+        stochastic depth is its own.
+        """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+
+        def added(y_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+            y_BTD = dropout(y_BTD, self.dropout_rate, key)
+            if key is None or not self.stochastic_depth:
+                return y_BTD
+            return drop_examples(y_BTD, self.stochastic_depth * height, jax.random.fold_in(key, 1))
+
         y_BTD, state = self.mixer(self.mixer_norm(x_BTD), state=state, segments_BT=segments_BT)
-        x_BTD = x_BTD + dropout(y_BTD, self.dropout_rate, keys[0])
+        x_BTD = x_BTD + added(checkpoint_name(y_BTD, "mixer"), keys[0])
         y_BTD = self.feed_forward(self.feed_forward_norm(x_BTD))
-        return x_BTD + dropout(y_BTD, self.dropout_rate, keys[1]), state
+        return x_BTD + added(y_BTD, keys[1]), state
 
 
 class Backbone(nnx.Module):
@@ -100,12 +124,25 @@ class Backbone(nnx.Module):
     and the program holds that period once, in a loop: quick to compile, and parameters split by
     fsdp are gathered a period at a time. States are stacked as the parameters are.
 
+    `remat`: "none", or what of `REMAT` each block keeps for the backward pass.
+
     `block` holds the other arguments of `Block`.
     """
 
     def __init__(
-        self, *, depth: int, pattern: str, scan_layers: bool, rngs: nnx.Rngs, **block: object
+        self,
+        *,
+        depth: int,
+        pattern: str,
+        scan_layers: bool,
+        remat: str,
+        rngs: nnx.Rngs,
+        **block: object,
     ):
+        if remat != "none" and remat not in REMAT:
+            raise ValueError(f"remat {remat!r}: choose from {['none', *REMAT]}")
+        self.depth, self.remat = depth, remat
+
         def blocks(mixers: Sequence[str], rngs: nnx.Rngs) -> nnx.List:
             return nnx.List([Block(mixer, rngs=rngs, **block) for mixer in mixers])
 
@@ -152,10 +189,18 @@ class Backbone(nnx.Module):
             after = []
             for i, block in enumerate(blocks):
                 key = None if dropout_key is None else jax.random.fold_in(dropout_key, first + i)
-                before = None if states is None else states[i]
-                x_BTD, mixer_state = block(
-                    x_BTD, state=before, segments_BT=segments_BT, dropout_key=key
+                call = functools.partial(
+                    block,
+                    state=None if states is None else states[i],
+                    segments_BT=segments_BT,
+                    dropout_key=key,
+                    height=(first + i + 1) / self.depth,
                 )
+                if self.remat != "none" and states is None:
+                    # Inside a loop nothing can be merged with the forward pass anyway.
+                    policy, unrolled = REMAT[self.remat], self.periods is None
+                    call = jax.checkpoint(call, policy=policy, prevent_cse=unrolled)
+                x_BTD, mixer_state = call(x_BTD)
                 after.append(mixer_state)
             return x_BTD, None if states is None else after
 

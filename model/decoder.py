@@ -65,7 +65,10 @@ class Decoder(nnx.Module):
         feed_forward_width: int | None,
         use_bias: bool,
         tied_embeddings: bool,
+        logit_soft_cap: float | None,
         dropout: float,
+        stochastic_depth: float,
+        remat: str,
         scan_layers: bool,
         vocabulary_size: int,
         max_length: int,
@@ -99,11 +102,13 @@ class Decoder(nnx.Module):
             feed_forward_width=feed_forward_width or usual_feed_forward_width(feed_forward, width),
             use_bias=use_bias,
             dropout=dropout,
+            stochastic_depth=stochastic_depth,
+            remat=remat,
             residual_std=WEIGHT_STD / (2 * depth) ** 0.5,
             **numbers,
         )
         self.norm = make_norm(norm, width, epsilon=norm_epsilon, use_bias=use_bias, **numbers)
-        self.dropout_rate = dropout
+        self.dropout_rate, self.logit_soft_cap = dropout, logit_soft_cap
         # Recurrence alone goes on for ever: it has neither a cache nor a table to run out of.
         self.has_bounded_context = positions == "learned" or "A" in pattern[:depth]
 
@@ -168,8 +173,13 @@ class Decoder(nnx.Module):
         return self.norm(x_BTD), state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """What `hidden` gives, [B, T, D] -> logits, float32 [B, T, V]."""
-        return self.embedding.decode(x_BTD)
+        """What `hidden` gives, [B, T, D] -> logits, float32 [B, T, V].
+
+        `logit_soft_cap` c keeps them within it: c tanh(logits / c) (Gemma Team 2024,
+        arXiv:2408.00118, section 2).
+        """
+        logits_BTV, cap = self.embedding.decode(x_BTD), self.logit_soft_cap
+        return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
 
 def _positions(

@@ -1,5 +1,7 @@
 """The tasks by name: what a batch is, its loss, its metrics."""
 
+from typing import Any
+
 from tasks.classification import Classification
 from tasks.language_modeling import LanguageModeling
 from tasks.task import Batch, Sums, Task
@@ -10,9 +12,9 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def build(name: str) -> Task:
-    """The task called `name` in the configuration."""
-    return TASKS[name]()
+def build(name: str, **settings: Any) -> Task:
+    """The task called `name` in the configuration, with the settings of its class."""
+    return TASKS[name](**settings)
 
 
 __all__ = ["TASKS", "Batch", "Sums", "Task", "build"]

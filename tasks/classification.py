@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
+from tasks.losses import cross_entropy
 from tasks.task import Batch, Sums
 
 
@@ -16,18 +16,25 @@ from tasks.task import Batch, Sums
 class Classification:
     """Batches: `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B]."""
 
-    higher_is_better: frozenset[str] = frozenset({"accuracy", "accuracy_top5"})
+    label_smoothing: float
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "accuracy_top5"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        logits_BC = model(batch["image"], train=True, dropout_key=dropout_key).astype(jnp.float32)
-        losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
+        logits_BC = model(batch["image"], train=True, dropout_key=dropout_key)
+        nats_B, minimised_B = cross_entropy(
+            logits_BC, batch["label"], label_smoothing=self.label_smoothing
+        )
         weights_B = batch["weights"]
-        return {"loss": jnp.sum(losses_B * weights_B), "weight": jnp.sum(weights_B)}
+        return {
+            "objective": jnp.sum(minimised_B * weights_B),
+            "loss": jnp.sum(nats_B * weights_B),
+            "weight": jnp.sum(weights_B),
+        }
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         logits_BC = model(batch["image"], train=False).astype(jnp.float32)
         labels_B, weights_B = batch["label"], batch["weights"]
-        losses_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, labels_B)
+        losses_B, _ = cross_entropy(logits_BC, labels_B)
         _, best_BK = jax.lax.top_k(logits_BC, min(5, logits_BC.shape[-1]))
         hits_BK = best_BK == labels_B[:, None]
         sums = {

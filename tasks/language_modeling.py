@@ -3,37 +3,62 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
+from tasks.losses import Score, chunk_count, cross_entropy, sums_over_positions
 from tasks.task import Batch, Sums
 
 
 @dataclass(frozen=True)
 class LanguageModeling:
-    """Batches: `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], perhaps `segments`."""
+    """Batches: `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], perhaps `segments`.
 
-    higher_is_better: frozenset[str] = frozenset({"accuracy"})
+    `loss_chunks` None: as many as the memory of `devices` devices asks for.
+    """
+
+    label_smoothing: float
+    z_loss: float
+    loss_chunks: int | None
+    devices: int
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        losses_BT, _ = self._losses(model, batch, dropout_key)
-        weights_BT = batch["weights"]
-        return {"loss": jnp.sum(losses_BT * weights_BT), "weight": jnp.sum(weights_BT)}
+        def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
+            nats_BT, minimised_BT = cross_entropy(
+                logits_BTV,
+                rows["targets"],
+                label_smoothing=self.label_smoothing,
+                z_loss=self.z_loss,
+            )
+            weights_BT = rows["weights"]
+            return {
+                "objective": jnp.sum(minimised_BT * weights_BT),
+                "loss": jnp.sum(nats_BT * weights_BT),
+            }
+
+        sums = self._sums(score, model, batch, dropout_key)
+        return sums | {"weight": jnp.sum(batch["weights"])}
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
-        losses_BT, logits_BTV = self._losses(model, batch, None)
-        weights_BT = batch["weights"]
-        correct_BT = jnp.argmax(logits_BTV, axis=-1) == batch["targets"]
-        loss_B = jnp.sum(losses_BT * weights_BT, axis=-1)
-        weight_B = jnp.sum(weights_BT, axis=-1)
+        def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
+            nats_BT, _ = cross_entropy(logits_BTV, rows["targets"])
+            weights_BT = rows["weights"]
+            correct_BT = jnp.argmax(logits_BTV, axis=-1) == rows["targets"]
+            return {
+                "loss": jnp.sum(nats_BT * weights_BT, axis=-1),
+                "correct": jnp.sum(correct_BT * weights_BT),
+            }
+
+        sums = self._sums(score, model, batch, None)
+        loss_B, weight_B = sums["loss"], jnp.sum(batch["weights"], axis=-1)
         sums = {
             "loss": jnp.sum(loss_B),
             "weight": jnp.sum(weight_B),
-            "correct": jnp.sum(correct_BT * weights_BT),
+            "correct": sums["correct"],
             "examples": jnp.sum(weight_B > 0),
         }
         return sums, {"loss": loss_B, "targets": weight_B}
@@ -51,13 +76,17 @@ class LanguageModeling:
             metrics["bits_per_byte"] = sums["loss"] / math.log(2) / facts["bytes"]
         return metrics
 
-    @staticmethod
-    def _losses(
-        model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        logits_BTV, _ = model(
+    def _sums(
+        self, score: Score, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
+    ) -> Sums:
+        """The sums that `score` makes of the logits and the batch, all at once or in chunks."""
+        hidden_BTD, _ = model.hidden(
             batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key
         )
-        logits_BTV = logits_BTV.astype(jnp.float32)
-        losses_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, batch["targets"])
-        return losses_BT, logits_BTV
+        chunks = self.loss_chunks
+        if chunks is None:
+            logits = jax.eval_shape(model.head, hidden_BTD)
+            chunks = chunk_count(logits.shape, devices=self.devices)
+        rows = {"targets": batch["targets"], "weights": batch["weights"]}
+        chunks = min(chunks, hidden_BTD.shape[1])
+        return sums_over_positions(score, model.head, hidden_BTD, rows, chunks=chunks)

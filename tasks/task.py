@@ -1,7 +1,7 @@
 """What a task is: its batch, loss, metrics and answer."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 from flax import nnx
@@ -17,11 +17,14 @@ class Task(Protocol):
     `weights`, so that batches, accumulation steps, devices and hosts add up exactly.
     """
 
-    higher_is_better: frozenset[str]
+    higher_is_better: ClassVar[frozenset[str]]
     """Metrics of which more is better; of all others less is."""
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """Sums for one training batch: `loss` (what is minimised) and `weight`, float32 scalars."""
+        """Sums for one training batch: `loss` and `weight`, float32 scalars.
+
+        `loss` is what is reported, and minimised too, unless there is an `objective` beside it.
+        """
         ...
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:

@@ -1,5 +1,6 @@
 """What a configuration becomes on a mesh: task, model, optimizer, and the two compiled steps."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     return jnp.dtype(asked)
 
 
+def _build_task(config: Config, mesh: Mesh) -> tasks.Task:
+    """The task, with what its class takes of the settings."""
+    settings = config.task.model_dump() | {"devices": mesh.size}
+    taken = [field.name for field in dataclasses.fields(tasks.TASKS[config.task.name])]
+    return tasks.build(config.task.name, **{name: settings[name] for name in taken})
+
+
 def build_program(
     config: Config, sizes: Mapping[str, Any], mesh: Mesh, *, attention: str | None = None
 ) -> Program:
@@ -74,7 +82,7 @@ def build_program(
     if attention is not None:
         model["attention"] = attention
     rules = config.mesh.rules.model_dump()
-    task = tasks.build(config.task.name)
+    task = _build_task(config, mesh)
     template = make_template(
         config.model.architecture,
         model,

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from configs import Config, UsageError
-from tasks import build as build_task
+from tasks import TASKS
 from training.attention import working_attention
 from training.checkpoints import find_good_step, finished_steps, ranked_steps, restore_fields
 from training.manifest import Damaged, verify
@@ -80,7 +80,7 @@ def _choose(
             return found
         if step == "best":
             metric = config.checkpoint.best_metric
-            more = metric in build_task(config.task.name).higher_is_better
+            more = metric in TASKS[config.task.name].higher_is_better
             ranked = ranked_steps(folder, metric, higher_is_better=more)
             if not ranked:
                 raise UsageError(

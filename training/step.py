@@ -99,7 +99,7 @@ def compile_for_mesh(
 def _accumulate(
     state: TrainState, batch: Batch, key: jax.Array, task: Task, template: Template, count: int
 ) -> tuple[Tree, Tree, Metrics]:
-    """Gradient of the summed loss, new batch statistics, and sums, over `count` micro-batches.
+    """Gradient of the summed objective, new batch statistics, and sums, over `count` micro-batches.
 
     Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. The
     sums are divided by the targets of the whole batch afterwards, so that the gradient equals
@@ -110,7 +110,8 @@ def _accumulate(
         def loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
             module = template.bind(params, statistics)
             sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
-            return sums["loss"], (template.statistics_of(module), sums)
+            objective = sums.pop("objective", sums["loss"])
+            return objective, (template.statistics_of(module), sums)
 
         gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(state.params)
         return gradients, statistics, sums

@@ -107,6 +107,24 @@ class Decoder(Settings):
         "Share of activations that training sets to zero.",
         also_called=("dropout_rate", "dropout_prob"),
     )
+    stochastic_depth: Fraction = field(
+        0.0,
+        "Share of examples for which training leaves out what the last block adds; less below, "
+        "in proportion to the height.",
+        also_called=("drop_path", "drop_path_rate", "layerdrop"),
+    )
+    logit_soft_cap: PositiveNumber | None = field(
+        None,
+        "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
+        also_called=("final_logit_softcapping", "softcap", "logits_soft_cap"),
+    )
+    remat: Literal["none", "full", "dots", "named"] = field(
+        "none",
+        "What blocks make again in the backward pass to save memory: nothing, everything, all but "
+        "products with weights, or all but mixers' results and the feed-forward parts' products.",
+        free_on_resume=True,
+        also_called=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
+    )
     scan_layers: bool = field(
         False,
         "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",

@@ -6,6 +6,7 @@ Axes: B batch, T length, D width, F feed-forward width.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from model.layers.linear import linear
@@ -57,6 +58,9 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
-        h_BTF = self.up(x_BTD)
-        h_BTF = gelu(h_BTF) if self.gate is None else nnx.silu(self.gate(x_BTD)) * h_BTF
+        h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
+        if self.gate is None:
+            h_BTF = gelu(h_BTF)
+        else:
+            h_BTF = nnx.silu(checkpoint_name(self.gate(x_BTD), "feed_forward")) * h_BTF
         return self.down(constrain(h_BTF, "batch", "length", "mlp"))

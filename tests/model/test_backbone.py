@@ -107,3 +107,48 @@ def test_activations_are_named_where_a_placement_is_open(make_decoder):
     count = len(seen)
     jax.eval_shape(decoder, jnp.zeros((2, 5), int))
     assert len(seen) == count
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("remat", ["full", "dots", "named"])
+def test_remat_changes_memory_and_neither_loss_nor_gradient(make_decoder, remat, scan):
+    tokens = jax.random.randint(jax.random.key(1), (8, 64), 0, 17)
+    changes = {"pattern": "RA", "depth": 4, "dropout": 0.2, "scan_layers": scan}
+
+    def measured(remat: str):
+        graph, parameters = nnx.split(make_decoder(remat=remat, **changes))
+
+        def loss(parameters):
+            decoder = nnx.merge(graph, parameters)
+            logits, _ = decoder(tokens, dropout_key=jax.random.key(3))
+            return jnp.sum(logits**2) / logits.size
+
+        step = jax.jit(jax.value_and_grad(loss)).lower(parameters).compile()
+        return step(parameters), step.memory_analysis().temp_size_in_bytes
+
+    (plain, most), (again, less) = measured("none"), measured(remat)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5 * np.abs(a).max())
+    assert less < most
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_stochastic_depth_drops_whole_examples_more_at_the_top(make_decoder, layer, scan):
+    decoder = make_decoder(stochastic_depth=0.8, depth=4, scan_layers=scan, use_bias=True)
+    graph, state = nnx.split(decoder.backbone)
+    lone = []
+    # Nothing adds anything but the feed-forward part of one layer, and that adds 1.
+    for path, parameter in nnx.to_flat_state(state):
+        value = jnp.zeros_like(parameter[...])
+        if path == ("layers", 0 if scan else layer, "feed_forward", "down", "bias"):
+            value = value.at[layer].set(1) if scan else value + 1
+        lone.append((path, parameter.replace(value)))
+    backbone = nnx.merge(graph, nnx.from_flat_state(lone))
+    x = jax.random.normal(jax.random.key(0), (4000, 2, 32))
+    added = backbone(x, dropout_key=jax.random.key(1))[0] - x
+    rate = 0.8 * (layer + 1) / 4
+    kept = np.abs(added[:, 0, 0]) > 0.1
+    assert np.mean(~kept) == pytest.approx(rate, abs=0.03)
+    np.testing.assert_allclose(added, kept[:, None, None] / (1 - rate) * np.ones_like(x), atol=1e-5)
+    np.testing.assert_allclose(backbone(x)[0] - x, np.ones_like(x), atol=1e-5)

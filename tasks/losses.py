@@ -1,0 +1,117 @@
+"""Cross-entropy: of logits that are there, and of logits that never stand in memory all at once.
+
+Axes: B batch, T length, D width, V vocabulary or classes, P positions of a chunk.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tasks.task import Sums
+
+Tree = Any
+Score = Callable[[jax.Array, Tree], Sums]
+
+CHUNK_BYTES = 2**28
+"""Logits of one device that are made at once where nothing else is asked for: 256 MiB."""
+
+
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Per target, float32: the loss in nats, and what is minimised in its place.
+
+    logits [..., V], targets int [...]. `label_smoothing` is the share of the target's probability
+    that all V share (Szegedy et al. 2016, arXiv:1512.00567, section 7); `z_loss` times the squared
+    logarithm of the softmax's denominator is added (Chowdhery et al. 2022, arXiv:2204.02311,
+    section 5). Without either the two are one.
+    """
+    logits = logits.astype(jnp.float32)
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    minimised = nats
+    if label_smoothing or z_loss:
+        normalizer = jax.nn.logsumexp(logits, axis=-1)
+    if label_smoothing:
+        uniform = normalizer - jnp.mean(logits, axis=-1)
+        minimised = (1 - label_smoothing) * nats + label_smoothing * uniform
+    if z_loss:
+        minimised = minimised + z_loss * normalizer**2
+    return nats, minimised
+
+
+def chunk_count(logits_shape: tuple[int, int, int], *, devices: int) -> int:
+    """Chunks that [B, T, V] float32 logits on `devices` devices need to keep to `CHUNK_BYTES`:
+    1, or a power of two up to T."""
+    B, T, V = logits_shape
+    chunks = 1
+    while CHUNK_BYTES * devices * chunks < 4 * B * T * V and 2 * chunks <= T:
+        chunks *= 2
+    return chunks
+
+
+def sums_over_positions(
+    score: Score,
+    head: Callable[[jax.Array], jax.Array],
+    x_BTD: jax.Array,
+    rows: Tree,
+    *,
+    chunks: int,
+) -> Sums:
+    """`score(head(x_BTD), rows)`, the positions in `chunks` chunks, one after the other.
+
+    `head` gives the logits [B, P, V] of any positions [B, P, D], `score` their sums; the arrays of
+    `rows` are [B, T]. Of the sums `objective` alone has a gradient. It is taken chunk by chunk
+    together with the value, while the chunk's logits are there: they are made once, and neither
+    way do those of two chunks stand in memory.
+    """
+    if chunks == 1:
+        return score(head(x_BTD), rows)
+    x_NBPD, rows_NBP = jax.tree.map(lambda x: _cut(x, chunks), (x_BTD, rows))
+    # The weights of the head, which it holds, become arguments: they too have a gradient.
+    head, weights = jax.closure_convert(head, x_NBPD[0])
+
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, (weights, x_NBPD))
+
+    def value(weights: list[jax.Array], x_BPD: jax.Array, rows_BP: Tree) -> tuple[jax.Array, Sums]:
+        sums = score(head(x_BPD, *weights), rows_BP)
+        return sums.get("objective", jnp.float32(0)), sums
+
+    first = jax.tree.map(lambda leaf: leaf[0], (x_NBPD, rows_NBP))
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(value, weights, *first)[1])
+
+    @jax.custom_vjp
+    def total(weights: list[jax.Array], x_NBPD: jax.Array) -> Sums:
+        def step(sums, chunk):
+            _, more = value(weights, *chunk)
+            return jax.tree.map(jnp.add, sums, more), None
+
+        return jax.lax.scan(step, zeros, (x_NBPD, rows_NBP))[0]
+
+    def forward(weights, x_NBPD):
+        def step(carry, chunk):
+            (_, sums), gradients = jax.value_and_grad(value, (0, 1), has_aux=True)(weights, *chunk)
+            return jax.tree.map(jnp.add, carry, (sums, gradients[0])), gradients[1]
+
+        start = (zeros, [jnp.zeros(weight.shape, jnp.float32) for weight in weights])
+        (sums, of_weights), of_x_NBPD = jax.lax.scan(step, start, (x_NBPD, rows_NBP))
+        return sums, (of_weights, of_x_NBPD)
+
+    def backward(gradients, cotangents):
+        return jax.tree.map(
+            lambda gradient, dtype: (cotangents["objective"] * gradient).astype(dtype),
+            gradients,
+            dtypes,
+        )
+
+    total.defvjp(forward, backward)
+    return total(weights, x_NBPD)
+
+
+def _cut(x: jax.Array, chunks: int) -> jax.Array:
+    """[B, T, ...] -> [chunks, B, P, ...]; chunk n takes the positions n, n + chunks, ...: where
+    devices share the length, each has its part of every chunk. Zeros fill up the last ones."""
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunks)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)
