@@ -238,7 +238,11 @@ class Run:
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         train_step = self.compile(state, example)
-        meter = training.StepMeter(batch_size, counts_tokens="tokens" in example)
+        meter = training.StepMeter(
+            batch_size,
+            counts_tokens="tokens" in example,
+            peak_examples_per_second=self.program.peak_examples_per_second,
+        )
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):

@@ -22,6 +22,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "find_good_step": "checkpoints",
+    "peak": "flops",
     "read_metrics": "metric_log",
     "restore_model": "restore",
     "restore_state": "checkpoints",

@@ -15,6 +15,7 @@ import model as model_room
 import parallel
 import tasks
 from configs import Config
+from training.flops import flops_per_example, peak
 from training.optimizers import build_optimizer, build_schedule
 from training.state import Template, TrainState, create_state, make_template
 from training.step import compile_for_mesh, evaluation_step, train_step
@@ -36,6 +37,7 @@ class Program:
     abstract_state: TrainState
     batch_sharding: NamedSharding
     schedule: optax.Schedule
+    flops_per_example: float
     initialize: Callable[[], TrainState]
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
@@ -44,6 +46,13 @@ class Program:
     def parameter_count(self) -> int:
         """How many numbers the model learns."""
         return model_room.parameter_count(self.abstract_state.params)
+
+    @property
+    def peak_examples_per_second(self) -> float | None:
+        """How many examples the mesh would train on if nothing but the model's products took
+        time (`training.flops`); None where its peak is not known."""
+        found = peak(self.mesh.devices.flat[0].device_kind)
+        return found and found.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
         """The abstract global batch, from any batch of this process's rows."""
@@ -118,6 +127,7 @@ def build_program(
         abstract_state=abstract_state,
         batch_sharding=NamedSharding(mesh, jax.sharding.PartitionSpec(tuple(rules["batch"]))),
         schedule=schedule,
+        flops_per_example=flops_per_example(config, abstract_state.params, sizes),
         initialize=initialize,
         # State: sharded by the axes of its parameters, in and out, its buffers reused.
         # Batch: rows over `data` and `fsdp`. Metrics: the same on every device.

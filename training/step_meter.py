@@ -11,12 +11,20 @@ class StepMeter:
 
     `push` hands over a step that was only dispatched and returns the metrics of the one before,
     which is done or nearly so; `drain` waits for the last one. Rates are means since the last
-    time that `take_rates` was called; all times in seconds.
+    time that `take_rates` was called; all times in seconds. `mfu` is the share of
+    `peak_examples_per_second`, where that is known.
     """
 
-    def __init__(self, global_batch_size: int, *, counts_tokens: bool):
+    def __init__(
+        self,
+        global_batch_size: int,
+        *,
+        counts_tokens: bool,
+        peak_examples_per_second: float | None = None,
+    ):
         self._global_batch_size = global_batch_size
         self._counts_tokens = counts_tokens
+        self._peak = peak_examples_per_second
         self._pending: tuple[int, dict[str, Any]] | None = None
         self.restart_clock()
 
@@ -49,6 +57,8 @@ class StepMeter:
         }
         if self._counts_tokens:
             rates["tokens_per_second"] = self._targets / elapsed
+        if self._peak is not None:
+            rates["mfu"] = rates["examples_per_second"] / self._peak
         self.restart_clock()
         return rates
 

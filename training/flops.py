@@ -1,0 +1,100 @@
+"""What a training step computes, and how much a device could: the two sides of `mfu`.
+
+Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of the
+devices' peak that the model's own products take: 2 operations for each multiplication and sum,
+forward once and backward twice. The convention:
+
+- every kernel that multiplies activations counts, the head's among them also where it is the table
+  of token vectors; look-ups, biases, norms, activation functions, the optimizer do not;
+- the products of queries, keys and values count every pair of positions, 12 · N · H · S a token and
+  layer, causal or not; S is the length, or a shorter window;
+- whatever is computed again (remat) does not count.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from configs import Config
+
+Tree = Any
+
+FORWARD_AND_BACKWARD = 3
+"""Times the products of the forward pass: the backward pass has one for each of their factors."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most a device can do: dense bfloat16 operations with float32 sums, and bytes from its
+    memory, each a second."""
+
+    flops: float
+    bandwidth: float
+
+
+PEAKS: Mapping[str, Peak] = {
+    # NVIDIA's data sheets of each; where they state a figure with sparsity, half of it.
+    r"B200": Peak(2250e12, 8.0e12),
+    r"GH200": Peak(989.4e12, 4.0e12),
+    r"H200": Peak(989.4e12, 4.8e12),
+    r"H100 NVL": Peak(835.5e12, 3.9e12),
+    r"H100 PCIe": Peak(756e12, 2.0e12),
+    r"H100": Peak(989.4e12, 3.35e12),
+    r"A100.*80GB": Peak(312e12, 1.935e12),
+    r"A100": Peak(312e12, 1.555e12),
+    r"L40S": Peak(362e12, 0.864e12),
+    r"L4": Peak(121e12, 0.3e12),
+    r"A10": Peak(125e12, 0.6e12),
+    r"RTX 4090": Peak(165.2e12, 1.008e12),
+    r"RTX 3090": Peak(71e12, 0.936e12),
+    # cloud.google.com/tpu/docs/v4, v5p, v5e, v6e: each chip.
+    r"TPU v4": Peak(275e12, 1.228e12),
+    r"TPU v5 lite|TPU v5e": Peak(197e12, 0.819e12),
+    r"TPU v5p?": Peak(459e12, 2.765e12),
+    r"TPU v6 lite|TPU v6e": Peak(918e12, 1.64e12),
+}
+"""By `jax.Device.device_kind`, in which these words stand; the first that fits."""
+
+
+def peak(device_kind: str) -> Peak | None:
+    """The peak of a kind of device; None where it is not known, as of a part of one (MIG)."""
+    if "MIG" in device_kind:
+        return None
+    for pattern, found in PEAKS.items():
+        if re.search(rf"\b({pattern})\b", device_kind):
+            return found
+    return None
+
+
+def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) -> float:
+    """Operations of one example's share of a training step; `params` may be abstract.
+
+    An example is a window of `data.sequence_length` tokens, or a picture.
+    """
+    model = config.model
+    kernels = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if jax.tree_util.keystr(path[-1:], simple=True).endswith("kernel")
+    }
+    if model.architecture == "cnn":
+        height, width, _ = sizes["image_shape"]
+        times = [-(-height // 2**i) * -(-width // 2**i) for i in range(len(model.channels))]
+        products = sum(
+            math.prod(shape) * (times[int(path.split(".")[1])] if len(shape) == 4 else 1)
+            for path, shape in kernels.items()
+        )
+        return 2 * FORWARD_AND_BACKWARD * products
+    length = config.data.sequence_length
+    weights = sum(map(math.prod, kernels.values()))
+    if model.tied_embeddings:
+        weights += sizes["vocabulary_size"] * model.width
+    mixers = [model.pattern[i % len(model.pattern)] for i in range(model.depth)]
+    heads_width = model.num_heads * (model.head_dim or model.width // model.num_heads)
+    seen = min(length, model.attention_window or length)
+    pairs = 2 * mixers.count("A") * heads_width * seen
+    return 2 * FORWARD_AND_BACKWARD * (weights + pairs) * length
