@@ -1,4 +1,5 @@
-# The commands of a user: `make train`, `make test`, `make setup`.
+# The commands of a user: `make train`, `make test`, `make setup`; for accelerators `make tpu-check`,
+# `make gpu-check`, `make bench-gpu`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test lint clean-venv
+.PHONY: setup train test lint tpu-check gpu-check bench-gpu wheels clean-venv
 
 setup: $(READY)
 
@@ -30,6 +31,31 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+# Train steps compiled for slices of TPUs, on a machine without any.
+tpu-check: $(VENV)/.tpu
+	$(BIN)/python benchmarks/tpu_check.py
+
+$(VENV)/.tpu: $(READY)
+	@echo "Adding libtpu to $(VENV) (once; half a gigabyte)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tpu]'
+	@touch $@
+
+# On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. What it lacks
+# comes from wheels/, which `make wheels`, with the same Python, fills elsewhere.
+CARRIED := tensorflow-datasets grain array-record ml-collections tokenizers pydantic tensorboardX jinja2
+OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
+
+gpu-check:
+	$(OFFLINE) benchmarks/gpu_check.py
+
+bench-gpu:
+	$(OFFLINE) benchmarks/bench_gpu.py --out=runs/bench_gpu.json
+
+wheels:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --target wheels/site $(CARRIED)
+	@cd wheels/site && rm -rf numpy* pyarrow*
+	@echo 'import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), "site"))' > wheels/sitecustomize.py
 
 clean-venv:
 	rm -rf $(VENV)

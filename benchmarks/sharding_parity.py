@@ -19,6 +19,7 @@ import numpy as np
 import configs
 import parallel
 import training
+from benchmarks.invented import batch, sizes_of
 
 RECIPES = ("python_stdlib", "shakespeare_char", "shakespeare_char_lstm", "digits_cnn")
 MESHES = (
@@ -42,37 +43,16 @@ def load(recipe: str, mesh: dict[str, int]) -> configs.Config:
     return configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
 
 
-def batch(config: configs.Config, vocabulary_size: int, step: int) -> dict[str, np.ndarray]:
-    """Random rows that depend on the step alone."""
-    random, B = np.random.default_rng(step), config.data.global_batch_size
-    if config.task.name == "classification":
-        return {
-            "image": random.integers(0, 256, (B, 8, 8, 1), dtype=np.uint8),
-            "label": random.integers(0, 10, B, dtype=np.int32),
-            "weights": np.ones(B, np.float32),
-        }
-    T = config.data.sequence_length
-    tokens = random.integers(0, vocabulary_size, (B, T + 1), dtype=np.int32)
-    weights = np.ones((B, T), np.float32)
-    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
-
-
 def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
     """The loss of each step."""
     config = load(recipe, mesh)
-    vocabulary_size = getattr(config.data, "tokenizer", None) and getattr(
-        config.data.tokenizer, "vocabulary_size", 67
-    )
-    sizes = {"vocabulary_size": vocabulary_size}
-    if config.task.name == "classification":
-        sizes = {"num_classes": 10, "image_shape": (8, 8, 1)}
-    else:
-        sizes["max_length"] = config.data.sequence_length
+    vocabulary_size = getattr(getattr(config.data, "tokenizer", None), "vocabulary_size", 67)
+    sizes = sizes_of(config, vocabulary_size=vocabulary_size)
     program = training.build_program(config, sizes, parallel.make_mesh(config))
     state, measured = program.initialize(), []
     for step in range(STEPS):
         placed = parallel.put_batch(
-            batch(config, vocabulary_size, step),
+            batch(config, sizes, step),
             program.batch_sharding,
             config.data.global_batch_size,
         )

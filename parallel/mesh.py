@@ -32,7 +32,7 @@ def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
 def _mesh(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> Mesh:
     count = math.prod(shape)
     kinds = (AxisType.Auto,) * len(AXES)
-    if list(devices) == jax.devices() and count == len(devices):
+    if count == len(devices):
         # Lets JAX lay the axes along the physical links of a TPU.
-        return jax.make_mesh(shape, AXES, axis_types=kinds)
+        return jax.make_mesh(shape, AXES, axis_types=kinds, devices=devices)
     return Mesh(np.asarray(devices[:count]).reshape(shape), AXES, axis_types=kinds)

@@ -18,7 +18,15 @@ OURS = recipes()
 
 
 def test_the_recipes_are_found_and_nothing_else():
-    assert set(OURS) == {"digits_cnn", "python_stdlib", "shakespeare_char", "shakespeare_char_lstm"}
+    assert set(OURS) == {
+        "digits_cnn",
+        "gpt2_124m",
+        "llama_1b",
+        "llama_8b",
+        "python_stdlib",
+        "shakespeare_char",
+        "shakespeare_char_lstm",
+    }
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -70,7 +78,7 @@ def test_every_field_has_a_meaning_that_is_a_sentence():
         assert len(textwrap.wrap(info.description, 94)) <= 2, path
 
 
-def _parameters(recipe: str) -> int:
+def _parameters(recipe: str, *, vocabulary_size: int = 67, max_length: int = 64) -> int:
     settings = load_config(recipe, inputs=False).model.model_dump(exclude={"architecture"})
     abstract = nnx.eval_shape(
         lambda: model.build(
@@ -78,8 +86,8 @@ def _parameters(recipe: str) -> int:
             rngs=nnx.Rngs(0),
             dtype=jax.numpy.float32,
             param_dtype=jax.numpy.float32,
-            vocabulary_size=67,
-            max_length=64,
+            vocabulary_size=vocabulary_size,
+            max_length=max_length,
             **settings,
         )
     )
@@ -92,3 +100,18 @@ def test_the_two_shakespeares_have_as_many_parameters_as_nanogpt():
     recurrence = _parameters("configs/shakespeare_char_lstm.py")
     assert abs(attention / nanogpt - 1) < 0.05
     assert abs(recurrence / attention - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    "recipe, vocabulary_size, max_length, parameters",
+    [
+        ("gpt2_124m", 50_257, 1024, 124_439_808),
+        ("llama_1b", 128_256, 1, 1_235_814_400),
+        ("llama_8b", 128_256, 1, 8_030_261_248),
+    ],
+)
+def test_the_known_shapes_have_their_known_numbers_of_parameters(
+    recipe, vocabulary_size, max_length, parameters
+):
+    recipe = f"configs/{recipe}.py"
+    assert parameters == _parameters(recipe, vocabulary_size=vocabulary_size, max_length=max_length)

@@ -1,0 +1,112 @@
+"""Compiles train steps ahead of time for slices of TPUs, with libtpu, on a machine without any.
+
+python benchmarks/tpu_check.py [RECIPE ...]        (`make tpu-check` installs libtpu)
+
+Prints a table: the compiler's bytes on each chip, for the state, the batch and what the step needs
+beside them. Exit status 1 if a step does not compile or does not fit: the compiler refuses what
+is larger than a chip's memory.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # No chips here, and no server to ask for them.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from jax.experimental import topologies
+
+import configs
+import parallel
+import training
+from benchmarks.invented import batch, sizes_of
+
+GIB = 2**30
+MEMORY = {"TPU v5": 95, "TPU v5 lite": 16}
+"""GiB of a chip, by `device_kind` (cloud.google.com/tpu/docs/v5p, v5e)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe on a slice; `vocabulary_size` is what its data would decide."""
+
+    recipe: str
+    topology: str
+    vocabulary_size: int = 67
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+ROWS = (
+    Row("llama_8b", "v5p:4x4x4", 128_256),
+    Row("llama_1b", "v5e:4x4", 128_256),
+    Row("shakespeare_char_lstm", "v5e:2x2"),
+    Row("digits_cnn", "v5e:2x2"),
+)
+HEAD = (
+    "recipe", "slice", "parameters", "batch", "attention", "state", "step", "GiB a chip",
+    "compiled in",
+)  # fmt: skip
+
+
+def columns(row: Row, devices: Sequence[Any]) -> list[str]:
+    """What the table says of a row on `devices`, which need not be there."""
+    began = time.monotonic()
+    config = configs.load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
+    sizes = sizes_of(config, vocabulary_size=row.vocabulary_size)
+    program = training.build_program(config, sizes, parallel.make_mesh(config, devices))
+    global_batch_size = config.data.global_batch_size
+    shape = program.batch_shape(batch(config, sizes, 0, rows=1), global_batch_size)
+    lowered = program.train_step.lower(program.abstract_state, shape)
+    splash = "tpu_custom_call" in lowered.as_text()
+    memory = lowered.compile().memory_analysis()
+    held, extra = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    # The new state takes the place of the old one.
+    extra += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    mesh = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items() if size > 1)
+    length = getattr(config.data, "sequence_length", None)
+    room = MEMORY.get(devices[0].device_kind)
+    return [
+        f"`{row.recipe}`",
+        f"{row.topology}, {mesh}",
+        f"{program.parameter_count / 1e6:,.1f} M",
+        f"{global_batch_size} × {length:,}" if length else str(global_batch_size),
+        "splash" if splash else "XLA" if "A" in getattr(config.model, "pattern", "") else "none",
+        f"{held / GIB:.3g}",
+        f"{extra / GIB:.3g}",
+        f"{(held + extra) / GIB:.2f}" + (f" of {room}" if room else ""),
+        f"{time.monotonic() - began:.0f} s",
+    ]
+
+
+def main(recipes: Sequence[str]) -> int:
+    """Prints the table."""
+    if find_spec("libtpu") is None:
+        print("tpu_check.py: libtpu is missing: pip install -e '.[tpu]'", file=sys.stderr)
+        return 2
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
+    failed = []
+    for row in ROWS:
+        if recipes and row.recipe not in recipes:
+            continue
+        try:
+            slice_ = topologies.get_topology_desc(platform="tpu", topology_name=row.topology)
+            print("| " + " | ".join(columns(row, slice_.devices)) + " |", flush=True)
+        except Exception as error:  # Whatever the compiler has to say: the others go on.
+            failed.append(row.recipe)
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            cells = [f"`{row.recipe}`", row.topology, f"failed: {reason}", *[""] * (len(HEAD) - 3)]
+            print("| " + " | ".join(cells) + " |", flush=True)
+    if failed:
+        print(f"tpu_check.py: {', '.join(failed)} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
