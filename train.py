@@ -73,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
     dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
     if arguments.show_batch:
         batches = training_batches(config, dataset, rows=None)
-        print(data.describe_batch(batches[0], dataset))
+        origins = batches.origins(0) if dataset.splits["train"].parts else ()
+        print(data.describe_batch(batches[0], dataset, origins))
         return 0
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.

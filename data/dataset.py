@@ -5,7 +5,7 @@ apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int
 float32 [B]. A weight of 0 marks what is no target.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +36,9 @@ class Split:
     bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
     where documents are packed whole. None where they do not apply.
+
+    parts: of a mixture its sources' splits, one after the other, each named after its source.
+    weights: of the parts, where examples are drawn from them.
     """
 
     name: str
@@ -46,6 +49,22 @@ class Split:
     targets: int | None = None
     gzip_bits_per_byte: float | None = None
     padding: float | None = None
+    parts: tuple["Split", ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
+    """A split made of those of several sources."""
+    bytes_in_all = sum(part.bytes for part in parts)
+    targets, examples = (sum(getattr(p, n) for p in parts) for n in ("targets", "examples"))
+    gzip = padding = None
+    if all(part.gzip_bits_per_byte is not None for part in parts):
+        gzip = sum(part.gzip_bits_per_byte * part.bytes for part in parts) / bytes_in_all
+    if all(part.padding is not None for part in parts):
+        padding = sum(part.padding * part.examples for part in parts) / examples
+    first = parts[0]
+    return Split(name, first.path.parent, first.format, examples, bytes_in_all, targets, gzip,
+                 padding, tuple(parts), tuple(weights))  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -56,10 +56,13 @@ class PicturePreparation:
         return {"pictures": VERSION, "shape": self.shape}
 
     def write(
-        self, examples: Mapping[str, Sequence[dict[str, Any]]], folder: Path, progress: Progress
+        self,
+        sources: Sequence[Mapping[str, Sequence[dict[str, Any]]]],
+        folder: Path,
+        progress: Progress,
     ) -> dict[str, Any]:
         splits, hashes = {}, {}
-        for split, pictures in examples.items():
+        for split, pictures in sources[0].items():
             records = self._records(split, pictures, progress)
             count, hashes[split] = write_records(folder / f"{split}.array_record", records)
             splits[split] = {"examples": count}

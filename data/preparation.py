@@ -10,13 +10,13 @@ from data.dataset import Dataset
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation
-from data.sources import Source, open_source
+from data.sources import Source, open_sources
 from data.text import TextPreparation
 
 _FACTS = "metadata.json"
 
 Examples = Mapping[str, Sequence[dict[str, Any]]]
-"""The raw examples of each split, at random access."""
+"""The raw examples of each split of a source, at random access."""
 
 
 class Preparation(Protocol):
@@ -26,7 +26,9 @@ class Preparation(Protocol):
         """All that decides the result beside the raw examples, as JSON."""
         ...
 
-    def write(self, examples: Examples, folder: Path, progress: Progress) -> Mapping[str, Any]:
+    def write(
+        self, sources: Sequence[Examples], folder: Path, progress: Progress
+    ) -> Mapping[str, Any]:
         """Writes the records of each split into `folder`. Returns facts to keep, as JSON."""
         ...
 
@@ -49,17 +51,20 @@ def prepare(
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
     be used.
     """
-    source = open_source(settings)
-    preparation = _preparation(source, settings)
+    sources = open_sources(settings)
+    preparation = _preparation(sources, settings)
     cache = cache_dir(settings)
-    key = digest({"source": source.name, "contents": source.contents(), **preparation.inputs()})
-    folder = cache / "prepared" / f"{source.name}-{key[:24]}"
+    contents: Any = sources[0].contents()
+    if settings.source == "mixture":
+        contents = [[source.name, source.contents()] for source in sources]
+    key = digest({"source": settings.source, "contents": contents, **preparation.inputs()})
+    folder = cache / "prepared" / f"{settings.source}-{key[:24]}"
     is_new = not folder.exists()
 
     def build(temporary: Path) -> None:
         from data.sources.builder import open_examples  # slow to import, and needed only here
 
-        examples = open_examples(source, cache, progress)
+        examples = [open_examples(source, cache, progress) for source in sources]
         facts = preparation.write(examples, temporary, progress)
         (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
 
@@ -71,7 +76,7 @@ def prepare(
     return dataset
 
 
-def _preparation(source: Source, settings: Any) -> Preparation:
+def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
     if settings.modality == "text":
         return TextPreparation(settings)
-    return PicturePreparation(source, settings.image_size)
+    return PicturePreparation(sources[0], settings.image_size)

@@ -1,6 +1,6 @@
 """A batch in words and blocks, and what preparation did, for a person to look at."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,8 +14,12 @@ _SHADES = " ░▒▓█"
 _COLUMNS = 32  # of a picture
 
 
-def describe_batch(batch: Mapping[str, NDArray[Any]], dataset: Dataset) -> str:
+def describe_batch(
+    batch: Mapping[str, NDArray[Any]], dataset: Dataset, origins: Sequence[str] = ()
+) -> str:
     """The arrays of `batch`, and its first examples as the model gets them.
+
+    origins: of a mixture the source of each row.
 
     Text: the decoded window, and the first and last positions with token, target, weight and
     segment. Pictures: their label, and the pixels as blocks.
@@ -27,7 +31,11 @@ def describe_batch(batch: Mapping[str, NDArray[Any]], dataset: Dataset) -> str:
     describe = _describe_picture if "image" in batch else _describe_window
     for row in range(min(_EXAMPLES, len(batch["weights"]))):
         example = {name: array[row] for name, array in batch.items()}
-        lines += ["", f"example {row}", *describe(example, dataset)]
+        origin = f", of {origins[row]}" if origins else ""
+        lines += ["", f"example {row}{origin}", *describe(example, dataset)]
+    if origins:
+        counts = [f"{origins.count(name)} of {name}" for name in dict.fromkeys(origins)]
+        lines[:0] = [f"of {len(origins)} examples {', '.join(counts)}"]
     return "\n".join(lines)
 
 
@@ -48,6 +56,11 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
     """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
     splits, cleaned = dataset.splits, dataset.cleaning
     rows = [("", *splits), ("examples", *(f"{one.examples:,}" for one in splits.values()))]
+    for part in splits["train"].parts:
+        found = [
+            next((p for p in one.parts if p.name == part.name), None) for one in splits.values()
+        ]
+        rows.append((f"of {part.name}", *(f"{one.examples:,}" if one else "" for one in found)))
     for name in ("targets", "bytes"):
         if all(getattr(one, name) is not None for one in splits.values()):
             rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))

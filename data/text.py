@@ -16,7 +16,7 @@ from data.best_fit import BestFitFormat
 from data.cache import digest
 from data.cleaning import Pieces, clean
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Split, join
 from data.order import permutation
 from data.packing import WindowFormat
 from data.progress import Progress, track
@@ -53,26 +53,32 @@ class TextPreparation:
         return inputs
 
     def write(
-        self, examples: Mapping[str, Sequence[dict[str, Any]]], folder: Path, progress: Progress
+        self,
+        sources: Sequence[Mapping[str, Sequence[dict[str, Any]]]],
+        folder: Path,
+        progress: Progress,
     ) -> dict[str, Any]:
-        cleaned, counts = clean([*examples.items()], self.settings.cleaning, progress)
-        corpus = dict(zip(examples, cleaned, strict=True))
-        tokenizer = self._make_tokenizer(corpus["train"], progress)
+        parts = [
+            (number, split, records)
+            for number, examples in enumerate(sources)
+            for split, records in examples.items()
+        ]
+        cleaned, counts = clean([part[1:] for part in parts], self.settings.cleaning, progress)
+        corpus = [(*part[:2], pieces) for part, pieces in zip(parts, cleaned, strict=True)]
+        tokenizer = self._make_tokenizer([one[2] for one in corpus if one[1] == "train"], progress)
         tokenizer.save(folder / _TOKENIZER)
-        form = self._format(tokenizer)
-        splits, hashes = {}, {}
-        for split, pieces in corpus.items():
-            totals = Totals(gzip=split != "train")
-            tokens = _tokens(split, pieces, tokenizer, totals, progress)
-            path = folder / f"{split}.array_record"
-            count, hashes[split] = write_records(path, form.pack(tokens))
-            if not count:
+        splits: dict[str, Any] = {}
+        hashes: dict[str, Any] = {}
+        for number, split, pieces in corpus:
+            facts, sha256 = self._write_split(number, split, pieces, tokenizer, folder, progress)
+            if not facts["examples"]:
                 few = "give more text" + (", or clean less of it away" if counts else "")
-                raise UsageError(f"the {split} part of the text is no token long: {few}")
-            splits[split] = {"examples": count, **totals.facts(form.targets(totals.tokens))}
-            if isinstance(form, BestFitFormat):
-                full = count * form.length
-                splits[split]["padding"] = 1 - splits[split]["targets"] / full
+                raise UsageError(f"the {self._part(split, number)} is no token long: {few}")
+            if self._names:
+                splits.setdefault(split, {"parts": []})["parts"].append([number, facts])
+                hashes.setdefault(split, []).append([number, sha256])
+            else:
+                splits[split], hashes[split] = facts, sha256
         return {
             "fingerprint": digest({"records": hashes, "vocabulary": tokenizer.vocabulary()}),
             "splits": splits,
@@ -82,16 +88,56 @@ class TextPreparation:
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / _TOKENIZER)
         form = self._format(tokenizer)
+        splits = {}
+        for split, numbers in facts["splits"].items():
+            if "parts" not in numbers:
+                splits[split] = Split(split, self._file(folder, split, 0), form, **numbers)
+                continue
+            parts = [
+                Split(self._names[number], self._file(folder, split, number), form, **of)
+                for number, of in numbers["parts"]
+            ]
+            weights = [self.settings.shares()[number] for number, _ in numbers["parts"]]
+            splits[split] = join(split, parts, weights)
         return Dataset(
             fingerprint=facts["fingerprint"],
-            splits={
-                name: Split(name, folder / f"{name}.array_record", form, **numbers)
-                for name, numbers in facts["splits"].items()
-            },
+            splits=splits,
             sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length},
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Of the parts of a mixture; none where there is one source alone."""
+        return self.settings.parts if self.settings.source == "mixture" else ()
+
+    def _part(self, split: str, number: int) -> str:
+        of = f" of {self._names[number]}" if self._names else " of the text"
+        return f"{split} part{of}"
+
+    def _file(self, folder: Path, split: str, number: int) -> Path:
+        """Where a split of the source with that number is stored."""
+        return folder / f"{split}{f'-{number}' if self._names else ''}.array_record"
+
+    def _write_split(
+        self,
+        number: int,
+        split: str,
+        pieces: Pieces,
+        tokenizer: Tokenizer,
+        folder: Path,
+        progress: Progress,
+    ) -> tuple[dict[str, Any], str]:
+        """Writes the windows of one split of one source. Returns facts of it, and their hash."""
+        form, totals = self._format(tokenizer), Totals(gzip=split != "train")
+        stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
+        tokens = _tokens(stage, pieces, tokenizer, totals, progress)
+        count, sha256 = write_records(self._file(folder, split, number), form.pack(tokens))
+        facts = {"examples": count, **totals.facts(form.targets(totals.tokens))}
+        if isinstance(form, BestFitFormat) and count:
+            facts["padding"] = 1 - facts["targets"] / (count * form.length)
+        return facts, sha256
 
     def _packing_facts(self) -> Any:
         if self.settings.packing == "windows":
@@ -105,19 +151,19 @@ class TextPreparation:
         together = self.settings.cross_document_attention
         return WindowFormat(length, size, None if together else tokenizer.separator_id)
 
-    def _make_tokenizer(self, train: Pieces, progress: Progress) -> Tokenizer:
-        """The tokenizer that the settings ask for, learnt from the training part."""
-        settings = self.settings.tokenizer
+    def _make_tokenizer(self, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
+        """The tokenizer that the settings ask for, learnt from the training part of all sources."""
+        settings, total = self.settings.tokenizer, sum(map(len, train))
         match settings.kind:
             case "characters":
-                texts = (text for block in train.blocks() for _, text in block)
+                texts = (text for of in train for block in of.blocks() for _, text in block)
                 return Tokenizer.characters(
-                    track(texts, progress, "collecting characters", len(train), "pieces")
+                    track(texts, progress, "collecting characters", total, "pieces")
                 )
             case "bytes":
                 return Tokenizer.bytes()
             case "bpe":
-                texts = track(_sample(train), progress, "counting words", len(train), "pieces")
+                texts = track(_sample(train), progress, "counting words", total, "pieces")
                 return Tokenizer.train_bpe(texts, settings.vocabulary_size)
             case "file":
                 try:
@@ -153,7 +199,7 @@ class Totals:
     def facts(self, targets: int) -> dict[str, Any]:
         """`bytes`, `targets` and `gzip_bits_per_byte` of the split."""
         self._end_document()
-        bits = 8 * self._compressed / self.bytes if self.gzip else None
+        bits = 8 * self._compressed / self.bytes if self.gzip and self.bytes else None
         return {"bytes": self.bytes, "targets": targets, "gzip_bits_per_byte": bits}
 
     def _end_document(self) -> None:
@@ -163,11 +209,11 @@ class Totals:
 
 
 def _tokens(
-    split: str, pieces: Pieces, tokenizer: Tokenizer, totals: Totals, progress: Progress
+    stage: str, pieces: Pieces, tokenizer: Tokenizer, totals: Totals, progress: Progress
 ) -> Iterator[NDArray[np.int32]]:
     """The ids of all pieces in order, the separator before each document."""
     separator = np.array([tokenizer.separator_id], np.int32)
-    stage, total, done = f"packing {split}", len(pieces), 0
+    total, done = len(pieces), 0
     for block in pieces.blocks(_PIECES_AT_ONCE):
         progress(stage, done, total, "pieces")
         ids_of_each = tokenizer.encode_many([text for _, text in block])
@@ -179,11 +225,13 @@ def _tokens(
     progress(stage, total, total, "pieces")
 
 
-def _sample(train: Pieces) -> Iterator[str]:
+def _sample(train: Sequence[Pieces]) -> Iterator[str]:
     """Texts of `train` up to `TRAINING_BYTES`, from all over it."""
+    stops = np.cumsum([len(pieces) for pieces in train])
     read = 0
-    for number in permutation(np.arange(len(train)), size=len(train), seed=0, epoch=0):
-        ((_, text),) = train.read([int(number)])
+    for number in permutation(np.arange(stops[-1]), size=stops[-1], seed=0, epoch=0):
+        source = int(np.searchsorted(stops, number, side="right"))
+        ((_, text),) = train[source].read([int(number - stops[source]) + len(train[source])])
         read += len(text.encode())
         if read > TRAINING_BYTES:
             return

@@ -5,14 +5,23 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import Records, TextFiles, TokenizerFile
+from configs.schema.data import Mixture, Records, TextFiles, TokenizerFile
 
 
 def check_inputs(config: Config) -> None:
     """Raises `UsageError` where the user's text, tokenizer or cache is missing or no such thing."""
     data = config.data
     if isinstance(data, TextFiles | Records):
-        _check_text(data.path)
+        _check_text("data.path", data.path)
+    if isinstance(data, Mixture):
+        if not data.parts:
+            raise UsageError(
+                "data.parts is not given: say what is mixed, --config.data.parts=python_stdlib,"
+                "text_files:PATH,records:PATH"
+            )
+        for member in data.members():
+            if isinstance(member, TextFiles | Records):
+                _check_text("data.parts: ", member.path)
     tokenizer = getattr(data, "tokenizer", None)
     if isinstance(tokenizer, TokenizerFile):
         _check_tokenizer(tokenizer.path)
@@ -20,24 +29,25 @@ def check_inputs(config: Config) -> None:
         raise UsageError(f"data.cache_dir={data.cache_dir} is a file: give a folder")
 
 
-def _check_text(path: str | None) -> None:
+def _check_text(field: str, path: str | None) -> None:
     if path is None:
         raise UsageError(
             "data.path is not given: say where the text is, --config.data.path=FILE (or a folder, "
             "or a glob in quotes)"
         )
+    named = f"{field}{'' if field.endswith(' ') else '='}{path}"
     if os.path.isfile(path):
         if not os.path.getsize(path):
-            raise UsageError(f"data.path={path} is an empty file")
-        _check_readable("data.path", path)
+            raise UsageError(f"{named} is an empty file")
+        _check_readable(named, path)
     elif os.path.isdir(path):
         if not any(files for _, _, files in os.walk(path)):
-            raise UsageError(f"data.path={path} is a folder without files")
+            raise UsageError(f"{named} is a folder without files")
     elif glob.has_magic(path):
         if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
-            raise UsageError(f"data.path={path}: no file matches{_hint(path)}")
+            raise UsageError(f"{named}: no file matches{_hint(path)}")
     else:
-        raise UsageError(f"data.path={path} is not there{_hint(path)}")
+        raise UsageError(f"{named} is not there{_hint(path)}")
 
 
 def _check_tokenizer(path: str | None) -> None:
@@ -49,12 +59,12 @@ def _check_tokenizer(path: str | None) -> None:
     if not os.path.isfile(path):
         reason = "is a folder" if os.path.isdir(path) else f"is not there{_hint(path)}"
         raise UsageError(f"data.tokenizer.path={path} {reason}: give a tokenizer.json")
-    _check_readable("data.tokenizer.path", path)
+    _check_readable(f"data.tokenizer.path={path}", path)
 
 
-def _check_readable(field: str, path: str) -> None:
+def _check_readable(named: str, path: str) -> None:
     if not os.access(path, os.R_OK):
-        raise UsageError(f"{field}={path} can not be read: its permissions forbid it")
+        raise UsageError(f"{named} can not be read: its permissions forbid it")
 
 
 def _hint(path: str) -> str:

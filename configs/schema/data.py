@@ -1,5 +1,6 @@
 """What is read, how it is cut into examples, and how many of them an update sees."""
 
+import difflib
 from typing import Annotated, ClassVar, Literal, Self
 
 import pydantic
@@ -10,6 +11,7 @@ from configs.schema.settings import (
     Count,
     Fraction,
     NonNegativeInteger,
+    PositiveNumber,
     Settings,
     field,
 )
@@ -169,6 +171,19 @@ class Text(Source):
         return {}
 
 
+# Fields of several sources.
+InvalidUTF8 = Literal["error", "replace"]
+TextField = Annotated[str, pydantic.StringConstraints(min_length=1)]
+_INVALID_UTF8 = field(
+    "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+)
+_TEXT_FIELD = field(
+    "text",
+    "Field, or column, of a record that holds its text.",
+    also_called=("text_column", "column", "key", "field"),
+)
+
+
 class PythonStdlib(Text):
     """The sources of the running Python's standard library."""
 
@@ -187,9 +202,7 @@ class TextFiles(Text):
         accepts="a file, a folder or a glob",
         also_called=("file", "dir", "folder", "dataset"),
     )
-    invalid_utf8: Literal["error", "replace"] = field(
-        "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
-    )
+    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
 class Records(Text):
@@ -204,14 +217,90 @@ class Records(Text):
         accepts="a file, a folder or a glob",
         also_called=("file", "dir", "folder", "dataset"),
     )
-    text_field: Annotated[str, pydantic.StringConstraints(min_length=1)] = field(
-        "text",
-        "Field, or column, of a record that holds its text.",
-        also_called=("text_column", "column", "key", "field"),
+    text_field: TextField = _TEXT_FIELD
+    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+
+
+class Mixture(Text):
+    """Several sources of text, each with its share of the examples."""
+
+    source: Literal["mixture"] = field("mixture", "Where examples come from.")
+    parts: tuple[str, ...] | None = field(
+        None,
+        "The sources that are mixed, each as its kind, or its kind, a colon, and its path.",
+        required=True,
+        free_on_resume=True,
+        accepts="sources separated by commas, such as python_stdlib,text_files:notes",
+        also_called=("sources", "datasets", "paths"),
     )
-    invalid_utf8: Literal["error", "replace"] = field(
-        "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+    weights: tuple[PositiveNumber, ...] = field(
+        (),
+        "How the examples are shared out among the parts, in any unit; none: evenly.",
+        also_called=("proportions", "ratios", "shares", "mixture_weights"),
     )
+    text_field: TextField = _TEXT_FIELD
+    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each part."""
+        return self.weights or (1.0,) * len(self.parts or ())
+
+    def members(self) -> tuple[Text, ...]:
+        """The settings of each part: its own path, and what the mixture says of all."""
+        return tuple(map(self._member, self.parts or ()))
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        members = self.members()
+        for name in ("text_field", "invalid_utf8"):
+            if members and not any(name in type(one).model_fields for one in members):
+                reasons[name] = "no source of data.parts has it"
+        return reasons
+
+    def _member(self, part: str) -> Text:
+        kind, _, path = part.partition(":")
+        if kind not in PARTS:
+            near = difflib.get_close_matches(kind, PARTS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PARTS)}"
+            raise ValueError(f"data.parts: {kind!r} is no source of text: {hint}")
+        fields = PARTS[kind].model_fields
+        if "path" in fields and not path:
+            raise ValueError(f"data.parts: {kind} needs a path: {kind}:PATH")
+        if path and "path" not in fields:
+            raise ValueError(f"data.parts: {kind} takes no path, so not {part!r}")
+        given = {name: getattr(self, name) for name in Mixture.model_fields if name in fields}
+        given.pop("source")
+        return PARTS[kind](**given | ({"path": path} if path else {}))
+
+    @pydantic.model_validator(mode="after")
+    def _parts_and_weights_fit(self) -> Self:
+        parts = self.parts or ()
+        self.members()
+        for part in parts:
+            if parts.count(part) > 1:
+                raise ValueError(
+                    f"data.parts: {part} stands there twice: give it once, with both its weights"
+                )
+        if self.parts is not None and self.weights and len(self.weights) != len(parts):
+            raise ValueError(
+                f"data.weights has {len(self.weights)} numbers, but data.parts {len(parts)} "
+                "sources: give one for each"
+            )
+        for part, weight in zip(parts, self.weights, strict=False):
+            if weight < 1e-6 * sum(self.weights):
+                raise ValueError(
+                    f"data.weights: {weight:g} of {sum(self.weights):g} for {part} is less than a "
+                    "millionth: raise it, or leave the source out"
+                )
+        return self
+
+
+PARTS: dict[str, type[Text]] = {
+    "python_stdlib": PythonStdlib,
+    "text_files": TextFiles,
+    "records": Records,
+}
+"""The sources that may stand in `data.parts`."""
 
 
 class Digits(Source):
@@ -228,4 +317,6 @@ class Digits(Source):
     )
 
 
-Data = Annotated[PythonStdlib | TextFiles | Records | Digits, pydantic.Discriminator("source")]
+Data = Annotated[
+    PythonStdlib | TextFiles | Records | Mixture | Digits, pydantic.Discriminator("source")
+]

@@ -19,4 +19,10 @@ def open_source(settings: Any) -> Source:
     return SOURCES[settings.source](settings)
 
 
-__all__ = ["SOURCES", "Source", "open_source"]
+def open_sources(settings: Any) -> tuple[Source, ...]:
+    """All sources of a mixture; of other settings the one."""
+    members = settings.members() if settings.source == "mixture" else (settings,)
+    return tuple(map(open_source, members))
+
+
+__all__ = ["SOURCES", "Source", "open_source", "open_sources"]

@@ -15,6 +15,7 @@ from configs.schema.settings import options
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 FROM_FILES = {"data.source": "text_files"}
+MIXED = {"data.source": "mixture"}
 NEAR = {"data.cleaning.duplicates": "near"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 
@@ -56,6 +57,8 @@ SETTABLE = {
     "data.tokenizer.kind": ({}, "bytes", "bytes"),
     "data.tokenizer.vocabulary_size": ({}, "258", 258),
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
+    "data.parts": (MIXED, "python_stdlib,text_files:a b", ("python_stdlib", "text_files:a b")),
+    "data.weights": (MIXED, "7,0.5", (7.0, 0.5)),
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
@@ -130,10 +133,11 @@ OPTIONAL = [path for path, info in fields().items() if type(None) in options(inf
 @pytest.mark.parametrize("path", OPTIONAL)
 def test_every_optional_field_can_be_unset(path, tmp_path):
     recipe = tmp_path / "recipe.py"
+    source = SETTABLE[path][0].get("data.source", "text_files")
     recipe.write_text(
         "from configs import base\n"
         "def get_config():\n"
-        '    config = base.language_modeling(source="text_files", tokenizer="file")\n'
+        f'    config = base.language_modeling(source="{source}", tokenizer="file")\n'
         f"    config.{path} = {SETTABLE[path][2]!r}\n"
         "    return config\n"
     )

@@ -5,7 +5,18 @@ import subprocess
 
 import numpy as np
 
-from tests.end_to_end.verbs import ROOT, command, environment, metrics, run
+import configs
+import data
+from parallel import batch_crc32
+from tests.end_to_end.verbs import (
+    ROOT,
+    TINY_TEXT,
+    command,
+    environment,
+    metrics,
+    run,
+    write_text,
+)
 
 FIELDS = {
     "model__channels": "8,16",
@@ -20,14 +31,14 @@ FIELDS = {
 }
 
 
-def run_on_two_hosts(workdir, **fields) -> list[str]:
+def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[str]:
     """train.py as two processes of two devices each; standard error of both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         subprocess.Popen(
-            command("train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}", **fields),
+            command("train.py", f"--config=configs/{recipe}.py", f"--workdir={workdir}", **fields),
             cwd=ROOT,
             env=environment(2)
             | {
@@ -55,3 +66,37 @@ def test_two_hosts_train_evaluate_save_and_resume_as_one(tmp_path):
     assert list(together) == list(range(1, 21))
     losses = [[lines[step]["loss"] for step in together] for lines in (alone, together)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_a_mixture_goes_on_exactly_on_one_host_and_on_two(tmp_path):
+    parts = []
+    for number in range(3):
+        folder = tmp_path / f"source{number}"
+        folder.mkdir()
+        write_text(folder / "text.txt", lines=120 * (number + 1))
+        parts.append(f"text_files:{folder}")
+    fields = {name.replace(".", "__"): value for name, value in TINY_TEXT.items()} | {
+        "data__source": "mixture",
+        "data__parts": ",".join(parts),
+        "data__weights": "5,3,2",
+        "train__steps": "24",
+    }
+    recipe, begun = "shakespeare_char", {"train__steps": "8"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    for more in (begun, {}):
+        run("train.py", f"--config=configs/{recipe}.py", f"--workdir={one}", **fields | more)
+    run_on_two_hosts(two, recipe=recipe, **fields | begun | {"mesh__fsdp": "2"})
+    errors = run_on_two_hosts(two, recipe=recipe, **fields)
+    assert all("going on from checkpoint 8" in text for text in errors)
+
+    alone, together = metrics(one), metrics(two)
+    assert list(alone) == list(together) == list(range(1, 25))
+    losses = [[lines[step]["loss"] for step in alone] for lines in (alone, together)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    config = configs.read_config(one)
+    split = data.prepare(config.data).splits["train"]
+    for lines, rows in ((alone, slice(0, 8)), (together, slice(0, 4))):  # of the first process
+        batches = data.Batches(split, global_batch_size=8, seed=0, shuffle=True, rows=rows)
+        expected = [batch_crc32(batches[step - 1]) for step in lines]
+        assert [line["batch_crc32"] for line in lines.values()] == expected
+        assert len(set(expected)) == 24
