@@ -70,10 +70,11 @@ def peak(device_kind: str) -> Peak | None:
     return None
 
 
-def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) -> float:
+def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) -> float | None:
     """Operations of one example's share of a training step; `params` may be abstract.
 
-    An example is a window of `data.sequence_length` tokens, or a picture.
+    An example is a window of `data.sequence_length` tokens, or a picture. None for an
+    architecture that has no formula here.
     """
     model = config.model
     kernels = {
@@ -89,6 +90,8 @@ def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) ->
             for path, shape in kernels.items()
         )
         return 2 * FORWARD_AND_BACKWARD * products
+    if model.architecture != "decoder":
+        return None
     length = config.data.sequence_length
     weights = sum(map(math.prod, kernels.values()))
     if model.tied_embeddings:

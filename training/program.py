@@ -37,7 +37,7 @@ class Program:
     abstract_state: TrainState
     batch_sharding: NamedSharding
     schedule: optax.Schedule
-    flops_per_example: float
+    flops_per_example: float | None
     initialize: Callable[[], TrainState]
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
@@ -52,7 +52,9 @@ class Program:
         """How many examples the mesh would train on if nothing but the model's products took
         time (`training.flops`); None where its peak is not known."""
         found = peak(self.mesh.devices.flat[0].device_kind)
-        return found and found.flops * self.mesh.size / self.flops_per_example
+        if found is None or self.flops_per_example is None:
+            return None
+        return found.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
         """The abstract global batch, from any batch of this process's rows."""
