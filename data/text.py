@@ -23,8 +23,13 @@ from data.progress import Progress, track
 from data.records import write_records
 
 TRAINING_BYTES = 2**26
-"""Of text that byte-pair encoding is learnt from: of more, pieces in a fixed random order."""
+"""Of text that tokenizers are learnt from: of more, pieces in a fixed random order."""
 
+_TRAINED = {
+    "bpe": Tokenizer.train_bpe,
+    "unigram": Tokenizer.train_unigram,
+    "wordpiece": Tokenizer.train_wordpiece,
+}
 _PIECES_AT_ONCE = 64
 _TOKENIZER = "tokenizer.json"
 
@@ -38,7 +43,7 @@ class TextPreparation:
     def inputs(self) -> dict[str, Any]:
         tokenizer = self.settings.tokenizer
         facts: dict[str, Any] = {"kind": tokenizer.kind}
-        if tokenizer.kind == "bpe":
+        if tokenizer.kind in _TRAINED:
             facts |= {"size": tokenizer.vocabulary_size, "training_bytes": TRAINING_BYTES}
         if tokenizer.kind == "file":
             facts |= {"sha256": hashlib.sha256(_read_bytes(tokenizer.path)).hexdigest()}
@@ -162,9 +167,9 @@ class TextPreparation:
                 )
             case "bytes":
                 return Tokenizer.bytes()
-            case "bpe":
+            case kind if kind in _TRAINED:
                 texts = track(_sample(train), progress, "counting words", total, "pieces")
-                return Tokenizer.train_bpe(texts, settings.vocabulary_size)
+                return _TRAINED[kind](texts, settings.vocabulary_size)
             case "file":
                 try:
                     return Tokenizer.load(settings.path)

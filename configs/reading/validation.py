@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pydantic
+from pydantic.fields import FieldInfo
 
 from configs.errors import UsageError
 from configs.reading import names
@@ -11,7 +12,7 @@ from configs.reading.fields import needless
 from configs.reading.overriding import FLAG, Values, override
 from configs.reading.values import format_value, quote
 from configs.schema import Config, Settings
-from configs.schema.settings import kind_name, kinds
+from configs.schema.settings import accepts, kind_name, kinds
 
 
 def assemble(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
@@ -44,8 +45,8 @@ def _describe(
     error: pydantic.ValidationError, values: Values, overrides: Mapping[str, str], source: str
 ) -> str:
     """One line for one of the mistakes: of those on the command line the first, if there are."""
-    found = [(_path(one["loc"]), one) for one in error.errors()]
-    path, first = next((pair for pair in found if pair[0] in overrides), found[0])
+    found = [(*_path(one["loc"]), one) for one in error.errors()]
+    path, info, first = next((one for one in found if one[0] in overrides), found[0])
     given = path in overrides
     where = "" if given or (first["type"] == "value_error" and overrides) else f" (in {source})"
     name = f"{FLAG}{path}" if given else path
@@ -58,7 +59,8 @@ def _describe(
         return f"{_describe_section(path, first)}{where}"
     value = _value_at(values, path)
     shown = quote(value) if isinstance(value, str) else format_value(value)
-    return f"{name} must be {names.accepted(path)}, not {shown}{where}"
+    valid = names.accepted(path) if info is None or names.tells_kind(path) else accepts(info)
+    return f"{name} must be {valid}, not {shown}{where}"
 
 
 def _describe_section(path: str, error: Mapping[str, Any]) -> str:
@@ -73,10 +75,13 @@ def _describe_section(path: str, error: Mapping[str, Any]) -> str:
     return f"{path} must be a section of fields, not {error['input']!r}"
 
 
-def _path(location: tuple[str | int, ...]) -> str:
-    """The path of a field from pydantic's: without the kinds, and the places in a tuple."""
+def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
+    """The path of a field from pydantic's, without the kinds and the places in a tuple; the field.
+
+    Of several kinds that have the field it is that of the kind at hand.
+    """
     members: tuple[type[Settings], ...] = (Config,)
-    parts = []
+    parts, info = [], None
     for part in location:
         if isinstance(part, int):
             break
@@ -86,7 +91,7 @@ def _path(location: tuple[str | int, ...]) -> str:
         parts.append(part)
         info = members[0].model_fields.get(part) if members else None
         members = kinds(info) if info else ()
-    return ".".join(parts)
+    return ".".join(parts), info
 
 
 def _value_at(values: Values, path: str) -> Any:

@@ -49,6 +49,34 @@ class BPE(Settings):
     )
 
 
+class Unigram(Settings):
+    """The likeliest pieces of words under a unigram language model of the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = field(
+        4096,
+        "Tokens in all: 256 bytes, the separator of documents, and longer pieces.",
+        unit="tokens",
+        also_called=("vocab_size",),
+    )
+
+
+class WordPiece(Settings):
+    """The longest pieces of words that are known, learnt from the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = field(
+        4096,
+        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces.",
+        unit="tokens",
+        also_called=("vocab_size",),
+    )
+
+
 class TokenizerFile(Settings):
     """A tokenizer.json that is there already."""
 
@@ -60,7 +88,9 @@ class TokenizerFile(Settings):
     )
 
 
-Tokenizer = Annotated[Characters | Bytes | BPE | TokenizerFile, pydantic.Discriminator("kind")]
+Tokenizer = Annotated[
+    Characters | Bytes | BPE | Unigram | WordPiece | TokenizerFile, pydantic.Discriminator("kind")
+]
 
 
 class Cleaning(Settings):

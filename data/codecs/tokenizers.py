@@ -2,21 +2,28 @@
 
 Characters and bytes are byte-pair encodings without merges: so the same file, the same library
 and the same code serve every kind, and whoever reads tokenizer.json elsewhere gets the same ids.
+All kinds but characters are made of bytes, so that any text comes back as it was.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 SEPARATOR = "<|endoftext|>"
 """Opens every document."""
 
 UNKNOWN = "<|unknown|>"
 """Stands for each character that the training text does not have."""
+
+_JOINED = "\u203f"
+"""Begins WordPiece's tokens inside a word: no byte is written like that, as those of ## are."""
+
+_LONGEST_WORD = 100  # bytes; the time that WordPiece takes grows with the square of a word
 
 
 class Tokenizer:
@@ -77,6 +84,70 @@ class Tokenizer:
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    @classmethod
+    def train_unigram(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """A unigram language model of pieces of bytes (Kudo, 2018), learnt from `texts`.
+
+        At most `vocabulary_size` tokens: the separator is 0, then come the pieces, the likeliest
+        first, every byte among them. The same texts give the same tokenizer: what the library adds
+        up in the order of a hash table is rounded.
+        """
+        backend = tokenizers.Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[SEPARATOR],
+            initial_alphabet=_signs_of_bytes(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        scores = dict(json.loads(backend.to_str())["model"]["vocab"])
+        del scores[SEPARATOR]
+        # Bytes that no text has get the least score and a little more each, in a random order.
+        least = min(scores.values())
+        for sign in _signs_of_bytes():
+            scores[sign] = least if scores[sign] < least + 0.03 else scores[sign]
+        pieces = [(piece, round(score, 4)) for piece, score in scores.items()]
+        pieces.sort(key=lambda pair: (-pair[1], pair[0]))
+        backend.model = models.Unigram([(SEPARATOR, 0.0), *pieces])
+        return cls(backend)
+
+    @classmethod
+    def train_wordpiece(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """WordPiece on bytes, learnt from `texts`: each time the longest token that fits.
+
+        At most `vocabulary_size` tokens: the separator is 0; every byte is one at the beginning of
+        a word, and one inside. Words are what byte-pair encoding takes for them, white space
+        before them included.
+        """
+        signs = _signs_of_bytes()
+        inside = [f"{_JOINED}{sign}" for sign in signs]
+        words = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+                pre_tokenizers.Split(Regex(f".{{1,{_LONGEST_WORD}}}"), "isolated"),
+            ]
+        )
+        learner = tokenizers.Tokenizer(models.WordPiece())
+        learner.pre_tokenizer = words
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[SEPARATOR, *inside],  # else they are numbered in a random order
+            initial_alphabet=signs,
+            continuing_subword_prefix=_JOINED,
+            show_progress=False,
+        )
+        learner.train_from_iterator(texts, trainer)
+        backend = tokenizers.Tokenizer(
+            models.WordPiece(
+                learner.get_vocab(), unk_token=SEPARATOR, continuing_subword_prefix=_JOINED
+            )
+        )
+        backend.pre_tokenizer = words
+        backend.decoder = decoders.Sequence([decoders.Replace(_JOINED, ""), decoders.ByteLevel()])
         return cls(backend)
 
     @classmethod

@@ -33,6 +33,8 @@ WRONG_FIELDS = [
     ("--config.model.channels=3", "belongs to model.architecture=cnn", "is decoder"),
     ("--config.data.image_size=8", "belongs to data.source=digits", "is python_stdlib"),
     ("--config.data.path=.", "belongs to data.source=text_files or records"),
+    ("--config.data.tokenizer.kind=wordpiece --config.data.tokenizer.vocabulary_size=513",
+     ">= 514", "not 513"),
     ("--config.data.tokenizer.path=x", "belongs to data.tokenizer.kind=file", "is bpe"),
     # Wrong type.
     ("--config.train.steps=abc", "--config.train.steps must be an integer >= 1", "not 'abc'"),
@@ -71,7 +73,8 @@ WRONG_FIELDS = [
     ("--config.model.norm=batch", "must be one of rms_norm, layer_norm", "not 'batch'"),
     ("--config.model.architecture=resnet", "must be one of decoder, cnn", "not 'resnet'"),
     ("--config.optimizer.name=sgd", "must be one of adamw", "not 'sgd'"),
-    ("--config.data.tokenizer.kind=words", "one of characters, bytes, bpe, file", "not 'words'"),
+    ("--config.data.tokenizer.kind=words",
+     "one of characters, bytes, bpe, unigram, wordpiece, file", "not 'words'"),
     ("--config.precision.compute_dtype=float16", "one of auto, bfloat16, float32"),
     ("--config.checkpoint.best_metric=bleu", "must be one of loss, perplexity", "not 'bleu'"),
     ("--config.model.pattern=AX", "letters A (attention) and R (recurrence)", "not 'AX'"),

@@ -21,6 +21,8 @@ from configs.schema.data import (
     PythonStdlib,
     TextFiles,
     TokenizerFile,
+    Unigram,
+    WordPiece,
 )
 from data import text as text_preparation
 from data.codecs import SEPARATOR, decode_picture, encode_png
@@ -80,7 +82,15 @@ def text_of(dataset: data.Dataset, split: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [Characters(), Bytes(), BPE(vocabulary_size=300)], ids=lambda one: one.kind
+    "tokenizer",
+    [
+        Characters(),
+        Bytes(),
+        BPE(vocabulary_size=300),
+        Unigram(vocabulary_size=300),
+        WordPiece(vocabulary_size=600),
+    ],
+    ids=lambda one: one.kind,
 )
 def test_every_split_holds_all_of_its_text(settings, corpus, tokenizer):
     dataset = data.prepare(settings(tokenizer=tokenizer, sequence_length=33))

@@ -16,6 +16,8 @@ TOKENIZERS = {
     "characters": Tokenizer.characters([TEXT]),
     "bytes": Tokenizer.bytes(),
     "bpe": Tokenizer.train_bpe([TEXT], 300),
+    "unigram": Tokenizer.train_unigram([TEXT], 300),
+    "wordpiece": Tokenizer.train_wordpiece([TEXT], 560),
 }
 
 
@@ -35,20 +37,23 @@ def test_text_comes_back(tokenizer):
 @given(st.text(max_size=60))
 @settings(deadline=None)
 def test_any_text_comes_back_from_bytes(text):
-    for kind in ("bytes", "bpe"):
+    for kind in ("bytes", "bpe", "unigram", "wordpiece"):
         tokenizer = TOKENIZERS[kind]
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_sizes_and_ids_are_those_that_are_documented():
-    characters, by_bytes, bpe = TOKENIZERS.values()
+    characters, by_bytes, bpe, unigram, wordpiece = TOKENIZERS.values()
     assert characters.vocabulary_size == len(set(TEXT)) + 2
     found = sorted(set(TEXT))
     assert characters.encode("".join(found)).tolist() == list(range(2, 2 + len(found)))
     assert by_bytes.encode("aé").tolist() == list("aé".encode())
     assert (by_bytes.vocabulary_size, by_bytes.separator_id) == (257, 256)
     assert (bpe.vocabulary_size, bpe.separator_id) == (300, 0)
-    assert len(bpe.encode(TEXT)) < len(by_bytes.encode(TEXT)) / 2
+    assert 257 < unigram.vocabulary_size <= 300 and unigram.separator_id == 0
+    assert (wordpiece.vocabulary_size, wordpiece.separator_id) == (560, 0)
+    for learnt in (bpe, wordpiece):
+        assert len(learnt.encode(TEXT)) < len(by_bytes.encode(TEXT)) / 2
 
 
 def test_a_character_that_training_never_saw_is_unknown():
@@ -83,10 +88,22 @@ def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
         assert (copy.encode(f"{TEXT}{SEPARATOR}") == tokenizer.encode(f"{TEXT}{SEPARATOR}")).all()
 
 
-def test_training_twice_gives_the_same_tokenizer(tmp_path):
-    for name in ("a", "b"):
-        Tokenizer.train_bpe((TEXT[n:] for n in range(50)), 400).save(tmp_path / name)
-    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_training_twice_gives_the_same_tokenizer(kind):
+    train = getattr(Tokenizer, f"train_{kind}")
+    words = [
+        f"{number * number}th {number % 7} w{number % 13}rd{number}s." for number in range(900)
+    ]
+    text = " ".join(words)
+    tokenizers = [train((TEXT, text), 700) for _ in range(3)]
+    assert len({pickle.dumps(one) for one in tokenizers}) == 1
+    assert len(tokenizers[0].encode(text)) < len(text) / 1.3
+
+
+def test_words_of_any_length_come_back_from_wordpiece_in_little_time():
+    tokenizer = TOKENIZERS["wordpiece"]
+    for text in ("x" * 30_000, "\u203f", "##a ##", "你好" * 5000):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_a_foreign_tokenizer_gets_a_separator_and_is_never_cut_short(tmp_path):
