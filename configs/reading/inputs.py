@@ -5,7 +5,7 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import Mixture, Records, TextFiles, TokenizerFile
+from configs.schema.data import TFDS, Mixture, Records, TextFiles, TokenizerFile
 
 
 def check_inputs(config: Config) -> None:
@@ -13,6 +13,11 @@ def check_inputs(config: Config) -> None:
     data = config.data
     if isinstance(data, TextFiles | Records):
         _check_text("data.path", data.path)
+    if isinstance(data, TFDS) and data.name is None:
+        raise UsageError(
+            "data.name is not given: say which set that TensorFlow Datasets prepared, "
+            "--config.data.name=NAME"
+        )
     if isinstance(data, Mixture):
         if not data.parts:
             raise UsageError(

@@ -207,6 +207,12 @@ TextField = Annotated[str, pydantic.StringConstraints(min_length=1)]
 _INVALID_UTF8 = field(
     "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
 )
+_DATA_DIR = field(
+    None,
+    "Where prepared sets are kept; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
+    free_on_resume=True,
+    accepts="a folder",
+)
 _TEXT_FIELD = field(
     "text",
     "Field, or column, of a record that holds its text.",
@@ -251,13 +257,29 @@ class Records(Text):
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
+class TFDS(Text):
+    """A text set that TensorFlow Datasets prepared as ArrayRecord files."""
+
+    source: Literal["tfds"] = field("tfds", "Where examples come from.")
+    name: Annotated[str, pydantic.StringConstraints(min_length=1)] | None = field(
+        None,
+        "The prepared set; without a version its newest.",
+        required=True,
+        accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
+        also_called=("dataset_name",),
+    )
+    data_dir: FilePath | None = _DATA_DIR
+    text_field: TextField = _TEXT_FIELD
+    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+
+
 class Mixture(Text):
     """Several sources of text, each with its share of the examples."""
 
     source: Literal["mixture"] = field("mixture", "Where examples come from.")
     parts: tuple[str, ...] | None = field(
         None,
-        "The sources that are mixed, each as its kind, or its kind, a colon, and its path.",
+        "The sources that are mixed, each as its kind, or its kind, a colon, and its path or name.",
         required=True,
         free_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",
@@ -268,6 +290,7 @@ class Mixture(Text):
         "How the examples are shared out among the parts, in any unit; none: evenly.",
         also_called=("proportions", "ratios", "shares", "mixture_weights"),
     )
+    data_dir: FilePath | None = _DATA_DIR
     text_field: TextField = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
@@ -282,7 +305,7 @@ class Mixture(Text):
     def needless(self) -> dict[str, str]:
         reasons = super().needless()
         members = self.members()
-        for name in ("text_field", "invalid_utf8"):
+        for name in ("data_dir", "text_field", "invalid_utf8"):
             if members and not any(name in type(one).model_fields for one in members):
                 reasons[name] = "no source of data.parts has it"
         return reasons
@@ -294,13 +317,14 @@ class Mixture(Text):
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PARTS)}"
             raise ValueError(f"data.parts: {kind!r} is no source of text: {hint}")
         fields = PARTS[kind].model_fields
-        if "path" in fields and not path:
-            raise ValueError(f"data.parts: {kind} needs a path: {kind}:PATH")
-        if path and "path" not in fields:
+        own = next((name for name in ("path", "name") if name in fields), None)
+        if own and not path:
+            raise ValueError(f"data.parts: {kind} needs a {own}: {kind}:{own.upper()}")
+        if path and not own:
             raise ValueError(f"data.parts: {kind} takes no path, so not {part!r}")
         given = {name: getattr(self, name) for name in Mixture.model_fields if name in fields}
         given.pop("source")
-        return PARTS[kind](**given | ({"path": path} if path else {}))
+        return PARTS[kind](**given | ({own: path} if own else {}))
 
     @pydantic.model_validator(mode="after")
     def _parts_and_weights_fit(self) -> Self:
@@ -329,6 +353,7 @@ PARTS: dict[str, type[Text]] = {
     "python_stdlib": PythonStdlib,
     "text_files": TextFiles,
     "records": Records,
+    "tfds": TFDS,
 }
 """The sources that may stand in `data.parts`."""
 
@@ -348,5 +373,5 @@ class Digits(Source):
 
 
 Data = Annotated[
-    PythonStdlib | TextFiles | Records | Mixture | Digits, pydantic.Discriminator("source")
+    PythonStdlib | TextFiles | Records | TFDS | Mixture | Digits, pydantic.Discriminator("source")
 ]

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from data.sources import digits, python_stdlib, records, text_files
+from data.sources import digits, prepared, python_stdlib, records, text_files
 from data.sources.source import Source
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
     "python_stdlib": python_stdlib.open_source,
     "text_files": text_files.open_source,
     "records": records.open_source,
+    "tfds": prepared.open_source,
     "digits": digits.open_source,
 }
 

@@ -156,7 +156,7 @@ class JSONLines:
         for number, line in self._lines():
             where = f"{self.path}, line {number}"
             try:
-                record = json.loads(_decode(line, self.invalid_utf8, where).removeprefix("\ufeff"))
+                record = json.loads(decode(line, self.invalid_utf8, where).removeprefix("\ufeff"))
             except json.JSONDecodeError as error:
                 what = error.msg.removesuffix(" at").removesuffix(" starting")
                 raise UsageError(f"{where} is no JSON: {what}, column {error.colno}") from None
@@ -171,7 +171,7 @@ class JSONLines:
                 texts = [name for name, value in record.items() if isinstance(value, str)]
                 raise no_text(where, self.field, _kind(text), texts)
             if not text.isascii():  # JSON may spell half a character: \ud800
-                text = _decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
+                text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
             yield text
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
@@ -227,7 +227,7 @@ class Parquet:
                     where = f"{self.path}, row {row}"
                     if content is None:
                         raise no_text(where, self.field, "null", ())
-                    yield _decode(content, self.invalid_utf8, where)
+                    yield decode(content, self.invalid_utf8, where)
                     row += 1
         except (OSError, pyarrow.ArrowException) as error:
             raise UsageError(f"{self.path} is damaged after row {row}: {_line(error)}") from None
@@ -255,7 +255,8 @@ def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageErr
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 
-def _decode(content: bytes, invalid_utf8: str, where: str) -> str:
+def decode(content: bytes, invalid_utf8: str, where: str) -> str:
+    """The text of `content`; `where` it is, for the error. invalid_utf8: `data.invalid_utf8`."""
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:

@@ -59,6 +59,8 @@ SETTABLE = {
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
     "data.parts": (MIXED, "python_stdlib,text_files:a b", ("python_stdlib", "text_files:a b")),
     "data.weights": (MIXED, "7,0.5", (7.0, 0.5)),
+    "data.name": ({"data.source": "tfds"}, "letters/loud:1.2.0", "letters/loud:1.2.0"),
+    "data.data_dir": ({"data.source": "tfds"}, "/sets", "/sets"),
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),

@@ -1,0 +1,177 @@
+"""Text sets that TensorFlow Datasets has prepared, by name; read without TensorFlow."""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+from data.cache import digest
+from data.sources.files import SPLITS
+from data.sources.records import Records, decode, no_such_field, no_text
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """The records of a split of the set in `folder`."""
+
+    folder: Path
+    name: str
+    rows: int
+    size: int
+    field: str
+    invalid_utf8: str
+
+    def texts(self) -> Iterator[str]:
+        for row, content in enumerate(self._contents()):
+            yield decode(content, self.invalid_utf8, f"{self.folder}, {self.name} {row}")
+
+    def _contents(self) -> Iterator[bytes]:
+        try:
+            for start in range(0, self.rows, _AT_ONCE):
+                numbers = range(start, min(start + _AT_ONCE, self.rows))
+                yield from (one[self.field] for one in self._records.__getitems__([*numbers]))
+        except (ValueError, RuntimeError, OSError, IndexError) as error:
+            raise UsageError(
+                f"split {self.name} of {self.folder} can't be read: {' '.join(str(error).split())}"
+            ) from None
+
+    @cached_property
+    def _records(self) -> Any:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder_from_directory(self.folder)
+        others = {name: tfds.decode.SkipDecoding() for name in builder.info.features}
+        others.pop(self.field)
+        return builder.as_data_source(self.name, decoders=others or None)
+
+
+def open_source(settings: Any) -> Records:
+    """The set `data.name`, as TensorFlow Datasets prepared it under `data.data_dir`.
+
+    Its splits train, validation and test are read; without a validation part
+    `data.validation_fraction` of the training part is held out. Raises UsageError where it is not
+    there, or not in ArrayRecord files, and says how to prepare it.
+    """
+    folder = _find(settings.name, data_dir(settings))
+    facts, features = _read(folder / "dataset_info.json"), _read(folder / "features.json")
+    form = facts.get("fileFormat", "tfrecord")
+    if form != "array_record":
+        raise UsageError(
+            f"data.name={settings.name} is prepared in {form} files, which need TensorFlow: "
+            f"prepare it as ArrayRecord, {_command(settings.name)}"
+        )
+    field, fields = settings.text_field, features.get("featuresDict", {}).get("features", {})
+    kinds = {name: one["pythonClassName"].rpartition(".")[2] for name, one in fields.items()}
+    where = f"data.name={settings.name}"
+    if field not in kinds:
+        raise no_such_field(where, field, kinds)
+    if kinds[field] != "Text":
+        texts = [name for name, kind in kinds.items() if kind == "Text"]
+        raise no_text(where, field, f"a {kinds[field]}", texts)
+    tables = {
+        split["name"]: [
+            PreparedSplit(
+                folder,
+                split["name"],
+                sum(map(int, split.get("shardLengths", ()))),
+                int(split.get("numBytes", 0)),
+                field,
+                settings.invalid_utf8,
+            )
+        ]
+        for split in facts["splits"]
+    }
+    if "train" not in tables:
+        raise UsageError(f"{where} has no split train, but {', '.join(tables)}")
+    tables = {split: tables[split] for split in SPLITS if split in tables}
+    held_out = 0.0 if "validation" in tables else settings.validation_fraction
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
+    decided = {
+        "info": digest([facts, features, files]),
+        "field": field,
+        "invalid": settings.invalid_utf8,
+    }
+    return Records("tfds", tables, decided, held_out)
+
+
+def data_dir(settings: Any) -> Path:
+    """Where prepared sets are: `data.data_dir`, else what TensorFlow Datasets takes."""
+    folder = settings.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(folder).expanduser()
+
+
+def _find(given: str, root: Path) -> Path:
+    """The folder of the set, its newest version if none is named."""
+    parts = re.fullmatch(r"([\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", given)
+    if parts is None:
+        raise UsageError(f"data.name={given} must be NAME, NAME/CONFIG or NAME/CONFIG:VERSION")
+    name, config, version = parts.groups()
+    folder = _inside(root, name, given)
+    if config is None and not _versions(folder):
+        configs = [path.name for path in _folders(folder) if _versions(path)]
+        if len(configs) != 1:
+            if configs:
+                raise UsageError(
+                    f"data.name={given} comes in several: give one of "
+                    f"{', '.join(f'{name}/{one}' for one in configs)}"
+                )
+            raise _nothing(given, folder)
+        config = configs[0]
+    if config is not None:
+        folder = _inside(folder, config, given)
+    versions = _versions(folder)
+    if not versions:
+        raise _nothing(given, folder)
+    return _inside(folder, version or versions[-1], given)
+
+
+def _inside(folder: Path, name: str, given: str) -> Path:
+    """The folder `name` of `folder`; UsageError with the nearest where it is not there."""
+    there = [path.name for path in _folders(folder)]
+    if name in there:
+        return folder / name
+    near = difflib.get_close_matches(name, there, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'nothing'}."
+    raise UsageError(
+        f"data.name={given}: {folder} has no {name}; {hint} A set is prepared with "
+        f"{_command(given)}"
+    )
+
+
+def _nothing(given: str, folder: Path) -> UsageError:
+    return UsageError(
+        f"data.name={given}: {folder} holds no prepared set. Prepare it with {_command(given)}"
+    )
+
+
+def _command(given: str) -> str:
+    return f"`tfds build --file_format=array_record {given}`"
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Those inside, in the order of their names, but hidden ones and downloads."""
+    if not folder.is_dir():
+        return []
+    names = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    return [p for p in names if p.name != "downloads"]
+
+
+def _versions(folder: Path) -> list[str]:
+    """Prepared versions of a set, the newest last."""
+    found = [p.name for p in _folders(folder) if (p / "dataset_info.json").exists()]
+    return sorted(found, key=lambda name: [int(n) if n.isdigit() else -1 for n in name.split(".")])
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read ({error}): prepare the set again") from None
