@@ -308,3 +308,12 @@ def test_neither_the_report_nor_what_a_run_shows_starts_jax():
     imports = "; ".join(f"import training.{module}" for module in modules)
     check = f"import sys; {imports}; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
+
+
+def test_what_the_splits_hold_is_a_table(tmp_path):
+    rows = [("", "train", "test"), ("examples", "1,234", "5"), ("too <short>", "7 documents", "0")]
+    page = page_of(tmp_path, metrics=text_run(20), data=rows)
+    for cell in (cell for row in rows for cell in row):
+        assert cell in page.text
+    assert "too <short>" not in page.source
+    assert "<h2>Data" not in page_of(tmp_path, metrics=text_run(20)).source
