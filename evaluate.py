@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     import training
 
     parallel.start()
+    parallel.keep_compiled(data.cache_dir(config.data))
     restored = training.restore_model(
         workdir,
         config,

@@ -67,8 +67,10 @@ def main(argv: Sequence[str]) -> int:
 
     import jax
 
+    import data
     import training
 
+    parallel.keep_compiled(data.cache_dir(config.data))
     restored = training.restore_model(
         workdir,
         config,

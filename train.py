@@ -8,23 +8,23 @@ Read top to bottom: the configuration, the mesh, the data, the state, and the lo
 Exit status: 0 done, 2 a mistake in what was asked, 75 stopped by a signal after saving.
 """
 
+from __future__ import annotations  # Rooms give their names lazily: JAX starts inside main().
+
 import contextlib
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import configs
+import data
+import inference
 import parallel
+import training
 from configs import Flag, UsageError
 from evaluate import evaluate_split
-
-if TYPE_CHECKING:  # JAX is imported inside main(), when the command line is known to be right.
-    import data
-    import inference
-    import training
 
 FLAGS = (
     Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),
@@ -33,8 +33,6 @@ FLAGS = (
     Flag("show_batch", meaning="print batch 0 as the model gets it", switch=True),
 )
 STOPPED_AFTER_SAVING = 75
-MOST_MISTAKES = 200
-"""Of the pictures taken for others: so many are read again for the report."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,15 +51,14 @@ def main(argv: Sequence[str]) -> int:
                 "--workdir is missing: --workdir=DIR (the folder that this run writes)"
             )
         check_resumable(config, Path(arguments.workdir))
+        training.require_wandb(config)
 
     # ---- Mesh.
     tuned = parallel.set_environment(config)
     import jax
 
-    import data
-    import training
-
     parallel.start()
+    parallel.keep_compiled(data.cache_dir(config.data))
     mesh = parallel.make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
@@ -78,7 +75,6 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    jax.config.update("jax_compilation_cache_dir", str(data.cache_dir(config.data) / "compiled"))
     workdir = Path(arguments.workdir)
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
@@ -90,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         program = training.build_program(config, dataset.sizes, mesh, attention=attention)
         run = Run.open(config, workdir, dataset, program, progress, tuned)
         for trouble in troubles:
-            run.notify(trouble)
+            run.record.notify(trouble)
         try:
             return run.go(signals)
         finally:
@@ -108,11 +104,9 @@ def check_resumable(config: configs.Config, workdir: Path) -> None:
 
 
 def training_batches(
-    config: configs.Config, dataset: "data.Dataset", rows: slice | None
-) -> "data.Batches":
+    config: configs.Config, dataset: data.Dataset, rows: slice | None
+) -> data.Batches:
     """The endless shuffled batches of the training split."""
-    import data
-
     return data.Batches(
         dataset.splits["train"],
         global_batch_size=config.data.global_batch_size,
@@ -137,26 +131,20 @@ class Run:
 
     config: configs.Config
     workdir: Path
-    dataset: "data.Dataset"
-    program: "training.Program"
-    checkpoints: "training.Checkpoints"
-    progress: "training.Progress"
-    tuned: dict[str, str]
-    log: "training.MetricLog | None" = None
-    notices: list[str] = field(default_factory=list)
+    dataset: data.Dataset
+    program: training.Program
+    checkpoints: training.Checkpoints
+    record: training.Record
+    progress: training.Progress
     evaluated: dict[str, float] = field(default_factory=dict)
-    generator: "inference.Generator | None" = None
-    samples: list[tuple[str, str]] = field(default_factory=list)
+    writer: inference.Samples | None = None
+    samples: Sequence[tuple[str, str]] = ()
     saved_step: int = -1
     last_step: int = 0
-    seconds_before: float = 0.0
-    started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, config, workdir, dataset, program, progress, tuned) -> "Run":
-        """Opens the checkpoints."""
-        import training
-
+    def open(cls, config, workdir, dataset, program, progress, tuned) -> Run:
+        """Opens the checkpoints, and the record of what is told."""
         metric = config.checkpoint.best_metric
         checkpoints = training.Checkpoints(
             workdir / "checkpoints",
@@ -165,14 +153,20 @@ class Run:
             metric=metric,
             higher_is_better=metric in program.task.higher_is_better,
         )
-        return cls(config, workdir, dataset, program, checkpoints, progress, tuned)
+        validation = dataset.splits.get("validation")
+        about = {
+            "parameters": program.parameter_count,
+            "tokens_per_example": config.data.sequence_length if dataset.tokenizer else None,
+            "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
+            "pages": {"data": data.data_table(dataset)},
+        }
+        record = training.Record(config, workdir, progress, about=about, tuned=tuned)
+        return cls(config, workdir, dataset, program, checkpoints, record, progress)
 
-    def go(self, signals: "training.StopSignals") -> int:
+    def go(self, signals: training.StopSignals) -> int:
         """From the workdir's state to the last step, or to a signal."""
-        import training
-
         steps = self.config.train.steps
-        found = self.find_checkpoint()
+        found = training.find_checkpoint(self.workdir, self.record.notify)
         first = found[0] if found else 0
         if first >= steps:
             notify(
@@ -181,59 +175,38 @@ class Run:
             )
             return 0
         if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
-            self.notify(
+            self.record.notify(
                 f"optimizer.warmup_steps is longer than the run: cut to "
                 f"{training.warmup_steps(self.config)}"
             )
         if parallel.is_main_process():
-            self.log = training.MetricLog(self.workdir, first_step=first, notify=self.notify)
+            self.record.open(first)
         state = self.restore(*found) if found else self.program.initialize()
         self.progress.start(total=steps, first_step=first)
         try:
             return self.loop(state, first, signals)
         except Diverged as error:
-            self.notify(str(error))
-            self.write_report("diverged", self.last_step)
+            self.record.notify(str(error))
+            self.record.report("diverged", self.last_step, samples=self.samples)
             return 1
         finally:
             self.progress.stop()
 
-    def find_checkpoint(self) -> tuple[int, dict[str, Any]] | None:
-        """Step and manifest of the newest good checkpoint; worse ones are told of and set aside."""
-        import training
-
-        folder = self.workdir / "checkpoints"
-        try:
-            found = training.find_good_step(folder, self.notify)
-        except training.Damaged as damage:
-            raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
-        parallel.wait_for_all("checkpoints verified")
-        if parallel.is_main_process():
-            training.set_aside_unusable(folder, found[0] if found else -1, self.notify)
-        parallel.wait_for_all("unusable checkpoints set aside")
-        return found
-
-    def restore(self, step: int, manifest: dict[str, Any]) -> "training.TrainState":
+    def restore(self, step: int, manifest: dict[str, Any]) -> training.TrainState:
         """The state of a checkpoint on this run's mesh."""
-        import training
-
         if manifest["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {step} of {self.workdir}: give the old data, "
                 "or another --workdir"
             )
         self.saved_step = step
-        self.seconds_before = manifest["history"]["seconds"]
-        self.notices[:0] = manifest["history"]["notices"]
-        self.notify(f"going on from checkpoint {step}")
+        self.record.go_on_from(manifest["history"])
+        self.record.notify(f"going on from checkpoint {step}")
         folder = self.workdir / "checkpoints"
         return training.restore_state(folder, step, manifest, self.program.abstract_state)
 
-    def loop(self, state, first: int, signals: "training.StopSignals") -> int:
+    def loop(self, state, first: int, signals: training.StopSignals) -> int:
         """Steps `first` to the last one; evaluates, saves and logs when it is time."""
-        import data
-        import training
-
         train, batch_size = self.config.train, self.config.data.global_batch_size
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
@@ -245,13 +218,18 @@ class Run:
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
+        profiler = training.Profiler(self.config, self.workdir, self.record.notify)
 
         for step in range(first + 1, train.steps + 1):
             asked = time.perf_counter()
             rows = next(stream)
             waited = time.perf_counter() - asked
             batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
+            profiler.begin(step)
             state, metrics = train_step(state, batch)
+            profiler.end(step, metrics)
+            if train.debug_nans:
+                self.hunt_nans(state, batch, step, metrics)
             if train.log_batch_crc32:
                 metrics["batch_crc32"] = parallel.batch_crc32(rows)
             self.read(meter.push(step, metrics, waited), meter)
@@ -268,13 +246,15 @@ class Run:
                     self.save(state, step)
                 meter.restart_clock()
             if stopped and not last:
-                self.checkpoints.wait()
-                stop = f"stopped by {signals.received or 'a signal elsewhere'}"
-                self.notify(f"{stop} after saving step {step}; the same command goes on")
-                self.write_report(stop, step)
-                return STOPPED_AFTER_SAVING
+                break
 
+        profiler.close()
         self.checkpoints.wait()
+        if step < train.steps:
+            stop = f"stopped by {signals.received or 'a signal elsewhere'}"
+            self.record.notify(f"{stop} after saving step {step}; the same command goes on")
+            self.record.report(stop, step, samples=self.samples)
+            return STOPPED_AFTER_SAVING
         self.finish(state)
         return 0
 
@@ -284,7 +264,19 @@ class Run:
         with self.progress.compiling("the train step"):
             return self.program.train_step.lower(state, abstract).compile()
 
-    def read(self, ready, meter: "training.StepMeter") -> None:
+    def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
+        """After the first of some steps that are not finite: names the operation that was not.
+
+        Such a step moves nothing but the counts, so that the state before it is still there.
+        """
+        if int(metrics["skipped"]) != 1:
+            return
+        before = state.replace(step=state.step - 1, skipped=state.skipped - 1)
+        with self.progress.working(f"looking for what was not finite in step {step}"):
+            told = training.explain_not_finite(self.program.train_step, before, batch)
+        self.record.notify(f"step {step} again, one operation at a time: {told}")
+
+    def read(self, ready, meter: training.StepMeter) -> None:
         """Logs a step whose metrics have arrived, and ends a run that is poisoned."""
         if ready is None:
             return
@@ -294,13 +286,13 @@ class Run:
         metrics.pop("weight")
         train = self.config.train
         if skipped:
-            self.notify(
+            self.record.notify(
                 f"step {step}: the loss or its gradient is not finite; the batch changed nothing "
                 f"({skipped} in a row)"
             )
         if step % train.log_every_steps == 0 or step == train.steps or skipped:
             metrics |= meter.take_rates()
-            self.write_metrics(step, metrics)
+            self.record.write(step, metrics)
         self.progress.update(step, metrics)
         if skipped >= train.max_skipped_steps:
             raise Diverged(
@@ -315,14 +307,9 @@ class Run:
             with self.progress.working("evaluating"):
                 metrics, _ = self.metrics_of("validation", state)
             self.evaluated |= metrics
-            self.write_metrics(step, {f"validation/{name}": m for name, m in metrics.items()})
+            self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
         self.samples = self.sample(state, step)
-
-    def write_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """A line of metrics.jsonl, if this is the process that writes."""
-        if self.log is not None:
-            self.log.write(step, metrics)
 
     def metrics_of(self, split: str, state, *, keep_outputs: bool = False):
         """What evaluate.py would print of this state, with the average where there is one."""
@@ -333,6 +320,24 @@ class Run:
             self.dataset.splits[split],
             keep_outputs=keep_outputs,
         )
+
+    def sample(self, state, step: int) -> Sequence[tuple[str, str]]:
+        """What the model writes after each of `task.sample_prompts`; a file in samples/ too."""
+        import jax
+
+        if not getattr(self.config.task, "sample_prompts", ()) or jax.process_count() > 1:
+            return []
+        self.writer = self.writer or inference.Samples(
+            self.config, self.dataset.tokenizer, self.program.mesh
+        )
+        weights = state.params if state.ema is None else state.ema
+        with self.progress.working("writing samples"):
+            samples = self.writer.of(self.program.template.bind(weights, state.statistics))
+        folder = self.workdir / "samples"
+        folder.mkdir(exist_ok=True)
+        shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
+        training.write_atomically(folder / f"step-{step:08d}.txt", "\n".join(shown))
+        return samples
 
     def is_worth_saving(self, step: int) -> bool:
         """Whether `step` is due for a checkpoint, or the best one that was evaluated so far."""
@@ -349,14 +354,11 @@ class Run:
         """Hands the state to the background, once for each step."""
         if step == self.saved_step:
             return
-        import training
-
         facts = {
             "fingerprint": self.dataset.fingerprint,
             "sizes": self.dataset.sizes,
             "classes": self.dataset.classes,
         }
-        metrics = self.evaluated if self.evaluated.get("step") == step else {}
         self.checkpoints.save(
             step,
             state,
@@ -364,8 +366,8 @@ class Run:
             contents={
                 "config": self.config.model_dump(mode="json"),
                 "data": facts,
-                "metrics": metrics,
-                "history": {"seconds": self.seconds(), "notices": self.notices},
+                "metrics": self.evaluated if self.evaluated.get("step") == step else {},
+                "history": self.record.history,
                 "versions": training.versions(),
             },
         )
@@ -374,19 +376,15 @@ class Run:
     def finish(self, state) -> None:
         """What a user wants to know at the end: the figures, samples, where the report is."""
         name = "test" if "test" in self.dataset.splits else "validation"
-        facts: dict[str, Any] = {}
-        metrics: dict[str, float] = {}
-        if name == "validation":
-            metrics = {key: value for key, value in self.evaluated.items() if key != "step"}
-        elif name in self.dataset.splits:
-            with self.progress.working(f"evaluating the {name} split"):
+        metrics = {key: value for key, value in self.evaluated.items() if key != "step"}
+        pages: dict[str, Any] = {"samples": self.samples}
+        if name == "test":
+            with self.progress.working("evaluating the test split"):
                 metrics, outputs = self.metrics_of(
                     name, state, keep_outputs=self.dataset.classes is not None
                 )
-            if "prediction" in outputs:
-                facts |= self.mistakes(name, outputs)
-        test = metrics if name == "test" else None
-        path = self.write_report("finished", self.config.train.steps, test=test, **facts)
+            pages |= {"test": metrics, **self.mistakes(name, outputs)}
+        path = self.record.report("finished", self.config.train.steps, **pages)
         self.progress.stop()
         if path is None:
             return
@@ -399,112 +397,17 @@ class Run:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
         print(f"report: {path}")
 
-    def sample(self, state, step: int) -> list[tuple[str, str]]:
-        """What the model writes after each of `task.sample_prompts`; a file in samples/ too."""
-        import jax
-
-        from inference import Generator, Request, Sampling
-        from training import write_atomically
-
-        prompts = getattr(self.config.task, "sample_prompts", ())
-        if not prompts or jax.process_count() > 1:
-            return []
-        if self.generator is None:
-            self.generator = Generator(
-                self.dataset.tokenizer,
-                context=self.config.data.sequence_length,
-                mesh=self.program.mesh,
-                rules=self.config.mesh.rules.model_dump(),
-            )
-        sampling = Sampling(temperature=self.config.task.sample_temperature, seed=self.config.seed)
-        requests = [Request(p, self.config.task.sample_tokens, sampling=sampling) for p in prompts]
-        weights = state.params if state.ema is None else state.ema
-        with self.progress.working("writing samples"):
-            module = self.program.template.bind(weights, state.statistics)
-            texts = [done.text for done in self.generator.complete(module, requests)]
-        samples = list(zip(prompts, texts, strict=True))
-        folder = self.workdir / "samples"
-        folder.mkdir(exist_ok=True)
-        shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
-        write_atomically(folder / f"step-{step:08d}.txt", "\n".join(shown))
-        return samples
-
     def mistakes(self, name: str, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The confusion matrix of a split, and the pictures that were surely taken for others."""
-        import numpy as np
-
-        import data
-
-        classes = self.dataset.classes
-        labels, predictions = outputs["label"], outputs["prediction"]
-        counts = np.zeros((len(classes), len(classes)), int)
-        np.add.at(counts, (labels, predictions), 1)
-        confidences = outputs["scores"].max(axis=1)
-        wrong = np.flatnonzero(labels != predictions)
-        surest = wrong[np.argsort(-confidences[wrong])][:MOST_MISTAKES]
+        """What the report shows of a classifier's mistakes on the split `name`."""
+        if "prediction" not in outputs:
+            return {}
         one = data.Batches(self.dataset.splits[name], global_batch_size=1, seed=0, shuffle=False)
-        return {
-            "confusion": (classes, counts),
-            "mistakes": [
-                (
-                    one[int(i)]["image"][0],
-                    classes[labels[i]],
-                    classes[predictions[i]],
-                    float(confidences[i]),
-                )
-                for i in surest
-            ],
-        }
-
-    def write_report(self, status: str, step: int, *, test=None, **facts: Any) -> Path | None:
-        """Writes report.html after `step` steps; None where another process does."""
-        import data
-        import training
-
-        if self.log is None:
-            return None
-        summary = {
-            "name": str(self.workdir),
-            "status": status,
-            "step": step,
-            "steps": self.config.train.steps,
-            "parameters": self.program.parameter_count,
-            "seconds": self.seconds(),
-            "examples": step * self.config.data.global_batch_size,
-        }
-        if self.dataset.tokenizer is not None:
-            summary["tokens"] = summary["examples"] * self.config.data.sequence_length
-        validation = self.dataset.splits.get("validation")
-        if validation is not None and validation.gzip_bits_per_byte is not None:
-            summary["gzip_bits_per_byte"] = validation.gzip_bits_per_byte
-        if test is not None:
-            summary["test"] = test
-        return training.write_report(
-            self.workdir,
-            summary=summary,
-            config=self.config,
-            environment=training.environment(self.tuned),
-            metrics=training.read_metrics(self.workdir),
-            notices=self.notices,
-            samples=self.samples,
-            data=data.data_table(self.dataset),
-            **facts,
-        )
-
-    def seconds(self) -> float:
-        """Seconds that this run has taken, earlier sittings included to their last checkpoint."""
-        return self.seconds_before + time.monotonic() - self.started
-
-    def notify(self, text: str) -> None:
-        """A line that stands above the progress, and in the report."""
-        self.notices.append(text)
-        self.progress.note(text)
+        return training.compare(self.dataset.classes, outputs, lambda i: one[i]["image"][0])
 
     def close(self) -> None:
         """Waits for the disk."""
         self.checkpoints.close()
-        if self.log is not None:
-            self.log.close()
+        self.record.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ _HOMES = {
     "Completion": "requests",
     "Generator": "generation",
     "Request": "requests",
+    "Samples": "samples",
     "Sampling": "requests",
     "classify": "classification",
 }

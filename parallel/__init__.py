@@ -15,6 +15,7 @@ _HOMES = {
     "explain_environment": "environment",
     "flat_mesh": "mesh",
     "is_main_process": "distributed",
+    "keep_compiled": "environment",
     "local_rows": "feeding",
     "make_mesh": "mesh",
     "named_sharding": "axes",

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from configs import Config
 
@@ -69,6 +70,14 @@ def explain_environment(config: Config) -> str:
     planned = planned_environment(config)
     lines = [f"  {setting.name} = {setting.value}: {setting.why}" for setting in planned]
     return "\n".join([head, *(lines or ["  nothing"])])
+
+
+def keep_compiled(cache: Path) -> None:
+    """Keeps what XLA compiles under `cache`, for the next start; all that takes long enough."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def guess_platform(environment: Mapping[str, str] = os.environ) -> str:

@@ -7,6 +7,7 @@ metrics with the prefix `validation/`. JSON knows no NaN and no infinity: a numb
 finite is written as null.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -27,21 +28,19 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
-        # Takes a quarter of a second to import, which readers of metrics need not wait for.
-        from tensorboardX import SummaryWriter
-
         path = workdir / NAME
         _cut(path, first_step, notify)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10
-        )
+        self._open_tensorboard = functools.partial(_open_tensorboard, workdir, first_step)
+        self._tensorboard: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends the line of `step`, flushed, and the same numbers to TensorBoard."""
         finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
         line = {"step": step} | {name: finite.get(name) for name in metrics}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self._tensorboard is None:
+            self._tensorboard = self._open_tensorboard()
         for name, number in finite.items():
             tag = name if "/" in name else f"train/{name}"
             self._tensorboard.add_scalar(tag, number, step)
@@ -49,13 +48,21 @@ class MetricLog:
     def close(self) -> None:
         """Writes what TensorBoard still holds back."""
         self._file.close()
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _open_tensorboard(workdir: Path, first_step: int) -> Any:
+    """Only when there is something to write: to import it takes as long as many steps."""
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -124,13 +124,26 @@ class Progress:
 
     @contextmanager
     def compiling(self, text: str) -> Iterator[None]:
-        """Says that `text` is being compiled, and how long that took."""
+        """Says that `text` is being compiled, how long that took, and whether the cache had it."""
+        from jax import monitoring
+
+        found = []
+
+        def listen(event: str, **_) -> None:
+            if event == "/jax/compilation_cache/cache_hits":
+                found.append(event)
+
         began = time.monotonic()
         if not self._has_bar:
             self.note(f"compiling {text}")
-        with self.working(f"compiling {text}"):
-            yield
-        self.note(f"compiled {text} in {seconds_text(time.monotonic() - began)}")
+        monitoring.register_event_listener(listen)
+        try:
+            with self.working(f"compiling {text}"):
+                yield
+        finally:
+            monitoring.unregister_event_listener(listen)
+        cached = " (from the cache)" if found else ""
+        self.note(f"compiled {text} in {seconds_text(time.monotonic() - began)}{cached}")
 
     def start(self, total: int, first_step: int) -> None:
         """Begins the bar of `total` steps, of which `first_step` are done."""

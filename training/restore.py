@@ -8,10 +8,17 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
+import parallel
 from configs import Config, UsageError
 from tasks import TASKS
 from training.attention import working_attention
-from training.checkpoints import find_good_step, finished_steps, ranked_steps, restore_fields
+from training.checkpoints import (
+    find_good_step,
+    finished_steps,
+    ranked_steps,
+    restore_fields,
+    set_aside_unusable,
+)
 from training.manifest import Damaged, verify
 from training.program import Program, build_program
 
@@ -65,6 +72,25 @@ def restore_model(
     }
     fields = restore_fields(folder, number, manifest, "model", target)
     return Restored(number, manifest, program, fields[field], fields["statistics"])
+
+
+def find_checkpoint(
+    workdir: Path, notify: Callable[[str], None]
+) -> tuple[int, dict[str, Any]] | None:
+    """Step and manifest of the newest good checkpoint; worse ones are told of and set aside.
+
+    None where there is no checkpoint yet. To be called in every process of the run.
+    """
+    folder = workdir / "checkpoints"
+    try:
+        found = find_good_step(folder, notify)
+    except Damaged as damage:
+        raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
+    parallel.wait_for_all("checkpoints verified")
+    if parallel.is_main_process():
+        set_aside_unusable(folder, found[0] if found else -1, notify)
+    parallel.wait_for_all("unusable checkpoints set aside")
+    return found
 
 
 def _choose(

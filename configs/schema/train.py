@@ -1,7 +1,8 @@
 """How long training lasts and what happens on the way."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
+import pydantic
 from annotated_types import Interval
 
 from configs.schema.settings import Count, Settings, field
@@ -63,3 +64,42 @@ class Train(Settings):
         free_on_resume=True,
         also_called=("determinism", "full_determinism"),
     )
+    profile_from_step: Count | None = field(
+        None,
+        "First step that JAX's profiler traces, into the workdir; none: it traces nothing.",
+        free_on_resume=True,
+        also_called=("profile", "profiler", "profile_start", "profiling"),
+    )
+    profile_steps: Count = field(
+        5,
+        "How many steps the profiler traces.",
+        unit="steps",
+        free_on_resume=True,
+    )
+    debug_nans: bool = field(
+        False,
+        "Whether a step that is not finite is run again to name its first such operation; slower.",
+        free_on_resume=True,
+        also_called=("jax_debug_nans", "detect_anomaly", "nan_check"),
+    )
+    wandb_project: str | None = field(
+        None,
+        "Project on Weights & Biases that gets the metrics too; none: they stay here.",
+        free_on_resume=True,
+        also_called=("wandb", "use_wandb", "wandb_log", "report_to"),
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _profile_within_run(self) -> Self:
+        first = self.profile_from_step
+        if first is not None and first > self.steps:
+            raise ValueError(
+                f"profile_from_step={first} is behind the last step, steps={self.steps}: take an "
+                "earlier one"
+            )
+        return self
+
+    def needless(self) -> dict[str, str]:
+        if self.profile_from_step is None:
+            return {"profile_steps": "profile_from_step is none"}
+        return {}

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from configs import Config
-from training.report import environment, versions, write_report
+from training.report.machine import environment, versions
+from training.report.page import write_report
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {

@@ -1,0 +1,58 @@
+"""A window of steps traced by JAX's profiler, into the workdir."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from configs import Config
+
+
+class Profiler:
+    """Traces `train.profile_steps` steps from `train.profile_from_step` on, where that is set.
+
+    `begin(step)` and `end(step, metrics)` stand around the call of each step. A trace waits for
+    the device where it ends, so that it holds its last step whole; nothing else costs anything.
+    """
+
+    def __init__(self, config: Config, workdir: Path, notify: Callable[[str], None]):
+        begin = config.train.profile_from_step
+        self._first = begin or 0
+        self._last = min(self._first + config.train.profile_steps - 1, config.train.steps)
+        self._folder = workdir / "profile"
+        self._notify = notify
+        self._annotation: jax.profiler.StepTraceAnnotation | None = None
+        self._tracing = False
+
+    def begin(self, step: int) -> None:
+        """Before the step is dispatched."""
+        if step == self._first:
+            jax.profiler.start_trace(self._folder)
+            self._tracing = True
+        if self._tracing:
+            self._annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
+            self._annotation.__enter__()
+
+    def end(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """After it was dispatched."""
+        if not self._tracing:
+            return
+        self._annotation.__exit__(None, None, None)
+        if step == self._last:
+            jax.block_until_ready(metrics)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a trace that is still open: a run may stop within its window."""
+        if not self._tracing:
+            return
+        jax.profiler.stop_trace()
+        self._tracing = False
+        traces = sorted(
+            self._folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime
+        )
+        self._notify(
+            f"profile from step {self._first} on: open {traces[-1]} in https://ui.perfetto.dev, or "
+            f"pip install xprof and run: xprof --logdir={self._folder}"
+        )

@@ -1,0 +1,63 @@
+"""The metrics of a run on Weights & Biases: the extra `wandb`, switched on by a field."""
+
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from configs import Config, UsageError
+
+NAME = "wandb-run-id"
+"""A file of the workdir: a run that goes on is the same run there."""
+
+
+def require_wandb(config: Config) -> None:
+    """Raises `UsageError` where the configuration asks for Weights & Biases without the package."""
+    if config.train.wandb_project is None:
+        return
+    try:
+        metadata.version("wandb")
+    except metadata.PackageNotFoundError:
+        raise UsageError(
+            "train.wandb_project needs the package wandb: pip install -e '.[wandb]', or leave "
+            "the field out"
+        ) from None
+
+
+class WandbLog:
+    """Sends metrics to the project `train.wandb_project`, under one run for all sittings.
+
+    `WANDB_MODE=offline` keeps them in the workdir for `wandb sync`, and needs no account.
+    """
+
+    def __init__(self, config: Config, workdir: Path, notify: Callable[[str], None]):
+        import wandb
+
+        path = workdir / NAME
+        if not path.exists():
+            path.write_text(wandb.util.generate_id())
+        try:
+            self._run = wandb.init(
+                project=config.train.wandb_project,
+                name=workdir.name,
+                id=path.read_text().strip(),
+                resume="allow",
+                dir=workdir,
+                config=config.model_dump(mode="json"),
+                settings=wandb.Settings(silent=True),
+            )
+        except wandb.Error as error:
+            raise UsageError(
+                f"train.wandb_project={config.train.wandb_project}: {error} (WANDB_MODE=offline "
+                "needs no account)"
+            ) from None
+        # A run that was killed goes on a few steps back, where W&B's own count would refuse it.
+        self._run.define_metric("*", step_metric="step")
+        notify(f"Weights & Biases: {self._run.url or f'offline, in {self._run.dir}'}")
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The finite metrics of `step`."""
+        self._run.log({"step": step, **metrics})
+
+    def close(self) -> None:
+        """Waits until all is sent."""
+        self._run.finish(quiet=True)
