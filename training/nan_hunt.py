@@ -1,7 +1,7 @@
 """Where a number that is not finite was made: a step run again, operation by operation."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ def explain_not_finite(step: Callable[..., Any], state: TrainState, batch: Any) 
     ]
     if poisoned:
         return f"it begins with {', '.join(poisoned[:3])}, which is not finite before the step"
-    closed = step.trace(state, batch).jaxpr
+    jaxpr = step.trace(state, batch).jaxpr
     hunt = _Hunt()
     with contextlib.suppress(_NaNFound):
-        hunt.run(closed.jaxpr, closed.consts, jax.tree.leaves((state, batch)), None)
+        hunt.run(jaxpr, jax.tree.leaves((state, batch)), None)
     if not hunt.found:
         return "no operation made it when each ran alone: only the compiled step does, by rounding"
     return "; ".join(f"the first {kind} comes out of {told}" for kind, told in hunt.found.items())
@@ -51,10 +51,9 @@ class _Hunt:
     def __init__(self):
         self.found: dict[str, str] = {}
 
-    def run(
-        self, jaxpr: core.Jaxpr, consts: Sequence[Any], values: Sequence[Any], place: str | None
-    ) -> list[Any]:
-        """The outputs of `jaxpr`. place: of all its operations, if they have none of their own."""
+    def run(self, closed: Any, values: Sequence[Any], place: str | None) -> list[Any]:
+        """The outputs of a jaxpr, closed or not. place: of all its operations, if not their own."""
+        jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
         last_use = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
         kept = {v for v in jaxpr.outvars if _is_var(v)}
@@ -64,8 +63,9 @@ class _Hunt:
 
         for index, eqn in enumerate(jaxpr.eqns):
             inputs = [read(variable) for variable in eqn.invars]
-            functions, parameters = eqn.primitive.get_bind_params(eqn.params)
-            results = eqn.primitive.bind(*functions, *inputs, **parameters)
+            with eqn.ctx.manager:
+                parameters = eqn.primitive.get_bind_params(eqn.params)
+                results = eqn.primitive.bind(*inputs, **parameters)
             results = results if eqn.primitive.multiple_results else [results]
             self._watch(eqn, inputs, results, place)
             known.update(zip(eqn.outvars, results, strict=True))
@@ -84,8 +84,7 @@ class _Hunt:
         ]
         if not made:
             return
-        for arguments in _inner_calls(eqn, inputs):
-            self.run(*arguments, self._place(eqn, place))
+        self._enter(eqn, inputs, self._place(eqn, place) if eqn.primitive.name == "jit" else None)
         for kind in made:
             self.found.setdefault(kind, f"`{eqn.primitive.name}` {self._place(eqn, place)}")
         if "NaN" in self.found:
@@ -107,37 +106,32 @@ class _Hunt:
         path = Path(lines[0].file_name).relative_to(ROOT)
         return f"({way}, {path}:{lines[0].line_num} in {lines[0].function_name})"
 
+    def _enter(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
+        """Looks into an operation that is made of others."""
+        if eqn.primitive.name == "scan":
+            self._enter_scan(eqn, inputs, place)
+        elif eqn.primitive.name == "cond":
+            branches = eqn.params["branches"]
+            chosen = branches[int(np.clip(inputs[0], 0, len(branches) - 1))]
+            self.run(chosen, inputs[1:], place)
+        elif eqn.primitive.name != "shard_map":
+            inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+            if isinstance(inner, core.Jaxpr | core.ClosedJaxpr):
+                self.run(inner, inputs, place)
 
-def _inner_calls(eqn: core.JaxprEqn, inputs: list[Any]) -> Iterator[tuple]:
-    """(jaxpr, constants, inputs) of what an operation is made of, in the order it runs."""
-    name, parameters = eqn.primitive.name, eqn.params
-    if name == "scan":
-        body = parameters["jaxpr"]
-        fixed, carried = parameters["num_consts"], parameters["num_carry"]
-        consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
-        order = range(parameters["length"])
-        for i in reversed(order) if parameters["reverse"] else order:
-            items = [x[i] for x in inputs[fixed + carried :]]
-            yield body.jaxpr, body.consts, [*consts, *carry, *items]
-            carry = core.jaxpr_as_fun(body)(*consts, *carry, *items)[:carried]
-    elif name == "while":
-        body, test = parameters["body_jaxpr"], parameters["cond_jaxpr"]
-        tested, fixed = parameters["cond_nconsts"], parameters["body_nconsts"]
-        of_test, consts = inputs[:tested], inputs[tested : tested + fixed]
-        carry = inputs[tested + fixed :]
-        while core.jaxpr_as_fun(test)(*of_test, *carry)[0]:
-            yield body.jaxpr, body.consts, [*consts, *carry]
-            carry = core.jaxpr_as_fun(body)(*consts, *carry)
-    elif name == "cond":
-        branches = parameters["branches"]
-        branch = branches[int(np.clip(inputs[0], 0, len(branches) - 1))]
-        yield branch.jaxpr, branch.consts, inputs[1:]
-    else:
-        inner = parameters.get("jaxpr", parameters.get("call_jaxpr"))
-        if isinstance(inner, core.ClosedJaxpr):
-            yield inner.jaxpr, inner.consts, inputs
-        elif isinstance(inner, core.Jaxpr) and name != "shard_map":
-            yield inner, (), inputs
+    def _enter_scan(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
+        """Iteration by iteration. Inputs are constants, carry and slices, outputs carry and slices:
+        what is sliced has a dimension more outside than in the body."""
+        body = eqn.params["jaxpr"]
+        inside = getattr(body, "jaxpr", body)
+        sliced = _more_dimensions(eqn.invars, inside.invars)
+        carried = len(eqn.outvars) - _more_dimensions(eqn.outvars, inside.outvars)
+        begin = len(inputs) - sliced
+        consts, carry = inputs[: begin - carried], inputs[begin - carried : begin]
+        order = range(eqn.params["length"])
+        for i in reversed(order) if eqn.params["reverse"] else order:
+            slices = [x[i] for x in inputs[begin:]]
+            carry = self.run(body, [*consts, *carry, *slices], place)[:carried]
 
 
 def _has(kind: str, values: Sequence[Any]) -> bool:
@@ -146,6 +140,10 @@ def _has(kind: str, values: Sequence[Any]) -> bool:
         for value in values
         if jnp.issubdtype(getattr(value, "dtype", type(value)), jnp.floating)
     )
+
+
+def _more_dimensions(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    return sum(a.aval.ndim > b.aval.ndim for a, b in zip(outside, inside, strict=True))
 
 
 def _is_var(variable: Any) -> bool:

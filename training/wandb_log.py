@@ -1,5 +1,6 @@
 """The metrics of a run on Weights & Biases: the extra `wandb`, switched on by a field."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +35,7 @@ class WandbLog:
 
         path = workdir / NAME
         if not path.exists():
-            path.write_text(wandb.util.generate_id())
+            path.write_text(secrets.token_hex(4))
         try:
             self._run = wandb.init(
                 project=config.train.wandb_project,
@@ -52,7 +53,8 @@ class WandbLog:
             ) from None
         # A run that was killed goes on a few steps back, where W&B's own count would refuse it.
         self._run.define_metric("*", step_metric="step")
-        notify(f"Weights & Biases: {self._run.url or f'offline, in {self._run.dir}'}")
+        where = f"offline, in {self._run.dir}" if self._run.offline else self._run.url
+        notify(f"Weights & Biases: {where}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """The finite metrics of `step`."""
@@ -60,4 +62,4 @@ class WandbLog:
 
     def close(self) -> None:
         """Waits until all is sent."""
-        self._run.finish(quiet=True)
+        self._run.finish()

@@ -1,6 +1,7 @@
 """A run that was killed and stopped on its way is the run that was not: nothing is lost."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -88,6 +89,7 @@ def test_killed_and_stopped_on_the_way_a_run_ends_bit_equal(family, text, tmp_pa
     status, errors = stop_at(30, signal.SIGTERM, parted, **slow)
     assert status == 75, errors
     assert "was left locked by process" in errors
+    assert re.search(r"compiled the train step in .* \(from the cache\)", errors)
     stopped = finished_steps(parted / "checkpoints")[-1]
     assert 30 <= stopped < 40
     run("train.py", recipe, f"--workdir={parted}", **fields)

@@ -13,6 +13,7 @@ DIGITS = {
     "model__width": "32",
     "train__steps": "40",
     "train__evaluate_every_steps": "20",
+    "train__profile_from_step": "30",
     "train__ema_decay": "0.9",
     "checkpoint__every_steps": "1000",
     "data__global_batch_size": "32",
@@ -46,7 +47,14 @@ def evaluate(workdir, *flags: str, devices: int = 1) -> dict:
 
 
 def test_a_run_leaves_everything_it_promises(digits):
-    for name in ("config.json", "metrics.jsonl", "tensorboard", "checkpoints/40", "report.html"):
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints/40",
+        "report.html",
+        "profile",
+    ):
         assert (digits / name).exists(), name
     lines = metrics(digits)
     assert {"loss", "learning_rate", "gradient_norm", "step_seconds"} <= lines[40].keys()
@@ -141,10 +149,13 @@ def test_a_run_that_is_not_finite_ends_with_a_line_and_no_traceback(tmp_path):
         "optimizer__learning_rate": "1e30",
         "optimizer__warmup_steps": "0",
         "train__max_skipped_steps": "3",
+        "train__debug_nans": "true",
         "train__ema_decay": "none",
     }
     done = run("train.py", RECIPE, f"--workdir={workdir}", expect=1, **fields)
     assert "3 steps in a row were not finite" in done.stderr
+    assert done.stderr.count("again, one operation at a time: the first ") == 1
+    assert "(forward, model/cnn.py:" in done.stderr
     assert "Traceback" not in done.stderr
     assert (workdir / "report.html").exists()
 
