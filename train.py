@@ -40,9 +40,13 @@ def main(argv: Sequence[str]) -> int:
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = configs.parse_command_line(argv, FLAGS)
     if arguments.explain:
-        print(configs.explain(arguments.config, arguments.overrides))
+        import training
+
         config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+        parameters = training.explain_parameters(config)
+        print(configs.explain(arguments.config, arguments.overrides))
         print(f"\n{parallel.explain_environment(config)}")
+        print(f"\n{parameters}")
         return 0
     config = configs.load_config(arguments.config, arguments.overrides)
     if not arguments.show_batch:
@@ -75,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
+    program = training.build_program(config, dataset.sizes, mesh, attention=attention)
     workdir = Path(arguments.workdir)
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
@@ -83,7 +88,6 @@ def main(argv: Sequence[str]) -> int:
             configs.write_config(config, workdir)
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
-        program = training.build_program(config, dataset.sizes, mesh, attention=attention)
         run = Run.open(config, workdir, dataset, program, progress, tuned)
         for trouble in troubles:
             run.record.notify(trouble)

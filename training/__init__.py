@@ -22,6 +22,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "explain_not_finite": "nan_hunt",
+    "explain_parameters": "explanation",
     "find_checkpoint": "restore",
     "peak": "flops",
     "require_wandb": "wandb_log",

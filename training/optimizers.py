@@ -1,16 +1,57 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers and learning-rate schedules, and what each parameter gets of them."""
 
-from typing import Any
+import difflib
+import fnmatch
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from configs import Config
+from configs import Config, UsageError
 
 Tree = Any
 
 _UNDECAYED = ("bias", "scale")
 """Names of parameters that weight decay leaves alone: offsets and the gains of norms."""
+
+_NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
+"""Axes of tables, heads and gains: not of the hidden matrices that Muon is for."""
+
+_UPDATE_SIZE = 0.2
+"""Root mean square of AdamW's usual update, which Muon's is scaled to (arXiv:2502.16982, 2.2)."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What moves parameters: functions of trees, to be called inside a jitted step.
+
+    `init(params)` makes the state. `update(gradients, state, params, learning_rate)` gives what to
+    add to the parameters, and the next state. The gradients are those at `point(params, state)`.
+    The learning rate is an argument: the step takes the schedule at its own count, so that a
+    skipped step does not hold the schedule back.
+    """
+
+    init: Callable[[Tree], Tree]
+    update: Callable[[Tree, Tree, Tree, jax.Array], tuple[Tree, Tree]]
+    point: Callable[[Tree, Tree], Tree] = lambda params, state: params
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What one parameter gets: the rule of its update, its decay, its part of the learning rate.
+
+    `matrix`: the dimensions that are rows and those that are columns, where the rule is Muon's.
+    """
+
+    rule: str
+    decayed: bool
+    multiplier: float
+    matrix: MuonDimensionNumbers | None
 
 
 def warmup_steps(config: Config) -> int:
@@ -20,40 +61,244 @@ def warmup_steps(config: Config) -> int:
 
 
 def build_schedule(config: Config) -> optax.Schedule:
-    """Learning rate of step 0, 1, ...: linear warm-up, then constant or a cosine to the end."""
-    settings = config.optimizer
-    warmup = warmup_steps(config)
-    rest = max(1, config.train.steps - warmup)
+    """Learning rate of step 0, 1, ...: linear warm-up, then what `optimizer.schedule` says."""
+    settings, steps = config.optimizer, config.train.steps
+    peak, warmup = settings.learning_rate, warmup_steps(config)
+    last = peak * settings.final_learning_rate_ratio
+    rest = max(1, steps - warmup)
     if settings.schedule == "cosine":
-        after = optax.cosine_decay_schedule(
-            settings.learning_rate, rest, alpha=settings.final_learning_rate_ratio
-        )
+        after = optax.cosine_decay_schedule(peak, rest, alpha=settings.final_learning_rate_ratio)
+    elif settings.schedule == "linear":
+        after = optax.linear_schedule(peak, last, rest)
+    elif settings.schedule == "wsd":  # warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395
+        decay = min(rest, max(1, round(steps * settings.decay_fraction)))
+        after = optax.linear_schedule(peak, last, decay, transition_begin=rest - decay)
+    elif settings.schedule == "inverse_square_root":
+        start = max(1, warmup)
+
+        def after(count):
+            return peak * jnp.sqrt(start / (start + count))
     else:
-        after = optax.constant_schedule(settings.learning_rate)
+        after = optax.constant_schedule(peak)
     if not warmup:
         return after
     # The first step moves already: (step + 1) / warmup.
-    start = settings.learning_rate / warmup
-    ramp = optax.linear_schedule(start, settings.learning_rate, max(1, warmup - 1))
+    ramp = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
     return optax.join_schedules([ramp, after], [warmup])
 
 
-def build_optimizer(config: Config) -> optax.GradientTransformation:
-    """The direction of descent, without the learning rate.
+def build_optimizer(config: Config, axes: Tree) -> Optimizer:
+    """The optimizer of `config` for parameters of these logical axes.
 
-    The train step multiplies by the schedule at its own count, so that a skipped step does not
-    hold the schedule back.
+    Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
+    treatments = parameter_treatments(config, axes)
+
+    def each(value: Callable[[Treatment], Any]) -> Tree:
+        return jax.tree.map(value, treatments)
+
     steps = []
     if settings.gradient_clip_norm is not None:
         steps.append(optax.clip_by_global_norm(settings.gradient_clip_norm))
-    steps.append(optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon))
+    direction = _direction(settings, each)
+    if settings.state_dtype != "auto":
+        direction = _kept_in(direction, jnp.dtype(settings.state_dtype))
+    steps.append(direction)
     if settings.weight_decay:
-        steps.append(optax.add_decayed_weights(settings.weight_decay, mask=decay_mask))
-    return optax.chain(*steps)
+        decayed = each(lambda treatment: treatment.decayed)
+        steps.append(optax.add_decayed_weights(settings.weight_decay, mask=decayed))
+    if settings.learning_rate_multipliers:
+        multipliers = each(lambda treatment: treatment.multiplier)
+        steps.append(optax.stateless(lambda u, _: jax.tree.map(lambda m, x: m * x, multipliers, u)))
+    chain = optax.chain(*steps)
+    if settings.name == "schedule_free":
+        return _schedule_free(chain, settings.beta1)
+
+    def update(gradients, state, params, learning_rate):
+        direction, state = chain.update(gradients, state, params)
+        return jax.tree.map(lambda d: -learning_rate * d, direction), state
+
+    return Optimizer(chain.init, update)
 
 
-def decay_mask(params: Tree) -> Tree:
-    """True for each parameter that weight decay pulls to zero: matrices, kernels, embeddings."""
-    return jax.tree.map_with_path(lambda path, _: path[-1].key not in _UNDECAYED, params)
+def parameter_treatments(config: Config, axes: Tree) -> Tree:
+    """A `Treatment` for each parameter, by its name and its logical axes.
+
+    Raises `configs.UsageError` for a pattern that matches no parameter.
+    """
+    settings = config.optimizer
+    names = [_name(path) for path, _ in jax.tree.leaves_with_path(axes)]
+
+    def matching(field: str, pattern: str) -> set[str]:
+        found = set(fnmatch.filter(names, pattern))
+        if not found:
+            near = difflib.get_close_matches(pattern.replace("*", ""), names, 2, cutoff=0.0)
+            raise UsageError(
+                f"optimizer.{field}: {pattern!r} matches no parameter; the nearest are "
+                f"{' and '.join(near)} (without it, --explain lists them all)"
+            )
+        return found
+
+    spared = {name for p in settings.no_decay for name in matching("no_decay", p)}
+    multipliers: dict[str, float] = {}
+    for pair in settings.learning_rate_multipliers:
+        pattern, _, factor = pair.rpartition("=")
+        found = matching("learning_rate_multipliers", pattern)
+        multipliers |= dict.fromkeys(found, float(factor))
+
+    def treatment(path, axes) -> Treatment:
+        name = _name(path)
+        matrix = matrix_of(axes) if settings.name == "muon" else None
+        return Treatment(
+            rule="adamw" if settings.name == "muon" and matrix is None else settings.name,
+            decayed=bool(settings.weight_decay)
+            and path[-1].key not in _UNDECAYED
+            and name not in spared,
+            multiplier=multipliers.get(name, 1.0),
+            matrix=matrix,
+        )
+
+    return jax.tree.map_with_path(treatment, axes)
+
+
+def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+    """Which dimensions of a parameter are the rows (inputs) and columns of a hidden matrix; None
+    for tables, heads, gains and biases.
+
+    Heads and their numbers are one side of a matrix. The window of a convolution belongs to its
+    inputs; any other dimension without a name, as `layers`, counts matrices beside each other.
+    """
+    window = [i for i, axis in enumerate(axes) if axis is None and "channels_in" in axes]
+    sides: list[list[int]] = []
+    for i, axis in enumerate(axes):
+        if axis in (None, "layers"):
+            continue
+        if axis == "head_dim" and sides:
+            sides[-1].append(i)
+        else:
+            sides.append([i])
+    if len(sides) != 2 or _NO_MATRIX & set(axes):
+        return None
+    return MuonDimensionNumbers((*window, *sides[0]), tuple(sides[1]))
+
+
+def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]) -> Tree:
+    """`take(leaf, parameter)` for each leaf of an optimizer's state; `parameter` is that leaf of
+    `params` whose name and shape it has, as moments do, and None for whatever else it keeps."""
+    named = {tuple(map(_part, path)): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+
+    def one(path, leaf):
+        parts = tuple(map(_part, path))
+        found = (named[parts[i:]] for i in range(len(parts)) if parts[i:] in named)
+        parameter = next(found, None)
+        same = parameter is not None and parameter.shape == leaf.shape
+        return take(leaf, parameter if same else None)
+
+    return jax.tree.map_with_path(one, state)
+
+
+def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
+    """The direction of descent, before weight decay and the learning rate."""
+    if settings.name == "sgd":
+        return optax.trace(settings.momentum, settings.nesterov) if settings.momentum else _AS_IS
+    if settings.name == "lion":
+        return optax.scale_by_lion(settings.beta1, settings.beta2)
+    if settings.name == "adafactor":
+        return optax.chain(
+            optax.scale_by_factored_rms(decay_rate=settings.decay_exponent),
+            optax.clip_by_block_rms(1.0),
+            optax.ema(settings.beta1, debias=False) if settings.beta1 else _AS_IS,
+        )
+    if settings.name == "schedule_free":  # Its average takes the place of the first moment.
+        return optax.scale_by_rms(
+            settings.beta2, settings.epsilon, eps_in_sqrt=False, bias_correction=True
+        )
+    adam = optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon)
+    return _muon(settings.momentum, adam, each) if settings.name == "muon" else adam
+
+
+_AS_IS = optax.identity()
+
+
+def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
+    """Muon for hidden matrices, scaled to the size of AdamW's updates; `adam` for the others."""
+    matrices = each(lambda treatment: treatment.matrix or optax.MaskedNode())
+
+    def size(update: jax.Array, matrix: MuonDimensionNumbers) -> jax.Array:
+        sides = [math.prod(update.shape[i] for i in side) for side in matrix]
+        return update * (_UPDATE_SIZE * max(sides) ** 0.5)
+
+    muon = optax.chain(
+        scale_by_muon(beta=momentum, weight_dimension_numbers=matrices),
+        optax.stateless(lambda updates, _: jax.tree.map(size, updates, matrices)),
+    )
+    return optax.partition({"muon": muon, "adamw": adam}, each(lambda treatment: treatment.rule))
+
+
+class ScheduleFreeState(NamedTuple):
+    """`fast`: the point that moves, z of the paper; `weight_sum` of the points averaged so far."""
+
+    direction: Tree
+    fast: Tree
+    weight_sum: jax.Array
+    largest_rate: jax.Array
+
+
+def _schedule_free(chain: optax.GradientTransformation, beta: float) -> Optimizer:
+    """Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4 and section 4.
+
+    The parameters of the state are the average x, so that whoever reads them evaluates, samples
+    and saves what is meant to be used; `optax.contrib.schedule_free` keeps y in their place.
+    """
+
+    def init(params):
+        # A copy of its own: the step donates both.
+        fast = jax.tree.map(jnp.copy, params)
+        return ScheduleFreeState(chain.init(params), fast, jnp.zeros(()), jnp.zeros(()))
+
+    def point(params, state):
+        return jax.tree.map(
+            lambda x, z: (beta * x + (1 - beta) * z).astype(x.dtype), params, state.fast
+        )
+
+    def update(gradients, state, params, learning_rate):
+        at = point(params, state)
+        direction, chain_state = chain.update(gradients, state.direction, at)
+        fast = jax.tree.map(
+            lambda z, d: (z - learning_rate * d).astype(z.dtype), state.fast, direction
+        )
+        largest = jnp.maximum(state.largest_rate, learning_rate)
+        weight_sum = state.weight_sum + largest**2
+        share = largest**2 / weight_sum
+        updates = jax.tree.map(lambda x, z: share * (z - x), params, fast)
+        return updates, ScheduleFreeState(chain_state, fast, weight_sum, largest)
+
+    return Optimizer(init, update, point)
+
+
+def _kept_in(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
+    """`inner`, computing in float32, its moments kept in `dtype` between steps."""
+
+    def cast(state: Tree, params: Tree, dtype: jnp.dtype) -> Tree:
+        return beside_parameters(
+            state, params, lambda leaf, beside: leaf if beside is None else leaf.astype(dtype)
+        )
+
+    def init(params):
+        return cast(inner.init(params), params, dtype)
+
+    def update(gradients, state, params):
+        wide = optax.tree.cast(gradients, jnp.float32)
+        updates, state = inner.update(wide, cast(state, params, jnp.float32), params)
+        return updates, cast(state, params, dtype)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(map(_part, path))
+
+
+def _part(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True)

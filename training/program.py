@@ -100,7 +100,7 @@ def build_program(
         dtype=compute_dtype(config, mesh),
         param_dtype=jnp.dtype(config.precision.parameter_dtype),
     )
-    optimizer = build_optimizer(config)
+    optimizer = build_optimizer(config, template.axes())
     schedule = build_schedule(config)
     abstract_state, initialize = create_state(
         template,

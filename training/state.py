@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx, struct
 from jax.sharding import Mesh
 
 import model as model_room
 import parallel
+from training.optimizers import Optimizer, beside_parameters
 
 Tree = Any
 
@@ -28,7 +28,7 @@ class TrainState:
     skipped: jax.Array
     params: Tree
     statistics: Tree
-    optimizer: optax.OptState
+    optimizer: Tree
     ema: Tree | None
 
 
@@ -80,9 +80,7 @@ class Axes(tuple):
     """A tuple of logical names that JAX's tree functions take for a leaf."""
 
 
-def initial_state(
-    template: Template, optimizer: optax.GradientTransformation, *, seed: int, ema: bool
-) -> TrainState:
+def initial_state(template: Template, optimizer: Optimizer, *, seed: int, ema: bool) -> TrainState:
     """A fresh state; to be jitted with `out_shardings`, so that it is born in its shards."""
     params, statistics = template.initialize(jax.random.key(seed))
     return TrainState(
@@ -98,30 +96,33 @@ def initial_state(
 
 def state_shardings(
     template: Template,
-    optimizer: optax.GradientTransformation,
     abstract: TrainState,
     *,
     mesh: Mesh,
     rules: parallel.Rules,
 ) -> TrainState:
-    """For each array of `abstract` where it lies: moments and averages as their parameter does."""
+    """For each array of `abstract` where it lies: moments and averages as their parameter does,
+    sums over some of its dimensions everywhere."""
     everywhere = parallel.replicated(mesh)
-    params = jax.tree.map(
-        lambda leaf, axes: parallel.named_sharding(axes, leaf.shape, mesh=mesh, rules=rules),
+    placed = jax.tree.map(
+        lambda leaf, axes: jax.ShapeDtypeStruct(
+            leaf.shape,
+            leaf.dtype,
+            sharding=parallel.named_sharding(axes, leaf.shape, mesh=mesh, rules=rules),
+        ),
         abstract.params,
         template.axes(),
     )
+    params = jax.tree.map(lambda leaf: leaf.sharding, placed)
     return TrainState(
         step=everywhere,
         skipped=everywhere,
         params=params,
         statistics=jax.tree.map(lambda _: everywhere, abstract.statistics),
-        optimizer=optax.tree.map_params(
-            optimizer,
-            lambda _, sharding: sharding,
+        optimizer=beside_parameters(
             abstract.optimizer,
-            params,
-            transform_non_params=lambda _: everywhere,
+            placed,
+            lambda _, parameter: everywhere if parameter is None else parameter.sharding,
         ),
         ema=None if abstract.ema is None else params,
     )
@@ -129,7 +130,7 @@ def state_shardings(
 
 def create_state(
     template: Template,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     *,
     seed: int,
     ema: bool,
@@ -142,7 +143,7 @@ def create_state(
         return initial_state(template, optimizer, seed=seed, ema=ema)
 
     abstract = jax.eval_shape(initialize)
-    shardings = state_shardings(template, optimizer, abstract, mesh=mesh, rules=rules)
+    shardings = state_shardings(template, abstract, mesh=mesh, rules=rules)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,

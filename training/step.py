@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 import model as model_room
 import parallel
 from tasks import Batch, Task
+from training.optimizers import Optimizer
 from training.state import Template, TrainState
 
 Tree = Any
@@ -23,7 +24,7 @@ def train_step(
     *,
     task: Task,
     template: Template,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     schedule: optax.Schedule,
     seed: int,
     accumulation: int,
@@ -36,17 +37,20 @@ def train_step(
     finite, this one included).
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    gradients, statistics, sums = _accumulate(state, batch, key, task, template, accumulation)
+    point = optimizer.point(state.params, state.optimizer)
+    gradients, statistics, sums = _accumulate(
+        point, state.statistics, batch, key, task, template, accumulation
+    )
     targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
     gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
     loss = sums["loss"] / targets
     gradient_norm = optax.global_norm(gradients)
     learning_rate = schedule(state.step)
 
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-    params = jax.tree.map(
-        lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
+    updates, optimizer_state = optimizer.update(
+        gradients, state.optimizer, state.params, learning_rate
     )
+    params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
     ema = state.ema
     if ema_decay is not None:
         ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, params)
@@ -97,7 +101,13 @@ def compile_for_mesh(
 
 
 def _accumulate(
-    state: TrainState, batch: Batch, key: jax.Array, task: Task, template: Template, count: int
+    params: Tree,
+    statistics: Tree,
+    batch: Batch,
+    key: jax.Array,
+    task: Task,
+    template: Template,
+    count: int,
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the summed objective, new batch statistics, and sums, over `count` micro-batches.
 
@@ -113,11 +123,11 @@ def _accumulate(
             objective = sums.pop("objective", sums["loss"])
             return objective, (template.statistics_of(module), sums)
 
-        gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(state.params)
+        gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(params)
         return gradients, statistics, sums
 
     if count == 1:
-        return gradient(state.statistics, batch, jnp.int32(0))
+        return gradient(statistics, batch, jnp.int32(0))
 
     micro = jax.tree.map(
         lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch
@@ -134,8 +144,8 @@ def _accumulate(
         ), None
 
     zeros = (
-        jax.tree.map(jnp.zeros_like, state.params),
-        state.statistics,
+        jax.tree.map(jnp.zeros_like, params),
+        statistics,
         {"loss": jnp.float32(0), "weight": jnp.float32(0)},
     )
     carry, _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))

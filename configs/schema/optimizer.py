@@ -1,7 +1,8 @@
 """How gradients become updates."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import pydantic
 from annotated_types import Interval
 
 from configs.schema.settings import (
@@ -13,57 +14,195 @@ from configs.schema.settings import (
     field,
 )
 
+Schedule = Literal["constant", "cosine", "linear", "wsd", "inverse_square_root"]
+Pattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
+Multiplier = Annotated[
+    str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+=(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$")
+]
 
-class AdamW(Settings):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+def _learning_rate(default: float) -> Any:
+    return field(
+        default, "Learning rate after the warm-up.", also_called=("lr", "base_lr", "max_lr")
+    )
+
+
+def _schedule(default: str) -> Any:
+    return field(
+        default,
+        "What the learning rate does after the warm-up, until the last step; wsd: stays, and "
+        "falls in a line at the end.",
+        also_called=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
+    )
+
+
+def _weight_decay(default: float) -> Any:
+    return field(
+        default,
+        "Share of matrices and kernels, times the learning rate, that a step takes away.",
+        also_called=("wd",),
+    )
+
+
+def _beta1(default: float = 0.9) -> Any:
+    return field(default, "Share of the mean of gradients that each step keeps.")
+
+
+def _beta2(default: float) -> Any:
+    return field(default, "Share of the mean of squared gradients that each step keeps.")
+
+
+def _epsilon() -> Any:
+    return field(
+        1e-8,
+        "Added to the root of the mean squared gradient.",
+        also_called=("eps", "adam_eps"),
+    )
+
+
+class _Optimizer(Settings):
+    """What every optimizer has."""
 
     discriminator: ClassVar = "name"
 
-    name: Literal["adamw"] = field("adamw", "How gradients become updates.")
-    learning_rate: PositiveNumber = field(
-        1e-3,
-        "Learning rate after the warm-up.",
-        also_called=("lr", "base_lr", "max_lr"),
-    )
-    schedule: Literal["constant", "cosine"] = field(
-        "cosine",
-        "What the learning rate does after the warm-up, until the last step.",
-        also_called=("lr_schedule", "scheduler", "decay"),
-    )
+    name: str = field("", "How gradients become updates.")
+    learning_rate: PositiveNumber = _learning_rate(1e-3)
+    schedule: Schedule = _schedule("cosine")
     warmup_steps: NonNegativeInteger = field(
         100,
         "Steps in which the learning rate grows linearly from zero.",
         unit="steps",
         also_called=("warmup", "warmup_iters"),
     )
+    decay_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
+        0.2,
+        "Share of the run's steps, its last ones, in which wsd lowers the learning rate.",
+        also_called=("cooldown", "decay_steps", "warmdown"),
+    )
     final_learning_rate_ratio: Annotated[float, Interval(ge=0.0, le=1.0)] = field(
         0.1,
         "Learning rate of the last step as a share of learning_rate.",
         also_called=("min_lr", "final_lr", "end_lr"),
     )
-    weight_decay: NonNegativeNumber = field(
-        0.1,
-        "Share of matrices and kernels, times the learning rate, that a step takes away.",
-        also_called=("wd",),
+    learning_rate_multipliers: tuple[Multiplier, ...] = field(
+        (),
+        "Factors of the learning rate by parameter name, the last that matches: "
+        "embedding.*=0.5,backbone.layers.0.*=0.1.",
+        accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
+        also_called=("lr_multipliers", "param_groups", "layerwise_lr"),
     )
-    beta1: Fraction = field(0.9, "Share of the mean of gradients that each step keeps.")
-    beta2: Fraction = field(0.95, "Share of the mean of squared gradients that each step keeps.")
-    epsilon: PositiveNumber = field(
-        1e-8,
-        "Added to the root of the mean squared gradient.",
-        also_called=("eps", "adam_eps"),
+    weight_decay: NonNegativeNumber = _weight_decay(0.1)
+    no_decay: tuple[Pattern, ...] = field(
+        (),
+        "Names of further parameters, beside biases and scales, that weight decay leaves alone: "
+        "embedding.*.",
+        accepts="patterns separated by commas, * for anything, or ()",
+        also_called=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
     )
     gradient_clip_norm: PositiveNumber | None = field(
         1.0,
         "Global norm that larger gradients are scaled down to; none: never.",
         also_called=("grad_clip", "clip_norm", "max_grad_norm", "gradient_clipping"),
     )
+    state_dtype: Literal["auto", "float32", "bfloat16"] = field(
+        "auto",
+        "Format in which moments are kept; they are computed in float32. auto: as the weights.",
+        also_called=("mu_dtype", "optimizer_dtype", "optim_bits"),
+    )
 
     def needless(self) -> dict[str, str]:
-        if self.schedule == "cosine":
-            return {}
-        return {"final_learning_rate_ratio": f"optimizer.schedule is {self.schedule}"}
+        reasons = {}
+        if self.schedule in ("constant", "inverse_square_root"):
+            reasons["final_learning_rate_ratio"] = f"optimizer.schedule is {self.schedule}"
+        if self.schedule != "wsd":
+            reasons["decay_fraction"] = f"optimizer.schedule is {self.schedule}"
+        if not self.weight_decay:
+            reasons["no_decay"] = "optimizer.weight_decay is 0"
+        return reasons
 
 
-Optimizer = AdamW
-"""A second kind makes this `Annotated[AdamW | ..., pydantic.Discriminator("name")]`."""
+class AdamW(_Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"] = field("adamw", "How gradients become updates.")
+    beta1: Fraction = _beta1()
+    beta2: Fraction = _beta2(0.95)
+    epsilon: PositiveNumber = _epsilon()
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent with momentum; its weight decay is decoupled too."""
+
+    name: Literal["sgd"] = field("sgd", "How gradients become updates.")
+    learning_rate: PositiveNumber = _learning_rate(0.1)
+    weight_decay: NonNegativeNumber = _weight_decay(1e-4)
+    momentum: Fraction = field(0.9, "Share of the sum of gradients that each step keeps.")
+    nesterov: bool = field(True, "Whether the gradient of this step counts ahead of the sum.")
+
+    def needless(self) -> dict[str, str]:
+        if self.momentum:
+            return super().needless()
+        lone = dict.fromkeys(("nesterov", "state_dtype"), "optimizer.momentum is 0")
+        return super().needless() | lone
+
+
+class Lion(_Optimizer):
+    """The sign of the momentum (Chen et al. 2023, arXiv:2302.06675): half of Adam's state.
+
+    Takes a learning rate of a third to a tenth of Adam's, and as many times the weight decay.
+    """
+
+    name: Literal["lion"] = field("lion", "How gradients become updates.")
+    learning_rate: PositiveNumber = _learning_rate(2e-4)
+    weight_decay: NonNegativeNumber = _weight_decay(0.5)
+    beta1: Fraction = field(0.9, "Weight of the mean against the gradient in the sign of a step.")
+    beta2: Fraction = field(0.99, "Share of the mean of gradients that each step keeps.")
+
+
+class Adafactor(_Optimizer):
+    """Adam whose squared gradients are kept as row and column means (Shazeer and Stern 2018,
+    arXiv:1804.04235), in the form for large models of Zhai et al. 2022, arXiv:2106.04560."""
+
+    name: Literal["adafactor"] = field("adafactor", "How gradients become updates.")
+    beta1: Fraction = field(
+        0.9, "Share of the mean of updates that each step keeps; 0 keeps none and saves its memory."
+    )
+    decay_exponent: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
+        0.8, "The mean of squared gradients keeps 1 - step^-this, up to 0.999."
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        return reasons if self.beta1 else reasons | {"state_dtype": "optimizer.beta1 is 0"}
+
+
+class Muon(_Optimizer):
+    """Orthogonalised momentum for hidden matrices, AdamW for everything else: embeddings, heads,
+    biases, scales (Jordan 2024; steps as large as AdamW's, by Liu et al. 2025, arXiv:2502.16982,
+    so that learning rate and weight decay are one for both)."""
+
+    name: Literal["muon"] = field("muon", "How gradients become updates.")
+    momentum: Fraction = field(0.95, "Share of the mean of gradients that matrices keep.")
+    beta1: Fraction = _beta1()
+    beta2: Fraction = _beta2(0.95)
+    epsilon: PositiveNumber = _epsilon()
+
+
+class ScheduleFreeAdamW(_Optimizer):
+    """AdamW on a running average instead of a falling learning rate (Defazio et al. 2024,
+    arXiv:2405.15682). The weights of a run are that average, everywhere; gradients are taken
+    between it and the point that moves."""
+
+    name: Literal["schedule_free"] = field("schedule_free", "How gradients become updates.")
+    learning_rate: PositiveNumber = _learning_rate(2.5e-3)
+    schedule: Schedule = _schedule("constant")
+    beta1: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
+        0.9, "Where the gradient is taken: at the average (1) or at the point that moves (0)."
+    )
+    beta2: Fraction = _beta2(0.99)
+    epsilon: PositiveNumber = _epsilon()
+
+
+Optimizer = Annotated[
+    AdamW | SGD | Lion | Adafactor | Muon | ScheduleFreeAdamW, pydantic.Discriminator("name")
+]

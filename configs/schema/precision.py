@@ -15,6 +15,6 @@ class Precision(Settings):
     )
     parameter_dtype: Literal["float32", "bfloat16"] = field(
         "float32",
-        "Format of weights and of the optimizer's state.",
+        "Format of weights; of the optimizer's state too, where optimizer.state_dtype is auto.",
         also_called=("param_dtype",),
     )

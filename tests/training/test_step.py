@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training import runs
-from training.optimizers import build_schedule, decay_mask, warmup_steps
+from training.optimizers import build_schedule, parameter_treatments, warmup_steps
 
 
 def assert_states_close(one, other):
@@ -28,6 +28,32 @@ def accumulated(parts: str, **mesh: str):
 
 def test_accumulated_micro_batches_of_unequal_targets_make_the_large_batchs_update():
     assert_gradients_close(accumulated("1", mesh__data="1"), accumulated("4", mesh__data="1"))
+
+
+def test_one_batch_of_32_and_four_of_8_with_unequal_targets_make_equal_updates():
+    """Plain gradient descent at a rate of 1: the update is the gradient, and nothing else."""
+    updates = []
+    for parts in ("1", "4"):
+        config = runs.load(
+            "shakespeare_char",
+            data__global_batch_size="32",
+            train__gradient_accumulation=parts,
+            optimizer__name="sgd",
+            optimizer__learning_rate="1",
+            optimizer__momentum="0",
+            mesh__data="1",
+        )
+        program = runs.build(config)
+        batch = next(runs.batches(config, 1))
+        # Micro-batch j is the rows j, j + 4, ...: from all targets down to a twentieth of them.
+        share = np.array([1.0, 0.6, 0.3, 0.05])[np.arange(32) % 4, None]
+        random = np.random.default_rng(0).random(batch["weights"].shape)
+        batch["weights"] = (random < share).astype(np.float32)
+        before = jax.device_get(program.initialize().params)
+        state, _ = runs.step(program, program.initialize(), batch)
+        updates.append(jax.tree.map(np.subtract, jax.device_get(state.params), before))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0, atol=1e-6), *updates)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(updates[0])) > 1e-2
 
 
 def test_accumulation_on_a_mesh_equals_one_device():
@@ -71,25 +97,46 @@ def test_batch_statistics_are_those_of_the_whole_batch_on_every_mesh():
 @pytest.mark.parametrize("recipe", runs.NARROW)
 def test_weight_decay_pulls_on_matrices_and_kernels_alone(recipe):
     program = runs.build(runs.load(recipe, mesh__data="1"))
-    params = program.abstract_state.params
-    names = jax.tree.map_with_path(lambda path, _: path[-1].key, params)
-    decayed = jax.tree.leaves(
-        jax.tree.map(lambda on, name: name if on else None, decay_mask(params), names)
+    treatments = parameter_treatments(program.config, program.template.axes())
+    decayed, others = set(), set()
+    for path, treatment in jax.tree.leaves_with_path(treatments):
+        (decayed if treatment.decayed else others).add(path[-1].key)
+    assert decayed <= {"kernel", "embedding", "input_kernel", "recurrent_kernel"}
+    assert others <= {"bias", "scale"}
+
+
+def rates_of(schedule: str, **settings: str) -> np.ndarray:
+    """Learning rates of the steps 0 to 110 of a run of 110, ten of them warm-up."""
+    config = runs.load(
+        "shakespeare_char",
+        optimizer__schedule=schedule,
+        optimizer__warmup_steps="10",
+        train__steps="110",
+        **settings,
     )
-    assert set(decayed) <= {"kernel", "embedding", "input_kernel", "recurrent_kernel"}
-    assert set(jax.tree.leaves(names)) - set(decayed) <= {"bias", "scale"}
+    schedule = build_schedule(config)
+    rates = np.asarray(jax.vmap(schedule)(jnp.arange(111)))
+    np.testing.assert_allclose(rates[:10], 1e-3 * np.arange(1, 11) / 10, rtol=1e-6)
+    return rates
+
+
+def test_linear_falls_in_a_line_and_wsd_only_at_the_end():
+    ratio = {"optimizer__final_learning_rate_ratio": "0.1"}
+    linear = rates_of("linear", **ratio)
+    np.testing.assert_allclose(linear[10:], np.linspace(1e-3, 1e-4, 101), rtol=1e-5)
+    wsd = rates_of("wsd", optimizer__decay_fraction="0.5", **ratio)
+    np.testing.assert_allclose(wsd[10:56], 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(wsd[55:], np.linspace(1e-3, 1e-4, 56), rtol=1e-5)
+
+
+def test_the_inverse_square_root_is_one_of_steps_and_constant_is_constant():
+    rates = rates_of("inverse_square_root")
+    np.testing.assert_allclose(rates[10:], 1e-3 * np.sqrt(10 / np.arange(10, 111)), rtol=1e-5)
+    np.testing.assert_allclose(rates_of("constant")[10:], 1e-3, rtol=1e-6)
 
 
 def test_the_schedule_warms_up_from_the_first_step_and_ends_at_its_final_ratio():
-    config = runs.load(
-        "shakespeare_char",
-        optimizer__schedule="cosine",
-        optimizer__warmup_steps="10",
-        optimizer__final_learning_rate_ratio="0.1",
-        train__steps="110",
-    )
-    rates = np.asarray([build_schedule(config)(jnp.int32(step)) for step in range(111)])
-    np.testing.assert_allclose(rates[:10], 1e-3 * np.arange(1, 11) / 10, rtol=1e-6)
+    rates = rates_of("cosine", optimizer__final_learning_rate_ratio="0.1")
     assert rates[10] == pytest.approx(1e-3)
     assert rates[110] == pytest.approx(1e-4)
     assert (np.diff(rates[10:]) < 0).all()

@@ -1,0 +1,47 @@
+"""What `--explain` says of the parameters: which update, decay and learning rate each gets."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+
+from configs import Config
+from training.optimizers import parameter_treatments
+from training.state import make_template
+
+_STAND_INS = {
+    "text": {"vocabulary_size": 256, "max_length": 256},
+    "pictures": {"num_classes": 10, "image_shape": (32, 32, 3)},
+}
+"""Sizes that only the data knows; names and axes of parameters do not depend on them."""
+
+
+def explain_parameters(config: Config) -> str:
+    """A table of all parameters, the layers that are treated alike in one row.
+
+    Neither data nor devices are needed. Raises `configs.UsageError` for a pattern of the
+    optimizer that matches no parameter.
+    """
+    template = make_template(
+        config.model.architecture,
+        config.model.model_dump(exclude={"architecture"}) | _STAND_INS[config.data.modality],
+        dtype=jnp.dtype("float32"),
+        param_dtype=jnp.dtype("float32"),
+    )
+    treatments = parameter_treatments(config, template.axes())
+    rows = []
+    for path, treatment in jax.tree.leaves_with_path(treatments):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        decay = config.optimizer.weight_decay if treatment.decayed else 0
+        rate = config.optimizer.learning_rate * treatment.multiplier
+        rows.append((re.sub(r"\.\d+\.", ".*.", name), (treatment.rule, rate, decay), name))
+
+    # Where two layers are treated differently, no * stands for both.
+    kinds = {general: {row[1] for row in rows if row[0] == general} for general, *_ in rows}
+    shown = [(general if len(kinds[general]) == 1 else name, what) for general, what, name in rows]
+    shown = list(dict.fromkeys(shown))
+    width = max(len(name) for name, _ in shown) + 2
+    lines = ["PARAMETERS: update, learning rate after the warm-up, weight decay"]
+    for name, (rule, rate, decay) in shown:
+        lines.append(f"  {name:{width}}{rule:14}{rate:<12g}{decay:g}")
+    return "\n".join(lines)
