@@ -1,0 +1,44 @@
+"""`make bench-gpu` at toy size, on CPU; beside PyTorch where that is installed."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from benchmarks import bench_gpu
+
+PEERS = ("eager",) if find_spec("torch") else ()
+
+
+@pytest.mark.parametrize("name", bench_gpu.TOY_ROWS)
+def test_a_row_measures_each_side(name):
+    row = bench_gpu.TOY_ROWS[name] | {"dtype": "float32"}
+    sides = bench_gpu.measure(row, ("triform", *PEERS), toy=True)
+    assert {side: alive.failed for side, alive in sides.items()} == dict.fromkeys(sides)
+    found = bench_gpu.figures(row, sides)
+    assert all(found[f"{side}_tokens_per_second"] > 0 for side in sides)
+    for one, other in found.get("first_results", ()):
+        assert one == pytest.approx(other, rel=1e-5)
+    json.dumps(found)
+
+
+def test_shares_are_told_where_the_peak_is_known():
+    class Alive:
+        failed, seconds, first = None, [0.1], []
+        facts = {"parameters": 1e9, "flops_per_token": 6e9, "peak_flops": 1e15}  # noqa: RUF012
+
+    found = bench_gpu.figures(bench_gpu.ROWS["gpt2_124m"], {"triform": Alive()})
+    assert found["triform_mfu"] == pytest.approx(16 * 1024 / 0.1 * 6e9 / 1e15, rel=1e-2)
+    assert found["ratio"] is None
+    Alive.facts["peak_bandwidth"] = 3.35e12
+    row = bench_gpu.ROWS["decode_1b_batch_32"]
+    found = bench_gpu.figures(row, {"triform": Alive()})
+    read = 2e9 + 2 * 2 * 16 * 32 * 1024 * 8 * 64
+    assert found["triform_floor_share"] == pytest.approx(read / 3.35e12 / (0.1 / 128), rel=1e-2)
+
+
+def test_a_side_that_fails_says_why():
+    row = bench_gpu.TOY_ROWS["gpt2"] | {"batch": 0}
+    found = bench_gpu.figures(row, bench_gpu.measure(row, ("triform",), toy=True))
+    assert "data.global_batch_size" in found["triform_failed"]
+    assert list(bench_gpu.told("gpt2", found))[1].startswith("  triform   failed: UsageError")
