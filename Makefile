@@ -41,9 +41,10 @@ $(VENV)/.tpu: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[tpu]'
 	@touch $@
 
-# On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. What it lacks
-# comes from wheels/, which `make wheels`, with the same Python, fills elsewhere.
-CARRIED := tensorflow-datasets grain array-record ml-collections tokenizers pydantic tensorboardX jinja2
+# On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. It has JAX with
+# CUDA, Flax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else it lacks comes
+# from wheels/, which `make wheels` fills, elsewhere and with the same version of Python.
+CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX
 OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
 
 gpu-check:
@@ -53,8 +54,8 @@ bench-gpu:
 	$(OFFLINE) benchmarks/bench_gpu.py --out=runs/bench_gpu.json
 
 wheels:
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --target wheels/site $(CARRIED)
-	@cd wheels/site && rm -rf numpy* pyarrow*
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --no-compile --target wheels/site $(CARRIED)
+	@cd wheels/site && rm -rf bin numpy* pyarrow*
 	@echo 'import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), "site"))' > wheels/sitecustomize.py
 
 clean-venv:
