@@ -2,11 +2,11 @@
 
 python benchmarks/bench_gpu.py [--out=FILE] [--toy] [ROW ...]     (`make bench-gpu PYTHON=python3`)
 
-Needs no network and no data; the PyTorch columns need a torch with CUDA. Both sides keep float32
-weights and compute in bfloat16 (decoding: bfloat16 weights), with one AdamW and one batch; torch
-is the faster of eager and compiled, with its fused attention and optimizer. A side is a process
-of its own; where memory allows they take turns. The last line of standard output, and FILE, is one
-JSON object. --toy tries it, small, on whatever there is.
+Needs no network and no data; the PyTorch columns need a torch with CUDA. Both sides begin with the
+same float32 weights and compute in bfloat16, PyTorch by autocast (decoding: bfloat16 weights), with
+one AdamW and one batch; PyTorch is the faster of eager and compiled, with its fused attention and
+optimizer. A side is a process of its own; where memory allows they take turns. The last line of
+standard output, and FILE, is one JSON object. --toy tries it, small, on whatever there is.
 
 `mfu` is as in `training/flops.py`; `floor_share` is the time that reading the weights and the
 cache once takes at the memory's full bandwidth, over the time a decoded token took.
@@ -111,15 +111,17 @@ def load(row: dict[str, Any]):
 
 def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any], dict[str, Any]]:
     """A function of how many steps to their results; facts of the row. Writes the weights."""
+    import parallel
+
+    config, sizes = load(row)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    parallel.set_environment(config)
     import jax
     import jax.numpy as jnp
 
-    import parallel
     import training
     from benchmarks.invented import batch
 
-    config, sizes = load(row)
     mesh = parallel.make_mesh(config, jax.devices()[:1])
     notices: list[str] = []
     attention = training.working_attention(config, mesh, notices.append)
@@ -134,6 +136,8 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
     peak = training.peak(device.device_kind)
     facts = {
         "device": device.device_kind,
+        "jax": jax.__version__,
+        "attention": attention,
         "parameters": program.parameter_count,
         "flops_per_token": program.flops_per_example / row["length"],
         "peak_flops": peak and peak.flops,
@@ -212,10 +216,10 @@ def torch_side(
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = True
     row = row | {"model": "lstm" if row["kind"] == "lstm" else "decoder"}
-    model = (Llama if row["kind"] == "llama" else Decoder)(row)
+    with device:
+        model = (Llama if row["kind"] == "llama" else Decoder)(row)
     with np.load(folder / "weights.npz") as weights:
         model.load(weights)
-    model.to(device)
     dtype = getattr(torch, row.get("dtype", "bfloat16"))
     facts = {"torch": torch.__version__}
     if "decode" in row:
@@ -267,8 +271,10 @@ def torch_decoder(row, model, device, compiled: bool) -> Callable[[int], Any]:
         mode = "reduce-overhead" if device.type == "cuda" else "default"
         advance = torch.compile(advance, mode=mode, fullgraph=True)
     caches = model.caches(row["batch"], row["length"], device)
+    for cache in caches:  # A CUDA graph may then write into them.
+        torch._dynamo.mark_static_address(cache)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(calls: int) -> list[int]:
         for _ in range(calls):
             for cache in caches:
@@ -389,7 +395,7 @@ def figures(row: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
     found["best_torch"], found["ratio"] = best, None
     if best and "triform" in rates:
         found["ratio"] = round(rates["triform"] / peers[best], 3)
-        first = zip(ours.first, sides[best].first, strict=True)
+        first = zip(ours.first[:3], sides[best].first[:3], strict=True)
         found["first_results"] = [[round(one, 6), round(other, 6)] for one, other in first]
     for name, rate in rates.items():
         if "decode" in row and ours.facts.get("peak_bandwidth"):

@@ -233,14 +233,16 @@ class Checks:
         expect(done.returncode == 0, f"{verb} ended with {done.returncode}: {done.stderr[-1500:]}")
         return done.stdout
 
-    def train(self, name: str, steps: int, **environment: str) -> dict[int, float]:
+    def train(
+        self, name: str, steps: int, *, dtype: str = "float32", **environment: str
+    ) -> dict[int, float]:
         """The losses of a run of so many steps in all, by step."""
         fields = STEADY | {
             "data.path": str(self.text),
             "train.steps": str(steps),
             "train.log_every_steps": "1",
             "task.sample_tokens": "16",
-            "precision.compute_dtype": "float32",
+            "precision.compute_dtype": dtype,
         }
         if self.toy:
             fields |= TOY
@@ -258,6 +260,9 @@ class Checks:
         expect(list(self.resumed) == list(range(1, whole + 1)), f"steps {list(self.resumed)}")
         first, last = self.resumed[1], self.resumed[whole]
         expect(self.toy or last < 0.9 * first, f"the loss went from {first:.3f} to {last:.3f}")
+        if not self.toy:
+            losses = self.train("in_bfloat16", whole, dtype="bfloat16")
+            expect(abs(losses[whole] / last - 1) < 0.05, f"in bfloat16 {losses[whole]:.3f}")
         return f"loss {first:.3f} at step 1, {last:.3f} at step {whole}"
 
     def resume_from_cpu(self) -> str:
@@ -280,10 +285,16 @@ class Checks:
 def main(arguments: list[str]) -> int:
     """Runs the checks. Returns the exit status."""
     toy = "--toy" in arguments
-    device = jax.devices()[0]
-    if device.platform != "gpu" and not toy:
-        print(f"gpu_check.py: no GPU here, but {device.device_kind} ({device.platform}); --toy "
-              "tries the checks on it", file=sys.stderr)  # fmt: skip
+    try:
+        device = jax.devices()[0]
+        reason = None if toy or device.platform == "gpu" else f"only {device.device_kind}"
+    except RuntimeError as error:  # JAX was asked for CUDA.
+        reason = str(error).splitlines()[0]
+    if reason:
+        print(
+            f"gpu_check.py: JAX finds no GPU here ({reason}); --toy tries the checks on CPU",
+            file=sys.stderr,
+        )
         return 2
     if toy and device.platform == "cpu":
         model.NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.

@@ -79,10 +79,7 @@ class Llama(nn.Module):
         self.tokens = nn.Embedding(row["vocabulary"], row["width"])
         self.blocks = nn.ModuleList(Block(row) for _ in range(row["depth"]))
         self.norm = nn.RMSNorm(row["width"], eps=1e-5)
-        half = row["width"] // row["heads"] // 2
-        frequencies = ROTARY_BASE ** -(torch.arange(half, dtype=torch.float32) / half)
-        self.frequencies: torch.Tensor
-        self.register_buffer("frequencies", torch.cat((frequencies, frequencies)))
+        self.half = row["width"] // row["heads"] // 2
 
     def forward(self, tokens_BT):
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
@@ -92,7 +89,9 @@ class Llama(nn.Module):
         return functional.linear(self.norm(x_BTD), self.tokens.weight)
 
     def angles(self, positions_T):
-        return positions_T[:, None].float() * self.frequencies.float()
+        index_h = torch.arange(self.half, dtype=torch.float32, device=positions_T.device)
+        angles_Th = positions_T[:, None].float() * ROTARY_BASE ** (-index_h / self.half)
+        return torch.cat((angles_Th, angles_Th), dim=-1)
 
     def caches(self, batch: int, length: int, device) -> list[torch.Tensor]:
         """A layer's keys and values, [2, B, K, S, H], empty."""

@@ -34,4 +34,4 @@ def test_the_verbs_are_run(checks):
 
 def test_without_a_gpu_it_says_so(capsys):
     assert gpu_check.main([]) == 2
-    assert "no GPU here, but cpu" in capsys.readouterr().err
+    assert "JAX finds no GPU here (only cpu)" in capsys.readouterr().err
