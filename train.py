@@ -40,8 +40,6 @@ def main(argv: Sequence[str]) -> int:
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = configs.parse_command_line(argv, FLAGS)
     if arguments.explain:
-        import training
-
         config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
         parameters = training.explain_parameters(config)
         print(configs.explain(arguments.config, arguments.overrides))

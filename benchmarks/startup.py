@@ -15,11 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import configs
 
+ROOT = Path(__file__).parents[1]
 FLAGS = (
     configs.Flag("text", "a text file", default=str(ROOT / "README.md")),
     configs.Flag("repeats", "starts of each kind", type=int, default=3, minimum=1),
