@@ -47,24 +47,10 @@ WARM_UP = 3
 LEARNING_RATE = 1e-3
 
 
-def invent(row: dict, step: int) -> dict[str, np.ndarray]:
-    """The batch of a step."""
-    random, B = np.random.default_rng(step), row["batch"]
-    if row["model"] == "cnn":
-        shape = (B, row["size"], row["size"], 1)
-        return {
-            "image": random.integers(0, 256, shape, dtype=np.uint8),
-            "label": random.integers(0, row["classes"], B, dtype=np.int32),
-            "weights": np.ones(B, np.float32),
-        }
-    tokens = random.integers(0, row["vocabulary"], (B, row["length"] + 1), dtype=np.int32)
-    weights = np.ones((B, row["length"]), np.float32)
-    return {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
-
-
 def load(row: dict):
     """Our configuration of a row, and the sizes of its data."""
     import configs
+    from benchmarks.invented import sizes_of
 
     fields = {
         "data.global_batch_size": row["batch"],
@@ -76,12 +62,10 @@ def load(row: dict):
         "optimizer.beta2": 0.999,
     }
     if row["model"] == "cnn":
-        recipe, sizes = "digits_cnn", {"num_classes": row["classes"]}
-        sizes["image_shape"] = (row["size"], row["size"], 1)
+        recipe, shape = "digits_cnn", {"image_shape": (row["size"], row["size"], 1)}
         fields |= {"model.dropout": 0, "model.channels": ",".join(map(str, row["channels"]))}
     else:
-        recipe = "shakespeare_char"
-        sizes = {"vocabulary_size": row["vocabulary"], "max_length": row["length"]}
+        recipe, shape = "shakespeare_char", {"vocabulary_size": row["vocabulary"]}
         fields |= {
             "data.sequence_length": row["length"],
             "model.depth": row["depth"],
@@ -96,7 +80,8 @@ def load(row: dict):
         fields |= {"model.pattern": "R", "model.positions": "none"}
         fields |= {"model.feed_forward_width": row["width"]}
     overrides = {name: str(value) for name, value in fields.items()}
-    return configs.load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False), sizes
+    config = configs.load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
+    return config, sizes_of(config, **shape)
 
 
 def triform_step(row: dict):
@@ -156,7 +141,10 @@ def torch_step(row: dict, weights: dict[str, np.ndarray], compiled: bool):
 
 
 def live(pipe, side: str, row: dict) -> None:
-    """A side's process: gets the number of a first step and how many, sends seconds and losses."""
+    """A side's process: gets the numbers of steps, sends the seconds and the loss of each."""
+    from benchmarks.invented import batch
+
+    config, sizes = load(row)
     if side == "triform":
         weights, step = triform_step(row)
         pipe.send(weights)
@@ -165,7 +153,7 @@ def live(pipe, side: str, row: dict) -> None:
     while (asked := pipe.recv()) is not None:
         seconds, losses = [], []
         for number in asked:
-            data = invent(row, number)
+            data = batch(config, sizes, number)
             begin = time.perf_counter()
             losses.append(step(data))
             seconds.append(time.perf_counter() - begin)

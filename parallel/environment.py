@@ -1,6 +1,6 @@
 """What suits the platform and has to be set before JAX starts: memory on CPU, flags on GPU.
 
-No JAX here: which platform it will take is told from the environment and the machine. What the
+Which platform JAX will take is told from the environment and the machine, without it. What the
 user set stays. Sources and figures: docs/results.md, "What the program sets before JAX starts".
 """
 
@@ -28,7 +28,7 @@ DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
 
 @dataclass(frozen=True)
 class Setting:
-    """What is set, to what, and why it is or is not."""
+    """What is set, to what, and why."""
 
     name: str
     value: str

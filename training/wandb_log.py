@@ -57,7 +57,7 @@ class WandbLog:
         notify(f"Weights & Biases: {where}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The finite metrics of `step`."""
+        """The metrics of `step`."""
         self._run.log({"step": step, **metrics})
 
     def close(self) -> None:

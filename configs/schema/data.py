@@ -1,7 +1,7 @@
 """What is read, how it is cut into examples, and how many of them an update sees."""
 
 import difflib
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from annotated_types import Interval
@@ -35,17 +35,18 @@ class Bytes(Settings):
     kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
 
 
+def _vocabulary_size(meaning: str) -> Any:
+    return field(4096, meaning, unit="tokens", also_called=("vocab_size",))
+
+
 class BPE(Settings):
     """Byte-pair encoding, learnt from the training text."""
 
     discriminator: ClassVar = "kind"
 
     kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = field(
-        4096,
-        "Tokens in all: 256 bytes, the separator of documents, and what is merged.",
-        unit="tokens",
-        also_called=("vocab_size",),
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes, the separator of documents, and what is merged."
     )
 
 
@@ -55,11 +56,8 @@ class Unigram(Settings):
     discriminator: ClassVar = "kind"
 
     kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = field(
-        4096,
-        "Tokens in all: 256 bytes, the separator of documents, and longer pieces.",
-        unit="tokens",
-        also_called=("vocab_size",),
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes, the separator of documents, and longer pieces."
     )
 
 
@@ -69,11 +67,8 @@ class WordPiece(Settings):
     discriminator: ClassVar = "kind"
 
     kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = field(
-        4096,
-        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces.",
-        unit="tokens",
-        also_called=("vocab_size",),
+    vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces."
     )
 
 

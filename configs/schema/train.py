@@ -94,12 +94,12 @@ class Train(Settings):
         first = self.profile_from_step
         if first is not None and first > self.steps:
             raise ValueError(
-                f"profile_from_step={first} is behind the last step, steps={self.steps}: take an "
-                "earlier one"
+                f"train.profile_from_step={first} is behind the last step, "
+                f"train.steps={self.steps}: take an earlier one"
             )
         return self
 
     def needless(self) -> dict[str, str]:
         if self.profile_from_step is None:
-            return {"profile_steps": "profile_from_step is none"}
+            return {"profile_steps": "train.profile_from_step is none"}
         return {}
