@@ -14,6 +14,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,12 +182,16 @@ class Run:
                 f"optimizer.warmup_steps is longer than the run: cut to "
                 f"{training.warmup_steps(self.config)}"
             )
+        if found and found[1]["data"]["fingerprint"] != self.dataset.fingerprint:
+            raise UsageError(
+                f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "
+                "or another --workdir"
+            )
         if parallel.is_main_process():
             self.record.open(first)
-        state = self.restore(*found) if found else self.program.initialize()
         self.progress.start(total=steps, first_step=first)
         try:
-            return self.loop(state, first, signals)
+            return self.loop(found, signals)
         except Diverged as error:
             self.record.notify(str(error))
             self.record.report("diverged", self.last_step, samples=self.samples)
@@ -196,24 +201,23 @@ class Run:
 
     def restore(self, step: int, manifest: dict[str, Any]) -> training.TrainState:
         """The state of a checkpoint on this run's mesh."""
-        if manifest["data"]["fingerprint"] != self.dataset.fingerprint:
-            raise UsageError(
-                f"the data changed since checkpoint {step} of {self.workdir}: give the old data, "
-                "or another --workdir"
-            )
         self.saved_step = step
         self.record.go_on_from(manifest["history"])
         self.record.notify(f"going on from checkpoint {step}")
         folder = self.workdir / "checkpoints"
         return training.restore_state(folder, step, manifest, self.program.abstract_state)
 
-    def loop(self, state, first: int, signals: training.StopSignals) -> int:
-        """Steps `first` to the last one; evaluates, saves and logs when it is time."""
+    def loop(self, found: tuple[int, dict[str, Any]] | None, signals: training.StopSignals) -> int:
+        """From `found` or nothing to the last step; evaluates, saves and logs when it is time."""
+        first = found[0] if found else 0
         train, batch_size = self.config.train, self.config.data.global_batch_size
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        train_step = self.compile(state, example)
+        with ThreadPoolExecutor(1) as other:  # XLA compiles while the state is made
+            compiling = other.submit(self.compile, example)
+            state = self.restore(*found) if found else self.program.initialize()
+            train_step = compiling.result()
         meter = training.StepMeter(
             batch_size,
             counts_tokens="tokens" in example,
@@ -260,11 +264,11 @@ class Run:
         self.finish(state)
         return 0
 
-    def compile(self, state, example: dict[str, Any]):
-        """The train step, compiled for this state and batch before the first is consumed."""
+    def compile(self, example: dict[str, Any]):
+        """The train step, compiled for such batches before the first is consumed."""
         abstract = self.program.batch_shape(example, self.config.data.global_batch_size)
         with self.progress.compiling("the train step"):
-            return self.program.train_step.lower(state, abstract).compile()
+            return self.program.train_step.lower(self.program.abstract_state, abstract).compile()
 
     def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not.

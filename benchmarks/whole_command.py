@@ -1,7 +1,8 @@
 """The whole command beside Hugging Face's Trainer: a text file to a trained GPT-2 of random
 weights, its log and one checkpoint, in seconds of wall time from the command to its exit.
 
-python benchmarks/whole_command.py [--text=input.txt] [--rounds=3] [--row=ROW ...] [--out=FILE]
+python benchmarks/whole_command.py [--text=input.txt] [--rounds=3] [--row=ROW ...]
+    [--side=SIDE ...] [--out=FILE]
 
 Needs the `bench` extra. Both sides have the same text and kind of tokenizer, shape, batch, steps,
 AdamW, clipping, schedule and intervals, no dropout, no validation, and all cores; each run has a
@@ -44,13 +45,14 @@ ROWS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Shapes and lengths of the runs; vocabulary 0: the characters of the text."""
 
+SIDES = ("triform", "eager", "compiled")
 FLAGS = (
     Flag("text", "a text file", default=str(ROOT / "README.md")),
     Flag("row", "a row to measure; all without", repeatable=True, choices=tuple(ROWS)),
+    Flag("side", "a side to measure; all without", repeatable=True, choices=SIDES),
     Flag("rounds", "runs of each side, cold and warm", type=int, default=3, minimum=1),
     Flag("out", "a file for the figures, as JSON"),
 )
-SIDES = ("triform", "eager", "compiled")
 KINDS = ("cold", "warm")
 LAST_LOSSES = 10  # The loss of a run: the mean of its last lines.
 RECIPE = {"learning_rate": 1e-3, "weight_decay": 0.1, "beta2": 0.99, "warmup": 30}
@@ -58,17 +60,18 @@ RECIPE = {"learning_rate": 1e-3, "weight_decay": 0.1, "beta2": 0.99, "warmup": 3
 
 def main(argv: list[str]) -> int:
     arguments = configs.parse_command_line(argv, FLAGS)
+    text = Path(arguments.text).absolute()
     print("| row | side | cold, s | warm, s | parameters | last losses |")
     print("|---|---|---|---|---|---|", flush=True)
     found = {}
     for name in arguments.row or ROWS:
-        runs = measure(ROWS[name], Path(arguments.text).absolute(), arguments.rounds)
+        runs = measure(ROWS[name], text, arguments.rounds, arguments.side or SIDES)
         found[name] = figures(runs)
         print("\n".join(table(name, found[name])), flush=True)
-    text = json.dumps(found)
+    line = json.dumps(found)
     if arguments.out:
-        Path(arguments.out).write_text(text + "\n")
-    print(text)
+        Path(arguments.out).write_text(line + "\n")
+    print(line)
     return 0
 
 

@@ -10,6 +10,7 @@ finite is written as null.
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -59,9 +60,16 @@ class MetricLog:
 
 
 def _open_tensorboard(workdir: Path, first_step: int) -> Any:
-    """Only when there is something to write: to import it takes as long as many steps."""
-    from tensorboardX import SummaryWriter
+    """Only when there is something to write: to import it takes as long as many steps.
 
+    Where PyTorch is installed tensorboardX would import that too, for more than a second.
+    """
+    hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
 
 
