@@ -8,8 +8,10 @@ Needs the `bench` extra. Both sides have the same text and kind of tokenizer, sh
 AdamW, clipping, schedule and intervals, no dropout, no validation, and all cores; each run has a
 new folder. Cold: no cache of any kind is there. Warm: those that the cold run before it left are
 (ours: tokens and compiled programs; theirs: tokens, and what `torch.compile` keeps). The sides
-take turns; the Trainer is the faster of eager and compiled, where the slower of the two is left
-out after the first round. What differs is in ours: a report, and TensorBoard's files as well.
+take turns; the Trainer counts with the faster of eager and compiled, and one that is the slower
+both cold and warm is left out after the first round. What differs: ours writes a report, and
+TensorBoard's files too; its log has the loss of a batch, theirs the mean of those between two
+lines; its warm-up begins with the first step of it, theirs with a learning rate of zero.
 
 The last line of standard output, and FILE, is one JSON object.
 """
@@ -54,7 +56,7 @@ FLAGS = (
     Flag("out", "a file for the figures, as JSON"),
 )
 KINDS = ("cold", "warm")
-LAST_LOSSES = 10  # The loss of a run: the mean of its last lines.
+LAST_LOSSES = 10
 RECIPE = {"learning_rate": 1e-3, "weight_decay": 0.1, "beta2": 0.99, "warmup": 30}
 
 
@@ -76,12 +78,13 @@ def main(argv: list[str]) -> int:
 
 
 def measure(row: Mapping[str, Any], text: Path, rounds: int, sides=SIDES) -> list[dict[str, Any]]:
-    """All runs of a row: `side`, `kind`, `seconds`, `parameters` and `loss`."""
+    """All runs of a row: `side`, `kind`, `seconds`, `parameters`, `loss` and its error."""
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds):
             if turn == 1:
-                sides = [side for side in sides if side == "triform" or side == faster(runs)]
+                kept = {"triform", *(faster(runs, kind) for kind in KINDS)}
+                sides = [side for side in sides if side in kept]
             for side in sides if turn % 2 else sides[::-1]:
                 home = Path(folder) / f"{turn}-{side}"
                 for kind in KINDS:
@@ -140,7 +143,7 @@ def our_command(row: Mapping[str, Any], text: Path, workdir: Path, cache: Path) 
 
 
 def our_outcome(workdir: Path) -> dict[str, Any]:
-    """The parameters of the run's one checkpoint, and the mean of its last logged losses."""
+    """The parameters of the run's one checkpoint, and `last` of its losses, one batch a line."""
     (manifest,) = workdir.glob("checkpoints/*/manifest.json")
     leaves = json.loads(manifest.read_text())["leaves"]
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -148,7 +151,7 @@ def our_outcome(workdir: Path) -> dict[str, Any]:
         "parameters": sum(
             math.prod(leaf["shape"]) for name, leaf in leaves.items() if name.startswith("params.")
         ),
-        "loss": last([json.loads(line)["loss"] for line in lines]),
+        **last([json.loads(line)["loss"] for line in lines]),
     }
 
 
@@ -170,12 +173,17 @@ def peer_outcome(workdir: Path) -> dict[str, Any]:
     tensors.pop("__metadata__", None)
     return {
         "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors.values()),
-        "loss": last([line["loss"] for line in state["log_history"] if "loss" in line]),
+        **last([line["loss"] for line in state["log_history"] if "loss" in line]),
     }
 
 
-def last(losses: list[float]) -> float:
-    return statistics.mean(losses[-LAST_LOSSES:])
+def last(losses: list[float]) -> dict[str, float]:
+    """`loss`, the mean of the last lines, and `loss_error`, its standard error."""
+    ends = losses[-LAST_LOSSES:]
+    return {
+        "loss": statistics.mean(ends),
+        "loss_error": statistics.stdev(ends) / len(ends) ** 0.5,
+    }
 
 
 COMMAND = {
@@ -193,7 +201,7 @@ def seconds_of(runs: list[dict[str, Any]], side: str, kind: str) -> list[float]:
     return [run["seconds"] for run in runs if run["side"] == side and run["kind"] == kind]
 
 
-def faster(runs: list[dict[str, Any]], kind: str = "warm") -> str | None:
+def faster(runs: list[dict[str, Any]], kind: str) -> str | None:
     """The peer's faster side, by its median."""
     peers = {run["side"] for run in runs} - {"triform"}
     return min(
@@ -211,7 +219,8 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "seconds": times,
             "median": {kind: statistics.median(each) for kind, each in times.items()},
             "parameters": own[0]["parameters"],
-            "losses": [run["loss"] for run in own],
+            "loss": statistics.mean(run["loss"] for run in own),
+            "loss_error": statistics.mean(run["loss_error"] for run in own),
         }
     for kind in KINDS:
         peer = faster(runs, kind)
@@ -229,7 +238,7 @@ def table(name: str, found: Mapping[str, Any]) -> list[str]:
             f"{of['median'][kind]:.1f} ({' '.join(f'{s:.1f}' for s in of['seconds'][kind])})"
             for kind in KINDS
         ]
-        loss = f"{statistics.mean(of['losses']):.3f}"
+        loss = f"{of['loss']:.3f} ± {of['loss_error']:.3f}"
         lines.append(f"| `{name}` | {side} | {' | '.join(times)} | {of['parameters']:,} | {loss} |")
     ratios = " | ".join(f"**{ratio:.2f}**" for ratio in found["ratio"].values())
     return [*lines, f"| `{name}` | ratio | {ratios or ' | '} | | |"]

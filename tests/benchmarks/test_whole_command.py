@@ -32,14 +32,15 @@ def test_the_sides_run_the_same_job(tmp_path, monkeypatch):
 def test_the_faster_peer_counts_for_each_kind():
     seconds = {"triform": (8, 4), "eager": (12, 12), "compiled": (40, 10)}
     runs = [
-        {"side": side, "kind": kind, "seconds": float(value), "parameters": 1000, "loss": 2.5}
+        {"side": side, "kind": kind, "seconds": float(value)}
+        | {"parameters": 1000, "loss": 2.5, "loss_error": 0.01}
         for side, values in seconds.items()
         for kind, value in zip(whole_command.KINDS, values, strict=True)
     ]
     found = whole_command.figures(runs)
     assert found["ratio"] == {"cold": 1.5, "warm": 2.5}
     lines = whole_command.table("gpt2", found)
-    assert lines[0] == "| `gpt2` | triform | 8.0 (8.0) | 4.0 (4.0) | 1,000 | 2.500 |"
+    assert lines[0] == "| `gpt2` | triform | 8.0 (8.0) | 4.0 (4.0) | 1,000 | 2.500 ± 0.010 |"
     assert lines[-1] == "| `gpt2` | ratio | **1.50** | **2.50** | | |"
 
 
