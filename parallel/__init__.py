@@ -18,6 +18,8 @@ _HOMES = {
     "keep_compiled": "environment",
     "local_rows": "feeding",
     "make_mesh": "mesh",
+    "multiply_by_onednn": "onednn",
+    "multiplies_by_onednn": "environment",
     "named_sharding": "axes",
     "partition_spec": "axes",
     "put_batch": "feeding",

@@ -1,11 +1,14 @@
-"""What suits the platform and has to be set before JAX starts: memory on CPU, flags on GPU.
+"""What suits the platform: memory and products on CPU, flags on GPU.
 
-Which platform JAX will take is told from the environment and the machine, without it. What the
-user set stays. Sources and figures: docs/results.md, "What the program sets before JAX starts".
+What has to be set before JAX starts is set without it: the platform it will take is told from the
+environment and the machine. What the user set stays. Sources and figures: docs/results.md, "What
+the program sets before JAX starts".
 """
 
 import ctypes
 import os
+import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -37,19 +40,31 @@ class Setting:
 
 def planned_environment(config: Config) -> list[Setting]:
     """What `set_environment` would set here; touches nothing."""
-    platform = guess_platform()
+    device = guess_platform()
     planned = []
-    if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
+    if config.train.tune_environment and device == "cpu" and _malloc_is_glibc():
         why = "keeps the memory of a step's buffers for the next step"
         planned += [
             Setting(f"mallopt {name}", str(value), why)
             for name, (_, value, variable) in MALLOC.items()
             if variable not in os.environ
         ]
+    if multiplies_by_onednn(config):
+        planned.append(Setting("matrix products", "oneDNN", "faster than XLA's own on one device"))
     flag = DETERMINISTIC_GPU.partition("=")[0]
-    if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
+    if config.train.deterministic and device == "gpu" and flag not in _xla_flags():
         planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
     return planned
+
+
+def multiplies_by_onednn(config: Config) -> bool:
+    """Whether programs for one device take their matrix products from `parallel.onednn`."""
+    return config.train.tune_environment and guess_platform() == "cpu" and on_x86_linux()
+
+
+def on_x86_linux() -> bool:
+    """Whether this is a machine whose jaxlib carries oneDNN."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def set_environment(config: Config) -> dict[str, str]:
@@ -58,7 +73,7 @@ def set_environment(config: Config) -> dict[str, str]:
     for setting in planned_environment(config):
         if setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
-        elif not _mallopt(setting.name.removeprefix("mallopt ")):
+        elif setting.name.startswith("mallopt ") and not _mallopt(setting.name.split()[1]):
             continue
         done[setting.name] = setting.value
     return done

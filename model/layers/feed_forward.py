@@ -19,14 +19,30 @@ def feed_forward_width(kind: str, width: int) -> int:
     return 4 * width if kind == "gelu" else -(-8 * width // 24) * 8
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
-    Written out in float32: on a CPU, forward and backward of the library's erfc and tanh forms
-    take 1.4 to 1.8 times as long for the whole of a feed-forward part.
+    Written out in float32, its derivative Φ(x) + x φ(x) too: on a CPU, forward and backward of the
+    library's erfc and tanh forms take 1.4 to 1.8 times as long for the whole of a feed-forward
+    part; and nothing but x is kept for the backward pass.
     """
     x_float32 = x.astype(jnp.float32)
-    return (0.5 * x_float32 * (1 + jax.lax.erf(x_float32 * 0.5**0.5))).astype(x.dtype)
+    return (x_float32 * _normal_distribution(x_float32)).astype(x.dtype)
+
+
+def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    x_float32 = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * x_float32**2) * (2 * jnp.pi) ** -0.5
+    slope = _normal_distribution(x_float32) + x_float32 * density
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class FeedForward(nnx.Module):

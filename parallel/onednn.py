@@ -1,0 +1,211 @@
+"""Matrix products of one CPU by oneDNN, which jaxlib carries but XLA does not pick by itself.
+
+The custom call `__onednn$matmul` is there in jaxlib for x86 (tried: 0.10.2 and 0.11.2). It takes
+operands in any layout, where XLA's own products first copy one of them for every gradient of a
+kernel. JAX's rules that lower `dot_general` and convolutions to a CPU are replaced here by such as
+call it where it is the faster way: derivatives, rematerialisation and the models stay as they
+are. What it brings: docs/results.md, "The train step beside PyTorch's".
+"""
+
+import functools
+import itertools
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import mlir
+
+MATMUL = "__onednn$matmul"
+STATUS_RETURNING = 2
+"""The version of XLA's custom calls that has its configuration as JSON."""
+
+SMALLEST_PRODUCT = 2**15
+"""Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
+
+MOST_OFFSETS = 64
+"""Elements of a kernel up to which its gradient is a product for each: 8 x 8."""
+
+_log = logging.getLogger(__name__)
+_in_use = False
+
+
+def multiply_by_onednn() -> None:
+    """From now on, what is compiled for one CPU multiplies float32 matrices by oneDNN.
+
+    Where a first small product fails or is wrong, all stays as it was, and a warning says so.
+    Programs that are spread over devices keep XLA's products, which it can split.
+    """
+    global _in_use
+    if _in_use:
+        return
+    try:
+        rules = mlir._platform_specific_lowerings["cpu"]
+        usual_dot, usual_convolution = (
+            rules[primitive].rule for primitive in (lax.dot_general_p, lax.conv_general_dilated_p)
+        )
+        _try()
+    except Exception as error:
+        _log.warning("oneDNN is not to be had, matrix products stay XLA's own: %s", error)
+        return
+    _in_use = True
+    mlir.register_lowering(
+        lax.dot_general_p, functools.partial(_lower_dot, usual_dot), platform="cpu"
+    )
+    mlir.register_lowering(
+        lax.conv_general_dilated_p,
+        functools.partial(_lower_convolution, usual_convolution),
+        platform="cpu",
+    )
+
+
+def product(
+    lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.DotDimensionNumbers
+) -> jax.Array:
+    """`jax.lax.dot_general(lhs, rhs, dimension_numbers)` by oneDNN, float32."""
+    (lhs_contracting, rhs_contracting), (lhs_batch, rhs_batch) = dimension_numbers
+    a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
+    shape = tuple(lhs.shape[d] for d in lhs_batch) + a.free_shape + b.free_shape
+    # A kernel's gradient comes with its operands crossed, and is turned round afterwards. Computed
+    # the other way round, the two turns cancel.
+    if (a.flipped and b.flipped and not lhs_batch) or (a.scattered and not b.scattered):
+        return jnp.swapaxes(_call(b, a), -1, -2).reshape(shape)
+    return _call(a, b).reshape(shape)
+
+
+class _Matrix:
+    """An operand as [*batch, free, contracting], or [..., contracting, free] where `flipped`.
+
+    `order` are its dimensions from the slowest to the fastest in memory, in which it is left
+    wherever the free dimensions lie side by side there, and the contracting ones too.
+    `scattered`: the free dimension is the fastest, but the batch is not the slowest, as in
+    [B, T, heads, head_dim]; a product that takes after it can be read in that order again.
+    """
+
+    def __init__(self, x: jax.Array, batch: Sequence[int], contracting: Sequence[int]):
+        free = [d for d in range(x.ndim) if d not in batch and d not in contracting]
+        self.free_shape = tuple(x.shape[d] for d in free)
+        kinds = {d: ("batch", n) for n, d in enumerate(batch)}
+        wanted = [*kinds.values(), ("free", 0), ("contracting", 0)]
+        kinds |= dict.fromkeys(free, wanted[-2]) | dict.fromkeys(contracting, wanted[-1])
+        # Dimensions of size 1 lie wherever we like.
+        long = [d for d in range(x.ndim) if x.shape[d] > 1 or d in batch]
+        runs = [(kind, tuple(group)) for kind, group in itertools.groupby(long, lambda d: kinds[d])]
+        in_order = [d for d in contracting if d in long] == sorted(set(contracting) & set(long))
+        parted = len({kind for kind, _ in runs}) < len(runs)
+        if not in_order or parted or runs[-1][0][0] == "batch":  # no fast product for the last
+            runs = [(("batch", n), (d,)) for n, d in enumerate(batch)]
+            runs += [(("free", 0), tuple(free)), (("contracting", 0), tuple(contracting))]
+            x = lax.transpose(x, tuple(d for _, group in runs for d in group))
+            sizes = iter(x.shape)
+            sizes = [math.prod(itertools.islice(sizes, len(group))) for _, group in runs]
+        else:
+            sizes = [math.prod(x.shape[d] for d in group) for _, group in runs]
+        stored = [kind for kind, _ in runs]
+        missing = [kind for kind in wanted if kind not in stored]
+        x, stored = x.reshape(*sizes, *(1 for _ in missing)), stored + missing
+        self.flipped = stored == [*wanted[:-2], wanted[-1], wanted[-2]]
+        if self.flipped:
+            wanted = stored
+        self.order = tuple(wanted.index(kind) for kind in stored)
+        self.x = lax.transpose(x, tuple(stored.index(kind) for kind in wanted))
+        plain = tuple(range(x.ndim))
+        self.scattered = self.order != plain and self.order[-1] == len(batch)
+
+
+def _call(a: _Matrix, b: _Matrix) -> jax.Array:
+    """[*batch, free of a, free of b]."""
+    *batch, rows = a.x.shape[:-1] if not a.flipped else (*a.x.shape[:-2], a.x.shape[-1])
+    columns = b.x.shape[-1 if b.flipped else -2]
+    order = tuple(range(a.x.ndim))
+    if b.scattered:
+        last, before = order[-1], order[-2]
+        order = tuple({last: before, before: last}.get(d, d) for d in b.order)
+    configuration = {"transpose_a": a.flipped, "transpose_b": not b.flipped}
+    return jax.ffi.ffi_call(
+        MATMUL,
+        jax.ShapeDtypeStruct((*batch, rows, columns), a.x.dtype),
+        custom_call_api_version=STATUS_RETURNING,
+        legacy_backend_config=json.dumps({"onednn_matmul_config": configuration}),
+        input_layouts=(a.order, b.order),
+        output_layouts=order,
+    )(a.x, b.x)
+
+
+def kernel_gradient(
+    lhs: jax.Array, rhs: jax.Array, shape: Sequence[int], *, specs, strides, padding, dilation
+) -> jax.Array:
+    """A convolution with a large window and few places for it, as the gradient of a kernel is: a
+    product for each place. `shape` is the result's, `specs` its `ConvDimensionNumbers`."""
+    _, features, *spatial = specs.lhs_spec
+    _, in_features, *window = specs.rhs_spec
+    pads = [(0, 0, 0)] * lhs.ndim
+    for d, (low, high) in zip(spatial, padding, strict=True):
+        pads[d] = (low, high, 0)
+    lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), pads)
+    places = itertools.product(*(range(shape[d]) for d in specs.out_spec[2:]))
+    contracting = ((features, *spatial), (in_features, *window))
+    products = []
+    for place in places:
+        start, step, limit = [0] * lhs.ndim, [1] * lhs.ndim, list(lhs.shape)
+        for n, d in enumerate(spatial):
+            start[d], step[d] = place[n] * strides[n], dilation[n]
+            limit[d] = start[d] + (rhs.shape[window[n]] - 1) * dilation[n] + 1
+        rows = lax.slice(lhs, start, limit, step)
+        products.append(lax.dot_general(rows, rhs, (contracting, ((), ()))))
+    sizes = [shape[d] for d in specs.out_spec]
+    found = jnp.stack(products, -1).reshape(sizes)
+    return lax.transpose(found, tuple(specs.out_spec.index(d) for d in range(len(sizes))))
+
+
+def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **options):
+    (left, right), (result,) = context.avals_in, context.avals_out
+    (contracting, _), (batch, _) = dimension_numbers
+    shared = math.prod(left.shape[d] for d in (*contracting, *batch))
+    multiplications = result.size * math.prod(left.shape[d] for d in contracting)
+    # With a vector it is slower by far than XLA.
+    vector = min(left.size, right.size) == shared
+    if vector or multiplications < SMALLEST_PRODUCT or not _suits(context, left, right, result):
+        return usual(context, lhs, rhs, dimension_numbers=dimension_numbers, **options)
+    multiply = functools.partial(product, dimension_numbers=dimension_numbers)
+    return mlir.lower_fun(multiply, multiple_results=False)(context, lhs, rhs)
+
+
+def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
+    (left, right), (result,) = context.avals_in, context.avals_out
+    specs = options["dimension_numbers"]
+    places = math.prod(result.shape[d] for d in specs.out_spec[2:])
+    if (
+        not _suits(context, left, right, result)
+        or places > min(MOST_OFFSETS, math.prod(right.shape[d] for d in specs.rhs_spec[2:]))
+        or options["feature_group_count"] * options["batch_group_count"] > 1
+        or any(factor > 1 for factor in options["lhs_dilation"])
+    ):
+        return usual(context, lhs, rhs, **options)
+    gradient = functools.partial(
+        kernel_gradient,
+        shape=result.shape,
+        specs=specs,
+        strides=options["window_strides"],
+        padding=options["padding"],
+        dilation=options["rhs_dilation"],
+    )
+    return mlir.lower_fun(gradient, multiple_results=False)(context, lhs, rhs)
+
+
+def _suits(context, *arrays) -> bool:
+    where = context.module_context.axis_context
+    alone = getattr(where, "num_devices", None) == 1
+    return alone and all(x.dtype == jnp.float32 and x.size for x in arrays)
+
+
+def _try() -> None:
+    """A product in a strange order, by oneDNN and by hand."""
+    a, b = (jnp.arange(n, n + 24, dtype=jnp.float32).reshape(2, 3, 4) for n in (0, 7))
+    numbers = (((1,), (1,)), ((2,), (2,)))
+    found = jax.jit(functools.partial(product, dimension_numbers=numbers))(a, b)
+    if not jnp.array_equal(found, jnp.einsum("amk,bmk->kab", a, b)):
+        raise ValueError("a product came out wrong")

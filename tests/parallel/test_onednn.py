@@ -1,0 +1,124 @@
+"""Products by oneDNN: what they give, and that they are what programs of one CPU take."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel import environment, onednn
+
+PRODUCTS = [
+    ("BTD,DF->BTF", (4, 16, 32), (32, 64)),
+    ("BTD,DGU->BTGU", (4, 16, 32), (32, 4, 24)),
+    ("BTNH,NHD->BTD", (2, 32, 4, 16), (4, 16, 64)),
+    ("BTKGH,BSKH->BKGTS", (2, 32, 4, 1, 16), (2, 32, 4, 16)),
+    ("BTKGH,BSKH->BKGTS", (2, 32, 4, 2, 16), (2, 32, 4, 16)),
+    ("BKGTS,BSKH->BTKGH", (2, 4, 1, 32, 32), (2, 32, 4, 16)),
+    ("BKGTS,BTKGH->BSKH", (2, 4, 2, 32, 32), (2, 32, 4, 2, 16)),
+    ("TBU,TBGV->UGV", (9, 20, 32), (9, 20, 4, 32)),
+    ("ABC,CBD->DA", (8, 16, 32), (32, 16, 24)),  # contracted in another order on each side
+    ("MKB,NKB->BMN", (16, 32, 4), (16, 32, 4)),  # the batch is the fastest dimension
+]
+CONVOLUTIONS = [
+    {"window_strides": (1, 1), "padding": "SAME"},
+    {"window_strides": (2, 1), "padding": "VALID"},
+    {"window_strides": (1, 1), "padding": ((2, 2), (1, 3)), "rhs_dilation": (2, 1)},
+]
+
+here = pytest.mark.skipif(
+    not environment.on_x86_linux(), reason="jaxlib has oneDNN for x86 on Linux alone"
+)
+
+
+def compiled(function, *arguments) -> tuple:
+    """What a fresh program of `function` gives, and its text."""
+    program = jax.jit(lambda *x: function(*x)).lower(*arguments).compile()
+    return program(*arguments), program.as_text()
+
+
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """Both ways of a function: as XLA has it, and with `multiply_by_onednn`."""
+    from jax.interpreters import mlir
+
+    monkeypatch.setattr(onednn, "_in_use", False)
+    rules = mlir._platform_specific_lowerings["cpu"]
+    before = {p: rules.get(p) for p in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)}
+
+    def both(function, *arguments):
+        plain, _ = compiled(function, *arguments)
+        onednn.multiply_by_onednn()
+        found, text = compiled(function, *arguments)
+        return plain, found, text
+
+    yield both
+    for primitive, rule in before.items():
+        if rule is None:
+            del rules[primitive]
+        else:
+            rules[primitive] = rule
+
+
+def assert_same(ours, xlas):
+    for one, other in zip(ours, xlas, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.max(np.abs(other)))
+
+
+def draw(*shapes):
+    random = np.random.default_rng(0)
+    return [jnp.asarray(0.3 * random.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+@here
+@pytest.mark.parametrize(("equation", "left", "right"), PRODUCTS)
+def test_a_product_and_its_gradients_are_those_of_xla(by_onednn, equation, left, right):
+    def both_ways(a, b):
+        result, backward = jax.vjp(functools.partial(jnp.einsum, equation), a, b)
+        return result, *backward(jnp.sin(result))
+
+    plain, found, text = by_onednn(both_ways, *draw(left, right))
+    assert text.count(onednn.MATMUL) == 3
+    assert_same(found, plain)
+
+
+@here
+@pytest.mark.parametrize("options", CONVOLUTIONS)
+def test_a_kernels_gradient_is_that_of_xla(by_onednn, options):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    convolve = functools.partial(jax.lax.conv_general_dilated, dimension_numbers=numbers, **options)
+
+    def both_ways(x, kernel):
+        result, backward = jax.vjp(convolve, x, kernel)
+        return result, *backward(jnp.sin(result))
+
+    plain, found, text = by_onednn(both_ways, *draw((4, 12, 10, 16), (3, 3, 16, 32)))
+    assert text.count(onednn.MATMUL) == 9
+    assert_same(found, plain)
+
+
+@here
+@pytest.mark.parametrize(
+    ("equation", "left", "right"),
+    [("MK,KN->MN", (8, 8), (8, 8)), ("MK,K->M", (512, 512), (512,))],
+)
+def test_small_products_and_vectors_stay_with_xla(by_onednn, equation, left, right):
+    *_, text = by_onednn(functools.partial(jnp.einsum, equation), *draw(left, right))
+    assert onednn.MATMUL not in text
+
+
+@here
+def test_what_is_spread_over_devices_stays_with_xla(by_onednn):
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    a, b = draw((64, 64), (64, 64))
+    *_, text = by_onednn(jnp.matmul, jax.device_put(a, rows), b)
+    assert onednn.MATMUL not in text
+
+
+def test_where_it_fails_all_stays_and_a_warning_says_so(by_onednn, monkeypatch, caplog):
+    monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
+    *_, text = by_onednn(jnp.matmul, *draw((64, 64), (64, 64)))
+    assert "__nobody$knows" not in text
+    assert "matrix products stay XLA's own" in caplog.text
