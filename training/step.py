@@ -44,7 +44,7 @@ def train_step(
     targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
     gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
     loss = sums["loss"] / targets
-    gradient_norm = optax.global_norm(gradients)
+    gradient_norm = optax.tree.norm(gradients)
     learning_rate = schedule(state.step)
 
     updates, optimizer_state = optimizer.update(

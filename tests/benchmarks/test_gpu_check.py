@@ -1,5 +1,6 @@
 """`make gpu-check` at toy size, on CPU: that the checks can be run, and that they can fail."""
 
+import jax
 import pytest
 
 import model
@@ -9,6 +10,7 @@ from benchmarks import gpu_check
 @pytest.fixture
 def checks(tmp_path, monkeypatch):
     monkeypatch.setitem(model.NATIVE_ATTENTION, "cpu", "splash")
+    jax.devices()  # before the processes' flags: later tests of this process need all of them
     monkeypatch.setenv("XLA_FLAGS", "")
     return gpu_check.Checks(tmp_path, toy=True)
 
