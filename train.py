@@ -14,7 +14,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,10 +213,8 @@ class Run:
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        with ThreadPoolExecutor(1) as other:  # XLA compiles while the state is made
-            compiling = other.submit(self.compile, example)
-            state = self.restore(*found) if found else self.program.initialize()
-            train_step = compiling.result()
+        state = self.restore(*found) if found else self.program.initialize()
+        train_step = self.compile(example)
         meter = training.StepMeter(
             batch_size,
             counts_tokens="tokens" in example,

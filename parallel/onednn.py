@@ -13,11 +13,14 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from jax.lax import conv_general_dilated_p, dot_general_p
 
 MATMUL = "__onednn$matmul"
 STATUS_RETURNING = 2
@@ -30,7 +33,7 @@ MOST_OFFSETS = 64
 """Elements of a kernel up to which its gradient is a product for each: 8 x 8."""
 
 _log = logging.getLogger(__name__)
-_in_use = False
+_usual: dict[Primitive, Any] = {}  # JAX's own rules, while ours are in their place
 
 
 def multiply_by_onednn() -> None:
@@ -39,27 +42,24 @@ def multiply_by_onednn() -> None:
     Where a first small product fails or is wrong, all stays as it was, and a warning says so.
     Programs that are spread over devices keep XLA's products, which it can split.
     """
-    global _in_use
-    if _in_use:
+    if _usual:
         return
     try:
         rules = mlir._platform_specific_lowerings["cpu"]
-        usual_dot, usual_convolution = (
-            rules[primitive].rule for primitive in (lax.dot_general_p, lax.conv_general_dilated_p)
-        )
+        usual = {
+            primitive: rules[primitive] for primitive in (dot_general_p, conv_general_dilated_p)
+        }
         _try()
     except Exception as error:
         _log.warning("oneDNN is not to be had, matrix products stay XLA's own: %s", error)
         return
-    _in_use = True
-    mlir.register_lowering(
-        lax.dot_general_p, functools.partial(_lower_dot, usual_dot), platform="cpu"
-    )
-    mlir.register_lowering(
-        lax.conv_general_dilated_p,
-        functools.partial(_lower_convolution, usual_convolution),
-        platform="cpu",
-    )
+    _usual.update(usual)
+    for primitive, rule in (
+        (dot_general_p, _lower_dot),
+        (conv_general_dilated_p, _lower_convolution),
+    ):
+        with_usual = functools.partial(rule, usual[primitive].rule)
+        mlir.register_lowering(primitive, with_usual, platform="cpu")
 
 
 def product(

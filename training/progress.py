@@ -1,7 +1,6 @@
 """How a run shows itself on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -128,10 +127,10 @@ class Progress:
         """Says that `text` is being compiled, how long that took, and whether the cache had it."""
         from jax import monitoring
 
-        found, thread = [], threading.get_ident()  # Others may be compiling something else.
+        found = []
 
         def listen(event: str, **_) -> None:
-            if event == "/jax/compilation_cache/cache_hits" and threading.get_ident() == thread:
+            if event == "/jax/compilation_cache/cache_hits":
                 found.append(event)
 
         began = time.monotonic()

@@ -43,9 +43,10 @@ def by_onednn(monkeypatch):
     """Both ways of a function: as XLA has it, and with `multiply_by_onednn`."""
     from jax.interpreters import mlir
 
-    monkeypatch.setattr(onednn, "_in_use", False)
     rules = mlir._platform_specific_lowerings["cpu"]
-    before = {p: rules.get(p) for p in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)}
+    before = dict(rules)
+    rules.update(onednn._usual)
+    monkeypatch.setattr(onednn, "_usual", {})
 
     def both(function, *arguments):
         plain, _ = compiled(function, *arguments)
@@ -54,11 +55,7 @@ def by_onednn(monkeypatch):
         return plain, found, text
 
     yield both
-    for primitive, rule in before.items():
-        if rule is None:
-            del rules[primitive]
-        else:
-            rules[primitive] = rule
+    rules.update(before)
 
 
 def assert_same(ours, xlas):
