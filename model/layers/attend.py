@@ -165,7 +165,7 @@ def _softmax_mean_backward(residuals, gradient_BTKGH):
     of_weights_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", gradient_BTKGH, v_BSKH, preferred_element_type=jnp.float32
     )
-    mean_BTKG = jnp.sum((gradient_BTKGH * y_BTKGH).astype(jnp.float32), axis=-1)
+    mean_BTKG = (gradient_BTKGH * y_BTKGH).astype(jnp.float32) @ jnp.ones(y_BTKGH.shape[-1])
     of_scores_BKGTS = weights_BKGTS * (of_weights_BKGTS - jnp.moveaxis(mean_BTKG, 1, 3)[..., None])
     of_scores_BKGTS = _hide(of_scores_BKGTS, mask_BTS, 0).astype(q_BTKGH.dtype)
     of_q_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", of_scores_BKGTS, k_BSKH)
