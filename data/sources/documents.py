@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import UsageError
+from data.remembered import Remembered
 
 PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
 _BLOCK_BYTES = 2**20
@@ -103,16 +104,24 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
         text, count = text[stop:], count + 1
 
 
-def read_facts(path: Path, name: str, invalid_utf8: str) -> TextFile:
-    """Reads `path` once, for its hash and length. Raises UsageError where it is no UTF-8.
+def read_facts(
+    files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
+) -> list[TextFile]:
+    """The text files of some paths and names: each is read once, for its hash and length.
 
-    invalid_utf8: "error", or "replace" for U+FFFD in the place of what can't be decoded.
+    invalid_utf8: "error", or "replace" for U+FFFD in the place of what can't be decoded. what:
+    with `settings`, under which they are remembered. Raises UsageError where one is no UTF-8.
     """
-    hasher, characters = hashlib.sha256(), 0
-    for block, text in _blocks(path, invalid_utf8):
-        hasher.update(block)
-        characters += len(text)
-    return TextFile(path, name, hasher.hexdigest(), characters)
+
+    def find(path: Path) -> tuple[str, int]:
+        hasher, characters = hashlib.sha256(), 0
+        for block, text in _blocks(path, invalid_utf8):
+            hasher.update(block)
+            characters += len(text)
+        return hasher.hexdigest(), characters
+
+    with Remembered(settings, "text", invalid_utf8, *what) as remembered:
+        return [TextFile(path, name, *remembered.of(path, find)) for path, name in files]
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:

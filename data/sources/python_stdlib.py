@@ -20,7 +20,8 @@ LEFT_OUT = frozenset({
 def open_source(settings: Any) -> Documents:
     """Each module a document, in the order of their names; whole modules are held out."""
     folder = Path(sysconfig.get_path("stdlib"))
-    files = [read_facts(folder / name, name, "replace") for name in sorted(_modules(folder))]
+    named = ((folder / name, name) for name in sorted(_modules(folder)))
+    files = read_facts(named, "replace", settings, str(folder))
     files = [file for file in files if file.characters]
     if len(files) < 2:
         raise UsageError(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import UsageError
+from data.remembered import Remembered
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
 from data.sources.files import SPLITS, find_files
 from data.sources.source import held_out_mask
@@ -115,7 +116,10 @@ def open_source(settings: Any) -> Records:
         tables[split] = [
             _table(path, path.relative_to(root).as_posix(), settings) for path in paths
         ]
-        facts[split] = [[table.name, _hash(table.path)] for table in tables[split]]
+        with Remembered(settings, "records", str(root.absolute()), split) as remembered:
+            facts[split] = [
+                [table.name, remembered.of(table.path, _hash)] for table in tables[split]
+            ]
         if not [table for table in tables[split] if next(table.texts(), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
     held_out = 0.0 if "validation" in tables else settings.validation_fraction

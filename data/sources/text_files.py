@@ -28,9 +28,8 @@ def open_source(settings: Any) -> Documents:
 
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
     """Facts of the files of `split` that hold text."""
-    files = [
-        read_facts(path, path.relative_to(root).as_posix(), settings.invalid_utf8) for path in paths
-    ]
+    named = ((path, path.relative_to(root).as_posix()) for path in paths)
+    files = read_facts(named, settings.invalid_utf8, settings, str(root.absolute()), split)
     filled = [file for file in files if file.characters]
     if not filled:
         what = f"{paths[0]} is empty" if len(paths) == 1 else f"{root} holds no text"

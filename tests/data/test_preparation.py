@@ -61,7 +61,8 @@ def start(corpus: Path, cache: Path, kill_at: str = "") -> subprocess.Popen:
 
 def prepared(cache: Path) -> list[Path]:
     """The folders of the cache that are taken for whole."""
-    return [path for path in cache.glob("*/*") if not path.name.startswith(".")]
+    found = (path for path in cache.glob("*/*") if path.is_dir())
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def stages_of(settings) -> list[str]:
