@@ -1,16 +1,20 @@
 """Batches by their number."""
 
+import itertools
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from data.dataset import Split
 from data.mixing import schedule
-from data.order import permutation, positions
+from data.order import example_numbers, permutation, positions
 from data.records import Records
 
 Batch = dict[str, NDArray[Any]]
+Plan = tuple[NDArray[Any], NDArray[np.int64]]
+
+_PLANNED_ROWS = 1024  # whose places are computed at once: alone one takes as long as hundreds
 
 
 class Batches:
@@ -42,6 +46,8 @@ class Batches:
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
         self._records = [Records(part.path, part.format.dtype) for part in self._parts]
+        self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
+        self._plans: dict[int, Plan] = {}  # of the last two blocks: threads read on both
 
     def __len__(self) -> int:
         """Batches that hold the split once; shuffled ones have no end."""
@@ -54,18 +60,11 @@ class Batches:
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         form = self._split.format
-        if self._shuffle and not self._split.parts:
-            _, places = positions(
-                batch,
-                batch_size=self._batch_size,
-                size=self._split.examples,
-                seed=self._seed,
-                rows=self._rows,
-            )
-            return form.batch(self._records[0].read(places))
-        examples = self._examples(batch)
         if self._shuffle:
-            return form.batch(self._read(*self._mixed(examples)))
+            block, place = divmod(batch, self._planned_at_once)
+            numbers, records = self._plan(block)
+            return form.batch(self._read(numbers[place], records[place]))
+        examples = self._examples(batch)
         there = examples < self._split.examples
         records = np.zeros(len(examples), form.dtype)
         records[there] = self._read(*self._stored(examples[there]))
@@ -73,18 +72,43 @@ class Batches:
         arrays["weights"][~there] = 0
         return arrays
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether no batch but the first reads from the disk."""
+        pairs = zip(self._parts, self._records, strict=True)
+        return all(part.examples * one.dtype.itemsize <= one.kept_bytes for part, one in pairs)
+
     def origins(self, batch: int) -> list[str]:
         """The part of a mixture that each row of shuffled batch number `batch` is from."""
         numbers, _ = schedule(self._split.weights).pick(self._examples(batch))
         return [self._parts[number].name for number in numbers]
 
-    def _examples(self, batch: int) -> NDArray[np.int64]:
-        """Numbers of the examples of a batch that are to be read."""
-        return (batch * self._batch_size + np.arange(self._batch_size))[self._rows]
+    def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
+        """Numbers of the examples of a batch, or of each of several, that are to be read."""
+        return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
-    def _mixed(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Part and record of each of `examples` of a shuffled mixture."""
-        numbers, before = schedule(self._split.weights).pick(examples)
+    def _plan(self, block: int) -> Plan:
+        """Part and record of each row of the shuffled batches of a block, [batches, rows] both."""
+        plans = self._plans  # other threads may replace it, but leave this one as it is
+        if block not in plans:
+            batches = block * self._planned_at_once + np.arange(self._planned_at_once)
+            plans = dict(itertools.islice(reversed(plans.items()), 1))
+            plans[block] = self._mixed(batches) if self._split.parts else self._single(batches)
+            self._plans = plans
+        return plans[block]
+
+    def _single(self, batches: NDArray[np.int64]) -> Plan:
+        _, records = positions(
+            batches,
+            batch_size=self._batch_size,
+            size=self._split.examples,
+            seed=self._seed,
+            rows=self._rows,
+        )
+        return np.zeros_like(records), records
+
+    def _mixed(self, batches: NDArray[np.int64]) -> Plan:
+        numbers, before = schedule(self._split.weights).pick(self._examples(batches))
         records = np.empty_like(before)
         for number, part in enumerate(self._parts):
             mine = numbers == number
@@ -93,13 +117,15 @@ class Batches:
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
         return numbers, records
 
-    def _stored(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _stored(self, examples: NDArray[np.int64]) -> Plan:
         """Part and record of each of `examples` where the parts follow each other."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")
         return numbers, examples - np.concatenate([[0], stops])[numbers]
 
     def _read(self, numbers: NDArray[Any], records: NDArray[np.int64]) -> NDArray[Any]:
+        if len(self._records) == 1:
+            return self._records[0].read(records)
         found = np.empty(len(records), self._split.format.dtype)
         for number in np.unique(numbers):
             mine = numbers == number

@@ -45,15 +45,21 @@ def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> 
     return records.astype(np.int64).reshape(shape)
 
 
+def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArray[np.int64]:
+    """Numbers of the examples in `rows` of batch number `batch`: int64 [..., rows]."""
+    first = np.asarray(batch, np.int64)[..., None] * batch_size
+    return first + np.arange(batch_size, dtype=np.int64)[rows]
+
+
 def positions(
-    batch: int, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
+    batch: ArrayLike, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Epoch and record of each row of shuffled batch number `batch`, int64 [rows] both.
 
-    batch_size: global batch B. size: number of records N. rows: those of the batch to answer for.
+    Of several batches at once, int64 [batches, rows]. batch_size: global batch B. size: number of
+    records N. rows: those of a batch to answer for.
     """
-    example = batch * batch_size + np.arange(batch_size, dtype=np.int64)[rows]
-    epoch, place = np.divmod(example, size)
+    epoch, place = np.divmod(example_numbers(batch, batch_size=batch_size, rows=rows), size)
     return epoch, permutation(place, size=size, seed=seed, epoch=epoch)
 
 

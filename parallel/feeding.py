@@ -27,6 +27,8 @@ def put_batch(
     batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
 ) -> dict[str, jax.Array]:
     """This process's rows of each array as part of the global batch; the copy is asynchronous."""
+    if jax.process_count() == 1:  # In a third of the time.
+        return jax.device_put(dict(batch), sharding)
     return {
         name: jax.make_array_from_process_local_data(
             sharding, rows, (global_batch_size, *rows.shape[1:])

@@ -1,5 +1,6 @@
 """What a run ran on: versions, devices, flags, host, command, and the commit of the code."""
 
+import functools
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ LIBRARIES = (
 FLAG_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_VISIBLE", "NCCL_", "TF_", "TRIFORM_")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """{library: version} of those that can change a number, as installed."""
     found = {"python": platform.python_version()}
