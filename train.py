@@ -189,8 +189,10 @@ class Run:
         if parallel.is_main_process():
             self.record.open(first)
         self.progress.start(total=steps, first_step=first)
+        profiler = training.Profiler(self.config, self.workdir, self.record.notify, done=first)
         try:
-            return self.loop(found, signals)
+            with profiler:
+                return self.loop(found, signals, profiler)
         except Diverged as error:
             self.record.notify(str(error))
             self.record.report("diverged", self.last_step, samples=self.samples)
@@ -206,7 +208,12 @@ class Run:
         folder = self.workdir / "checkpoints"
         return training.restore_state(folder, step, manifest, self.program.abstract_state)
 
-    def loop(self, found: tuple[int, dict[str, Any]] | None, signals: training.StopSignals) -> int:
+    def loop(
+        self,
+        found: tuple[int, dict[str, Any]] | None,
+        signals: training.StopSignals,
+        profiler: training.Profiler,
+    ) -> int:
         """From `found` or nothing to the last step; evaluates, saves and logs when it is time."""
         first = found[0] if found else 0
         train, batch_size = self.config.train, self.config.data.global_batch_size
@@ -221,7 +228,6 @@ class Run:
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
-        profiler = training.Profiler(self.config, self.workdir, self.record.notify)
 
         for step in range(first + 1, train.steps + 1):
             asked = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 
@@ -12,12 +12,22 @@ from configs import Config
 class Profiler:
     """Traces `train.profile_steps` steps from `train.profile_from_step` on, where that is set.
 
-    `begin(step)` and `end(step, metrics)` stand around the call of each step. A trace waits for
-    the device where it ends, so that it holds its last step whole; nothing else costs anything.
+    `begin(step)` and `end(step, metrics)` stand around the call of each step, and `with` around
+    them all: a trace that is open when the run stops, or fails, is written too. It waits for the
+    device where it ends, so that it holds its last step whole; nothing else costs anything.
+
+    done: steps of earlier sittings. A window that began among them is not traced, which is said.
     """
 
-    def __init__(self, config: Config, workdir: Path, notify: Callable[[str], None]):
+    def __init__(
+        self, config: Config, workdir: Path, notify: Callable[[str], None], *, done: int = 0
+    ):
         begin = config.train.profile_from_step
+        if begin is not None and begin <= done:
+            notify(
+                f"nothing is profiled this time: step {begin} (train.profile_from_step) was done "
+                f"before, and this run goes on from step {done}"
+            )
         self._first = begin or 0
         self._last = min(self._first + config.train.profile_steps - 1, config.train.steps)
         self._folder = workdir / "profile"
@@ -43,8 +53,14 @@ class Profiler:
             jax.block_until_ready(metrics)
             self.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Ends a trace that is still open: a run may stop within its window."""
+        """Ends a trace that is still open."""
         if not self._tracing:
             return
         jax.profiler.stop_trace()
