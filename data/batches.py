@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from data.dataset import Split
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
-from data.records import Records
+from data.records import KEPT_BYTES, Records
 
 Batch = dict[str, NDArray[Any]]
 Plan = tuple[NDArray[Any], NDArray[np.int64]]
@@ -26,7 +26,8 @@ class Batches:
 
     Of a mixture each source has its own epochs; which one an example is from, data.mixing says.
 
-    rows: the part of each global batch to read, for a process that feeds only those.
+    rows: the part of each global batch to read, for a process that feeds only those. kept_bytes:
+    a set no larger than this is kept in memory.
     Threads may share it; to pickle it costs nothing.
     """
 
@@ -38,6 +39,7 @@ class Batches:
         seed: int,
         shuffle: bool,
         rows: slice | None = None,
+        kept_bytes: int = KEPT_BYTES,
     ):
         self._split = split
         self._batch_size = global_batch_size
@@ -45,7 +47,7 @@ class Batches:
         self._shuffle = shuffle
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
-        self._records = [Records(part.path, part.format.dtype) for part in self._parts]
+        self._records = [Records(part.path, part.format.dtype, kept_bytes) for part in self._parts]
         self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
         self._plans: dict[int, Plan] = {}  # of the last two blocks: threads read on both
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _WRITING = "group_size:1"  # each record by itself: they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
-_KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
+KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Records:
 
     path: Path
     dtype: np.dtype
-    kept_bytes: int = _KEPT_BYTES
+    kept_bytes: int = KEPT_BYTES
 
     def read(self, indices: ArrayLike) -> NDArray[Any]:
         """The records at `indices`, of `dtype` [len(indices)].
