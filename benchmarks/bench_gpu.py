@@ -148,10 +148,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
         params, statistics = state.params, state.statistics
         del state
         return triform_decoder(row, program, params, statistics), facts
-    batches = [
-        parallel.put_batch(batch(config, sizes, i), program.batch_sharding, row["batch"])
-        for i in range(4)
-    ]
+    batches = [jax.device_put(batch(config, sizes, i), program.batch_sharding) for i in range(4)]
     step = program.train_step.lower(state, batches[0]).compile()
     count = 0
 

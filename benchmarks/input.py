@@ -126,8 +126,7 @@ def train_steps(config, dataset: data.Dataset, batches: Iterator[dict[str, Any]]
     import training
 
     program = training.build_program(config, dataset.sizes, parallel.make_mesh(config))
-    size = config.data.global_batch_size
-    kept = [parallel.put_batch(next(batches), program.batch_sharding, size) for _ in range(8)]
+    kept = [jax.device_put(next(batches), program.batch_sharding) for _ in range(8)]
     state = program.initialize()
     step = program.train_step.lower(state, kept[0]).compile()
     while True:

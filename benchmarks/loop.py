@@ -5,16 +5,17 @@ python benchmarks/loop.py [--recipe=NAME ...] [--text=input.txt] [--rounds=4] [-
 
 In one process and in turns: a slice of steps as `Run.loop` makes them (input, log, TensorBoard,
 progress, signals, checkpoints), then as many of the same executable alone, on batches kept on the
-device. A round is one interval of checkpoints, with one checkpoint in the middle of a slice; what
-a slice leaves to the disk in the background is waited for on its clock. Evaluation is off.
-Milliseconds a step (medians of the rounds), and the loop's overhead: the median, and each round's.
---bar: with the bar that a terminal shows, drawn into a pseudo-terminal.
+device; a slice is compared with its two neighbours. Every round, an interval of checkpoints, ends
+with a slice that has a checkpoint in its middle; what it leaves to the disk in the background is
+waited for on its clock. Evaluation is off. The overhead, a share of the bare steps: of the steps
+(median of the slices without a checkpoint, and between what half of them lie), of a checkpoint
+(median, spread over its interval), and both. --bar: with the bar of a terminal, drawn into a
+pseudo-terminal; else with lines.
 """
 
 import contextlib
 import os
 import pty
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,9 +39,10 @@ FLAGS = (
     configs.Flag("rounds", "intervals of checkpoints", type=int, default=4, minimum=1),
     configs.Flag("bar", "draw the bar of a terminal", switch=True),
 )  # fmt: skip
-SLICES = 10
-"""Of a round."""
+SLICES, STEPS = 20, 20
+"""The most slices of a round, the fewest steps of one."""
 KEPT_BATCHES = 8
+HEAD = ("recipe", "bare step, ms", "steps", "a checkpoint, ms", "checkpoints", "overhead")
 
 
 class Done(Exception):
@@ -62,10 +64,12 @@ class Turns:
         self.bare: list[float] = []
 
     def __call__(self, state, batch):
+        import jax
+
         # Half a slice first: it warms up, and puts checkpoints into the middle of slices.
         count, self._count = self._count - self.size // 2, self._count + 1
         if len(self._batches) < KEPT_BATCHES:
-            self._batches.append(batch)
+            self._batches.append(jax.device_put(batch, self._run.program.batch_sharding))
         if count >= 0 and count % self.size == 0:
             self._pause(state)
         return self._step(state, batch)
@@ -89,18 +93,17 @@ class Turns:
         self._began = time.perf_counter()
 
 
-def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -> list[list[float]]:
-    """Seconds a step of each round: in the loop, and bare between its slices."""
+def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
+    """What a run of the recipe comes to: seconds, and overheads as shares."""
     turns: list[Turns] = []
 
     class Run(train.Run):
         def compile(self, state, example):
-            every = self.config.checkpoint.every_steps
-            size = max(2, every // SLICES)
-            if every % size:
-                raise configs.UsageError(f"checkpoint.every_steps={every} is not {SLICES} slices")
-            step = super().compile(state, example)
-            turns.append(Turns(self, step, size, rounds * (every // size)))
+            every, step = self.config.checkpoint.every_steps, super().compile(state, example)
+            fit = [n for n in range(2, SLICES + 1) if every % n == 0 and every // n >= STEPS]
+            if not fit:
+                raise configs.UsageError(f"checkpoint.every_steps={every} can't be cut into slices")
+            turns.append(Turns(self, step, every // fit[-1], rounds * fit[-1]))
             return turns[0]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -122,10 +125,17 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
         finally:
             train.Run = real
     (found,) = turns
-    return [
-        [sum(part) / len(part) / found.size for part in np.array_split(slices, rounds)]
-        for slices in (found.loop, np.convolve(found.bare, [0.5, 0.5], "valid"))
-    ]
+    loop = np.reshape(found.loop, (rounds, -1))
+    bare = np.convolve(found.bare, [0.5, 0.5], "valid").reshape(loop.shape)
+    shares = loop[:, :-1] / bare[:, :-1] - 1
+    checkpoint = np.median(loop[:, -1] - bare[:, -1] * (1 + np.median(shares)))
+    step, interval = np.median(bare) / found.size, found.size * loop.shape[1]
+    low, middle, high = np.quantile(shares, (0.25, 0.5, 0.75))
+    spread = checkpoint / (interval * step)
+    return {
+        "step": step, "low": low, "steps": middle, "high": high,
+        "checkpoint": checkpoint, "checkpoints": spread, "all": middle + spread,
+    }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -147,17 +157,21 @@ def terminal() -> Iterator[None]:
 def main(argv: list[str]) -> None:
     """Prints the table."""
     arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
-    print("| recipe | bare step, ms | in the loop, ms | overhead | of each round |")
-    print("|---|---|---|---|---|", flush=True)
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
     for recipe in arguments.recipe or ("shakespeare_char", "digits_cnn"):
         with terminal() if arguments.bar else contextlib.nullcontext():
-            loop, bare = measure(
+            found = measure(
                 recipe, arguments.overrides, text=arguments.text, rounds=arguments.rounds
             )
-        each = [100 * (one / other - 1) for one, other in zip(loop, bare, strict=True)]
-        cells = [f"{1e3 * statistics.median(side):.2f}" for side in (bare, loop)]
-        cells += [f"{statistics.median(each):.1f} %", " ".join(f"{one:.1f}" for one in each)]
-        print(f"| `{recipe}` | {' | '.join(cells)} |", flush=True)
+        cells = (
+            f"`{recipe}`",
+            f"{1e3 * found['step']:.1f}",
+            f"{found['steps']:.1%} ({found['low']:.1%} to {found['high']:.1%})",
+            f"{1e3 * found['checkpoint']:.0f}",
+            f"{found['checkpoints']:.1%}",
+            f"{found['all']:.1%}",
+        )
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

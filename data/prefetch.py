@@ -21,17 +21,19 @@ _AHEAD = 16  # batches
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes.
 
-    What is in memory is not read ahead: a thread would cost more time than the reading.
+    What is in memory is not read ahead: handing it over would take longer than to make it.
     """
-    import grain
-
     if start >= stop:
         return
-    threads, ahead = (0, 0) if batches.in_memory else (_THREADS, _AHEAD)
+    if batches.in_memory and not workers:
+        yield from map(batches.__getitem__, range(start, stop))
+        return
+    import grain
+
     dataset = (
         grain.MapDataset.range(start, stop)
         .map(batches.__getitem__)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+        .to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
     )
     if workers:
         _let_grain_read_flags()
