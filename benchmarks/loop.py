@@ -98,8 +98,8 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
     turns: list[Turns] = []
 
     class Run(train.Run):
-        def compile(self, state, example):
-            every, step = self.config.checkpoint.every_steps, super().compile(state, example)
+        def compile(self, example):
+            every, step = self.config.checkpoint.every_steps, super().compile(example)
             fit = [n for n in range(2, SLICES + 1) if every % n == 0 and every // n >= STEPS]
             if not fit:
                 raise configs.UsageError(f"checkpoint.every_steps={every} can't be cut into slices")
