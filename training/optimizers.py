@@ -206,7 +206,9 @@ def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
         return optax.scale_by_lion(settings.beta1, settings.beta2)
     if settings.name == "adafactor":
         return optax.chain(
-            optax.scale_by_factored_rms(decay_rate=settings.decay_exponent),
+            optax.scale_by_factored_rms(
+                decay_rate=settings.decay_exponent, decay_rate_fn=_kept_by_adafactor
+            ),
             optax.clip_by_block_rms(1.0),
             optax.ema(settings.beta1, debias=False) if settings.beta1 else _AS_IS,
         )
@@ -219,6 +221,11 @@ def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
 
 
 _AS_IS = optax.identity()
+
+
+def _kept_by_adafactor(step: jax.Array, exponent: float) -> jax.Array:
+    """Share of the mean that step 0, 1, ... keeps; bounded, or the mean would come to a stand."""
+    return jnp.minimum(0.999, 1 - (step + 1.0) ** -exponent)
 
 
 def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):

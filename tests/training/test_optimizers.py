@@ -133,6 +133,19 @@ def test_muons_updates_are_orthogonal_matrices_of_adamws_size(scan):
     np.testing.assert_allclose(np.abs(head), 1, rtol=0.02)  # Adam's first step
 
 
+@pytest.mark.parametrize(("steps", "taken"), [(0, 1.0), (99, 100**-0.8), (10**6, 1e-3)])
+def test_adafactors_mean_of_squares_takes_less_and_less_but_never_nothing(steps, taken):
+    program = build("adafactor", optimizer__beta1="0", optimizer__gradient_clip_norm="none")
+    optimizer = build_optimizer(program.config, {"a": program.template.axes()["norm"]["scale"]})
+    params = {"a": jnp.zeros(3)}
+    state = jax.tree.map(
+        lambda leaf: leaf + steps if leaf.dtype == jnp.int32 else leaf, optimizer.init(params)
+    )
+    _, state = optimizer.update({"a": jnp.full(3, 2.0)}, state, params, 1e-3)
+    (mean,) = (leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,))
+    np.testing.assert_allclose(mean, taken * 2.0**2, rtol=1e-4)
+
+
 def test_schedule_free_is_optaxs_and_its_weights_are_the_average():
     program = build(
         "schedule_free", optimizer__gradient_clip_norm="none", optimizer__weight_decay="0"
