@@ -39,32 +39,28 @@ STEPS_TO_THE_RECIPE: dict[str, dict[str, str]] = {
 """Each with all before it; the last is the recipe."""
 
 BESIDE_THE_RECIPE: dict[str, dict[str, str]] = {
-    "Muon": {"optimizer.name": "muon"},
-    "Muon, 6e-3": {"optimizer.name": "muon", "optimizer.learning_rate": "6e-3"},
     "learning rate 6e-3": {"optimizer.learning_rate": "6e-3"},
     "learning rate falls to 0": {"optimizer.final_learning_rate_ratio": "0"},
     "wsd": {"optimizer.schedule": "wsd"},
-    "schedule-free": {
+    "Muon": {"optimizer.name": "muon"},
+    "Muon, learning rate 6e-3": {"optimizer.name": "muon", "optimizer.learning_rate": "6e-3"},
+    "schedule-free, 6e-3": {
         "optimizer.name": "schedule_free",
         "optimizer.schedule": "constant",
         "optimizer.learning_rate": "6e-3",
     },
-    "rotary base 100": {"model.rotary_base": "100"},
     "first block an LSTM": {"model.pattern": "RAAA", "model.feed_forward_width": "304"},
-    "8 heads": {"model.num_heads": "8"},
-    "dropout 0.1": {"model.dropout": "0.1"},
+    "rotary base 100": {"model.rotary_base": "100"},
     "weight decay 0": {"optimizer.weight_decay": "0"},
-    "mean of weights, 0.99": {"train.ema_decay": "0.99"},
-    "attention window 16": {"model.attention_window": "16"},
-    "6 blocks, 104 wide": {"model.depth": "6", "model.width": "104"},
+    "mean of the weights, 0.99": {"train.ema_decay": "0.99"},
+    "dropout 0.1": {"model.dropout": "0.1"},
     "beta2 0.95": {"optimizer.beta2": "0.95"},
-    "biases": {"model.use_bias": "true"},
-    "label smoothing 0.05": {"task.label_smoothing": "0.05"},
+    "8 heads": {"model.num_heads": "8"},
     "z-loss 1e-4": {"task.z_loss": "1e-4"},
-    "logit soft cap 15": {"model.logit_soft_cap": "15"},
-    "warm-up 200": {"optimizer.warmup_steps": "200"},
-    "no clipping": {"optimizer.gradient_clip_norm": "none"},
+    "label smoothing 0.05": {"task.label_smoothing": "0.05"},
+    "biases": {"model.use_bias": "true"},
 }
+"""Each alone."""
 
 FLAGS = (
     configs.Flag("text", "the text, one file", required=True),
