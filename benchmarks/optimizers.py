@@ -24,10 +24,10 @@ RECIPE = "shakespeare_char"
 COMMON = {"train.steps": "200", "optimizer.warmup_steps": "20"}
 RATES = {
     "adamw": ("1e-3", "3e-3", "6e-3", "1.2e-2"),
-    "sgd": ("0.03", "0.1", "0.3", "1"),
-    "lion": ("2e-4", "6e-4", "1.2e-3"),
+    "sgd": ("0.03", "0.1", "0.3", "1", "3"),
+    "lion": ("2e-4", "6e-4", "1.2e-3", "2.4e-3"),
     "adafactor": ("3e-3", "6e-3", "1.2e-2"),
-    "muon": ("3e-3", "6e-3", "1.2e-2"),
+    "muon": ("3e-3", "6e-3", "1.2e-2", "2.4e-2"),
     "schedule_free": ("3e-3", "6e-3", "1.2e-2"),
 }
 ROUNDS, STEPS_A_ROUND = 6, 20

@@ -28,6 +28,7 @@ STEPS_TO_THE_RECIPE: dict[str, dict[str, str]] = {
         "model.norm": "layer_norm",
         "model.feed_forward": "gelu",
         "model.tied_embeddings": "true",
+        "optimizer.name": "adamw",
         "optimizer.learning_rate": "1e-3",
     },
     "+ learning rate 3e-3": {"optimizer.learning_rate": "3e-3"},
@@ -35,26 +36,24 @@ STEPS_TO_THE_RECIPE: dict[str, dict[str, str]] = {
     "+ SwiGLU": {"model.feed_forward": "swiglu"},
     "+ RMS norm": {"model.norm": "rms_norm"},
     "+ head of its own": {"model.tied_embeddings": "false"},
+    "+ Muon": {"optimizer.name": "muon"},
 }
 """Each with all before it; the last is the recipe."""
 
 BESIDE_THE_RECIPE: dict[str, dict[str, str]] = {
     "learning rate 6e-3": {"optimizer.learning_rate": "6e-3"},
     "learning rate falls to 0": {"optimizer.final_learning_rate_ratio": "0"},
-    "wsd": {"optimizer.schedule": "wsd"},
-    "Muon": {"optimizer.name": "muon"},
-    "Muon, learning rate 6e-3": {"optimizer.name": "muon", "optimizer.learning_rate": "6e-3"},
-    "schedule-free, 6e-3": {
+    "schedule-free AdamW, 6e-3": {
         "optimizer.name": "schedule_free",
         "optimizer.schedule": "constant",
         "optimizer.learning_rate": "6e-3",
     },
-    "first block an LSTM": {"model.pattern": "RAAA", "model.feed_forward_width": "304"},
+    "wsd": {"optimizer.schedule": "wsd"},
     "rotary base 100": {"model.rotary_base": "100"},
+    "first block an LSTM": {"model.pattern": "RAAA", "model.feed_forward_width": "304"},
     "weight decay 0": {"optimizer.weight_decay": "0"},
     "mean of the weights, 0.99": {"train.ema_decay": "0.99"},
     "dropout 0.1": {"model.dropout": "0.1"},
-    "beta2 0.95": {"optimizer.beta2": "0.95"},
     "8 heads": {"model.num_heads": "8"},
     "z-loss 1e-4": {"task.z_loss": "1e-4"},
     "label smoothing 0.05": {"task.label_smoothing": "0.05"},

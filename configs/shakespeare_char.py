@@ -28,6 +28,7 @@ def get_config():
     config.model.depth = 4
     config.model.num_heads = 4
 
+    config.optimizer = base.section("optimizer", "muon")
     config.optimizer.learning_rate = 3e-3
     config.optimizer.beta2 = 0.99
     config.train.steps = 2000
