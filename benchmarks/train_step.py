@@ -55,6 +55,7 @@ def load(row: dict):
     fields = {
         "data.global_batch_size": row["batch"],
         "model.width": row["width"],
+        "train.matrix_products": "onednn",
         "optimizer.name": "adamw",
         "optimizer.schedule": "constant",
         "optimizer.warmup_steps": 0,

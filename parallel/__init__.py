@@ -19,6 +19,7 @@ _HOMES = {
     "local_rows": "feeding",
     "make_mesh": "mesh",
     "multiply_by_onednn": "onednn",
+    "multiply_by_xla": "onednn",
     "multiplies_by_onednn": "environment",
     "named_sharding": "axes",
     "partition_spec": "axes",

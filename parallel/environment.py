@@ -7,8 +7,6 @@ the program sets before JAX starts".
 
 import ctypes
 import os
-import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,9 +38,9 @@ class Setting:
 
 def planned_environment(config: Config) -> list[Setting]:
     """What `set_environment` would set here; touches nothing."""
-    device = guess_platform()
+    platform = guess_platform()
     planned = []
-    if config.train.tune_environment and device == "cpu" and _malloc_is_glibc():
+    if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
         why = "keeps the memory of a step's buffers for the next step"
         planned += [
             Setting(f"mallopt {name}", str(value), why)
@@ -50,21 +48,16 @@ def planned_environment(config: Config) -> list[Setting]:
             if variable not in os.environ
         ]
     if multiplies_by_onednn(config):
-        planned.append(Setting("matrix products", "oneDNN", "faster than XLA's own on one device"))
+        planned.append(Setting("matrix products", "oneDNN", "train.matrix_products"))
     flag = DETERMINISTIC_GPU.partition("=")[0]
-    if config.train.deterministic and device == "gpu" and flag not in _xla_flags():
+    if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
         planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
     return planned
 
 
 def multiplies_by_onednn(config: Config) -> bool:
     """Whether programs for one device take their matrix products from `parallel.onednn`."""
-    return config.train.tune_environment and guess_platform() == "cpu" and on_x86_linux()
-
-
-def on_x86_linux() -> bool:
-    """Whether this is a machine whose jaxlib carries oneDNN."""
-    return sys.platform == "linux" and platform.machine() == "x86_64"
+    return config.train.matrix_products == "onednn" and guess_platform() == "cpu"
 
 
 def set_environment(config: Config) -> dict[str, str]:

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,12 +55,20 @@ def multiply_by_onednn() -> None:
         _log.warning("oneDNN is not to be had, matrix products stay XLA's own: %s", error)
         return
     _usual.update(usual)
+    # XLA can't write such programs down. That is told where the choice is made.
+    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
     for primitive, rule in (
         (dot_general_p, _lower_dot),
         (conv_general_dilated_p, _lower_convolution),
     ):
         with_usual = functools.partial(rule, usual[primitive].rule)
         mlir.register_lowering(primitive, with_usual, platform="cpu")
+
+
+def multiply_by_xla() -> None:
+    """Takes `multiply_by_onednn` back."""
+    mlir._platform_specific_lowerings["cpu"].update(_usual)
+    _usual.clear()
 
 
 def product(

@@ -91,6 +91,8 @@ def build_program(
     """
     if parallel.multiplies_by_onednn(config):
         parallel.multiply_by_onednn()
+    else:
+        parallel.multiply_by_xla()
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
     if attention is not None:
         model["attention"] = attention

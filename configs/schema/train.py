@@ -1,6 +1,6 @@
 """How long training lasts and what happens on the way."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import pydantic
 from annotated_types import Interval
@@ -56,6 +56,11 @@ class Train(Settings):
     tune_environment: bool = field(
         True,
         "Whether the program sets, before JAX starts, what makes the platform faster.",
+        free_on_resume=True,
+    )
+    matrix_products: Literal["xla", "onednn"] = field(
+        "xla",
+        "Whose they are on one CPU: oneDNN's are faster, but compiled anew at each start.",
         free_on_resume=True,
     )
     deterministic: bool = field(

@@ -37,6 +37,7 @@ SETTABLE = {
     "train.max_skipped_steps": ({}, "1", 1),
     "train.log_batch_crc32": ({}, "true", True),
     "train.tune_environment": ({}, "false", False),
+    "train.matrix_products": ({}, "onednn", "onednn"),
     "train.deterministic": ({}, "true", True),
     "train.profile_from_step": ({}, "7", 7),
     "train.profile_steps": ({"train.profile_from_step": "7"}, "2", 2),
