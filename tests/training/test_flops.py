@@ -22,7 +22,11 @@ MODELS = {
     ),
     "recurrence": (
         "shakespeare_char_lstm",
-        {"data.sequence_length": "16", "data.global_batch_size": "128"},
+        {
+            "data.sequence_length": "16",
+            "data.global_batch_size": "128",
+            "optimizer.name": "adamw",  # Muon's own products are not the model's
+        },
     ),
     "pictures": ("digits_cnn", {"model.channels": "32,64,64", "data.global_batch_size": "16"}),
 }
