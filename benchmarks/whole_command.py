@@ -124,6 +124,7 @@ def our_command(row: Mapping[str, Any], text: Path, workdir: Path, cache: Path) 
         "model.feed_forward": "gelu",
         "model.use_bias": "true",
         "model.tied_embeddings": "true",
+        "optimizer.name": "adamw",
         "optimizer.learning_rate": RECIPE["learning_rate"],
         "optimizer.weight_decay": RECIPE["weight_decay"],
         "optimizer.beta2": RECIPE["beta2"],
