@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     mesh = parallel.make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
+    parallel.choose_products(config, mesh)
     progress = training.Progress()
     troubles: list[str] = []
     attention = training.working_attention(config, mesh, troubles.append)

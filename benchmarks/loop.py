@@ -57,7 +57,6 @@ class Turns:
 
     def __init__(self, run: train.Run, step, size: int, slices: int):
         self._run, self._step, self.size, self._slices = run, step, size, slices
-        self._bare_state = run.program.initialize()
         self._batches: list = []
         self._count, self._began = 0, 0.0
         self.loop: list[float] = []
@@ -71,10 +70,11 @@ class Turns:
         if len(self._batches) < KEPT_BATCHES:
             self._batches.append(jax.device_put(batch, self._run.program.batch_sharding))
         if count >= 0 and count % self.size == 0:
-            self._pause(state)
+            state = self._pause(state)
         return self._step(state, batch)
 
-    def _pause(self, state) -> None:
+    def _pause(self, state):
+        """Bare steps from `state` on; returns what the run goes on with, in the same memory."""
         import jax
 
         jax.block_until_ready(state)
@@ -85,12 +85,13 @@ class Turns:
         began = time.perf_counter()
         for number in range(self.size):
             batch = self._batches[number % len(self._batches)]
-            self._bare_state, metrics = self._step(self._bare_state, batch)
-        jax.block_until_ready((self._bare_state, metrics))
+            state, metrics = self._step(state, batch)
+        jax.block_until_ready((state, metrics))
         self.bare.append(time.perf_counter() - began)
         if len(self.loop) == self._slices:
             raise Done
         self._began = time.perf_counter()
+        return state
 
 
 def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
@@ -175,4 +176,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    configs.run_verb(main)

@@ -96,7 +96,9 @@ def triform_step(row: dict):
 
     import training
 
-    program = training.build_program(config, sizes, parallel.make_mesh(config))
+    mesh = parallel.make_mesh(config)
+    parallel.choose_products(config, mesh)
+    program = training.build_program(config, sizes, mesh)
     state = program.initialize()
     weights = {
         ".".join(str(part.key) for part in path): np.asarray(leaf)

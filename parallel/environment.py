@@ -1,8 +1,7 @@
-"""What suits the platform: memory and products on CPU, flags on GPU.
+"""What suits the platform and has to be set before JAX starts: memory on CPU, flags on GPU.
 
-What has to be set before JAX starts is set without it: the platform it will take is told from the
-environment and the machine. What the user set stays. Sources and figures: docs/results.md, "What
-the program sets before JAX starts".
+Which platform JAX will take is told from the environment and the machine, without it. What the
+user set stays. Sources and figures: docs/results.md, "What the program sets before JAX starts".
 """
 
 import ctypes
@@ -47,17 +46,10 @@ def planned_environment(config: Config) -> list[Setting]:
             for name, (_, value, variable) in MALLOC.items()
             if variable not in os.environ
         ]
-    if multiplies_by_onednn(config):
-        planned.append(Setting("matrix products", "oneDNN", "train.matrix_products"))
     flag = DETERMINISTIC_GPU.partition("=")[0]
     if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
         planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
     return planned
-
-
-def multiplies_by_onednn(config: Config) -> bool:
-    """Whether programs for one device take their matrix products from `parallel.onednn`."""
-    return config.train.matrix_products == "onednn" and guess_platform() == "cpu"
 
 
 def set_environment(config: Config) -> dict[str, str]:
@@ -66,7 +58,7 @@ def set_environment(config: Config) -> dict[str, str]:
     for setting in planned_environment(config):
         if setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
-        elif setting.name.startswith("mallopt ") and not _mallopt(setting.name.split()[1]):
+        elif not _mallopt(setting.name.removeprefix("mallopt ")):
             continue
         done[setting.name] = setting.value
     return done

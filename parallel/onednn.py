@@ -10,7 +10,6 @@ are. What it brings: docs/results.md, "The train step beside PyTorch's".
 import functools
 import itertools
 import json
-import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,6 +21,9 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.lax import conv_general_dilated_p, dot_general_p
+from jax.sharding import Mesh
+
+from configs import Config, UsageError
 
 MATMUL = "__onednn$matmul"
 STATUS_RETURNING = 2
@@ -33,36 +35,50 @@ SMALLEST_PRODUCT = 2**15
 MOST_OFFSETS = 64
 """Elements of a kernel up to which its gradient is a product for each: 8 x 8."""
 
-_log = logging.getLogger(__name__)
 _usual: dict[Primitive, Any] = {}  # JAX's own rules, while ours are in their place
 
 
-def multiply_by_onednn() -> None:
-    """From now on, what is compiled for one CPU multiplies float32 matrices by oneDNN.
+def choose_products(config: Config, mesh: Mesh) -> None:
+    """What is compiled from now on takes its matrix products as `train.matrix_products` says.
 
-    Where a first small product fails or is wrong, all stays as it was, and a warning says so.
-    Programs that are spread over devices keep XLA's products, which it can split.
+    Raises `configs.UsageError` where oneDNN is asked for and can't be: on anything but one CPU
+    device, or where a first small product fails or comes out wrong.
+    """
+    if config.train.matrix_products == "xla":
+        multiply_by_xla()
+        return
+    asked = "train.matrix_products=onednn"
+    platform = mesh.devices.flat[0].platform
+    if (mesh.size, platform) != (1, "cpu"):
+        raise UsageError(
+            f"{asked} is made for one CPU device, and the mesh has {mesh.size} of {platform}: "
+            "use xla"
+        )
+    try:
+        multiply_by_onednn()
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{asked} does not work here ({reason}): use xla") from error
+
+
+def multiply_by_onednn() -> None:
+    """What is compiled for one CPU from now on multiplies float32 matrices by oneDNN.
+
+    Programs that are spread over devices keep XLA's products, which it can split. Raises whatever
+    JAX or XLA do where a first small product fails, and ValueError where it comes out wrong; all
+    stays as it was then.
     """
     if _usual:
         return
-    try:
-        rules = mlir._platform_specific_lowerings["cpu"]
-        usual = {
-            primitive: rules[primitive] for primitive in (dot_general_p, conv_general_dilated_p)
-        }
-        _try()
-    except Exception as error:
-        _log.warning("oneDNN is not to be had, matrix products stay XLA's own: %s", error)
-        return
-    _usual.update(usual)
-    # XLA can't write such programs down. That is told where the choice is made.
-    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
-    for primitive, rule in (
-        (dot_general_p, _lower_dot),
-        (conv_general_dilated_p, _lower_convolution),
-    ):
-        with_usual = functools.partial(rule, usual[primitive].rule)
+    _check()
+    rules = mlir._platform_specific_lowerings["cpu"]
+    ours = {dot_general_p: _lower_dot, conv_general_dilated_p: _lower_convolution}
+    _usual.update({primitive: rules[primitive] for primitive in ours})
+    for primitive, rule in ours.items():
+        with_usual = functools.partial(rule, _usual[primitive].rule)
         mlir.register_lowering(primitive, with_usual, platform="cpu")
+    # XLA can't write such programs down, which the field's meaning says.
+    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
 
 
 def multiply_by_xla() -> None:
@@ -74,7 +90,9 @@ def multiply_by_xla() -> None:
 def product(
     lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.DotDimensionNumbers
 ) -> jax.Array:
-    """`jax.lax.dot_general(lhs, rhs, dimension_numbers)` by oneDNN, float32."""
+    """`jax.lax.dot_general(lhs, rhs, dimension_numbers)` by oneDNN: float32, of any shapes without
+    a zero, [*batch, *free of lhs, *free of rhs]. XLA refuses to compile it where it has no oneDNN.
+    """
     (lhs_contracting, rhs_contracting), (lhs_batch, rhs_batch) = dimension_numbers
     a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
     shape = tuple(lhs.shape[d] for d in lhs_batch) + a.free_shape + b.free_shape
@@ -105,14 +123,12 @@ class _Matrix:
         runs = [(kind, tuple(group)) for kind, group in itertools.groupby(long, lambda d: kinds[d])]
         in_order = [d for d in contracting if d in long] == sorted(set(contracting) & set(long))
         parted = len({kind for kind, _ in runs}) < len(runs)
+        shape = x.shape
         if not in_order or parted or runs[-1][0][0] == "batch":  # no fast product for the last
             runs = [(("batch", n), (d,)) for n, d in enumerate(batch)]
             runs += [(("free", 0), tuple(free)), (("contracting", 0), tuple(contracting))]
             x = lax.transpose(x, tuple(d for _, group in runs for d in group))
-            sizes = iter(x.shape)
-            sizes = [math.prod(itertools.islice(sizes, len(group))) for _, group in runs]
-        else:
-            sizes = [math.prod(x.shape[d] for d in group) for _, group in runs]
+        sizes = [math.prod(shape[d] for d in group) for _, group in runs]
         stored = [kind for kind, _ in runs]
         missing = [kind for kind in wanted if kind not in stored]
         x, stored = x.reshape(*sizes, *(1 for _ in missing)), stored + missing
@@ -148,7 +164,9 @@ def kernel_gradient(
     lhs: jax.Array, rhs: jax.Array, shape: Sequence[int], *, specs, strides, padding, dilation
 ) -> jax.Array:
     """A convolution with a large window and few places for it, as the gradient of a kernel is: a
-    product for each place. `shape` is the result's, `specs` its `ConvDimensionNumbers`."""
+    product for each place. float32 of `shape`; the others as `lax.conv_general_dilated` has them,
+    `specs` its `ConvDimensionNumbers`, `strides`, `padding` and `dilation` (of rhs) one for each
+    spatial dimension."""
     _, features, *spatial = specs.lhs_spec
     _, in_features, *window = specs.rhs_spec
     pads = [(0, 0, 0)] * lhs.ndim
@@ -211,7 +229,7 @@ def _suits(context, *arrays) -> bool:
     return alone and all(x.dtype == jnp.float32 and x.size for x in arrays)
 
 
-def _try() -> None:
+def _check() -> None:
     """A product in a strange order, by oneDNN and by hand."""
     a, b = (jnp.arange(n, n + 24, dtype=jnp.float32).reshape(2, 3, 4) for n in (0, 7))
     numbers = (((1,), (1,)), ((2,), (2,)))

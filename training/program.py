@@ -89,10 +89,6 @@ def build_program(
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
     `num_classes` and `image_shape`. `attention`: what `training.working_attention` found.
     """
-    if parallel.multiplies_by_onednn(config):
-        parallel.multiply_by_onednn()
-    else:
-        parallel.multiply_by_xla()
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
     if attention is not None:
         model["attention"] = attention

@@ -60,7 +60,7 @@ class Train(Settings):
     )
     matrix_products: Literal["xla", "onednn"] = field(
         "xla",
-        "Whose they are on one CPU: oneDNN's are faster, but compiled anew at each start.",
+        "Whose they are; oneDNN's are faster, on one CPU alone, and compiled anew at each start.",
         free_on_resume=True,
     )
     deterministic: bool = field(

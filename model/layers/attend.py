@@ -177,11 +177,9 @@ _softmax_mean.defvjp(_softmax_mean_forward, _softmax_mean_backward)
 
 
 def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: float) -> jax.Array:
-    return (
-        scores_BKGTS
-        if mask_BTS is None
-        else jnp.where(mask_BTS[:, None, None], scores_BKGTS, value)
-    )
+    if mask_BTS is None:
+        return scores_BKGTS
+    return jnp.where(mask_BTS[:, None, None], scores_BKGTS, value)
 
 
 def visible(

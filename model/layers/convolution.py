@@ -82,8 +82,8 @@ def max_pool(x_BHWC: jax.Array) -> jax.Array:
     """The maximum of every 2 x 2 patch, [B, ceil(H/2), ceil(W/2), C]; equal ones share the
     gradient.
 
-    A maximum over dimensions of their own: the gradient of a window's maximum made the whole step
-    of a small network take twice as long on a CPU.
+    A maximum over dimensions of their own: with the gradient of a window's maximum the whole step
+    of a small network takes 1.8 times as long on a CPU.
     """
     B, H, W, C = x_BHWC.shape
     if H % 2 or W % 2:

@@ -59,3 +59,10 @@ def test_splash_attention_equals_xlas_in_value_and_gradient(sight, mesh):
     expected = value_and_gradients("xla", arrays, SIGHTS[sight])
     for name, one, other in zip(("out", "dq", "dk", "dv"), splash, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-5, err_msg=name)
+
+
+def test_causal_parts_of_unequal_length_are_one_sequence():
+    q, k, v = random(0, 2, 131, 4, 8), random(1, 2, 131, 2, 8), random(2, 2, 131, 2, 8)
+    parts = attend.attend(q, k, v, Sight(causal=True, window=None), implementation="xla")
+    mask = jnp.tril(jnp.ones((1, 131, 131), bool))
+    np.testing.assert_allclose(parts, attend.attend_by_xla(q, k, v, mask), atol=1e-6)

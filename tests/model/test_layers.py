@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.layers import attend, attention, feed_forward, positions, recurrence
+from model.layers import attend, attention, convolution, feed_forward, norms, positions, recurrence
 
 NUMBERS = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 
@@ -108,6 +108,41 @@ def test_gelu_and_its_gradient_equal_the_librarys():
         jax.vmap(jax.grad(feed_forward.gelu))(x), jax.vmap(jax.grad(exact))(x), atol=1e-6
     )
     assert feed_forward.gelu(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("param_dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "kind, library", [("layer_norm", nnx.LayerNorm), ("rms_norm", nnx.RMSNorm)]
+)
+def test_norms_and_all_their_gradients_equal_the_librarys(kind, library, param_dtype):
+    options = {"epsilon": 1e-3, "dtype": jnp.float32, "param_dtype": param_dtype}
+    ours = norms.norm(kind, 24, use_bias=True, rngs=nnx.Rngs(0), **options)
+    theirs = library(24, rngs=nnx.Rngs(0), **options)
+    nnx.update(theirs, nnx.map_state(lambda _, x: 2 * x + 0.5, nnx.state(theirs)))
+    nnx.update(ours, nnx.state(theirs))
+    x, weights = 3 * random(0, 2, 5, 24) + 1, random(1, 2, 5, 24)
+
+    def value_and_gradients(norm):
+        graph, state = nnx.split(norm)
+        y, backward = jax.vjp(lambda state, x: nnx.merge(graph, state)(x), state, x)
+        return y, *jax.tree.leaves(backward(weights))
+
+    for one, other in zip(*map(value_and_gradients, (ours, theirs)), strict=True):
+        assert one.dtype == other.dtype
+        tolerance = 1e-5 if one.dtype == jnp.float32 else 1e-2
+        np.testing.assert_allclose(
+            one.astype(jnp.float32), other.astype(jnp.float32), rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+def test_max_pool_and_its_gradient_equal_the_librarys(size):
+    x = random(0, 2, *size, 3)
+    pool = lambda x: nnx.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")  # noqa: E731
+    (one, backward), (other, library) = jax.vjp(convolution.max_pool, x), jax.vjp(pool, x)
+    np.testing.assert_array_equal(one, other)
+    gradient = random(1, *one.shape)
+    np.testing.assert_array_equal(backward(gradient)[0], library(gradient)[0])
 
 
 def test_feed_forward_widths_cost_alike():
