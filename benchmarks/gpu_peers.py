@@ -111,4 +111,4 @@ class Llama(nn.Module):
         fill(self.tokens.weight, ours["embedding.tokens.embedding"])
         for number, block in enumerate(self.blocks):
             block.load(ours, f"backbone.layers.{number}")
-        fill(self.norm.weight, ours["norm.scale"])
+        fill(self.norm.weight, ours["backbone.norm.scale"])

@@ -110,7 +110,7 @@ class Decoder(nn.Module):
             fill(self.positions.weight, ours["positions.table.embedding"])
         for number, block in enumerate(self.blocks):
             block.load(ours, f"backbone.layers.{number}")
-        load_norm(self.norm, ours, "norm")
+        load_norm(self.norm, ours, "backbone.norm")
 
 
 class CNN(nn.Module):

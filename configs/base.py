@@ -10,10 +10,15 @@ from configs.schema.settings import Settings, kind_name, kinds
 
 
 def language_modeling(
-    *, source: str = "python_stdlib", tokenizer: str = "bpe", architecture: str = "decoder"
+    *,
+    source: str = "python_stdlib",
+    tokenizer: str = "bpe",
+    architecture: str = "decoder",
+    task: str = "language_modeling",
 ) -> ConfigDict:
-    """A language model on a source of text."""
+    """A language model on a source of text; `task` may be masked_language_modeling."""
     config = _defaults(Config())
+    config.task = section("task", task)
     config.data = section("data", source)
     config.data.tokenizer = section("data.tokenizer", tokenizer)
     config.model = section("model", architecture)

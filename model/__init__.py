@@ -4,6 +4,7 @@ A model is a Flax NNX module built by `build`. It knows no mesh: its parameters 
 dimensions are under the metadata key `AXES`, its activations through `activation_sharding`.
 """
 
+import importlib
 import math
 from typing import Any
 
@@ -11,17 +12,13 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.cnn import CNN
-from model.decoder import Decoder
 from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
 from model.layers.sharding import AXES, activation_sharding
 
 __all__ = [
     "ARCHITECTURES",
     "AXES",
-    "CNN",
     "NATIVE_ATTENTION",
-    "Decoder",
     "Sight",
     "activation_sharding",
     "attend",
@@ -30,7 +27,15 @@ __all__ = [
     "parameter_count",
 ]
 
-ARCHITECTURES: dict[str, type[nnx.Module]] = {"decoder": Decoder, "cnn": CNN}
+ARCHITECTURES = {
+    "decoder": "model.decoder.Decoder",
+    "encoder": "model.decoder.Encoder",
+    "rnn": "model.rnn.RNN",
+    "vit": "model.vit.VisionTransformer",
+    "resnet": "model.resnet.ResNet",
+    "cnn": "model.cnn.CNN",
+}
+"""Where the class of each architecture is: a module, and its name there."""
 
 
 def build(
@@ -48,9 +53,9 @@ def build(
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
-    return ARCHITECTURES[architecture](
-        **hyperparameters, dtype=dtype, param_dtype=param_dtype, rngs=rngs
-    )
+    module, _, name = ARCHITECTURES[architecture].rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    return make(**hyperparameters, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
 
 
 def parameter_count(parameters: Any) -> int:

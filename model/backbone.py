@@ -5,6 +5,7 @@ Axes: B batch, T length, D width.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,16 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from model.layers.attention import Attention
+from model.layers.attention import Attention, CrossAttention
 from model.layers.dropout import drop_examples, dropout
 from model.layers.feed_forward import FeedForward
-from model.layers.norms import norm
-from model.layers.recurrence import LSTM
+from model.layers.feed_forward import feed_forward_width as usual_feed_forward_width
+from model.layers.linear import WEIGHT_STD
+from model.layers.norms import norm as make_norm
+from model.layers.recurrence import Bidirectional, Recurrence
+from model.layers.rg_lru import RGLRU
 from model.layers.sharding import AXES
+from model.layers.short_convolution import GatedConvolution
 
 MixerState = dict[str, jax.Array]
 
@@ -32,8 +37,12 @@ part, as `checkpoint_name` names them."""
 
 
 class Block(nnx.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x)); `mixer` is "A", attention, or "R",
-    recurrence of the kind `recurrence`.
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)): the norms before (`norm_placement`
+    "pre"); or norm(x + mixer(x)), then norm(x + feed_forward(x)) ("post").
+
+    `mixer`: "A" attention, "C" convolution, or "R" recurrence of the kind `recurrence`. With
+    `cross_attention` a look at another sequence stands between the two, added and normalised
+    alike.
 
     Every mixer is called alike, `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`:
     the whole sequence, a chunk of it and a single position are one function.
@@ -44,49 +53,37 @@ class Block(nnx.Module):
         mixer: str,
         *,
         width: int,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        causal: bool,
-        attention_window: int | None,
-        attention: str,
-        rotary_base: float | None,
-        recurrence: str,
-        norm_kind: str,
+        norm: str,
         norm_epsilon: float,
+        norm_placement: str,
         feed_forward: str,
         feed_forward_width: int,
-        use_bias: bool,
         dropout: float,
         stochastic_depth: float,
+        use_bias: bool,
         residual_std: float,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        cross_attention: bool = False,
+        **mixing: Any,
     ):
+        if norm_placement not in ("pre", "post"):
+            raise ValueError(f"norm_placement {norm_placement!r}: choose 'pre' or 'post'")
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         norms = {"epsilon": norm_epsilon, "use_bias": use_bias, **numbers}
         projections = {"use_bias": use_bias, "residual_std": residual_std, **numbers}
-        self.mixer_norm = norm(norm_kind, width, **norms)
-        if mixer == "A":
-            self.mixer = Attention(
-                width,
-                num_heads=num_heads,
-                num_kv_heads=num_kv_heads,
-                head_dim=head_dim,
-                causal=causal,
-                window=attention_window,
-                rotary_base=rotary_base,
-                implementation=attention,
-                **projections,
-            )
-        elif (mixer, recurrence) == ("R", "lstm"):
-            self.mixer = LSTM(width, width, **numbers)
-        else:
-            raise ValueError(f"no mixer {mixer!r} of recurrence {recurrence!r}")
-        self.feed_forward_norm = norm(norm_kind, width, **norms)
+        self.mixer_norm = make_norm(norm, width, **norms)
+        self.mixer = make_mixer(mixer, width, **mixing, **projections)
+        self.cross_norm = self.cross = nnx.data(None)
+        if cross_attention:
+            heads = {name: mixing[name] for name in ("num_heads", "num_kv_heads", "head_dim")}
+            self.cross_norm = make_norm(norm, width, **norms)
+            self.cross = CrossAttention(width, **heads, **projections)
+        self.feed_forward_norm = make_norm(norm, width, **norms)
         self.feed_forward = FeedForward(feed_forward, width, feed_forward_width, **projections)
         self.dropout_rate, self.stochastic_depth = dropout, stochastic_depth
+        self.pre_norm = norm_placement == "pre"
 
     def __call__(
         self,
@@ -94,30 +91,95 @@ class Block(nnx.Module):
         *,
         state: MixerState | None = None,
         segments_BT: jax.Array | None = None,
+        source: tuple[jax.Array, jax.Array] | None = None,
+        sources_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         height: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, MixerState | None]:
         """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout where a key is given.
 
-        `height` is the block's place in the stack, up to 1 at the top: so much of the rate of
-        stochastic depth is its own.
+        `source`: what `cross.keys_values` makes of the other sequence, `sources_BS` which of its
+        positions are there. `height` is the block's place in the stack, up to 1 at the top: so
+        much of the rate of stochastic depth is its own.
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
 
-        def added(y_BTD: jax.Array, key: jax.Array | None) -> jax.Array:
+        def add(x_BTD, norm, layer, key):
+            y_BTD, *more = layer(norm(x_BTD) if self.pre_norm else x_BTD)
             y_BTD = dropout(y_BTD, self.dropout_rate, key)
-            if key is None or not self.stochastic_depth:
-                return y_BTD
-            return drop_examples(y_BTD, self.stochastic_depth * height, jax.random.fold_in(key, 1))
+            if key is not None and self.stochastic_depth:
+                rate = self.stochastic_depth * height
+                y_BTD = drop_examples(y_BTD, rate, jax.random.fold_in(key, 1))
+            x_BTD = x_BTD + y_BTD
+            return (x_BTD if self.pre_norm else norm(x_BTD)), *more
 
-        y_BTD, state = self.mixer(self.mixer_norm(x_BTD), state=state, segments_BT=segments_BT)
-        x_BTD = x_BTD + added(checkpoint_name(y_BTD, "mixer"), keys[0])
-        y_BTD = self.feed_forward(self.feed_forward_norm(x_BTD))
-        return x_BTD + added(y_BTD, keys[1]), state
+        def mix(x_BTD):
+            y_BTD, after = self.mixer(x_BTD, state=state, segments_BT=segments_BT)
+            return checkpoint_name(y_BTD, "mixer"), after
+
+        x_BTD, state = add(x_BTD, self.mixer_norm, mix, keys[0])
+        if self.cross is not None:
+            key = None if dropout_key is None else jax.random.fold_in(dropout_key, 2)
+            look = lambda x_BTD: (self.cross(x_BTD, source, sources_BS=sources_BS),)  # noqa: E731
+            (x_BTD,) = add(x_BTD, self.cross_norm, look, key)
+        forward = lambda x_BTD: (self.feed_forward(x_BTD),)  # noqa: E731
+        (x_BTD,) = add(x_BTD, self.feed_forward_norm, forward, keys[1])
+        return x_BTD, state
+
+
+def make_mixer(
+    letter: str,
+    width: int,
+    *,
+    causal: bool,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    attention_window: int | None,
+    attention: str,
+    rotary_base: float | None,
+    recurrence: str,
+    convolution_size: int,
+    **projections: Any,
+) -> nnx.Module:
+    """The mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
+
+    Recurrence that is not causal runs both ways, each with half the units.
+    """
+    if letter == "A":
+        return Attention(
+            width,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            causal=causal,
+            window=attention_window,
+            rotary_base=rotary_base,
+            implementation=attention,
+            **projections,
+        )
+    if letter == "C":
+        return GatedConvolution(width, size=convolution_size, causal=causal, **projections)
+    if letter != "R":
+        raise ValueError(f"no mixer {letter!r}: choose 'A', 'C' or 'R'")
+    if recurrence == "rg_lru":
+        if causal:
+            return RGLRU(width, width, width, **projections)
+        return Bidirectional(lambda: RGLRU(width, width // 2, width // 2, **projections))
+    numbers = {name: projections[name] for name in ("dtype", "param_dtype", "rngs")}
+    if causal:
+        return Recurrence(recurrence, width, width, **numbers)
+    return Bidirectional(lambda: Recurrence(recurrence, width, width // 2, **numbers))
 
 
 class Backbone(nnx.Module):
-    """`depth` blocks whose mixers follow `pattern`, repeated: depth 4 of "RRA" is R, R, A, R.
+    """`depth` blocks whose mixers follow `pattern`, repeated: depth 4 of "RRA" is R, R, A, R; after
+    blocks that normalise first, a last norm.
+
+    None for `num_kv_heads` means `num_heads`; for `head_dim`, width // num_heads; for
+    `feed_forward_width`, the usual one of its kind; for `attention_window`, the whole sequence.
+    `attention`: the implementation, as in `model.layers.attend`; it has rotary positions where
+    `positions` says so.
 
     Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
     pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
@@ -132,30 +194,58 @@ class Backbone(nnx.Module):
     def __init__(
         self,
         *,
+        width: int,
         depth: int,
         pattern: str,
+        positions: str,
+        rotary_base: float,
+        num_heads: int,
+        num_kv_heads: int | None,
+        head_dim: int | None,
+        feed_forward: str,
+        feed_forward_width: int | None,
         scan_layers: bool,
         remat: str,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
         rngs: nnx.Rngs,
-        **block: object,
+        **block: Any,
     ):
         if remat != "none" and remat not in REMAT:
             raise ValueError(f"remat {remat!r}: choose from {['none', *REMAT]}")
         self.depth, self.remat = depth, remat
+        numbers = {"dtype": dtype, "param_dtype": param_dtype}
+        block |= {
+            "width": width,
+            "rotary_base": rotary_base if positions == "rotary" else None,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads or num_heads,
+            "head_dim": head_dim or width // num_heads,
+            "feed_forward": feed_forward,
+            "feed_forward_width": feed_forward_width
+            or usual_feed_forward_width(feed_forward, width),
+            "residual_std": WEIGHT_STD / (2 * depth) ** 0.5,
+        }
 
         def blocks(mixers: Sequence[str], rngs: nnx.Rngs) -> nnx.List:
-            return nnx.List([Block(mixer, rngs=rngs, **block) for mixer in mixers])
+            return nnx.List([Block(mixer, rngs=rngs, **block, **numbers) for mixer in mixers])
 
         self.periods = None
         if not scan_layers:
             self.layers = blocks([pattern[i % len(pattern)] for i in range(depth)], rngs)
-            return
-        if depth % len(pattern):
+        elif depth % len(pattern):
             raise ValueError(
                 f"scanned layers need a depth that the pattern {pattern!r} divides, not {depth}"
             )
-        self.periods = depth // len(pattern)
-        self.layers = _stacked(lambda rngs: blocks(pattern, rngs), self.periods, rngs)
+        else:
+            self.periods = depth // len(pattern)
+            self.layers = _stacked(lambda rngs: blocks(pattern, rngs), self.periods, rngs)
+        self.norm = nnx.data(None)
+        if block["norm_placement"] == "pre":
+            kind, epsilon, use_bias = block["norm"], block["norm_epsilon"], block["use_bias"]
+            self.norm = make_norm(
+                kind, width, epsilon=epsilon, use_bias=use_bias, rngs=rngs, **numbers
+            )
 
     def initial_state(self, batch_size: int, max_length: int) -> list[MixerState]:
         """The states before the first position: one for each block of `layers`."""
@@ -205,15 +295,17 @@ class Backbone(nnx.Module):
             return x_BTD, None if states is None else after
 
         if self.periods is None:
-            return run(self.layers, x_BTD, state, 0)
-        graph, parameters = nnx.split(self.layers)
+            x_BTD, state = run(self.layers, x_BTD, state, 0)
+        else:
+            graph, parameters = nnx.split(self.layers)
 
-        def period(x_BTD, inputs):
-            parameters, states, first = inputs
-            return run(nnx.merge(graph, parameters), x_BTD, states, first)
+            def period(x_BTD, inputs):
+                parameters, states, first = inputs
+                return run(nnx.merge(graph, parameters), x_BTD, states, first)
 
-        first = jnp.arange(self.periods) * len(self.layers)
-        return jax.lax.scan(period, x_BTD, (parameters, state, first))
+            first = jnp.arange(self.periods) * len(self.layers)
+            x_BTD, state = jax.lax.scan(period, x_BTD, (parameters, state, first))
+        return x_BTD if self.norm is None else self.norm(x_BTD), state
 
 
 def _stacked(make, copies: int, rngs: nnx.Rngs) -> nnx.Module:

@@ -17,6 +17,7 @@ from model.layers.convolution import batch_norm, convolution, max_pool
 from model.layers.dropout import dropout as drop
 from model.layers.linear import linear
 from model.layers.sharding import constrain
+from model.pictures import normalized
 
 BATCH_NORM_MOMENTUM = 0.9  # statistics of the last few dozen steps: runs may be short
 
@@ -97,10 +98,7 @@ class CNN(nnx.Module):
         `train`: batch norm uses the statistics of this batch and updates its running ones;
         otherwise it uses the running ones. Dropout acts only where a key is given.
         """
-        x_BHWC = image_BHWC.astype(self.dtype)
-        if jnp.issubdtype(image_BHWC.dtype, jnp.integer):
-            x_BHWC = x_BHWC / 255
-        x_BHWC = constrain(x_BHWC, "batch", None, None, None)
+        x_BHWC = normalized(image_BHWC, self.dtype)
         for stage in self.stages:
             x_BHWC = stage(x_BHWC, train=train)
         x_BF = nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1)))

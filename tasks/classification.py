@@ -9,30 +9,61 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tasks.losses import cross_entropy
+from tasks.mixing import mix
 from tasks.task import Batch, Sums
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Batches: `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B]."""
+    """Batches: `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T]; `label` int32
+    [B], `weights` float32 [B].
+
+    `class_weights`: how much an example of each class counts in training, as in
+    `tasks.losses.cross_entropy`; () all alike. `mixup`, `cutmix`: as in `tasks.mixing`.
+    """
 
     label_smoothing: float
+    class_weights: tuple[float, ...] = ()
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    extra_tokens: ClassVar[int] = 0
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "accuracy_top5"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        logits_BC = model(batch["image"], train=True, dropout_key=dropout_key)
-        nats_B, minimised_B = cross_entropy(
-            logits_BC, batch["label"], label_smoothing=self.label_smoothing
-        )
-        weights_B = batch["weights"]
-        return {
-            "objective": jnp.sum(minimised_B * weights_B),
-            "loss": jnp.sum(nats_B * weights_B),
-            "weight": jnp.sum(weights_B),
-        }
+        model_key, mix_key = jax.random.split(dropout_key)
+        images = batch.get("image")
+        labels_B, others_B, share_B = batch["label"], None, None
+        if images is not None and (self.mixup or self.cutmix):
+            images, others_B, share_B = mix(
+                images, labels_B, mix_key, mixup=self.mixup, cutmix=self.cutmix
+            )
+        logits_BC = _logits(model, batch, images, train=True, dropout_key=model_key)
+        class_weights_C = jnp.asarray(self.class_weights) if self.class_weights else None
+
+        def losses(labels_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            nats_B, minimised_B = cross_entropy(
+                logits_BC,
+                labels_B,
+                label_smoothing=self.label_smoothing,
+                class_weights=class_weights_C,
+            )
+            counts_B = jnp.ones_like(nats_B)
+            if class_weights_C is not None:
+                counts_B = class_weights_C[labels_B]
+                nats_B = counts_B * nats_B
+            return nats_B, minimised_B, counts_B
+
+        found = losses(labels_B)
+        if others_B is not None:
+            found = [
+                share_B * one + (1 - share_B) * other
+                for one, other in zip(found, losses(others_B), strict=True)
+            ]
+        loss, objective, weight = (jnp.sum(one_B * batch["weights"]) for one_B in found)
+        return {"objective": objective, "loss": loss, "weight": weight}
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
-        logits_BC = model(batch["image"], train=False).astype(jnp.float32)
+        logits_BC = _logits(model, batch, batch.get("image"), train=False, dropout_key=None)
         labels_B, weights_B = batch["label"], batch["weights"]
         losses_B, _ = cross_entropy(logits_BC, labels_B)
         _, best_BK = jax.lax.top_k(logits_BC, min(5, logits_BC.shape[-1]))
@@ -58,3 +89,19 @@ class Classification:
             "accuracy": sums["correct"] / sums["weight"],
             "accuracy_top5": sums["correct_top5"] / sums["weight"],
         }
+
+
+def _logits(
+    model: nnx.Module,
+    batch: Batch,
+    images: jax.Array | None,
+    *,
+    train: bool,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """float32 [B, C], of pictures or of tokens."""
+    if images is None:
+        return model.classify(
+            batch["tokens"], segments_BT=batch["segments"], dropout_key=dropout_key
+        )
+    return model(images, train=train, dropout_key=dropout_key).astype(jnp.float32)

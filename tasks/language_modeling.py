@@ -24,6 +24,7 @@ class LanguageModeling:
     z_loss: float
     loss_chunks: int | None
     devices: int
+    extra_tokens: ClassVar[int] = 0
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:

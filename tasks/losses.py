@@ -20,23 +20,31 @@ CHUNK_BYTES = 2**28
 
 
 def cross_entropy(
-    logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    class_weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Per target, float32: the loss in nats, and what is minimised in its place.
 
     logits [..., V], targets int [...]. `label_smoothing` is the share of the target's probability
     that all V share (Szegedy et al. 2016, arXiv:1512.00567, section 7); `z_loss` times the squared
     logarithm of the softmax's denominator is added (Chowdhery et al. 2022, arXiv:2204.02311,
-    section 5). Without either the two are one.
+    section 5). `class_weights` [V] multiply the share of each class in what is minimised, and not
+    the loss. Without any the two are one.
     """
     logits = logits.astype(jnp.float32)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    minimised = nats
+    minimised = nats if class_weights is None else class_weights[targets] * nats
     if label_smoothing or z_loss:
         normalizer = jax.nn.logsumexp(logits, axis=-1)
     if label_smoothing:
         uniform = normalizer - jnp.mean(logits, axis=-1)
-        minimised = (1 - label_smoothing) * nats + label_smoothing * uniform
+        if class_weights is not None:
+            uniform = jnp.mean(class_weights * (normalizer[..., None] - logits), axis=-1)
+        minimised = (1 - label_smoothing) * minimised + label_smoothing * uniform
     if z_loss:
         minimised = minimised + z_loss * normalizer**2
     return nats, minimised

@@ -20,6 +20,9 @@ class Task(Protocol):
     higher_is_better: ClassVar[frozenset[str]]
     """Metrics of which more is better; of all others less is."""
 
+    extra_tokens: ClassVar[int] = 0
+    """Entries of the vocabulary that the task adds to those of the tokenizer, at its end."""
+
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
         """Sums for one training batch: `loss` and `weight`, float32 scalars.
 

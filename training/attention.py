@@ -40,9 +40,9 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
         )
     dtype, head_dim = compute_dtype(config, mesh), model.head_dim or model.width // model.num_heads
     parts = np.prod([mesh.shape[axis] for axis in config.mesh.rules.length], dtype=int)
-    limit = attention_limit(
-        chosen, dtype, head_dim=head_dim, length=config.data.sequence_length // int(parts)
-    )
+    # Of pictures only the data knows the length: `attend` itself does without what can't be.
+    length = getattr(config.data, "sequence_length", POSITIONS * int(parts))
+    limit = attention_limit(chosen, dtype, head_dim=head_dim, length=length // int(parts))
     if limit and asked != "auto":
         raise UsageError(f"model.attention={asked} can't be: {limit}; use auto or xla")
     if limit or chosen == "xla":

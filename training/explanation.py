@@ -11,7 +11,8 @@ from training.state import make_template
 
 _STAND_INS = {
     "text": {"vocabulary_size": 256, "max_length": 256},
-    "pictures": {"num_classes": 10, "image_shape": (32, 32, 3)},
+    "labelled_text": {"vocabulary_size": 256, "max_length": 256, "num_classes": 10},
+    "pictures": {"num_classes": 10, "image_shape": (64, 64, 3)},
 }
 """Sizes that only the data knows; names and axes of parameters do not depend on them."""
 

@@ -89,11 +89,13 @@ def build_program(
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
     `num_classes` and `image_shape`. `attention`: what `training.working_attention` found.
     """
+    task = _build_task(config, mesh)
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
+    if task.extra_tokens:
+        model["vocabulary_size"] += task.extra_tokens
     if attention is not None:
         model["attention"] = attention
     rules = config.mesh.rules.model_dump()
-    task = _build_task(config, mesh)
     template = make_template(
         config.model.architecture,
         model,

@@ -113,43 +113,38 @@ def _accumulate(
 
     Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. The
     sums are divided by the targets of the whole batch afterwards, so that the gradient equals
-    the large batch's however the targets are spread.
+    the large batch's however the targets are spread. Each micro-batch is normalised by its own
+    batch statistics, and the running ones move once, by the mean of what each would make of them.
     """
 
-    def gradient(statistics: Tree, rows: Batch, index: jax.Array) -> tuple[Tree, Tree, Metrics]:
+    def gradient(rows: Batch, index: jax.Array) -> tuple[Tree, Tree, Metrics]:
         def loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
             module = template.bind(params, statistics)
             sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
             objective = sums.pop("objective", sums["loss"])
             return objective, (template.statistics_of(module), sums)
 
-        gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(params)
-        return gradients, statistics, sums
+        gradients, (moved, sums) = jax.grad(loss, has_aux=True)(params)
+        return gradients, moved, sums
 
     if count == 1:
-        return gradient(statistics, batch, jnp.int32(0))
+        return gradient(batch, jnp.int32(0))
 
     micro = jax.tree.map(
         lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch
     )
 
     def add(carry, item):
-        gradients, statistics, sums = carry
         index, rows = item
-        more, statistics, more_sums = gradient(statistics, rows, index)
-        return (
-            jax.tree.map(jnp.add, gradients, more),
-            statistics,
-            jax.tree.map(jnp.add, sums, more_sums),
-        ), None
+        return jax.tree.map(jnp.add, carry, gradient(rows, index)), None
 
     zeros = (
         jax.tree.map(jnp.zeros_like, params),
-        statistics,
+        jax.tree.map(jnp.zeros_like, statistics),
         {"loss": jnp.float32(0), "weight": jnp.float32(0)},
     )
-    carry, _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
-    return carry
+    (gradients, summed, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
+    return gradients, jax.tree.map(lambda x: x / count, summed), sums
 
 
 def _all_finite(tree: Tree) -> jax.Array:

@@ -39,6 +39,8 @@ def _parse(text: str, annotation: Any) -> Any:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) is tuple:
         return _parse_tuple(text, typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        annotation = type(typing.get_args(annotation)[0])
     if annotation is bool:
         return text.lower() == "true" if text.lower() in ("true", "false") else _refuse(text)
     if annotation is int:

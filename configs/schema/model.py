@@ -1,67 +1,37 @@
 """What is trained: the architectures and their hyperparameters."""
 
-import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 import pydantic
 
-from configs.schema.settings import Count, Fraction, PositiveNumber, Settings, field
+from configs.schema.blocks import Architecture, Blocks
+from configs.schema.settings import Count, Fraction, PositiveNumber, field
 
-Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[AR]+$")]
+_ARCHITECTURE = "Shape of the whole model."
 
 
-class Decoder(Settings):
-    """A stack of residual blocks, each a causal mixer and a feed-forward part."""
+def _tied_embeddings() -> Any:
+    return field(
+        False,
+        "Whether the head reads out with the embedding of the tokens.",
+        also_called=("tie_word_embeddings", "weight_tying"),
+    )
 
-    discriminator: ClassVar = "architecture"
 
-    architecture: Literal["decoder"] = field("decoder", "Shape of the whole model.")
-    width: Count = field(
-        128,
-        "Size of the vector of each position.",
-        also_called=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
+def _pooling(default: str) -> Any:
+    return field(
+        default,
+        "What a classifier makes of all positions; attention: their mean under a learned query.",
+        also_called=("pool", "pool_type", "global_pool"),
     )
-    depth: Count = field(
-        4,
-        "Blocks in the stack.",
-        unit="blocks",
-        also_called=("num_layers", "n_layer", "layers", "n_layers"),
-    )
-    pattern: Pattern = field(
-        "A",
-        "Mixers of the blocks, repeated to the depth: A attention, R recurrence.",
-        accepts="letters A (attention) and R (recurrence) such as A, R, RRA",
-    )
-    recurrence: Literal["lstm"] = field("lstm", "Kind of the mixer R.")
-    num_heads: Count = field(
-        4,
-        "Heads of queries.",
-        unit="heads",
-        also_called=("n_head", "heads", "n_heads"),
-    )
-    num_kv_heads: Count | None = field(
-        None,
-        "Heads of keys and values, shared by groups of queries; none: num_heads.",
-        unit="heads",
-        also_called=("num_key_value_heads", "n_kv_heads", "kv_heads"),
-    )
-    head_dim: Count | None = field(
-        None,
-        "Size of a head; none: width / num_heads.",
-        also_called=("head_size",),
-    )
-    attention_window: Count | None = field(
-        None,
-        "Last positions that attention sees, its own among them; none: all.",
-        unit="tokens",
-        also_called=("window", "sliding_window"),
-    )
-    attention: Literal["auto", "xla", "cudnn", "splash"] = field(
-        "auto",
-        "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
-        free_on_resume=True,
-        also_called=("attn_implementation", "attention_kernel", "flash_attention"),
-    )
+
+
+Pooling = Literal["mean", "max", "first", "last", "attention"]
+
+
+class TokenBlocks(Blocks):
+    """What all stacks of blocks on tokens have."""
+
     positions: Literal["rotary", "learned", "none"] = field(
         "rotary",
         "How attention knows order: rotated queries and keys, or a vector per position.",
@@ -73,111 +43,28 @@ class Decoder(Settings):
         unit="tokens",
         also_called=("rope_theta", "rope_base"),
     )
-    norm: Literal["rms_norm", "layer_norm"] = field(
-        "rms_norm",
-        "Normalisation before each mixer, feed-forward part, and the head.",
-        also_called=("normalization", "norm_type"),
-    )
-    norm_epsilon: PositiveNumber = field(
-        1e-5,
-        "Added to the mean square before its root.",
-        also_called=("eps", "rms_norm_eps"),
-    )
-    feed_forward: Literal["swiglu", "gelu"] = field(
-        "swiglu",
-        "Kind of the feed-forward part.",
-        also_called=("mlp", "activation", "ffn"),
-    )
-    feed_forward_width: Count | None = field(
-        None,
-        "Hidden size of the feed-forward part; none: 8/3 width rounded up to a multiple of 8 for "
-        "swiglu, 4 width for gelu.",
-        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
-    )
-    use_bias: bool = field(
-        False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
-    )
-    tied_embeddings: bool = field(
-        False,
-        "Whether the head reads out with the embedding of the tokens.",
-        also_called=("tie_word_embeddings", "weight_tying"),
-    )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
-    )
-    stochastic_depth: Fraction = field(
-        0.0,
-        "Share of examples for which training leaves out what the last block adds; less below, "
-        "in proportion to the height.",
-        also_called=("drop_path", "drop_path_rate", "layerdrop"),
-    )
+    tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
         "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
         also_called=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
-    remat: Literal["none", "full", "dots", "named"] = field(
-        "none",
-        "What blocks make again in the backward pass to save memory: nothing, everything, all but "
-        "products with weights, or all but mixers' results and the feed-forward parts' products.",
-        free_on_resume=True,
-        also_called=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
-    )
-    scan_layers: bool = field(
-        False,
-        "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",
-        also_called=("scan",),
-    )
 
     def needless(self) -> dict[str, str]:
-        reasons = {}
-        without = f"model.pattern={self.pattern} has no"
-        if "R" not in self.pattern:
-            reasons["recurrence"] = f"{without} R (recurrence)"
+        reasons = super().needless()
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
         if "A" not in self.pattern:
-            heads = ("num_heads", "num_kv_heads", "head_dim")
-            attention = (*heads, "attention_window", "attention", "rotary_base")
-            reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+            why = f"model.pattern={self.pattern} has no A (attention)"
+            reasons["rotary_base"] = why
             if self.positions == "rotary":
-                reasons["positions"] = f"{without} A (attention), which alone rotates"
+                reasons["positions"] = f"{why}, which alone rotates"
         return reasons
 
     @pydantic.model_validator(mode="after")
-    def _layers_fit(self) -> Self:
-        if len(self.pattern) > self.depth:
-            raise ValueError(
-                f"model.pattern={self.pattern} has {len(self.pattern)} letters for "
-                f"model.depth={self.depth}: shorten it, or use model.depth={len(self.pattern)}"
-            )
-        if self.scan_layers and self.depth % len(self.pattern):
-            raise ValueError(
-                f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
-                f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
-                f"{multiples(self.depth, len(self.pattern))}"
-            )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if "A" not in self.pattern:
-            return self
-        heads, width = self.num_heads, self.width
-        if self.num_kv_heads is not None and heads % self.num_kv_heads:
-            raise ValueError(
-                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
-                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
-            )
-        if self.head_dim is None and width % heads:
-            raise ValueError(
-                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
-                f"of {multiples(width, heads)}, or set model.head_dim"
-            )
-        head_dim = self.head_dim or width // heads
-        if self.positions == "rotary" and head_dim % 2:
+    def _heads_can_rotate(self) -> Self:
+        head_dim = self.head_dim or self.width // self.num_heads
+        if "A" in self.pattern and self.positions == "rotary" and head_dim % 2:
             source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
             raise ValueError(
                 f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
@@ -186,12 +73,129 @@ class Decoder(Settings):
         return self
 
 
-class CNN(Settings):
+class Decoder(TokenBlocks):
+    """A stack of residual blocks on tokens, each of which sees those before it."""
+
+    modalities: ClassVar = ("text", "labelled_text")
+    gives: ClassVar = ("next_tokens", "classes")
+
+    architecture: Literal["decoder"] = field("decoder", _ARCHITECTURE)
+    pooling: Pooling = _pooling("last")
+
+
+class Encoder(TokenBlocks):
+    """A stack of residual blocks on tokens, each of which sees all others."""
+
+    modalities: ClassVar = ("text", "labelled_text")
+    gives: ClassVar = ("missing_tokens", "classes")
+
+    architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
+    pooling: Pooling = _pooling("mean")
+
+    @pydantic.model_validator(mode="after")
+    def _two_ways_have_equal_parts(self) -> Self:
+        return _even_width(self)
+
+
+class RNN(Architecture):
+    """Layers of recurrent cells on tokens, on top of each other, and nothing else."""
+
+    modalities: ClassVar = ("text", "labelled_text")
+    gives: ClassVar = ("next_tokens", "classes")
+
+    architecture: Literal["rnn"] = field("rnn", _ARCHITECTURE)
+    width: Count = field(
+        200,
+        "Units of each layer, and size of the vector of each token.",
+        also_called=("hidden_size", "units", "nhid", "emsize"),
+    )
+    depth: Count = field(2, "Layers.", unit="layers", also_called=("num_layers", "nlayers"))
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
+        "lstm", "Kind of the cells.", also_called=("rnn_type", "cell", "rnn")
+    )
+    bidirectional: bool = field(False, "Whether each layer runs both ways; of classifiers alone.")
+    tied_embeddings: bool = _tied_embeddings()
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations before, between and after the layers that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+    pooling: Pooling = _pooling("mean")
+
+
+class VisionTransformer(Blocks):
+    """A stack of residual blocks on the patches of a picture."""
+
+    modalities: ClassVar = ("pictures",)
+    gives: ClassVar = ("classes",)
+
+    architecture: Literal["vit"] = field("vit", _ARCHITECTURE)
+    patch_size: Count = field(
+        16, "Height and width of a patch.", unit="pixels", also_called=("patch",)
+    )
+    positions: Literal["learned", "sincos", "none"] = field(
+        "learned",
+        "How blocks know where a patch is: a vector learned for each, or sines and cosines.",
+        also_called=("position_embedding", "pos_emb", "posemb"),
+    )
+    pooling: Literal["class_token", "mean", "max", "attention"] = field(
+        "class_token",
+        "What the classes are read from: a vector learned for it, or all patches' pooled.",
+        also_called=("pool", "pool_type", "classifier"),
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _two_ways_have_equal_parts(self) -> Self:
+        return _even_width(self)
+
+    @pydantic.model_validator(mode="after")
+    def _positions_have_four_parts(self) -> Self:
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(
+                f"model.positions=sincos takes a quarter of the width for each wave, but "
+                f"model.width is {self.width}: use a multiple of 4"
+            )
+        return self
+
+
+class ResNet(Architecture):
+    """A residual network of convolutions on pictures."""
+
+    modalities: ClassVar = ("pictures",)
+    gives: ClassVar = ("classes",)
+
+    architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
+    depth: Literal[18, 34, 50] = field(
+        18, "Layers with weights.", unit="layers", also_called=("num_layers",)
+    )
+    width: Count = field(
+        64,
+        "Channels of the first stage; each other one has twice those before it.",
+        unit="channels",
+        also_called=("num_filters", "base_width", "channels"),
+    )
+    stem: Literal["auto", "small", "large"] = field(
+        "auto",
+        "What comes first: 3 x 3 for small pictures, 7 x 7 and pooling; auto: small up to 64 "
+        "pixels.",
+    )
+    squeeze_excitation: bool = field(
+        False, "Whether blocks weight their channels.", also_called=("se",)
+    )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations before the classes that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+
+
+class CNN(Architecture):
     """Stages of convolution, batch norm and pooling, then a dense layer and the classes."""
 
-    discriminator: ClassVar = "architecture"
+    modalities: ClassVar = ("pictures",)
+    gives: ClassVar = ("classes",)
 
-    architecture: Literal["cnn"] = field("cnn", "Shape of the whole model.")
+    architecture: Literal["cnn"] = field("cnn", _ARCHITECTURE)
     channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
         (32, 64),
         "Channels of each stage; each stage halves height and width.",
@@ -211,10 +215,22 @@ class CNN(Settings):
     )
 
 
-def multiples(number: int, of: int) -> str:
-    """The nearest multiples of `of` below and above `number`: "128 or 132"."""
-    below = number // of * of
-    return f"{below} or {below + of}" if below else f"{of}"
+def _even_width(settings: Blocks) -> Any:
+    if "R" in settings.pattern and settings.width % 2:
+        raise ValueError(
+            f"model.pattern={settings.pattern} has R (recurrence), which runs both ways here with "
+            f"half the units each, but model.width is {settings.width}: use an even one"
+        )
+    return settings
 
 
-Model = Annotated[Decoder | CNN, pydantic.Discriminator("architecture")]
+ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
+    one
+    for one in list(vars().values())
+    if isinstance(one, type)
+    and issubclass(one, Architecture)
+    and "architecture" in one.model_fields
+)
+"""The kinds of the section `model`: every class above that says its `architecture`."""
+
+Model = Annotated[Union[ARCHITECTURES], pydantic.Discriminator("architecture")]  # noqa: UP007

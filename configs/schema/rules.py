@@ -1,11 +1,13 @@
 """Rules across sections: what fits what, and what fits the devices."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
-from configs.schema.model import Decoder, multiples
+from configs.schema.blocks import Blocks, multiples
+from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
+from configs.schema.settings import kind_name
 
 if TYPE_CHECKING:
     from configs.schema import Config
@@ -48,25 +50,46 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 
 def needless_across(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
-    model = config.model
-    if isinstance(model, Decoder) and model.attention_window is not None:
+    model, reasons = config.model, {}
+    if isinstance(model, TokenBlocks) and model.attention_window is not None:
         length = config.data.sequence_length
         if model.attention_window >= length:
-            return {"model.attention_window": f"data.sequence_length={length} is no longer than it"}
-    return {}
+            why = f"data.sequence_length={length} is no longer than it"
+            reasons["model.attention_window"] = why
+    of_one_head = {"tied_embeddings", "logit_soft_cap", "pooling"} & set(type(model).model_fields)
+    if "text" in type(model).modalities:
+        of_classes = config.task.needs == "classes"
+        for name in of_one_head:
+            if of_classes != (name == "pooling"):
+                reasons[f"model.{name}"] = f"task.name is {config.task.name}"
+    if config.data.modality != "pictures":
+        names = {"mixup", "cutmix"} & set(type(config.task).model_fields)
+        why = f"data.source={config.data.source} has no pictures"
+        reasons |= dict.fromkeys((f"task.{name}" for name in names), why)
+    return reasons
 
 
 def _check_task(config: "Config") -> None:
     task, data, model = config.task, config.data, config.model
-    if data.modality != task.modality:
+    if data.modality not in task.modalities:
         raise ValueError(
-            f"task.name={task.name} learns from {task.modality}, but data.source={data.source} "
-            f"gives {data.modality}: change one of them"
+            f"task.name={task.name} learns from {_words(task.modalities)}, but "
+            f"data.source={data.source} gives {_words([data.modality])}: change one of them"
         )
-    if model.architecture not in task.architectures:
+    if task.needs not in model.gives or data.modality not in model.modalities:
+        fitting = [
+            kind_name(one)
+            for one in ARCHITECTURES
+            if task.needs in one.gives and data.modality in one.modalities
+        ]
         raise ValueError(
-            f"task.name={task.name} needs model.architecture={' or '.join(task.architectures)}, "
-            f"not {model.architecture}"
+            f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
+            f"{' or '.join(fitting)}, not {model.architecture}"
+        )
+    if isinstance(model, RNN) and model.bidirectional and task.needs != "classes":
+        raise ValueError(
+            f"model.bidirectional=true sees the tokens that task.name={task.name} has to predict: "
+            f"use false"
         )
     metric = config.checkpoint.best_metric
     if metric not in task.metrics:
@@ -95,7 +118,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
         )
     if sizes["sequence"] > 1:
         _check_sequence(config, sizes["sequence"])
-    if isinstance(model, Decoder) and "A" in model.pattern:
+    if isinstance(model, Blocks) and "A" in model.pattern:
         heads = {"heads": ("num_heads", model.num_heads)}
         if model.num_kv_heads is not None:
             heads["kv_heads"] = ("num_kv_heads", model.num_kv_heads)
@@ -108,12 +131,18 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
                 )
 
 
+def _words(modalities: Iterable[str]) -> str:
+    return " or ".join(modality.replace("_", " ") for modality in modalities)
+
+
 def _check_sequence(config: "Config", parts: int) -> None:
     model = config.model
-    if not isinstance(model, Decoder) or "R" in model.pattern:
+    if not isinstance(model, TokenBlocks) or set(model.pattern) != {"A"}:
         what = f"model.architecture={model.architecture}"
-        if isinstance(model, Decoder):
-            what = f"model.pattern={model.pattern} (recurrence)"
+        if isinstance(model, TokenBlocks):
+            kinds = {"R": "recurrence", "C": "convolution"}
+            found = " and ".join(kinds[letter] for letter in "RC" if letter in model.pattern)
+            what = f"model.pattern={model.pattern} ({found})"
         raise ValueError(
             f"mesh.sequence={parts} splits the positions of a sequence, which only attention "
             f"can do, not {what}: use mesh.sequence=1"

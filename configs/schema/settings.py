@@ -125,7 +125,7 @@ def _accepts_type(annotation: Any, metadata: list[Any], brief: bool) -> str:
         inner, *more = typing.get_args(annotation)
         return _accepts_type(inner, more + metadata, brief)
     if typing.get_origin(annotation) is typing.Literal:
-        choices = typing.get_args(annotation)
+        choices = [str(choice) for choice in typing.get_args(annotation)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if typing.get_origin(annotation) is tuple:
         element = _accepts_type(typing.get_args(annotation)[0], [], brief)

@@ -1,10 +1,18 @@
 """What is learnt: the loss, the metrics, and which data and models it goes with."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Union
 
 import pydantic
+from annotated_types import Interval
 
-from configs.schema.settings import Count, Fraction, NonNegativeNumber, Settings, field
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeNumber,
+    PositiveNumber,
+    Settings,
+    field,
+)
 
 
 def _label_smoothing() -> Any:
@@ -15,15 +23,25 @@ def _label_smoothing() -> Any:
     )
 
 
-class LanguageModeling(Settings):
-    """Predict each token of a text from those before it."""
+class AnyTask(Settings):
+    """What is learnt: from what data, and what of a model it needs."""
 
     discriminator: ClassVar = "name"
-    modality: ClassVar = "text"
-    architectures: ClassVar = ("decoder",)
-    metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
+    modalities: ClassVar[tuple[str, ...]]
+    """Of the data that it learns from."""
 
-    name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
+    needs: ClassVar[str]
+    """What a model has to give for it."""
+
+    metrics: ClassVar[tuple[str, ...]]
+    """Of a split, by name."""
+
+
+class Tokens(AnyTask):
+    """What all tasks that predict tokens have."""
+
+    modalities: ClassVar = ("text",)
+
     label_smoothing: Fraction = _label_smoothing()
     z_loss: NonNegativeNumber = field(
         0.0,
@@ -38,6 +56,15 @@ class LanguageModeling(Settings):
         free_on_resume=True,
         also_called=("num_vocab_tiling", "logits_chunk_size"),
     )
+
+
+class LanguageModeling(Tokens):
+    """Predict each token of a text from those before it."""
+
+    needs: ClassVar = "next_tokens"
+    metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
+
+    name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
     sample_prompts: tuple[str, ...] = field(
         ("",),
         "Prompts that samples continue after each evaluation; an empty one opens a document.",
@@ -58,16 +85,54 @@ class LanguageModeling(Settings):
         )
 
 
-class Classification(Settings):
+class MaskedLanguageModeling(Tokens):
+    """Predict tokens of a text that are left out from all others."""
+
+    needs: ClassVar = "missing_tokens"
+    metrics: ClassVar = ("loss", "perplexity", "accuracy")
+
+    name: Literal["masked_language_modeling"] = field("masked_language_modeling", "What is learnt.")
+    mask_fraction: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
+        0.15,
+        "Share of the tokens that are predicted: of ten, eight are masked, one is replaced by a "
+        "random one, one is left.",
+        also_called=("mlm_probability", "masking_rate", "mask_ratio", "mask_prob"),
+    )
+
+
+class Classification(AnyTask):
     """Give each example one label."""
 
-    discriminator: ClassVar = "name"
-    modality: ClassVar = "pictures"
-    architectures: ClassVar = ("cnn",)
+    modalities: ClassVar = ("pictures", "labelled_text")
+    needs: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
     name: Literal["classification"] = field("classification", "What is learnt.")
     label_smoothing: Fraction = _label_smoothing()
+    class_weights: tuple[PositiveNumber, ...] = field(
+        (),
+        "How much an example of each class counts in training; none: all alike.",
+        also_called=("weights", "loss_weights", "class_weight"),
+    )
+    mixup: NonNegativeNumber = field(
+        0.0,
+        "Pairs of pictures are blended in training, by shares drawn from Beta(this, this); 0: "
+        "none are.",
+        also_called=("mixup_alpha",),
+    )
+    cutmix: NonNegativeNumber = field(
+        0.0,
+        "A patch of another picture replaces a part, its share drawn from Beta(this, this); with "
+        "mixup each picture gets one of the two.",
+        also_called=("cutmix_alpha",),
+    )
 
 
-Task = Annotated[LanguageModeling | Classification, pydantic.Discriminator("name")]
+TASKS: tuple[type[AnyTask], ...] = tuple(
+    one
+    for one in list(vars().values())
+    if isinstance(one, type) and issubclass(one, AnyTask) and "name" in one.model_fields
+)
+"""The kinds of the section `task`: every class above that says its `name`."""
+
+Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007

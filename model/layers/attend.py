@@ -46,12 +46,14 @@ class Sight:
     """What a target may look at. `first_B` None: targets and sources are the same positions, and
     with `segments_BT` (int32) a target sees its own segment alone. Else the targets of row b are
     the positions first_B[b], first_B[b] + 1, ... of a cache. `causal`, `window`: see `visible`.
+    `sources_BS` (bool): those that are there at all, for targets of another sequence.
     """
 
     causal: bool
     window: int | None
     segments_BT: jax.Array | None = None
     first_B: jax.Array | None = None
+    sources_BS: jax.Array | None = None
 
 
 def attend(
@@ -211,6 +213,8 @@ def _mask(sight: Sight, T: int, S: int) -> jax.Array | None:
 
 def _same_segment(sight: Sight) -> jax.Array | None:
     segments_BT = sight.segments_BT
+    if sight.sources_BS is not None:
+        return sight.sources_BS[:, None, :]
     if segments_BT is None or sight.first_B is not None:
         return None
     return segments_BT[:, :, None] == segments_BT[:, None, :]

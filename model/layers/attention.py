@@ -1,10 +1,13 @@
-"""Attention: one module for whole sequences, prefill, chunks and single positions.
+"""Attention: one module for whole sequences, prefill, chunks and single positions; and another
+one that looks at a second sequence.
 
 How it is computed is the business of `model.layers.attend`.
 
 Axes: B batch, T target length, S source length, D width, N query heads, K key/value heads,
 H head dimension.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,18 +48,18 @@ class Attention(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        if num_heads % num_kv_heads:
-            raise ValueError(f"num_heads {num_heads} is no multiple of num_kv_heads {num_kv_heads}")
         if rotary_base is not None and head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, not {head_dim}")
-        common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        query = (num_heads, head_dim)
-        key_value = (num_kv_heads, head_dim)
-        self.query = linear((width,), query, ("embed", "heads", "head_dim"), **common)
-        self.key = linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common)
-        self.value = linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common)
-        self.out = linear(
-            query, (width,), ("heads", "head_dim", "embed"), std=residual_std, **common
+        self.query, self.key, self.value, self.out = _projections(
+            width,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            residual_std=residual_std,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )
         self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
         self.causal, self.window, self.rotary_base = causal, window, rotary_base
@@ -130,3 +133,76 @@ class Attention(nnx.Module):
             q_BTNH = rotary(q_BTNH, positions_BT, self.rotary_base)
             k_BTKH = rotary(k_BTKH, positions_BT, self.rotary_base)
         return q_BTNH, k_BTKH, v_BTKH
+
+
+class CrossAttention(nnx.Module):
+    """Multi-head attention whose targets look at the positions of another sequence (Vaswani et al.
+    2017, arXiv:1706.03762, section 3.2.3), all of them. Computed as XLA does it.
+
+    The keys and values of the sources, `keys_values`, are the same for every target: made once.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        use_bias: bool,
+        residual_std: float,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.query, self.key, self.value, self.out = _projections(
+            width,
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            residual_std=residual_std,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, S, D] -> keys and values, [B, S, K, H] each."""
+        k_BSKH = constrain(self.key(source_BSD), "batch", None, "kv_heads", "head_dim")
+        v_BSKH = constrain(self.value(source_BSD), "batch", None, "kv_heads", "head_dim")
+        return k_BSKH, v_BSKH
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        keys_values: tuple[jax.Array, jax.Array],
+        *,
+        sources_BS: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; `sources_BS` (bool [B, S]) says which sources are there."""
+        q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
+        sight = Sight(causal=False, window=None, sources_BS=sources_BS)
+        y_BTNH = attend(q_BTNH, *keys_values, sight, implementation="xla")
+        return constrain(self.out(y_BTNH), "batch", "length", "width")
+
+
+def _projections(
+    width: int,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    residual_std: float,
+    **common: Any,
+) -> tuple[nnx.LinearGeneral, ...]:
+    """Those of queries, keys and values, and the one that leads back to the width."""
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_heads {num_heads} is no multiple of num_kv_heads {num_kv_heads}")
+    query, key_value = (num_heads, head_dim), (num_kv_heads, head_dim)
+    return (
+        linear((width,), query, ("embed", "heads", "head_dim"), **common),
+        linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common),
+        linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common),
+        linear(query, (width,), ("heads", "head_dim", "embed"), std=residual_std, **common),
+    )

@@ -1,37 +1,57 @@
-"""Two-dimensional convolution and pooling.
+"""Convolution in one and two dimensions, its normalisation, and pooling.
 
-Axes: B batch, H height, W width, C channels.
+Axes: B batch, H height, W width, C channels; one-dimensional: B batch, T length, C channels.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.linear import linear
 from model.layers.sharding import AXES, constrain, named
+
+Padding = str | Sequence[tuple[int, int]]
 
 
 def convolution(
     channels_in: int,
     channels_out: int,
     *,
-    kernel_size: int,
+    kernel_size: int | tuple[int, ...],
+    strides: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    padding: Padding = "SAME",
     use_bias: bool,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution [B, H, W, channels_in] -> [B, H, W, channels_out], padded to keep the size.
+    """A convolution [B, H, W, channels_in] -> [B, H', W', channels_out]; an integer for
+    `kernel_size` is a square one, (size,) one along a sequence [B, T, channels_in].
 
-    Kernel [size, size, in, out], drawn for rectifiers (He et al. 2015, arXiv:1502.01852).
+    `padding`: "SAME" keeps the size (with strides, their part of it, rounded up), "VALID" has none,
+    "CAUSAL" pads before the first position alone; or the zeros before and after, a pair for each
+    dimension. `groups` of channels do not see each other; as many as channels: depthwise.
+    Kernel [size, size, in / groups, out], drawn for rectifiers (He et al. 2015, arXiv:1502.01852).
     """
+    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    free = (None,) * len(size)
+    inputs = "channels_in" if groups == 1 else None
     return nnx.Conv(
         channels_in,
         channels_out,
-        (kernel_size, kernel_size),
+        size,
+        strides=strides,
+        kernel_dilation=dilation,
+        feature_group_count=groups,
+        padding=padding,
         use_bias=use_bias,
         kernel_init=nnx.initializers.he_normal(),
-        kernel_metadata=named(None, None, "channels_in", "channels_out"),
+        kernel_metadata=named(*free, inputs, "channels_out"),
         bias_metadata=named("channels_out"),
         conv_general_dilated=_convolve,
         dtype=jnp.dtype(dtype),
@@ -46,27 +66,51 @@ def _convolve(x_BHWC: jax.Array, kernel: jax.Array, *arguments, **options) -> ja
     A kernel that is split along both its channels, with the batch split over the same devices,
     got wrong gradients from XLA's partitioner (jaxlib 0.10.2, CPU).
     """
-    kernel = constrain(kernel, None, None, None, "channels_out")
+    whole = (None,) * (kernel.ndim - 1)
+    kernel = constrain(kernel, *whole, "channels_out")
     return jax.lax.conv_general_dilated(x_BHWC, kernel, *arguments, **options)
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015,
+    arXiv:1502.03167); the running variance is the unbiased one, as in its algorithm 2.
+
+    Its mean and variance are those of the global batch, however it is split over devices: under
+    `jax.jit` a mean is a mean of the whole array. Running statistics are `nnx.BatchStat`.
+    """
+
+    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+        """[..., C] -> [..., C] in `dtype`, statistics in float32; without `use_running_average`
+        those of this batch, which move the running ones by 1 - momentum."""
+        x_float32, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+        if use_running_average:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            # The two-pass form: no cancellation where the mean is large.
+            mean = jnp.mean(x_float32, axis=axes)
+            variance = jnp.mean(jnp.square(x_float32 - mean), axis=axes)
+            count, keep = x.size // x.shape[-1], self.momentum
+            unbiased = variance * (count / max(count - 1, 1))
+            self.mean[...] = keep * self.mean[...] + (1 - keep) * mean
+            self.var[...] = keep * self.var[...] + (1 - keep) * unbiased
+        factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
+        return ((x_float32 - mean) * factor + self.bias[...]).astype(self.dtype)
 
 
 def batch_norm(
     channels: int,
     *,
     momentum: float,
+    scale: float = 1.0,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
     rngs: nnx.Rngs,
-) -> nnx.BatchNorm:
-    """Batch normalisation over all but the last dimension (arXiv:1502.03167).
-
-    Its mean and variance are those of the global batch, however it is split over devices: under
-    `jax.jit` a mean is a mean of the whole array. Running statistics are `nnx.BatchStat`.
-    """
-    layer = nnx.BatchNorm(
+) -> BatchNorm:
+    """`BatchNorm` of [..., channels] whose scales start at `scale`."""
+    layer = BatchNorm(
         channels,
         momentum=momentum,
-        use_fast_variance=False,  # the two-pass form: no cancellation where the mean is large
+        scale_init=nnx.initializers.constant(scale),
         scale_metadata=named("norm"),
         bias_metadata=named("norm"),
         dtype=jnp.dtype(dtype),
@@ -78,16 +122,61 @@ def batch_norm(
     return layer
 
 
-def max_pool(x_BHWC: jax.Array) -> jax.Array:
-    """The maximum of every 2 x 2 patch, [B, ceil(H/2), ceil(W/2), C]; equal ones share the
-    gradient.
+class SqueezeExcitation(nnx.Module):
+    """Channels weighted by what the whole grid says of them (Hu et al. 2018, arXiv:1709.01507,
+    eq. 2 to 4): x · sigmoid(W relu(V mean(x))), in between `channels / reduction` wide."""
 
-    A maximum over dimensions of their own: with the gradient of a window's maximum the whole step
-    of a small network takes 1.8 times as long on a CPU.
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        hidden = max(channels // reduction, 1)
+        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        common = {"use_bias": True, **numbers}
+        he = (2 / channels) ** 0.5
+        self.down = linear((channels,), (hidden,), ("embed", "mlp"), std=he, **common)
+        self.up = linear((hidden,), (channels,), ("mlp", "embed"), **common)
+
+    def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        weights_BC = nnx.sigmoid(self.up(nnx.relu(self.down(global_average_pool(x_BHWC)))))
+        return x_BHWC * weights_BC[:, None, None, :]
+
+
+def max_pool(
+    x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "SAME"
+) -> jax.Array:
+    """The maximum of every `size` x `size` patch, `strides` apart.
+
+    Patches of 2 that do not overlap, and the edges filled up: [B, ceil(H/2), ceil(W/2), C], equal
+    ones share the gradient. That is a maximum over dimensions of their own: with the gradient of a
+    window's maximum the whole step of a small network takes 1.8 times as long on a CPU.
     """
-    B, H, W, C = x_BHWC.shape
-    if H % 2 or W % 2:
-        edges = ((0, 0), (0, H % 2), (0, W % 2), (0, 0))
-        x_BHWC = jnp.pad(x_BHWC, edges, constant_values=-jnp.inf)
-    x_BH2W2C = x_BHWC.reshape(B, -(-H // 2), 2, -(-W // 2), 2, C)
-    return constrain(jnp.max(x_BH2W2C, axis=(2, 4)), "batch", None, None, "channels_out")
+    if (size, strides, padding) == (2, 2, "SAME"):
+        B, H, W, C = x_BHWC.shape
+        if H % 2 or W % 2:
+            edges = ((0, 0), (0, H % 2), (0, W % 2), (0, 0))
+            x_BHWC = jnp.pad(x_BHWC, edges, constant_values=-jnp.inf)
+        pooled_BHWC = jnp.max(x_BHWC.reshape(B, -(-H // 2), 2, -(-W // 2), 2, C), axis=(2, 4))
+    else:
+        pooled_BHWC = nnx.max_pool(x_BHWC, (size, size), (strides, strides), padding)
+    return constrain(pooled_BHWC, "batch", None, None, "channels_out")
+
+
+def average_pool(
+    x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "VALID"
+) -> jax.Array:
+    """The mean of every `size` x `size` patch, `strides` apart; zeros of the padding count."""
+    pooled_BHWC = nnx.avg_pool(x_BHWC, (size, size), (strides, strides), padding)
+    return constrain(pooled_BHWC, "batch", None, None, "channels_out")
+
+
+def global_average_pool(x_BHWC: jax.Array) -> jax.Array:
+    """The mean of each channel, taken in float32: [B, H, W, C] -> [B, C]."""
+    pooled_BC = jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2)).astype(x_BHWC.dtype)
+    return constrain(pooled_BC, "batch", "width")

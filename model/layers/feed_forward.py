@@ -14,9 +14,9 @@ from model.layers.sharding import constrain
 
 
 def feed_forward_width(kind: str, width: int) -> int:
-    """The usual hidden width: 4 · width for "gelu"; for "swiglu", whose third kernel has to be
-    paid for, 8/3 · width rounded up to a multiple of 8."""
-    return 4 * width if kind == "gelu" else -(-8 * width // 24) * 8
+    """The usual hidden width: 4 · width; for "swiglu", whose third kernel has to be paid for,
+    8/3 · width rounded up to a multiple of 8."""
+    return -(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width
 
 
 @jax.custom_vjp
@@ -46,8 +46,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class FeedForward(nnx.Module):
-    """`kind` "gelu": down(gelu(up(x))); "swiglu": down(silu(gate(x)) · up(x)), Shazeer 2020,
-    arXiv:2002.05202, eq. 6.
+    """`kind` "gelu" or "relu": down(gelu(up(x))); "swiglu": down(silu(gate(x)) · up(x)), Shazeer
+    2020, arXiv:2002.05202, eq. 6.
 
     `residual_std` is the standard deviation of the last kernel's initial values.
     """
@@ -64,19 +64,20 @@ class FeedForward(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        if kind not in ("gelu", "swiglu"):
-            raise ValueError(f"feed_forward {kind!r}: choose 'gelu' or 'swiglu'")
+        if kind not in ("gelu", "relu", "swiglu"):
+            raise ValueError(f"feed_forward {kind!r}: choose 'gelu', 'relu' or 'swiglu'")
         common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         inward = ((width,), (hidden_width,), ("embed", "mlp"))
         self.gate = linear(*inward, **common) if kind == "swiglu" else nnx.data(None)
         self.up = linear(*inward, **common)
+        self.activation = nnx.relu if kind == "relu" else gelu
         self.down = linear((hidden_width,), (width,), ("mlp", "embed"), std=residual_std, **common)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
         h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
         if self.gate is None:
-            h_BTF = gelu(h_BTF)
+            h_BTF = self.activation(h_BTF)
         else:
             h_BTF = nnx.silu(checkpoint_name(self.gate(x_BTD), "feed_forward")) * h_BTF
         return self.down(constrain(h_BTF, "batch", "length", "mlp"))

@@ -1,7 +1,11 @@
-"""Recurrence along the length of a sequence.
+"""Recurrence along the length of a sequence: Elman networks, LSTM and GRU, one or both ways.
 
-Axes: B batch, T length, D width of the input, U units, 4 the gates (input, forget, cell, output).
+Axes: B batch, T length, D width of the input, U units, G gates.
 """
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,38 +18,97 @@ from model.layers.sharding import constrain, named
 State = dict[str, jax.Array]
 
 
-class LSTM(nnx.Module):
+@dataclass(frozen=True)
+class Cell:
+    """One step of a recurrence: `step(gates, state) -> state`, float32 [B, U] each.
+
+    `bias` has the initial bias of every gate. W x_t is added to the last `inputs` of the gates,
+    R h_(t-1) to the first `recurrent` ones. `state` has its names, `hidden` among them.
+    """
+
+    bias: tuple[float, ...]
+    inputs: int
+    recurrent: int
+    state: tuple[str, ...]
+    step: Callable[[Sequence[jax.Array], State], State]
+
+
+def _elman(activation: Callable[[jax.Array], jax.Array]) -> Cell:
+    """h_t = activation(W x_t + R h_(t-1) + b) (Elman 1990)."""
+    return Cell((0.0,), 1, 1, ("hidden",), lambda gates, state: {"hidden": activation(gates[0])})
+
+
+def _lstm(gates: Sequence[jax.Array], state: State) -> State:
     """Long short-term memory (Hochreiter and Schmidhuber 1997; with the forget gate of Gers et
     al. 2000, its bias starting at 1 as in Jozefowicz et al. 2015).
 
         i, f, g, o = W x_t + R h_(t-1) + b
         c_t = sigmoid(f) c_(t-1) + sigmoid(i) tanh(g)
         h_t = sigmoid(o) tanh(c_t)
+    """
+    i, f, g, o = gates
+    cell = nnx.sigmoid(f) * state["cell"] + nnx.sigmoid(i) * jnp.tanh(g)
+    return {"hidden": nnx.sigmoid(o) * jnp.tanh(cell), "cell": cell}
+
+
+def _gru(gates: Sequence[jax.Array], state: State) -> State:
+    """Gated recurrent unit (Cho et al. 2014, arXiv:1406.1078), the reset gate applied after the
+    product, as cuDNN has it.
+
+        r, z = sigmoid(W x_t + R h_(t-1) + b)
+        n = tanh(W_n x_t + b_n + r (R_n h_(t-1) + b_h))
+        h_t = (1 - z) n + z h_(t-1)
+    """
+    from_hidden, r, z, from_input = gates
+    new = jnp.tanh(from_input + nnx.sigmoid(r) * from_hidden)
+    update = nnx.sigmoid(z)
+    return {"hidden": (1 - update) * new + update * state["hidden"]}
+
+
+CELLS: dict[str, Cell] = {
+    "elman": _elman(jnp.tanh),
+    "elman_relu": _elman(nnx.relu),
+    "lstm": Cell((0.0, 1.0, 0.0, 0.0), 4, 4, ("hidden", "cell"), _lstm),
+    "gru": Cell((0.0, 0.0, 0.0, 0.0), 3, 3, ("hidden",), _gru),
+}
+
+
+class Recurrence(nnx.Module):
+    """A layer of `units` cells of a kind in `CELLS`.
 
     W x is one product over all positions, before the scan. The gates are a dimension of their own,
     so that units, and not gates, are split over devices.
     """
 
     def __init__(
-        self, width: int, units: int, *, dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs
+        self,
+        kind: str,
+        width: int,
+        units: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
     ):
-        self.units, self.dtype = units, jnp.dtype(dtype)
-        param_dtype = jnp.dtype(param_dtype)
+        if kind not in CELLS:
+            raise ValueError(f"recurrence {kind!r}: choose from {sorted(CELLS)}")
+        self.kind, self.units, self.dtype = kind, units, jnp.dtype(dtype)
+        param_dtype, cell = jnp.dtype(param_dtype), CELLS[kind]
         axes = named("embed", None, "recurrent")
 
-        def kernel(initializer: nnx.Initializer, inputs: int) -> nnx.Param:
-            flat = initializer(rngs.params(), (inputs, 4 * units), param_dtype)
-            return nnx.Param(flat.reshape(inputs, 4, units), **axes)
+        def kernel(initializer: nnx.Initializer, inputs: int, gates: int) -> nnx.Param:
+            flat = initializer(rngs.params(), (inputs, gates * units), param_dtype)
+            return nnx.Param(flat.reshape(inputs, gates, units), **axes)
 
-        self.input_kernel = kernel(nnx.initializers.lecun_normal(), width)
-        self.recurrent_kernel = kernel(nnx.initializers.orthogonal(), units)
-        bias_4U = jnp.zeros((4, units), param_dtype).at[1].set(1)
-        self.bias = nnx.Param(bias_4U, **named(None, "recurrent"))
+        self.input_kernel = kernel(nnx.initializers.lecun_normal(), width, cell.inputs)
+        self.recurrent_kernel = kernel(nnx.initializers.orthogonal(), units, cell.recurrent)
+        bias_GU = jnp.broadcast_to(jnp.asarray(cell.bias)[:, None], (len(cell.bias), units))
+        self.bias = nnx.Param(bias_GU.astype(param_dtype), **named(None, "recurrent"))
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Zeros: `hidden` and `cell`, float32 [B, U]; `max_length` is of no matter here."""
+        """Zeros, float32 [B, U] each; `max_length` is of no matter here."""
         zeros_BU = jnp.zeros((batch_size, self.units), jnp.float32)
-        return {"hidden": zeros_BU, "cell": zeros_BU}
+        return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def __call__(
         self,
@@ -60,11 +123,17 @@ class LSTM(nnx.Module):
         where a segment starts. With a state: the next T positions of each row. Positions of
         segment 0 leave the state as it is.
         """
-        gates_BT4U = jnp.einsum("BTD,DGU->BTGU", x_BTD, self.input_kernel[...].astype(self.dtype))
-        gates_BT4U = gates_BT4U + self.bias[...].astype(self.dtype)
-        gates_TB4U = constrain(gates_BT4U, "batch", "length", None, "recurrent").swapaxes(0, 1)
+        inputs = CELLS[self.kind].inputs
+        gates_BTGU = jnp.einsum("BTD,DGU->BTGU", x_BTD, self.input_kernel[...].astype(self.dtype))
+        bias_GU = self.bias[...].astype(self.dtype)
+        if inputs < bias_GU.shape[0]:
+            without_input = bias_GU.shape[0] - inputs
+            gates_BTGU = jnp.pad(gates_BTGU, ((0, 0), (0, 0), (without_input, 0), (0, 0)))
+        gates_TBGU = constrain(gates_BTGU + bias_GU, "batch", "length", None, "recurrent").swapaxes(
+            0, 1
+        )
         # Gathered here, once, where its rows are split over devices; not in every step.
-        kernel_U4U = constrain(
+        kernel_UGU = constrain(
             self.recurrent_kernel[...].astype(self.dtype), None, None, "recurrent"
         )
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
@@ -72,66 +141,97 @@ class LSTM(nnx.Module):
         if segments_BT is not None:
             keeps_TB = (segments_BT == 0).T
             resets_TB = segment_starts(segments_BT).T & ~keeps_TB if state is None else None
-        y_TBU, after = _recur(gates_TB4U, kernel_U4U, before, resets_TB, keeps_TB)
+        y_TBU, after = _recur(self.kind, gates_TBGU, kernel_UGU, before, resets_TB, keeps_TB)
         y_BTU = constrain(y_TBU.swapaxes(0, 1).astype(self.dtype), "batch", "length", "width")
         return y_BTU, None if state is None else after
 
 
+class Bidirectional(nnx.Module):
+    """A recurrent layer from the first position to the last and another one from the last to the
+    first, their outputs side by side (Schuster and Paliwal 1997); `make()` makes such a layer."""
+
+    def __init__(self, make: Callable[[], nnx.Module]):
+        self.forward, self.backward = make(), make()
+
+    def initial_state(self, batch_size: int, max_length: int) -> State:
+        raise ValueError("bidirectional recurrence has no state")
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        state: None = None,
+        segments_BT: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """[B, T, D] -> [B, T, 2 U]; with `segments_BT` each segment by itself. No state."""
+        backward_BT = None if segments_BT is None else segments_BT[:, ::-1]
+        forward_BTU, _ = self.forward(x_BTD, segments_BT=segments_BT)
+        backward_BTU, _ = self.backward(x_BTD[:, ::-1], segments_BT=backward_BT)
+        return jnp.concatenate([forward_BTU, backward_BTU[:, ::-1]], axis=-1), None
+
+
 def _scan(
-    gates_TB4U: jax.Array,
-    kernel_U4U: jax.Array,
+    kind: str,
+    gates_TBGU: jax.Array,
+    kernel_UGU: jax.Array,
     state: State,
     resets_TB: jax.Array | None,
     keeps_TB: jax.Array | None,
 ) -> tuple[jax.Array, State]:
     """The hidden state after each position, float32 [T, B, U], and the state after the last.
 
-    `gates_TB4U` holds W x + b. `resets_TB`: the state before a position is zero; `keeps_TB`: a
+    `gates_TBGU` holds W x + b. `resets_TB`: the state before a position is zero; `keeps_TB`: a
     position leaves the state as it is.
     """
+    cell = CELLS[kind]
 
     def step(state: State, inputs) -> tuple[State, jax.Array]:
-        gates_B4U, reset_B, keep_B = inputs
+        gates_BGU, reset_B, keep_B = inputs
         if reset_B is not None:
             state = jax.tree.map(lambda x_BU: jnp.where(reset_B[:, None], 0, x_BU), state)
-        hidden_BU = state["hidden"].astype(kernel_U4U.dtype)
-        gates_B4U = gates_B4U + jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_U4U)
-        i, f, g, o = (gates_B4U[:, gate].astype(jnp.float32) for gate in range(4))
-        cell_BU = nnx.sigmoid(f) * state["cell"] + nnx.sigmoid(i) * jnp.tanh(g)
-        after = {"hidden": nnx.sigmoid(o) * jnp.tanh(cell_BU), "cell": cell_BU}
+        hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
+        recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
+        if cell.recurrent == len(cell.bias):
+            summed_BGU, rest_BGU = gates_BGU + recurrent_BGU, gates_BGU[:, :0]
+        else:
+            summed_BGU = gates_BGU[:, : cell.recurrent] + recurrent_BGU
+            rest_BGU = gates_BGU[:, cell.recurrent :]
+        gates = [x_BGU[:, g] for x_BGU in (summed_BGU, rest_BGU) for g in range(x_BGU.shape[1])]
+        after = cell.step([gate_BU.astype(jnp.float32) for gate_BU in gates], state)
         if keep_B is not None:
             after = jax.tree.map(lambda x, y: jnp.where(keep_B[:, None], x, y), state, after)
         return after, after["hidden"]
 
-    after, y_TBU = jax.lax.scan(step, state, (gates_TB4U, resets_TB, keeps_TB))
+    after, y_TBU = jax.lax.scan(step, state, (gates_TBGU, resets_TB, keeps_TB))
     return y_TBU, after
 
 
-@jax.custom_vjp
-def _recur(gates_TB4U, kernel_U4U, state, resets_TB, keeps_TB):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recur(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
     """`_scan`, whose backward pass makes the gradient of the recurrent kernel in one product over
     all positions, instead of adding to it in every step: 1.3 to 1.9 times as fast, and where the
     batch is split over devices they exchange it once."""
-    return _scan(gates_TB4U, kernel_U4U, state, resets_TB, keeps_TB)
+    return _scan(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB)
 
 
-def _recur_forward(gates_TB4U, kernel_U4U, state, resets_TB, keeps_TB):
-    def scan(gates_TB4U, state):
-        return _scan(gates_TB4U, kernel_U4U, state, resets_TB, keeps_TB)
+def _recur_forward(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
+    def scan(gates_TBGU, state):
+        return _scan(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB)
 
-    (y_TBU, after), backward = jax.vjp(scan, gates_TB4U, state)
+    (y_TBU, after), backward = jax.vjp(scan, gates_TBGU, state)
     hidden_TBU = jnp.concatenate([state["hidden"][None], y_TBU[:-1]])
     if resets_TB is not None:
         hidden_TBU = jnp.where(resets_TB[:, :, None], 0, hidden_TBU)
-    return (y_TBU, after), (backward, hidden_TBU.astype(kernel_U4U.dtype))
+    return (y_TBU, after), (backward, hidden_TBU.astype(kernel_UGU.dtype))
 
 
-def _recur_backward(residuals, cotangents):
+def _recur_backward(kind, residuals, cotangents):
     backward, hidden_TBU = residuals
-    gates_TB4U, state = backward(cotangents)
+    gates_TBGU, state = backward(cotangents)
     # What enters the gates as R h has the gates' own cotangent.
-    kernel_U4U = jnp.einsum("TBU,TBGV->UGV", hidden_TBU, gates_TB4U)
-    return gates_TB4U, kernel_U4U, state, None, None
+    of_product_TBGU = gates_TBGU[:, :, : CELLS[kind].recurrent]
+    kernel_UGU = jnp.einsum("TBU,TBGV->UGV", hidden_TBU, of_product_TBGU)
+    return gates_TBGU, kernel_UGU, state, None, None
 
 
 _recur.defvjp(_recur_forward, _recur_backward)

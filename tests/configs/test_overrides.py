@@ -17,6 +17,12 @@ TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 FROM_FILES = {"data.source": "text_files"}
 MIXED = {"data.source": "mixture"}
 NEAR = {"data.cleaning.duplicates": "near"}
+MASKED = {
+    "task.name": "masked_language_modeling",
+    "model.architecture": "encoder",
+    "checkpoint.best_metric": "loss",
+}
+VIT, RESNET = {"model.architecture": "vit"}, {"model.architecture": "resnet"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
@@ -26,6 +32,10 @@ SETTABLE = {
     "task.label_smoothing": ({}, "0.1", 0.1),
     "task.z_loss": ({}, "1e-4", 1e-4),
     "task.loss_chunks": ({}, "8", 8),
+    "task.mask_fraction": (MASKED, "0.3", 0.3),
+    "task.class_weights": ({}, "1,2.5", (1.0, 2.5)),
+    "task.mixup": ({}, "0.2", 0.2),
+    "task.cutmix": ({}, "1", 1.0),
     "task.sample_prompts": ({}, '("Hello, world", "x")', ("Hello, world", "x")),
     "task.sample_tokens": ({}, "1_000", 1000),
     "task.sample_temperature": ({}, "0", 0.0),
@@ -74,6 +84,13 @@ SETTABLE = {
     "model.width": ({}, "64", 64),
     "model.depth": ({}, "3", 3),
     "model.pattern": ({}, "RRA", "RRA"),
+    "model.convolution_size": ({"model.pattern": "C"}, "7", 7),
+    "model.norm_placement": ({}, "post", "post"),
+    "model.pooling": (VIT, "mean", "mean"),
+    "model.patch_size": (VIT, "4", 4),
+    "model.bidirectional": ({"model.architecture": "rnn"}, "false", False),
+    "model.stem": (RESNET, "large", "large"),
+    "model.squeeze_excitation": (RESNET, "true", True),
     "model.recurrence": ({"model.pattern": "AR"}, "lstm", "lstm"),
     "model.num_heads": ({}, "8", 8),
     "model.num_kv_heads": ({}, "2", 2),
@@ -128,6 +145,15 @@ SETTABLE = {
 }  # fmt: skip
 
 
+OF_PICTURES = {
+    "model.channels",
+    "data.image_size",
+    "task.class_weights",
+    "task.mixup",
+    "task.cutmix",
+}
+
+
 def test_the_table_has_every_field():
     assert set(SETTABLE) == set(fields())
 
@@ -135,7 +161,7 @@ def test_the_table_has_every_field():
 @pytest.mark.parametrize("path", SETTABLE)
 def test_every_field_can_be_set(path):
     others, text, value = SETTABLE[path]
-    recipe = PICTURES if path in ("model.channels", "data.image_size") else TEXT
+    recipe = PICTURES if path in OF_PICTURES or others in (VIT, RESNET) else TEXT
     config = load_config(recipe, {path: text} | others, inputs=False)
     found = flatten(config)[path].value
     assert (found, type(found)) == (value, type(value))

@@ -71,7 +71,9 @@ WRONG_FIELDS = [
     # Wrong choice.
     ("--config.optimizer.schedule=step", "must be one of constant, cosine", "not 'step'"),
     ("--config.model.norm=batch", "must be one of rms_norm, layer_norm", "not 'batch'"),
-    ("--config.model.architecture=resnet", "must be one of decoder, cnn", "not 'resnet'"),
+    ("--config.model.architecture=gpt", "must be one of decoder, encoder, rnn,", "not 'gpt'"),
+    ("--config.model.architecture=resnet --config.model.depth=20", "must be one of 18, 34, 50",
+     "not 20"),
     ("--config.optimizer.name=adam", "must be one of adamw, sgd", "not 'adam'"),
     ("--config.optimizer.learning_rate_multipliers=embedding",
      "PATTERN=FACTOR", "not ('embedding',)"),
@@ -79,8 +81,8 @@ WRONG_FIELDS = [
      "one of characters, bytes, bpe, unigram, wordpiece, file", "not 'words'"),
     ("--config.precision.compute_dtype=float16", "one of auto, bfloat16, float32"),
     ("--config.checkpoint.best_metric=bleu", "must be one of loss, perplexity", "not 'bleu'"),
-    ("--config.model.pattern=AX", "letters A (attention) and R (recurrence)", "not 'AX'"),
-    ("--config.model.pattern=", "letters A (attention) and R (recurrence)", "not ''"),
+    ("--config.model.pattern=AX", "letters A (attention), C (convolution)", "not 'AX'"),
+    ("--config.model.pattern=", "letters A (attention), C (convolution)", "not ''"),
     ("--config.mesh.rules.batch=model", "any of data, fsdp, tensor, sequence", "('model',)"),
     ("--config.mesh.rules.batch=data,data", "each at most once", "('data', 'data')"),
     # Fields that have no effect.
@@ -128,9 +130,17 @@ WRONG_FIELDS = [
     ("--config.mesh.sequence=2 --config.model.pattern=AR",
      "mesh.sequence=2", "model.pattern=AR", "mesh.sequence=1"),
     ("--config.mesh.sequence=3", "data.sequence_length=256", "mesh.sequence=3", "255 or 258"),
-    ("--config.model.architecture=cnn", "task.name=language_modeling needs", "decoder", "cnn"),
+    ("--config.model.architecture=cnn", "task.name=language_modeling on text needs",
+     "decoder or rnn, not cnn"),
+    ("--config.model.architecture=encoder", "needs model.architecture=decoder or rnn, not encoder"),
+    ("--config.model.architecture=rnn --config.model.bidirectional=true",
+     "model.bidirectional=true sees the tokens that task.name=language_modeling has to predict"),
+    ("--config.model.convolution_size=3", "has no effect", "has no C (convolution)"),
+    ("--config.model.pooling=last", "has no effect", "task.name is language_modeling"),
+    ("--config.model.pattern=C --config.mesh.sequence=2", "model.pattern=C (convolution)"),
     ("--config.data.source=digits", "learns from text", "data.source=digits gives pictures"),
-    ("--config.task.name=classification", "learns from pictures", "data.source=python_stdlib"),
+    ("--config.task.name=classification", "learns from pictures or labelled text",
+     "data.source=python_stdlib"),
 ]  # fmt: skip
 
 WRONG_FLAGS = [

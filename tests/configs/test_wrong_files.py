@@ -86,13 +86,14 @@ WRONG_RECIPES = {
         "not true (in ",
     ),
     "an architecture that is not there": (
-        START + "    config.model.architecture = 'resnet'\n" + END,
-        "model.architecture must be one of decoder, cnn, not 'resnet' (in ",
+        START + "    config.model.architecture = 'transformer'\n" + END,
+        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn, not "
+        "'transformer' (in ",
     ),
     "a section of no kind": (
         START + "    with config.unlocked():\n        del config.model['architecture']\n" + END,
         "model.architecture",
-        "decoder, cnn",
+        "decoder, encoder, rnn, vit, resnet, cnn",
     ),
     "a number for a section": (
         START + "    with config.ignore_type():\n        config.model = 3\n" + END,

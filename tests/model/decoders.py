@@ -17,16 +17,19 @@ SMALL = {
     "head_dim": None,
     "pattern": "A",
     "recurrence": "lstm",
+    "convolution_size": 3,
     "attention_window": None,
     "attention": "auto",
     "positions": "rotary",
     "rotary_base": 10000.0,
     "norm": "rms_norm",
+    "norm_placement": "pre",
     "norm_epsilon": 1e-5,
     "feed_forward": "swiglu",
     "feed_forward_width": None,
     "use_bias": False,
     "tied_embeddings": False,
+    "pooling": "last",
     "logit_soft_cap": None,
     "dropout": 0.0,
     "stochastic_depth": 0.0,
@@ -39,14 +42,14 @@ SMALL = {
 }
 
 
-def make_decoder(*, initialized: bool = False, **changes) -> model.Decoder:
+def make_decoder(*, initialized: bool = False, **changes) -> nnx.Module:
     """A decoder of `SMALL` with some hyperparameters changed.
 
     Its parameters are drawn with a standard deviation of 0.3, scales around 1, so that every part
     of the model has a say in the logits; `initialized=True` gives the model's own initial values.
     """
 
-    def build() -> model.Decoder:
+    def build() -> nnx.Module:
         return model.build("decoder", rngs=nnx.Rngs(0), **{**SMALL, **changes})
 
     graph, abstract = nnx.split(nnx.eval_shape(build))
@@ -68,7 +71,7 @@ def make_decoder(*, initialized: bool = False, **changes) -> model.Decoder:
     return nnx.merge(graph, nnx.from_flat_state(drawn))
 
 
-def logits_of(decoder: model.Decoder, tokens, segments=None, dropout_key=None) -> jax.Array:
+def logits_of(decoder: nnx.Module, tokens, segments=None, dropout_key=None) -> jax.Array:
     """The logits of whole sequences, jitted."""
     graph, parameters = nnx.split(decoder)
     return _logits(graph, parameters, tokens, segments, dropout_key)

@@ -124,8 +124,10 @@ def test_hidden_and_head_are_the_call_in_two_parts(make_decoder, logits_of):
         ({"head_dim": 7}, "even head_dim"),
         ({"positions": "sinusoidal"}, "choose 'rotary'"),
         ({"norm": "batch_norm"}, "choose 'layer_norm'"),
-        ({"feed_forward": "relu"}, "choose 'gelu'"),
+        ({"feed_forward": "tanh"}, "choose 'gelu'"),
         ({"pattern": "AX"}, "no mixer 'X'"),
+        ({"pattern": "R", "recurrence": "rnn"}, "recurrence 'rnn': choose from"),
+        ({"norm_placement": "after"}, "choose 'pre' or 'post'"),
     ],
 )
 def test_what_does_not_fit_is_said(make_decoder, changes, message):
@@ -134,5 +136,5 @@ def test_what_does_not_fit_is_said(make_decoder, changes, message):
 
 
 def test_an_unknown_architecture_names_those_there_are():
-    with pytest.raises(ValueError, match=r"choose from \['cnn', 'decoder'\]"):
+    with pytest.raises(ValueError, match=r"choose from \['cnn', 'decoder', "):
         model.build("decoders", rngs=nnx.Rngs(0), dtype=jnp.float32, param_dtype=jnp.float32)

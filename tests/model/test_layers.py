@@ -165,7 +165,7 @@ def plain_lstm(layer, x):
 
 
 def test_lstm_and_all_its_gradients_equal_the_equations():
-    layer = recurrence.LSTM(6, 5, **NUMBERS, rngs=nnx.Rngs(0))
+    layer = recurrence.Recurrence("lstm", 6, 5, **NUMBERS, rngs=nnx.Rngs(0))
     graph, parameters = nnx.split(layer)
     x = random(0, 3, 7, 6)
 
@@ -187,8 +187,9 @@ def test_lstm_and_all_its_gradients_equal_the_equations():
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_lstm_hands_its_gradient_through_the_state():
-    layer = recurrence.LSTM(4, 4, **NUMBERS, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("kind", recurrence.CELLS)
+def test_recurrence_hands_its_gradient_through_the_state(kind):
+    layer = recurrence.Recurrence(kind, 4, 4, **NUMBERS, rngs=nnx.Rngs(0))
     x = random(0, 2, 6, 4)
 
     def cut(x, at):

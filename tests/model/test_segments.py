@@ -10,7 +10,10 @@ KINDS = {
     "learned positions": {"positions": "learned"},
     "window": {"attention_window": 3},
     "grouped heads": {"num_kv_heads": 2},
-    "recurrence": {"pattern": "R", "positions": "none"},
+    "LSTM": {"pattern": "R", "positions": "none"},
+    "GRU": {"pattern": "R", "recurrence": "gru", "positions": "none"},
+    "RG-LRU": {"pattern": "R", "recurrence": "rg_lru", "positions": "none"},
+    "convolution": {"pattern": "C", "positions": "none"},
     "mixed": {"pattern": "RA"},
     "scanned mixed": {"pattern": "RA", "scan_layers": True, "depth": 4},
 }
@@ -36,9 +39,10 @@ def test_documents_of_a_window_do_not_see_each_other(make_decoder, logits_of, ki
     close(logits_of(decoder, TOKENS, np.ones_like(segments)), logits_of(decoder, TOKENS))
 
 
-def test_gradients_of_packed_documents_are_those_of_the_documents(make_decoder):
-    """Through the LSTM's own backward pass, resets included."""
-    decoder = make_decoder(pattern="RA")
+@pytest.mark.parametrize("recurrence", ["lstm", "gru", "rg_lru"])
+def test_gradients_of_packed_documents_are_those_of_the_documents(make_decoder, recurrence):
+    """Through the recurrence's own backward pass, resets included."""
+    decoder = make_decoder(pattern="RCA", depth=3, recurrence=recurrence)
     graph, parameters = nnx.split(decoder)
     tokens = TOKENS[:1, :10]
 

@@ -136,7 +136,9 @@ def test_muons_updates_are_orthogonal_matrices_of_adamws_size(scan):
 @pytest.mark.parametrize(("steps", "taken"), [(0, 1.0), (99, 100**-0.8), (10**6, 1e-3)])
 def test_adafactors_mean_of_squares_takes_less_and_less_but_never_nothing(steps, taken):
     program = build("adafactor", optimizer__beta1="0", optimizer__gradient_clip_norm="none")
-    optimizer = build_optimizer(program.config, {"a": program.template.axes()["norm"]["scale"]})
+    optimizer = build_optimizer(
+        program.config, {"a": program.template.axes()["backbone"]["norm"]["scale"]}
+    )
     params = {"a": jnp.zeros(3)}
     state = jax.tree.map(
         lambda leaf: leaf + steps if leaf.dtype == jnp.int32 else leaf, optimizer.init(params)
@@ -151,7 +153,9 @@ def test_schedule_free_is_optaxs_and_its_weights_are_the_average():
         "schedule_free", optimizer__gradient_clip_norm="none", optimizer__weight_decay="0"
     )
     settings = program.config.optimizer
-    ours = build_optimizer(program.config, {"a": program.template.axes()["norm"]["scale"]})
+    ours = build_optimizer(
+        program.config, {"a": program.template.axes()["backbone"]["norm"]["scale"]}
+    )
     theirs = optax.contrib.schedule_free_adamw(
         settings.learning_rate, None, settings.beta1, settings.beta2, settings.epsilon
     )
@@ -240,7 +244,7 @@ def test_explain_shows_what_each_parameter_gets():
     assert table["backbone.layers.0.mixer.query.kernel"] == ["muon", "0.0005", "0.1"]
     assert table["backbone.layers.1.mixer.query.kernel"] == ["muon", "0.001", "0.1"]
     assert table["embedding.tokens.embedding"] == ["adamw", "0.001", "0"]
-    assert table["norm.scale"] == ["adamw", "0.001", "0"]
+    assert table["backbone.norm.scale"] == ["adamw", "0.001", "0"]
     program = runs.build(config)
     treatments = parameter_treatments(config, program.template.axes())
     assert len(jax.tree.leaves(treatments)) == len(jax.tree.leaves(program.abstract_state.params))

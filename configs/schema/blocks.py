@@ -1,0 +1,186 @@
+"""What every stack of residual blocks has, whatever goes in and comes out."""
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import Count, Fraction, PositiveNumber, Settings, field
+
+Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
+
+
+class Architecture(Settings):
+    """A model: what it reads, what it gives, and its fields."""
+
+    discriminator: ClassVar = "architecture"
+    modalities: ClassVar[tuple[str, ...]]
+    """Of the data that it reads: "text", "labelled_text", "pictures"."""
+
+    gives: ClassVar[tuple[str, ...]]
+    """What tasks may ask of it: "next_tokens", "missing_tokens", "classes"."""
+
+
+class Blocks(Architecture):
+    """A stack of residual blocks, each a mixer and a feed-forward part."""
+
+    width: Count = field(
+        128,
+        "Size of the vector of each position.",
+        also_called=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
+    )
+    depth: Count = field(
+        4,
+        "Blocks in the stack.",
+        unit="blocks",
+        also_called=("num_layers", "n_layer", "layers", "n_layers"),
+    )
+    pattern: Pattern = field(
+        "A",
+        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
+        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+    )
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
+        "lstm",
+        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
+        also_called=("rnn_type", "cell", "rnn"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        4,
+        "Taps of the mixer C: the positions that each sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
+    )
+    num_heads: Count = field(
+        4,
+        "Heads of queries.",
+        unit="heads",
+        also_called=("n_head", "heads", "n_heads"),
+    )
+    num_kv_heads: Count | None = field(
+        None,
+        "Heads of keys and values, shared by groups of queries; none: num_heads.",
+        unit="heads",
+        also_called=("num_key_value_heads", "n_kv_heads", "kv_heads"),
+    )
+    head_dim: Count | None = field(
+        None,
+        "Size of a head; none: width / num_heads.",
+        also_called=("head_size",),
+    )
+    attention_window: Count | None = field(
+        None,
+        "Last positions that attention sees, its own among them; none: all.",
+        unit="tokens",
+        also_called=("window", "sliding_window"),
+    )
+    attention: Literal["auto", "xla", "cudnn", "splash"] = field(
+        "auto",
+        "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
+        free_on_resume=True,
+        also_called=("attn_implementation", "attention_kernel", "flash_attention"),
+    )
+    norm: Literal["rms_norm", "layer_norm"] = field(
+        "rms_norm",
+        "Normalisation of each mixer, feed-forward part, and the head.",
+        also_called=("normalization", "norm_type"),
+    )
+    norm_placement: Literal["pre", "post"] = field(
+        "pre",
+        "Whether what a block adds is made of normalised vectors, or each sum is normalised.",
+        also_called=("pre_norm", "norm_first", "prenorm"),
+    )
+    norm_epsilon: PositiveNumber = field(
+        1e-5,
+        "Added to the mean square before its root.",
+        also_called=("eps", "rms_norm_eps"),
+    )
+    feed_forward: Literal["swiglu", "gelu", "relu"] = field(
+        "swiglu",
+        "Kind of the feed-forward part.",
+        also_called=("mlp", "activation", "ffn"),
+    )
+    feed_forward_width: Count | None = field(
+        None,
+        "Hidden size of the feed-forward part; none: 4 width, but for swiglu 8/3 width rounded up "
+        "to a multiple of 8.",
+        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+    )
+    use_bias: bool = field(
+        False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
+    )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+    stochastic_depth: Fraction = field(
+        0.0,
+        "Share of examples for which training leaves out what the last block adds; less below, "
+        "in proportion to the height.",
+        also_called=("drop_path", "drop_path_rate", "layerdrop"),
+    )
+    remat: Literal["none", "full", "dots", "named"] = field(
+        "none",
+        "What blocks make again in the backward pass to save memory: nothing, everything, all but "
+        "products with weights, or all but mixers' results and the feed-forward parts' products.",
+        free_on_resume=True,
+        also_called=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
+    )
+    scan_layers: bool = field(
+        False,
+        "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",
+        also_called=("scan",),
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = {}
+        without = f"model.pattern={self.pattern} has no"
+        if "R" not in self.pattern:
+            reasons["recurrence"] = f"{without} R (recurrence)"
+        if "C" not in self.pattern:
+            reasons["convolution_size"] = f"{without} C (convolution)"
+        if "A" not in self.pattern:
+            heads = ("num_heads", "num_kv_heads", "head_dim")
+            attention = (*heads, "attention_window", "attention")
+            reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+        return reasons
+
+    @pydantic.model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if len(self.pattern) > self.depth:
+            raise ValueError(
+                f"model.pattern={self.pattern} has {len(self.pattern)} letters for "
+                f"model.depth={self.depth}: shorten it, or use model.depth={len(self.pattern)}"
+            )
+        if self.scan_layers and self.depth % len(self.pattern):
+            raise ValueError(
+                f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
+                f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
+                f"{multiples(self.depth, len(self.pattern))}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if "A" not in self.pattern:
+            return self
+        heads, width = self.num_heads, self.width
+        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
+                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
+            )
+        if self.head_dim is None and width % heads:
+            raise ValueError(
+                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
+                f"of {multiples(width, heads)}, or set model.head_dim"
+            )
+        return self
+
+
+def multiples(number: int, of: int) -> str:
+    """The nearest multiples of `of` below and above `number`: "128 or 132"."""
+    below = number // of * of
+    return f"{below} or {below + of}" if below else f"{of}"

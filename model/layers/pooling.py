@@ -1,0 +1,73 @@
+"""From a sequence, or a grid, to one vector.
+
+Axes: B batch, T length, D width, N heads, H head dimension.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from model.layers.attend import Sight, attend
+from model.layers.linear import WEIGHT_STD, linear
+from model.layers.sharding import constrain, named
+
+POOLINGS = ("mean", "max", "first", "last", "attention")
+
+
+class Pool(nnx.Module):
+    """One vector for a sequence: the `mean` or the `max` of its positions, the `first` or the
+    `last` of them, or their mean under the `attention` of a learned query (Lee et al. 2019,
+    arXiv:1810.00825, section 3.2, without the feed-forward part)."""
+
+    def __init__(
+        self,
+        kind: str,
+        width: int,
+        *,
+        num_heads: int = 1,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        if kind not in POOLINGS:
+            raise ValueError(f"pooling {kind!r}: choose from {POOLINGS}")
+        self.kind, self.num_heads = kind, num_heads
+        self.query = self.key_value = nnx.data(None)
+        if kind == "attention":
+            numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+            heads = (num_heads, width // num_heads)
+            drawn = nnx.initializers.normal(WEIGHT_STD)(rngs.params(), heads, param_dtype)
+            self.query = nnx.Param(drawn, **named("heads", "head_dim"))
+            self.key_value = linear(
+                (width,), (2, *heads), ("embed", None, "heads", "head_dim"), **numbers
+            )
+
+    def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
+        """[B, T, D] -> [B, D], over the positions that `real_BT` (bool; at least one a row) names:
+        all where there is none."""
+        B, T, D = x_BTD.shape
+        if real_BT is None:
+            real_BT = jnp.ones((B, T), bool)
+        if self.kind == "attention":
+            pooled_BD = self._attend(x_BTD, real_BT).reshape(B, D)
+        elif self.kind == "max":
+            pooled_BD = jnp.max(jnp.where(real_BT[:, :, None], x_BTD, -jnp.inf), axis=1)
+        elif self.kind == "mean":
+            weights_BT = real_BT.astype(jnp.float32)
+            sums_BD = jnp.einsum("BT,BTD->BD", weights_BT, x_BTD.astype(jnp.float32))
+            count_B1 = jnp.maximum(jnp.sum(weights_BT, axis=1, keepdims=True), 1)
+            pooled_BD = (sums_BD / count_B1).astype(x_BTD.dtype)
+        else:
+            index_T = jnp.arange(T)
+            furthest_B = jnp.max(jnp.where(real_BT, index_T, 0), axis=1)
+            place_B = furthest_B if self.kind == "last" else jnp.argmax(real_BT, axis=1)
+            pooled_BD = jnp.take_along_axis(x_BTD, place_B[:, None, None], axis=1)[:, 0]
+        return constrain(pooled_BD, "batch", "width")
+
+    def _attend(self, x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:
+        key_value = constrain(self.key_value(x_BTD), "batch", None, None, "heads", "head_dim")
+        query_NH = self.query[...].astype(x_BTD.dtype)
+        q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))
+        sight = Sight(causal=False, window=None, sources_BS=real_BT)
+        return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], sight, implementation="xla")

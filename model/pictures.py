@@ -1,0 +1,17 @@
+"""What every model of pictures begins with.
+
+Axes: B batch, H height, W width, C channels.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from model.layers.sharding import constrain
+
+
+def normalized(image_BHWC: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Pictures, uint8 0..255 or floats 0..1 -> 0..1 in `dtype`."""
+    x_BHWC = image_BHWC.astype(dtype)
+    if jnp.issubdtype(image_BHWC.dtype, jnp.integer):
+        x_BHWC = x_BHWC / 255
+    return constrain(x_BHWC, "batch", None, None, None)
