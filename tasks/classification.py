@@ -25,9 +25,11 @@ class Classification:
             logits_BC, batch["label"], label_smoothing=self.label_smoothing
         )
         weights_B = batch["weights"]
+        hits_B = jnp.argmax(logits_BC, axis=-1) == batch["label"]
         return {
             "objective": jnp.sum(minimised_B * weights_B),
             "loss": jnp.sum(nats_B * weights_B),
+            "accuracy": jnp.sum(hits_B * weights_B),
             "weight": jnp.sum(weights_B),
         }
 
@@ -44,10 +46,12 @@ class Classification:
             "correct_top5": jnp.sum(jnp.any(hits_BK, axis=-1) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
+        scores_BC = jax.nn.softmax(logits_BC)
         return sums, {
             "label": labels_B,
             "prediction": best_BK[:, 0],
-            "scores": jax.nn.softmax(logits_BC),
+            "probability": jnp.max(scores_BC, axis=-1),
+            "scores": scores_BC,
         }
 
     def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
