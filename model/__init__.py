@@ -13,7 +13,13 @@ from jax.typing import DTypeLike
 
 from model.cnn import CNN
 from model.decoder import Decoder
-from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
+from model.layers.attend import (
+    NATIVE_ATTENTION,
+    Sight,
+    attend,
+    attention_limit,
+    attention_watched,
+)
 from model.layers.sharding import AXES, activation_sharding
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "activation_sharding",
     "attend",
     "attention_limit",
+    "attention_watched",
     "build",
     "parameter_count",
 ]
