@@ -2,13 +2,16 @@
 
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
 
+Of a classifier a table of its classes stands before that line. With --predictions a file gets one
+JSON object for each example: its number in the split and what the model makes of it.
+
 Every target of the split counts once, on however many devices. Without --split it takes `test`
 if there is one, else `validation`; without --weights the average (EMA) where the run keeps one.
 """
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ FLAGS = (
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("predictions", meaning="a file for one JSON object per example"),
 )
+LONGEST_NAME = 40  # of a class, in columns of a terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,10 +68,13 @@ def main(argv: Sequence[str]) -> int:
         restored.params,
         restored.statistics,
         split,
-        keep_outputs=arguments.predictions is not None,
+        keep=None if arguments.predictions is not None else training.Predictions.arrays(),
     )
     if arguments.predictions is not None:
-        write_predictions(Path(arguments.predictions), outputs)
+        write_predictions(Path(arguments.predictions), outputs, dataset.classes)
+    if "prediction" in outputs:
+        told = training.Predictions.of(outputs, split.name, dataset.classes)
+        print(class_table(told.table()) + "\n")
     print(json.dumps({"step": restored.step, "split": split.name, **metrics}))
     return 0
 
@@ -88,9 +95,12 @@ def evaluate_split(
     statistics: Any,
     split: "data.Split",
     *,
-    keep_outputs: bool = False,
+    keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics of a whole split, and the task's per-example arrays if they are to be kept."""
+    """Metrics of a whole split, and of the task's per-example arrays those that `keep` names.
+
+    None names all; those that the task does not have are left out.
+    """
     import data
     import training
 
@@ -109,17 +119,36 @@ def evaluate_split(
         data.stream(batches, 0, len(batches), 0),
         global_batch_size=batch_size,
         facts={"bytes": split.bytes},
-        keep_outputs=keep_outputs,
+        keep=keep,
     )
 
 
-def write_predictions(path: Path, outputs: Mapping[str, Any]) -> None:
-    """One JSON object a line, in the order of the split: `example` and the task's outputs."""
+def write_predictions(
+    path: Path, outputs: Mapping[str, Any], classes: Sequence[str] | None
+) -> None:
+    """One JSON object a line, in the order of the split: `example`, its number, and the task's
+    outputs; of a classifier the names of `label` and `prediction` too."""
     with path.open("w", encoding="utf-8") as file:
-        columns = [values.tolist() for values in outputs.values()]
-        for example, row in enumerate(zip(*columns, strict=True)):
-            record = {"example": example, **dict(zip(outputs, row, strict=True))}
+        for row in range(len(outputs["example"])):
+            record = {}
+            for name, values in outputs.items():
+                record[name] = values[row].tolist()
+                if classes is not None and name in ("label", "prediction"):
+                    record[f"{name}_name"] = classes[record[name]]
             file.write(json.dumps(record) + "\n")
+
+
+def class_table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as lines, in columns: names to the left, numbers to the right."""
+    from rich.cells import cell_len, set_cell_size
+
+    wide, *widths = (max(map(cell_len, column)) for column in zip(*rows, strict=True))
+    wide = min(wide, LONGEST_NAME)
+    lines = []
+    for name, *cells in rows:
+        numbers = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join([set_cell_size(name, wide), *numbers]))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

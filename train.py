@@ -140,6 +140,7 @@ class Run:
     record: training.Record
     progress: training.Progress
     evaluated: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
     writer: inference.Samples | None = None
     samples: Sequence[tuple[str, str]] = ()
     saved_step: int = -1
@@ -315,20 +316,21 @@ class Run:
         self.evaluated = {"step": step}
         if "validation" in self.dataset.splits:
             with self.progress.working("evaluating"):
-                metrics, _ = self.metrics_of("validation", state)
+                metrics, self.outputs = self.metrics_of("validation", state)
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
         self.samples = self.sample(state, step)
 
-    def metrics_of(self, split: str, state, *, keep_outputs: bool = False):
-        """What evaluate.py would print of this state, with the average where there is one."""
+    def metrics_of(self, split: str, state):
+        """What evaluate.py would print of this state, with the average where there is one; and
+        what a classifier made of each example."""
         return evaluate_split(
             self.program,
             state.params if state.ema is None else state.ema,
             state.statistics,
             self.dataset.splits[split],
-            keep_outputs=keep_outputs,
+            keep=training.Predictions.arrays(),
         )
 
     def sample(self, state, step: int) -> Sequence[tuple[str, str]]:
@@ -390,10 +392,9 @@ class Run:
         pages: dict[str, Any] = {"samples": self.samples}
         if name == "test":
             with self.progress.working("evaluating the test split"):
-                metrics, outputs = self.metrics_of(
-                    name, state, keep_outputs=self.dataset.classes is not None
-                )
-            pages |= {"test": metrics, **self.mistakes(name, outputs)}
+                metrics, self.outputs = self.metrics_of(name, state)
+            pages["test"] = metrics
+        pages |= self.views(name, state)
         path = self.record.report("finished", self.config.train.steps, **pages)
         self.progress.stop()
         if path is None:
@@ -407,12 +408,29 @@ class Run:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
         print(f"report: {path}")
 
-    def mistakes(self, name: str, outputs: dict[str, Any]) -> dict[str, Any]:
-        """What the report shows of a classifier's mistakes on the split `name`."""
-        if "prediction" not in outputs:
-            return {}
-        one = data.Batches(self.dataset.splits[name], global_batch_size=1, seed=0, shuffle=False)
-        return training.compare(self.dataset.classes, outputs, lambda i: one[i]["image"][0])
+    def views(self, name: str, state) -> dict[str, Any]:
+        """What the report shows of the model: its answers on the split `name`, its inside."""
+        name = name if name in self.dataset.splits else "train"
+        split, tokenizer = self.dataset.splits[name], self.dataset.tokenizer
+        one = data.Batches(split, global_batch_size=1, seed=self.config.seed, shuffle=False)
+
+        def example(number: int):
+            batch = one[number]
+            return batch["image"][0] if tokenizer is None else tokenizer.decode(batch["tokens"][0])
+
+        weights = state.params if state.ema is None else state.ema
+        with self.progress.working("looking at the model"):
+            views = training.look_inside(self.program, weights, state.statistics, one[0])
+        if views.get("attention"):
+            length = views["attention"][0].shape[-1]
+            views["attended"] = example(0) if tokenizer is None else [
+                tokenizer.decode([token]) for token in one[0]["tokens"][0, :length]
+            ]  # fmt: skip
+        if "prediction" in self.outputs:
+            classes = self.dataset.classes
+            views["predictions"] = training.Predictions.of(self.outputs, name, classes)
+            views["example"] = example
+        return views
 
     def close(self) -> None:
         """Waits for the disk."""

@@ -12,7 +12,13 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
+from model.layers.attend import (
+    NATIVE_ATTENTION,
+    Sight,
+    attend,
+    attention_limit,
+    attention_watched,
+)
 from model.layers.sharding import AXES, activation_sharding
 
 __all__ = [
@@ -23,6 +29,7 @@ __all__ = [
     "activation_sharding",
     "attend",
     "attention_limit",
+    "attention_watched",
     "build",
     "parameter_count",
 ]

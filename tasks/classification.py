@@ -40,27 +40,31 @@ class Classification:
         logits_BC = _logits(model, batch, images, train=True, dropout_key=model_key)
         class_weights_C = jnp.asarray(self.class_weights) if self.class_weights else None
 
-        def losses(labels_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        best_B = jnp.argmax(logits_BC, axis=-1)
+
+        def sums_of(labels_B: jax.Array) -> Sums:
             nats_B, minimised_B = cross_entropy(
                 logits_BC,
                 labels_B,
                 label_smoothing=self.label_smoothing,
                 class_weights=class_weights_C,
             )
-            counts_B = jnp.ones_like(nats_B)
-            if class_weights_C is not None:
-                counts_B = class_weights_C[labels_B]
-                nats_B = counts_B * nats_B
-            return nats_B, minimised_B, counts_B
+            counts_B = 1.0 if class_weights_C is None else class_weights_C[labels_B]
+            return {
+                "objective": minimised_B,
+                "loss": counts_B * nats_B,
+                "accuracy": counts_B * (best_B == labels_B),
+                "weight": counts_B * jnp.ones_like(nats_B),
+            }
 
-        found = losses(labels_B)
+        found = sums_of(labels_B)
         if others_B is not None:
-            found = [
-                share_B * one + (1 - share_B) * other
-                for one, other in zip(found, losses(others_B), strict=True)
-            ]
-        loss, objective, weight = (jnp.sum(one_B * batch["weights"]) for one_B in found)
-        return {"objective": objective, "loss": loss, "weight": weight}
+            found = jax.tree.map(
+                lambda one_B, other_B: share_B * one_B + (1 - share_B) * other_B,
+                found,
+                sums_of(others_B),
+            )
+        return {name: jnp.sum(one_B * batch["weights"]) for name, one_B in found.items()}
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         logits_BC = _logits(model, batch, batch.get("image"), train=False, dropout_key=None)
@@ -75,10 +79,12 @@ class Classification:
             "correct_top5": jnp.sum(jnp.any(hits_BK, axis=-1) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
+        scores_BC = jax.nn.softmax(logits_BC)
         return sums, {
             "label": labels_B,
             "prediction": best_BK[:, 0],
-            "scores": jax.nn.softmax(logits_BC),
+            "probability": jnp.max(scores_BC, axis=-1),
+            "scores": scores_BC,
         }
 
     def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:

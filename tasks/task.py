@@ -27,6 +27,7 @@ class Task(Protocol):
         """Sums for one training batch: `loss` and `weight`, float32 scalars.
 
         `loss` is what is reported, and minimised too, unless there is an `objective` beside it.
+        The mean of any other sum is reported under its name.
         """
         ...
 

@@ -8,6 +8,7 @@ from typing import Any
 
 _HOMES = {
     "Checkpoints": "checkpoints",
+    "Predictions": "report.predictions",
     "Profiler": "profiler",
     "Program": "program",
     "Progress": "progress",
@@ -18,12 +19,12 @@ _HOMES = {
     "TrainState": "state",
     "WorkdirLock": "workdir",
     "build_program": "program",
-    "compare": "report.mistakes",
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "explain_not_finite": "nan_hunt",
     "explain_parameters": "explanation",
     "find_checkpoint": "restore",
+    "look_inside": "report.inside",
     "peak": "flops",
     "require_wandb": "wandb_log",
     "restore_model": "restore",

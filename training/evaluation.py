@@ -1,7 +1,7 @@
 """Metrics of a whole split: every target counted once, on any number of devices."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,32 +21,36 @@ def evaluate(
     *,
     global_batch_size: int,
     facts: Mapping[str, Any],
-    keep_outputs: bool = False,
+    keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The metrics of the split that `batches` (this process's rows) run through once.
 
-    Rows of weight zero, which fill up the last batch, count nowhere. With `keep_outputs` the
-    task's per-example arrays come back too, in the order of the split, else {}.
+    Rows of weight zero, which fill up the last batch, count nowhere. Those of the task's
+    per-example arrays that `keep` names (None: all) come back too, in the order of the split, and
+    with them `example`, the number in the split of each.
     """
     totals: dict[str, float] = {}
     kept: list[dict[str, np.ndarray]] = []
     pending = None
 
-    def read(sums, outputs):
+    def read(number, sums, outputs):
         for name, value in jax.device_get(sums).items():
             totals[name] = totals.get(name, 0.0) + float(value)
-        if keep_outputs:
-            outputs = jax.device_get(outputs)
-            full = outputs.pop("weights").reshape(global_batch_size, -1).any(axis=1)
-            kept.append({name: value[full] for name, value in outputs.items()})
+        wanted = {name: outputs[name] for name in outputs if keep is None or name in keep}
+        if wanted:
+            weights, wanted = jax.device_get((outputs["weights"], wanted))
+            wanted.pop("weights", None)
+            there = np.flatnonzero(weights.reshape(global_batch_size, -1).any(axis=1))
+            numbers = {"example": number * global_batch_size + there}
+            kept.append(numbers | {name: value[there] for name, value in wanted.items()})
 
-    for rows in batches:
+    for number, rows in enumerate(batches):
         batch = parallel.put_batch(rows, program.batch_sharding, global_batch_size)
         result = program.evaluation_step(params, statistics, batch)
         # One batch late, so that the device never waits for the host.
         if pending is not None:
             read(*pending)
-        pending = result
+        pending = (number, *result)
     if pending is not None:
         read(*pending)
     outputs = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}

@@ -2,9 +2,9 @@
 
 Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
 `gradient_norm`, `examples_per_second`, `tokens_per_second` where tokens apply, `step_seconds`,
-`input_wait_fraction`, `mfu` where the devices' peak is known; on validation lines the task's
-metrics with the prefix `validation/`. JSON knows no NaN and no infinity: a number that is not
-finite is written as null.
+`input_wait_fraction`, `mfu` where the devices' peak is known, `accuracy` of a classifier; on
+validation lines the task's metrics with the prefix `validation/`. JSON knows no NaN and no
+infinity: a number that is not finite is written as null.
 """
 
 import functools

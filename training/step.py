@@ -34,7 +34,7 @@ def train_step(
 
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
     `learning_rate`, `gradient_norm` (before clipping), `skipped` (steps in a row that were not
-    finite, this one included).
+    finite, this one included); and the means of whatever else the task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     point = optimizer.point(state.params, state.optimizer)
@@ -43,7 +43,8 @@ def train_step(
     )
     targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
     gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
-    loss = sums["loss"] / targets
+    means = {name: total / targets for name, total in sums.items() if name != "weight"}
+    loss = means["loss"]
     gradient_norm = optax.tree.norm(gradients)
     learning_rate = schedule(state.step)
 
@@ -70,8 +71,7 @@ def train_step(
         optimizer=optimizer_state,
         ema=ema,
     )
-    return new_state, {
-        "loss": loss,
+    return new_state, means | {
         "weight": sums["weight"],
         "learning_rate": learning_rate,
         "gradient_norm": gradient_norm,
@@ -138,11 +138,9 @@ def _accumulate(
         index, rows = item
         return jax.tree.map(jnp.add, carry, gradient(rows, index)), None
 
-    zeros = (
-        jax.tree.map(jnp.zeros_like, params),
-        jax.tree.map(jnp.zeros_like, statistics),
-        {"loss": jnp.float32(0), "weight": jnp.float32(0)},
-    )
+    first = jax.tree.map(lambda x: x[0], micro)
+    shapes = jax.eval_shape(gradient, first, jnp.int32(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (gradients, summed, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
     return gradients, jax.tree.map(lambda x: x / count, summed), sums
 

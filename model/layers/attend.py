@@ -13,7 +13,9 @@ Axes: B batch, T target length, S source length, N query heads, K key/value head
 G query heads that share a key/value head (N = K · G), H head dimension.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,24 @@ SHORTEST_CHUNK = 32
 QUERY = ("batch", "length", "kv_heads", None)
 SOURCE = ("batch", None, "kv_heads", None)
 """How a kernel's arrays lie: heads whole groups at a time, each target with all its sources."""
+
+
+_watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("watched", default=None)
+
+
+@contextmanager
+def attention_watched(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
+    """While this context is open, `watcher` gets the weights of each call of `attend`, float32
+    [B, N, T, S], in their order; XLA's implementation does the work.
+
+    It acts when a function is traced, to look at an example or two: what it gets is for that
+    function to return. Layers that are scanned or made again are traced apart, and can't be seen.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,9 @@ def attend(
     they agree within the precision of the arrays.
     """
     whole, T = sight.first_B is None, q_BTNH.shape[1]
+    if (watcher := _watcher.get()) is not None:
+        watcher(_weights(q_BTNH, k_BSKH, _mask(sight, T, k_BSKH.shape[1])))
+        implementation = "xla"
     if implementation == "auto":
         implementation = NATIVE_ATTENTION.get(platform(), "xla")
         if attention_limit(
@@ -127,10 +150,30 @@ def attend_by_xla(
     `mask_BTS` (bool; B may be 1) is True where a target may look, None for everywhere; a target
     that may look nowhere gets the mean of the values.
     """
+    q_BTKGH = _grouped(q_BTNH, k_BSKH)
+    return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
+
+
+def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
+    """The share of each source's value in what a target gets. float32 [B, N, T, S]"""
+    (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
+    scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
+    return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
+
+
+def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
+    """Scaled, the heads that share a key/value head together. [B, T, K, G, H]"""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    q_BTKGH = (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
-    return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(B, T, N, H)
+    return (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
+
+
+def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
+    """Those that are hidden lowest of all. float32 [B, K, G, T, S]"""
+    scores_BKGTS = jnp.einsum(
+        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
+    )
+    return _hide(scores_BKGTS, mask_BTS, jnp.finfo(jnp.float32).min)
 
 
 @jax.custom_vjp
@@ -147,10 +190,7 @@ def _softmax_mean(
 
 
 def _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS):
-    scores_BKGTS = jnp.einsum(
-        "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
-    )
-    scores_BKGTS = _hide(scores_BKGTS, mask_BTS, jnp.finfo(jnp.float32).min)
+    scores_BKGTS = _scores(q_BTKGH, k_BSKH, mask_BTS)
     highest_BKGT = jnp.max(scores_BKGTS, axis=-1)
     weights_BKGTS = jnp.exp(scores_BKGTS - highest_BKGT[..., None])
     sum_BTKG = jnp.moveaxis(jnp.sum(weights_BKGTS, axis=-1), 3, 1)

@@ -1,12 +1,15 @@
 """The verbs together: trained, evaluated on one device and on eight, finished, refused."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn
 
 from tests.end_to_end.verbs import TINY_TEXT, metrics, run, write_text
+from training.report.predictions import Predictions
 
 DIGITS = {
     "model__channels": "8,16",
@@ -57,7 +60,11 @@ def test_a_run_leaves_everything_it_promises(digits):
     ):
         assert (digits / name).exists(), name
     lines = metrics(digits)
-    assert {"loss", "learning_rate", "gradient_norm", "step_seconds"} <= lines[40].keys()
+    keys = {"loss", "accuracy", "learning_rate", "gradient_norm", "step_seconds"}
+    assert keys <= lines[40].keys()
+    page = (digits / "report.html").read_text(encoding="utf-8")
+    for section in ("Predictions", "Mistakes it was surest of", "First filters"):
+        assert f"<h2>{section}" in page
 
 
 def test_evaluation_is_the_same_on_one_device_and_on_eight(digits):
@@ -67,16 +74,48 @@ def test_evaluation_is_the_same_on_one_device_and_on_eight(digits):
     assert one["loss"] == pytest.approx(eight["loss"], rel=1e-6)
 
 
-def test_written_predictions_give_the_metrics_again(digits, tmp_path):
+def test_metrics_and_the_table_are_scikit_learns_of_the_written_predictions(digits, tmp_path):
     path = tmp_path / "predictions.jsonl"
-    measured = evaluate(digits, f"--predictions={path}", "--weights=raw")
+    flags = (f"--predictions={path}", "--weights=raw", "--split=test")
+    *lines, last = run("evaluate.py", f"--workdir={digits}", *flags).stdout.splitlines()
+    measured = json.loads(last)
+    keys = ["step", "split", "examples", "loss", "accuracy", "accuracy_top5"]
+    assert [*measured] == keys
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["example"] for row in rows] == list(range(360))
-    labels = np.array([row["label"] for row in rows])
-    scores = np.array([row["scores"] for row in rows])
-    assert np.mean(labels == [row["prediction"] for row in rows]) == measured["accuracy"]
-    loss = -np.mean(np.log(scores[np.arange(360), labels]))
-    assert loss == pytest.approx(measured["loss"], rel=1e-5)
+    label, prediction, scores, probability = (
+        np.array([row[name] for row in rows])
+        for name in ("label", "prediction", "scores", "probability")
+    )
+    np.testing.assert_array_equal(probability, scores.max(axis=1))
+    names = [(str(row["label"]), str(row["prediction"])) for row in rows]
+    assert names == [(row["label_name"], row["prediction_name"]) for row in rows]
+
+    labels = range(10)
+    assert measured["accuracy"] == sklearn.accuracy_score(label, prediction)
+    top5 = sklearn.top_k_accuracy_score(label, scores, k=5, labels=labels)
+    assert measured["accuracy_top5"] == pytest.approx(top5, abs=1e-12)
+    loss = sklearn.log_loss(label, scores / scores.sum(axis=1, keepdims=True), labels=labels)
+    assert measured["loss"] == pytest.approx(loss, rel=1e-5)
+    told = Predictions("test", "0123456789", np.arange(360), label, prediction, probability)
+    np.testing.assert_array_equal(
+        told.confusion(), sklearn.confusion_matrix(label, prediction, labels=labels)
+    )
+    by_class = sklearn.precision_recall_fscore_support(
+        label, prediction, labels=labels, zero_division=np.nan
+    )
+    *shares, examples = (column.tolist() for column in by_class)
+    shown = [
+        [str(n), f"{examples[n]}"]
+        + ["-" if np.isnan(column[n]) else f"{100 * column[n]:.1f} %" for column in shares]
+        for n in labels
+    ]
+    macro = sklearn.precision_recall_fscore_support(
+        label, prediction, average="macro", zero_division=0
+    )
+    shown.append(["macro average", "360", *(f"{100 * share:.1f} %" for share in macro[:3])])
+    assert [re.split(r"\s{2,}", line) for line in lines[1:-1]] == shown
+    assert len({len(line) for line in lines[:-1]}) == 1 and lines[-1] == ""
 
 
 def test_the_average_and_the_raw_weights_are_both_there(digits):
@@ -111,7 +150,7 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_evaluated(digits, tmp_p
     content[len(content) // 2] ^= 1
     victim.write_bytes(content)
     done = run("evaluate.py", f"--workdir={workdir}")
-    assert json.loads(done.stdout)["step"] == 20
+    assert json.loads(done.stdout.splitlines()[-1])["step"] == 20
     assert f"{victim} is damaged" in done.stderr
     done = run("evaluate.py", f"--workdir={workdir}", "--step=40", expect=2)
     assert f"{victim} is damaged" in done.stderr

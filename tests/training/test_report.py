@@ -1,5 +1,7 @@
 """The report is one file that needs nothing else, and tells what is so of any run."""
 
+import base64
+import io
 import json
 import math
 import re
@@ -11,10 +13,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import Config
 from training.report.machine import environment, versions
 from training.report.page import write_report
+from training.report.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {
@@ -81,6 +85,12 @@ def page_of(workdir: Path, **arguments) -> Page:
     assert [p.name for p in workdir.iterdir()] == ["report.html"]
     assert path.stat().st_size < 2_000_000
     return Page(path)
+
+
+def picture_in(page: Page, number: int = 0) -> Image.Image:
+    """One of its pictures."""
+    urls = [attributes["src"] for tag, attributes in page.attributes if tag == "img"]
+    return Image.open(io.BytesIO(base64.b64decode(urls[number].partition(",")[2])))
 
 
 def training_line(step: int, loss: float) -> dict[str, float]:
@@ -194,22 +204,35 @@ def test_a_long_run_stays_small(tmp_path):
     assert len(page.source) < 500_000
 
 
+def predictions_of(counts: np.ndarray, classes: list[str], probability=None) -> Predictions:
+    """Examples with these counts of [true, predicted], one after the other."""
+    pairs = np.argwhere(counts).repeat(counts[counts > 0], axis=0)
+    if probability is None:
+        probability = np.full(len(pairs), 0.5)
+    return Predictions("test", classes, np.arange(len(pairs)), *pairs.T, probability)
+
+
 def test_what_is_shown_is_escaped(tmp_path):
     evil = "</pre></figure><script>alert('\"')</script>&amp;"
-    counts = np.array([[3, 1], [0, 4]])
-    picture = np.zeros((8, 8, 1), np.uint8)
-    page = page_of(
-        tmp_path,
-        metrics=text_run(20),
-        summary=SUMMARY | {"name": evil, "status": evil},
-        environment=MACHINE | {"command": evil, "flags": {evil: evil}},
-        samples=[(evil, evil)],
-        notices=[evil],
-        confusion=([evil, "b"], counts),
-        mistakes=[(picture, evil, evil, 0.5)],
-    )
-    assert [tag for tag, _ in page.attributes].count("script") == 1
-    assert page.texts.count(evil) >= 8
+    predictions = predictions_of(np.array([[3, 1], [0, 4]]), [evil, "b"])
+    pages = [
+        page_of(
+            tmp_path,
+            metrics=text_run(20),
+            summary=SUMMARY | {"name": evil, "status": evil},
+            environment=MACHINE | {"command": evil, "flags": {evil: evil}},
+            samples=[(evil, evil)],
+            notices=[evil],
+            predictions=predictions,
+            example=lambda _, shown=shown: shown,
+            attention=[np.full((1, 2, 2), 0.5)],
+            attended=[evil, "b"],
+        )
+        for shown in (np.zeros((8, 8, 1), np.uint8), evil)
+    ]
+    for page in pages:
+        assert [tag for tag, _ in page.attributes].count("script") == 1
+    assert [sum(evil in text for text in page.texts) for page in pages] == [14, 15]
 
 
 def test_samples_keep_every_character_that_can_be_shown(tmp_path):
@@ -221,32 +244,89 @@ def test_samples_keep_every_character_that_can_be_shown(tmp_path):
 
 
 def test_a_classifier_shows_its_confusions_and_surest_mistakes(tmp_path):
-    counts = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
+    counts = np.array([[18, 22, 0], [1, 9, 0], [0, 0, 0]])
     lines = [
         {"step": 10, "validation/loss": 0.4, "validation/accuracy": 0.85},
-        training_line(10, 0.3),
+        training_line(10, 0.3) | {"accuracy": 0.9},
     ]
-    pictures = np.random.default_rng(0).integers(0, 256, (30, 256, 256, 3), np.uint8)
-    mistakes = [(picture, "cat", "dog", i / 30) for i, picture in enumerate(pictures)]
-    page = page_of(
-        tmp_path, metrics=lines, confusion=(["cat", "dog", "owl"], counts), mistakes=mistakes
-    )
-    assert "17 of 20 examples are right" in page.text
-    assert "cat 8 2 80.0 %" in page.text and "dog 1 9 90.0 %" in page.text
-    assert "precision 88.9 % 81.8 %" in page.text
-    assert "Validation accuracy 85.0 %" in page.text and "Accuracy" in page.charts
+    pictures = np.random.default_rng(0).integers(0, 256, (50, 256, 256, 3), np.uint8)
+    predictions = predictions_of(counts, ["cat", "dog", "owl"], np.arange(50) / 50)
+    asked = []
+
+    def example(number):
+        asked.append(number)
+        return pictures[number]
+
+    page = page_of(tmp_path, metrics=lines, predictions=predictions, example=example)
+    assert "test split: 27 of 50 examples are right" in page.text
+    assert "predicted → cat dog owl cat 18 22 dog 1 9 owl class" in page.text
+    assert "cat 40 94.7 % 45.0 % 61.0 % dog 10 29.0 % 90.0 % 43.9 % owl 0 - - -" in page.text
+    assert "macro average 50 61.9 % 67.5 % 52.5 %" in page.text
+    assert "Validation accuracy 85.0 %" in page.text
+    curves = page.charts["Accuracy"]["data"]["curves"]
+    assert [curve["name"] for curve in curves] == ["training", "validation"]
+    assert asked == [40, *range(39, 20, -1)]
     images = [attributes for tag, attributes in page.attributes if tag == "img"]
-    assert len(images) == 24
-    assert "cat , not dog 96.7 % sure" in page.text and "16.7 % sure" not in page.text
-    assert "and 6 more that are not shown" in page.text
+    assert len(images) == 20
+    assert "dog , not cat 80.0 % sure cat , not dog 78.0 % sure" in page.text
+    assert "and 3 more that are not shown" in page.text
 
 
-def test_of_many_classes_the_commonest_confusions_are_shown(tmp_path):
+def test_a_classifier_of_texts_shows_them(tmp_path):
+    predictions = predictions_of(np.array([[8, 1], [1, 9]]), ["good", "bad"])
+    page = page_of(
+        tmp_path, predictions=predictions, example=lambda i: f"text {i}\x00 " + 999 * "x"
+    )
+    assert "text 8␀" in page.text and "... and 407 more characters good , not bad" in page.text
+    assert not [tag for tag, _ in page.attributes if tag == "img"]
+
+
+def test_of_many_classes_the_commonest_confusions_are_shown_and_the_best_and_worst(tmp_path):
     counts = np.eye(1000, dtype=int) * 40
     counts[3, 7], counts[999, 0] = 5, 9
-    page = page_of(tmp_path, confusion=([f"class {i}" for i in range(1000)], counts))
+    predictions = predictions_of(counts, [f"class {i}" for i in range(1000)])
+    page = page_of(tmp_path, predictions=predictions)
     assert "class 999 class 0 9 class 3 class 7 5" in page.text
+    assert "... 980 more ..." in page.text
+    assert "class 999 49 100.0 % 81.6 % 89.9 % macro average" in page.text
     assert "class 500" not in page.text
+
+
+def test_the_filters_of_the_first_layer_are_a_picture(tmp_path):
+    filters = np.random.default_rng(0).normal(size=(100, 5, 5, 3))
+    page = page_of(tmp_path, filters=filters)
+    assert "First filters 5 × 5, 64 of 100; grey is zero" in page.text
+    sheet = picture_in(page)
+    assert sheet.mode == "RGBA"
+    assert sheet.size == (16 * 49, 4 * 49)  # 5 × 9 pixels each, and 4 between them
+    of_first = np.asarray(sheet)[2:47:9, 2:47:9, :3].astype(int)
+    expected = 127.5 + 127.5 * filters[0] / np.abs(filters[0]).max()
+    np.testing.assert_allclose(of_first, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("positions", [16, 17])
+def test_attention_lies_over_the_patches_with_a_class_token_and_without(tmp_path, positions):
+    weights = np.random.default_rng(0).dirichlet(np.ones(positions), (6, 3, positions))
+    picture = np.zeros((32, 32, 3), np.uint8)
+    page = page_of(tmp_path, attention=weights, attended=picture)
+    for layer in ("layer 1 of 6", "layer 3 of 6", "layer 4 of 6", "layer 6 of 6"):
+        assert layer in page.text
+    assert [tag for tag, _ in page.attributes].count("img") == 1 + 4 * 3
+    heat = np.asarray(picture_in(page, 1))[..., 3] / 255
+    received = weights[0, 0].mean(axis=0) if positions == 16 else weights[0, 0, 0, 1:]
+    np.testing.assert_allclose(heat, received.reshape(4, 4) / received.max(), atol=0.003)
+
+
+def test_attention_that_does_not_lie_over_the_patches_is_left_out(tmp_path):
+    weights, picture = np.full((1, 2, 19, 19), 1 / 19), np.zeros((32, 32, 3), np.uint8)
+    assert "<h2>Attention" not in page_of(tmp_path, attention=weights, attended=picture).source
+
+
+def test_attention_on_a_text_stands_beside_its_tokens(tmp_path):
+    weights = np.array([[[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [0.75, 0.25]]]])
+    page = page_of(tmp_path, attention=weights, attended=["def", " f\n"])
+    assert "layer 1 of 1 def ␣f↵ def ␣f↵" in page.text
+    assert re.findall(r"--shade: ([\d.]+)\"", page.source) == ["1.0", "1.0", "1.0"]
 
 
 def test_every_field_of_the_configuration_is_there_and_what_differs_is_marked(tmp_path):

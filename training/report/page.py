@@ -1,10 +1,8 @@
-"""The page itself: figures, curves, samples or mistakes, configuration, environment."""
+"""The page itself: figures, curves, samples or predictions, configuration, environment."""
 
-import base64
-import io
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Required, TypedDict
@@ -12,10 +10,11 @@ from typing import Any, Required, TypedDict
 import numpy as np
 import pydantic
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 import configs
 from training.report import charts
+from training.report.pictures import attention_view, filter_sheet, picture_url
+from training.report.predictions import Predictions
 from training.wording import (
     count_text,
     headline_metric,
@@ -32,11 +31,13 @@ NAME = "report.html"
 MOST_SAMPLES, MOST_CHARACTERS = 20, 20_000
 MOST_NOTICES = 200
 MOST_CLASSES = 30
-MOST_PAIRS = 30
-MOST_MISTAKES = 24
-PICTURE_SIZE = 96
+MOST_PAIRS = 20
+MOST_MISTAKES = 20
+MOST_CHARACTERS_OF_A_MISTAKE = 600
 
 Metrics = Sequence[dict[str, Any]]
+Example = np.ndarray | str
+"""A picture, uint8 [H, W, C] with C of 1, 3 or 4, or a text."""
 
 
 class Summary(TypedDict, total=False):
@@ -62,18 +63,22 @@ def write_report(
     environment: Mapping[str, Any],
     metrics: Metrics,
     samples: Sequence[tuple[str, str]] = (),
-    confusion: tuple[Sequence[str], np.ndarray] | None = None,
-    mistakes: Sequence[tuple[np.ndarray, str, str, float]] = (),
+    predictions: Predictions | None = None,
+    example: Callable[[int], Example] | None = None,
+    filters: np.ndarray | None = None,
+    attention: Sequence[np.ndarray] = (),
+    attended: np.ndarray | Sequence[str] = (),
     notices: Sequence[str] = (),
     data: Sequence[Sequence[str]] = (),
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
     environment: of `report.environment()`. metrics: of `read_metrics`. samples: (prompt,
-    completion). confusion: class names, and counts [true, predicted]. mistakes: (picture uint8
-    [H, W, C] with C of 1, 3 or 4, true class, predicted class, the model's confidence in it);
-    those it was surest of are shown. notices: what a reader should know, one sentence each.
-    data: a table of what the splits hold, its head first.
+    completion). predictions: of a classifier, and `example(i)` is the split's example i: of its
+    mistakes those that it was surest of are shown. filters: of its first layer, float [N, h, w,
+    C]. attention: each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a
+    text. notices: what a reader should know, one sentence each. data: a table of what the splits
+    hold, its head first.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -89,9 +94,10 @@ def write_report(
         charts=[chart for chart in _charts(metrics, summary) if chart is not None],
         samples=[tuple(map(_printable, sample)) for sample in samples[:MOST_SAMPLES]],
         samples_left_out=max(0, len(samples) - MOST_SAMPLES),
-        confusion=_confusion(*confusion) if confusion is not None else None,
-        mistakes=_mistakes(mistakes),
-        mistakes_left_out=max(0, len(mistakes) - MOST_MISTAKES),
+        predictions=_predictions(predictions) if predictions is not None else None,
+        mistakes=list(_mistakes(predictions, example)) if predictions and example else [],
+        filters=filter_sheet(filters) if filters is not None else None,
+        attention=attention_view(attention, attended),
         data=data,
         config=_config_rows(config),
         environment=environment,
@@ -214,8 +220,11 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
     elif any("validation/accuracy" in line for line in metrics):
         yield draw(
             "Accuracy",
-            "share of the validation split",
-            [curve(metrics, "validation/accuracy", "validation", colour=second, best=max)],
+            "share of the examples",
+            [
+                curve(metrics, "accuracy", "training", smooth=True),
+                curve(metrics, "validation/accuracy", "validation", colour=second, best=max),
+            ],
             charts.SHARES,
         )
     unit = "tokens" if tokens else "examples"
@@ -232,58 +241,54 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
         )
 
 
-# ---- Samples, the confusion matrix and the worst mistakes.
+# ---- Samples, predictions and the surest mistakes.
 
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, most: int = MOST_CHARACTERS) -> str:
     """Text that a page can hold: control characters as their pictures, cut where it is long."""
-    shown = text[:MOST_CHARACTERS].translate(_VISIBLE)
-    more = len(text) - MOST_CHARACTERS
+    shown = text[:most].translate(_VISIBLE)
+    more = len(text) - most
     return shown if more <= 0 else f"{shown}\n... and {more:,} more characters"
 
 
-def _confusion(classes: Sequence[str], counts: np.ndarray) -> dict[str, Any]:
-    """The matrix of few classes; of many, the pairs most often confused."""
-    right, wrong = np.diag(counts), counts - np.diag(np.diag(counts))
-    pairs = [np.unravel_index(at, wrong.shape) for at in np.argsort(-wrong, axis=None)[:MOST_PAIRS]]
-    few = len(classes) <= MOST_CLASSES
-    return {
-        "classes": classes,
-        "right": int(right.sum()),
-        "total": int(counts.sum()),
-        "counts": counts.tolist() if few else None,
+def _predictions(predictions: Predictions) -> dict[str, Any]:
+    """The table of classes; the matrix of few, of many the pairs most often confused."""
+    classes, found = predictions.classes, {"counts": None, "shades": None, "pairs": []}
+    if len(classes) <= MOST_CLASSES:
+        counts = predictions.confusion()
+        wrong = counts - np.diag(np.diag(counts))
         # How strong the colour of a cell is: mistakes against the commonest of them.
-        "shades": (wrong / max(1, wrong.max())).tolist() if few else None,
-        "recall": _shares(right, counts.sum(axis=1)),
-        "precision": _shares(right, counts.sum(axis=0)),
-        "pairs": [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]],
+        found |= {"counts": counts.tolist(), "shades": (wrong / max(1, wrong.max())).tolist()}
+    else:
+        found |= {"pairs": predictions.commonest_confusions(MOST_PAIRS)}
+    total, right = len(predictions.label), predictions.right
+    return found | {
+        "split": predictions.split,
+        "classes": classes,
+        "total": total,
+        "right": right,
+        "mistakes_left_out": max(0, total - right - MOST_MISTAKES),
+        "table": predictions.table(),
     }
 
 
-def _shares(parts: np.ndarray, wholes: np.ndarray) -> list[str]:
-    return [percent_text(p / w) if w else "" for p, w in zip(parts, wholes, strict=True)]
-
-
 def _mistakes(
-    mistakes: Sequence[tuple[np.ndarray, str, str, float]],
-) -> list[tuple[str, str, str, str]]:
-    """(picture as a data URL, true class, predicted class, confidence), the surest first."""
-    worst = sorted(mistakes, key=lambda mistake: -mistake[3])[:MOST_MISTAKES]
-    return [
-        (_data_url(picture), label, prediction, percent_text(confidence))
-        for picture, label, prediction, confidence in worst
-    ]
-
-
-def _data_url(picture: np.ndarray) -> str:
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Never enlarges: the page does, in squares.
-    file = io.BytesIO()
-    image.save(file, format="png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    predictions: Predictions, example: Callable[[int], Example]
+) -> Iterator[dict[str, Any]]:
+    """A picture's data URL or a text, with its class, the class predicted, and how surely."""
+    for row in predictions.surest_mistakes(MOST_MISTAKES):
+        shown = example(int(predictions.example[row]))
+        is_text = isinstance(shown, str)
+        yield {
+            "text": _printable(shown, MOST_CHARACTERS_OF_A_MISTAKE) if is_text else None,
+            "picture": None if is_text else picture_url(shown),
+            "label": predictions.classes[predictions.label[row]],
+            "prediction": predictions.classes[predictions.prediction[row]],
+            "probability": percent_text(predictions.probability[row]),
+        }
 
 
 # ---- Notices and configuration.

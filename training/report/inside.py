@@ -1,0 +1,85 @@
+"""A trained model from inside: the filters of its first layer, what it attends to in an example."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+import model as model_room
+from training.program import Program
+
+Tree = Any
+
+MOST_POSITIONS = 24
+"""Of a text that is looked at: its beginning."""
+
+
+def look_inside(
+    program: Program, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """What there is to see, as arguments of `write_report`: `filters`, `attention`.
+
+    batch: of one example, whose attention is shown. Nothing where several processes share the
+    parameters.
+    """
+    if jax.process_count() > 1:
+        return {}
+    axes = program.template.axes()
+    found: dict[str, Any] = {"attention": attention_maps(program, params, statistics, batch)}
+    if "image" in batch:
+        found["filters"] = first_filters(params, axes, batch["image"].shape[1:])
+    return found
+
+
+def first_filters(params: Tree, axes: Tree, image_shape: tuple[int, int, int]) -> np.ndarray | None:
+    """The kernel that looks at the picture itself, float32 [filters, height, width, channels];
+    None where there is none.
+
+    It is known by its shape and its axes: a convolution over as many channels as the picture has,
+    or a projection of square patches of it.
+    """
+    side, _, channels = image_shape
+    for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
+        shape = kernel.shape
+        if names[2:] == ("channels_in", "channels_out"):
+            if shape[2] == channels and shape[0] > 1:
+                return np.moveaxis(np.asarray(kernel, np.float32), 3, 0)
+        elif names[1:] == ("embed",) and names[0] in (None, "channels_in"):
+            size = math.isqrt(shape[0] // channels)
+            if size * size * channels == shape[0] and size > 1 and side % size == 0:
+                patches = np.asarray(kernel, np.float32).T
+                return patches.reshape(-1, size, size, channels)
+    return None
+
+
+def attention_maps(
+    program: Program, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """The attention of each layer on the one example of `batch`, float32 [heads, T, T] each; of
+    a text on its first `MOST_POSITIONS` tokens. Without attention, [].
+    """
+    if not any("heads" in names for names in jax.tree.leaves(program.template.axes())):
+        return []
+    if "tokens" in batch:
+        batch = {name: rows[:, :MOST_POSITIONS] if rows.ndim > 1 else rows
+                 for name, rows in batch.items()}  # fmt: skip
+    loops_unrolled = jax.disable_jit(getattr(program.config.model, "scan_layers", False))
+
+    @jax.jit
+    def weights(params, statistics, batch):
+        module = program.template.bind(params, statistics)
+        for _, part in nnx.iter_graph(module):
+            if hasattr(part, "remat"):
+                part.remat = "none"
+        maps: list[jax.Array] = []
+        with loops_unrolled, model_room.attention_watched(maps.append):
+            program.task.evaluate(module, batch)
+        return [one[0] for one in maps if one.shape[2] == one.shape[3]]
+
+    try:
+        return [np.asarray(one) for one in weights(params, statistics, dict(batch))]
+    except jax.errors.UnexpectedTracerError:  # Of layers in a loop that the model made itself.
+        return []

@@ -1,0 +1,124 @@
+"""Arrays as pictures of the page: data URLs that stand in its source."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PICTURE_SIZE = 96
+"""Pixels, of an example: larger ones are made smaller."""
+
+MOST_FILTERS = 64
+FILTERS_IN_A_ROW = 16
+FILTER_SIZE = 48
+"""Pixels of a filter on the page, about."""
+
+HEAT = (209, 96, 31)
+"""The page's second colour; how much of it there is, is its opacity: right on light and dark."""
+
+MOST_HEADS, MOST_PICTURE_LAYERS, MOST_TEXT_LAYERS = 8, 4, 2
+
+
+def picture_url(picture: np.ndarray) -> str:
+    """A picture, uint8 [H, W, C] with C of 1, 3 or 4, in PNG."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Never enlarges: the page does, in squares.
+    return _data_url(image)
+
+
+def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
+    """One picture of the first `MOST_FILTERS` of `filters`, float [N, h, w, C], side by side.
+
+    Grey is zero, and the largest weight of a filter is black or white; of three channels in
+    colour, of another number their mean.
+    """
+    shown = filters[:MOST_FILTERS]
+    if shown.shape[-1] != 3:
+        shown = shown.mean(axis=-1, keepdims=True)
+    count, height, width, channels = shown.shape
+    largest = np.abs(shown).max(axis=(1, 2, 3), keepdims=True)
+    shown = shown / np.where(largest > 0, largest, 1)
+    tiles = np.round(127.5 + 127.5 * shown).astype(np.uint8).repeat(3 // channels, axis=3)
+    scale = max(1, FILTER_SIZE // max(height, width))
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
+    tiles = np.concatenate([tiles, np.full_like(tiles[..., :1], 255)], axis=3)
+    tiles = np.pad(tiles, ((0, 0), (2, 2), (2, 2), (0, 0)))  # Seen through, between them.
+    columns = min(count, FILTERS_IN_A_ROW)
+    tiles = np.pad(tiles, ((0, -count % columns), *[(0, 0)] * 3))
+    rows = tiles.reshape(-1, columns, *tiles.shape[1:])
+    sheet = rows.swapaxes(1, 2).reshape(rows.shape[0] * rows.shape[2], -1, 4)
+    return {
+        "sheet": _data_url(Image.fromarray(sheet)),
+        "count": len(filters),
+        "shown": count,
+        "size": f"{height} × {width}",
+    }
+
+
+def attention_view(
+    layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
+) -> dict[str, Any] | None:
+    """What the page shows of the attention weights of each layer, [heads, T, T], on `example`, a
+    picture or the T tokens of a text. None where they don't lie over it.
+
+    Of a picture's heads what each patch gets: of the class token's attention where there is one
+    before the patches, else of all positions' on average. Of a text the mean of the heads, each
+    row against its largest.
+    """
+    if isinstance(example, np.ndarray):
+        layers = [on_patches(weights) for weights in layers]
+        layers = [maps for maps in layers if maps is not None]
+        view = {"picture": picture_url(example), "tokens": None}
+        drawn = [
+            (name, [_data_url(_heat(one)) for one in maps[:MOST_HEADS]])
+            for name, maps in _spread(layers, MOST_PICTURE_LAYERS)
+        ]
+    else:
+        size = len(example)
+        layers = [weights.mean(axis=0) for weights in layers if weights.shape[1] == size]
+        view = {"picture": None, "tokens": [_token_text(token) for token in example]}
+        drawn = [
+            (name, (one / one.max(axis=1, keepdims=True)).tolist())
+            for name, one in _spread(layers, MOST_TEXT_LAYERS)
+        ]
+    return view | {"layers": drawn} if drawn else None
+
+
+def on_patches(weights: np.ndarray) -> np.ndarray | None:
+    """[heads, T, T] -> [heads, side, side]; None where T is no square of patches."""
+    length = weights.shape[1]
+    side = math.isqrt(length)
+    if side * side == length:
+        received = weights.mean(axis=1)
+    elif (side := math.isqrt(length - 1)) ** 2 == length - 1:
+        received = weights[:, 0, 1:]
+    else:
+        return None
+    return received.reshape(-1, side, side)
+
+
+def _spread(layers: Sequence[np.ndarray], most: int) -> list[tuple[str, np.ndarray]]:
+    """Name and weights of so many layers, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int)) if layers else []
+    return [(f"layer {i + 1} of {len(layers)}", layers[i]) for i in chosen]
+
+
+def _heat(weights: np.ndarray) -> Image.Image:
+    opacity = np.round(255 * weights / weights.max()).astype(np.uint8)
+    colour = np.broadcast_to(np.uint8(HEAT), (*opacity.shape, 3))
+    return Image.fromarray(np.concatenate([colour, opacity[..., None]], axis=2))
+
+
+def _token_text(token: str) -> str:
+    """A token with its spaces and line ends to be seen."""
+    return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
+
+
+def _data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, format="png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

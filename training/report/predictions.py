@@ -1,0 +1,119 @@
+"""What a classifier made of a split: how well it knows each class, what it took for what."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+
+from training.wording import percent_text
+
+MOST_CLASSES = 50
+"""Of a table that shows all of them; of more it shows the best and the worst."""
+
+AT_EACH_END = 10
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the classification task says of the examples of `split`, an array [examples] each:
+    their number in the split, `label` and `prediction` (numbers of `classes`), and the probability
+    that the model gave its prediction.
+    """
+
+    split: str
+    classes: Sequence[str]
+    example: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    probability: np.ndarray
+
+    @classmethod
+    def arrays(cls) -> list[str]:
+        """The names of the arrays among the task's outputs."""
+        return [field.name for field in fields(cls)][2:]
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, np.ndarray], split: str, classes: Sequence[str]) -> Self:
+        """From the task's outputs, which may hold more."""
+        return cls(split, classes, *(outputs[name] for name in cls.arrays()))
+
+    @property
+    def right(self) -> int:
+        """How many examples got their own label."""
+        return int(np.count_nonzero(self.label == self.prediction))
+
+    def confusion(self) -> np.ndarray:
+        """Examples by true and by predicted class, int [classes, classes]."""
+        size = len(self.classes)
+        cells = self.label.astype(np.int64) * size + self.prediction
+        return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+    def commonest_confusions(self, most: int) -> list[tuple[str, str, int]]:
+        """(true class, predicted class, how often), the commonest first."""
+        wrong = self.label != self.prediction
+        pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
+        pairs, counts = np.unique(pairs, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:most]
+        name = self.classes
+        return [(name[pairs[i, 0]], name[pairs[i, 1]], int(counts[i])) for i in order]
+
+    def surest_mistakes(self, most: int) -> list[int]:
+        """Rows of the arrays: those that are wrong, of the highest probability first."""
+        wrong = np.flatnonzero(self.label != self.prediction)
+        return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most].tolist()
+
+    def by_class(self) -> dict[str, np.ndarray]:
+        """For each class `examples`, `precision`, `recall` and `f1`, [classes] each.
+
+        NaN where they say nothing: the precision of a class that was never predicted, the recall
+        of one without examples, the F1 of one that is neither.
+        """
+        size = len(self.classes)
+        hits = np.bincount(self.label[self.label == self.prediction], minlength=size)
+        examples = np.bincount(self.label, minlength=size)
+        predicted = np.bincount(self.prediction, minlength=size)
+        with np.errstate(invalid="ignore"):
+            return {
+                "examples": examples,
+                "precision": hits / predicted,
+                "recall": hits / examples,
+                "f1": 2 * hits / (examples + predicted),
+            }
+
+    def macro_averages(self) -> dict[str, float]:
+        """Means over the classes that occur, as label or prediction; what says nothing is a 0."""
+        columns = self.by_class()
+        occurs = ~np.isnan(columns["f1"])
+        names = ("precision", "recall", "f1")
+        return {name: float(np.nan_to_num(columns[name][occurs]).mean()) for name in names}
+
+    def table(self) -> list[tuple[str, ...]]:
+        """A row of texts for each class, the head before them, their macro average after them.
+
+        Of more than `MOST_CLASSES` the best and the worst by F1, of those that have examples.
+        """
+        columns = self.by_class()
+        order: list[int] = list(range(len(self.classes)))
+        left_out = 0
+        if len(order) > MOST_CLASSES:
+            order = [i for i in np.argsort(-columns["f1"], kind="stable") if columns["examples"][i]]
+            left_out = max(0, len(order) - 2 * AT_EACH_END)
+        rows = [
+            (self.classes[i], *_texts(*(column[i] for column in columns.values()))) for i in order
+        ]
+        if left_out:
+            gap = (f"... {left_out:,} more ...", "", "", "", "")
+            rows[AT_EACH_END:-AT_EACH_END] = [gap]
+        averages = _texts(len(self.label), *self.macro_averages().values())
+        return [
+            ("class", "examples", "precision", "recall", "F1"),
+            *rows,
+            ("macro average", *averages),
+        ]
+
+
+def _texts(examples: int, *shares: float) -> tuple[str, ...]:
+    told = ("-" if math.isnan(share) else percent_text(share) for share in shares)
+    return (f"{examples:,}", *told)
