@@ -181,7 +181,11 @@ def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bo
 
     data = restored.manifest["data"]
     for found in inference.classify(
-        restored.module, paths, shape=data["sizes"]["image_shape"], classes=data["classes"]
+        restored.module,
+        paths,
+        shape=data["sizes"]["image_shape"],
+        classes=data["classes"],
+        crop_ratio=restored.program.config.data.crop_ratio,
     ):
         if as_json:
             print(json.dumps(vars(found)))

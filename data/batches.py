@@ -21,8 +21,8 @@ class Batches:
     """Batch k of a split as a pure function of (seed, k): `batches[k]`, in any order, any time.
 
     shuffle=True: epochs without end, each in its own order, one after the other without a
-    remainder (see data.order). shuffle=False: once through the split as it is stored; the last
-    batch is filled up with rows of weight 0.
+    remainder (see data.order), and augmented. shuffle=False: once through the split as it is
+    stored; the last batch is filled up with rows of weight 0.
 
     Of a mixture each source has its own epochs; which one an example is from, data.mixing says.
 
@@ -65,7 +65,8 @@ class Batches:
         if self._shuffle:
             block, place = divmod(batch, self._planned_at_once)
             numbers, records = self._plan(block)
-            return form.batch(self._read(numbers[place], records[place]))
+            found = self._read(numbers[place], records[place])
+            return form.augmented(found, self._seed, self._examples(batch))
         examples = self._examples(batch)
         there = examples < self._split.examples
         records = np.zeros(len(examples), form.dtype)
@@ -75,10 +76,11 @@ class Batches:
         return arrays
 
     @property
-    def in_memory(self) -> bool:
-        """Whether no batch but the first reads from the disk."""
+    def at_hand(self) -> bool:
+        """Whether no batch but the first reads from the disk, and none is much work."""
         pairs = zip(self._parts, self._records, strict=True)
-        return all(part.examples * one.dtype.itemsize <= one.kept_bytes for part, one in pairs)
+        few = all(one.are_few(part.examples) for part, one in pairs)
+        return few and not self._split.format.is_work
 
     def origins(self, batch: int) -> list[str]:
         """The part of a mixture that each row of shuffled batch number `batch` is from."""

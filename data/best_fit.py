@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.dataset import Format
+
 VERSION = 1
 """Of what this file makes of documents: raised when that changes."""
 
@@ -23,7 +25,7 @@ BLOCK_TOKENS = 2**23
 
 
 @dataclass(frozen=True)
-class BestFitFormat:
+class BestFitFormat(Format):
     """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
 
     length: int

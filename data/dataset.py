@@ -2,7 +2,8 @@
 
 Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and where documents are kept
 apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights`
-float32 [B]. A weight of 0 marks what is no target.
+float32 [B]. Labelled text: `tokens` and `segments` int32 [B, T] (1 a token, 0 nothing), `label`
+int32 [B], `weights` float32 [B]. A weight of 0 marks what is no target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +20,26 @@ from data.codecs.tokenizers import Tokenizer
 class Format(Protocol):
     """How examples are stored, and what a batch of them is."""
 
+    is_work: bool = False
+    """Whether to make a batch takes longer than to hand it over from another thread."""
+
     @property
     def dtype(self) -> np.dtype:
-        """Of a stored example."""
+        """Of a stored example; `object` for bytes of any length."""
         ...
 
     def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """The arrays of a batch, `weights` among them, from `records` of `dtype` [B]."""
+        """The arrays of a batch, `weights` among them, from `records` of `dtype` [B].
+
+        Objects that are no bytes are to be padding.
+        """
         ...
+
+    def augmented(
+        self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        """The same as training sees it: what is random in it, (seed, example number) decide."""
+        return self.batch(records)
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,8 @@ class Split:
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
-    where documents are packed whole. None where they do not apply.
+    where documents are packed whole. broken: pictures that can't be decoded. cut: texts that were
+    longer than T. None where they do not apply.
 
     parts: of a mixture its sources' splits, one after the other, each named after its source.
     weights: of the parts, where examples are drawn from them.
@@ -49,6 +63,8 @@ class Split:
     targets: int | None = None
     gzip_bits_per_byte: float | None = None
     padding: float | None = None
+    broken: int | None = None
+    cut: int | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
 
@@ -64,7 +80,7 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
         padding = sum(part.padding * part.examples for part in parts) / examples
     first = parts[0]
     return Split(name, first.path.parent, first.format, examples, bytes_in_all, targets, gzip,
-                 padding, tuple(parts), tuple(weights))  # fmt: skip
+                 padding, parts=tuple(parts), weights=tuple(weights))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,8 @@ class Dataset:
     fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
     data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`).
     classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
-    text that was cleaned what that did, as `data.cleaning.clean` counts it.
+    text that was cleaned what that did, as `data.cleaning.clean` counts it. notes: lines for the
+    user, about what preparation met.
     """
 
     fingerprint: str
@@ -84,3 +101,4 @@ class Dataset:
     classes: tuple[str, ...] | None = None
     image_shape: tuple[int, int, int] | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

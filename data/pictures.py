@@ -1,59 +1,150 @@
-"""Pictures to arrays of one size."""
+"""Labelled pictures to records: their pixels, decoded once, or their files, decoded each time.
+
+Both give evaluation the same pictures, and training too. The one exception: a random-resized crop
+needs more than evaluation sees. Pixels to draw it from are kept with a short side of eight
+sevenths of the size at most; where that would make pictures smaller, `data.decoded=auto` keeps
+the files.
+"""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs import UsageError
+from data.augmentation import augment, generator, is_on, random_box
 from data.cache import digest
-from data.codecs.pictures import decode_picture
-from data.dataset import Dataset, Split
+from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
+from data.dataset import Dataset, Format, Split
 from data.progress import Progress, track
 from data.records import write_records
 
-VERSION = 1
+VERSION = 2
 """Of what this file makes of a picture: raised when that changes."""
 
-_AT_ONCE = 256
+LARGE = 224  # pixels, of pictures that have no one small size
+SMALL = 64
+NAMED = 10  # broken pictures
+_KEPT = 7 / 8  # of the short side of what is kept, a random-resized crop's size is this at least
+_AT_ONCE = 64
+_BROKEN = -1  # the label of what has weight 0
+_LABEL_BYTES = 4
 
 
 @dataclass(frozen=True)
-class PictureFormat:
-    """How pictures are stored, and what a batch of them is. shape: height, width, channels."""
+class PixelFormat(Format):
+    """Pictures stored as pixels of `shape` (height, width, channels)."""
 
-    shape: tuple[int, int, int]
+    shape: Shape
+    augmentation: Any
+
+    @property
+    def is_work(self) -> bool:
+        return is_on(self.augmentation)
 
     @property
     def dtype(self) -> np.dtype:
         """A stored picture and its label."""
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
+    def nothing(self) -> Any:
+        """What is stored of a broken picture."""
+        return np.zeros(self.shape, np.uint8), _BROKEN
+
     def batch(self, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B]."""
-        return {
-            "image": np.ascontiguousarray(pictures["image"]),
-            "label": pictures["label"].astype(np.int32),
-            "weights": np.ones(len(pictures), np.float32),
-        }
+        """`image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 = broken)."""
+        return _batch(np.array(pictures["image"], order="C"), pictures["label"].astype(np.int32))
+
+    def augmented(
+        self, pictures: NDArray[Any], seed: int, examples: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        batch = self.batch(pictures)
+        if is_on(self.augmentation):
+            images = batch["image"]
+            for row in np.flatnonzero(batch["weights"]):
+                random = generator(seed, examples[row])
+                images[row] = augment(images[row], random, self.augmentation)
+        return batch
+
+
+@dataclass(frozen=True)
+class FileFormat(Format):
+    """Pictures stored as files, each after its label (int32, little endian)."""
+
+    shape: Shape
+    crop_ratio: float
+    augmentation: Any
+    dtype = np.dtype(object)
+    is_work = True
+
+    def nothing(self) -> bytes:
+        """What is stored of a broken picture."""
+        return _label_bytes(_BROKEN)
+
+    def batch(self, files: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 = broken)."""
+        return self._decode(files, itertools.repeat(None))
+
+    def augmented(
+        self, files: NDArray[Any], seed: int, examples: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        return self._decode(files, (generator(seed, example) for example in examples))
+
+    def _decode(
+        self, files: NDArray[Any], randoms: Iterable[np.random.Generator | None]
+    ) -> dict[str, NDArray[Any]]:
+        images = np.zeros((len(files), *self.shape), np.uint8)
+        labels = np.full(len(files), _BROKEN, np.int32)
+        for row, (file, random) in enumerate(zip(files, randoms, strict=False)):
+            if isinstance(file, bytes):
+                labels[row] = int.from_bytes(file[:_LABEL_BYTES], "little", signed=True)
+            if labels[row] != _BROKEN:
+                images[row] = self._picture(file[_LABEL_BYTES:], random)
+        return _batch(images, labels)
+
+    def _picture(self, file: bytes, random: np.random.Generator | None) -> NDArray[np.uint8]:
+        if random is None:
+            return decode_picture(file, self.shape, crop_ratio=self.crop_ratio)
+        choose = None
+        if self.augmentation.crop == "random_resized":
+            target = self.shape[1::-1]
+            choose = lambda size: random_box(size, target, random, self.augmentation)  # noqa: E731
+        picture = decode_picture(file, self.shape, crop_ratio=self.crop_ratio, choose=choose)
+        return augment(picture, random, self.augmentation)
+
+
+def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+    whole = labels != _BROKEN
+    return {
+        "image": images,
+        "label": np.where(whole, labels, 0).astype(np.int32),
+        "weights": whole.astype(np.float32),
+    }
 
 
 @dataclass(frozen=True)
 class PicturePreparation:
-    """Writes a split's pictures, `image_size` high and wide; `source` knows their classes."""
+    """Writes a split's pictures; `source` knows their classes, `settings` are of pictures.
+
+    An example of the source is an `image`, encoded, and a `label`; it may have a `name`. A split
+    without labels (those of a competition's test part are -1) is left out.
+    """
 
     source: Any
-    image_size: int
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.image_size, self.image_size, self.source.channels)
+    settings: Any
 
     def inputs(self) -> dict[str, Any]:
-        return {"pictures": VERSION, "shape": self.shape}
+        named = ("image_size", "channels", "crop_ratio", "decoded", "decoded_bytes")
+        facts = {name: getattr(self.settings, name) for name in named}
+        return {"pictures": VERSION, "random_resized": self._random_resized, **facts}
 
     def write(
         self,
@@ -61,35 +152,184 @@ class PicturePreparation:
         folder: Path,
         progress: Progress,
     ) -> dict[str, Any]:
-        splits, hashes = {}, {}
-        for split, pictures in sources[0].items():
-            records = self._records(split, pictures, progress)
+        labelled = {
+            split: pictures
+            for split, pictures in sources[0].items()
+            if split == "train" or (len(pictures) and pictures[0]["label"] >= 0)
+        }
+        shape, as_pixels = self._decide(labelled)
+        facts: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
+        notes = list(getattr(self.source, "notes", ()))
+        notes += [f"{name}: it has no labels, and is left out" for name in sources[0]
+                  if name not in labelled]  # fmt: skip
+        broken = _Broken(sum(map(len, labelled.values())), self.settings.broken_fraction)
+        hashes = {}
+        for split, pictures in labelled.items():
+            before = broken.count
+            records = self._records(split, pictures, facts, broken, progress)
             count, hashes[split] = write_records(folder / f"{split}.array_record", records)
-            splits[split] = {"examples": count}
-        facts = {"records": hashes, "shape": self.shape, "classes": self.source.classes}
-        return {"fingerprint": digest(facts), "splits": splits}
+            facts["splits"][split] = {"examples": count, "broken": broken.count - before}
+        broken.check()
+        decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
+        return {"fingerprint": digest(decided), "notes": notes, "broken": broken.told, **facts}
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
-        form = PictureFormat(self.shape)
+        splits = {
+            name: Split(name, folder / f"{name}.array_record", self._format(name, facts), **numbers)
+            for name, numbers in facts["splits"].items()
+        }
+        broken = _Broken(
+            total=sum(split.examples for split in splits.values()),
+            allowed=self.settings.broken_fraction,
+            count=sum(split.broken for split in splits.values()),
+            told=facts["broken"],
+        )
+        broken.check()
+        shape = tuple(facts["shape"])
         return Dataset(
             fingerprint=facts["fingerprint"],
-            splits={
-                name: Split(name, folder / f"{name}.array_record", form, **numbers)
-                for name, numbers in facts["splits"].items()
-            },
-            sizes={"num_classes": len(self.source.classes), "image_shape": self.shape},
+            splits=splits,
+            sizes={"num_classes": len(self.source.classes), "image_shape": shape},
             classes=self.source.classes,
-            image_shape=self.shape,
+            image_shape=shape,
+            notes=(*facts["notes"], *broken.lines()),
         )
 
+    @property
+    def _random_resized(self) -> bool:
+        return self.settings.augmentation.crop == "random_resized"
+
+    def _format(self, split: str, facts: Mapping[str, Any]) -> PixelFormat | FileFormat:
+        """How a split is stored. Random-resized crops are cut out of files, even if of pixels."""
+        shape, augmentation = tuple(facts["shape"]), self.settings.augmentation
+        if facts["as_pixels"] and not (split == "train" and self._random_resized):
+            return PixelFormat(shape, augmentation)
+        return FileFormat(shape, self.settings.crop_ratio, augmentation)
+
     def _records(
-        self, split: str, pictures: Sequence[dict[str, Any]], progress: Progress
+        self,
+        split: str,
+        pictures: Sequence[dict[str, Any]],
+        facts: Mapping[str, Any],
+        broken: "_Broken",
+        progress: Progress,
     ) -> Iterator[NDArray[Any]]:
-        dtype = PictureFormat(self.shape).dtype
+        """What is stored of each picture; what can't be decoded is told to `broken`."""
+        form = self._format(split, facts)
+        store = partial(_store, form, self.settings.crop_ratio, facts["as_pixels"])
         numbers = track(
             range(len(pictures)), progress, f"decoding {split}", len(pictures), "pictures"
         )
-        while group := [pictures[number] for number in itertools.islice(numbers, _AT_ONCE)]:
-            yield np.array(
-                [(decode_picture(one["image"], self.shape), one["label"]) for one in group], dtype
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            while part := [*itertools.islice(numbers, _AT_ONCE)]:
+                group = [pictures[number] for number in part]
+                block = np.empty(len(part), form.dtype)
+                for row, found in enumerate(threads.map(store, group)):
+                    if isinstance(found, str):
+                        broken.add(group[row].get("name", f"{split} {part[row]}"), found)
+                        found = form.nothing()
+                    block[row] = found
+                yield block
+
+    def _decide(self, splits: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[Shape, bool]:
+        """The shape of all pictures, and whether they are stored as pixels."""
+        settings, size = self.settings, self.settings.image_size
+        width, height = (size, size) if size else _common_size(_sizes(splits))
+        shape = (height, width, settings.channels or self.source.channels)
+        if settings.decoded != "auto":
+            return shape, settings.decoded == "arrays"
+        fits = sum(map(len, splits.values())) * math.prod(shape) <= settings.decoded_bytes
+        if fits and self._random_resized:
+            most = _kept_side(shape, settings.crop_ratio)
+            fits = all(min(size) <= most for size in _sizes({"train": splits["train"]}))
+        return shape, fits
+
+
+def _sizes(splits: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[int, int]]:
+    """Width and height of each picture that has a head."""
+    for pictures in splits.values():
+        for number in range(len(pictures)):
+            try:
+                yield picture_size(pictures[number]["image"])
+            except ValueError:
+                continue
+
+
+def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
+    """The one small size of all, or that of large pictures."""
+    first = next(sizes, (LARGE, LARGE))
+    if max(first) <= SMALL and all(size == first for size in sizes):
+        return first
+    return LARGE, LARGE
+
+
+def _kept_side(shape: Shape, crop_ratio: float) -> int:
+    """Short side of pixels that random-resized crops are drawn from."""
+    return math.ceil(max(shape[:2]) / min(crop_ratio, _KEPT))
+
+
+def _store(
+    form: PixelFormat | FileFormat, crop_ratio: float, as_pixels: bool, picture: Mapping[str, Any]
+) -> Any:
+    """What is stored of a picture, or in words why that can't be decoded."""
+    encoded, label = picture["image"], picture["label"]
+    if label < 0:
+        return "it has no label"
+    try:
+        if isinstance(form, PixelFormat):
+            return decode_picture(encoded, form.shape, crop_ratio=crop_ratio), label
+        if as_pixels:
+            width, height = picture_size(encoded)
+            scale = min(1.0, _kept_side(form.shape, crop_ratio) / min(width, height))
+            shape = (round(height * scale), round(width * scale), form.shape[2])
+            encoded = encode_pixels(
+                decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
             )
+        else:
+            decode_picture(encoded, form.shape, crop_ratio=crop_ratio)
+    except ValueError as error:
+        return str(error)
+    return _label_bytes(label) + encoded
+
+
+def _label_bytes(label: int) -> bytes:
+    return int(label).to_bytes(_LABEL_BYTES, "little", signed=True)
+
+
+@dataclass
+class _Broken:
+    """The broken ones of `total` pictures; allowed: the share that there may be.
+
+    told: the first of them, each with the reason.
+    """
+
+    total: int
+    allowed: float
+    count: int = 0
+    told: list[str] = field(default_factory=list)
+
+    def add(self, name: str, reason: str) -> None:
+        """Raises UsageError where they are too many, once there are enough to name."""
+        self.count += 1
+        if len(self.told) < NAMED:
+            self.told.append(f"{name}: {reason}")
+        else:
+            self.check()
+
+    def check(self) -> None:
+        """Raises UsageError where they are too many."""
+        if self.count > self.allowed * self.total:
+            raise UsageError(
+                f"{self.count} of {self.total} pictures are broken, more than "
+                f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.told)}. Mend or "
+                "remove them, or raise it"
+            )
+
+    def lines(self) -> list[str]:
+        """For the user: the first of them by name, and how many there are."""
+        if not self.count:
+            return []
+        return [
+            *self.told,
+            f"{self.count:,} of {self.total:,} pictures are broken, and count for nothing",
+        ]

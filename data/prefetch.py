@@ -21,11 +21,11 @@ _AHEAD = 16  # batches
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes.
 
-    What is in memory is not read ahead: handing it over would take longer than to make it.
+    What is at hand is not read ahead: handing it over would take longer than to make it.
     """
     if start >= stop:
         return
-    if batches.in_memory and not workers:
+    if batches.at_hand and not workers:
         yield from map(batches.__getitem__, range(start, stop))
         return
     import grain

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from data.cache import build_once, cache_dir, digest
 from data.dataset import Dataset
+from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation
@@ -64,7 +65,12 @@ def prepare(
     def build(temporary: Path) -> None:
         from data.sources.builder import open_examples  # slow to import, and needed only here
 
-        examples = [open_examples(source, cache, progress) for source in sources]
+        examples = [
+            source.at_hand()
+            if hasattr(source, "at_hand")
+            else open_examples(source, cache, progress)
+            for source in sources
+        ]
         facts = preparation.write(examples, temporary, progress)
         (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
 
@@ -79,4 +85,6 @@ def prepare(
 def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
     if settings.modality == "text":
         return TextPreparation(settings)
-    return PicturePreparation(sources[0], settings.image_size)
+    if settings.modality == "labelled_text":
+        return LabelledTextPreparation(settings)
+    return PicturePreparation(sources[0], settings)

@@ -1,4 +1,7 @@
-"""Records of one fixed dtype in an ArrayRecord file, read many at once in any order."""
+"""Records in an ArrayRecord file, read many at once in any order.
+
+They are of one fixed dtype, or of the dtype `object`: bytes, of any length each.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -50,12 +53,21 @@ class Records:
     @cached_property
     def _kept(self) -> NDArray[Any] | None:
         """All records, if they are few."""
-        count = self._reader.num_records()
-        if count * self.dtype.itemsize > self.kept_bytes:
+        if not self.are_few(self._reader.num_records()):
             return None
         return self._join(self._reader.read_all())
 
+    def are_few(self, count: int) -> bool:
+        """Whether `count` records, all there are, are kept in memory."""
+        if self.dtype == object:
+            return self.path.stat().st_size <= self.kept_bytes
+        return count * self.dtype.itemsize <= self.kept_bytes
+
     def _join(self, records: list[bytes]) -> NDArray[Any]:
+        if self.dtype == object:
+            found = np.empty(len(records), object)
+            found[:] = records
+            return found
         return np.frombuffer(b"".join(records), self.dtype, count=len(records))
 
     def __getstate__(self):
@@ -68,12 +80,18 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
     count, hasher = 0, hashlib.sha256()
     try:
         for block in blocks:
-            content = block.tobytes()
-            hasher.update(content)
-            size = block.dtype.itemsize
-            for start in range(0, len(content), size):
-                writer.write(content[start : start + size])
+            for record in _bytes_of(block):
+                hasher.update(record)
+                writer.write(record)
             count += len(block)
     finally:
         writer.close()
     return count, hasher.hexdigest()
+
+
+def _bytes_of(block: NDArray[Any]) -> Iterable[bytes]:
+    """The bytes of each record."""
+    if block.dtype == object:
+        return block.tolist()
+    content, size = block.tobytes(), block.dtype.itemsize
+    return [content[start : start + size] for start in range(0, len(content), size)]

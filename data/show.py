@@ -22,13 +22,15 @@ def describe_batch(
     origins: of a mixture the source of each row.
 
     Text: the decoded window, and the first and last positions with token, target, weight and
-    segment. Pictures: their label, and the pixels as blocks.
+    segment. Pictures: their label, and the pixels as blocks. Labelled text: its label and itself.
     """
     lines = [
         f"{name:9}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
         for name, array in batch.items()
     ]
-    describe = _describe_picture if "image" in batch else _describe_window
+    describe = _describe_window
+    if "label" in batch:
+        describe = _describe_picture if "image" in batch else _describe_text
     for row in range(min(_EXAMPLES, len(batch["weights"]))):
         example = {name: array[row] for name, array in batch.items()}
         origin = f", of {origins[row]}" if origins else ""
@@ -40,7 +42,8 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """A line for each split of which something was changed or left out."""
+    """What there is to tell, and a line for each split of which something was changed."""
+    yield from dataset.notes
     for split, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {told}" for name, told in _steps(counts) if told != "0"]
@@ -61,7 +64,7 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
             next((p for p in one.parts if p.name == part.name), None) for one in splits.values()
         ]
         rows.append((f"of {part.name}", *(f"{one.examples:,}" if one else "" for one in found)))
-    for name in ("targets", "bytes"):
+    for name in ("targets", "bytes", "broken", "cut"):
         if all(getattr(one, name) is not None for one in splits.values()):
             rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))
     if all(one.padding is not None for one in splits.values()):
@@ -100,6 +103,13 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
         segment = example["segments"][place] if "segments" in example else "-"
         pair = "".join(f"{column:25}" for column in columns)
         yield f"  {place:8}  {pair}{weights[place]:6g}  {segment:>7}"
+
+
+def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    assert dataset.tokenizer is not None and dataset.classes is not None
+    label, tokens = int(example["label"]), example["tokens"][example["segments"] > 0]
+    yield f"  label {label} ({dataset.classes[label]}), weight {example['weights']:g}"
+    yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
 
 
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:

@@ -30,8 +30,8 @@ _TRAINED = {
     "unigram": Tokenizer.train_unigram,
     "wordpiece": Tokenizer.train_wordpiece,
 }
-_PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
-_TOKENIZER = "tokenizer.json"
+PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,10 @@ class TextPreparation:
     settings: Any
 
     def inputs(self) -> dict[str, Any]:
-        tokenizer = self.settings.tokenizer
-        facts: dict[str, Any] = {"kind": tokenizer.kind}
-        if tokenizer.kind in _TRAINED:
-            facts |= {"size": tokenizer.vocabulary_size, "training_bytes": TRAINING_BYTES}
-        if tokenizer.kind == "file":
-            facts |= {"sha256": hashlib.sha256(_read_bytes(tokenizer.path)).hexdigest()}
         inputs = {
             "packing": self._packing_facts(),
             "sequence_length": self.settings.sequence_length,
-            "tokenizer": facts,
+            "tokenizer": tokenizer_facts(self.settings.tokenizer),
         }
         if cleaning.is_on(self.settings.cleaning):
             steps = self.settings.cleaning.model_dump()
@@ -70,8 +64,9 @@ class TextPreparation:
         ]
         cleaned, counts = clean([part[1:] for part in parts], self.settings.cleaning, progress)
         corpus = [(*part[:2], pieces) for part, pieces in zip(parts, cleaned, strict=True)]
-        tokenizer = self._make_tokenizer([one[2] for one in corpus if one[1] == "train"], progress)
-        tokenizer.save(folder / _TOKENIZER)
+        train = [one[2] for one in corpus if one[1] == "train"]
+        tokenizer = make_tokenizer(self.settings.tokenizer, train, progress)
+        tokenizer.save(folder / TOKENIZER)
         splits: dict[str, Any] = {}
         hashes: dict[str, Any] = {}
         for number, split, pieces in corpus:
@@ -91,7 +86,7 @@ class TextPreparation:
         }
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
-        tokenizer = Tokenizer.load(folder / _TOKENIZER)
+        tokenizer = Tokenizer.load(folder / TOKENIZER)
         form = self._format(tokenizer)
         splits = {}
         for split, numbers in facts["splits"].items():
@@ -156,25 +151,36 @@ class TextPreparation:
         together = self.settings.cross_document_attention
         return WindowFormat(length, size, None if together else tokenizer.separator_id)
 
-    def _make_tokenizer(self, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
-        """The tokenizer that the settings ask for, learnt from the training part of all sources."""
-        settings, total = self.settings.tokenizer, sum(map(len, train))
-        match settings.kind:
-            case "characters":
-                texts = (text for of in train for block in of.blocks() for _, text in block)
-                return Tokenizer.characters(
-                    track(texts, progress, "collecting characters", total, "pieces")
-                )
-            case "bytes":
-                return Tokenizer.bytes()
-            case kind if kind in _TRAINED:
-                texts = track(_sample(train), progress, "counting words", total, "pieces")
-                return _TRAINED[kind](texts, settings.vocabulary_size)
-            case "file":
-                try:
-                    return Tokenizer.load(settings.path)
-                except ValueError as error:
-                    raise UsageError(f"data.tokenizer.path: {error}") from None
+
+def tokenizer_facts(settings: Any) -> dict[str, Any]:
+    """All that decides the tokenizer of `data.tokenizer` beside the text, as JSON."""
+    facts: dict[str, Any] = {"kind": settings.kind}
+    if settings.kind in _TRAINED:
+        facts |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
+    if settings.kind == "file":
+        facts |= {"sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
+    return facts
+
+
+def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
+    """The tokenizer that `data.tokenizer` asks for, learnt from the training parts `train`."""
+    total = sum(map(len, train))
+    match settings.kind:
+        case "characters":
+            texts = (text for of in train for block in of.blocks() for _, text in block)
+            return Tokenizer.characters(
+                track(texts, progress, "collecting characters", total, "pieces")
+            )
+        case "bytes":
+            return Tokenizer.bytes()
+        case kind if kind in _TRAINED:
+            texts = track(_sample(train), progress, "counting words", total, "pieces")
+            return _TRAINED[kind](texts, settings.vocabulary_size)
+        case "file":
+            try:
+                return Tokenizer.load(settings.path)
+            except ValueError as error:
+                raise UsageError(f"data.tokenizer.path: {error}") from None
 
 
 @dataclass
@@ -219,7 +225,7 @@ def _tokens(
     """The ids of all pieces in order, the separator before each document."""
     separator = np.array([tokenizer.separator_id], np.int32)
     total, done = len(pieces), 0
-    for block in pieces.blocks(_PIECES_AT_ONCE):
+    for block in pieces.blocks(PIECES_AT_ONCE):
         progress(stage, done, total, "pieces")
         ids_of_each = tokenizer.encode_many([text for _, text in block])
         for (place, text), ids in zip(block, ids_of_each, strict=True):
@@ -235,8 +241,8 @@ def _sample(train: Sequence[Pieces]) -> Iterator[str]:
     stops = np.cumsum([len(pieces) for pieces in train])
     order = permutation(np.arange(stops[-1]), size=stops[-1], seed=0, epoch=0)
     read = 0
-    for start in range(0, len(order), _PIECES_AT_ONCE):
-        for _, text in _read(train, stops, order[start : start + _PIECES_AT_ONCE]):
+    for start in range(0, len(order), PIECES_AT_ONCE):
+        for _, text in _read(train, stops, order[start : start + PIECES_AT_ONCE]):
             read += len(text.encode())
             if read > TRAINING_BYTES:
                 return

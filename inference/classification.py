@@ -33,13 +33,15 @@ def classify(
     *,
     shape: tuple[int, int, int],
     classes: Sequence[str],
+    crop_ratio: float = 1.0,
 ) -> Iterator[Classified]:
     """What the picture classifier `module` makes of each file, in order.
 
-    Pictures are converted to `shape` (height, width, channels), as those it was trained on were.
+    Pictures are brought to `shape` (height, width, channels) as those of evaluation are, of which
+    `crop_ratio` of the short side is seen.
     Raises `configs.UsageError` for a file that is no picture, before any is classified.
     """
-    images = np.stack([_read(path, shape) for path in paths])
+    images = np.stack([_read(path, shape, crop_ratio) for path in paths])
     graph, arrays = nnx.split(module)
 
     @jax.jit
@@ -53,9 +55,9 @@ def classify(
             yield Classified(path, max(named, key=named.__getitem__), named)
 
 
-def _read(path: str, shape: tuple[int, int, int]) -> np.ndarray:
+def _read(path: str, shape: tuple[int, int, int], crop_ratio: float) -> np.ndarray:
     try:
-        return decode_picture(Path(path).read_bytes(), shape)
+        return decode_picture(Path(path).read_bytes(), tuple(shape), crop_ratio=crop_ratio)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{path}: {reason}") from None

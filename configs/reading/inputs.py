@@ -5,15 +5,18 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import TFDS, Mixture, Records, TextFiles, TokenizerFile
+from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles, TokenizerFile
+from configs.schema.pictures import ImageFolder, TFDSPictures
 
 
 def check_inputs(config: Config) -> None:
-    """Raises `UsageError` where the user's text, tokenizer or cache is missing or no such thing."""
+    """Raises `UsageError` where the user's data, tokenizer or cache is missing or no such thing."""
     data = config.data
-    if isinstance(data, TextFiles | Records):
+    if isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)
-    if isinstance(data, TFDS) and data.name is None:
+    if isinstance(data, ImageFolder):
+        _check_folder(data.path)
+    if isinstance(data, TFDS | TFDSPictures) and data.name is None:
         raise UsageError(
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
@@ -53,6 +56,18 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named}: no file matches{_hint(path)}")
     else:
         raise UsageError(f"{named} is not there{_hint(path)}")
+
+
+def _check_folder(path: str | None) -> None:
+    if path is None:
+        raise UsageError(
+            "data.path is not given: say where the pictures are, --config.data.path=FOLDER with a "
+            "folder for each class"
+        )
+    if not os.path.isdir(path):
+        reason = "is a file" if os.path.exists(path) else f"is not there{_hint(path)}"
+        raise UsageError(f"data.path={path} {reason}: give a folder with a folder for each class")
+    _check_readable(f"data.path={path}", path)
 
 
 def _check_tokenizer(path: str | None) -> None:

@@ -6,17 +6,16 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydantic
 from annotated_types import Interval
 
+from configs.schema.pictures import AnyPictures
 from configs.schema.settings import (
     INTEGER_LIMIT,
     Count,
-    Fraction,
     NonNegativeInteger,
     PositiveNumber,
     Settings,
     field,
 )
-
-FilePath = Annotated[str, pydantic.StringConstraints(min_length=1)]
+from configs.schema.source import PREPARED_DIR, PREPARED_NAME, FilePath, PlainText, Source
 
 
 class Characters(Settings):
@@ -137,36 +136,7 @@ class Cleaning(Settings):
         return self
 
 
-class Source(Settings):
-    """What all sources of data have."""
-
-    discriminator: ClassVar = "source"
-
-    global_batch_size: Count = field(
-        32,
-        "Examples that one update sees, over all devices and accumulation.",
-        unit="examples",
-        also_called=("batch_size", "batch"),
-    )
-    validation_fraction: Fraction = field(
-        0.1,
-        "Share of the training part that is held out where there is no validation part.",
-        also_called=("val_fraction", "holdout"),
-    )
-    workers: Annotated[int, Interval(ge=0, le=1024)] = field(
-        0,
-        "Processes that read and decode; 0: threads of the trainer itself.",
-        unit="processes",
-        free_on_resume=True,
-        also_called=("num_workers",),
-    )
-    cache_dir: FilePath | None = field(
-        None,
-        "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
-        free_on_resume=True,
-        accepts="a folder",
-        also_called=("cache",),
-    )
+_LENGTH_NAMES = ("block_size", "context_length", "seq_len", "max_length")
 
 
 class Text(Source):
@@ -178,7 +148,7 @@ class Text(Source):
         256,
         "Length of the windows that text is cut into: the context of the model.",
         unit="tokens",
-        also_called=("block_size", "context_length", "seq_len", "max_length"),
+        also_called=_LENGTH_NAMES,
     )
     packing: Literal["windows", "best_fit"] = field(
         "windows",
@@ -198,15 +168,8 @@ class Text(Source):
 
 # Fields of several sources.
 InvalidUTF8 = Literal["error", "replace"]
-TextField = Annotated[str, pydantic.StringConstraints(min_length=1)]
 _INVALID_UTF8 = field(
     "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
-)
-_DATA_DIR = field(
-    None,
-    "Where prepared sets are kept; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
-    free_on_resume=True,
-    accepts="a folder",
 )
 _TEXT_FIELD = field(
     "text",
@@ -248,7 +211,7 @@ class Records(Text):
         accepts="a file, a folder or a glob",
         also_called=("file", "dir", "folder", "dataset"),
     )
-    text_field: TextField = _TEXT_FIELD
+    text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
@@ -256,15 +219,9 @@ class TFDS(Text):
     """A text set that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds"] = field("tfds", "Where examples come from.")
-    name: Annotated[str, pydantic.StringConstraints(min_length=1)] | None = field(
-        None,
-        "The prepared set; without a version its newest.",
-        required=True,
-        accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
-        also_called=("dataset_name",),
-    )
-    data_dir: FilePath | None = _DATA_DIR
-    text_field: TextField = _TEXT_FIELD
+    name: PlainText | None = PREPARED_NAME
+    data_dir: FilePath | None = PREPARED_DIR
+    text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
@@ -285,8 +242,8 @@ class Mixture(Text):
         "How the examples are shared out among the parts, in any unit; none: evenly.",
         also_called=("proportions", "ratios", "shares", "mixture_weights"),
     )
-    data_dir: FilePath | None = _DATA_DIR
-    text_field: TextField = _TEXT_FIELD
+    data_dir: FilePath | None = PREPARED_DIR
+    text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
@@ -353,20 +310,37 @@ PARTS: dict[str, type[Text]] = {
 """The sources that may stand in `data.parts`."""
 
 
-class Digits(Source):
-    """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
+class Table(Source):
+    """The user's own labelled texts, a row each: CSV, TSV, JSON lines or Parquet."""
 
-    modality: ClassVar = "pictures"
+    modality: ClassVar = "labelled_text"
 
-    source: Literal["digits"] = field("digits", "Where examples come from.")
-    image_size: Annotated[int, Interval(ge=4, le=1024)] = field(
-        8,
-        "Height and width that pictures are resized to.",
-        unit="pixels",
-        also_called=("resolution",),
+    source: Literal["table"] = field("table", "Where examples come from.")
+    path: FilePath | None = field(
+        None,
+        "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet.",
+        required=True,
+        free_on_resume=True,
+        accepts="a file, a folder or a glob",
+        also_called=("file", "dir", "folder", "dataset"),
     )
+    text_field: PlainText = _TEXT_FIELD
+    label_field: PlainText = field(
+        "label",
+        "Field, or column, of a row that holds its label: text, an integer, or true or false.",
+        also_called=("label_column", "target", "class_field"),
+    )
+    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
+        256,
+        "Length that texts are filled up to, or cut to: the context of the model.",
+        unit="tokens",
+        also_called=_LENGTH_NAMES,
+    )
+    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
+    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
 Data = Annotated[
-    PythonStdlib | TextFiles | Records | TFDS | Mixture | Digits, pydantic.Discriminator("source")
+    PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | AnyPictures,
+    pydantic.Discriminator("source"),
 ]

@@ -1,33 +1,125 @@
 """Pictures as arrays: uint8 [height, width, channels], 1 channel of grey or 3 of colours."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+
+Shape = tuple[int, int, int]
+"""Height, width, channels."""
+
+Size = tuple[float, float]
+"""Width, height: Pillow's order."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom of a part of a picture, in its pixels."""
 
 _MODES = {1: "L", 3: "RGB"}
+_ORIENTATION = 0x0112  # EXIF
+_SPARE = 2  # JPEGs are decoded at 1/2, 1/4 or 1/8 where this many times the target's pixels stay
 
 
-def decode_picture(encoded: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The picture in `encoded` (PNG, JPEG, ...), resized to `shape` (height, width, channels).
+def decode_picture(
+    encoded: bytes,
+    shape: Shape,
+    *,
+    crop_ratio: float = 1.0,
+    choose: Callable[[Size], Box] | None = None,
+) -> NDArray[np.uint8]:
+    """A part of the picture in `encoded` (PNG, JPEG, ...), resized to `shape`.
 
-    Raises ValueError where it is no picture.
+    The part is what evaluation sees: the largest in the middle that has the aspect of `shape`,
+    and of that `crop_ratio` of each side. choose: takes another part of a picture of a size.
+
+    Of several frames the first is taken. EXIF's orientation is obeyed; what is transparent is
+    white; of more than 8 bits the upper 8 stay. Raises ValueError where it is no whole picture.
     """
     height, width, channels = shape
+    choose = choose or (lambda size: middle(size, (width, height), crop_ratio))
     try:
         with Image.open(io.BytesIO(encoded)) as file:
-            picture = file.convert(_MODES[channels])
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"no picture that can be decoded: {error}") from error
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+            if file.format in ("JPEG", "MPO"):
+                size = _upright_size(file)
+                box = choose(size)
+                _shrink(file, min((box[2] - box[0]) / width, (box[3] - box[1]) / height))
+                picture = ImageOps.exif_transpose(file)
+            else:
+                picture = ImageOps.exif_transpose(file)
+                size = picture.size
+                box = choose(size)
+            picture = _eight_bits(picture).convert(_MODES[channels])
+    except Exception as error:  # Pillow raises nearly anything for what is broken
+        reason = "it is empty" if not encoded else " ".join(str(error).split())
+        raise ValueError(f"no picture that can be decoded: {reason}") from error
+    if picture.size != size:
+        across, down = picture.width / size[0], picture.height / size[1]
+        box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
+    box = (*box[:2], min(box[2], picture.width), min(box[3], picture.height))
+    if picture.size != (width, height) or box != (0, 0, width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC, box)
     return np.asarray(picture, np.uint8).reshape(shape)
+
+
+def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
+    """The part in the middle of a picture of `size` with the aspect of `target`."""
+    scale = ratio * min(size[0] / target[0], size[1] / target[1])
+    width, height = min(target[0] * scale, size[0]), min(target[1] * scale, size[1])
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return (left, top, left + width, top + height)
+
+
+def picture_size(encoded: bytes) -> tuple[int, int]:
+    """Width and height of the picture in `encoded`; raises ValueError where there is none."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as file:
+            return _upright_size(file)
+    except Exception as error:
+        raise ValueError(f"no picture that can be decoded: {error}") from error
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
     """`picture`, uint8 [height, width, channels], as a PNG file."""
-    mode = _MODES[picture.shape[-1]]
+    return _encode(picture, "png")
+
+
+def encode_pixels(picture: NDArray[np.uint8]) -> bytes:
+    """`picture`, uint8 [height, width, channels], as a PGM or PPM file: a head and its pixels."""
+    return _encode(picture, "ppm")
+
+
+def _encode(picture: NDArray[np.uint8], form: str) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture[..., 0] if mode == "L" else picture, mode).save(file, "png")
+    to_pillow(picture).save(file, form)
     return file.getvalue()
+
+
+def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
+    """`picture`, uint8 [height, width, channels], as Pillow has it."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def _upright_size(file: Image.Image) -> tuple[int, int]:
+    """The size of a picture once it is turned as EXIF says."""
+    lies = file.format != "TIFF" and file.getexif().get(_ORIENTATION, 1) >= 5
+    return (file.height, file.width) if lies else file.size
+
+
+def _shrink(file: Image.Image, times: float) -> None:
+    """Lets a JPEG be decoded at a part of its size; it is to be `times` smaller in the end."""
+    times = max(times / _SPARE, 1.0)
+    file.draft(None, (int(file.width / times), int(file.height / times)))
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A picture of a mode that converts to 8 bits without surprises."""
+    if picture.mode.startswith("I"):
+        wide = np.clip(np.asarray(picture).astype(np.int64), 0, 2**16 - 1)
+        return Image.fromarray((wide >> 8).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if picture.has_transparency_data:
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture.convert("RGBA"))
+    return picture

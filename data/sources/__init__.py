@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from data.sources import digits, prepared, python_stdlib, records, text_files
+from data.sources import (
+    digits,
+    image_folder,
+    prepared,
+    prepared_pictures,
+    python_stdlib,
+    records,
+    text_files,
+)
 from data.sources.source import Source
 
 SOURCES: dict[str, Callable[[Any], Source]] = {
@@ -11,7 +19,10 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "text_files": text_files.open_source,
     "records": records.open_source,
     "tfds": prepared.open_source,
+    "table": records.open_labelled,
     "digits": digits.open_source,
+    "image_folder": image_folder.open_source,
+    "tfds_pictures": prepared_pictures.open_source,
 }
 
 

@@ -37,7 +37,7 @@ def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) 
 
 def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path]]:
     """The files of each split of `folder`; all of them for training where it has no splits."""
-    files = [path for path in _files_in(folder) if accepts(path)]
+    files = [path for path in files_in(folder) if accepts(path)]
     parts = {
         split: [path for path in files if path.is_relative_to(folder / split)]
         for split in SPLITS
@@ -57,7 +57,7 @@ def _split_of(file: Path) -> str | None:
     return named[1] if named else None
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
+def files_in(folder: Path) -> Iterator[Path]:
     """All files below `folder` but hidden ones; links to folders are not followed."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -1,10 +1,10 @@
-"""Text sets that TensorFlow Datasets has prepared, by name; read without TensorFlow."""
+"""Sets that TensorFlow Datasets has prepared, by name; read without TensorFlow. Text of them."""
 
 import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,31 +13,24 @@ from typing import Any
 from configs import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
-from data.sources.records import Records, decode, no_such_field, no_text
+from data.sources.records import Records
+from data.sources.tables import decode, no_such_field, no_text
 
 _AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class PreparedSplit:
-    """The records of a split of the set in `folder`."""
+class PreparedRecords:
+    """The records of a split of the set in `folder`, undecoded but for `decoded`."""
 
     folder: Path
     name: str
-    rows: int
-    size: int
-    field: str
-    invalid_utf8: str
+    decoded: tuple[str, ...] = ()
 
-    def texts(self) -> Iterator[str]:
-        for row, content in enumerate(self._contents()):
-            yield decode(content, self.invalid_utf8, f"{self.folder}, {self.name} {row}")
-
-    def _contents(self) -> Iterator[bytes]:
+    def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """The records with these numbers. Raises UsageError where they are damaged."""
         try:
-            for start in range(0, self.rows, _AT_ONCE):
-                numbers = range(start, min(start + _AT_ONCE, self.rows))
-                yield from (one[self.field] for one in self._records.__getitems__([*numbers]))
+            return self._records.__getitems__([*numbers])
         except (ValueError, RuntimeError, OSError, IndexError) as error:
             raise UsageError(
                 f"split {self.name} of {self.folder} can't be read: {' '.join(str(error).split())}"
@@ -48,57 +41,111 @@ class PreparedSplit:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(self.folder)
-        others = {name: tfds.decode.SkipDecoding() for name in builder.info.features}
-        others.pop(self.field)
+        others = {name: tfds.decode.SkipDecoding() for name in builder.info.features
+                  if name not in self.decoded}  # fmt: skip
         return builder.as_data_source(self.name, decoders=others or None)
 
 
-def open_source(settings: Any) -> Records:
-    """The set `data.name`, as TensorFlow Datasets prepared it under `data.data_dir`.
+@dataclass(frozen=True)
+class PreparedSplit:
+    """The texts of a split of the set in `folder`."""
 
-    Its splits train, validation and test are read; without a validation part
-    `data.validation_fraction` of the training part is held out. Raises UsageError where it is not
-    there, or not in ArrayRecord files, and says how to prepare it.
+    folder: Path
+    name: str
+    rows: int
+    size: int
+    field: str
+    invalid_utf8: str
+
+    def texts(self) -> Iterator[str]:
+        records = PreparedRecords(self.folder, self.name, (self.field,))
+        for start in range(0, self.rows, _AT_ONCE):
+            numbers = range(start, min(start + _AT_ONCE, self.rows))
+            for row, one in enumerate(records.read(numbers), start):
+                where = f"{self.folder}, {self.name} {row}"
+                yield decode(one[self.field], self.invalid_utf8, where)
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """A set: where it is, what TensorFlow Datasets says of it and of the features by name.
+
+    splits: what is said of train, validation and test, those there are. where: for errors.
+    """
+
+    folder: Path
+    where: str
+    info: Mapping[str, Any]
+    features: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """The class of each feature: Text, Image, ClassLabel, ..."""
+        names = {name: one["pythonClassName"] for name, one in self.features.items()}
+        return {name: full.rpartition(".")[2] for name, full in names.items()}
+
+    @cached_property
+    def splits(self) -> dict[str, Mapping[str, Any]]:
+        there = {split["name"]: split for split in self.info["splits"]}
+        if "train" not in there:
+            raise UsageError(f"{self.where} has no split train, but {', '.join(there)}")
+        return {name: there[name] for name in SPLITS if name in there}
+
+    def rows(self, split: str) -> int:
+        return sum(map(int, self.splits[split].get("shardLengths", ())))
+
+    def digest(self) -> str:
+        """Of all that tells it from others, but the contents of its files."""
+        paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
+        files = {path.name: path.stat().st_size for path in paths}
+        return digest([self.info, {"featuresDict": {"features": self.features}}, files])
+
+
+def open_set(settings: Any) -> PreparedSet:
+    """The set `data.name` under `data.data_dir`.
+
+    Raises UsageError where it is not there, or not in ArrayRecord files, and says how to prepare
+    it.
     """
     folder = _find(settings.name, data_dir(settings))
-    facts, features = _read(folder / "dataset_info.json"), _read(folder / "features.json")
-    form = facts.get("fileFormat", "tfrecord")
+    info, features = _read(folder / "dataset_info.json"), _read(folder / "features.json")
+    form = info.get("fileFormat", "tfrecord")
     if form != "array_record":
         raise UsageError(
             f"data.name={settings.name} is prepared in {form} files, which need TensorFlow: "
             f"prepare it as ArrayRecord, {_command(settings.name)}"
         )
-    field, fields = settings.text_field, features.get("featuresDict", {}).get("features", {})
-    kinds = {name: one["pythonClassName"].rpartition(".")[2] for name, one in fields.items()}
-    where = f"data.name={settings.name}"
-    if field not in kinds:
-        raise no_such_field(where, field, kinds)
-    if kinds[field] != "Text":
-        texts = [name for name, kind in kinds.items() if kind == "Text"]
-        raise no_text(where, field, f"a {kinds[field]}", texts)
+    fields = features.get("featuresDict", {}).get("features", {})
+    return PreparedSet(folder, f"data.name={settings.name}", info, fields)
+
+
+def open_source(settings: Any) -> Records:
+    """The text of the set `data.name`.
+
+    Its splits train, validation and test are read; without a validation part
+    `data.validation_fraction` of the training part is held out. Raises UsageError.
+    """
+    found, field = open_set(settings), settings.text_field
+    if field not in found.kinds:
+        raise no_such_field(found.where, field, found.kinds)
+    if found.kinds[field] != "Text":
+        texts = [name for name, kind in found.kinds.items() if kind == "Text"]
+        raise no_text(found.where, field, f"a {found.kinds[field]}", texts)
     tables = {
-        split["name"]: [
+        name: [
             PreparedSplit(
-                folder,
-                split["name"],
-                sum(map(int, split.get("shardLengths", ()))),
+                found.folder,
+                name,
+                found.rows(name),
                 int(split.get("numBytes", 0)),
                 field,
                 settings.invalid_utf8,
             )
         ]
-        for split in facts["splits"]
+        for name, split in found.splits.items()
     }
-    if "train" not in tables:
-        raise UsageError(f"{where} has no split train, but {', '.join(tables)}")
-    tables = {split: tables[split] for split in SPLITS if split in tables}
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()}
-    decided = {
-        "info": digest([facts, features, files]),
-        "field": field,
-        "invalid": settings.invalid_utf8,
-    }
+    decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
     return Records("tfds", tables, decided, held_out)
 
 

@@ -13,6 +13,8 @@ class Source(Protocol):
     """Raw examples, which `data.sources.builder` writes down as a TensorFlow dataset.
 
     To open a source must be quick (it happens at every start), to read its examples need not be.
+    One whose examples are at random access where they are gives them by `at_hand()`, for each
+    split a sequence: those are not written down.
     """
 
     name: str

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import data
-from configs.schema.data import BPE, Bytes, Digits, TextFiles
+from configs.schema.data import BPE, Bytes, TextFiles
+from configs.schema.pictures import Digits
 from data import records
 from data.order import permutation
 

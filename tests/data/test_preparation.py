@@ -17,13 +17,13 @@ from configs.schema.data import (
     BPE,
     Bytes,
     Characters,
-    Digits,
     PythonStdlib,
     TextFiles,
     TokenizerFile,
     Unigram,
     WordPiece,
 )
+from configs.schema.pictures import Digits
 from data import text as text_preparation
 from data.codecs import SEPARATOR, decode_picture, encode_png
 

@@ -1,7 +1,8 @@
 """Promises of describe_batch: what the model gets, for a person to read."""
 
 import data
-from configs.schema.data import Bytes, Digits, TextFiles
+from configs.schema.data import Bytes, TextFiles
+from configs.schema.pictures import Digits
 
 
 def describe(dataset: data.Dataset, batch_size: int, number: int = 0) -> str:

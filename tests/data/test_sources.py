@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import UsageError
-from configs.schema.data import Digits, PythonStdlib, TextFiles
+from configs.schema.data import PythonStdlib, TextFiles
+from configs.schema.pictures import Digits
 from data.codecs import Tokenizer, decode_picture
 from data.sources import documents, open_source
 from data.sources.source import held_out

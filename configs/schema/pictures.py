@@ -1,0 +1,148 @@
+"""Sources of labelled pictures, how their pictures are brought to one size, and augmentation."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Interval
+
+from configs.schema.settings import Count, Fraction, Settings, field
+from configs.schema.source import PREPARED_DIR, PREPARED_NAME, FilePath, PlainText, Source
+
+Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
+ImageSize = Annotated[int, Interval(ge=4, le=1024)]
+
+
+class Augmentation(Settings):
+    """What is drawn anew each time training sees a picture; nothing, unless asked for."""
+
+    crop: Literal["none", "padded", "random_resized"] = field(
+        "none",
+        "Which part is seen: what evaluation sees; that, padded and cut to its size anywhere; or "
+        "a part of any area and aspect of the whole picture.",
+        also_called=("random_crop", "random_resized_crop", "inception_crop"),
+    )
+    crop_padding: Count = field(
+        4, "Zeros around the picture before a padded crop.", unit="pixels", also_called=("pad",)
+    )
+    crop_smallest_area: Annotated[float, Interval(ge=0.001, le=1.0)] = field(
+        0.08,
+        "Least share of the picture's area that a random-resized crop takes; the most is all.",
+        also_called=("scale", "crop_scale", "min_area"),
+    )
+    crop_largest_aspect: Annotated[float, Interval(ge=1.0, le=10.0)] = field(
+        4 / 3,
+        "Width over height of a random-resized crop, at most; and height over width.",
+        also_called=("ratio", "aspect_ratio", "crop_ratio"),
+    )
+    flip_probability: Probability = field(
+        0.0, "How often left and right are swapped.", also_called=("hflip", "horizontal_flip")
+    )
+    brightness: Probability = field(
+        0.0,
+        "Strength s of colour jitter: brightness times 1 - s to 1 + s.",
+        also_called=("color_jitter",),
+    )
+    contrast: Probability = field(0.0, "The same of contrast.")
+    saturation: Probability = field(0.0, "The same of saturation.")
+    randaugment_layers: Annotated[int, Interval(ge=0, le=10)] = field(
+        0,
+        "Operations of RandAugment, one after the other.",
+        also_called=("randaug", "rand_augment", "num_ops", "auto_augment"),
+    )
+    randaugment_magnitude: Annotated[float, Interval(ge=0.0, le=10.0)] = field(
+        10.0, "Strength of each operation of RandAugment.", also_called=("magnitude",)
+    )
+    erasing_probability: Probability = field(
+        0.0,
+        "How often a rectangle is overwritten with noise.",
+        also_called=("random_erasing", "erasing", "reprob"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        why = f"data.augmentation.crop is {self.crop}"
+        reasons = {} if self.crop == "padded" else {"crop_padding": why}
+        if self.crop != "random_resized":
+            reasons |= dict.fromkeys(("crop_smallest_area", "crop_largest_aspect"), why)
+        if not self.randaugment_layers:
+            reasons["randaugment_magnitude"] = "data.augmentation.randaugment_layers is 0"
+        return reasons
+
+
+def _image_size(default: int | None, meaning: str) -> Any:
+    return field(default, meaning, unit="pixels", also_called=("resolution", "img_size"))
+
+
+class Pictures(Source):
+    """What all sources of pictures have."""
+
+    modality: ClassVar = "pictures"
+
+    image_size: ImageSize | None = _image_size(
+        None,
+        "Height and width of all pictures; none: that of the set where it is one, of up to 64 "
+        "pixels, else 224.",
+    )
+    channels: Literal[1, 3] | None = field(
+        None,
+        "1 for grey, 3 for colours; none: as the set says, of a folder 3.",
+        also_called=("num_channels", "in_channels", "in_chans"),
+    )
+    crop_ratio: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
+        1.0,
+        "Share of the short side that evaluation sees, in a square from the middle.",
+        also_called=("crop_pct", "center_crop", "centre_crop"),
+    )
+    decoded: Literal["auto", "arrays", "files"] = field(
+        "auto",
+        "What is stored: pixels, decoded once; the files, decoded each time; pixels if they fit.",
+        also_called=("cache_images", "in_memory"),
+    )
+    decoded_bytes: Count = field(
+        2**31 - 1,
+        "Size up to which the pixels of all pictures fit.",
+        unit="bytes",
+    )
+    broken_fraction: Fraction = field(
+        0.05, "Share of pictures that may be broken; more end the preparation."
+    )
+    augmentation: Augmentation = field(Augmentation(), "What training changes at random.")
+
+    def needless(self) -> dict[str, str]:
+        if self.decoded == "auto":
+            return {}
+        return {"decoded_bytes": f"data.decoded is {self.decoded}"}
+
+
+class Digits(Pictures):
+    """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
+
+    source: Literal["digits"] = field("digits", "Where examples come from.")
+    image_size: ImageSize | None = _image_size(8, "Height and width that pictures are resized to.")
+
+
+class ImageFolder(Pictures):
+    """The user's own pictures, a folder for each class."""
+
+    source: Literal["image_folder"] = field("image_folder", "Where examples come from.")
+    path: FilePath | None = field(
+        None,
+        "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
+        required=True,
+        free_on_resume=True,
+        accepts="a folder",
+        also_called=("file", "dir", "folder", "dataset"),
+    )
+
+
+class TFDSPictures(Pictures):
+    """A set of pictures that TensorFlow Datasets prepared as ArrayRecord files."""
+
+    source: Literal["tfds_pictures"] = field("tfds_pictures", "Where examples come from.")
+    name: PlainText | None = PREPARED_NAME
+    data_dir: FilePath | None = PREPARED_DIR
+    image_field: PlainText = field("image", "Feature of the set that is the picture.")
+    label_field: PlainText = field(
+        "label", "Feature of the set that is the class.", also_called=("label_column", "target")
+    )
+
+
+AnyPictures = Digits | ImageFolder | TFDSPictures

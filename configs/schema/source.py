@@ -1,0 +1,59 @@
+"""What all sources of data have, and what several share."""
+
+from typing import Annotated, ClassVar
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import Count, Fraction, Settings, field
+
+PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
+FilePath = PlainText
+
+
+class Source(Settings):
+    """What all sources of data have."""
+
+    discriminator: ClassVar = "source"
+
+    global_batch_size: Count = field(
+        32,
+        "Examples that one update sees, over all devices and accumulation.",
+        unit="examples",
+        also_called=("batch_size", "batch"),
+    )
+    validation_fraction: Fraction = field(
+        0.1,
+        "Share of the training part that is held out where there is no validation part.",
+        also_called=("val_fraction", "holdout"),
+    )
+    workers: Annotated[int, Interval(ge=0, le=1024)] = field(
+        0,
+        "Processes that read and decode; 0: threads of the trainer itself.",
+        unit="processes",
+        free_on_resume=True,
+        also_called=("num_workers",),
+    )
+    cache_dir: FilePath | None = field(
+        None,
+        "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
+        free_on_resume=True,
+        accepts="a folder",
+        also_called=("cache",),
+    )
+
+
+# Fields of several sources.
+PREPARED_NAME = field(
+    None,
+    "The prepared set; without a version its newest.",
+    required=True,
+    accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
+    also_called=("dataset_name",),
+)
+PREPARED_DIR = field(
+    None,
+    "Where prepared sets are kept; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
+    free_on_resume=True,
+    accepts="a folder",
+)

@@ -1,0 +1,179 @@
+"""Texts with labels to records: each text by itself, as tokens, cut to the context or filled up."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import UsageError
+from data.cache import digest
+from data.cleaning import Pieces
+from data.codecs.tokenizers import Tokenizer
+from data.dataset import Dataset, Format, Split
+from data.progress import Progress
+from data.records import write_records
+from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
+
+VERSION = 1
+"""Of what this file makes of a text: raised when that changes."""
+
+Records = Sequence[dict[str, Any]]
+"""Pieces of texts, as `data.sources.records` gives them out, at random access."""
+
+
+@dataclass(frozen=True)
+class LabelledFormat(Format):
+    """How texts are stored, and what a batch of them is. length: tokens at most (T)."""
+
+    length: int
+    vocabulary_size: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """A stored text: its tokens, how many there are, and its label."""
+        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
+        return np.dtype([("tokens", token, (self.length,)), ("count", "<i4"), ("label", "<i4")])
+
+    def batch(self, texts: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`tokens`, `segments` int32 [B, T] (1 a token, 0 nothing), `label` int32 [B].
+
+        And `weights` float32 [B], which are 1.
+        """
+        real = np.arange(self.length) < texts["count"][:, None]
+        return {
+            "tokens": texts["tokens"].astype(np.int32),
+            "segments": real.astype(np.int32),
+            "label": texts["label"].astype(np.int32),
+            "weights": np.ones(len(texts), np.float32),
+        }
+
+    def store(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
+        """The record of one text, [1]."""
+        record = np.zeros(1, self.dtype)
+        count = min(len(tokens), self.length)
+        record["tokens"][0, :count], record["count"], record["label"] = tokens[:count], count, label
+        return record
+
+
+@dataclass(frozen=True)
+class LabelledTextPreparation:
+    """Writes a split's texts; `settings` are those of a source of labelled text."""
+
+    settings: Any
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "labelled_text": VERSION,
+            "sequence_length": self.settings.sequence_length,
+            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+        }
+
+    def write(
+        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        (splits,) = sources
+        classes = _classes(splits)
+        tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
+        tokenizer.save(folder / TOKENIZER)
+        form, facts, hashes = self._format(tokenizer), {}, {}
+        for split, records in splits.items():
+            cut = []
+            texts = _texts(f"tokenising {split}", records, tokenizer, progress)
+            blocks = _store(texts, form, classes, cut)
+            count, hashes[split] = write_records(folder / f"{split}.array_record", blocks)
+            facts[split] = {"examples": count, "cut": len(cut)}
+        decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
+        return {"fingerprint": digest(decided), "splits": facts, "classes": classes}
+
+    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+        tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(facts["classes"])
+        form = self._format(tokenizer)
+        splits = {
+            name: Split(name, folder / f"{name}.array_record", form, **numbers)
+            for name, numbers in facts["splits"].items()
+        }
+        sizes = {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "max_length": form.length,
+            "num_classes": len(classes),
+        }
+        notes = tuple(
+            f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
+            f"data.sequence_length={form.length} and cut"
+            for name, one in splits.items()
+            if one.cut
+        )
+        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, classes, notes=notes)
+
+    def _format(self, tokenizer: Tokenizer) -> LabelledFormat:
+        return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
+
+
+def _classes(splits: Mapping[str, Records]) -> list[str]:
+    """The labels of the training part, sorted: as numbers where all are integers.
+
+    Raises UsageError where there is one alone, or where another part has more.
+    """
+    found = {
+        split: {one["label"].decode() for block in _blocks(records) for one in block}
+        for split, records in splits.items()
+    }
+    for split, labels in found.items():
+        if more := sorted(labels - found["train"]):
+            raise UsageError(
+                f"{split} has the label{'' if len(more) == 1 else 's'} {', '.join(more[:10])}, "
+                "which no training text has"
+            )
+    labels = found["train"]
+    if len(labels) == 1:
+        raise UsageError(f"all training texts have one label, {labels.pop()}: there is no choice")
+    try:
+        return sorted(labels, key=int)
+    except ValueError:
+        return sorted(labels)
+
+
+def _texts(
+    stage: str, records: Records, tokenizer: Tokenizer, progress: Progress
+) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
+    """The first piece of each text, and the tokens of all its pieces."""
+    first, tokens, done = None, [], 0
+    for block in _blocks(records):
+        progress(stage, done, len(records), "pieces")
+        ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
+        for one, ids in zip(block, ids_of_each, strict=True):
+            if int(one["piece"]) == 0:
+                if first is not None:
+                    yield first, np.concatenate(tokens)
+                first, tokens = one, []
+            tokens.append(ids)
+        done += len(block)
+    progress(stage, done, done, "pieces")
+    if first is not None:
+        yield first, np.concatenate(tokens)
+
+
+def _store(
+    texts: Iterator[tuple[dict[str, Any], NDArray[np.int32]]],
+    form: LabelledFormat,
+    classes: Sequence[str],
+    cut: list[str],
+) -> Iterator[NDArray[Any]]:
+    """The records of `texts`; names of those that are longer are added to `cut`."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    for first, tokens in texts:
+        if not len(tokens):
+            raise UsageError(f"{first['document'].decode()}: its text has no token")
+        if len(tokens) > form.length:
+            cut.append(first["document"].decode())
+        yield form.store(tokens, numbers[first["label"].decode()])
+
+
+def _blocks(records: Records) -> Iterator[list[dict[str, Any]]]:
+    """All records in order, some at once."""
+    for start in range(0, len(records), PIECES_AT_ONCE):
+        stop = min(start + PIECES_AT_ONCE, len(records))
+        yield records.__getitems__([*range(start, stop)])

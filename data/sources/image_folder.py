@@ -1,0 +1,183 @@
+"""The user's own pictures: a folder for each class, perhaps in folders for each split."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+from data.cache import digest
+from data.remembered import Remembered
+from data.sources.files import SPLITS, files_in
+from data.sources.source import held_out
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
+_MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train",
+             "testing": "test"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file, its name in the set, the name of its class, and what it holds."""
+
+    path: Path
+    name: str
+    label: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Pictures by their split; they stay where they are. notes: what there is to tell of them."""
+
+    pictures: Mapping[str, Sequence[Picture]]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    name: str = field(default="image_folder", init=False)
+    channels: int = field(default=3, init=False)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(pictures) for split, pictures in self.pictures.items()}
+
+    def contents(self) -> dict[str, Any]:
+        files = {
+            split: digest([[one.name, one.sha256] for one in pictures])
+            for split, pictures in self.pictures.items()
+        }
+        return {"files": files, "classes": self.classes}
+
+    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+        return {split: _Files(pictures, self.classes) for split, pictures in self.pictures.items()}
+
+
+@dataclass(frozen=True)
+class _Files(Sequence):
+    pictures: Sequence[Picture]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        one = self.pictures[index]
+        label = self.classes.index(one.label)
+        return {"image": _read(one.path), "label": label, "name": str(one.path)}
+
+
+def open_source(settings: Any) -> ImageFolder:
+    """The pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
+
+    Without a validation part `data.validation_fraction` of the training part is held out: whole
+    files by a hash of their names. Files that are no pictures by their names, or in no class, are
+    left out and told; hidden ones are left out. Raises UsageError.
+    """
+    root = Path(settings.path).expanduser()
+    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    if parts:
+        _check_parts(root, parts)
+    found = {split: _Found(folder) for split, folder in (parts or {"train": root}).items()}
+    classes = found["train"].classes()
+    _check_classes(settings.path, found, classes)
+    pictures = {split: _pictures(one, root, settings) for split, one in found.items()}
+    if "validation" not in pictures and settings.validation_fraction:
+        names = held_out((one.name for one in pictures["train"]), settings.validation_fraction)
+        train = pictures["train"]
+        pictures |= {
+            "train": [one for one in train if one.name not in names],
+            "validation": [one for one in train if one.name in names],
+        }
+    notes = [note for one in found.values() for note in one.notes(classes)]
+    return ImageFolder({s: pictures[s] for s in SPLITS if pictures.get(s)}, classes, tuple(notes))
+
+
+class _Found:
+    """What is in the folder of a split."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.files: list[tuple[Path, str]] = []  # pictures and their classes
+        self.others: list[Path] = []
+        for path in sorted(files_in(folder)):
+            parts = path.relative_to(folder).parts
+            if len(parts) > 1 and path.name.lower().endswith(SUFFIXES):
+                self.files.append((path, parts[0]))
+            else:
+                self.others.append(path)
+        self.counts = Counter(label for _, label in self.files)
+
+    def classes(self) -> tuple[str, ...]:
+        """Those that have a picture."""
+        return tuple(sorted(self.counts))
+
+    def folders(self) -> list[str]:
+        """Names of the folders in it, with pictures or without."""
+        with os.scandir(self.folder) as there:
+            names = [one.name for one in there if one.is_dir() and not one.name.startswith(".")]
+        return sorted(names)
+
+    def notes(self, classes: Sequence[str]) -> Iterator[str]:
+        empty = [name for name in self.folders() if not self.counts[name]]
+        for name in empty:
+            what = "the class has none here" if name in classes else "it is no class"
+            yield f"{self.folder / name} holds no picture: {what}"
+        if self.others:
+            plural = "" if len(self.others) == 1 else "s"
+            yield (
+                f"{len(self.others)} file{plural} in {self.folder} left out: no picture by its "
+                f"name ({', '.join(SUFFIXES)}), or in no folder of a class; such as "
+                f"{self.others[0]}"
+            )
+
+
+def _check_parts(root: Path, parts: Mapping[str, Path]) -> None:
+    for name, right in _MISNAMED.items():
+        if (root / name).is_dir() and right not in parts:
+            raise UsageError(f"{root / name} should be called {right}: rename it")
+    if "train" not in parts:
+        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
+
+
+def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str]) -> None:
+    if not classes:
+        raise UsageError(
+            f"data.path={path}: there is no picture ({', '.join(SUFFIXES)}) in a folder of its "
+            "class, CLASS/NAME.jpg"
+        )
+    if len(classes) == 1:
+        raise UsageError(
+            f"data.path={path}: all pictures are of one class, {classes[0]}: give a folder for "
+            "each class, CLASS/NAME.jpg"
+        )
+    for split, one in found.items():
+        if not one.files:
+            raise UsageError(f"data.path={path}: there is no picture for {split}")
+        more = sorted({*one.classes()} - {*classes})
+        missing = sorted({*classes} - {*one.folders()})
+        if more or missing:
+            what = f"no {', '.join(missing)} (an empty folder would do), which train has"
+            if more:
+                what = f"{', '.join(more)}, which train has not"
+            raise UsageError(f"data.path={path}: classes differ: {split} has {what}")
+
+
+def _pictures(found: _Found, root: Path, settings: Any) -> list[Picture]:
+    with Remembered(settings, "pictures", str(found.folder.absolute())) as remembered:
+        return [
+            Picture(path, path.relative_to(root).as_posix(), label, remembered.of(path, _hash))
+            for path, label in found.files
+        ]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None

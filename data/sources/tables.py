@@ -1,0 +1,282 @@
+"""Files of rows with named fields: JSON lines, Parquet, CSV and TSV; a wrong row is named."""
+
+import csv
+import difflib
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+
+Row = tuple[str, Mapping[str, Any]]
+"""Where a row stands, for errors, and its values by their fields."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a file. field: of their text. name: of the file in its set."""
+
+    path: Path
+    name: str
+    field: str
+    invalid_utf8: str
+
+    @property
+    def rows(self) -> int:
+        return self._totals[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its texts, or a little more."""
+        return self._totals[1]
+
+    def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
+        """Each row, which has all of `fields`: name, and the setting that asks for it."""
+        raise NotImplementedError
+
+    def texts(self) -> Iterator[str]:
+        """The text of each row. Raises UsageError where one has none."""
+        for where, row in self.read({self.field: "data.text_field"}):
+            yield self._text(where, row)
+
+    def labelled(self, label: str) -> Iterator[tuple[str, str]]:
+        """Text and label of each row; integers, true and false as JSON spells them."""
+        for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
+            text = self._text(where, row)
+            if not text.strip():
+                raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
+            yield text, _label(where, label, row[label])
+
+    def _text(self, where: str, row: Mapping[str, Any]) -> str:
+        text = row[self.field]
+        if isinstance(text, bytes):
+            return decode(text, self.invalid_utf8, where)
+        if not isinstance(text, str):
+            texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
+            raise no_text(where, self.field, _kind(text), texts)
+        if not text.isascii():  # JSON may spell half a character: \ud800
+            text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
+        return text
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        """`rows` and `size`."""
+        raise NotImplementedError
+
+
+def open_rows(path: Path, name: str, settings: Any) -> Rows:
+    """The rows of a file of the kind that its name says."""
+    kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    return kinds[suffix](path, name, settings.text_field, settings.invalid_utf8)
+
+
+class JSONLines(Rows):
+    """A file with a JSON object a line; blank lines are none. With .gz it is compressed."""
+
+    def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
+        for number, line in self._lines():
+            where = f"{self.path}, line {number}"
+            try:
+                record = json.loads(decode(line, self.invalid_utf8, where).removeprefix("\ufeff"))
+            except json.JSONDecodeError as error:
+                what = error.msg.removesuffix(" at").removesuffix(" starting")
+                raise UsageError(f"{where} is no JSON: {what}, column {error.colno}") from None
+            except RecursionError:
+                raise UsageError(f"{where} is no JSON: nested too deeply") from None
+            if not isinstance(record, dict):
+                raise UsageError(f"{where} holds {_kind(record)}, not an object with fields")
+            _check_fields(where, fields, record)
+            yield where, record
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        sizes = [len(line) for _, line in self._lines()]
+        return len(sizes), sum(sizes)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        lines = ((number, line.rstrip(b"\r\n")) for number, line in _lines_of(self.path))
+        return ((number, line) for number, line in lines if line and not line.isspace())
+
+
+class CSV(Rows):
+    """A file of comma-separated values, whose first row names the fields.
+
+    In .tsv tabs separate them, and quotation marks are nothing special, as sets of text have it.
+    With .gz it is compressed; blank lines are no rows.
+    """
+
+    def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
+        names: list[str] | None = None
+        for number, values in self._rows():
+            where = f"{self.path}, line {number}"
+            if names is None:
+                names = [value.strip() for value in values]
+                _check_fields(where, fields, names)
+            elif len(values) != len(names):
+                raise UsageError(
+                    f"{where} has {len(values)} fields, not the {len(names)} of line 1"
+                )
+            else:
+                yield where, dict(zip(names, values, strict=True))
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        sizes = [sum(map(len, values)) for _, values in self._rows()]
+        return max(len(sizes) - 1, 0), 4 * sum(sizes)  # a character has four bytes at most
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Each row with the number of its first line."""
+        is_tsv = self.path.name.removesuffix(".gz").endswith(".tsv")
+        csv.field_size_limit(2**31 - 1)
+        reader = csv.reader(
+            (self._decoded(number, line) for number, line in _lines_of(self.path)),
+            delimiter="\t" if is_tsv else ",",
+            quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+        first = 1
+        try:
+            for values in reader:
+                if values:
+                    yield first, values
+                first = reader.line_num + 1
+        except csv.Error as error:
+            raise UsageError(f"{self.path}, line {first} is no row: {error}") from None
+
+    def _decoded(self, number: int, line: bytes) -> str:
+        text = decode(line, self.invalid_utf8, f"{self.path}, line {number}")
+        return text.removeprefix("\ufeff") if number == 1 else text
+
+
+class Parquet(Rows):
+    """A Parquet file, of which some columns are read, a few rows at a time."""
+
+    def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
+        import pyarrow
+
+        file, row = self._open(), 0
+        schema, named = file.schema_arrow, [*fields]
+        texts = [field.name for field in schema if _is_text(field.type)]
+        _check_fields(str(self.path), fields, schema.names)
+        if self.field not in texts:
+            kind = str(schema.field(self.field).type)
+            raise no_text(str(self.path), self.field, kind, texts)
+        try:
+            for batch in file.iter_batches(batch_size=1024, columns=named):
+                columns = [batch.column(name) for name in named]
+                columns = [
+                    column.cast(pyarrow.string()).cast(pyarrow.binary())
+                    if name in texts
+                    else column
+                    for name, column in zip(named, columns, strict=True)
+                ]
+                for values in zip(*(column.to_pylist() for column in columns), strict=True):
+                    yield f"{self.path}, row {row}", dict(zip(named, values, strict=True))
+                    row += 1
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UsageError(f"{self.path} is damaged after row {row}: {_line(error)}") from None
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        metadata = self._open().metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        columns = [group.column(n) for group in groups for n in range(group.num_columns)]
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.field)
+        return metadata.num_rows, size
+
+    def _open(self) -> Any:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.ParquetFile(self.path)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UsageError(f"{self.path} is no whole Parquet file: {_line(error)}") from None
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, and their numbers from 1."""
+    number = 0
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path} is damaged after line {number}: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _check_fields(where: str, fields: Mapping[str, str], there: Iterable[str]) -> None:
+    for field, setting in fields.items():
+        if field not in there:
+            raise no_such_field(where, field, there, setting)
+
+
+def no_such_field(
+    where: str, field: str, there: Iterable[str], setting: str = "data.text_field"
+) -> UsageError:
+    """The error for a record without the field that is asked for by `setting`."""
+    near = difflib.get_close_matches(field, there, n=1, cutoff=0.5)
+    hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}"
+    return UsageError(f"{where} has no field {field!r}, but {', '.join(there) or 'none'}: {hint}")
+
+
+def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
+    """The error for a field that holds something else than text."""
+    others = f": text is in {', '.join(texts)}" if texts else ""
+    return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
+
+
+def decode(content: bytes, invalid_utf8: str, where: str) -> str:
+    """The text of `content`; `where` it is, for the error. invalid_utf8: `data.invalid_utf8`."""
+    try:
+        return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{where} is not UTF-8 text: byte 0x{content[error.start]:02x}. Convert the file, or "
+            "set data.invalid_utf8=replace"
+        ) from None
+
+
+def _label(where: str, field: str, value: Any) -> str:
+    """A label as text."""
+    if isinstance(value, bytes):
+        value = decode(value, "error", where)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    if not isinstance(value, str):
+        raise UsageError(
+            f"{where}: field {field!r} holds {_kind(value)}, not a label: text, an integer, or "
+            "true or false"
+        )
+    if not value.strip():
+        raise UsageError(f"{where}: field {field!r} is empty: every row needs a label")
+    return value.strip()
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
