@@ -60,8 +60,9 @@ class LabelledFormat(Format):
 
 @dataclass(frozen=True)
 class LabelledTextPreparation:
-    """Writes a split's texts; `settings` are those of a source of labelled text."""
+    """Writes a split's texts; `settings` are those of the `source`, one of labelled text."""
 
+    source: Any
     settings: Any
 
     def inputs(self) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class LabelledTextPreparation:
         self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
-        classes = _classes(splits)
+        classes = _classes(splits, validation_is_cut=bool(self.source.held_out))
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         form, facts, hashes = self._format(tokenizer), {}, {}
@@ -112,28 +113,29 @@ class LabelledTextPreparation:
         return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
 
 
-def _classes(splits: Mapping[str, Records]) -> list[str]:
+def _classes(splits: Mapping[str, Records], *, validation_is_cut: bool) -> list[str]:
     """The labels of the training part, sorted: as numbers where all are integers.
 
-    Raises UsageError where there is one alone, or where another part has more.
+    validation_is_cut: out of the training part, to which its labels belong then. Raises UsageError
+    where there is one alone, or where another part has more.
     """
     found = {
         split: {one["label"].decode() for block in _blocks(records) for one in block}
         for split, records in splits.items()
     }
+    known = found["train"] | (found["validation"] if validation_is_cut else set())
     for split, labels in found.items():
-        if more := sorted(labels - found["train"]):
+        if more := sorted(labels - known):
             raise UsageError(
                 f"{split} has the label{'' if len(more) == 1 else 's'} {', '.join(more[:10])}, "
                 "which no training text has"
             )
-    labels = found["train"]
-    if len(labels) == 1:
-        raise UsageError(f"all training texts have one label, {labels.pop()}: there is no choice")
+    if len(known) == 1:
+        raise UsageError(f"all training texts have one label, {known.pop()}: there is no choice")
     try:
-        return sorted(labels, key=int)
+        return sorted(known, key=int)
     except ValueError:
-        return sorted(labels)
+        return sorted(known)
 
 
 def _texts(

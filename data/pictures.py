@@ -159,9 +159,11 @@ class PicturePreparation:
         }
         shape, as_pixels = self._decide(labelled)
         facts: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
-        notes = list(getattr(self.source, "notes", ()))
-        notes += [f"{name}: it has no labels, and is left out" for name in sources[0]
-                  if name not in labelled]  # fmt: skip
+        notes = [
+            f"{split} has no labels, and is left out"
+            for split in sources[0]
+            if split not in labelled
+        ]
         broken = _Broken(sum(map(len, labelled.values())), self.settings.broken_fraction)
         hashes = {}
         for split, pictures in labelled.items():
@@ -192,7 +194,7 @@ class PicturePreparation:
             sizes={"num_classes": len(self.source.classes), "image_shape": shape},
             classes=self.source.classes,
             image_shape=shape,
-            notes=(*facts["notes"], *broken.lines()),
+            notes=(*getattr(self.source, "notes", ()), *facts["notes"], *broken.lines()),
         )
 
     @property

@@ -86,5 +86,5 @@ def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
     if settings.modality == "text":
         return TextPreparation(settings)
     if settings.modality == "labelled_text":
-        return LabelledTextPreparation(settings)
+        return LabelledTextPreparation(sources[0], settings)
     return PicturePreparation(sources[0], settings)

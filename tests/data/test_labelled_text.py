@@ -1,0 +1,166 @@
+"""Promises of labelled texts: tables of any kind, each row a text with its label."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+import data
+from configs import UsageError
+from configs.schema.data import BPE, Bytes, Table
+
+ROWS = [(f'text {number}, with "quotes"\tand naïve 你好', "good" if number % 3 else "bad")
+        for number in range(40)]  # fmt: skip
+SUFFIXES = ("csv", "csv.gz", "tsv", "jsonl", "jsonl.gz", "parquet")
+
+
+def write(path: Path, rows=ROWS, head=("text", "label")) -> Path:
+    """A table of the kind that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "parquet":
+        columns = dict(zip(head, map(list, zip(*rows, strict=True)), strict=True))
+        pa.parquet.write_table(pa.table(columns), path)
+        return path
+    plain = path.with_name("plain")
+    with plain.open("w", newline="", encoding="utf-8") as file:
+        if kind == "csv":
+            csv.writer(file).writerows([head, *rows])
+        elif kind == "tsv":
+            lines = [[str(value).replace("\t", " ") for value in row] for row in (head, *rows)]
+            file.writelines("\t".join(line) + "\n" for line in lines)
+        else:
+            file.writelines(json.dumps(dict(zip(head, row, strict=True))) + "\n" for row in rows)
+    content = plain.read_bytes()
+    plain.unlink()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def settings(path, **changes) -> Table:
+    return Table(path=str(path), **({"tokenizer": Bytes(), "sequence_length": 64} | changes))
+
+
+def examples(dataset: data.Dataset, split: str) -> list[tuple[str, str]]:
+    one = dataset.splits[split]
+    batch = data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    assert (
+        batch["tokens"].shape
+        == batch["segments"].shape
+        == (one.examples, dataset.sizes["max_length"])
+    )
+    assert batch["weights"].all()
+    rows = zip(batch["tokens"], batch["segments"], batch["label"], strict=True)
+    return [(dataset.tokenizer.decode(t[s > 0]), dataset.classes[n]) for t, s, n in rows]
+
+
+def refusal(path, **changes) -> str:
+    with pytest.raises(UsageError) as raised:
+        data.prepare(settings(path, **changes))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
+    path = write(tmp_path / f"all.{suffix}")
+    dataset = data.prepare(settings(path, validation_fraction=0.3))
+    assert dataset.sizes == {"vocabulary_size": 257, "max_length": 64, "num_classes": 2}
+    assert dataset.classes == ("bad", "good")
+    found = examples(dataset, "train") + examples(dataset, "validation")
+    expected = [(t.replace("\t", " "), n) for t, n in ROWS] if suffix == "tsv" else ROWS
+    assert sorted(found) == sorted(expected)
+    assert len(examples(dataset, "validation")) > 3
+
+
+def test_a_folder_may_hold_a_table_for_each_split(tmp_path):
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.csv", [(f"{split} {n}", n % 2) for n in range(6)])
+    dataset = data.prepare(settings(tmp_path))
+    for split in dataset.splits:
+        assert examples(dataset, split) == [(f"{split} {n}", str(n % 2)) for n in range(6)]
+    assert [*dataset.splits] == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [((10, 9, 2), ("2", "9", "10")), ((True, False, True), ("false", "true")),
+     (("b", "a", "10"), ("10", "a", "b")), (("10", "9", "9"), ("9", "10"))],
+)  # fmt: skip
+def test_labels_are_text_integers_or_booleans(tmp_path, labels, classes):
+    rows = [(f"text {number}", label) for number, label in enumerate(labels)]
+    dataset = data.prepare(settings(write(tmp_path / "a.jsonl", rows), validation_fraction=0.0))
+    assert dataset.classes == classes
+    names = [json.dumps(x) if isinstance(x, bool) else str(x) for x in labels]
+    assert [name for _, name in examples(dataset, "train")] == names
+
+
+def test_long_texts_are_cut_and_told(tmp_path):
+    rows = [("short", 0), ("x" * 70_000 + "y", 1), ("z" * 64, 1)]
+    told: list[str] = []
+    table = settings(write(tmp_path / "a.csv", rows), validation_fraction=0.0)
+    dataset = data.prepare(table, notify=told.append)
+    assert told == ["1 of 3 texts of train are longer than data.sequence_length=64 and cut"]
+    assert ("cut", "1") in data.data_table(dataset)
+    assert [text for text, _ in examples(dataset, "train")] == ["short", 64 * "x", 64 * "z"]
+
+
+def test_the_tokenizer_is_learnt_from_the_training_part(tmp_path):
+    write(tmp_path / "train.csv", [("banana " * 20, n % 2) for n in range(9)])
+    write(tmp_path / "test.csv", [("zebra " * 20, n % 2) for n in range(9)])
+    dataset = data.prepare(settings(tmp_path, tokenizer=BPE(vocabulary_size=300)))
+    words = dataset.tokenizer.vocabulary()
+    assert "banana" in words
+    assert "zebra" not in words
+
+
+CSV = "text,label\nfine,1\n"
+WRONG = {
+    "no label": (CSV + "x,\n", "line 3: field 'label' is empty: every row needs a label"),
+    "no text": (CSV + ",1\n", "line 3: field 'text' is empty: every row needs a text"),
+    "too many fields": (CSV + "a,b,c\n", "line 3 has 3 fields, not the 2 of line 1"),
+    "an open quotation mark": (CSV + '"a,1\nb,2\n', "line 3 is no row"),
+    "a misspelt head": ("text,lable\nx,1\n", "did you mean data.label_field=lable?"),
+    "no head": ("great film,1\n", "has no field 'text', but great film, 1"),
+    "no UTF-8": (CSV.encode() + b"\xff,1\n", "line 3 is not UTF-8 text: byte 0xff"),
+    "one class": (CSV + "x,1\n", "all training texts have one label, 1"),
+    "only a head": ("text,label\n", "holds no record for train"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_table_is_named_with_its_line(tmp_path, case):
+    content, expected = WRONG[case]
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    message = refusal(path, validation_fraction=0.0)
+    assert expected in message
+    assert str(path) in message or case == "one class"
+
+
+def test_a_row_without_a_label_is_named_in_other_tables_too(tmp_path):
+    rows = [("a", 0), ("b", 1), ("c", None)]
+    for suffix, place in (("jsonl", "line 3"), ("parquet", "row 2")):
+        message = refusal(write(tmp_path / f"a.{suffix}", rows), validation_fraction=0.0)
+        assert f"{place}: field 'label' holds null, not a label" in message
+    message = refusal(write(tmp_path / "b.jsonl", [("a", 0), ("b", 0.5)]), validation_fraction=0.0)
+    assert "line 2: field 'label' holds a number, not a label" in message
+
+
+def test_a_label_that_training_has_not_is_refused(tmp_path):
+    write(tmp_path / "train.csv", [("a", "x"), ("b", "y")])
+    write(tmp_path / "test.csv", [("a", "z")])
+    assert "test has the label z, which no training text has" in refusal(tmp_path)
+
+
+def test_it_is_shown_with_its_label(tmp_path):
+    dataset = data.prepare(settings(write(tmp_path / "a.csv")))
+    batches = data.Batches(dataset.splits["train"], global_batch_size=3, seed=0, shuffle=True)
+    shown = data.describe_batch(batches[0], dataset)
+    assert "tokens   int32 [3, 64]" in shown
+    assert "(good), weight 1" in shown
+    assert "naïve 你好" in shown

@@ -1,0 +1,312 @@
+"""Promises of pictures: folders of any files, broken ones named and of no weight, one decoding."""
+
+import io
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import data
+from configs import UsageError
+from configs.schema.pictures import Augmentation, Digits, ImageFolder
+from data.codecs import decode_picture
+from data.sources import open_source
+
+SIZE = 48
+
+
+def picture(seed: int, width: int = 60, height: int = 44, mode: str = "RGB") -> Image.Image:
+    """Something smooth, that JPEG keeps."""
+    rows, columns = np.mgrid[:height, :width]
+    levels = [100 + 80 * np.sin((rows * (1 + c) + columns * (1 + seed % 5)) / 40) for c in range(3)]
+    return Image.fromarray(np.stack(levels, -1).astype(np.uint8)).convert(mode)
+
+
+def encoded(image: Image.Image, form: str = "png", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of twelve pictures of several sizes."""
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(12):
+            image = picture(number, 60 + number, 44 + 2 * number)
+            image.save(tmp_path / "set" / label / f"{number:02}.jpg", quality=95)
+    return tmp_path / "set"
+
+
+def settings(folder: Path, **changes) -> ImageFolder:
+    cache = str(folder.parent / "cache")
+    options = {"image_size": SIZE, "broken_fraction": 0.3, "cache_dir": cache} | changes
+    return ImageFolder(path=str(folder), **options)
+
+
+def stored(dataset: data.Dataset, split: str = "train") -> dict:
+    """All examples of a split, as evaluation sees them."""
+    one = dataset.splits[split]
+    return data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+
+
+def refusal(folder: Path, **changes) -> str:
+    with pytest.raises(UsageError) as raised:
+        data.prepare(settings(folder, **changes))
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def notes(folder: Path, **changes) -> list[str]:
+    told: list[str] = []
+    data.prepare(settings(folder, **changes), notify=told.append)
+    return told
+
+
+def test_every_picture_is_in_one_split_with_its_class(folder):
+    dataset = data.prepare(settings(folder, validation_fraction=0.25))
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.sizes == {"num_classes": 2, "image_shape": (SIZE, SIZE, 3)}
+    source = open_source(settings(folder, validation_fraction=0.25))
+    names = [one.name for split in source.pictures.values() for one in split]
+    assert sorted(names) == [f"{c}/{n:02}.jpg" for c in ("cat", "dog") for n in range(12)]
+    for split, pictures in source.pictures.items():
+        batch = stored(dataset, split)
+        assert [dataset.classes[n] for n in batch["label"]] == [one.label for one in pictures]
+        for image, one in zip(batch["image"], pictures, strict=True):
+            assert (image == decode_picture(one.path.read_bytes(), (SIZE, SIZE, 3))).all()
+
+
+def test_a_folder_may_hold_its_splits(folder, tmp_path):
+    for split in ("train", "validation", "test"):
+        shutil.copytree(folder, tmp_path / "parts" / split)
+    (tmp_path / "parts" / "test" / "dog" / "00.jpg").unlink()
+    assert open_source(settings(tmp_path / "parts")).splits == {
+        "train": 24,
+        "validation": 24,
+        "test": 23,
+    }
+
+
+MODES = {
+    "grey.png": (picture(1, mode="L"), {}),
+    "palette.gif": (picture(1, mode="P"), {}),
+    "transparent.png": (picture(1).convert("RGBA"), {}),
+    "ink.jpg": (picture(1, mode="CMYK"), {}),
+    "lossy.webp": (picture(1), {}),
+    "plain.bmp": (picture(1), {}),
+    "paper.tiff": (picture(1), {}),
+    "UPPER.JPEG": (picture(1), {}),
+    "sixteen.png": (Image.fromarray(np.asarray(picture(1, mode="L")).astype(np.uint16) * 257), {}),
+    "bits.png": (picture(1, mode="1"), {}),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_and_format_is_decoded(folder, name):
+    image, options = MODES[name]
+    image.save(folder / "cat" / name, **options)
+    dataset = data.prepare(settings(folder, validation_fraction=0.0))
+    place = [one.path.name for one in open_source(settings(folder, validation_fraction=0.0))
+             .pictures["train"]].index(name)  # fmt: skip
+    batch = stored(dataset)
+    assert batch["weights"].all()
+    mode = "L" if image.mode.startswith(("I", "1")) else image.mode
+    plain = picture(1, mode="1" if image.mode == "1" else mode).convert("RGB")
+    expected = decode_picture(encoded(plain), (SIZE, SIZE, 3)).astype(int)
+    assert np.abs(batch["image"][place] - expected).mean() < 6
+
+
+def test_what_is_transparent_is_white_and_the_first_frame_counts():
+    clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
+    assert (decode_picture(encoded(clear), (8, 8, 3)) == 255).all()
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    moving = encoded(frames[0], "gif", save_all=True, append_images=frames[1:])
+    assert (decode_picture(moving, (8, 8, 3))[0, 0] == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_obeyed(form, orientation):
+    image = Image.new("RGB", (64, 32), "black")
+    image.paste("white", (0, 0, 16, 16))  # the corner that a reader begins at
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shape = (32, 64, 3) if orientation < 5 else (64, 32, 3)
+    found = decode_picture(encoded(image, form, exif=exif), shape)
+    corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1),
+               8: (-1, 0)}  # fmt: skip
+    assert found[corners[orientation]].min() > 200
+    others = {(0, 0), (0, -1), (-1, -1), (-1, 0)} - {corners[orientation]}
+    assert all(found[corner].max() < 60 for corner in others)
+
+
+def test_evaluation_sees_the_middle():
+    image = Image.new("RGB", (200, 100), "black")
+    image.paste("white", (50, 0, 150, 100))
+    assert decode_picture(encoded(image), (50, 50, 3)).min() > 230
+    image.paste("red", (75, 25, 125, 75))
+    assert (decode_picture(encoded(image), (50, 50, 3), crop_ratio=0.5) == (255, 0, 0)).all()
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
+    image = picture(3, 800, 600)
+    small = decode_picture(encoded(image, "jpeg", quality=95), (SIZE, SIZE, 3)).astype(int)
+    assert np.abs(small - decode_picture(encoded(image), (SIZE, SIZE, 3))).max() < 12
+
+
+def test_pictures_of_one_small_size_keep_it(folder, tmp_path):
+    for path in folder.rglob("*.jpg"):
+        picture(1, 40, 24).save(path)
+    dataset = data.prepare(ImageFolder(path=str(folder)))
+    assert dataset.image_shape == (24, 40, 3)
+    for width in (41, 65):
+        for path in folder.glob("cat/*.jpg" if width == 41 else "*/*.jpg"):
+            picture(1, width, 24).save(path)
+        assert data.prepare(ImageFolder(path=str(folder))).image_shape == (224, 224, 3)
+    assert data.prepare(ImageFolder(path=str(folder), channels=1)).image_shape == (224, 224, 1)
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 20,000 times 20,000 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    head = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(9)))
+
+
+BROKEN = {
+    "empty.jpg": b"",
+    "nonsense.png": b"<html>404 not found</html>",
+    "truncated.jpg": encoded(picture(1), "jpeg")[:-300],
+    "truncated.png": encoded(picture(1))[:-300],
+    "bomb.png": bomb(),
+}
+
+
+@pytest.mark.parametrize("decoded", ["arrays", "files"])
+def test_broken_pictures_are_named_and_have_no_weight(folder, decoded):
+    whole = stored(data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded)))
+    for name, content in BROKEN.items():
+        (folder / "cat" / f"x{name}").write_bytes(content)
+    told = notes(folder, validation_fraction=0.0, decoded=decoded)
+    for name in BROKEN:
+        assert (
+            len([line for line in told if line.startswith(str(folder / "cat" / f"x{name}"))]) == 1
+        )
+    assert "5 of 29 pictures are broken, and count for nothing" in told
+    assert notes(folder, validation_fraction=0.0, decoded=decoded) == []  # it was told
+
+    dataset = data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded))
+    assert ("broken", "5") in data.data_table(dataset)
+    batch = stored(dataset)
+    assert batch["weights"].tolist() == 12 * [1] + 5 * [0] + 12 * [1]
+    assert not batch["image"][12:17].any()
+    kept = batch["weights"] > 0
+    for name in batch:
+        assert (batch[name][kept] == whole[name]).all()
+
+
+def test_too_many_broken_pictures_end_it(folder):
+    for name, content in BROKEN.items():
+        (folder / "cat" / f"x{name}").write_bytes(content)
+    message = refusal(folder, broken_fraction=0.17)
+    assert "5 of 29 pictures are broken, more than data.broken_fraction=0.17 allows" in message
+    assert "xtruncated.jpg" in message
+    assert data.prepare(settings(folder, broken_fraction=0.18)).splits
+    assert "more than data.broken_fraction=0.1 allows" in refusal(folder, broken_fraction=0.1)
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(b"")
+    assert "10 of 29" not in refusal(folder)  # it ends before the last
+    assert "such" not in refusal(folder)
+
+
+@pytest.mark.parametrize("crop", ["none", "padded", "random_resized"])
+@pytest.mark.parametrize("image_size", [SIZE, 64])
+def test_pixels_and_files_give_the_same_pictures(folder, crop, image_size):
+    """But random-resized crops of pictures that would be made smaller: of them files are kept."""
+    options = {"augmentation": Augmentation(crop=crop, flip_probability=0.5),
+               "image_size": image_size}  # fmt: skip
+    files, pixels = (
+        data.prepare(settings(folder, decoded=decoded, **options)) for decoded in ("files", "auto")
+    )
+    for shuffle in (True, False):
+        one, other = (
+            data.Batches(of.splits["train"], global_batch_size=16, seed=1, shuffle=shuffle)[0]
+            for of in (files, pixels)
+        )
+        assert all((one[name] == other[name]).all() for name in one)
+    for shuffle in (True, False):
+        of = data.prepare(settings(folder, decoded="arrays", **options)).splits["train"]
+        batch = data.Batches(of, global_batch_size=16, seed=1, shuffle=shuffle)[0]
+        assert batch["image"].shape == (16, image_size, image_size, 3)
+        assert batch["weights"].all()
+
+
+def test_pixels_that_do_not_fit_stay_files(folder):
+    few = data.prepare(settings(folder, decoded_bytes=1000)).splits["train"]
+    many = data.prepare(settings(folder)).splits["train"]
+    assert few.format.dtype == object
+    assert many.format.dtype != object
+    assert not data.Batches(few, global_batch_size=4, seed=0, shuffle=True).at_hand
+    assert data.Batches(many, global_batch_size=4, seed=0, shuffle=True).at_hand
+
+
+def test_what_is_no_picture_is_told(folder):
+    (folder / "readme.txt").write_text("x")
+    (folder / "dog" / "labels.csv").write_text("x")
+    (folder / ".DS_Store").write_text("x")
+    (folder / "fox").mkdir()
+    told = notes(folder)
+    assert [line for line in told if line.startswith("2 files in") and "labels.csv" in line]
+    assert [line for line in told if str(folder / "fox") in line and "it is no class" in line]
+    assert len(told) == 2
+
+
+def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    assert "there is no picture" in refusal(tmp_path / "empty")
+    picture(1).save(tmp_path / "empty" / "cat" / "a.png")
+    assert "of one class, cat" in refusal(tmp_path / "empty")
+    for split in ("train", "test"):
+        shutil.copytree(folder, tmp_path / "parts" / split)
+    (tmp_path / "parts" / "test" / "dog").rename(tmp_path / "parts" / "test" / "wolf")
+    assert "classes differ: test has wolf, which train has not" in refusal(tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "test" / "wolf")
+    assert "test has no dog (an empty folder would do)" in refusal(tmp_path / "parts")
+    (tmp_path / "parts" / "test" / "dog").mkdir()
+    assert data.prepare(settings(tmp_path / "parts")).splits["test"].examples == 12
+    (tmp_path / "parts" / "test").rename(tmp_path / "parts" / "val")
+    assert "should be called validation" in refusal(tmp_path / "parts")
+    (tmp_path / "parts" / "val").rename(tmp_path / "parts" / "validation")
+    shutil.rmtree(tmp_path / "parts" / "train")
+    assert "holds validation, but no train" in refusal(tmp_path / "parts")
+
+
+def test_it_is_prepared_once_and_again_where_a_file_changed(folder):
+    stages: list[str] = []
+    first = data.prepare(settings(folder), progress=lambda stage, *_: stages.append(stage))
+    assert {*stages} == {"decoding train", "decoding validation"}
+    stages.clear()
+    again = data.prepare(settings(folder, augmentation=Augmentation(flip_probability=0.5)),
+                         progress=lambda stage, *_: stages.append(stage))  # fmt: skip
+    assert again.fingerprint == first.fingerprint
+    assert stages == []
+    picture(9).save(folder / "cat" / "03.jpg")
+    assert data.prepare(settings(folder)).fingerprint != first.fingerprint
+
+
+def test_digits_have_all_of_it():
+    dataset = data.prepare(Digits(image_size=None, channels=3, decoded="files"))
+    assert dataset.image_shape == (8, 8, 3)
+    assert (
+        stored(dataset, "test")["image"] == stored(data.prepare(Digits()), "test")["image"]
+    ).all()
