@@ -1,19 +1,22 @@
-"""Answers of a trained model: texts that go on, or the labels of pictures.
+"""Answers of a trained model: texts that go on or are filled in, labels of pictures or of texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
                    --stream --json]
-python generate.py --workdir=DIR --input=FILE [--input ...] [--json]
+python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked language model
+python generate.py --workdir=DIR --prompt="..." [--json]            a classifier of texts
+python generate.py --workdir=DIR --input=FILE [--input ...] [--json]             of pictures
 
-Standard output carries the answers alone: completions without their prompts; for a picture its
-label, a tab, and the likeliest labels with their probabilities. With --json it is one object a
-line. The same prompts, settings and seed give the same text.
+Standard output carries the answers alone: completions without their prompts; texts whose gaps are
+filled; for a picture or a text to classify its label, a tab, and the likeliest labels with their
+probabilities. With --json it is one object a line. The same prompts, settings and seed give the
+same text.
 """
 
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -25,6 +28,8 @@ from inference import Completion, Request, Sampling
 
 if TYPE_CHECKING:
     import training
+    from data.codecs import Tokenizer
+    from inference.classification import Classified
 
 TEXT_FLAGS = (
     Flag(
@@ -59,10 +64,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = configs.parse_command_line(argv, FLAGS, overrides=False)
     workdir = Path(arguments.workdir)
     config = configs.read_config(workdir)
-    if config.task.name == "language_modeling":
+    needs, modality = config.task.needs, config.data.modality
+    if needs == "next_tokens":
         requests = text_requests(arguments)
-    else:
+    elif modality == "pictures":
         check_pictures(arguments)
+    else:
+        check_texts(arguments, config.task.name)
     parallel.set_environment(config)
 
     import jax
@@ -80,10 +88,14 @@ def main(argv: Sequence[str]) -> int:
         mesh=parallel.flat_mesh(jax.devices()[:1]),
         warn=say,
     )
-    if config.task.name == "language_modeling":
+    if needs == "next_tokens":
         complete(restored, workdir, requests, stream=arguments.stream, as_json=arguments.json)
-    else:
+    elif needs == "missing_tokens":
+        fill_in(restored, workdir, arguments.prompt, as_json=arguments.json)
+    elif modality == "pictures":
         classify(restored, arguments.input, as_json=arguments.json)
+    else:
+        classify_texts(restored, workdir, arguments.prompt, as_json=arguments.json)
     return 0
 
 
@@ -117,6 +129,20 @@ def check_pictures(arguments: SimpleNamespace) -> None:
             raise UsageError(f"--input={path}: no such file")
 
 
+def check_texts(arguments: SimpleNamespace, task: str) -> None:
+    """Raises `UsageError` for what can't be asked of a model that reads texts and writes none."""
+    for flag in TEXT_FLAGS:
+        if flag.name != "prompt" and getattr(arguments, flag.name) not in (None, False, ()):
+            raise UsageError(
+                f"--{flag.name} is for models that write texts, and this one was trained for "
+                f"{task}: give --prompt alone"
+            )
+    if arguments.input:
+        raise UsageError("--input is for pictures, and this model reads texts: give --prompt")
+    if not arguments.prompt:
+        raise UsageError("--prompt is missing: --prompt=VALUE (a text)")
+
+
 def complete(
     restored: "training.Restored",
     workdir: Path,
@@ -126,13 +152,9 @@ def complete(
     as_json: bool,
 ) -> None:
     """Writes the completions of `requests`, in their order."""
-    from data.codecs import Tokenizer
     from inference import Generator
 
-    try:
-        tokenizer = Tokenizer.load(workdir / "tokenizer.json")
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    tokenizer = load_tokenizer(workdir)
     for request in requests:
         if tokenizer.decode(tokenizer.encode(request.prompt)) != request.prompt:
             say(f"the prompt {request.prompt!r} has characters that the training text has not")
@@ -175,23 +197,69 @@ class Writer:
             self._current += 1
 
 
+def fill_in(
+    restored: "training.Restored", workdir: Path, prompts: Sequence[str], *, as_json: bool
+) -> None:
+    """Writes the prompts with their gaps filled."""
+    import inference
+
+    tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
+    for filled in inference.fill_in(
+        restored.module, prompts, tokenizer=tokenizer, length=sizes["max_length"]
+    ):
+        print(json.dumps(vars(filled)) if as_json else filled.text)
+
+
 def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
     """Writes what the model makes of each picture."""
     import inference
 
     data = restored.manifest["data"]
-    for found in inference.classify(
+    found = inference.classify(
         restored.module,
         paths,
         shape=data["sizes"]["image_shape"],
         classes=data["classes"],
         crop_ratio=restored.program.config.data.crop_ratio,
-    ):
+    )
+    write_labels(found, as_json=as_json)
+
+
+def classify_texts(
+    restored: "training.Restored", workdir: Path, texts: Sequence[str], *, as_json: bool
+) -> None:
+    """Writes what the model makes of each text."""
+    import inference
+
+    data = restored.manifest["data"]
+    found = inference.classify_texts(
+        restored.module,
+        texts,
+        tokenizer=load_tokenizer(workdir),
+        length=data["sizes"]["max_length"],
+        classes=data["classes"],
+    )
+    write_labels(found, as_json=as_json)
+
+
+def write_labels(found: "Iterable[Classified]", *, as_json: bool) -> None:
+    """The label of each, and the likeliest ones."""
+    for one in found:
         if as_json:
-            print(json.dumps(vars(found)))
+            print(json.dumps(vars(one)))
         else:
-            likeliest = found.likeliest(LABELS_SHOWN)
-            print(found.label, " ".join(f"{name}={p:.4f}" for name, p in likeliest), sep="\t")
+            likeliest = one.likeliest(LABELS_SHOWN)
+            print(one.label, " ".join(f"{name}={p:.4f}" for name, p in likeliest), sep="\t")
+
+
+def load_tokenizer(workdir: Path) -> "Tokenizer":
+    """The tokenizer of the workdir; raises `UsageError` where it is damaged."""
+    from data.codecs import Tokenizer
+
+    try:
+        return Tokenizer.load(workdir / "tokenizer.json")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def say(text: str) -> None:

@@ -140,6 +140,7 @@ class Run:
     record: training.Record
     progress: training.Progress
     evaluated: dict[str, float] = field(default_factory=dict)
+    course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     writer: inference.Samples | None = None
     samples: Sequence[tuple[str, str]] = ()
@@ -176,6 +177,13 @@ class Run:
             notify(
                 f"{self.workdir} is finished: {first} of {steps} steps are done. To go on, give a "
                 f"larger --config.train.steps. Its report is {self.workdir / 'report.html'}"
+            )
+            return 0
+        self.course = list(found[1]["history"].get("course", ())) if found else []
+        if self.is_stale():
+            notify(
+                f"{self.workdir} ended early, at step {first}: {self.staleness()}. To go on, give "
+                f"a larger --config.train.stop_after_evaluations, or none"
             )
             return 0
         if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
@@ -253,20 +261,23 @@ class Run:
                 self.read(meter.drain(), meter)
                 if evaluate:
                     self.evaluate(state, step)
+                    last = last or self.is_stale()
                 if stopped or last or self.is_worth_saving(step):
                     self.save(state, step)
                 meter.restart_clock()
-            if stopped and not last:
+            if stopped or last:
                 break
 
         profiler.close()
         self.checkpoints.wait()
-        if step < train.steps:
+        if not last:
             stop = f"stopped by {signals.received or 'a signal elsewhere'}"
             self.record.notify(f"{stop} after saving step {step}; the same command goes on")
             self.record.report(stop, step, samples=self.samples)
             return STOPPED_AFTER_SAVING
-        self.finish(state)
+        if step < train.steps:
+            self.record.notify(f"ended early, at step {step}: {self.staleness()}")
+        self.finish(state, step)
         return 0
 
     def compile(self, example: dict[str, Any]):
@@ -320,7 +331,23 @@ class Run:
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
+            self.course.append(metrics[self.config.checkpoint.best_metric])
         self.samples = self.sample(state, step)
+
+    def is_stale(self) -> bool:
+        """Whether the last evaluations, as many as end a run, were no better than those before."""
+        limit = self.config.train.stop_after_evaluations
+        if limit is None or len(self.course) <= limit:
+            return False
+        best = max if self.checkpoints.higher_is_better else min
+        return not self.checkpoints.is_better(
+            best(self.course[-limit:]), best(self.course[:-limit])
+        )
+
+    def staleness(self) -> str:
+        """In words, why a run ends early."""
+        limit, metric = self.config.train.stop_after_evaluations, self.config.checkpoint.best_metric
+        return f"{limit} evaluations without a better {metric} (train.stop_after_evaluations)"
 
     def metrics_of(self, split: str, state):
         """What evaluate.py would print of this state, with the average where there is one; and
@@ -379,13 +406,13 @@ class Run:
                 "config": self.config.model_dump(mode="json"),
                 "data": facts,
                 "metrics": self.evaluated if self.evaluated.get("step") == step else {},
-                "history": self.record.history,
+                "history": {**self.record.history, "course": self.course},
                 "versions": training.versions(),
             },
         )
         self.saved_step = step
 
-    def finish(self, state) -> None:
+    def finish(self, state, step: int) -> None:
         """What a user wants to know at the end: the figures, samples, where the report is."""
         name = "test" if "test" in self.dataset.splits else "validation"
         metrics = {key: value for key, value in self.evaluated.items() if key != "step"}
@@ -395,7 +422,7 @@ class Run:
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
         pages |= self.views(name, state)
-        path = self.record.report("finished", self.config.train.steps, **pages)
+        path = self.record.report("finished", step, **pages)
         self.progress.stop()
         if path is None:
             return

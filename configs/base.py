@@ -34,6 +34,16 @@ def image_classification(*, source: str = "digits", architecture: str = "cnn") -
     return config
 
 
+def text_classification(*, tokenizer: str = "bpe", architecture: str = "encoder") -> ConfigDict:
+    """A classifier on a table of labelled texts."""
+    config = _defaults(Config())
+    config.task = section("task", "classification")
+    config.data = section("data", "table")
+    config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    return config
+
+
 def section(path: str, kind: str) -> ConfigDict:
     """The defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
 

@@ -29,6 +29,7 @@ _TRAINED = {
     "bpe": Tokenizer.train_bpe,
     "unigram": Tokenizer.train_unigram,
     "wordpiece": Tokenizer.train_wordpiece,
+    "words": Tokenizer.train_words,
 }
 PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
 TOKENIZER = "tokenizer.json"

@@ -1,4 +1,4 @@
-"""From a restored model to an answer: text that goes on, the label of a picture.
+"""From a restored model to an answer: text that goes on or is filled in, a label.
 
 Imported lazily by name, so that a verb can read its command line without starting JAX.
 """
@@ -13,6 +13,8 @@ _HOMES = {
     "Samples": "samples",
     "Sampling": "requests",
     "classify": "classification",
+    "classify_texts": "classification",
+    "fill_in": "filling",
 }
 
 __all__ = list(_HOMES)

@@ -1,6 +1,6 @@
-"""The label of a picture."""
+"""The label of a picture, or of a text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +9,14 @@ import numpy as np
 from flax import nnx
 
 from configs import UsageError
-from data.codecs import decode_picture
+from data.codecs import Tokenizer, decode_picture
 
 MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The likeliest class of a picture file, and the probability of each class."""
+    """The likeliest class of a picture file or a text, and the probability of each class."""
 
     input: str
     label: str
@@ -42,17 +42,55 @@ def classify(
     Raises `configs.UsageError` for a file that is no picture, before any is classified.
     """
     images = np.stack([_read(path, shape, crop_ratio) for path in paths])
+    return _classify(
+        module, paths, classes, lambda model, images: model(images, train=False), (images,)
+    )
+
+
+def classify_texts(
+    module: nnx.Module,
+    texts: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    length: int,
+    classes: Sequence[str],
+) -> Iterator[Classified]:
+    """What the text classifier `module` makes of each text, in order; of what is longer than
+    `length` tokens, of their first ones. Raises `configs.UsageError` for a text without any."""
+    tokens, real = np.zeros((2, len(texts), length), np.int32)
+    for row, text in enumerate(texts):
+        ids = tokenizer.encode(text)[:length]
+        if not len(ids):
+            raise UsageError(f"a text has no token: {text!r}")
+        tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+    return _classify(
+        module,
+        texts,
+        classes,
+        lambda model, tokens, real: model.classify(tokens, segments_BT=real),
+        (tokens, real),
+    )
+
+
+def _classify(
+    module: nnx.Module,
+    names: Sequence[str],
+    classes: Sequence[str],
+    logits: Callable[..., jax.Array],
+    inputs: Sequence[np.ndarray],
+) -> Iterator[Classified]:
     graph, arrays = nnx.split(module)
 
     @jax.jit
-    def probabilities(arrays, images_BHWC):
-        return jax.nn.softmax(nnx.merge(graph, arrays)(images_BHWC, train=False), axis=-1)
+    def probabilities(arrays, *inputs):
+        return jax.nn.softmax(logits(nnx.merge(graph, arrays), *inputs), axis=-1)
 
-    for start in range(0, len(paths), MOST_AT_ONCE):
+    for start in range(0, len(names), MOST_AT_ONCE):
         part = slice(start, start + MOST_AT_ONCE)
-        for path, scores in zip(paths[part], probabilities(arrays, images[part]), strict=True):
-            named = dict(zip(classes, np.asarray(scores).tolist(), strict=True))
-            yield Classified(path, max(named, key=named.__getitem__), named)
+        found = probabilities(arrays, *(one[part] for one in inputs))
+        for name, scores in zip(names[part], np.asarray(found).tolist(), strict=True):
+            named = dict(zip(classes, scores, strict=True))
+            yield Classified(name, max(named, key=named.__getitem__), named)
 
 
 def _read(path: str, shape: tuple[int, int, int], crop_ratio: float) -> np.ndarray:

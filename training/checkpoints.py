@@ -46,7 +46,7 @@ class Checkpoints:
     ):
         self._folder = folder.absolute()
         self._keep_last, self._keep_best = keep_last, keep_best
-        self._metric, self._higher_is_better = metric, higher_is_better
+        self._metric, self.higher_is_better = metric, higher_is_better
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
@@ -90,7 +90,7 @@ class Checkpoints:
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` of the metric beats `than`."""
-        return than is None or (value > than if self._higher_is_better else value < than)
+        return than is None or (value > than if self.higher_is_better else value < than)
 
     def close(self) -> None:
         """Waits, and lets the threads go."""
@@ -116,7 +116,7 @@ class Checkpoints:
             shutil.rmtree(doomed)
 
     def _ranked(self) -> list[tuple[int, float]]:
-        return ranked_steps(self._folder, self._metric, higher_is_better=self._higher_is_better)
+        return ranked_steps(self._folder, self._metric, higher_is_better=self.higher_is_better)
 
 
 def finished_steps(folder: Path) -> list[int]:

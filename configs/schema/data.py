@@ -71,6 +71,17 @@ class WordPiece(Settings):
     )
 
 
+class Words(Settings):
+    """Whole words, as often as they stand in the training text; all others are one unknown word."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["words"] = field("words", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: the separator of documents, the unknown word, and the most frequent words."
+    )
+
+
 class TokenizerFile(Settings):
     """A tokenizer.json that is there already."""
 
@@ -83,7 +94,8 @@ class TokenizerFile(Settings):
 
 
 Tokenizer = Annotated[
-    Characters | Bytes | BPE | Unigram | WordPiece | TokenizerFile, pydantic.Discriminator("kind")
+    Characters | Bytes | BPE | Unigram | WordPiece | Words | TokenizerFile,
+    pydantic.Discriminator("kind"),
 ]
 
 

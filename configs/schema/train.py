@@ -42,6 +42,14 @@ class Train(Settings):
         "Share of the running mean of the weights that each step keeps; none: no mean.",
         also_called=("ema",),
     )
+    stop_after_evaluations: Count | None = field(
+        None,
+        "Evaluations in a row without a better checkpoint.best_metric that end the run; none: no "
+        "number does.",
+        unit="evaluations",
+        free_on_resume=True,
+        also_called=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
+    )
     max_skipped_steps: Count = field(
         20,
         "Steps in a row that are not finite, after which the run ends with an error.",

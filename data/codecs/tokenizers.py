@@ -2,7 +2,7 @@
 
 Characters and bytes are byte-pair encodings without merges: so the same file, the same library
 and the same code serve every kind, and whoever reads tokenizer.json elsewhere gets the same ids.
-All kinds but characters are made of bytes, so that any text comes back as it was.
+All kinds but characters and words are made of bytes, so that any text comes back as it was.
 """
 
 import json
@@ -148,6 +148,25 @@ class Tokenizer:
         )
         backend.pre_tokenizer = words
         backend.decoder = decoders.Sequence([decoders.Replace(_JOINED, ""), decoders.ByteLevel()])
+        return cls(backend)
+
+    @classmethod
+    def train_words(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """The `vocabulary_size` - 2 likeliest words of `texts`; another word is unknown.
+
+        Words are what byte-pair encoding takes for them, white space before them included, so
+        that a text of known words comes back as it was. The separator is 0, the unknown word 1,
+        the rest in the order of their numbers.
+        """
+        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[SEPARATOR, UNKNOWN],
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
         return cls(backend)
 
     @classmethod

@@ -11,6 +11,8 @@ from configs import Flag, UsageError, load_config, parse_command_line
 from configs.reading.fields import flatten
 from configs.reading.names import fields
 from configs.reading.values import format_value, parse_value
+from configs.schema.data import Text
+from configs.schema.pictures import Pictures
 from configs.schema.settings import options
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
@@ -23,6 +25,9 @@ MASKED = {
     "checkpoint.best_metric": "loss",
 }
 VIT, RESNET = {"model.architecture": "vit"}, {"model.architecture": "resnet"}
+PADDED = {"data.augmentation.crop": "padded"}
+RESIZED = {"data.augmentation.crop": "random_resized"}
+RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
@@ -44,6 +49,7 @@ SETTABLE = {
     "train.evaluate_every_steps": ({}, "9999", 9999),
     "train.gradient_accumulation": ({}, "4", 4),
     "train.ema_decay": ({}, ".999", 0.999),
+    "train.stop_after_evaluations": ({}, "3", 3),
     "train.max_skipped_steps": ({}, "1", 1),
     "train.log_batch_crc32": ({}, "true", True),
     "train.tune_environment": ({}, "false", False),
@@ -79,7 +85,25 @@ SETTABLE = {
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
-    "data.image_size": ({}, "16", 16),
+    "data.image_size": ({"data.source": "image_folder"}, "16", 16),
+    "data.channels": ({"data.source": "image_folder"}, "1", 1),
+    "data.crop_ratio": ({}, "0.875", 0.875),
+    "data.decoded": ({}, "files", "files"),
+    "data.decoded_bytes": ({}, "1_000", 1000),
+    "data.broken_fraction": ({}, "0", 0.0),
+    "data.image_field": ({"data.source": "tfds_pictures"}, "picture", "picture"),
+    "data.label_field": ({"data.source": "tfds_pictures"}, "class", "class"),
+    "data.augmentation.crop": ({}, "padded", "padded"),
+    "data.augmentation.crop_padding": (PADDED, "2", 2),
+    "data.augmentation.crop_smallest_area": (RESIZED, "0.25", 0.25),
+    "data.augmentation.crop_largest_aspect": (RESIZED, "1.5", 1.5),
+    "data.augmentation.flip_probability": ({}, "0.5", 0.5),
+    "data.augmentation.brightness": ({}, "0.4", 0.4),
+    "data.augmentation.contrast": ({}, "0.4", 0.4),
+    "data.augmentation.saturation": ({}, "0.4", 0.4),
+    "data.augmentation.randaugment_layers": ({}, "2", 2),
+    "data.augmentation.randaugment_magnitude": (RANDOM, "9", 9.0),
+    "data.augmentation.erasing_probability": ({}, "0.25", 0.25),
     "model.architecture": ({}, "decoder", "decoder"),
     "model.width": ({}, "64", 64),
     "model.depth": ({}, "3", 3),
@@ -147,10 +171,11 @@ SETTABLE = {
 
 OF_PICTURES = {
     "model.channels",
-    "data.image_size",
-    "task.class_weights",
-    "task.mixup",
-    "task.cutmix",
+    *(f"task.{name}" for name in ("class_weights", "mixup", "cutmix")),
+    *(f"data.{name}" for name in Pictures.model_fields if name not in Text.model_fields),
+    *(path for path in fields() if path.startswith("data.augmentation.")),
+    "data.image_field",
+    "data.label_field",
 }
 
 
@@ -174,10 +199,13 @@ OPTIONAL = [path for path, info in fields().items() if type(None) in options(inf
 def test_every_optional_field_can_be_unset(path, tmp_path):
     recipe = tmp_path / "recipe.py"
     source = SETTABLE[path][0].get("data.source", "text_files")
+    make = f'language_modeling(source="{source}", tokenizer="file")'
+    if path in OF_PICTURES:
+        make = f'image_classification(source="{source}")'
     recipe.write_text(
         "from configs import base\n"
         "def get_config():\n"
-        f'    config = base.language_modeling(source="{source}", tokenizer="file")\n'
+        f"    config = base.{make}\n"
         f"    config.{path} = {SETTABLE[path][2]!r}\n"
         "    return config\n"
     )

@@ -19,13 +19,22 @@ OURS = recipes()
 
 def test_the_recipes_are_found_and_nothing_else():
     assert set(OURS) == {
+        "cifar10_resnet18",
         "digits_cnn",
+        "digits_vit",
         "gpt2_124m",
+        "image_folder_resnet",
+        "imagenet_resnet50",
+        "imagenet_vit_s16",
         "llama_1b",
         "llama_8b",
+        "masked_language_model",
         "python_stdlib",
         "shakespeare_char",
         "shakespeare_char_lstm",
+        "text_classification",
+        "text_hybrid",
+        "text_lstm",
     }
 
 

@@ -77,7 +77,7 @@ WRONG_FIELDS = [
     ("--config.optimizer.name=adam", "must be one of adamw, sgd", "not 'adam'"),
     ("--config.optimizer.learning_rate_multipliers=embedding",
      "PATTERN=FACTOR", "not ('embedding',)"),
-    ("--config.data.tokenizer.kind=words",
+    ("--config.data.tokenizer.kind=word",
      "one of characters, bytes, bpe, unigram, wordpiece, file", "not 'words'"),
     ("--config.precision.compute_dtype=float16", "one of auto, bfloat16, float32"),
     ("--config.checkpoint.best_metric=bleu", "must be one of loss, perplexity", "not 'bleu'"),

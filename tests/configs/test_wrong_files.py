@@ -127,7 +127,7 @@ def test_a_recipe_that_is_not_there_suggests_one_that_is(refusal, tmp_path):
         "digits_cnn.py": "did you mean configs/digits_cnn.py?",
         "configs/python_stdlb.py": "did you mean configs/python_stdlib.py?",
         "shakespeare": "did you mean configs/shakespeare_char.py?",
-        "qqqq.py": "there are configs/digits_cnn.py, configs/gpt2_124m.py",
+        "qqqq.py": "there are configs/cifar10_resnet18.py, configs/digits_cnn.py",
         str(tmp_path): "is a folder, not a recipe file",
         "x" * 5000: "is not there",
     }
