@@ -443,7 +443,11 @@ class Run:
 
         def example(number: int):
             batch = one[number]
-            return batch["image"][0] if tokenizer is None else tokenizer.decode(batch["tokens"][0])
+            return batch["image"][0] if tokenizer is None else tokenizer.decode(tokens_of(batch))
+
+        def tokens_of(batch):
+            tokens = batch["tokens"][0]
+            return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
 
         weights = state.params if state.ema is None else state.ema
         with self.progress.working("looking at the model"):
@@ -451,7 +455,7 @@ class Run:
         if views.get("attention"):
             length = views["attention"][0].shape[-1]
             views["attended"] = example(0) if tokenizer is None else [
-                tokenizer.decode([token]) for token in one[0]["tokens"][0, :length]
+                tokenizer.decode([token]) for token in tokens_of(one[0])[:length]
             ]  # fmt: skip
         if "prediction" in self.outputs:
             classes = self.dataset.classes

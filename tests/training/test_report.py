@@ -324,6 +324,7 @@ def test_attention_that_does_not_lie_over_the_patches_is_left_out(tmp_path):
 
 def test_attention_on_a_text_stands_beside_its_tokens(tmp_path):
     weights = np.array([[[[1.0, 0.0], [0.25, 0.75]], [[1.0, 0.0], [0.75, 0.25]]]])
+    weights = np.pad(weights, ((0, 0), (0, 0), (0, 1), (0, 1)))  # a position of padding
     page = page_of(tmp_path, attention=weights, attended=["def", " f\n"])
     assert "layer 1 of 1 def ␣f↵ def ␣f↵" in page.text
     assert re.findall(r"--shade: ([\d.]+)\"", page.source) == ["1.0", "1.0", "1.0"]

@@ -1,6 +1,5 @@
 """A trained model from inside: the filters of its first layer, what it attends to in an example."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,28 +29,21 @@ def look_inside(
     axes = program.template.axes()
     found: dict[str, Any] = {"attention": attention_maps(program, params, statistics, batch)}
     if "image" in batch:
-        found["filters"] = first_filters(params, axes, batch["image"].shape[1:])
+        found["filters"] = first_filters(params, axes, batch["image"].shape[-1])
     return found
 
 
-def first_filters(params: Tree, axes: Tree, image_shape: tuple[int, int, int]) -> np.ndarray | None:
+def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
     """The kernel that looks at the picture itself, float32 [filters, height, width, channels];
     None where there is none.
 
-    It is known by its shape and its axes: a convolution over as many channels as the picture has,
-    or a projection of square patches of it.
+    It is known by its axes, and by the picture's number of channels that it is over: a convolution,
+    or a projection of patches.
     """
-    side, _, channels = image_shape
+    kinds = ((None, None, "channels_in", "channels_out"), (None, None, None, "embed"))
     for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
-        shape = kernel.shape
-        if names[2:] == ("channels_in", "channels_out"):
-            if shape[2] == channels and shape[0] > 1:
-                return np.moveaxis(np.asarray(kernel, np.float32), 3, 0)
-        elif names[1:] == ("embed",) and names[0] in (None, "channels_in"):
-            size = math.isqrt(shape[0] // channels)
-            if size * size * channels == shape[0] and size > 1 and side % size == 0:
-                patches = np.asarray(kernel, np.float32).T
-                return patches.reshape(-1, size, size, channels)
+        if names in kinds and kernel.shape[2] == channels and kernel.shape[0] > 1:
+            return np.moveaxis(np.asarray(kernel, np.float32), 3, 0)
     return None
 
 

@@ -63,7 +63,8 @@ def attention_view(
     layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
 ) -> dict[str, Any] | None:
     """What the page shows of the attention weights of each layer, [heads, T, T], on `example`, a
-    picture or the T tokens of a text. None where they don't lie over it.
+    picture or the tokens of a text, T of them or, where there is padding, fewer. None where they
+    don't lie over it.
 
     Of a picture's heads what each patch gets: of the class token's attention where there is one
     before the patches, else of all positions' on average. Of a text the mean of the heads, each
@@ -79,7 +80,7 @@ def attention_view(
         ]
     else:
         size = len(example)
-        layers = [weights.mean(axis=0) for weights in layers if weights.shape[1] == size]
+        layers = [weights.mean(axis=0)[:size, :size] for weights in layers]
         view = {"picture": None, "tokens": [_token_text(token) for token in example]}
         drawn = [
             (name, (one / one.max(axis=1, keepdims=True)).tolist())
