@@ -178,8 +178,7 @@ class Backbone(nnx.Module):
 
     None for `num_kv_heads` means `num_heads`; for `head_dim`, width // num_heads; for
     `feed_forward_width`, the usual one of its kind; for `attention_window`, the whole sequence.
-    `attention`: the implementation, as in `model.layers.attend`; it has rotary positions where
-    `positions` says so.
+    `attention`: the implementation, as in `model.layers.attend`.
 
     Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
     pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
@@ -197,8 +196,6 @@ class Backbone(nnx.Module):
         width: int,
         depth: int,
         pattern: str,
-        positions: str,
-        rotary_base: float,
         num_heads: int,
         num_kv_heads: int | None,
         head_dim: int | None,
@@ -217,7 +214,6 @@ class Backbone(nnx.Module):
         numbers = {"dtype": dtype, "param_dtype": param_dtype}
         block |= {
             "width": width,
-            "rotary_base": rotary_base if positions == "rotary" else None,
             "num_heads": num_heads,
             "num_kv_heads": num_kv_heads or num_heads,
             "head_dim": head_dim or width // num_heads,

@@ -75,7 +75,7 @@ class VisionTransformer(nnx.Module):
             width=width,
             num_heads=num_heads,
             causal=False,
-            positions="none",  # of attention itself
+            rotary_base=None,
             dropout=dropout,
             **blocks,
             **numbers,

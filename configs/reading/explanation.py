@@ -14,6 +14,7 @@ from configs.schema import Config
 from configs.schema.settings import about
 
 _WIDTH = 100
+_ROW_WIDTH = 120
 """Columns of the text, but for rows of long values."""
 
 
@@ -38,9 +39,11 @@ def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> s
             lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
             star = "*" if about(field.info).free_on_resume else " "
-            note = f"; no effect: {unused[path]}" if path in unused else ""
-            row = f"{path:{width}}{_shown(field):20}  {origins[path]}{note}"
-            lines += [f"{star} {row}", *_meaning(path, field)]
+            row = f"{star} {path:{width}}{_shown(field):20}  {origins[path]}"
+            note = f"no effect: {unused[path]}" if path in unused else ""
+            if note and len(row) + 2 + len(note) <= _ROW_WIDTH:
+                row, note = f"{row}; {note}", ""
+            lines += [row, *([f"      {note}"] if note else []), *_meaning(path, field)]
     return "\n".join(lines)
 
 

@@ -258,6 +258,8 @@ def _any_value(annotation) -> st.SearchStrategy:
         return st.floats(allow_nan=False)
     if annotation is bool:
         return st.booleans()
+    if typing.get_origin(annotation) is typing.Literal:
+        return st.sampled_from(typing.get_args(annotation))
     return st.text().filter(lambda text: text.lower() != "none")
 
 

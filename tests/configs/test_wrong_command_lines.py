@@ -78,7 +78,7 @@ WRONG_FIELDS = [
     ("--config.optimizer.learning_rate_multipliers=embedding",
      "PATTERN=FACTOR", "not ('embedding',)"),
     ("--config.data.tokenizer.kind=word",
-     "one of characters, bytes, bpe, unigram, wordpiece, file", "not 'words'"),
+     "one of characters, bytes, bpe, unigram, wordpiece, words, file", "not 'word'"),
     ("--config.precision.compute_dtype=float16", "one of auto, bfloat16, float32"),
     ("--config.checkpoint.best_metric=bleu", "must be one of loss, perplexity", "not 'bleu'"),
     ("--config.model.pattern=AX", "letters A (attention), C (convolution)", "not 'AX'"),

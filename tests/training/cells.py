@@ -1,0 +1,155 @@
+"""The matrix: every family on every modality, as small as it can be, on one mesh after another."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import configs
+import parallel
+from training.program import Program, build_program
+
+MIXERS = {
+    "attention": {"model.pattern": "A", "model.num_heads": "2"},
+    "convolution": {"model.pattern": "C"},
+    "elman": {"model.pattern": "R", "model.recurrence": "elman"},
+    "lstm": {"model.pattern": "R", "model.recurrence": "lstm"},
+    "gru": {"model.pattern": "R", "model.recurrence": "gru"},
+    "rg_lru": {"model.pattern": "R", "model.recurrence": "rg_lru"},
+    "mixed": {
+        "model.pattern": "RCA",
+        "model.depth": "3",
+        "model.recurrence": "gru",
+        "model.num_heads": "2",
+    },
+}
+BLOCKS = {"model.width": "16", "model.depth": "1"}
+TEXT = BLOCKS | {"data.sequence_length": "16"}
+PICTURES = BLOCKS | {
+    "model.architecture": "vit",
+    "model.patch_size": "4",
+    "model.pooling": "mean",
+}
+LABELLED = TEXT | {"model.dropout": "0", "task.label_smoothing": "0"}
+
+CELLS: dict[str, tuple[str, Mapping[str, str]]] = {
+    **{f"{name}, text": ("python_stdlib", TEXT | own) for name, own in MIXERS.items()},
+    **{f"{name}, pictures": ("digits_cnn", PICTURES | own) for name, own in MIXERS.items()},
+    "mixed, missing tokens": ("masked_language_model", TEXT | MIXERS["mixed"]),
+    "mixed, labelled text": ("text_classification", LABELLED | MIXERS["mixed"]),
+    "rnn, text": ("text_lstm", {"model.width": "16", "model.dropout": "0"}),
+    "rnn, labelled text": (
+        "text_classification",
+        {
+            "model.architecture": "rnn",
+            "model.width": "16",
+            "model.bidirectional": "true",
+            "model.dropout": "0",
+        },
+    ),
+    "cnn, pictures": (
+        "digits_cnn",
+        {"model.channels": "8,16", "model.width": "16", "model.dropout": "0"},
+    ),
+}
+"""A recipe and its overrides."""
+
+SLOW_CELLS = {
+    "resnet, pictures": (
+        "digits_cnn",
+        {
+            "model.architecture": "resnet",
+            "model.width": "8",
+            "model.squeeze_excitation": "true",
+            "task.mixup": "0.2",
+            "task.cutmix": "1",
+        },
+    ),
+}
+"""Those that take long to compile."""
+
+MESHES = {
+    "one device": {"mesh.data": "1"},
+    "data=8": {"mesh.data": "8"},
+    "fsdp=8": {"mesh.data": "1", "mesh.fsdp": "8"},
+    "tensor=2,data=4": {"mesh.data": "4", "mesh.tensor": "2"},
+}
+
+STEADY = {
+    "data.global_batch_size": "16",
+    "optimizer.name": "sgd",
+    "optimizer.learning_rate": "0.1",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_steps": "0",
+    "precision.compute_dtype": "float32",
+}
+"""Every step moves in proportion to its gradient."""
+
+VOCABULARY, CLASSES, PICTURE = 64, 10, (8, 8, 1)
+
+
+def load(cell: str, mesh: str) -> configs.Config:
+    """The configuration of a cell on a mesh."""
+    recipe, fields = (CELLS | SLOW_CELLS)[cell]
+    fields = STEADY | dict(fields) | MESHES[mesh]
+    return configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+
+
+def build(config: configs.Config) -> Program:
+    """The program on the configuration's mesh, with the sizes of invented data."""
+    text = {"vocabulary_size": VOCABULARY, "max_length": getattr(config.data, "sequence_length", 0)}
+    sizes: dict[str, Any] = {
+        "text": text,
+        "labelled_text": text | {"num_classes": CLASSES},
+        "pictures": {"num_classes": CLASSES, "image_shape": PICTURE},
+    }[config.data.modality]
+    return build_program(config, sizes, parallel.make_mesh(config))
+
+
+def compiled_step(program: Program) -> Any:
+    """The train step, compiled quickly: what the compiler makes faster is not what is compared."""
+    config = program.config
+    batch = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
+    lowered = program.train_step.lower(program.abstract_state, batch)
+    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+
+
+def take_step(program: Program, step: Any, state: Any, batch: Mapping[str, np.ndarray]):
+    """The state after one batch, and its metrics as floats."""
+    size = program.config.data.global_batch_size
+    state, metrics = step(state, parallel.put_batch(batch, program.batch_sharding, size))
+    return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+
+def place(program: Program, state: Any) -> Any:
+    """A state of arrays on the host, laid out on the program's mesh."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state)
+    return jax.device_put(state, shardings)
+
+
+@functools.cache
+def fresh(cell: str) -> Any:
+    """The state before the first step, on the host: the same for every mesh."""
+    return jax.device_get(build(load(cell, "one device")).initialize())
+
+
+def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
+    """Random global batches that depend on the step alone."""
+    B, modality = config.data.global_batch_size, config.data.modality
+    for step in range(steps):
+        random = np.random.default_rng(step)
+        weights = np.ones(B, np.float32)
+        labels = {"label": random.integers(0, CLASSES, B, dtype=np.int32), "weights": weights}
+        if modality == "pictures":
+            yield {"image": random.integers(0, 256, (B, *PICTURE), dtype=np.uint8)} | labels
+            continue
+        T = config.data.sequence_length
+        tokens = random.integers(0, VOCABULARY, (B, T + 1), dtype=np.int32)
+        if modality == "labelled_text":
+            real = np.arange(T) < random.integers(1, T + 1, (B, 1))
+            yield {"tokens": tokens[:, :T], "segments": real.astype(np.int32)} | labels
+            continue
+        weights = (random.random((B, T)) < 0.9).astype(np.float32)
+        yield {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}

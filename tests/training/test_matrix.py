@@ -1,0 +1,32 @@
+"""Every family on every modality: its steps on a mesh are one device's."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.training import cells
+
+STEPS = 2
+
+
+def course(cell: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
+    """The losses of the steps, and the parameters after them."""
+    program = cells.build(cells.load(cell, mesh))
+    step, losses = cells.compiled_step(program), []
+    state = cells.place(program, cells.fresh(cell))
+    for batch in cells.batches(program.config, STEPS):
+        state, metrics = cells.take_step(program, step, state, batch)
+        assert metrics["skipped"] == 0
+        losses.append(metrics["loss"])
+    return losses, jax.device_get(jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("cell", cells.CELLS)
+def test_two_steps_on_every_mesh_equal_one_devices(cell):
+    losses, parameters = course(cell, "one device")
+    for mesh in list(cells.MESHES)[1:]:
+        others, moved = course(cell, mesh)
+        np.testing.assert_allclose(others, losses, rtol=1e-4, err_msg=mesh)
+        for one, other in zip(parameters, moved, strict=True):
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * np.abs(one).max() + 2e-5)
+    assert len(set(losses)) == STEPS
