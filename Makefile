@@ -1,5 +1,5 @@
-# The commands of a user: `make train`, `make test`, `make setup`; `make parity` against PyTorch; for
-# accelerators `make tpu-check`, `make gpu-check`, `make bench-gpu`.
+# The commands of a user: `make train`, `make test`, `make setup`; `make test-full`
+# for longer tests, `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-check`, `make bench-gpu`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test parity lint tpu-check gpu-check bench-gpu wheels clean-venv
+.PHONY: setup train test test-full parity lint tpu-check gpu-check bench-gpu wheels clean-venv
 
 setup: $(READY)
 
@@ -25,7 +25,11 @@ train: $(READY)
 	$(BIN)/python train.py --config=configs/python_stdlib.py --workdir=$(WORKDIR)
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --ignore=tests/parity
+	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/full
+
+# Every family on every modality, from a mesh through a checkpoint to another one.
+test-full: $(READY)
+	$(BIN)/python -m pytest -n 2 tests/full
 
 # Layers and losses against PyTorch's, with the same weights.
 parity: $(VENV)/.bench

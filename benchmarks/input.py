@@ -41,8 +41,15 @@ ROWS: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "on_disk": ("python_stdlib", {}),
     "pictures": ("digits_cnn", {}),
+    "jpegs": ("digits_cnn", {
+        "data.source": "image_folder", "data.path": "{jpegs}", "data.image_size": "224",
+        "data.decoded": "files", "data.augmentation.crop": "random_resized",
+        "data.augmentation.flip_probability": "0.5", "data.global_batch_size": "16",
+    }),
 }  # fmt: skip
-"""A recipe and its overrides. `on_disk` keeps no record in memory, as if there were too many."""
+"""A recipe and its overrides. `on_disk` keeps no record in memory, as if there were too many.
+`jpegs`: of 500 by 375 pixels, decoded each time.
+"""
 
 FLAGS = (
     configs.Flag("row", f"of {', '.join(ROWS)} (default: all)", repeatable=True,
@@ -149,10 +156,27 @@ def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
     return (time.perf_counter() - began) / count, (time.process_time() - cpu) / count
 
 
+def write_jpegs(folder: Path, count: int = 64) -> Path:
+    """A folder of noisy JPEGs in two classes."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for number in range(count):
+        path = folder / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (47, 63, 3), np.uint8))
+        smooth = np.asarray(coarse.resize((500, 375)), np.float64)
+        noisy = np.clip(smooth + random.normal(0, 6, smooth.shape), 0, 255)
+        Image.fromarray(noisy.astype(np.uint8)).save(path, quality=90)
+    return folder
+
+
 def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]]:
     """The lines of a row."""
     recipe, fields = ROWS[name]
-    fields = {key: f.format(text=arguments.text, docs=ROOT / "docs") for key, f in fields.items()}
+    jpegs = write_jpegs(folder / "jpegs") if name == "jpegs" else ""
+    places = {"text": arguments.text, "docs": ROOT / "docs", "jpegs": jpegs}
+    fields = {key: value.format(**places) for key, value in fields.items()}
     fields |= {"data.cache_dir": str(folder / "cache")} | arguments.overrides
     config = configs.load_config(ROOT / f"configs/{recipe}.py", fields)
     parallel.set_environment(config)

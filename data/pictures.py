@@ -24,7 +24,7 @@ from data.augmentation import augment, generator, is_on, random_box
 from data.cache import digest
 from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
 from data.dataset import Dataset, Format, Split
-from data.progress import Progress, track
+from data.progress import Progress
 from data.records import write_records
 
 VERSION = 2
@@ -219,19 +219,19 @@ class PicturePreparation:
         """What is stored of each picture; what can't be decoded is told to `broken`."""
         form = self._format(split, facts)
         store = partial(_store, form, self.settings.crop_ratio, facts["as_pixels"])
-        numbers = track(
-            range(len(pictures)), progress, f"decoding {split}", len(pictures), "pictures"
-        )
+        stage, total = f"decoding {split}", len(pictures)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            while part := [*itertools.islice(numbers, _AT_ONCE)]:
-                group = [pictures[number] for number in part]
-                block = np.empty(len(part), form.dtype)
+            for start in range(0, total, _AT_ONCE):
+                progress(stage, start, total, "pictures")
+                group = [pictures[n] for n in range(start, min(start + _AT_ONCE, total))]
+                block = np.empty(len(group), form.dtype)
                 for row, found in enumerate(threads.map(store, group)):
                     if isinstance(found, str):
-                        broken.add(group[row].get("name", f"{split} {part[row]}"), found)
+                        broken.add(group[row].get("name", f"{split} {start + row}"), found)
                         found = form.nothing()
                     block[row] = found
                 yield block
+        progress(stage, total, total, "pictures")
 
     def _decide(self, splits: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[Shape, bool]:
         """The shape of all pictures, and whether they are stored as pixels."""

@@ -15,7 +15,7 @@ import numpy as np
 from data.batches import Batch, Batches
 
 _THREADS = 4
-_AHEAD = 16  # batches
+_AHEAD = 16  # batches; of those that are much work, and large, no more than are worked at
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
@@ -30,10 +30,11 @@ def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Ba
         return
     import grain
 
+    ahead = _THREADS if batches.is_work else _AHEAD
     dataset = (
         grain.MapDataset.range(start, stop)
         .map(batches.__getitem__)
-        .to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
+        .to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=ahead))
     )
     if workers:
         _let_grain_read_flags()

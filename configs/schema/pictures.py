@@ -63,7 +63,7 @@ class Augmentation(Settings):
         if self.crop != "random_resized":
             reasons |= dict.fromkeys(("crop_smallest_area", "crop_largest_aspect"), why)
         if not self.randaugment_layers:
-            reasons["randaugment_magnitude"] = "data.augmentation.randaugment_layers is 0"
+            reasons["randaugment_magnitude"] = "randaugment_layers is 0"
         return reasons
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Shape = tuple[int, int, int]
 """Height, width, channels."""
@@ -51,8 +51,7 @@ def decode_picture(
                 box = choose(size)
             picture = _eight_bits(picture).convert(_MODES[channels])
     except Exception as error:  # Pillow raises nearly anything for what is broken
-        reason = "it is empty" if not encoded else " ".join(str(error).split())
-        raise ValueError(f"no picture that can be decoded: {reason}") from error
+        raise _no_picture(encoded, error) from error
     if picture.size != size:
         across, down = picture.width / size[0], picture.height / size[1]
         box = (box[0] * across, box[1] * down, box[2] * across, box[3] * down)
@@ -76,7 +75,7 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(encoded)) as file:
             return _upright_size(file)
     except Exception as error:
-        raise ValueError(f"no picture that can be decoded: {error}") from error
+        raise _no_picture(encoded, error) from error
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
@@ -98,6 +97,13 @@ def _encode(picture: NDArray[np.uint8], form: str) -> bytes:
 def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
     """`picture`, uint8 [height, width, channels], as Pillow has it."""
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def _no_picture(encoded: bytes, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is of no format that is known" if encoded else "it is empty"
+    return ValueError(f"no picture that can be decoded: {reason}")
 
 
 def _upright_size(file: Image.Image) -> tuple[int, int]:

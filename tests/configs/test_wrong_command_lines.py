@@ -198,6 +198,15 @@ WRONG_PICTURES = [
     ("--config.model.channels=(32", "one or more integers >= 1", "not '(32'"),
     ("--config.model.channels=(1.5,2)", "one or more integers >= 1", "not '(1.5,2)'"),
     ("--config.data.image_size=2", "an integer >= 4 and <= 1024", "not 2"),
+    ("--config.data.channels=2", "data.channels must be one of 1, 3", "not 2"),
+    ("--config.data.augmentation.crop=random", "one of none, padded, random_resized"),
+    ("--config.data.augmentation.crop_padding=2", "no effect", "data.augmentation.crop is none"),
+    ("--config.data.augmentation.randaugment_magnitude=2", "no effect", "randaugment_layers is 0"),
+    (
+        "--config.data.augmentation.hflip=0.5",
+        "did you mean --config.data.augmentation.flip_probability?",
+    ),
+    ("--config.data.decoded=files --config.data.decoded_bytes=9", "no effect", "decoded is files"),
     ("--config.model.num_heads=2", "belongs to model.architecture=decoder", "is cnn"),
     ("--config.data.tokenizer.kind=bpe", "data.tokenizer belongs to data.source=python_stdlib"),
     ("--config.data.sequence_length=8", "belongs to data.source=python_stdlib or text_files or"),
@@ -249,6 +258,19 @@ def test_missing_text_is_refused(refusal, tmp_path):
         given = [] if path is None else [f"--config.data.path={path}"]
         message = refusal(CHARACTERS, WORKDIR, *given)
         assert expected in message, message
+
+
+def test_missing_pictures_are_refused(refusal, tmp_path):
+    (tmp_path / "a.jpg").touch()
+    of_a_folder = (PICTURES, WORKDIR, "--config.data.source=image_folder")
+    assert "say where the pictures are" in refusal(*of_a_folder)
+    assert "is not there" in refusal(*of_a_folder, f"--config.data.path={tmp_path / 'gone'}")
+    assert "is a file: give a folder" in refusal(
+        *of_a_folder, f"--config.data.path={tmp_path / 'a.jpg'}"
+    )
+    assert "data.name is not given" in refusal(
+        PICTURES, WORKDIR, "--config.data.source=tfds_pictures"
+    )
 
 
 def test_a_missing_tokenizer_or_a_file_as_cache_is_refused(refusal, tmp_path):

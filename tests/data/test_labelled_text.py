@@ -164,3 +164,10 @@ def test_it_is_shown_with_its_label(tmp_path):
     assert "tokens   int32 [3, 64]" in shown
     assert "(good), weight 1" in shown
     assert "naïve 你好" in shown
+
+
+def test_a_rare_label_that_was_held_out_is_a_class_all_the_same(tmp_path):
+    rows = [(f"text {number}", number) for number in range(20)]
+    dataset = data.prepare(settings(write(tmp_path / "a.csv", rows), validation_fraction=0.4))
+    assert dataset.classes == tuple(map(str, range(20)))
+    assert examples(dataset, "validation")

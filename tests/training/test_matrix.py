@@ -10,15 +10,20 @@ STEPS = 2
 
 
 def course(cell: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
-    """The losses of the steps, and the parameters after them."""
+    """The losses of the steps, and the parameters after the first.
+
+    After the second, what lies at the edge of a rectifier or of a maximum may have fallen to the
+    other side.
+    """
     program = cells.build(cells.load(cell, mesh))
-    step, losses = cells.compiled_step(program), []
+    step, losses, moved = cells.compiled_step(program), [], []
     state = cells.place(program, cells.fresh(cell))
     for batch in cells.batches(program.config, STEPS):
         state, metrics = cells.take_step(program, step, state, batch)
         assert metrics["skipped"] == 0
         losses.append(metrics["loss"])
-    return losses, jax.device_get(jax.tree.leaves(state.params))
+        moved = moved or jax.device_get(jax.tree.leaves(state.params))
+    return losses, moved
 
 
 @pytest.mark.parametrize("cell", cells.CELLS)
@@ -28,5 +33,5 @@ def test_two_steps_on_every_mesh_equal_one_devices(cell):
         others, moved = course(cell, mesh)
         np.testing.assert_allclose(others, losses, rtol=1e-4, err_msg=mesh)
         for one, other in zip(parameters, moved, strict=True):
-            np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * np.abs(one).max() + 2e-5)
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * np.abs(one).max())
     assert len(set(losses)) == STEPS
