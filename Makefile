@@ -1,5 +1,6 @@
-# The commands of a user: `make train`, `make test`, `make setup`; `make test-full`
-# for longer tests, `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-check`, `make bench-gpu`.
+# The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
+# `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-check`,
+# `make bench-gpu`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
