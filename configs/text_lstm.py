@@ -23,8 +23,8 @@ def get_config():
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
-    config.train.steps = 3000
-    config.train.evaluate_every_steps = 500
+    config.train.steps = 1500
+    config.train.evaluate_every_steps = 250
     config.checkpoint.every_steps = 500
     config.task.sample_prompts = ("ROMEO:",)
     return config

@@ -154,6 +154,7 @@ def parameter_treatments(config: Config, axes: Tree) -> Tree:
             rule="adamw" if settings.name == "muon" and matrix is None else settings.name,
             decayed=bool(settings.weight_decay)
             and path[-1].key not in _UNDECAYED
+            and len([axis for axis in axes if axis != "layers"]) > 1
             and name not in spared,
             multiplier=multipliers.get(name, 1.0),
             matrix=matrix,

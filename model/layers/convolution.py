@@ -25,6 +25,7 @@ def convolution(
     dilation: int = 1,
     groups: int = 1,
     padding: Padding = "SAME",
+    std: float | None = None,
     use_bias: bool,
     dtype: DTypeLike,
     param_dtype: DTypeLike,
@@ -36,7 +37,8 @@ def convolution(
     `padding`: "SAME" keeps the size (with strides, their part of it, rounded up), "VALID" has none,
     "CAUSAL" pads before the first position alone; or the zeros before and after, a pair for each
     dimension. `groups` of channels do not see each other; as many as channels: depthwise.
-    Kernel [size, size, in / groups, out], drawn for rectifiers (He et al. 2015, arXiv:1502.01852).
+    Kernel [size, size, in / groups, out], drawn for rectifiers (He et al. 2015, arXiv:1502.01852),
+    or normal of standard deviation `std`.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     free = (None,) * len(size)
@@ -50,7 +52,7 @@ def convolution(
         feature_group_count=groups,
         padding=padding,
         use_bias=use_bias,
-        kernel_init=nnx.initializers.he_normal(),
+        kernel_init=nnx.initializers.he_normal() if std is None else nnx.initializers.normal(std),
         kernel_metadata=named(*free, inputs, "channels_out"),
         bias_metadata=named("channels_out"),
         conv_general_dilated=_convolve,
