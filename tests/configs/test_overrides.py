@@ -12,8 +12,9 @@ from configs.reading.fields import flatten
 from configs.reading.names import fields
 from configs.reading.values import format_value, parse_value
 from configs.schema.data import Text
+from configs.schema.model import ARCHITECTURES
 from configs.schema.pictures import Pictures
-from configs.schema.settings import options
+from configs.schema.settings import kind_name, options
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 FROM_FILES = {"data.source": "text_files"}
@@ -169,6 +170,11 @@ SETTABLE = {
 }  # fmt: skip
 
 
+for kind in ARCHITECTURES:  # of one whose fields need nothing, they are tried as they are
+    for name, info in kind.model_fields.items():
+        named = {"model.architecture": kind_name(kind)}
+        SETTABLE.setdefault(f"model.{name}", (named, format_value(info.default), info.default))
+
 OF_PICTURES = {
     "model.channels",
     *(f"task.{name}" for name in ("class_weights", "mixup", "cutmix")),
@@ -186,7 +192,9 @@ def test_the_table_has_every_field():
 @pytest.mark.parametrize("path", SETTABLE)
 def test_every_field_can_be_set(path):
     others, text, value = SETTABLE[path]
-    recipe = PICTURES if path in OF_PICTURES or others in (VIT, RESNET) else TEXT
+    pictures = {kind_name(kind) for kind in ARCHITECTURES if "pictures" in kind.modalities}
+    of_pictures = path in OF_PICTURES or others.get("model.architecture") in pictures
+    recipe = PICTURES if of_pictures else TEXT
     config = load_config(recipe, {path: text} | others, inputs=False)
     found = flatten(config)[path].value
     assert (found, type(found)) == (value, type(value))

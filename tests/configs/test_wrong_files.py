@@ -87,8 +87,8 @@ WRONG_RECIPES = {
     ),
     "an architecture that is not there": (
         START + "    config.model.architecture = 'transformer'\n" + END,
-        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn, not "
-        "'transformer' (in ",
+        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn",
+        "not 'transformer' (in ",
     ),
     "a section of no kind": (
         START + "    with config.unlocked():\n        del config.model['architecture']\n" + END,
