@@ -41,6 +41,7 @@ ARCHITECTURES = {
     "vit": "model.vit.VisionTransformer",
     "resnet": "model.resnet.ResNet",
     "cnn": "model.cnn.CNN",
+    "convnext": "model.convnext.ConvNeXt",
 }
 """Where the class of each architecture is: a module, and its name there."""
 

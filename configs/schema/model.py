@@ -215,6 +215,46 @@ class CNN(Architecture):
     )
 
 
+class ConvNeXt(Architecture):
+    """A convolutional network of blocks like a transformer's, on pictures."""
+
+    modalities: ClassVar = ("pictures",)
+    gives: ClassVar = ("classes",)
+
+    architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
+    patch_size: Count = field(
+        4, "Height and width of a patch.", unit="pixels", also_called=("patch",)
+    )
+    channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+        (96, 192, 384, 768),
+        "Channels of each stage; each but the first halves height and width.",
+        unit="channels",
+        accepts="one or more integers >= 1 separated by commas",
+        also_called=("dims", "filters", "features"),
+    )
+    depths: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+        (3, 3, 9, 3),
+        "Blocks of each stage.",
+        unit="blocks",
+        accepts="one or more integers >= 1 separated by commas",
+    )
+    stochastic_depth: Fraction = field(
+        0.0,
+        "Share of examples for which training leaves out what the last block adds; less before, "
+        "in proportion.",
+        also_called=("drop_path", "drop_path_rate"),
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _stages_are_as_many(self) -> Self:
+        if len(self.channels) != len(self.depths):
+            raise ValueError(
+                f"model.channels has {len(self.channels)} stages, but model.depths "
+                f"{len(self.depths)}: give a number for each in both"
+            )
+        return self
+
+
 def _even_width(settings: Blocks) -> Any:
     if "R" in settings.pattern and settings.width % 2:
         raise ValueError(
