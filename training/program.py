@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 import model as model_room
 import parallel
 import tasks
-from configs import Config
+from configs import Config, UsageError
 from training.flops import flops_per_example, peak
 from training.optimizers import build_optimizer, build_schedule
 from training.state import Template, TrainState, create_state, make_template
@@ -74,9 +74,16 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     return jnp.dtype(asked)
 
 
-def _build_task(config: Config, mesh: Mesh) -> tasks.Task:
-    """The task, with what its class takes of the settings."""
+def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.Task:
+    """The task, with what its class takes of the settings. Raises UsageError where the data has
+    other classes than they say."""
     settings = config.task.model_dump() | {"devices": mesh.size}
+    weights = settings.get("class_weights", ())
+    if weights and len(weights) != sizes["num_classes"]:
+        raise UsageError(
+            f"task.class_weights has {len(weights)} numbers, but the data {sizes['num_classes']} "
+            "classes: give one for each, in the order of their names"
+        )
     taken = [field.name for field in dataclasses.fields(tasks.TASKS[config.task.name])]
     return tasks.build(config.task.name, **{name: settings[name] for name in taken})
 
@@ -89,7 +96,7 @@ def build_program(
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
     `num_classes` and `image_shape`. `attention`: what `training.working_attention` found.
     """
-    task = _build_task(config, mesh)
+    task = _build_task(config, sizes, mesh)
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
     if task.extra_tokens:
         model["vocabulary_size"] += task.extra_tokens
