@@ -58,7 +58,7 @@ class Augmentation(Settings):
     )
 
     def needless(self) -> dict[str, str]:
-        why = f"data.augmentation.crop is {self.crop}"
+        why = f"crop is {self.crop}"
         reasons = {} if self.crop == "padded" else {"crop_padding": why}
         if self.crop != "random_resized":
             reasons |= dict.fromkeys(("crop_smallest_area", "crop_largest_aspect"), why)

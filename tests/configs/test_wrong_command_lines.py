@@ -200,7 +200,7 @@ WRONG_PICTURES = [
     ("--config.data.image_size=2", "an integer >= 4 and <= 1024", "not 2"),
     ("--config.data.channels=2", "data.channels must be one of 1, 3", "not 2"),
     ("--config.data.augmentation.crop=random", "one of none, padded, random_resized"),
-    ("--config.data.augmentation.crop_padding=2", "no effect", "data.augmentation.crop is none"),
+    ("--config.data.augmentation.crop_padding=2", "no effect", "crop is none"),
     ("--config.data.augmentation.randaugment_magnitude=2", "no effect", "randaugment_layers is 0"),
     (
         "--config.data.augmentation.hflip=0.5",

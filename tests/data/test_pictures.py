@@ -310,3 +310,15 @@ def test_digits_have_all_of_it():
     assert (
         stored(dataset, "test")["image"] == stored(data.prepare(Digits()), "test")["image"]
     ).all()
+
+
+@pytest.mark.parametrize("decoded", ["arrays", "files"])
+def test_the_last_batch_is_filled_up_and_every_picture_counts_once(folder, decoded):
+    split = data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded)).splits["train"]
+    batches = data.Batches(split, global_batch_size=10, seed=0, shuffle=False)
+    found = list(data.stream(batches, 0, len(batches), 0))
+    assert [len(batch["image"]) for batch in found] == [10, 10, 10]
+    assert [batch["weights"].sum() for batch in found] == [10, 10, 4]
+    assert not found[-1]["image"][4:].any()
+    big = data.Batches(split, global_batch_size=50, seed=0, shuffle=True)[3]
+    assert big["weights"].all()
