@@ -9,12 +9,17 @@ from configs import Config
 
 
 def sizes_of(
-    config: Config, *, vocabulary_size: int = 67, image_shape: tuple[int, int, int] = (8, 8, 1)
+    config: Config,
+    *,
+    vocabulary_size: int = 67,
+    num_classes: int = 10,
+    image_shape: tuple[int, int, int] = (8, 8, 1),
 ) -> dict[str, Any]:
     """What the data would decide of the model: `sizes` of `training.build_program`."""
-    if config.task.name == "classification":
-        return {"num_classes": 10, "image_shape": image_shape}
-    return {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
+    if config.data.modality == "pictures":
+        return {"num_classes": num_classes, "image_shape": image_shape}
+    sizes = {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
+    return sizes | ({"num_classes": num_classes} if config.task.needs == "classes" else {})
 
 
 def batch(
@@ -22,14 +27,18 @@ def batch(
 ) -> dict[str, np.ndarray]:
     """Random rows (default: a global batch) that depend on the step alone."""
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
-    if config.task.name == "classification":
-        return {
-            "image": random.integers(0, 256, (B, *sizes["image_shape"]), dtype=np.uint8),
-            "label": random.integers(0, sizes["num_classes"], B, dtype=np.int32),
-            "weights": np.ones(B, np.float32),
-        }
+    weights = np.ones(B, np.float32)
+    if config.task.needs == "classes":
+        labels = random.integers(0, sizes["num_classes"], B, dtype=np.int32)
+        labelled = {"label": labels, "weights": weights}
+    if config.data.modality == "pictures":
+        image = random.integers(0, 256, (B, *sizes["image_shape"]), dtype=np.uint8)
+        return {"image": image, **labelled}
     T = config.data.sequence_length
     tokens = random.integers(0, sizes["vocabulary_size"], (B, T + 1), dtype=np.int32)
+    if config.data.modality == "labelled_text":
+        real = np.arange(T) < random.integers(1, T + 1, (B, 1))
+        return {"tokens": tokens[:, :T], "segments": real.astype(np.int32), **labelled}
     weights = np.ones((B, T), np.float32)
     made = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
     if not config.data.cross_document_attention:

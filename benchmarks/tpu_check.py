@@ -35,11 +35,13 @@ MEMORY = {"TPU v5": 95, "TPU v5 lite": 16}
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe on a slice; `vocabulary_size` is what its data would decide."""
+    """A recipe on a slice; the rest is what its data would decide."""
 
     recipe: str
     topology: str
     vocabulary_size: int = 67
+    num_classes: int = 10
+    image_shape: tuple[int, int, int] = (8, 8, 1)
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -48,6 +50,8 @@ ROWS = (
     Row("llama_1b", "v5e:4x4", 128_256),
     Row("shakespeare_char_lstm", "v5e:2x2"),
     Row("digits_cnn", "v5e:2x2"),
+    Row("imagenet_resnet50", "v5e:4x4", num_classes=1000, image_shape=(224, 224, 3)),
+    Row("imagenet_vit_s16", "v5e:4x4", num_classes=1000, image_shape=(224, 224, 3)),
 )
 HEAD = (
     "recipe", "slice", "parameters", "batch", "attention", "state", "step", "GiB a chip",
@@ -59,7 +63,12 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     """What the table says of a row on `devices`, which need not be there."""
     began = time.monotonic()
     config = configs.load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
-    sizes = sizes_of(config, vocabulary_size=row.vocabulary_size)
+    sizes = sizes_of(
+        config,
+        vocabulary_size=row.vocabulary_size,
+        num_classes=row.num_classes,
+        image_shape=row.image_shape,
+    )
     program = training.build_program(config, sizes, parallel.make_mesh(config, devices))
     global_batch_size = config.data.global_batch_size
     shape = program.batch_shape(batch(config, sizes, 0, rows=1), global_batch_size)

@@ -9,6 +9,7 @@ import numpy as np
 
 import configs
 import parallel
+from benchmarks.invented import batch, sizes_of
 from training.program import Program, build_program
 
 MIXERS = {
@@ -87,8 +88,6 @@ STEADY = {
 }
 """Every step moves in proportion to its gradient."""
 
-VOCABULARY, CLASSES, PICTURE = 64, 10, (8, 8, 1)
-
 
 def load(cell: str, mesh: str) -> configs.Config:
     """The configuration of a cell on a mesh."""
@@ -99,27 +98,21 @@ def load(cell: str, mesh: str) -> configs.Config:
 
 def build(config: configs.Config) -> Program:
     """The program on the configuration's mesh, with the sizes of invented data."""
-    text = {"vocabulary_size": VOCABULARY, "max_length": getattr(config.data, "sequence_length", 0)}
-    sizes: dict[str, Any] = {
-        "text": text,
-        "labelled_text": text | {"num_classes": CLASSES},
-        "pictures": {"num_classes": CLASSES, "image_shape": PICTURE},
-    }[config.data.modality]
-    return build_program(config, sizes, parallel.make_mesh(config))
+    return build_program(config, sizes_of(config), parallel.make_mesh(config))
 
 
 def compiled_step(program: Program) -> Any:
     """The train step, compiled quickly: what the compiler makes faster is not what is compared."""
     config = program.config
-    batch = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
-    lowered = program.train_step.lower(program.abstract_state, batch)
+    shape = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
+    lowered = program.train_step.lower(program.abstract_state, shape)
     return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
 
-def take_step(program: Program, step: Any, state: Any, batch: Mapping[str, np.ndarray]):
+def take_step(program: Program, step: Any, state: Any, rows: Mapping[str, np.ndarray]):
     """The state after one batch, and its metrics as floats."""
     size = program.config.data.global_batch_size
-    state, metrics = step(state, parallel.put_batch(batch, program.batch_sharding, size))
+    state, metrics = step(state, parallel.put_batch(rows, program.batch_sharding, size))
     return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
@@ -137,19 +130,5 @@ def fresh(cell: str) -> Any:
 
 def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
     """Random global batches that depend on the step alone."""
-    B, modality = config.data.global_batch_size, config.data.modality
     for step in range(steps):
-        random = np.random.default_rng(step)
-        weights = np.ones(B, np.float32)
-        labels = {"label": random.integers(0, CLASSES, B, dtype=np.int32), "weights": weights}
-        if modality == "pictures":
-            yield {"image": random.integers(0, 256, (B, *PICTURE), dtype=np.uint8)} | labels
-            continue
-        T = config.data.sequence_length
-        tokens = random.integers(0, VOCABULARY, (B, T + 1), dtype=np.int32)
-        if modality == "labelled_text":
-            real = np.arange(T) < random.integers(1, T + 1, (B, 1))
-            yield {"tokens": tokens[:, :T], "segments": real.astype(np.int32)} | labels
-            continue
-        weights = (random.random((B, T)) < 0.9).astype(np.float32)
-        yield {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights}
+        yield batch(config, sizes_of(config), step)
