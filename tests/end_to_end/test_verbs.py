@@ -194,7 +194,7 @@ def test_a_run_that_is_not_finite_ends_with_a_line_and_no_traceback(tmp_path):
     done = run("train.py", RECIPE, f"--workdir={workdir}", expect=1, **fields)
     assert "3 steps in a row were not finite" in done.stderr
     assert done.stderr.count("again, one operation at a time: the first ") == 1
-    assert "(forward, model/cnn.py:" in done.stderr
+    assert "(forward, model/layers/convolution.py:" in done.stderr
     assert "Traceback" not in done.stderr
     assert (workdir / "report.html").exists()
 
