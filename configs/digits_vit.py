@@ -14,7 +14,7 @@ def get_config():
     config.data.augmentation.crop = "padded"
     config.data.augmentation.crop_padding = 1
 
-    config.model.patch_size = 2
+    config.model.patch_size = 4
     config.model.width = 64
     config.model.depth = 4
     config.model.num_heads = 4
@@ -24,9 +24,10 @@ def get_config():
     config.model.pooling = "mean"
     config.model.dropout = 0.1
 
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 100
-    config.train.steps = 1500
+    config.optimizer = base.section("optimizer", "muon")
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.warmup_steps = 50
+    config.train.steps = 1000
     config.train.ema_decay = 0.99
     config.train.evaluate_every_steps = 250
     config.checkpoint.every_steps = 500

@@ -1,7 +1,7 @@
 """The vision transformer, and every other mixer on patches of a picture.
 
-Initial values: patches normal, 1 / sqrt(numbers of a patch); positions and the class token normal,
-0.02; the blocks as in model/decoder.py; the classes 0.
+Initial values: patches normal, 1 / sqrt(numbers of a patch); positions normal, 1 / sqrt(width), the
+class token 0.02; the blocks as in model/decoder.py; the classes 0.
 
 Axes: B batch, H height, W width, C channels, T patches (and the class token), D width.
 """
@@ -64,12 +64,13 @@ class VisionTransformer(nnx.Module):
             **numbers,
         )
         self.positions = self.class_token = nnx.data(None)
-        drawn, dtype_kept = nnx.initializers.normal(WEIGHT_STD), jnp.dtype(param_dtype)
+        normal, dtype_kept = nnx.initializers.normal, jnp.dtype(param_dtype)
         if positions == "learned":
-            table_TD = drawn(rngs.params(), (grid[0] * grid[1], width), dtype_kept)
+            shape = (grid[0] * grid[1], width)
+            table_TD = normal(width**-0.5)(rngs.params(), shape, dtype_kept)
             self.positions = nnx.Param(table_TD, **named("positions", "embed"))
         if pooling == "class_token":
-            token_D = drawn(rngs.params(), (width,), dtype_kept)
+            token_D = normal(WEIGHT_STD)(rngs.params(), (width,), dtype_kept)
             self.class_token = nnx.Param(token_D, **named("embed"))
         self.backbone = Backbone(
             width=width,
