@@ -19,11 +19,11 @@ def get_config():
     config.model.depths = (2, 2)
     config.model.stochastic_depth = 0.1
 
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 6e-3
     config.optimizer.warmup_steps = 50
-    config.train.steps = 600
+    config.train.steps = 1000
     config.train.ema_decay = 0.99
-    config.train.evaluate_every_steps = 100
+    config.train.evaluate_every_steps = 200
     config.checkpoint.every_steps = 200
     config.checkpoint.best_metric = "accuracy"
     return config

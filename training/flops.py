@@ -90,7 +90,7 @@ def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) ->
             for path, shape in kernels.items()
         )
         return 2 * FORWARD_AND_BACKWARD * products
-    if model.architecture != "decoder":
+    if model.architecture not in ("decoder", "encoder") or config.task.needs == "classes":
         return None
     length = config.data.sequence_length
     weights = sum(map(math.prod, kernels.values()))
