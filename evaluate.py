@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(arguments.workdir)
     config = configs.read_config(workdir, arguments.overrides)
     configs.check_inputs(config)
+    if arguments.predictions is not None:
+        check_predictions(Path(arguments.predictions))
     parallel.set_environment(config)
 
     import jax
@@ -77,6 +79,14 @@ def main(argv: Sequence[str]) -> int:
         print(class_table(told.table()) + "\n")
     print(json.dumps({"step": restored.step, "split": split.name, **metrics}))
     return 0
+
+
+def check_predictions(path: Path) -> None:
+    """Raises `UsageError` where no file can be written there."""
+    if path.is_dir():
+        raise UsageError(f"--predictions={path} is a folder: give a file in it")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--predictions={path}: there is no folder {path.parent}")
 
 
 def choose_split(dataset: "data.Dataset", name: str | None) -> "data.Split":

@@ -125,6 +125,8 @@ def check_pictures(arguments: SimpleNamespace) -> None:
     if not arguments.input:
         raise UsageError("--input is missing: --input=VALUE (a picture file to classify)")
     for path in arguments.input:
+        if Path(path).is_dir():
+            raise UsageError(f"--input={path} is a folder: give a picture in it")
         if not Path(path).is_file():
             raise UsageError(f"--input={path}: no such file")
 
@@ -231,12 +233,16 @@ def classify_texts(
     """Writes what the model makes of each text."""
     import inference
 
-    data = restored.manifest["data"]
+    data, tokenizer = restored.manifest["data"], load_tokenizer(workdir)
+    length = data["sizes"]["max_length"]
+    for number, text in enumerate(texts, start=1):
+        if (count := len(tokenizer.encode(text))) > length:
+            say(f"prompt {number} has {count} tokens, of which this model reads the first {length}")
     found = inference.classify_texts(
         restored.module,
         texts,
-        tokenizer=load_tokenizer(workdir),
-        length=data["sizes"]["max_length"],
+        tokenizer=tokenizer,
+        length=length,
         classes=data["classes"],
     )
     write_labels(found, as_json=as_json)

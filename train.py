@@ -70,8 +70,10 @@ def main(argv: Sequence[str]) -> int:
     attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
-    dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
+    dataset = data.prepare(config.data, progress=progress.preparation, notify=troubles.append)
     if arguments.show_batch:
+        for trouble in troubles:
+            notify(trouble)
         batches = training_batches(config, dataset, rows=None)
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
         print(data.describe_batch(batches[0], dataset, origins))
@@ -90,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
         run = Run.open(config, workdir, dataset, program, progress, tuned)
         for trouble in troubles:
             run.record.notify(trouble)
+        run.record.remember(note for note in dataset.notes if note not in troubles)
         try:
             return run.go(signals)
         finally:

@@ -17,7 +17,7 @@ from data.progress import Progress
 from data.records import write_records
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
 
-VERSION = 1
+VERSION = 2
 """Of what this file makes of a text: raised when that changes."""
 
 Records = Sequence[dict[str, Any]]
@@ -87,7 +87,9 @@ class LabelledTextPreparation:
             count, hashes[split] = write_records(folder / f"{split}.array_record", blocks)
             facts[split] = {"examples": count, "cut": len(cut)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
-        return {"fingerprint": digest(decided), "splits": facts, "classes": classes}
+        lost = sorted(set(classes) - _labels(splits["train"]))
+        told = {"splits": facts, "classes": classes, "lost": lost}
+        return {"fingerprint": digest(decided), **told}
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(facts["classes"])
@@ -101,13 +103,16 @@ class LabelledTextPreparation:
             "max_length": form.length,
             "num_classes": len(classes),
         }
-        notes = tuple(
+        notes = []
+        if lost := facts["lost"]:
+            notes.append(f"every text labelled {', '.join(lost)} is held out: training sees none")
+        notes += [
             f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
             f"data.sequence_length={form.length} and cut"
             for name, one in splits.items()
             if one.cut
-        )
-        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, classes, notes=notes)
+        ]
+        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, classes, notes=tuple(notes))
 
     def _format(self, tokenizer: Tokenizer) -> LabelledFormat:
         return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
@@ -119,10 +124,7 @@ def _classes(splits: Mapping[str, Records], *, validation_is_cut: bool) -> list[
     validation_is_cut: out of the training part, to which its labels belong then. Raises UsageError
     where there is one alone, or where another part has more.
     """
-    found = {
-        split: {one["label"].decode() for block in _blocks(records) for one in block}
-        for split, records in splits.items()
-    }
+    found = {split: _labels(records) for split, records in splits.items()}
     known = found["train"] | (found["validation"] if validation_is_cut else set())
     for split, labels in found.items():
         if more := sorted(labels - known):
@@ -136,6 +138,10 @@ def _classes(splits: Mapping[str, Records], *, validation_is_cut: bool) -> list[
         return sorted(known, key=int)
     except ValueError:
         return sorted(known)
+
+
+def _labels(records: Records) -> set[str]:
+    return {one["label"].decode() for block in _blocks(records) for one in block}
 
 
 def _texts(

@@ -55,10 +55,13 @@ def fill_in(
         text = pieces[0]
         gaps = np.flatnonzero(tokens == module.vocabulary_size - 1)
         for gap, after in zip(gaps, pieces[1:], strict=True):
+            # Many tokens begin with the space before a word: then it is not written twice.
             likeliest = np.argsort(-of_each[gap, : tokenizer.vocabulary_size])[:CANDIDATES]
             named = [(tokenizer.decode([int(one)]), float(of_each[gap, one])) for one in likeliest]
             candidates.append([{"token": token, "score": score} for token, score in named])
-            text += named[0][0] + after
+            token = named[0][0]
+            text = text.removesuffix(" ") if token.startswith(" ") else text
+            text += token + after
         yield Filled(prompt, text, candidates)
 
 
@@ -66,9 +69,12 @@ def _encode(prompt: str, tokenizer: Tokenizer, mask: int, length: int) -> np.nda
     pieces = prompt.split(MASK)
     if len(pieces) == 1:
         raise UsageError(f"{prompt!r} has no {MASK}: write it where a token is left out")
-    tokens = np.asarray(tokenizer.encode(pieces[0]), np.int32)
-    for piece in pieces[1:]:
-        tokens = np.concatenate([tokens, [mask], tokenizer.encode(piece)]).astype(np.int32)
+    *others, last = pieces
+    # The space before a gap is most often a part of the token that is missing.
+    encoded = [tokenizer.encode(piece.removesuffix(" ")) for piece in others]
+    tokens = tokenizer.encode(last)
+    for before in reversed(encoded):
+        tokens = np.concatenate([before, [mask], tokens]).astype(np.int32)
     if len(tokens) > length:
         raise UsageError(
             f"a prompt has {len(tokens)} tokens, and this model reads {length}: shorten it"

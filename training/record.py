@@ -1,7 +1,7 @@
 """What is told of a run: its notices, its metrics, and its report."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ class Record:
         """A line that stands above the progress, and in the report."""
         self._notices.append(text)
         self._progress.note(text)
+
+    def remember(self, texts: Iterable[str]) -> None:
+        """Lines of the report alone, once each: they were told when they were new."""
+        self._notices += [text for text in texts if text not in self._notices]
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, and the same elsewhere, if this is the process that writes."""

@@ -351,6 +351,15 @@ class Table(Source):
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
+    @pydantic.model_validator(mode="after")
+    def _text_and_label_differ(self) -> Self:
+        if self.text_field == self.label_field:
+            raise ValueError(
+                f"data.text_field and data.label_field are both {self.text_field}: a text can't be "
+                "its own label"
+            )
+        return self
+
 
 Data = Annotated[
     PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | AnyPictures,

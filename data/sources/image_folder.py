@@ -91,6 +91,8 @@ def open_source(settings: Any) -> ImageFolder:
             "validation": [one for one in train if one.name in names],
         }
     notes = [note for one in found.values() for note in one.notes(classes)]
+    if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
+        notes.append(f"every picture of {', '.join(lost)} is held out: training sees none")
     return ImageFolder({s: pictures[s] for s in SPLITS if pictures.get(s)}, classes, tuple(notes))
 
 
@@ -134,9 +136,11 @@ class _Found:
 
 
 def _check_parts(root: Path, parts: Mapping[str, Path]) -> None:
-    for name, right in _MISNAMED.items():
-        if (root / name).is_dir() and right not in parts:
-            raise UsageError(f"{root / name} should be called {right}: rename it")
+    for folder in sorted(one for one in root.iterdir() if one.is_dir()):
+        lower = folder.name.lower()
+        right = _MISNAMED.get(lower, lower)
+        if right in SPLITS and right not in parts:
+            raise UsageError(f"{folder} should be called {right}: rename it")
     if "train" not in parts:
         raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
 

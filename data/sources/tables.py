@@ -117,13 +117,21 @@ class CSV(Rows):
             where = f"{self.path}, line {number}"
             if names is None:
                 names = [value.strip() for value in values]
-                _check_fields(where, fields, names)
+                self._check_names(where, fields, names)
             elif len(values) != len(names):
-                raise UsageError(
-                    f"{where} has {len(values)} fields, not the {len(names)} of line 1"
-                )
+                raise UsageError(f"{where} has {len(values)} fields, and line 1 {len(names)}")
             else:
                 yield where, dict(zip(names, values, strict=True))
+
+    def _check_names(self, where: str, fields: Mapping[str, str], names: list[str]) -> None:
+        if len(names) == 1 and ";" in names[0]:
+            raise UsageError(
+                f"{where}: {names[0]!r} is one field, not {names[0].count(';') + 1}: separate "
+                "them by commas, or by tabs in a .tsv"
+            )
+        if twice := next((name for name in fields if names.count(name) > 1), None):
+            raise UsageError(f"{where} has the field {twice!r} {names.count(twice)} times: rename")
+        _check_fields(where, fields, names)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:

@@ -122,7 +122,7 @@ CSV = "text,label\nfine,1\n"
 WRONG = {
     "no label": (CSV + "x,\n", "line 3: field 'label' is empty: every row needs a label"),
     "no text": (CSV + ",1\n", "line 3: field 'text' is empty: every row needs a text"),
-    "too many fields": (CSV + "a,b,c\n", "line 3 has 3 fields, not the 2 of line 1"),
+    "too many fields": (CSV + "a,b,c\n", "line 3 has 3 fields, and line 1 2"),
     "an open quotation mark": (CSV + '"a,1\nb,2\n', "line 3 is no row"),
     "a misspelt head": ("text,lable\nx,1\n", "did you mean data.label_field=lable?"),
     "no head": ("great film,1\n", "has no field 'text', but great film, 1"),
