@@ -3,12 +3,11 @@
 python benchmarks/text_lstm.py --text=input.txt [--seeds=3] [--out=FILE]
                                [--config.section.field=value ...]
 
-Needs the `bench` extra. Ours is trained by train.py. Theirs is `nn.Embedding`, `nn.LSTM` with its
-own initial values and the embedding's transpose as the head, of as many parameters; it is given
-the same batches in the same order, AdamW, clipping, decay and learning rates, and dropout in the
-same places. Each side draws its own initial values and dropout from each seed. Perplexities are
-those of the validation part after the last step; `differ` is that of the means. Runs are
-remembered in `--out`.
+Needs the `bench` extra. Ours is trained by train.py. Theirs is `nn.Embedding`, `nn.LSTM` and the
+embedding's transpose as the head, of as many parameters; it is given the same batches in the same
+order, AdamW, clipping, decay and learning rates, dropout in the same places, and our initial
+values of each seed, or with --own_start PyTorch's. Perplexities are those of the validation part
+after the last step; `differ` is that of the means. Our runs are remembered in `--out`.
 """
 
 import json
@@ -31,6 +30,7 @@ FLAGS = (
     configs.Flag("text", "the text, one file", required=True),
     configs.Flag("out", "the file that remembers our runs", default="runs/text_lstm.jsonl"),
     configs.Flag("seeds", "runs of each side", type=int, default=3, minimum=1),
+    configs.Flag("own_start", "the LSTM starts from PyTorch's initial values", switch=True),
 )
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
         sizes["ours"] = line["parameters"]
     for fields in asked:
         config = configs.load_config(f"configs/{RECIPE}.py", fields)
-        perplexity, sizes["PyTorch"] = peer(config)
+        perplexity, sizes["PyTorch"] = peer(config, arguments.own_start)
         found["PyTorch"].append(perplexity)
         print(f"PyTorch, seed {config.seed}: {perplexity:.2f}", file=sys.stderr, flush=True)
     print("| side | parameters | perplexity | each seed |")
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     print(json.dumps(found | {"difference": difference}))
 
 
-def peer(config: configs.Config) -> tuple[float, int]:
+def peer(config: configs.Config, own_start: bool) -> tuple[float, int]:
     """Perplexity of PyTorch's model trained as `config` says, and its parameters."""
     import torch
     from torch.nn import functional
@@ -68,6 +68,8 @@ def peer(config: configs.Config) -> tuple[float, int]:
     dataset = data.prepare(config.data)
     torch.manual_seed(config.seed)
     module = build_peer(config, dataset.sizes["vocabulary_size"])
+    if not own_start:
+        start_alike(module, config, dataset.sizes)
     learnt = [one for one in module.parameters() if one.requires_grad]
     optimizer, schedule = make_adamw(config, learnt), build_schedule(config)
     learning_rates = [float(schedule(step)) for step in range(config.train.steps)]
@@ -135,6 +137,24 @@ def build_peer(config: configs.Config, vocabulary_size: int):
     if (settings.recurrence, settings.tied_embeddings) != ("lstm", True):
         raise configs.UsageError("the peer is an LSTM with a tied head")
     return LanguageModel()
+
+
+def start_alike(module: Any, config: configs.Config, sizes: dict[str, Any]) -> None:
+    """Gives PyTorch's model the initial values that ours has."""
+    import jax
+
+    import parallel
+    import training
+    from benchmarks.peers import fill
+
+    program = training.build_program(config, sizes, parallel.make_mesh(config))
+    ours = jax.device_get(program.initialize().params)
+    fill(module.tokens.weight, ours["embedding"]["tokens"]["embedding"])
+    for number, layer in ours["backbone"]["layers"].items():
+        for name, key in (("ih", "input_kernel"), ("hh", "recurrent_kernel")):
+            kernel = layer[key].reshape(config.model.width, -1).T
+            fill(getattr(module.lstm, f"weight_{name}_l{number}"), kernel)
+        fill(getattr(module.lstm, f"bias_ih_l{number}"), layer["bias"].reshape(-1))
 
 
 def make_adamw(config: configs.Config, learnt: list[Any]):

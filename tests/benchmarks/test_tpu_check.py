@@ -18,7 +18,7 @@ TOY = {
 @pytest.mark.parametrize(
     "row, attention",
     [
-        (Row("llama_8b", "toy", 512, TOY), "XLA"),
+        (Row("llama_8b", "toy", 512, fields=TOY), "XLA"),
         (Row("shakespeare_char_lstm", "toy", fields={"data.global_batch_size": "16"}), "none"),
         (Row("digits_cnn", "toy"), "none"),
     ],
