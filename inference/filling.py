@@ -55,11 +55,10 @@ def fill_in(
         text = pieces[0]
         gaps = np.flatnonzero(tokens == module.vocabulary_size - 1)
         for gap, after in zip(gaps, pieces[1:], strict=True):
-            # Many tokens begin with the space before a word: then it is not written twice.
             likeliest = np.argsort(-of_each[gap, : tokenizer.vocabulary_size])[:CANDIDATES]
             named = [(tokenizer.decode([int(one)]), float(of_each[gap, one])) for one in likeliest]
             candidates.append([{"token": token, "score": score} for token, score in named])
-            token = named[0][0]
+            token = named[0][0]  # may begin with the space before a word: not written twice
             text = text.removesuffix(" ") if token.startswith(" ") else text
             text += token + after
         yield Filled(prompt, text, candidates)

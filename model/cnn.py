@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from model.layers.convolution import batch_norm, convolution, max_pool
 from model.layers.dropout import dropout as drop
-from model.layers.linear import linear
+from model.layers.linear import class_head, linear
 from model.layers.sharding import constrain
 from model.pictures import normalized
 
@@ -80,14 +80,7 @@ class CNN(nnx.Module):
             use_bias=True,
             **numbers,
         )
-        self.classes = linear(
-            (width,),
-            (num_classes,),
-            ("mlp", "classes"),
-            use_bias=True,
-            preferred_element_type=jnp.float32,
-            **numbers,
-        )
+        self.classes = class_head(width, num_classes, axis="mlp", **numbers)
         self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
 
     def __call__(

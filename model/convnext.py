@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from model.layers.convolution import convolution, global_average_pool
 from model.layers.dropout import drop_examples
 from model.layers.feed_forward import FeedForward
-from model.layers.linear import WEIGHT_STD, linear
+from model.layers.linear import WEIGHT_STD, class_head
 from model.layers.norms import norm
 from model.layers.sharding import constrain, named
 from model.pictures import normalized
@@ -112,14 +112,7 @@ class ConvNeXt(nnx.Module):
         self.downsamplings, self.norms = nnx.List(downsamplings), nnx.List(norms)
         self.stages = nnx.List(blocks)
         self.norm = norm("layer_norm", inputs, epsilon=NORM_EPSILON, use_bias=True, **numbers)
-        self.classes = linear(
-            (inputs,),
-            (num_classes,),
-            ("embed", "classes"),
-            use_bias=True,
-            preferred_element_type=jnp.float32,
-            **numbers,
-        )
+        self.classes = class_head(inputs, num_classes, **numbers)
         self.dtype = jnp.dtype(dtype)
 
     def __call__(

@@ -19,7 +19,7 @@ from model.layers.convolution import (
     max_pool,
 )
 from model.layers.dropout import dropout as drop
-from model.layers.linear import linear
+from model.layers.linear import class_head
 from model.layers.sharding import constrain
 from model.pictures import normalized
 
@@ -138,15 +138,7 @@ class ResNet(nnx.Module):
                 channels_in = 4 * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
-        self.classes = linear(
-            (channels_in,),
-            (num_classes,),
-            ("embed", "classes"),
-            std=0.0,
-            use_bias=True,
-            preferred_element_type=jnp.float32,
-            **numbers,
-        )
+        self.classes = class_head(channels_in, num_classes, std=0.0, **numbers)
         self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
 
     def __call__(

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from model.layers.dropout import dropout as drop
 from model.layers.embedding import TokenEmbedding
-from model.layers.linear import linear
+from model.layers.linear import class_head
 from model.layers.pooling import Pool
 from model.layers.positions import LearnedPositions, segment_positions
 from model.layers.sharding import constrain
@@ -63,14 +63,7 @@ class TokenModel(nnx.Module):
         self.backbone = make_body()
         if num_classes is not None:
             self.pool = Pool(pooling, features, **numbers)
-            self.classes = linear(
-                (features,),
-                (num_classes,),
-                ("embed", "classes"),
-                use_bias=True,
-                preferred_element_type=jnp.float32,
-                **numbers,
-            )
+            self.classes = class_head(features, num_classes, **numbers)
         self.dropout_rate, self.logit_soft_cap = dropout, logit_soft_cap
         self.has_bounded_context = has_bounded_context
         self.vocabulary_size = vocabulary_size

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from model.backbone import Backbone
 from model.layers.dropout import dropout as drop
-from model.layers.linear import WEIGHT_STD, linear
+from model.layers.linear import WEIGHT_STD, class_head, linear
 from model.layers.pooling import Pool
 from model.layers.sharding import constrain, named
 from model.pictures import normalized
@@ -64,13 +64,13 @@ class VisionTransformer(nnx.Module):
             **numbers,
         )
         self.positions = self.class_token = nnx.data(None)
-        normal, dtype_kept = nnx.initializers.normal, jnp.dtype(param_dtype)
+        normal = nnx.initializers.normal
         if positions == "learned":
             shape = (grid[0] * grid[1], width)
-            table_TD = normal(width**-0.5)(rngs.params(), shape, dtype_kept)
+            table_TD = normal(width**-0.5)(rngs.params(), shape, jnp.dtype(param_dtype))
             self.positions = nnx.Param(table_TD, **named("positions", "embed"))
         if pooling == "class_token":
-            token_D = normal(WEIGHT_STD)(rngs.params(), (width,), dtype_kept)
+            token_D = normal(WEIGHT_STD)(rngs.params(), (width,), jnp.dtype(param_dtype))
             self.class_token = nnx.Param(token_D, **named("embed"))
         self.backbone = Backbone(
             width=width,
@@ -83,15 +83,7 @@ class VisionTransformer(nnx.Module):
         )
         kind = "first" if pooling == "class_token" else pooling
         self.pool = Pool(kind, width, num_heads=num_heads, **numbers)
-        self.classes = linear(
-            (width,),
-            (num_classes,),
-            ("embed", "classes"),
-            std=0.0,
-            use_bias=True,
-            preferred_element_type=jnp.float32,
-            **numbers,
-        )
+        self.classes = class_head(width, num_classes, std=0.0, **numbers)
         self.patch_size, self.grid, self.width = patch_size, grid, width
         self.fixed_positions = positions == "sincos"
         self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tasks.language_modeling import LanguageModeling
@@ -14,6 +15,10 @@ from tasks.task import Batch, Sums
 MASKED, RANDOM = 0.8, 0.1
 """Shares of the tokens to predict that are masked, and replaced by a random one; the rest is left
 (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
+
+
+FACTOR = 0x01000193
+"""The prime of the hash of Fowler, Noll and Vo, for words of 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +70,6 @@ class MaskedLanguageModeling(LanguageModeling):
 
 
 def _key_of(tokens_T: jax.Array) -> jax.Array:
-    """A random key that the tokens of a row decide: a polynomial of them."""
-
-    def fold(word, token):
-        return word * jnp.uint32(0x01000193) ^ token.astype(jnp.uint32), None
-
-    word, _ = jax.lax.scan(fold, jnp.uint32(0x811C9DC5), tokens_T)  # FNV-1
-    return jax.random.key(word)
+    """A random key that the tokens of a row decide: a polynomial of them, modulo 2**32."""
+    powers_T = np.array([pow(FACTOR, place, 2**32) for place in range(tokens_T.size)], np.uint32)
+    return jax.random.key(jnp.sum(tokens_T.astype(jnp.uint32) * powers_T, dtype=jnp.uint32))

@@ -25,6 +25,9 @@ class Architecture(Settings):
 class Blocks(Architecture):
     """A stack of residual blocks, each a mixer and a feed-forward part."""
 
+    sees_all: ClassVar[bool] = False
+    """Whether positions see those after them too: then recurrence runs both ways."""
+
     width: Count = field(
         128,
         "Size of the vector of each position.",
@@ -159,6 +162,15 @@ class Blocks(Architecture):
                 f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
                 f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
                 f"{multiples(self.depth, len(self.pattern))}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _two_ways_have_equal_parts(self) -> Self:
+        if self.sees_all and "R" in self.pattern and self.width % 2:
+            raise ValueError(
+                f"model.pattern={self.pattern} has R (recurrence), which runs both ways here with "
+                f"half the units each, but model.width is {self.width}: use an even one"
             )
         return self
 

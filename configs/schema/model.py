@@ -86,15 +86,12 @@ class Decoder(TokenBlocks):
 class Encoder(TokenBlocks):
     """A stack of residual blocks on tokens, each of which sees all others."""
 
+    sees_all: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
     gives: ClassVar = ("missing_tokens", "classes")
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
-
-    @pydantic.model_validator(mode="after")
-    def _two_ways_have_equal_parts(self) -> Self:
-        return _even_width(self)
 
 
 class RNN(Architecture):
@@ -126,6 +123,7 @@ class RNN(Architecture):
 class VisionTransformer(Blocks):
     """A stack of residual blocks on the patches of a picture."""
 
+    sees_all: ClassVar = True
     modalities: ClassVar = ("pictures",)
     gives: ClassVar = ("classes",)
 
@@ -143,10 +141,6 @@ class VisionTransformer(Blocks):
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
         also_called=("pool", "pool_type", "classifier"),
     )
-
-    @pydantic.model_validator(mode="after")
-    def _two_ways_have_equal_parts(self) -> Self:
-        return _even_width(self)
 
     @pydantic.model_validator(mode="after")
     def _positions_have_four_parts(self) -> Self:
@@ -253,15 +247,6 @@ class ConvNeXt(Architecture):
                 f"{len(self.depths)}: give a number for each in both"
             )
         return self
-
-
-def _even_width(settings: Blocks) -> Any:
-    if "R" in settings.pattern and settings.width % 2:
-        raise ValueError(
-            f"model.pattern={settings.pattern} has R (recurrence), which runs both ways here with "
-            f"half the units each, but model.width is {settings.width}: use an even one"
-        )
-    return settings
 
 
 ARCHITECTURES: tuple[type[Architecture], ...] = tuple(

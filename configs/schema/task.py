@@ -23,7 +23,7 @@ def _label_smoothing() -> Any:
     )
 
 
-class AnyTask(Settings):
+class TaskSettings(Settings):
     """What is learnt: from what data, and what of a model it needs."""
 
     discriminator: ClassVar = "name"
@@ -37,7 +37,7 @@ class AnyTask(Settings):
     """Of a split, by name."""
 
 
-class Tokens(AnyTask):
+class Tokens(TaskSettings):
     """What all tasks that predict tokens have."""
 
     modalities: ClassVar = ("text",)
@@ -100,7 +100,7 @@ class MaskedLanguageModeling(Tokens):
     )
 
 
-class Classification(AnyTask):
+class Classification(TaskSettings):
     """Give each example one label."""
 
     modalities: ClassVar = ("pictures", "labelled_text")
@@ -128,10 +128,10 @@ class Classification(AnyTask):
     )
 
 
-TASKS: tuple[type[AnyTask], ...] = tuple(
+TASKS: tuple[type[TaskSettings], ...] = tuple(
     one
     for one in list(vars().values())
-    if isinstance(one, type) and issubclass(one, AnyTask) and "name" in one.model_fields
+    if isinstance(one, type) and issubclass(one, TaskSettings) and "name" in one.model_fields
 )
 """The kinds of the section `task`: every class above that says its `name`."""
 

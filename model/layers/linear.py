@@ -41,3 +41,28 @@ def linear(
         param_dtype=jnp.dtype(param_dtype),
         rngs=rngs,
     )
+
+
+def class_head(
+    features: int,
+    num_classes: int,
+    *,
+    axis: str = "embed",
+    std: float = WEIGHT_STD,
+    dtype: DTypeLike,
+    param_dtype: DTypeLike,
+    rngs: nnx.Rngs,
+) -> nnx.LinearGeneral:
+    """A map [B, features] -> logits of classes, float32 [B, num_classes], with a bias; `axis` is
+    the logical name of the features."""
+    return linear(
+        (features,),
+        (num_classes,),
+        (axis, "classes"),
+        std=std,
+        use_bias=True,
+        preferred_element_type=jnp.float32,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )

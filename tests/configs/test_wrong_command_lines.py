@@ -135,6 +135,9 @@ WRONG_FIELDS = [
     ("--config.model.architecture=encoder", "needs model.architecture=decoder or rnn, not encoder"),
     ("--config.model.architecture=rnn --config.model.bidirectional=true",
      "model.bidirectional=true sees the tokens that task.name=language_modeling has to predict"),
+    ("--config.task.name=masked_language_modeling --config.checkpoint.best_metric=loss "
+     "--config.model.architecture=encoder --config.model.pattern=R --config.model.width=33",
+     "runs both ways here with half the units each, but model.width is 33"),
     ("--config.model.convolution_size=3", "has no effect", "has no C (convolution)"),
     ("--config.model.pooling=last", "has no effect", "task.name is language_modeling"),
     ("--config.model.pattern=C --config.mesh.sequence=2", "model.pattern=C (convolution)"),
