@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.codecs.tokenizers import Tokenizer
+from data.records import read_names
 
 
 class Format(Protocol):
@@ -67,6 +68,10 @@ class Split:
     cut: int | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
+
+    def names(self) -> list[str] | None:
+        """What each example is called: its file, or file and row. None where they have no name."""
+        return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
