@@ -12,6 +12,7 @@ _HOMES = {
     "Completion": "requests",
     "Generator": "generation",
     "Request": "requests",
+    "Sample": "samples",
     "Samples": "samples",
     "Sampling": "requests",
     "Translator": "translation",
@@ -19,7 +20,9 @@ _HOMES = {
     "classify": "classification",
     "classify_texts": "classification",
     "fill_in": "filling",
+    "first_answers": "samples",
     "make_answerer": "answers",
+    "sample_text": "samples",
 }
 
 __all__ = list(_HOMES)

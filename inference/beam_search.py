@@ -23,8 +23,9 @@ class Found(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """`tokens` and `total` (log-probability) of the beams that go on, the token that the model reads
-    next and its state before; how many answers each row has finished, and the best of them."""
+    """`tokens` and `total` (log-probability) of the beams that go on, the `last` token, which the
+    model reads next, and its state before; how many answers each row has finished, and the best of
+    them."""
 
     step: jax.Array
     last_BK: jax.Array

@@ -185,7 +185,7 @@ class EncoderDecoder(TokenBlocks):
 
 
 class RNNEncoderDecoder(Architecture):
-    """Recurrent layers that read a source both ways, and others that write a target, looking back."""
+    """Recurrent layers that read a source both ways; others write a target, and look back at it."""
 
     modalities: ClassVar = ("text_pairs",)
     gives: ClassVar = ("target_tokens",)

@@ -51,9 +51,9 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 def needless_across(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
     model, reasons = config.model, {}
-    length = getattr(config.data, "sequence_length", None)
-    if isinstance(model, TokenBlocks) and length is not None:
-        if model.attention_window is not None and model.attention_window >= length:
+    if isinstance(model, TokenBlocks) and model.attention_window is not None:
+        length = getattr(config.data, "sequence_length", model.attention_window + 1)
+        if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
     of_one_head = {"tied_embeddings", "logit_soft_cap", "pooling"} & set(type(model).model_fields)

@@ -62,7 +62,7 @@ def write_report(
     config: configs.Config,
     environment: Mapping[str, Any],
     metrics: Metrics,
-    samples: Sequence[tuple[str, str]] = (),
+    samples: Sequence[Mapping[str, str]] = (),
     predictions: Predictions | None = None,
     example: Callable[[int], Example] | None = None,
     filters: np.ndarray | None = None,
@@ -73,8 +73,8 @@ def write_report(
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
-    environment: of `report.environment()`. metrics: of `read_metrics`. samples: (prompt,
-    completion). predictions: of a classifier, and `example(i)` is the split's example i: of its
+    environment: of `report.environment()`. metrics: of `read_metrics`. samples: texts by name,
+    as in `inference.Sample`. predictions: of a classifier, and `example(i)` is the split's example i: of its
     mistakes those that it was surest of are shown. filters: of its first layer, float [N, h, w,
     C]. attention: each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a
     text. notices: what a reader should know, one sentence each. data: a table of what the splits
@@ -92,7 +92,10 @@ def write_report(
         headlines=list(_headlines(summary, metrics, config)),
         notices=[_printable(notice) for notice in _shorten([*notices, *_poisoned(metrics)])],
         charts=[chart for chart in _charts(metrics, summary) if chart is not None],
-        samples=[tuple(map(_printable, sample)) for sample in samples[:MOST_SAMPLES]],
+        samples=[
+            {name: _printable(text) for name, text in sample.items()}
+            for sample in samples[:MOST_SAMPLES]
+        ],
         samples_left_out=max(0, len(samples) - MOST_SAMPLES),
         predictions=_predictions(predictions) if predictions is not None else None,
         mistakes=list(_mistakes(predictions, example)) if predictions and example else [],
