@@ -145,6 +145,7 @@ class Run:
     evaluated: dict[str, float] = field(default_factory=dict)
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
+    steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
     writer: inference.Samples | None = None
     samples: Sequence[tuple[str, str]] = ()
     saved_step: int = -1
@@ -231,7 +232,7 @@ class Run:
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.program.initialize()
-        train_step = self.compile(example)
+        self.compiled(example)
         meter = training.StepMeter(
             batch_size,
             counts_tokens="tokens" in example,
@@ -243,6 +244,10 @@ class Run:
             asked = time.perf_counter()
             rows = next(stream)
             waited = time.perf_counter() - asked
+            shapes_known = len(self.steps)
+            train_step = self.compiled(rows)
+            if len(self.steps) > shapes_known:
+                meter.restart_clock()
             batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
             state, metrics = train_step(state, batch)
@@ -280,11 +285,17 @@ class Run:
         self.finish(state, step)
         return 0
 
-    def compile(self, example: dict[str, Any]):
-        """The train step, compiled for such batches before the first is consumed."""
-        abstract = self.program.batch_shape(example, self.config.data.global_batch_size)
-        with self.progress.compiling("the train step"):
-            return self.program.train_step.lower(self.program.abstract_state, abstract).compile()
+    def compiled(self, rows: dict[str, Any]):
+        """The train step for batches such as `rows`, compiled when the first of their shape comes:
+        of the very first one, before it is consumed."""
+        shapes = tuple(array.shape for array in rows.values())
+        if shapes not in self.steps:
+            abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
+            what = f" for shape {len(self.steps) + 1}" if self.steps else ""
+            with self.progress.compiling(f"the train step{what}"):
+                lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
+                self.steps[shapes] = lowered.compile()
+        return self.steps[shapes]
 
     def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not.
