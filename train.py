@@ -166,7 +166,7 @@ class Run:
         validation = dataset.splits.get("validation")
         about = {
             "parameters": program.parameter_count,
-            "tokens_per_example": config.data.sequence_length if dataset.tokenizer else None,
+            "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data.data_table(dataset)},
         }

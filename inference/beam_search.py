@@ -81,9 +81,7 @@ def beam_search(
 
     def advance(search: _Search) -> _Search:
         step = search.step
-        x_RTD, state = module.hidden(
-            search.last_BK.reshape(B * K, 1), memory, state=search.state
-        )
+        x_RTD, state = module.hidden(search.last_BK.reshape(B * K, 1), memory, state=search.state)
         logits_BKV = module.head(x_RTD)[:, 0].reshape(B, K, -1)
         is_end_V = jnp.arange(logits_BKV.shape[2]) == separator_id
         allowed_BV = jnp.where((step + 1 >= limits_B)[:, None], is_end_V, writable_V)

@@ -11,7 +11,6 @@ from data.codecs import Tokenizer
 from inference.generation import Generator
 from inference.requests import Request, Sampling
 
-
 Sample = dict[str, str]
 """Texts by name: `prompt`, and `text` that goes on after it; or `source`, if that is a text,
 `reference`, the right answer, and `hypothesis`, the model's."""

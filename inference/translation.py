@@ -56,15 +56,13 @@ class Translator:
         self._tokenizer, self._mesh, self._rules = tokenizer, mesh, rules
         self._beam_size, self._length_penalty = beam_size, length_penalty
         self._ratio, self._max_length = answer_length_ratio, max_length
-        self.max_source_length = max_source_length
+        self.longest = max_source_length - 1  # tokens of a text, before the separator
         self._writable_V = writable_tokens(tokenizer)
         self._graph: nnx.GraphDef | None = None
         self._search: Any = None
 
     @classmethod
-    def of(
-        cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh
-    ) -> Self:
+    def of(cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh) -> Self:
         """As the task of `config` says."""
         task = config.task
         return cls(
@@ -94,16 +92,17 @@ class Translator:
         ]
 
     def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Answer]:
-        """The answer to each of `texts`, in their order; of one that has more than
-        `max_source_length` tokens, to its beginning."""
+        """The answer to each of `texts`, in their order; to the beginning of one that has more than
+        `longest` tokens, and nothing to a blank one."""
         separator = self._tokenizer.separator_id
-        longest = self.max_source_length - 1
-        sources = [[*ids[:longest], separator] for ids in self._tokenizer.encode_many(texts)]
+        encoded = self._tokenizer.encode_many(texts)
+        sources = [[*ids[: self.longest], separator] for ids in encoded]
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
-            length = max(_rounded_up(len(source)), SHORTEST_SOURCE)
-            groups.setdefault(min(length, self.max_source_length), []).append(index)
-        answers: list[Answer | None] = [None] * len(texts)
+            if texts[index].strip():
+                length = max(_rounded_up(len(source)), SHORTEST_SOURCE)
+                groups.setdefault(min(length, self.longest + 1), []).append(index)
+        answers = [Answer("", 0.0)] * len(texts)
         for length, indices in sorted(groups.items()):
             size = min(_rounded_up(len(indices)), MOST_ROWS)
             for start in range(0, len(indices), size):

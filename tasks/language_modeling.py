@@ -90,9 +90,7 @@ class LanguageModeling:
         chunks = min(chunks, hidden_BTD.shape[1])
         return sums_over_positions(score, model.head, hidden_BTD, rows, chunks=chunks)
 
-    def hidden(
-        self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
-    ) -> jax.Array:
+    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
         """What `model.head` makes the logits of each target of: [B, T, D]."""
         hidden_BTD, _ = model.hidden(
             batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key

@@ -24,9 +24,7 @@ class SequenceToSequence(LanguageModeling):
         {"accuracy", "exact_match", "bleu", "chrf"}
     )
 
-    def hidden(
-        self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
-    ) -> jax.Array:
+    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         memory = model.encode(
             batch["source"], segments_BS=batch["source_segments"], dropout_key=keys[0]

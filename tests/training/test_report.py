@@ -118,7 +118,9 @@ def text_run(steps: int, every: int = 10) -> list[dict[str, float]]:
 
 
 def test_the_page_needs_nothing_from_anywhere(tmp_path):
-    page = page_of(tmp_path, metrics=text_run(400), samples=[{"prompt": "def ", "text": "f(): ..."}])
+    page = page_of(
+        tmp_path, metrics=text_run(400), samples=[{"prompt": "def ", "text": "f(): ..."}]
+    )
     for tag, attributes in page.attributes:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "xlink:href", "action", "srcset"):

@@ -78,12 +78,13 @@ def write_report(
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
-    environment: of `report.environment()`. metrics: of `read_metrics`. samples: texts by name,
-    as in `inference.Sample`. predictions: of a classifier, and `example(i)` is the split's example i: of its
-    mistakes those that it was surest of are shown. filters: of its first layer, float [N, h, w,
-    C]. attention: each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a
-    text. notices: what a reader should know, one sentence each. data: a table of what the splits
-    hold, its head first.
+    environment: of `report.environment()`. metrics: of `read_metrics`. samples: texts by name, a
+    `prompt` and the `text` after it, or a `source`, its `reference` and the `hypothesis`.
+    predictions: of a classifier, and `example(i)` is the split's example i: of its mistakes those
+    that it was surest of are shown. filters: of its first layer, float [N, h, w, C]. attention:
+    each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
+    notices: what a reader should know, one sentence each. data: a table of what the splits hold,
+    its head first.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -126,7 +127,11 @@ def _headlines(
     """(name, value, note) of what stands at the top."""
     if "test" in summary:
         name = headline_metric(summary["test"], config.checkpoint.best_metric)
-        yield f"Test {name_text(name)}", value_text(name, summary["test"][name]), "after the last step"
+        yield (
+            f"Test {name_text(name)}",
+            value_text(name, summary["test"][name]),
+            "after the last step",
+        )
     validations = [line for line in metrics if "validation/loss" in line]
     if validations:
         last = {key.removeprefix("validation/"): value for key, value in validations[-1].items()}
