@@ -50,7 +50,7 @@ def sequence_to_sequence(
     tokenizer: str = "bpe",
     architecture: str = "encoder_decoder",
 ) -> ConfigDict:
-    """A model that makes one text of another, such as a translation, on a source of pairs."""
+    """A model that writes one text for another, on a source of pairs."""
     config = _defaults(Config())
     config.task = section("task", "sequence_to_sequence")
     config.data = section("data", source)

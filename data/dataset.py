@@ -123,3 +123,12 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_example(self) -> float | None:
+        """How many tokens a model learns of an example of the training split, padding and all
+        where it has one length, of targets on average where it has many. None without tokens."""
+        train = self.splits["train"]
+        if self.tokenizer is None or train.lengths is None:
+            return self.sizes.get("max_length")
+        return None if train.targets is None else train.targets / train.examples

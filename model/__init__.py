@@ -38,6 +38,8 @@ ARCHITECTURES = {
     "decoder": "model.decoder.Decoder",
     "encoder": "model.decoder.Encoder",
     "rnn": "model.rnn.RNN",
+    "encoder_decoder": "model.encoder_decoder.EncoderDecoder",
+    "rnn_encoder_decoder": "model.rnn_encoder_decoder.RNNEncoderDecoder",
     "vit": "model.vit.VisionTransformer",
     "resnet": "model.resnet.ResNet",
     "cnn": "model.cnn.CNN",

@@ -8,6 +8,7 @@ from annotated_types import Interval
 from configs.schema.settings import (
     Count,
     Fraction,
+    NonNegativeInteger,
     NonNegativeNumber,
     PositiveNumber,
     Settings,
@@ -35,6 +36,9 @@ class TaskSettings(Settings):
 
     metrics: ClassVar[tuple[str, ...]]
     """Of a split, by name."""
+
+    text_metrics: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are of written answers."""
 
 
 class Tokens(TaskSettings):
@@ -98,6 +102,49 @@ class MaskedLanguageModeling(Tokens):
         "random one, one is left.",
         also_called=("mlm_probability", "masking_rate", "mask_ratio", "mask_prob"),
     )
+
+
+class SequenceToSequence(Tokens):
+    """Write the target of a source: a translation, a text put another way."""
+
+    modalities: ClassVar = ("text_pairs",)
+    needs: ClassVar = "target_tokens"
+    metrics: ClassVar = ("loss", "perplexity", "accuracy", "exact_match", "bleu", "chrf")
+    text_metrics: ClassVar = ("exact_match", "bleu", "chrf")
+
+    name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "What is learnt.")
+    beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
+        4,
+        "Answers that the search for the likeliest keeps side by side; 1: the likeliest token at "
+        "each step.",
+        unit="answers",
+        free_on_resume=True,
+        also_called=("num_beams", "beam", "beam_width", "beams"),
+    )
+    length_penalty: NonNegativeNumber = field(
+        0.6,
+        "How far the log-probability of an answer is divided by its length, as ((5 + length) / 6) "
+        "to this power; 0: not at all, and short answers win.",
+        free_on_resume=True,
+        also_called=("lenpen", "alpha", "length_normalization"),
+    )
+    answer_length_ratio: PositiveNumber = field(
+        2.0,
+        "Tokens of an answer, at most, for each token of its source; ten more are always allowed.",
+        free_on_resume=True,
+        also_called=("max_len_a", "max_length_ratio"),
+    )
+    answered_examples: NonNegativeInteger = field(
+        200,
+        "Examples of the validation split that each evaluation during training answers, for the "
+        "metrics of texts and the samples.",
+        unit="examples",
+        free_on_resume=True,
+        also_called=("eval_samples", "num_eval_samples"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        return {"length_penalty": "task.beam_size is 1"} if self.beam_size == 1 else {}
 
 
 class Classification(TaskSettings):
