@@ -137,7 +137,7 @@ class CSV(Rows):
             )
         if twice := next((name for name in fields if names.count(name) > 1), None):
             raise UsageError(f"{where} has the field {twice!r} {names.count(twice)} times: rename")
-        _check_fields(where, fields, names)
+        _check_fields(f"{where}, which names the columns,", fields, names)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:

@@ -173,7 +173,11 @@ WRONG = {
     "other files": ({"notes__txt": "x"}, {}, "has notes.txt: pairs are read from train.en and"),
     "a misspelt column": (
         {"train__tsv": "en\tdr\na\tb\n"}, {},
-        "line 1 has no field 'de', but en, dr: did you mean data.target_field=dr?",
+        "has no field 'de', but en, dr: did you mean data.target_field=dr?",
+    ),
+    "a table without a head": (
+        {"train__tsv": "Go.\tGeh.\nRun!\tLauf!\n"}, {},
+        "line 1, which names the columns, has no field 'en', but Go., Geh.: set data.source_field",
     ),
     "no text": (
         {"train__jsonl": '{"en": "a", "de": null}\n'}, {}, "field 'de' holds null, not text",
