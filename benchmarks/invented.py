@@ -18,6 +18,12 @@ def sizes_of(
     """What the data would decide of the model: `sizes` of `training.build_program`."""
     if config.data.modality == "pictures":
         return {"num_classes": num_classes, "image_shape": image_shape}
+    if config.data.modality == "text_pairs":
+        return {
+            "vocabulary_size": vocabulary_size,
+            "max_source_length": config.data.max_source_length,
+            "max_length": config.data.max_target_length,
+        }
     sizes = {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
     return sizes | ({"num_classes": num_classes} if config.task.needs == "classes" else {})
 
@@ -34,6 +40,8 @@ def batch(
     if config.data.modality == "pictures":
         image = random.integers(0, 256, (B, *sizes["image_shape"]), dtype=np.uint8)
         return {"image": image, **labelled}
+    if config.data.modality == "text_pairs":
+        return _pairs(random, sizes, B)
     T = config.data.sequence_length
     tokens = random.integers(0, sizes["vocabulary_size"], (B, T + 1), dtype=np.int32)
     if config.data.modality == "labelled_text":
@@ -45,3 +53,19 @@ def batch(
         starts = random.random((B, T)) < 2 / T
         made["segments"] = 1 + np.cumsum(starts, axis=1, dtype=np.int32)
     return made
+
+
+def _pairs(random: np.random.Generator, sizes: Mapping[str, Any], B: int) -> dict[str, np.ndarray]:
+    """Sources and targets of random lengths, none of them empty."""
+    real, found = {}, {}
+    for side, T in (("source", sizes["max_source_length"]), ("targets", sizes["max_length"])):
+        real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))
+        found[side] = random.integers(1, sizes["vocabulary_size"], (B, T), dtype=np.int32)
+        found[side] *= real[side]
+    return {
+        "source": found["source"],
+        "source_segments": real["source"].astype(np.int32),
+        "tokens": np.pad(found["targets"][:, :-1], ((0, 0), (1, 0))),
+        "targets": found["targets"],
+        "weights": real["targets"].astype(np.float32),
+    }

@@ -12,13 +12,24 @@ from configs.reading.fields import flatten
 from configs.reading.names import fields
 from configs.reading.values import format_value, parse_value
 from configs.schema.data import Text
-from configs.schema.model import ARCHITECTURES
+from configs.schema.model import (
+    ARCHITECTURES,
+    RNN,
+    EncoderDecoder,
+    RNNEncoderDecoder,
+    TokenBlocks,
+)
+from configs.schema.pairs import WrittenPairs
 from configs.schema.pictures import Pictures
 from configs.schema.settings import kind_name, options
+from configs.schema.source import Source
+from configs.schema.task import SequenceToSequence, Tokens
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
+PAIRS = "configs/dates_seq2seq.py"
 FROM_FILES = {"data.source": "text_files"}
 MIXED = {"data.source": "mixture"}
+PARALLEL = {"data.source": "parallel_text"}
 NEAR = {"data.cleaning.duplicates": "near"}
 MASKED = {
     "task.name": "masked_language_modeling",
@@ -30,12 +41,6 @@ PADDED = {"data.augmentation.crop": "padded"}
 RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
-PAIRS = {
-    "data.source": "parallel_text",
-    "task.name": "sequence_to_sequence",
-    "model.architecture": "encoder_decoder",
-    "checkpoint.best_metric": "loss",
-}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
 SETTABLE = {
@@ -48,6 +53,10 @@ SETTABLE = {
     "task.class_weights": ({}, "1,2.5", (1.0, 2.5)),
     "task.mixup": ({}, "0.2", 0.2),
     "task.cutmix": ({}, "1", 1.0),
+    "task.beam_size": ({}, "8", 8),
+    "task.length_penalty": ({"task.beam_size": "4"}, "1", 1.0),
+    "task.answer_length_ratio": ({}, "1.5", 1.5),
+    "task.answered_examples": ({}, "1000", 1000),
     "task.sample_prompts": ({}, '("Hello, world", "x")', ("Hello, world", "x")),
     "task.sample_tokens": ({}, "1_000", 1000),
     "task.sample_temperature": ({}, "0", 0.0),
@@ -85,6 +94,13 @@ SETTABLE = {
     "data.tokenizer.kind": ({}, "bytes", "bytes"),
     "data.tokenizer.vocabulary_size": ({}, "258", 258),
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
+    "data.max_source_length": ({}, "64", 64),
+    "data.max_target_length": ({}, "64", 64),
+    "data.length_buckets": ({}, "8", 8),
+    "data.source_language": (PARALLEL, "fr", "fr"),
+    "data.target_language": (PARALLEL, "fr", "fr"),
+    "data.source_field": (PARALLEL, "question", "question"),
+    "data.target_field": (PARALLEL, "answer", "answer"),
     "data.parts": (MIXED, "python_stdlib,text_files:a b", ("python_stdlib", "text_files:a b")),
     "data.weights": (MIXED, "7,0.5", (7.0, 0.5)),
     "data.name": ({"data.source": "tfds"}, "letters/loud:1.2.0", "letters/loud:1.2.0"),
@@ -92,13 +108,6 @@ SETTABLE = {
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
-    "data.max_source_length": (PAIRS, "64", 64),
-    "data.max_target_length": (PAIRS, "64", 64),
-    "data.length_buckets": (PAIRS, "6", 6),
-    "data.source_language": (PAIRS, "fr", "fr"),
-    "data.target_language": (PAIRS, "fr", "fr"),
-    "data.source_field": (PAIRS, "question", "question"),
-    "data.target_field": (PAIRS, "answer", "answer"),
     "data.image_size": ({"data.source": "image_folder"}, "16", 16),
     "data.channels": ({"data.source": "image_folder"}, "1", 1),
     "data.crop_ratio": ({}, "0.875", 0.875),
@@ -188,6 +197,12 @@ for kind in ARCHITECTURES:  # of one whose fields need nothing, they are tried a
         named = {"model.architecture": kind_name(kind)}
         SETTABLE.setdefault(f"model.{name}", (named, format_value(info.default), info.default))
 
+
+def own(kind, base) -> set[str]:
+    """The fields that `kind` has and `base` has not."""
+    return set(kind.model_fields) - set(base.model_fields)
+
+
 OF_PICTURES = {
     "model.channels",
     *(f"task.{name}" for name in ("class_weights", "mixup", "cutmix")),
@@ -196,6 +211,22 @@ OF_PICTURES = {
     "data.image_field",
     "data.label_field",
 }
+OF_PAIRS = {
+    *(f"task.{name}" for name in own(SequenceToSequence, Tokens)),
+    *(f"data.{name}" for name in own(WrittenPairs, Source)),
+    *(f"model.{name}" for name in own(EncoderDecoder, TokenBlocks)),
+    *(f"model.{name}" for name in own(RNNEncoderDecoder, RNN)),
+} - {"task.name", "data.source", "data.tokenizer", "data.invalid_utf8", "model.architecture"}
+
+
+def recipe_of(path: str) -> str:
+    """A recipe whose sections may have the field."""
+    architecture = SETTABLE[path][0].get("model.architecture")
+    pictures = {kind_name(kind) for kind in ARCHITECTURES if "pictures" in kind.modalities}
+    pairs = {kind_name(kind) for kind in ARCHITECTURES if "text_pairs" in kind.modalities}
+    if path in OF_PICTURES or architecture in pictures:
+        return PICTURES
+    return PAIRS if path in OF_PAIRS or architecture in pairs else TEXT
 
 
 def test_the_table_has_every_field():
@@ -205,10 +236,7 @@ def test_the_table_has_every_field():
 @pytest.mark.parametrize("path", SETTABLE)
 def test_every_field_can_be_set(path):
     others, text, value = SETTABLE[path]
-    pictures = {kind_name(kind) for kind in ARCHITECTURES if "pictures" in kind.modalities}
-    of_pictures = path in OF_PICTURES or others.get("model.architecture") in pictures
-    recipe = PICTURES if of_pictures else TEXT
-    config = load_config(recipe, {path: text} | others, inputs=False)
+    config = load_config(recipe_of(path), {path: text} | others, inputs=False)
     found = flatten(config)[path].value
     assert (found, type(found)) == (value, type(value))
 
@@ -223,8 +251,9 @@ def test_every_optional_field_can_be_unset(path, tmp_path):
     make = f'language_modeling(source="{source}", tokenizer="file")'
     if path in OF_PICTURES:
         make = f'image_classification(source="{source}")'
-    if source == "parallel_text":
-        make = f'sequence_to_sequence(source="{source}", tokenizer="file")'
+    if recipe_of(path) == PAIRS:
+        model = SETTABLE[path][0].get("model.architecture", "encoder_decoder")
+        make = f'sequence_to_sequence(architecture="{model}")'
     recipe.write_text(
         "from configs import base\n"
         "def get_config():\n"
