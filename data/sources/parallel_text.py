@@ -8,7 +8,7 @@ from typing import Any
 
 from configs import UsageError
 from data.remembered import Remembered
-from data.sources.files import SPLITS, meant_split
+from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
 from data.sources.tables import decode, lines_of
 
@@ -33,8 +33,9 @@ class ParallelFiles:
 def open_source(settings: Any) -> PairRecords:
     """The pairs at `data.path`: two files for each split, two files, or a table.
 
-    A folder holds train.en and train.de, perhaps also validation and test; or pairs of files of
-    any names, which are all for training. A path without its ending is the pair of files corpus.en
+    A folder holds train.en and train.de, perhaps also validation and test (or train.de-en.en, or
+    several numbered files of a split); or pairs of files of any names, which are all for training.
+    A path without its ending is the pair of files corpus.en
     and corpus.de, or corpus.train.en and so on. Each may be compressed (.gz). Without a validation
     part `data.validation_fraction` of the pairs is held out. Raises UsageError.
     """
@@ -83,10 +84,9 @@ def _find(settings: Any) -> dict[str, Sides]:
             )
         sources, targets = (_begun(path.name, side) for side in (sources, targets))
     for name in sorted({*sources} ^ {*targets}):
-        has, lacks = (sources, targets) if name in sources else (targets, sources)
-        side = "source" if lacks is sources else "target"
-        language = languages[0 if lacks is sources else 1]
-        raise _no_partner(has[name], f"{name}.{language}", f"data.{side}_language", there)
+        if name in sources:
+            raise _no_partner(sources[name], *languages, "data.target_language", there)
+        raise _no_partner(targets[name], *languages[::-1], "data.source_language", there)
     if not sources and not path.is_file() and not any(map(_is_table, there)):
         raise _nothing(settings.path, languages, there if is_folder else ())
     return {name: (sources[name], targets[name]) for name in sorted(sources)}
@@ -94,22 +94,24 @@ def _find(settings: Any) -> dict[str, Sides]:
 
 def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Names of pairs of files for each split; and lines about those that are for none."""
+    parts: dict[str | None, list[str]] = {}
+    for name in found:
+        parts.setdefault(split_of(name), []).append(name)
     for name, (source, _) in found.items():
-        right = meant_split(name)
-        if right and right not in found:
-            raise UsageError(f"{source}: {name} should be called {right}: rename it")
-    named = [split for split in SPLITS if split in found]
-    if not named:
-        return {"train": [*found]}, ()
-    if "train" not in named:
-        folder = found[named[0]][0].parent
-        raise UsageError(f"{folder} holds {' and '.join(named)}, but no train")
-    others = [sides for name, sides in found.items() if name not in SPLITS]
+        begin = name.partition(".")[0]
+        right = meant_split(begin)
+        if right and right not in parts:
+            raise UsageError(f"{source}: {begin} should be called {right}: rename it")
+    others = parts.pop(None, [])
+    if not parts:
+        return {"train": others}, ()
+    if "train" not in parts:
+        raise UsageError(f"{found[name][0].parent} holds {' and '.join(parts)}, but no train")
     notes = tuple(
-        f"{source} and {target.name} are left out: they are named after no split"
-        for source, target in others
+        f"{found[name][0]} and {found[name][1].name} are left out: they are named after no split"
+        for name in others
     )
-    return {split: [split] for split in named}, notes
+    return {split: parts[split] for split in SPLITS if split in parts}, notes
 
 
 def _refuse_fields(settings: Any, sides: Sides) -> None:
@@ -121,12 +123,14 @@ def _refuse_fields(settings: Any, sides: Sides) -> None:
             )
 
 
-def _no_partner(path: Path, missing: str, setting: str, there: Sequence[Path]) -> UsageError:
-    """The error for a file whose other side, `missing`, is not among those that are there."""
-    name = missing.rpartition(".")[0]
+def _no_partner(
+    path: Path, language: str, other: str, setting: str, there: Sequence[Path]
+) -> UsageError:
+    """The error for a file in `language` whose other side is not among those that are there."""
+    name = _without(path, language)
     others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
-    return UsageError(f"{path} has no {missing} beside it{hint}")
+    return UsageError(f"{path} has no {name}.{other} beside it{hint}")
 
 
 def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> UsageError:

@@ -70,6 +70,14 @@ def test_a_folder_holds_two_files_for_each_split(tmp_path):
     assert back == {split: [pair[::-1] for pair in pairs] for split, pairs in found.items()}
 
 
+def test_a_split_may_be_several_files_with_more_in_their_names(tmp_path):
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test.de-en"):
+        write(tmp_path, **{f"{name}__{side}": f"{name}\n" for side in ("en", "de")})
+    found = pairs_of(tmp_path, validation_fraction=0.0)
+    assert found["train"] == [(f"train-0000{n}-of-00002",) * 2 for n in range(2)]
+    assert found["test"] == [("test.de-en",) * 2]
+
+
 @pytest.mark.parametrize("place", ["folder", "beginning", "compressed", "beginning of splits"])
 def test_of_two_files_alone_whole_pairs_are_held_out(tmp_path, place):
     texts = lines()
@@ -196,6 +204,8 @@ def test_one_file_of_two_is_no_path(tmp_path):
     message = refusal(tmp_path / "corpus.de")
     assert message.endswith(f"is one file of two: give data.path={tmp_path}/corpus")
     assert "has no such files" in refusal(tmp_path / "corpse")
+    write(tmp_path, talks__train__en="a\n")
+    assert "talks.train.en has no talks.train.de beside it" in refusal(tmp_path / "talks")
 
 
 def test_files_are_read_once_for_their_facts(tmp_path):
