@@ -190,11 +190,8 @@ class Run:
                 f"a larger --config.train.stop_after_evaluations, or none"
             )
             return 0
-        if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
-            self.record.notify(
-                f"optimizer.warmup_steps is longer than the run: cut to "
-                f"{training.warmup_steps(self.config)}"
-            )
+        for warning in training.warnings_of(self.config):
+            self.record.notify(warning)
         if found and found[1]["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "

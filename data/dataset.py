@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data.codecs.tokenizers import Tokenizer
 from data.length_buckets import Lengths, Shape
+from data.records import read_names
 
 
 class Format(Protocol):
@@ -75,6 +76,10 @@ class Split:
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
+
+    def names(self) -> list[str] | None:
+        """What each example is called: its file, or file and row. None where they have no name."""
+        return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:

@@ -5,8 +5,9 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles, TokenizerFile
+from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
 from configs.schema.pictures import ImageFolder, TFDSPictures
+from configs.schema.tokenizers import TokenizerFile
 
 
 def check_inputs(config: Config) -> None:
