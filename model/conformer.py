@@ -1,7 +1,7 @@
 """The Conformer: attention and convolution in each block, for sound.
 
-After Gulati et al. 2020, arXiv:2005.08100, with rotary positions, or none, where the paper has
-relative ones.
+After Gulati et al. 2020, arXiv:2005.08100; attention has rotary positions, or none, where the
+paper has relative ones, and no biases.
 
 Initial values as in model/sound.py; what leads back to the width, of the four parts of each of L
 blocks: normal, 0.02 / sqrt(4 L).
@@ -55,10 +55,15 @@ class ConvolutionModule(nnx.Module):
         inward = ((width,), (width,), ("embed", "channels_out"))
         self.value = linear(*inward, use_bias=True, **numbers)
         self.gate = linear(*inward, use_bias=True, **numbers)
-        self.depthwise = DepthwiseConvolution(
-            width, size=size, causal=False, axis="channels_out", **numbers
-        )
         self.has_batch_norm = kind == "batch_norm"
+        self.depthwise = DepthwiseConvolution(
+            width,
+            size=size,
+            causal=False,
+            axis="channels_out",
+            use_bias=not self.has_batch_norm,  # which has one itself
+            **numbers,
+        )
         if self.has_batch_norm:
             self.norm = batch_norm(width, momentum=BATCH_NORM_MOMENTUM, **numbers)
         else:
@@ -105,15 +110,15 @@ class ConformerBlock(nnx.Module):
         **attention: Any,
     ):
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        projections = {"use_bias": True, "residual_std": residual_std, **numbers}
+        projections = {"residual_std": residual_std, **numbers}
 
         def layer_norm() -> nnx.Module:
             return norm("layer_norm", width, epsilon=NORM_EPSILON, use_bias=True, **numbers)
 
         self.first_norm, self.attention_norm = layer_norm(), layer_norm()
         self.convolution_norm, self.second_norm, self.norm = (layer_norm() for _ in range(3))
-        self.first = FeedForward("swish", width, feed_forward_width, **projections)
-        self.attention = Attention(width, causal=False, **attention, **projections)
+        self.first = FeedForward("swish", width, feed_forward_width, use_bias=True, **projections)
+        self.attention = Attention(width, causal=False, use_bias=False, **attention, **projections)
         self.convolution = ConvolutionModule(
             width,
             size=convolution_size,
@@ -121,7 +126,7 @@ class ConformerBlock(nnx.Module):
             residual_std=residual_std,
             **numbers,
         )
-        self.second = FeedForward("swish", width, feed_forward_width, **projections)
+        self.second = FeedForward("swish", width, feed_forward_width, use_bias=True, **projections)
         self.dropout_rate = dropout
 
     def __call__(

@@ -30,8 +30,8 @@ class Subsampling(nnx.Module):
     rectifier and of stride 2 along the frequency, then a projection (as Dong et al. 2018,
     "Speech-Transformer", section 3.2, has it; and Gulati et al. 2020, arXiv:2005.08100).
 
-    `factor` frames become one position: 4, 2 or 1. Recordings end where their frames end, as if
-    silence of zeros went on behind them, in whatever batch they stand.
+    `factor` frames become one position: 4, 2 or 1. Before and behind a recording there are zeros,
+    in whatever batch it stands.
     """
 
     def __init__(
