@@ -146,8 +146,9 @@ class Run:
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
+    answerer: inference.Answerer | None = None
     writer: inference.Samples | None = None
-    samples: Sequence[tuple[str, str]] = ()
+    samples: Sequence[inference.Sample] = ()
     saved_step: int = -1
     last_step: int = 0
 
@@ -165,12 +166,16 @@ class Run:
         validation = dataset.splits.get("validation")
         about = {
             "parameters": program.parameter_count,
-            "tokens_per_example": config.data.sequence_length if dataset.tokenizer else None,
+            "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data.data_table(dataset)},
         }
         record = training.Record(config, workdir, progress, about=about, tuned=tuned)
-        return cls(config, workdir, dataset, program, checkpoints, record, progress)
+        run = cls(config, workdir, dataset, program, checkpoints, record, progress)
+        run.answerer = inference.make_answerer(
+            config, dataset.tokenizer, dataset.sizes, program.mesh
+        )
+        return run
 
     def go(self, signals: training.StopSignals) -> int:
         """From the workdir's state to the last step, or to a signal."""
@@ -338,7 +343,8 @@ class Run:
         self.evaluated = {"step": step}
         if "validation" in self.dataset.splits:
             with self.progress.working("evaluating"):
-                metrics, self.outputs = self.metrics_of("validation", state)
+                most = getattr(self.config.task, "answered_examples", None)
+                metrics, self.outputs = self.metrics_of("validation", state, most)
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
@@ -360,33 +366,37 @@ class Run:
         limit, metric = self.config.train.stop_after_evaluations, self.config.checkpoint.best_metric
         return f"{limit} evaluations without a better {metric} (train.stop_after_evaluations)"
 
-    def metrics_of(self, split: str, state):
+    def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
-        what a classifier made of each example."""
+        what a classifier made of each example, or a model that writes of the first ones."""
         return evaluate_split(
             self.program,
             state.params if state.ema is None else state.ema,
             state.statistics,
             self.dataset.splits[split],
             keep=training.Predictions.arrays(),
+            answerer=self.answerer,
+            most_answers=most_answers,
         )
 
-    def sample(self, state, step: int) -> Sequence[tuple[str, str]]:
-        """What the model writes after each of `task.sample_prompts`; a file in samples/ too."""
+    def sample(self, state, step: int) -> Sequence[inference.Sample]:
+        """What the model writes: its first answers, or after each of `task.sample_prompts`; a file
+        in samples/ too."""
         import jax
 
-        if not getattr(self.config.task, "sample_prompts", ()) or jax.process_count() > 1:
-            return []
-        self.writer = self.writer or inference.Samples(
-            self.config, self.dataset.tokenizer, self.program.mesh
-        )
-        weights = state.params if state.ema is None else state.ema
-        with self.progress.working("writing samples"):
-            samples = self.writer.of(self.program.template.bind(weights, state.statistics))
-        folder = self.workdir / "samples"
-        folder.mkdir(exist_ok=True)
-        shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
-        training.write_atomically(folder / f"step-{step:08d}.txt", "\n".join(shown))
+        samples = inference.first_answers(self.outputs)
+        if getattr(self.config.task, "sample_prompts", ()) and jax.process_count() == 1:
+            self.writer = self.writer or inference.Samples(
+                self.config, self.dataset.tokenizer, self.program.mesh
+            )
+            weights = state.params if state.ema is None else state.ema
+            with self.progress.working("writing samples"):
+                samples = self.writer.of(self.program.template.bind(weights, state.statistics))
+        if samples and parallel.is_main_process():
+            folder = self.workdir / "samples"
+            folder.mkdir(exist_ok=True)
+            shown = "\n".join(map(inference.sample_text, samples))
+            training.write_atomically(folder / f"step-{step:08d}.txt", shown)
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
@@ -437,8 +447,8 @@ class Run:
         self.progress.stop()
         if path is None:
             return
-        for prompt, completion in self.samples:
-            print(f"--- sample after {prompt!r}\n{prompt}{completion}\n")
+        for sample in self.samples:
+            print(inference.sample_text(sample))
         if metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
             gzip = self.dataset.splits[name].gzip_bits_per_byte

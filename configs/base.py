@@ -69,6 +69,21 @@ def sound_classification(
     return config
 
 
+def sequence_to_sequence(
+    *,
+    source: str = "parallel_text",
+    tokenizer: str = "bpe",
+    architecture: str = "encoder_decoder",
+) -> ConfigDict:
+    """A model that writes one text for another, on a source of pairs."""
+    config = _defaults(Config())
+    config.task = section("task", "sequence_to_sequence")
+    config.data = section("data", source)
+    config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    return config
+
+
 def section(path: str, kind: str) -> ConfigDict:
     """The defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
 

@@ -13,6 +13,7 @@ from data.progress import Progress, silent
 from data.show import describe_preparation
 from data.sources import Source, open_sources
 from data.text import TextPreparation
+from data.text_pairs import PairPreparation
 
 _FACTS = "metadata.json"
 
@@ -87,4 +88,6 @@ def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
         return TextPreparation(settings)
     if settings.modality == "labelled_text":
         return LabelledTextPreparation(sources[0], settings)
+    if settings.modality == "text_pairs":
+        return PairPreparation(sources[0], settings)
     return PicturePreparation(sources[0], settings)

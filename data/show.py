@@ -23,12 +23,17 @@ def describe_batch(
 
     Text: the decoded window, and the first and last positions with token, target, weight and
     segment. Pictures: their label, and the pixels as blocks. Labelled text: its label and itself.
+    Pairs: both texts, and how many positions of the batch hold nothing.
     """
+    width = max(8, *map(len, batch)) + 1
     lines = [
-        f"{name:9}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
+        f"{name:{width}}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
         for name, array in batch.items()
     ]
     describe = _describe_window
+    if "source" in batch:
+        describe = _describe_pair
+        lines.append(_describe_padding(batch))
     if "label" in batch:
         describe = _describe_picture if "image" in batch else _describe_text
     for row in range(min(_EXAMPLES, len(batch["weights"]))):
@@ -50,9 +55,15 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
         by = f" ({'; '.join(steps)})" if steps else ""
         yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
     for split in dataset.splits.values():
-        if split.padding is not None:
+        if split.padding is not None and split.lengths is None:
             of = f"{split.examples:,} windows"
             yield f"packing {split.name}: {split.padding:.2%} of {of} is padding"
+        elif split.padding is not None:
+            sides = " and ".join(map(str, map(len, split.lengths.bounds)))
+            yield (
+                f"batches of {split.name}: {split.padding:.2%} of their positions are padding, of "
+                f"sources and targets padded to one of {sides} lengths"
+            )
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
@@ -64,11 +75,13 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
             next((p for p in one.parts if p.name == part.name), None) for one in splits.values()
         ]
         rows.append((f"of {part.name}", *(f"{one.examples:,}" if one else "" for one in found)))
-    for name in ("targets", "bytes", "broken", "cut"):
+    for name in ("targets", "bytes", "broken", "left_out", "cut"):
         if all(getattr(one, name) is not None for one in splits.values()):
-            rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))
-    if all(one.padding is not None for one in splits.values()):
-        rows.append(("padding", *(f"{one.padding:.2%}" for one in splits.values())))
+            told = (f"{getattr(one, name):,}" for one in splits.values())
+            rows.append((name.replace("_", " "), *told))
+    if any(one.padding is not None for one in splits.values()):
+        found = [one.padding for one in splits.values()]
+        rows.append(("padding", *("" if one is None else f"{one:.2%}" for one in found)))
     if cleaned:
         for name, (what, number) in {
             "documents before cleaning": ("documents", 0),
@@ -110,6 +123,21 @@ def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Ite
     label, tokens = int(example["label"]), example["tokens"][example["segments"] > 0]
     yield f"  label {label} ({dataset.classes[label]}), weight {example['weights']:g}"
     yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
+
+
+def _describe_padding(batch: Mapping[str, NDArray[Any]]) -> str:
+    real = batch["source_segments"].sum() + (batch["weights"] > 0).sum()
+    empty = 1 - real / (batch["source"].size + batch["targets"].size)
+    return f"{empty:.2%} of the positions of sources and targets hold nothing"
+
+
+def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    assert dataset.tokenizer is not None
+    source = example["source"], example["source_segments"] > 0
+    target = example["targets"], example["weights"] > 0
+    for name, (tokens, there) in {"source": source, "target": target}.items():
+        text = dataset.tokenizer.decode(tokens[there])
+        yield f"  {name}: {int(there.sum())} of {len(tokens)} tokens; {_shorten(text)!r}"
 
 
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:

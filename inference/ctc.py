@@ -44,7 +44,7 @@ def prefix_beam_search(
     return jax.vmap(search)(log_probs_BUV, segments_BU != 0)
 
 
-def texts_of(labels_BU: np.ndarray) -> list[np.ndarray]:
+def labels_of(labels_BU: np.ndarray) -> list[np.ndarray]:
     """The labels of each row without what is `NOTHING`."""
     return [row[row != NOTHING] for row in labels_BU]
 

@@ -40,6 +40,8 @@ ARCHITECTURES = {
     "rnn": "model.rnn.RNN",
     "conformer": "model.conformer.Conformer",
     "sound_encoder": "model.sound.SoundEncoder",
+    "encoder_decoder": "model.encoder_decoder.EncoderDecoder",
+    "rnn_encoder_decoder": "model.rnn_encoder_decoder.RNNEncoderDecoder",
     "vit": "model.vit.VisionTransformer",
     "resnet": "model.resnet.ResNet",
     "cnn": "model.cnn.CNN",

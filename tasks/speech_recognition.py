@@ -3,7 +3,7 @@
 Axes: B batch, T frames, U positions of the model, L labels, V vocabulary, its last entry the blank.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +62,21 @@ class SpeechRecognition:
             "examples": int(sums["examples"]),
             "too_short": int(sums["too_short"]),
             "loss": sums["loss"] / max(sums["weight"], 1.0),
+        }
+
+    def text_metrics(
+        self, hypotheses: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        """`wer` and `cer`, word and character errors for each word and character of the references,
+        as jiwer has them: 0.03 is 3 %, and more than 1 there may be; `exact_match` as a share."""
+        import jiwer
+
+        hypotheses, references = list(hypotheses), list(references)
+        right = sum(one == other for one, other in zip(hypotheses, references, strict=True))
+        return {
+            "wer": jiwer.wer(references, hypotheses),
+            "cer": jiwer.cer(references, hypotheses),
+            "exact_match": right / len(references),
         }
 
 

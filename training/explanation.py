@@ -13,6 +13,7 @@ from training.state import make_template
 
 _STAND_INS = {
     "text": {"vocabulary_size": 256, "max_length": 256},
+    "text_pairs": {"vocabulary_size": 256, "max_source_length": 256, "max_length": 256},
     "labelled_text": {"vocabulary_size": 256, "max_length": 256, "num_classes": 10},
     "pictures": {"num_classes": 10, "image_shape": (64, 64, 3)},
     "transcribed_sound": {

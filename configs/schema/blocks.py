@@ -16,11 +16,12 @@ class Architecture(Settings):
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
-    """Of the data that it reads: "text", "labelled_text", "pictures", "transcribed_sound",
-    "labelled_sound"."""
+    """Of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
+    "transcribed_sound", "labelled_sound"."""
 
     gives: ClassVar[tuple[str, ...]]
-    """What tasks may ask of it: "next_tokens", "missing_tokens", "classes", "transcript"."""
+    """What tasks may ask of it: "next_tokens", "missing_tokens", "target_tokens", "classes",
+    "transcript"."""
 
 
 class Stack(Architecture):
@@ -73,9 +74,14 @@ class Stack(Architecture):
     )
 
     @property
-    def attends(self) -> bool:
-        """Whether any block has attention."""
+    def self_attends(self) -> bool:
+        """Whether any block has attention to its own positions."""
         return True
+
+    @property
+    def attends(self) -> bool:
+        """Whether any block has heads."""
+        return self.self_attends
 
     @pydantic.model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -166,45 +172,61 @@ class Blocks(Stack):
     )
 
     @property
-    def attends(self) -> bool:
-        return "A" in self.pattern
+    def mixers(self) -> str:
+        """The letters of all patterns there are."""
+        return self.pattern
+
+    @property
+    def self_attends(self) -> bool:
+        return "A" in self.mixers
 
     def needless(self) -> dict[str, str]:
         reasons = {}
         without = f"model.pattern={self.pattern} has no"
-        if "R" not in self.pattern:
+        if "R" not in self.mixers:
             reasons["recurrence"] = f"{without} R (recurrence)"
-        if "C" not in self.pattern:
+        if "C" not in self.mixers:
             reasons["convolution_size"] = f"{without} C (convolution)"
+        if not self.self_attends:
+            of_mixer = ("attention_window", "attention")
+            reasons |= dict.fromkeys(of_mixer, f"{without} A (attention)")
         if not self.attends:
             heads = ("num_heads", "num_kv_heads", "head_dim")
-            attention = (*heads, "attention_window", "attention")
-            reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+            reasons |= dict.fromkeys(heads, f"{without} A (attention)")
         return reasons
 
     @pydantic.model_validator(mode="after")
     def _layers_fit(self) -> Self:
-        if len(self.pattern) > self.depth:
-            raise ValueError(
-                f"model.pattern={self.pattern} has {len(self.pattern)} letters for "
-                f"model.depth={self.depth}: shorten it, or use model.depth={len(self.pattern)}"
-            )
-        if self.scan_layers and self.depth % len(self.pattern):
-            raise ValueError(
-                f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
-                f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
-                f"{multiples(self.depth, len(self.pattern))}"
-            )
+        self._check_layers("depth", self.depth, "pattern", self.pattern)
         return self
+
+    def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
+        """Raises ValueError where so many layers can't have the pattern."""
+        if len(pattern) > depth:
+            raise ValueError(
+                f"model.{pattern_name}={pattern} has {len(pattern)} letters for "
+                f"model.{depth_name}={depth}: shorten it, or use model.{depth_name}={len(pattern)}"
+            )
+        if self.scan_layers and depth % len(pattern):
+            raise ValueError(
+                f"model.scan_layers needs model.{depth_name}={depth} to be a multiple of the "
+                f"{len(pattern)} letters of model.{pattern_name}={pattern}: use "
+                f"{multiples(depth, len(pattern))}"
+            )
 
     @pydantic.model_validator(mode="after")
     def _two_ways_have_equal_parts(self) -> Self:
-        if self.sees_all and "R" in self.pattern and self.width % 2:
-            raise ValueError(
-                f"model.pattern={self.pattern} has R (recurrence), which runs both ways here with "
-                f"half the units each, but model.width is {self.width}: use an even one"
-            )
+        if self.sees_all:
+            self._check_two_ways("pattern", self.pattern)
         return self
+
+    def _check_two_ways(self, pattern_name: str, pattern: str) -> None:
+        """Raises ValueError where layers that see all positions can't be halved."""
+        if "R" in pattern and self.width % 2:
+            raise ValueError(
+                f"model.{pattern_name}={pattern} has R (recurrence), which runs both ways here "
+                f"with half the units each, but model.width is {self.width}: use an even one"
+            )
 
 
 class RotaryStack(Stack):
@@ -226,7 +248,7 @@ class RotaryStack(Stack):
         reasons = super().needless()
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if not self.attends:
+        if not self.self_attends:
             why = f"model.pattern={self.pattern} has no A (attention)"
             reasons["rotary_base"] = why
             if self.positions == "rotary":
@@ -236,7 +258,7 @@ class RotaryStack(Stack):
     @pydantic.model_validator(mode="after")
     def _heads_can_rotate(self) -> Self:
         head_dim = self.head_dim or self.width // self.num_heads
-        if self.attends and self.positions == "rotary" and head_dim % 2:
+        if self.self_attends and self.positions == "rotary" and head_dim % 2:
             source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
             raise ValueError(
                 f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "

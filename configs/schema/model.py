@@ -5,15 +5,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.blocks import Architecture, Blocks, RotaryStack
+from configs.schema.blocks import Architecture, Blocks, Pattern, RotaryStack
 from configs.schema.settings import Count, Fraction, PositiveNumber, field
 
 _ARCHITECTURE = "Shape of the whole model."
 
 
-def _tied_embeddings() -> Any:
+def _tied_embeddings(default: bool = False) -> Any:
     return field(
-        False,
+        default,
         "Whether the head reads out with the embedding of the tokens.",
         also_called=("tie_word_embeddings", "weight_tying"),
     )
@@ -91,6 +91,111 @@ class RNN(Architecture):
         also_called=("dropout_rate", "dropout_prob"),
     )
     pooling: Pooling = _pooling("mean")
+
+
+def _shared_embeddings() -> Any:
+    return field(
+        True,
+        "Whether the tokens of sources and of targets have one table of vectors.",
+        also_called=("share_embeddings", "share_all_embeddings"),
+    )
+
+
+class EncoderDecoder(TokenBlocks):
+    """A stack of blocks that reads a source, and one that writes a target and looks back at it."""
+
+    modalities: ClassVar = ("text_pairs",)
+    gives: ClassVar = ("target_tokens",)
+
+    architecture: Literal["encoder_decoder"] = field("encoder_decoder", _ARCHITECTURE)
+    encoder_depth: Count | None = field(
+        None,
+        "Blocks of the encoder; none: model.depth, which is the decoder's.",
+        unit="blocks",
+        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+    )
+    encoder_pattern: Pattern | None = field(
+        None,
+        "Mixers of the encoder's blocks, repeated; none: model.pattern, which is the decoder's.",
+        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+    )
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = field(
+        "rotary",
+        "How attention knows order: sines and cosines, a vector per position, or rotated queries "
+        "and keys.",
+        also_called=("position_embedding", "pos_emb", "rope"),
+    )
+    shared_embeddings: bool = _shared_embeddings()
+    tied_embeddings: bool = _tied_embeddings(True)
+
+    @property
+    def mixers(self) -> str:
+        return self.pattern + (self.encoder_pattern or "")
+
+    @property
+    def attends(self) -> bool:
+        return True  # to the source
+
+    @pydantic.model_validator(mode="after")
+    def _encoder_fits(self) -> Self:
+        name = "pattern" if self.encoder_pattern is None else "encoder_pattern"
+        pattern = (name, self.encoder_pattern or self.pattern)
+        depth = ("depth", self.depth)
+        if self.encoder_depth is not None:
+            depth = ("encoder_depth", self.encoder_depth)
+        self._check_layers(*depth, *pattern)
+        self._check_two_ways(*pattern)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _waves_come_in_pairs(self) -> Self:
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise ValueError(
+                f"model.positions=sinusoidal has a sine and a cosine of each wave, but model.width "
+                f"is {self.width}: use an even one"
+            )
+        return self
+
+
+class RNNEncoderDecoder(Architecture):
+    """Recurrent layers that read a source both ways; others write a target, and look back at it."""
+
+    modalities: ClassVar = ("text_pairs",)
+    gives: ClassVar = ("target_tokens",)
+
+    architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
+    width: Count = field(
+        256,
+        "Units of each layer, of the encoder's each way, and size of the vector of each token.",
+        also_called=("hidden_size", "units", "nhid", "emsize"),
+    )
+    depth: Count = field(
+        1,
+        "Layers of the decoder; the first looks at the source.",
+        unit="layers",
+        also_called=("num_layers", "nlayers"),
+    )
+    encoder_depth: Count | None = field(
+        None,
+        "Layers of the encoder; none: model.depth, which is the decoder's.",
+        unit="layers",
+        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+    )
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
+        "lstm", "Kind of the cells.", also_called=("rnn_type", "cell", "rnn")
+    )
+    input_feeding: bool = field(
+        True,
+        "Whether the decoder's cells read what was found in the source; if not, the layers above "
+        "alone do, and training is faster.",
+    )
+    shared_embeddings: bool = _shared_embeddings()
+    tied_embeddings: bool = _tied_embeddings(True)
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations before, between and after the layers that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
 
 
 class Sound(Architecture):

@@ -52,7 +52,7 @@ def needless_across(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:
-        length = config.data.sequence_length
+        length = getattr(config.data, "sequence_length", model.attention_window + 1)
         if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
@@ -96,6 +96,11 @@ def _check_task(config: "Config") -> None:
         raise ValueError(
             f"checkpoint.best_metric must be one of {', '.join(task.metrics)} for "
             f"task.name={task.name}, not {metric!r}"
+        )
+    if metric in task.text_metrics and not task.answered_examples:
+        raise ValueError(
+            f"checkpoint.best_metric={metric} is of written answers, of which "
+            f"task.answered_examples=0 asks for none: use 200, or loss"
         )
 
 
@@ -146,6 +151,11 @@ def _check_sequence(config: "Config", parts: int) -> None:
         raise ValueError(
             f"mesh.sequence={parts} splits the positions of a sequence, which only attention "
             f"can do, not {what}: use mesh.sequence=1"
+        )
+    if config.data.modality == "text_pairs":
+        raise ValueError(
+            f"mesh.sequence={parts} splits the positions of a sequence, but batches of text pairs "
+            f"have many lengths: use mesh.sequence=1"
         )
     length = config.data.sequence_length
     if length % parts:

@@ -154,7 +154,9 @@ class Sound(Source):
     broken_fraction: Fraction = field(
         0.05, "Share of recordings that may be broken; more end the preparation."
     )
-    augmentation: SoundAugmentation = field(SoundAugmentation(), "What training changes at random.")
+    augmentation: SoundAugmentation = field(
+        SoundAugmentation(), "What training changes at random."
+    )
 
     def needless(self) -> dict[str, str]:
         if self.normalization == "none":

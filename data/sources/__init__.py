@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from data.sources import (
+    dates,
     digits,
     image_folder,
+    parallel_text,
     prepared,
     prepared_pictures,
     python_stdlib,
@@ -20,6 +22,9 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "records": records.open_source,
     "tfds": prepared.open_source,
     "table": records.open_labelled,
+    "parallel_text": parallel_text.open_source,
+    "tfds_pairs": prepared.open_pairs,
+    "dates": dates.open_source,
     "digits": digits.open_source,
     "image_folder": image_folder.open_source,
     "tfds_pictures": prepared_pictures.open_source,

@@ -9,6 +9,8 @@ from pathlib import Path
 from configs import UsageError
 
 SPLITS = ("train", "validation", "test")
+_MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train",
+             "testing": "test"}  # fmt: skip
 
 Files = tuple[list[Path], Path]
 """Files of a split, and the folder that their names begin at."""
@@ -55,6 +57,12 @@ def _split_of(file: Path) -> str | None:
     """The split that a file is named after."""
     named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
+
+
+def meant_split(name: str) -> str | None:
+    """The split that somebody means who calls it `name`: train, Train, training; None: no split."""
+    meant = _MISNAMED.get(name.lower(), name.lower())
+    return meant if meant in SPLITS else None
 
 
 def files_in(folder: Path) -> Iterator[Path]:

@@ -42,23 +42,29 @@ class Rows:
     def texts(self) -> Iterator[str]:
         """The text of each row. Raises UsageError where one has none."""
         for where, row in self.read({self.field: "data.text_field"}):
-            yield self._text(where, row)
+            yield self._text(where, row, self.field)
+
+    def pairs(self, target: str) -> Iterator[tuple[str, str]]:
+        """The text of each row, and that in its field `target`."""
+        fields = {self.field: "data.source_field", target: "data.target_field"}
+        for where, row in self.read(fields):
+            yield self._text(where, row, self.field), self._text(where, row, target)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Text and label of each row; integers, true and false as JSON spells them."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
-            text = self._text(where, row)
+            text = self._text(where, row, self.field)
             if not text.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label])
 
-    def _text(self, where: str, row: Mapping[str, Any]) -> str:
-        text = row[self.field]
+    def _text(self, where: str, row: Mapping[str, Any], field: str) -> str:
+        text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
         if not isinstance(text, str):
             texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
-            raise no_text(where, self.field, _kind(text), texts)
+            raise no_text(where, field, _kind(text), texts)
         if not text.isascii():  # JSON may spell half a character: \ud800
             text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
         return text
@@ -69,11 +75,11 @@ class Rows:
         raise NotImplementedError
 
 
-def open_rows(path: Path, name: str, settings: Any) -> Rows:
+def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
     """The rows of a file of the kind that its name says."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    return kinds[suffix](path, name, settings.text_field, settings.invalid_utf8)
+    return kinds[suffix](path, name, field, invalid_utf8)
 
 
 class JSONLines(Rows):
@@ -100,7 +106,7 @@ class JSONLines(Rows):
         return len(sizes), sum(sizes)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        lines = ((number, line.rstrip(b"\r\n")) for number, line in _lines_of(self.path))
+        lines = ((number, line.rstrip(b"\r\n")) for number, line in lines_of(self.path))
         return ((number, line) for number, line in lines if line and not line.isspace())
 
 
@@ -143,7 +149,7 @@ class CSV(Rows):
         is_tsv = self.path.name.removesuffix(".gz").endswith(".tsv")
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
-            (self._decoded(number, line) for number, line in _lines_of(self.path)),
+            (self._decoded(number, line) for number, line in lines_of(self.path)),
             delimiter="\t" if is_tsv else ",",
             quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
             strict=True,
@@ -211,7 +217,7 @@ class Parquet(Rows):
             raise UsageError(f"{self.path} is no whole Parquet file: {_line(error)}") from None
 
 
-def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, and their numbers from 1."""
     number = 0
     opened = gzip.open if path.suffix == ".gz" else open

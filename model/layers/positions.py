@@ -1,4 +1,4 @@
-"""Where a token stands: its index within its own document, and the two ways of saying it.
+"""Where a token stands: its index within its own document, and the three ways of saying it.
 
 Axes: B batch, T length, N heads, H head dimension, D width.
 """
@@ -38,6 +38,20 @@ def rotary(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)
+
+
+def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
+    """The sines and then the cosines of each position, at wavelengths from 2 pi to 10,000 times
+    that. float32 [B, T, D].
+
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where they take turns. ValueError: an odd
+    width.
+    """
+    if width % 2:
+        raise ValueError(f"sinusoidal positions need an even width, not {width}")
+    frequency_d = 10_000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    angle_BTd = positions_BT[:, :, None].astype(jnp.float32) * frequency_d
+    return jnp.concatenate([jnp.sin(angle_BTd), jnp.cos(angle_BTd)], axis=-1)
 
 
 class LearnedPositions(nnx.Module):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from inference.ctc import NOTHING, best_path, prefix_beam_search, texts_of
+from inference.ctc import NOTHING, best_path, labels_of, prefix_beam_search
 
 B, U, V = 6, 5, 3
 BLANK = V - 1
@@ -36,7 +36,7 @@ def all_texts(row: int) -> dict[tuple[int, ...], float]:
 
 def test_the_best_path_is_the_likeliest_alignment():
     labels, scores = jax.jit(best_path)(LOG_PROBS, SEGMENTS)
-    for row, text in enumerate(texts_of(np.asarray(labels))):
+    for row, text in enumerate(labels_of(np.asarray(labels))):
         paths = itertools.product(range(V), repeat=LENGTHS[row])
         best = max(paths, key=lambda path: log_probability(row, path))
         assert tuple(text) == collapsed(best)
@@ -50,7 +50,7 @@ def test_a_search_with_room_for_every_text_finds_all_of_them_with_their_probabil
     for row in range(B):
         expected = all_texts(row)
         there = np.isfinite(scores[row])
-        found = [tuple(text) for text in texts_of(np.asarray(labels[row])[there])]
+        found = [tuple(text) for text in labels_of(np.asarray(labels[row])[there])]
         assert len(found) == len(set(found)) and set(found) == set(expected)
         assert found[0] == max(expected, key=expected.__getitem__)
         assert (np.diff(np.asarray(scores[row])[there]) <= 0).all()
@@ -62,7 +62,7 @@ def test_the_likeliest_text_may_not_be_that_of_the_likeliest_alignment():
     """Graves 2012, figure 7.5: the blank is likeliest at both positions, a label in all."""
     log_probs = np.log(np.array([[[0.4, 0.6], [0.4, 0.6]]], np.float32))
     segments = np.ones((1, 2), np.int32)
-    (greedy,) = texts_of(np.asarray(best_path(log_probs, segments)[0]))
+    (greedy,) = labels_of(np.asarray(best_path(log_probs, segments)[0]))
     labels, scores = prefix_beam_search(log_probs, segments, beam_size=2)
     assert len(greedy) == 0
     np.testing.assert_array_equal(labels[0, 0], [0, NOTHING])
@@ -74,7 +74,7 @@ def test_a_small_beam_never_says_more_than_a_text_has(beam_size):
     labels, scores = prefix_beam_search(LOG_PROBS, SEGMENTS, beam_size=beam_size)
     for row in range(B):
         expected = all_texts(row)
-        for text, score in zip(texts_of(np.asarray(labels[row])), scores[row], strict=True):
+        for text, score in zip(labels_of(np.asarray(labels[row])), scores[row], strict=True):
             if np.isfinite(score):
                 assert np.exp(score) <= expected[tuple(text)] * (1 + 1e-4)
 
