@@ -20,10 +20,12 @@ _HOMES = {
     "Translator": "translation",
     "answer_split": "answers",
     "classify": "classification",
+    "classify_recordings": "classification",
     "classify_texts": "classification",
     "fill_in": "filling",
     "first_answers": "samples",
     "make_answerer": "answers",
+    "read_recordings": "recordings",
     "sample_text": "samples",
 }
 

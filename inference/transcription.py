@@ -18,7 +18,11 @@ from data.codecs import Tokenizer
 from inference.answers import Answer, Batch
 from inference.ctc import best_path, labels_of, prefix_beam_search
 from inference.on_mesh import on_mesh
+from inference.recordings import padded
 from inference.text import writable_tokens
+
+MOST_ROWS = 32
+"""Recordings that are written down at once."""
 
 
 class Transcriber:
@@ -61,7 +65,7 @@ class Transcriber:
     def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
         """As in `Answerer`."""
         weights_B = parallel.everywhere({"weights": batch["weights"]})["weights"]
-        answers = self.transcribe(module, batch["frames"], batch["segments"])
+        answers = self._answers(module, batch["frames"], batch["segments"])
         return [answers[row] for row in np.flatnonzero(weights_B > 0)]
 
     def texts(self, batch: Batch) -> list[dict[str, str]]:
@@ -70,9 +74,18 @@ class Transcriber:
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
         return [{"reference": self._tokenizer.decode(ids)} for ids in labels]
 
-    def transcribe(
-        self, module: nnx.Module, frames_BTF: jax.Array, segments_BT: jax.Array
-    ) -> list[Answer]:
+    def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Answer]:
+        """What is said in each of `recordings`, frames [T, F], in their order."""
+        answers = [Answer("", 0.0)] * len(recordings)
+        by_length = np.argsort([*map(len, recordings)], kind="stable")
+        for start in range(0, len(recordings), MOST_ROWS):
+            part = by_length[start : start + MOST_ROWS]
+            found = self._answers(module, *padded([recordings[index] for index in part]))
+            for index, answer in zip(part, found, strict=False):
+                answers[index] = answer
+        return answers
+
+    def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Answer]:
         """What is said in each row; positions of segment 0 are padding."""
         graph, arrays = nnx.split(module)
         if self._graph != graph:
