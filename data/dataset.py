@@ -4,6 +4,11 @@ Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and where d
 apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights`
 float32 [B]. Labelled text: `tokens` and `segments` int32 [B, T] (1 a token, 0 nothing), `label`
 int32 [B], `weights` float32 [B]. A weight of 0 marks what is no target.
+
+Sound: `frames` float32 [B, T, F], the log-mels of data.codecs.sound, `segments` int32 [B, T] (1 a
+frame, 0 nothing), and `weights` float32 [B] (0 a broken recording); with transcripts `labels` int32
+[B, L], their tokens, and `label_weights` float32 [B, L] (1 a token, 0 nothing); with labels `label`
+int32 [B]. T differs from batch to batch: it is one of a few lengths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,8 +59,9 @@ class Split:
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
-    where documents are packed whole. broken: pictures that can't be decoded. cut: texts that were
-    longer than T. None where they do not apply.
+    where documents are packed whole; of those of training batches, where these are padded. broken:
+    pictures, or recordings, that can't be decoded. cut: texts that were longer than T. seconds: of
+    all recordings. None where they do not apply.
 
     lengths: of its examples, where they are padded batch by batch.
 
@@ -73,6 +79,7 @@ class Split:
     padding: float | None = None
     broken: int | None = None
     cut: int | None = None
+    seconds: float | None = None
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
@@ -101,7 +108,8 @@ class Dataset:
     """All splits, and what they decide of a model.
 
     fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
-    data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`).
+    data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`; of sound
+    `num_mels` and `max_frames`, and `vocabulary_size` and `max_labels` or `num_classes`).
     classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
     text that was cleaned what that did, as `data.cleaning.clean` counts it. notes: lines for the
     user, about what preparation met.

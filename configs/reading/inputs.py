@@ -7,7 +7,15 @@ from configs.errors import UsageError
 from configs.schema import Config
 from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
 from configs.schema.pictures import ImageFolder, TFDSPictures
+from configs.schema.sound import (
+    SoundLabels,
+    SoundTranscripts,
+    TFDSSoundLabels,
+    TFDSSoundTranscripts,
+)
 from configs.schema.tokenizers import TokenizerFile
+
+_PREPARED = TFDS | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
 
 
 def check_inputs(config: Config) -> None:
@@ -17,7 +25,9 @@ def check_inputs(config: Config) -> None:
         _check_text("data.path", data.path)
     if isinstance(data, ImageFolder):
         _check_folder(data.path)
-    if isinstance(data, TFDS | TFDSPictures) and data.name is None:
+    if isinstance(data, SoundTranscripts | SoundLabels):
+        _check_manifest(data.path)
+    if isinstance(data, _PREPARED) and data.name is None:
         raise UsageError(
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
@@ -57,6 +67,19 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named}: no file matches{_hint(path)}")
     else:
         raise UsageError(f"{named} is not there{_hint(path)}")
+
+
+def _check_manifest(path: str | None) -> None:
+    if path is None:
+        raise UsageError(
+            "data.path is not given: say where the recordings are listed, --config.data.path=FILE "
+            "(.jsonl, .csv, .tsv or .parquet), or a folder with train.jsonl, test.jsonl"
+        )
+    if not os.path.exists(path):
+        raise UsageError(f"data.path={path} is not there{_hint(path)}")
+    if os.path.isfile(path) and not os.path.getsize(path):
+        raise UsageError(f"data.path={path} is an empty file")
+    _check_readable(f"data.path={path}", path)
 
 
 def _check_folder(path: str | None) -> None:

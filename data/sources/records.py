@@ -18,7 +18,7 @@ from data.sources.source import held_out_mask
 from data.sources.tables import Rows, open_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-LABELLED_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
 class Table(Protocol):
@@ -133,7 +133,7 @@ def open_source(settings: Any) -> Records:
 def open_labelled(settings: Any) -> LabelledRecords:
     """The rows at `data.path`, the same way; each has a text and a label."""
     label = settings.label_field
-    tables, decided = _open(settings, LABELLED_SUFFIXES, partial(Rows.labelled, label=label))
+    tables, decided = _open(settings, TABLE_SUFFIXES, partial(Rows.labelled, label=label))
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return LabelledRecords("table", tables, {**decided, "label": label}, held_out, label)
 
@@ -149,7 +149,10 @@ def _open(
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
         tables[split] = [
-            open_rows(path, path.relative_to(root).as_posix(), settings) for path in paths
+            open_rows(
+                path, path.relative_to(root).as_posix(), settings.text_field, settings.invalid_utf8
+            )
+            for path in paths
         ]
         with Remembered(settings, "records", str(root.absolute()), split) as remembered:
             facts[split] = [

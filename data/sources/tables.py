@@ -42,23 +42,37 @@ class Rows:
     def texts(self) -> Iterator[str]:
         """The text of each row. Raises UsageError where one has none."""
         for where, row in self.read({self.field: "data.text_field"}):
-            yield self._text(where, row)
+            yield self._text(where, row, self.field)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Text and label of each row; integers, true and false as JSON spells them."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
-            text = self._text(where, row)
+            text = self._text(where, row, self.field)
             if not text.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label])
 
-    def _text(self, where: str, row: Mapping[str, Any]) -> str:
-        text = row[self.field]
+    def recordings(self, told: str, setting: str) -> Iterator[tuple[str, str, str]]:
+        """Where each row stands, the path in `field`, and what is in the field `told`.
+
+        setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
+        """
+        for where, row in self.read({self.field: "data.path_field", told: setting}):
+            path = self._text(where, row, self.field)
+            if not path.strip():
+                raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
+            if setting == "data.label_field":
+                yield where, path, _label(where, told, row[told])
+            else:
+                yield where, path, self._text(where, row, told)
+
+    def _text(self, where: str, row: Mapping[str, Any], field: str) -> str:
+        text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
         if not isinstance(text, str):
             texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
-            raise no_text(where, self.field, _kind(text), texts)
+            raise no_text(where, field, _kind(text), texts)
         if not text.isascii():  # JSON may spell half a character: \ud800
             text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
         return text
@@ -69,11 +83,11 @@ class Rows:
         raise NotImplementedError
 
 
-def open_rows(path: Path, name: str, settings: Any) -> Rows:
+def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
     """The rows of a file of the kind that its name says."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    return kinds[suffix](path, name, settings.text_field, settings.invalid_utf8)
+    return kinds[suffix](path, name, field, invalid_utf8)
 
 
 class JSONLines(Rows):
