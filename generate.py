@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     elif needs == "target_tokens":
         check_translation(arguments, config.task.name)
     elif modality in FILES:
-        check_files(arguments, config.task.name, FILES[modality])
+        check_files(arguments, FILES[modality])
     else:
         check_texts(arguments, config.task.name)
     parallel.set_environment(config)
@@ -172,10 +172,13 @@ def text_requests(arguments: SimpleNamespace) -> list[Request]:
         raise UsageError(f"--{error}") from None
 
 
-def check_files(arguments: SimpleNamespace, task: str, kind: str) -> None:
+def check_files(arguments: SimpleNamespace, kind: str) -> None:
     """Raises `UsageError` for what can't be asked of a model that reads files of a `kind`."""
-    instead = f" on {kind}s: give --input=FILE"
-    refuse(TEXT_FLAGS, arguments, "is for models of texts", task, instead)
+    for flag in TEXT_FLAGS:
+        if getattr(arguments, flag.name) not in (None, False, ()):
+            raise UsageError(
+                f"--{flag.name} is for texts, and this model reads {kind}s: give --input=FILE"
+            )
     if not arguments.input:
         raise UsageError(f"--input is missing: --input=VALUE (a {kind} file)")
     for path in arguments.input:

@@ -154,9 +154,7 @@ class Sound(Source):
     broken_fraction: Fraction = field(
         0.05, "Share of recordings that may be broken; more end the preparation."
     )
-    augmentation: SoundAugmentation = field(
-        SoundAugmentation(), "What training changes at random."
-    )
+    augmentation: SoundAugmentation = field(SoundAugmentation(), "What training changes at random.")
 
     def needless(self) -> dict[str, str]:
         if self.normalization == "none":
@@ -279,7 +277,7 @@ class Tones(Transcribed):
     recordings: Count = field(
         2000, "Numbers to learn from; a tenth as many are the test.", unit="recordings"
     )
-    most_digits: Annotated[int, Interval(ge=3, le=30)] = field(
+    most_digits: Annotated[int, Interval(ge=3, le=18)] = field(
         8, "Digits of the longest number; the shortest have three.", unit="digits"
     )
     lowest_ratio: Decibels = field(
@@ -288,6 +286,16 @@ class Tones(Transcribed):
         unit="decibels",
         also_called=("snr", "min_snr_db"),
     )
+
+    @pydantic.model_validator(mode="after")
+    def _numbers_suffice(self) -> Self:
+        most = 10**self.most_digits // 2
+        if self.recordings > most:
+            raise ValueError(
+                f"data.recordings={self.recordings} are more different numbers than "
+                f"data.most_digits={self.most_digits} gives in reasonable time: use at most {most}"
+            )
+        return self
 
 
 AnySound = SoundTranscripts | SoundLabels | TFDSSoundTranscripts | TFDSSoundLabels | Tones

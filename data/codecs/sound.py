@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
-import soundfile
-import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,19 +27,21 @@ def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
     Of several channels it is the mean; another rate is resampled (soxr's HQ: band-limited, of
     linear phase). Raises ValueError where it is no whole recording, or is empty.
     """
+    import soundfile  # here and below what would slow the start of those who hear nothing
+
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             expected, rate = file.frames, file.samplerate
             channels = file.read(dtype="float32", always_2d=True)
     except Exception as error:  # soundfile raises several kinds
         raise ValueError(_reason(encoded, error)) from error
-    share = min(len(channels) / max(expected, 1), 1 - _missing(encoded))
+    share = min(len(channels) / expected if expected else 1, 1 - _missing(encoded))
     if share < 1 - _TOLERATED:
-        raise ValueError(f"it is cut off: of {expected / rate:.1f} s there is {share:.0%}")
+        raise ValueError(f"it is cut off: {share:.0%} of it are there")
     return to_rate(channels.mean(axis=1), rate, sample_rate)
 
 
-def to_rate(waveform: Waveform, rate: float, sample_rate: int) -> Waveform:
+def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
     """`waveform`, of `rate` samples a second, at `sample_rate`.
 
     Raises ValueError where it is empty, or holds what is no number.
@@ -52,6 +52,8 @@ def to_rate(waveform: Waveform, rate: float, sample_rate: int) -> Waveform:
         raise ValueError("it holds numbers that are not finite")
     if rate == sample_rate:
         return waveform
+    import soxr
+
     return soxr.resample(waveform, rate, sample_rate, "HQ")
 
 
@@ -68,7 +70,10 @@ def _missing(encoded: bytes) -> float:
     """The share of a WAV file's samples that its head tells of, and that are not there."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
-        kind, size = encoded[place : place + 4], int.from_bytes(encoded[place + 4 : place + 8], "little")
+        kind, size = (
+            encoded[place : place + 4],
+            int.from_bytes(encoded[place + 4 : place + 8], "little"),
+        )
         place += 8
         if kind == b"data":
             known = 0 < size < _UNKNOWN_SIZE
@@ -150,8 +155,9 @@ class LogMel:
         """Samples from the beginning of a frame to that of the next."""
         return max(1, round(self.sample_rate * self.hop_milliseconds / 1000))
 
-    @property
+    @cached_property
     def fft_size(self) -> int:
+        """Samples that are Fourier transformed together."""
         distance = self._corners[1]  # of the first corners, in Hz
         return max(_power_of_two(self.window), _power_of_two(self.sample_rate / distance))
 
