@@ -57,12 +57,13 @@ class SpeechRecognition:
 
     def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
         """`loss` in nats per label: all that the recordings cost, those without a label too, by
-        the number of all their labels. `too_short`: recordings left out of it."""
-        return {
+        the number of all their labels. `too_short`, if there are any: recordings left out of it."""
+        metrics = {
             "examples": int(sums["examples"]),
-            "too_short": int(sums["too_short"]),
             "loss": sums["loss"] / max(sums["weight"], 1.0),
         }
+        too_short = int(sums["too_short"])
+        return metrics | ({"too_short": too_short} if too_short else {})
 
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]
