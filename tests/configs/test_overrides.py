@@ -30,6 +30,12 @@ PADDED = {"data.augmentation.crop": "padded"}
 RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
+PAIRS = {
+    "data.source": "parallel_text",
+    "task.name": "sequence_to_sequence",
+    "model.architecture": "encoder_decoder",
+    "checkpoint.best_metric": "loss",
+}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
 SETTABLE = {
@@ -86,6 +92,13 @@ SETTABLE = {
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
+    "data.max_source_length": (PAIRS, "64", 64),
+    "data.max_target_length": (PAIRS, "64", 64),
+    "data.length_buckets": (PAIRS, "6", 6),
+    "data.source_language": (PAIRS, "fr", "fr"),
+    "data.target_language": (PAIRS, "fr", "fr"),
+    "data.source_field": (PAIRS, "question", "question"),
+    "data.target_field": (PAIRS, "answer", "answer"),
     "data.image_size": ({"data.source": "image_folder"}, "16", 16),
     "data.channels": ({"data.source": "image_folder"}, "1", 1),
     "data.crop_ratio": ({}, "0.875", 0.875),
@@ -210,6 +223,8 @@ def test_every_optional_field_can_be_unset(path, tmp_path):
     make = f'language_modeling(source="{source}", tokenizer="file")'
     if path in OF_PICTURES:
         make = f'image_classification(source="{source}")'
+    if source == "parallel_text":
+        make = f'sequence_to_sequence(source="{source}", tokenizer="file")'
     recipe.write_text(
         "from configs import base\n"
         "def get_config():\n"
