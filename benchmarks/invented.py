@@ -25,6 +25,12 @@ def sizes_of(
         if config.task.needs == "classes":
             return frames | {"num_classes": num_classes}
         return frames | {"vocabulary_size": vocabulary_size, "max_labels": max_labels}
+    if config.data.modality == "text_pairs":
+        return {
+            "vocabulary_size": vocabulary_size,
+            "max_source_length": config.data.max_source_length,
+            "max_length": config.data.max_target_length,
+        }
     sizes = {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
     return sizes | ({"num_classes": num_classes} if config.task.needs == "classes" else {})
 
@@ -46,6 +52,8 @@ def batch(
         if config.task.needs == "classes":
             return made | labelled
         return made | _transcripts(random, B, sizes) | {"weights": weights}
+    if config.data.modality == "text_pairs":
+        return _pairs(random, sizes, B)
     T = config.data.sequence_length
     tokens = random.integers(0, sizes["vocabulary_size"], (B, T + 1), dtype=np.int32)
     if config.data.modality == "labelled_text":
@@ -75,3 +83,19 @@ def _transcripts(
     labels = random.integers(0, sizes["vocabulary_size"], (B, L), dtype=np.int32)
     there = np.arange(L) < random.integers(0, L + 1, (B, 1))
     return {"labels": labels * there, "label_weights": there.astype(np.float32)}
+
+
+def _pairs(random: np.random.Generator, sizes: Mapping[str, Any], B: int) -> dict[str, np.ndarray]:
+    """Sources and targets of random lengths, none of them empty."""
+    real, found = {}, {}
+    for side, T in (("source", sizes["max_source_length"]), ("targets", sizes["max_length"])):
+        real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))
+        found[side] = random.integers(1, sizes["vocabulary_size"], (B, T), dtype=np.int32)
+        found[side] *= real[side]
+    return {
+        "source": found["source"],
+        "source_segments": real["source"].astype(np.int32),
+        "tokens": np.pad(found["targets"][:, :-1], ((0, 0), (1, 0))),
+        "targets": found["targets"],
+        "weights": real["targets"].astype(np.float32),
+    }

@@ -10,6 +10,7 @@ from configs import base
 def get_config():
     config = base.sequence_to_sequence(source="dates", tokenizer="characters")
     config.data.global_batch_size = 128
+    config.data.length_buckets = 2
 
     config.model.width = 128
     config.model.depth = 2

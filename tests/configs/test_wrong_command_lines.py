@@ -6,6 +6,7 @@ from configs import load_config
 
 TEXT = "--config=tests/configs/text_recipe.py"
 PICTURES = "--config=configs/digits_cnn.py"
+PAIRS = "--config=configs/dates_seq2seq.py"
 CHARACTERS = "--config=configs/shakespeare_char.py"
 WORKDIR = "--workdir=made"
 
@@ -148,6 +149,31 @@ WRONG_FIELDS = [
      "data.source=python_stdlib"),
 ]  # fmt: skip
 
+WRONG_PAIRS = [
+    ("--config.task.name=language_modeling", "learns from text,", "gives text pairs"),
+    ("--config.model.architecture=decoder --config.checkpoint.best_metric=loss",
+     "task.name=sequence_to_sequence on text pairs needs model.architecture=encoder_decoder or "
+     "rnn_encoder_decoder, not decoder"),
+    ("--config.checkpoint.best_metric=bits_per_byte",
+     "must be one of loss, perplexity, accuracy, exact_match, bleu, chrf"),
+    ("--config.checkpoint.best_metric=bleu --config.task.answered_examples=0",
+     "best_metric=bleu is of written answers", "task.answered_examples=0"),
+    ("--config.task.length_penalty=1 --config.task.beam_size=1", "no effect", "beam_size is 1"),
+    ("--config.task.num_beams=3", "did you mean --config.task.beam_size?"),
+    ("--config.mesh.sequence=2", "text pairs have many lengths"),
+    ("--config.mesh.tensor=3 --config.model.pattern=R", "model.num_heads=4", "mesh.tensor=3"),
+    ("--config.model.encoder_pattern=RRA", "model.encoder_pattern=RRA", "model.depth=2"),
+    ("--config.model.encoder_depth=1 --config.model.pattern=RA",
+     "model.pattern=RA", "model.encoder_depth=1", "model.encoder_depth=2"),
+    ("--config.model.encoder_depth=3 --config.model.pattern=RA --config.model.scan_layers=true",
+     "model.encoder_depth=3", "2 or 4"),
+    ("--config.model.encoder_pattern=R --config.model.positions=none --config.model.width=33 "
+     "--config.model.num_heads=3",
+     "model.encoder_pattern=R", "runs both ways", "33"),
+    ("--config.model.positions=sinusoidal --config.model.width=33 --config.model.num_heads=3",
+     "model.positions=sinusoidal", "model.width is 33"),
+]  # fmt: skip
+
 WRONG_FLAGS = [
     # Unknown flags: the nearest flag or field.
     ("--wokdir=x", "unknown flag --wokdir", "did you mean --workdir?"),
@@ -235,6 +261,12 @@ def test_a_wrong_flag_is_refused_with_the_nearest_right(refusal, arguments, expe
 @pytest.mark.parametrize(("arguments", "expected"), [(row[0], row[1:]) for row in WRONG_PICTURES])
 def test_a_wrong_field_of_a_classifier_is_refused(refusal, arguments, expected):
     message = refusal(PICTURES, WORKDIR, *arguments.split())
+    assert [part for part in expected if part not in message] == [], message
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(row[0], row[1:]) for row in WRONG_PAIRS])
+def test_a_wrong_field_of_pairs_is_refused(refusal, arguments, expected):
+    message = refusal(PAIRS, WORKDIR, *arguments.split())
     assert [part for part in expected if part not in message] == [], message
 
 

@@ -87,13 +87,13 @@ WRONG_RECIPES = {
     ),
     "an architecture that is not there": (
         START + "    config.model.architecture = 'transformer'\n" + END,
-        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn",
+        "model.architecture must be one of decoder, encoder, rnn, encoder_decoder",
         "not 'transformer' (in ",
     ),
     "a section of no kind": (
         START + "    with config.unlocked():\n        del config.model['architecture']\n" + END,
         "model.architecture",
-        "decoder, encoder, rnn, vit, resnet, cnn",
+        "decoder, encoder, rnn, encoder_decoder",
     ),
     "a number for a section": (
         START + "    with config.ignore_type():\n        config.model = 3\n" + END,
@@ -127,7 +127,7 @@ def test_a_recipe_that_is_not_there_suggests_one_that_is(refusal, tmp_path):
         "digits_cnn.py": "did you mean configs/digits_cnn.py?",
         "configs/python_stdlb.py": "did you mean configs/python_stdlib.py?",
         "shakespeare": "did you mean configs/shakespeare_char.py?",
-        "qqqq.py": "there are configs/cifar10_resnet18.py, configs/digits_cnn.py",
+        "qqqq.py": "there are configs/cifar10_resnet18.py, configs/",
         str(tmp_path): "is a folder, not a recipe file",
         "x" * 5000: "is not there",
     }

@@ -33,6 +33,13 @@ PICTURES = BLOCKS | {
     "model.patch_size": "4",
     "model.pooling": "mean",
 }
+SHORT_PAIRS = {
+    "data.max_source_length": "12",
+    "data.max_target_length": "8",
+    "model.dropout": "0",
+    "task.label_smoothing": "0.1",
+}
+PAIRS = BLOCKS | SHORT_PAIRS
 LABELLED = TEXT | {"model.dropout": "0", "task.label_smoothing": "0"}
 
 SOUND = BLOCKS | {
@@ -63,6 +70,22 @@ CELLS: dict[str, tuple[str, Mapping[str, str]]] = {
             "model.bidirectional": "true",
             "model.dropout": "0",
         },
+    ),
+    "mixed, text pairs": (
+        "dates_seq2seq",
+        PAIRS
+        | {
+            "model.pattern": "RA",
+            "model.depth": "2",
+            "model.encoder_pattern": "CA",
+            "model.remat": "full",
+            "model.recurrence": "gru",
+            "model.num_heads": "2",
+        },
+    ),
+    "rnn, text pairs": (
+        "dates_seq2seq",
+        {"model.architecture": "rnn_encoder_decoder", "model.width": "16"} | SHORT_PAIRS,
     ),
     "cnn, pictures": (
         "digits_cnn",
