@@ -38,6 +38,8 @@ ARCHITECTURES = {
     "decoder": "model.decoder.Decoder",
     "encoder": "model.decoder.Encoder",
     "rnn": "model.rnn.RNN",
+    "conformer": "model.conformer.Conformer",
+    "sound_encoder": "model.sound.SoundEncoder",
     "vit": "model.vit.VisionTransformer",
     "resnet": "model.resnet.ResNet",
     "cnn": "model.cnn.CNN",

@@ -5,12 +5,14 @@ from typing import Any
 from tasks.classification import Classification
 from tasks.language_modeling import LanguageModeling
 from tasks.masked_language_modeling import MaskedLanguageModeling
+from tasks.speech_recognition import SpeechRecognition
 from tasks.task import Batch, Sums, Task
 
 TASKS: dict[str, type[Task]] = {
     "language_modeling": LanguageModeling,
     "masked_language_modeling": MaskedLanguageModeling,
     "classification": Classification,
+    "speech_recognition": SpeechRecognition,
 }
 
 

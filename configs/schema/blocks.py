@@ -16,17 +16,15 @@ class Architecture(Settings):
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
-    """Of the data that it reads: "text", "labelled_text", "pictures"."""
+    """Of the data that it reads: "text", "labelled_text", "pictures", "transcribed_sound",
+    "labelled_sound"."""
 
     gives: ClassVar[tuple[str, ...]]
-    """What tasks may ask of it: "next_tokens", "missing_tokens", "classes"."""
+    """What tasks may ask of it: "next_tokens", "missing_tokens", "classes", "transcript"."""
 
 
-class Blocks(Architecture):
-    """A stack of residual blocks, each a mixer and a feed-forward part."""
-
-    sees_all: ClassVar[bool] = False
-    """Whether positions see those after them too: then recurrence runs both ways."""
+class Stack(Architecture):
+    """A stack of blocks, all or some of them with attention."""
 
     width: Count = field(
         128,
@@ -38,22 +36,6 @@ class Blocks(Architecture):
         "Blocks in the stack.",
         unit="blocks",
         also_called=("num_layers", "n_layer", "layers", "n_layers"),
-    )
-    pattern: Pattern = field(
-        "A",
-        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
-        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
-    )
-    recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
-        "lstm",
-        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
-        also_called=("rnn_type", "cell", "rnn"),
-    )
-    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
-        4,
-        "Taps of the mixer C: the positions that each sees.",
-        unit="positions",
-        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
     )
     num_heads: Count = field(
         4,
@@ -84,6 +66,57 @@ class Blocks(Architecture):
         free_on_resume=True,
         also_called=("attn_implementation", "attention_kernel", "flash_attention"),
     )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+
+    @property
+    def attends(self) -> bool:
+        """Whether any block has attention."""
+        return True
+
+    @pydantic.model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if not self.attends:
+            return self
+        heads, width = self.num_heads, self.width
+        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
+                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
+            )
+        if self.head_dim is None and width % heads:
+            raise ValueError(
+                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
+                f"of {multiples(width, heads)}, or set model.head_dim"
+            )
+        return self
+
+
+class Blocks(Stack):
+    """A stack of residual blocks, each a mixer and a feed-forward part."""
+
+    sees_all: ClassVar[bool] = False
+    """Whether positions see those after them too: then recurrence runs both ways."""
+
+    pattern: Pattern = field(
+        "A",
+        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
+        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+    )
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
+        "lstm",
+        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
+        also_called=("rnn_type", "cell", "rnn"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        4,
+        "Taps of the mixer C: the positions that each sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
+    )
     norm: Literal["rms_norm", "layer_norm"] = field(
         "rms_norm",
         "Normalisation of each mixer, feed-forward part, and the head.",
@@ -113,11 +146,6 @@ class Blocks(Architecture):
     use_bias: bool = field(
         False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
     )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
-    )
     stochastic_depth: Fraction = field(
         0.0,
         "Share of examples for which training leaves out what the last block adds; less below, "
@@ -137,6 +165,10 @@ class Blocks(Architecture):
         also_called=("scan",),
     )
 
+    @property
+    def attends(self) -> bool:
+        return "A" in self.pattern
+
     def needless(self) -> dict[str, str]:
         reasons = {}
         without = f"model.pattern={self.pattern} has no"
@@ -144,7 +176,7 @@ class Blocks(Architecture):
             reasons["recurrence"] = f"{without} R (recurrence)"
         if "C" not in self.pattern:
             reasons["convolution_size"] = f"{without} C (convolution)"
-        if "A" not in self.pattern:
+        if not self.attends:
             heads = ("num_heads", "num_kv_heads", "head_dim")
             attention = (*heads, "attention_window", "attention")
             reasons |= dict.fromkeys(attention, f"{without} A (attention)")
@@ -174,20 +206,41 @@ class Blocks(Architecture):
             )
         return self
 
+
+class RotaryStack(Stack):
+    """A stack whose attention knows order by rotated queries and keys, or otherwise."""
+
+    positions: Literal["rotary", "none"] = field(
+        "rotary",
+        "How attention knows order: rotated queries and keys, or not at all.",
+        also_called=("position_embedding", "pos_emb", "rope"),
+    )
+    rotary_base: PositiveNumber = field(
+        10000.0,
+        "Wavelengths of rotary positions grow up to 2 pi times this.",
+        unit="tokens",
+        also_called=("rope_theta", "rope_base"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        if self.positions != "rotary":
+            reasons["rotary_base"] = f"model.positions is {self.positions}"
+        if not self.attends:
+            why = f"model.pattern={self.pattern} has no A (attention)"
+            reasons["rotary_base"] = why
+            if self.positions == "rotary":
+                reasons["positions"] = f"{why}, which alone rotates"
+        return reasons
+
     @pydantic.model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if "A" not in self.pattern:
-            return self
-        heads, width = self.num_heads, self.width
-        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+    def _heads_can_rotate(self) -> Self:
+        head_dim = self.head_dim or self.width // self.num_heads
+        if self.attends and self.positions == "rotary" and head_dim % 2:
+            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
             raise ValueError(
-                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
-                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
-            )
-        if self.head_dim is None and width % heads:
-            raise ValueError(
-                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
-                f"of {multiples(width, heads)}, or set model.head_dim"
+                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
+                f"odd: use {head_dim + 1}, or another model.positions"
             )
         return self
 

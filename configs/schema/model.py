@@ -3,8 +3,9 @@
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 import pydantic
+from annotated_types import Interval
 
-from configs.schema.blocks import Architecture, Blocks
+from configs.schema.blocks import Architecture, Blocks, RotaryStack
 from configs.schema.settings import Count, Fraction, PositiveNumber, field
 
 _ARCHITECTURE = "Shape of the whole model."
@@ -29,7 +30,7 @@ def _pooling(default: str) -> Any:
 Pooling = Literal["mean", "max", "first", "last", "attention"]
 
 
-class TokenBlocks(Blocks):
+class TokenBlocks(RotaryStack, Blocks):
     """What all stacks of blocks on tokens have."""
 
     positions: Literal["rotary", "learned", "none"] = field(
@@ -37,40 +38,12 @@ class TokenBlocks(Blocks):
         "How attention knows order: rotated queries and keys, or a vector per position.",
         also_called=("position_embedding", "pos_emb", "rope"),
     )
-    rotary_base: PositiveNumber = field(
-        10000.0,
-        "Wavelengths of rotary positions grow up to 2 pi times this.",
-        unit="tokens",
-        also_called=("rope_theta", "rope_base"),
-    )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
         "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
         also_called=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
-
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
-        if self.positions != "rotary":
-            reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if "A" not in self.pattern:
-            why = f"model.pattern={self.pattern} has no A (attention)"
-            reasons["rotary_base"] = why
-            if self.positions == "rotary":
-                reasons["positions"] = f"{why}, which alone rotates"
-        return reasons
-
-    @pydantic.model_validator(mode="after")
-    def _heads_can_rotate(self) -> Self:
-        head_dim = self.head_dim or self.width // self.num_heads
-        if "A" in self.pattern and self.positions == "rotary" and head_dim % 2:
-            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
-                f"odd: use {head_dim + 1}, or another model.positions"
-            )
-        return self
 
 
 class Decoder(TokenBlocks):
@@ -118,6 +91,57 @@ class RNN(Architecture):
         also_called=("dropout_rate", "dropout_prob"),
     )
     pooling: Pooling = _pooling("mean")
+
+
+class Sound(Architecture):
+    """What all models of sound have."""
+
+    modalities: ClassVar = ("transcribed_sound", "labelled_sound")
+    gives: ClassVar = ("transcript", "classes")
+
+    subsampling: Literal[1, 2, 4] = field(
+        4,
+        "Frames that become one position, of which each label of a transcript needs one.",
+        unit="frames",
+        also_called=("subsampling_factor", "time_reduction", "downsampling"),
+    )
+    subsampling_channels: Count = field(
+        32,
+        "Channels of the two convolutions that do so.",
+        unit="channels",
+        also_called=("subsampling_conv_channels", "conv_channels"),
+    )
+    pooling: Pooling = _pooling("mean")
+
+
+class Conformer(Sound, RotaryStack):
+    """Blocks of attention and convolution on a recording, between two halves of feed-forward."""
+
+    architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
+    feed_forward_width: Count | None = field(
+        None,
+        "Hidden size of the two feed-forward parts; none: 4 width.",
+        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        31,
+        "Positions that the convolution sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
+    )
+    convolution_norm: Literal["batch_norm", "layer_norm"] = field(
+        "batch_norm",
+        "Normalisation of what it gives: of a channel over the batch, or of a position.",
+        also_called=("conv_norm_type", "conv_norm"),
+    )
+
+
+class SoundEncoder(Sound, RotaryStack, Blocks):
+    """A stack of residual blocks on a recording, of any mixers, each of which sees all of it."""
+
+    sees_all: ClassVar = True
+
+    architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
 
 
 class VisionTransformer(Blocks):

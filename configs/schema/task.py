@@ -103,7 +103,7 @@ class MaskedLanguageModeling(Tokens):
 class Classification(TaskSettings):
     """Give each example one label."""
 
-    modalities: ClassVar = ("pictures", "labelled_text")
+    modalities: ClassVar = ("pictures", "labelled_text", "labelled_sound")
     needs: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
@@ -126,6 +126,33 @@ class Classification(TaskSettings):
         "mixup each picture gets one of the two.",
         also_called=("cutmix_alpha",),
     )
+
+
+class SpeechRecognition(TaskSettings):
+    """Write down what is said in a recording, by connectionist temporal classification (CTC)."""
+
+    modalities: ClassVar = ("transcribed_sound",)
+    needs: ClassVar = "transcript"
+    metrics: ClassVar = ("loss", "wer", "cer", "exact_match")
+
+    name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
+    decoder: Literal["greedy", "beam"] = field(
+        "greedy",
+        "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
+        "text.",
+        free_on_resume=True,
+        also_called=("decoding", "decoding_strategy", "decode"),
+    )
+    beam_size: Count = field(
+        8,
+        "Texts that the search keeps at each position.",
+        unit="texts",
+        free_on_resume=True,
+        also_called=("beam_width", "num_beams", "beams"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        return {} if self.decoder == "beam" else {"beam_size": "task.decoder is greedy"}
 
 
 TASKS: tuple[type[TaskSettings], ...] = tuple(

@@ -45,9 +45,12 @@ def _normal_distribution(x: jax.Array) -> jax.Array:
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
+ACTIVATIONS = {"gelu": gelu, "relu": nnx.relu, "swish": nnx.silu}
+
+
 class FeedForward(nnx.Module):
-    """`kind` "gelu" or "relu": down(gelu(up(x))); "swiglu": down(silu(gate(x)) · up(x)), Shazeer
-    2020, arXiv:2002.05202, eq. 6.
+    """`kind` "gelu", "relu" or "swish": down(gelu(up(x))); "swiglu": down(silu(gate(x)) · up(x)),
+    Shazeer 2020, arXiv:2002.05202, eq. 6.
 
     `residual_std` is the standard deviation of the last kernel's initial values.
     """
@@ -64,13 +67,13 @@ class FeedForward(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        if kind not in ("gelu", "relu", "swiglu"):
-            raise ValueError(f"feed_forward {kind!r}: choose 'gelu', 'relu' or 'swiglu'")
+        if kind not in (*ACTIVATIONS, "swiglu"):
+            raise ValueError(f"feed_forward {kind!r}: choose from {[*ACTIVATIONS, 'swiglu']}")
         common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         inward = ((width,), (hidden_width,), ("embed", "mlp"))
         self.gate = linear(*inward, **common) if kind == "swiglu" else nnx.data(None)
         self.up = linear(*inward, **common)
-        self.activation = nnx.relu if kind == "relu" else gelu
+        self.activation = None if kind == "swiglu" else ACTIVATIONS[kind]
         self.down = linear((hidden_width,), (width,), ("mlp", "embed"), std=residual_std, **common)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
