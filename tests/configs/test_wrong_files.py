@@ -64,7 +64,8 @@ WRONG_RECIPES = {
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
         "line 2: ValueError: data is one of python_stdlib, text_files, records, tfds, mixture, "
-        "table, digits, image_folder, tfds_pictures, not web",
+        "table, digits, image_folder, tfds_pictures, sound_transcripts, sound_labels, "
+        "tfds_sound_transcripts, tfds_sound_labels, tones, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,
@@ -87,13 +88,14 @@ WRONG_RECIPES = {
     ),
     "an architecture that is not there": (
         START + "    config.model.architecture = 'transformer'\n" + END,
-        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn",
+        "model.architecture must be one of decoder, encoder, rnn, conformer, sound_encoder, vit, "
+        "resnet, cnn",
         "not 'transformer' (in ",
     ),
     "a section of no kind": (
         START + "    with config.unlocked():\n        del config.model['architecture']\n" + END,
         "model.architecture",
-        "decoder, encoder, rnn, vit, resnet, cnn",
+        "decoder, encoder, rnn, conformer, sound_encoder, vit, resnet, cnn",
     ),
     "a number for a section": (
         START + "    with config.ignore_type():\n        config.model = 3\n" + END,
