@@ -1,7 +1,6 @@
 """Encoder-decoders: however targets are cut, whatever pads the sources, the same answers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
