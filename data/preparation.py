@@ -64,14 +64,7 @@ def prepare(
     is_new = not folder.exists()
 
     def build(temporary: Path) -> None:
-        from data.sources.builder import open_examples  # slow to import, and needed only here
-
-        examples = [
-            source.at_hand()
-            if hasattr(source, "at_hand")
-            else open_examples(source, cache, progress)
-            for source in sources
-        ]
+        examples = [_examples(source, cache, progress) for source in sources]
         facts = preparation.write(examples, temporary, progress)
         (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
 
@@ -81,6 +74,15 @@ def prepare(
         for line in describe_preparation(dataset):
             notify(line)
     return dataset
+
+
+def _examples(source: Source, cache: Path, progress: Progress) -> Examples:
+    """The raw examples of `source`: where they are, or written down."""
+    if hasattr(source, "at_hand"):
+        return source.at_hand()
+    from data.sources.builder import open_examples  # slow to import
+
+    return open_examples(source, cache, progress)
 
 
 def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:

@@ -50,8 +50,9 @@ class PairFormat(Format):
         """
         S, T = self.shape
         there = np.array([isinstance(pair, bytes) for pair in pairs])
-        pairs = np.where(there, pairs, _NOTHING)
-        of_source, of_target = self._sides(pairs)
+        of_source, of_target = self._sides(
+            [pair if isinstance(pair, bytes) else _NOTHING for pair in pairs]
+        )
         source, source_real = self._padded(*of_source, S)
         targets, target_real = self._padded(*of_target, T)
         opened = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.separator_id)

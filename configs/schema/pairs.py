@@ -72,7 +72,7 @@ class WrittenPairs(Pairs):
     source_field: PlainText | None = field(
         None,
         "Field, or column, that holds the source; none: the one named as its language.",
-        also_called=("source_column", "text_column", "input_field"),
+        also_called=("source_column", "input_field"),
     )
     target_field: PlainText | None = field(
         None,

@@ -42,11 +42,14 @@ _DIGITS = ("{Y}-{MM}-{DD}", "{Y}/{M}/{D}", "{Y}/{MM}/{DD}", "{Y}.{MM}.{DD}", "{Y
 # With day and year in digits; m is the month's name.
 _TIGHT = ("{D}-{m}-{Y}", "{D}/{m}/{Y}", "{D}{m}{Y}", "{Y}-{m}-{D}", "{Y}/{m}/{D}", "{m}-{D}-{Y}",
           "{m}/{D}/{Y}", "{D}. {m} {Y}")  # fmt: skip
-# With day and year written in any way; "the" only before an ordinal number.
-_LOOSE = ("{d} {m} {y}", "{d} {m}, {y}", "{d} of {m} {y}", "{d} of {m}, {y}", "{d} {m} in {y}",
-          "{d} of {m} in the year {y}", "{m} {d}, {y}", "{m} {d} {y}", "{m} {d} in {y}",
-          "{m} {d}, in the year {y}", "{y}, {m} {d}", "{y}, {d} {m}", "{y}, {d} of {m}",
-          "in {y}, on {d} {m}", "in the year {y}, {m} {d}")  # fmt: skip
+# With day and year written in any way.
+_LOOSE = ("{d} {m} {y}", "{d} {m}, {y}", "{d} {m} in {y}", "{d} {m}, in the year {y}",
+          "{m} {d} {y}", "{m} {d}, {y}", "{m} {d} in {y}", "{m} {d}, in the year {y}",
+          "{y}, {m} {d}", "{y}, {d} {m}", "in {y}, on {d} {m}",
+          "in the year {y}, {m} {d}")  # fmt: skip
+# With the day as an ordinal number, too.
+_ORDINAL = ("{d} of {m} {y}", "{d} of {m}, {y}", "{d} of {m} in the year {y}", "{d} day of {m} {y}",
+            "{y}, {d} of {m}", "in {y}, on {d} of {m}")  # fmt: skip
 _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}", "{text}, {w}",
                    "{text} ({w})", "{text}, a {w}")  # fmt: skip
 
@@ -113,16 +116,18 @@ class Style:
 
 def draw_style(random: Random) -> Style:
     """A style at random. Only `random.random()` is asked, whose numbers no Python changes."""
-    kind = _pick(random, ("loose", "loose", "loose", "loose", "tight", "digits"))
+    kind = _pick(random, ("loose", "loose", "loose", "ordinal", "tight", "digits"))
+    texts = {"loose": _LOOSE, "ordinal": _ORDINAL, "tight": _TIGHT, "digits": _DIGITS}[kind]
     style: dict[str, Any] = {
-        "text": _pick(random, {"loose": _LOOSE, "tight": _TIGHT, "digits": _DIGITS}[kind]),
+        "text": _pick(random, texts),
         "case": _pick(random, ("as it is", "as it is", "lower", "upper")),
     }
     if kind != "digits":
         style["month"] = _pick(random, ("long", "long", "short", "dotted"))
-    if kind == "loose":
-        style["day"] = _pick(random, ("D", "D", "DD", "5th", "5th", "fifth"))
-        style["the"] = style["day"] in ("5th", "fifth") and _pick(random, (False, True))
+    if kind in ("loose", "ordinal"):
+        ordinals = ("5th", "fifth")
+        style["day"] = _pick(random, ordinals if kind == "ordinal" else ("D", "DD", *ordinals))
+        style["the"] = style["day"] in ordinals and _pick(random, (False, True))
         style["year"] = _pick(random, ("", "", "", "pairs", "hundreds", "thousands"))
         style["hyphens"] = _pick(random, (True, True, False))
         style["conjunction"] = _pick(random, (True, False))
@@ -195,7 +200,9 @@ def _pick(random: Random, options: Sequence[Any]) -> Any:
 
 def _name(name: str, form: str) -> str:
     """A name whole or cut to three letters, with a dot or without."""
-    return name if form == "long" else name[:3] + "." * (form == "dotted")
+    if form == "long" or len(name) == 3:
+        return name
+    return name[:3] + "." * (form == "dotted")
 
 
 def _words(number: int) -> str:

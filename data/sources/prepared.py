@@ -146,8 +146,8 @@ def open_source(settings: Any) -> Records:
 def open_pairs(settings: Any) -> PairRecords:
     """The pairs of the set `data.name`, the same way: two languages of it, or two of its texts."""
     found, (source, target) = open_set(settings), settings.sides()
-    _check_text(found, source, "data.source_field")
-    _check_text(found, target, "data.target_field")
+    _check_text(found, source, "data.source_field", taken=(target,))
+    _check_text(found, target, "data.target_field", taken=(source,))
     sides = {"field": source, "target": target}
     decided = {"info": found.digest(), **sides, "invalid": settings.invalid_utf8}
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
@@ -155,10 +155,10 @@ def open_pairs(settings: Any) -> PairRecords:
     return PairRecords("tfds_pairs", _tables(found, source, settings), decided, held_out, read)
 
 
-def _check_text(found: PreparedSet, field: str, setting: str) -> None:
+def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:
     """Raises UsageError where the set has no text in `field`, which is asked for by `setting`."""
     if field not in found.kinds:
-        raise no_such_field(found.where, field, found.kinds, setting)
+        raise no_such_field(found.where, field, found.kinds, setting, taken)
     if found.kinds[field] != "Text":
         texts = [name for name, kind in found.kinds.items() if kind == "Text"]
         raise no_text(found.where, field, f"a {found.kinds[field]}", texts)

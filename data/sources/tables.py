@@ -137,7 +137,7 @@ class CSV(Rows):
             )
         if twice := next((name for name in fields if names.count(name) > 1), None):
             raise UsageError(f"{where} has the field {twice!r} {names.count(twice)} times: rename")
-        _check_fields(where, fields, names)
+        _check_fields(f"{where}, which names the columns,", fields, names)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
@@ -234,14 +234,22 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def _check_fields(where: str, fields: Mapping[str, str], there: Iterable[str]) -> None:
     for field, setting in fields.items():
         if field not in there:
-            raise no_such_field(where, field, there, setting)
+            raise no_such_field(where, field, there, setting, taken=fields)
 
 
 def no_such_field(
-    where: str, field: str, there: Iterable[str], setting: str = "data.text_field"
+    where: str,
+    field: str,
+    there: Iterable[str],
+    setting: str = "data.text_field",
+    taken: Iterable[str] = (),
 ) -> UsageError:
-    """The error for a record without the field that is asked for by `setting`."""
-    near = difflib.get_close_matches(field, there, n=1, cutoff=0.5)
+    """The error for a record without the field that is asked for by `setting`.
+
+    taken: fields that are asked for, and so are not what is meant.
+    """
+    free = [name for name in there if name not in taken]
+    near = difflib.get_close_matches(field, free, n=1, cutoff=0.5)
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}"
     return UsageError(f"{where} has no field {field!r}, but {', '.join(there) or 'none'}: {hint}")
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from configs import load_config
+
 TEXT = "--config=tests/configs/text_recipe.py"
 PICTURES = "--config=configs/digits_cnn.py"
 PAIRS = "--config=configs/dates_seq2seq.py"
@@ -305,6 +307,31 @@ def test_missing_pictures_are_refused(refusal, tmp_path):
     )
     assert "data.name is not given" in refusal(
         PICTURES, WORKDIR, "--config.data.source=tfds_pictures"
+    )
+
+
+def test_missing_pairs_are_refused(refusal, tmp_path):
+    recipe, source = "configs/dates_seq2seq.py", "--config.data.source=parallel_text"
+    (tmp_path / "corpus.en").write_text("a")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        None: "say where the pairs are, --config.data.path=FOLDER with train.en and train.de, or",
+        tmp_path / "gone": "gone is not there",
+        tmp_path / "empty": "is a folder without files",
+        tmp_path / "*.tsv": "no file matches",
+    }
+    for path, expected in cases.items():
+        given = [] if path is None else [f"--config.data.path={path}"]
+        message = refusal(f"--config={recipe}", WORKDIR, source, *given)
+        assert expected in message, message
+    begun = {"data.source": "parallel_text", "data.path": str(tmp_path / "corpus")}
+    assert load_config(recipe, begun).data.path == str(tmp_path / "corpus")
+    given = (f"--config={recipe}", WORKDIR, source, f"--config.data.path={tmp_path / 'corpus'}")
+    assert "has no effect: data.source_field is given" in refusal(
+        *given, "--config.data.source_field=text", "--config.data.source_language=fr"
+    )
+    assert "are both de: a text can't be its own target" in refusal(
+        *given, "--config.data.source_language=de"
     )
 
 
