@@ -5,7 +5,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union
 import pydantic
 
 from configs.schema.blocks import Architecture, Blocks
-from configs.schema.settings import Count, Fraction, PositiveNumber, field
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    PositiveNumber,
+    field,
+)
 
 _ARCHITECTURE = "Shape of the whole model."
 
@@ -21,12 +27,25 @@ def _tied_embeddings() -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "What a classifier makes of all positions; attention: their mean under a learned query.",
+        "What a classifier makes of all positions; attention: their mean under a learned query; "
+        "first_dense: the first through a dense layer and tanh, as BERT.",
         also_called=("pool", "pool_type", "global_pool"),
     )
 
 
-Pooling = Literal["mean", "max", "first", "last", "attention"]
+Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
+
+
+def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
+    if scaling[2] <= scaling[1]:
+        raise ValueError("the third is not above the second")
+    return scaling
+
+
+Scaling = Annotated[
+    tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber],
+    pydantic.AfterValidator(_high_above_low),
+]
 
 
 class TokenBlocks(Blocks):
@@ -43,6 +62,14 @@ class TokenBlocks(Blocks):
         unit="tokens",
         also_called=("rope_theta", "rope_base"),
     )
+    rotary_scaling: Scaling | None = field(
+        None,
+        "How rotary positions are stretched, as Llama 3.1's: factor, low and high frequency "
+        "factor, and the length in tokens before; none: as they are.",
+        accepts="four numbers > 0 separated by commas, the third above the second, such as "
+        "8,1,4,8192",
+        also_called=("rope_scaling",),
+    )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
@@ -51,12 +78,12 @@ class TokenBlocks(Blocks):
     )
 
     def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+        reasons, rotary = super().needless(), ("rotary_base", "rotary_scaling")
         if self.positions != "rotary":
-            reasons["rotary_base"] = f"model.positions is {self.positions}"
+            reasons |= dict.fromkeys(rotary, f"model.positions is {self.positions}")
         if "A" not in self.pattern:
             why = f"model.pattern={self.pattern} has no A (attention)"
-            reasons["rotary_base"] = why
+            reasons |= dict.fromkeys(rotary, why)
             if self.positions == "rotary":
                 reasons["positions"] = f"{why}, which alone rotates"
         return reasons
@@ -92,6 +119,21 @@ class Encoder(TokenBlocks):
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
+    token_types: NonNegativeInteger = field(
+        0,
+        "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
+        also_called=("type_vocab_size", "segment_embeddings"),
+    )
+    embedding_norm: bool = field(
+        False,
+        "Whether the vectors of tokens are normalised before the first block, as in BERT.",
+        also_called=("layernorm_embedding",),
+    )
+    head_transform: bool = field(
+        False,
+        "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
+        also_called=("lm_head_transform", "cls_predictions"),
+    )
 
 
 class RNN(Architecture):
@@ -141,6 +183,16 @@ class VisionTransformer(Blocks):
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
         also_called=("pool", "pool_type", "classifier"),
     )
+    class_token_position: bool = field(
+        False, "Whether the vector that the classes are read from has a learned position too."
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        for name, needed in (("pooling", "class_token"), ("positions", "learned")):
+            if getattr(self, name) != needed:
+                reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"
+        return reasons
 
     @pydantic.model_validator(mode="after")
     def _positions_have_four_parts(self) -> Self:
