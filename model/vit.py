@@ -106,13 +106,13 @@ class VisionTransformer(nnx.Module):
         x_BTD = self.patches(patches.reshape(B, rows * columns, size, size, C))
         x_BTD = constrain(x_BTD, "batch", "length", "width")
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions[self.class_token_position :].astype(self.dtype)
+            x_BTD = x_BTD + self.positions[...][self.class_token_position :].astype(self.dtype)
         elif self.fixed_positions:
             x_BTD = x_BTD + sincos_positions(rows, columns, self.width).astype(self.dtype)
         if self.class_token is not None:
             token_D = self.class_token[...].astype(self.dtype)
             if self.class_token_position:
-                token_D = token_D + self.positions[0].astype(self.dtype)
+                token_D = token_D + self.positions[...][0].astype(self.dtype)
             token_B1D = jnp.broadcast_to(token_D, (B, 1, self.width))
             x_BTD = jnp.concatenate([token_B1D, x_BTD], axis=1)
         x_BTD, _ = self.backbone(drop(x_BTD, self.dropout_rate, keys[0]), dropout_key=keys[1])

@@ -37,7 +37,7 @@ class TokenTypes(nnx.Module):
 
     def __call__(self) -> jax.Array:
         """What to add to each token of a text. [D]"""
-        return self.table.embedding[0].astype(self.table.dtype)
+        return self.table.embedding[...][0].astype(self.table.dtype)
 
 
 class TokenEmbedding(nnx.Module):
