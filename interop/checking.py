@@ -66,7 +66,7 @@ def _misfits(
     folder: str | Path, needed: Mapping[str, Any], sizes: Mapping[str, Any], *, body_only: bool
 ) -> Iterator[str]:
     """What of the sizes does not fit, each with what to do."""
-    for name in needed.keys() & sizes.keys():
+    for name in [name for name in needed if name in sizes]:
         theirs, ours = needed[name], sizes[name]
         if name == "vocabulary_size" and ours < theirs:
             file = Path(folder) / "tokenizer.json"
@@ -93,8 +93,6 @@ def _text(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return (
-        "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -86,6 +86,7 @@ def _matched(
 ) -> list[tuple[Row, str]]:
     """Each row of a model, with the name of its tensor in the folder; raises for what is left."""
     theirs = {table.short(name): name for name in folder.names}
+    twice = [name for name in folder.names if theirs[table.short(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
     rows, free = _rows(table, ours), ()
     if body_only:
@@ -101,7 +102,7 @@ def _matched(
     lacking = [
         table.long(row) if prefixed else row.theirs for row in rows if row.theirs not in theirs
     ]
-    left = list(_left_over(folder, table, theirs, {row.theirs for row in rows}))
+    left = [*twice, *_left_over(folder, table, theirs, {row.theirs for row in rows})]
     faults = [
         f"the folder lacks {_listed(lacking)}" if lacking else "",
         f"it has {_listed(left)}, for which this model has no place" if left else "",

@@ -142,6 +142,14 @@ def test_files_of_the_body_alone_and_of_old_names_are_read(tmp_path):
     folders.assert_same(read(folder), params)
 
 
+def test_a_tensor_that_is_there_under_two_names_is_refused(tmp_path):
+    folder, _ = folders.make_folder(tmp_path, "gpt2")
+    more = {"ln_f.weight": np.ones(24, np.float32)}
+    folders.rewrite(folder, lambda tensors: tensors.update(more))
+    with pytest.raises(UsageError, match=r"it has (transformer\.)?ln_f\.weight, for which"):
+        read(folder)
+
+
 def strip(tensors, prefix):
     for name in list(tensors):
         tensors[name.removeprefix(prefix)] = tensors.pop(name)
