@@ -32,7 +32,7 @@ test: $(READY) lint
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/full
 
-# Layers and losses against PyTorch's, with the same weights.
+# Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
 	$(BIN)/python -m pytest -n 2 tests/parity
 

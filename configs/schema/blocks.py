@@ -138,9 +138,9 @@ class Blocks(Stack):
         "Added to the mean square before its root.",
         also_called=("eps", "rms_norm_eps"),
     )
-    feed_forward: Literal["swiglu", "gelu", "relu"] = field(
+    feed_forward: Literal["swiglu", "gelu", "gelu_tanh", "relu"] = field(
         "swiglu",
-        "Kind of the feed-forward part.",
+        "Kind of the feed-forward part; gelu_tanh: GPT-2's approximation of gelu.",
         also_called=("mlp", "activation", "ffn"),
     )
     feed_forward_width: Count | None = field(

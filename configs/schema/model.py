@@ -6,7 +6,13 @@ import pydantic
 from annotated_types import Interval
 
 from configs.schema.blocks import Architecture, Blocks, Pattern, RotaryStack
-from configs.schema.settings import Count, Fraction, PositiveNumber, field
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    PositiveNumber,
+    field,
+)
 
 _ARCHITECTURE = "Shape of the whole model."
 
@@ -22,12 +28,25 @@ def _tied_embeddings(default: bool = False) -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "What a classifier makes of all positions; attention: their mean under a learned query.",
+        "What a classifier makes of all positions; attention: their mean under a learned query; "
+        "first_dense: the first through a dense layer and tanh, as BERT.",
         also_called=("pool", "pool_type", "global_pool"),
     )
 
 
-Pooling = Literal["mean", "max", "first", "last", "attention"]
+Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
+
+
+def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
+    if scaling[2] <= scaling[1]:
+        raise ValueError("the third is not above the second")
+    return scaling
+
+
+Scaling = Annotated[
+    tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber],
+    pydantic.AfterValidator(_high_above_low),
+]
 
 
 class TokenBlocks(RotaryStack, Blocks):
@@ -38,12 +57,26 @@ class TokenBlocks(RotaryStack, Blocks):
         "How attention knows order: rotated queries and keys, or a vector per position.",
         also_called=("position_embedding", "pos_emb", "rope"),
     )
+    rotary_scaling: Scaling | None = field(
+        None,
+        "How rotary positions are stretched, as Llama 3.1's: factor, low and high frequency "
+        "factor, and the length in tokens before; none: as they are.",
+        accepts="four numbers > 0 separated by commas, the third above the second, such as "
+        "8,1,4,8192",
+        also_called=("rope_scaling",),
+    )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
         "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
         also_called=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        if "rotary_base" in reasons:
+            reasons["rotary_scaling"] = reasons["rotary_base"]
+        return reasons
 
 
 class Decoder(TokenBlocks):
@@ -65,6 +98,21 @@ class Encoder(TokenBlocks):
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
+    token_types: NonNegativeInteger = field(
+        0,
+        "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
+        also_called=("type_vocab_size", "segment_embeddings"),
+    )
+    embedding_norm: bool = field(
+        False,
+        "Whether the vectors of tokens are normalised before the first block, as in BERT.",
+        also_called=("layernorm_embedding",),
+    )
+    head_transform: bool = field(
+        False,
+        "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
+        also_called=("lm_head_transform", "cls_predictions"),
+    )
 
 
 class RNN(Architecture):
@@ -270,6 +318,16 @@ class VisionTransformer(Blocks):
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
         also_called=("pool", "pool_type", "classifier"),
     )
+    class_token_position: bool = field(
+        False, "Whether the vector that the classes are read from has a learned position too."
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        for name, needed in (("pooling", "class_token"), ("positions", "learned")):
+            if getattr(self, name) != needed:
+                reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"
+        return reasons
 
     @pydantic.model_validator(mode="after")
     def _positions_have_four_parts(self) -> Self:

@@ -56,7 +56,8 @@ def needless_across(config: "Config") -> dict[str, str]:
         if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
-    of_one_head = {"tied_embeddings", "logit_soft_cap", "pooling"} & set(type(model).model_fields)
+    of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
+    of_one_head &= set(type(model).model_fields)
     if len(type(model).gives) > 1:
         of_classes = config.task.needs == "classes"
         for name in of_one_head:
