@@ -62,8 +62,8 @@ ACTIVATIONS = {
 
 
 class FeedForward(nnx.Module):
-    """`kind` "gelu", "gelu_tanh", "relu" or "swish": down(gelu(up(x))); "swiglu": down(silu(gate(x))
-    · up(x)), Shazeer 2020, arXiv:2002.05202, eq. 6.
+    """`kind` "gelu", "gelu_tanh", "relu" or "swish": down(gelu(up(x))); "swiglu":
+    down(silu(gate(x)) · up(x)), Shazeer 2020, arXiv:2002.05202, eq. 6.
 
     `residual_std` is the standard deviation of the last kernel's initial values.
     """
