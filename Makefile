@@ -58,7 +58,7 @@ $(VENV)/.tpu: $(READY)
 # On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. It has JAX with
 # CUDA, Flax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else it lacks comes
 # from wheels/, which `make wheels` fills, elsewhere and with the same version of Python.
-CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX
+CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX soundfile soxr
 OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
 
 gpu-check:
