@@ -1,5 +1,5 @@
-"""Answers of a trained model: texts that go on, are filled in or translated, labels of pictures or
-of texts.
+"""Answers of a trained model: texts that go on, are filled in or translated, what is said in
+recordings, labels of pictures, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
@@ -8,13 +8,15 @@ python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked lan
 python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--json]
                    [--beam_size=K --length_penalty=A]               a translator, of lines of texts
 python generate.py --workdir=DIR --prompt="..." [--json]            a classifier of texts
-python generate.py --workdir=DIR --input=FILE [--input ...] [--json]             of pictures
+python generate.py --workdir=DIR --input=FILE [--input ...] [--json]   of pictures, or of recordings
+python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
+                                                                    a recogniser of speech
 
 Standard output carries the answers alone: completions without their prompts; texts whose gaps are
 filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
-input), an empty one for an empty line; for a picture or a text to classify its label, a tab, and
-the likeliest labels with their probabilities. With --json it is one object a line. The same
-prompts, settings and seed give the same text.
+input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
+classified its label, a tab, and the likeliest labels with their probabilities. With --json it is
+one object a line. The same prompts, settings and seed give the same text.
 """
 
 import contextlib
@@ -57,7 +59,7 @@ TEXT_FLAGS = (
 SEARCH_FLAGS = (
     Flag(
         "beam_size",
-        meaning="answers that a translator keeps side by side (the task's)",
+        meaning="answers that a search keeps side by side (the task's)",
         type=int,
         minimum=1,
         maximum=256,
@@ -75,9 +77,20 @@ FLAGS = (
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     *TEXT_FLAGS,
     *SEARCH_FLAGS,
-    Flag("input", meaning="a picture to classify, a text to translate by lines", repeatable=True),
+    Flag(
+        "input",
+        meaning="a picture, a recording, or a text to translate by lines",
+        repeatable=True,
+    ),
     Flag("json", meaning="write one JSON object a line", switch=True),
 )
+FILES = {
+    "pictures": "picture",
+    "transcribed_sound": "recording",
+    "labelled_sound": "recording",
+}
+"""By the modality of the data, what kind of file a model reads."""
+
 LABELS_SHOWN = 5
 LINES_AT_ONCE = 1024  # of texts to translate: so many are read before the first is written
 
@@ -89,13 +102,15 @@ def main(argv: Sequence[str]) -> int:
     config = configs.read_config(workdir)
     needs, modality = config.task.needs, config.data.modality
     if needs != "target_tokens":
-        refuse(SEARCH_FLAGS, arguments, "is for models that translate", config.task.name)
+        searches = needs == "transcript"
+        others = [flag for flag in SEARCH_FLAGS if not (searches and flag.name == "beam_size")]
+        refuse(others, arguments, "is for models that translate", config.task.name)
     if needs == "next_tokens":
         requests = text_requests(arguments)
     elif needs == "target_tokens":
         check_translation(arguments, config.task.name)
-    elif modality == "pictures":
-        check_pictures(arguments)
+    elif modality in FILES:
+        check_files(arguments, FILES[modality])
     else:
         check_texts(arguments, config.task.name)
     parallel.set_environment(config)
@@ -121,7 +136,9 @@ def main(argv: Sequence[str]) -> int:
         translate(restored, workdir, arguments)
     elif needs == "missing_tokens":
         fill_in(restored, workdir, arguments.prompt, as_json=arguments.json)
-    elif modality == "pictures":
+    elif needs == "transcript":
+        transcribe(restored, workdir, arguments)
+    elif modality in FILES:
         classify(restored, arguments.input, as_json=arguments.json)
     else:
         classify_texts(restored, workdir, arguments.prompt, as_json=arguments.json)
@@ -155,18 +172,18 @@ def text_requests(arguments: SimpleNamespace) -> list[Request]:
         raise UsageError(f"--{error}") from None
 
 
-def check_pictures(arguments: SimpleNamespace) -> None:
-    """Raises `UsageError` for what can't be asked of a picture classifier."""
+def check_files(arguments: SimpleNamespace, kind: str) -> None:
+    """Raises `UsageError` for what can't be asked of a model that reads files of a `kind`."""
     for flag in TEXT_FLAGS:
         if getattr(arguments, flag.name) not in (None, False, ()):
             raise UsageError(
-                f"--{flag.name} is for texts, and this model classifies pictures: give --input=FILE"
+                f"--{flag.name} is for texts, and this model reads {kind}s: give --input=FILE"
             )
     if not arguments.input:
-        raise UsageError("--input is missing: --input=VALUE (a picture file to classify)")
+        raise UsageError(f"--input is missing: --input=VALUE (a {kind} file)")
     for path in arguments.input:
         if Path(path).is_dir():
-            raise UsageError(f"--input={path} is a folder: give a picture in it")
+            raise UsageError(f"--input={path} is a folder: give a {kind} in it")
         if not Path(path).is_file():
             raise UsageError(f"--input={path}: no such file")
 
@@ -304,18 +321,43 @@ def fill_in(
         print(json.dumps(vars(filled)) if as_json else filled.text)
 
 
-def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
-    """Writes what the model makes of each picture."""
+def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
+    """Writes what is said in each recording."""
     import inference
+    from data.codecs import LogMel
 
-    data = restored.manifest["data"]
-    found = inference.classify(
-        restored.module,
-        paths,
-        shape=data["sizes"]["image_shape"],
-        classes=data["classes"],
-        crop_ratio=restored.program.config.data.crop_ratio,
+    config, paths = restored.program.config, arguments.input
+    if arguments.beam_size is not None:
+        asked = {"decoder": "beam", "beam_size": arguments.beam_size}
+        config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
+    recordings = inference.read_recordings(paths, LogMel.of(config.data))
+    transcriber = inference.make_answerer(
+        config, load_tokenizer(workdir), restored.manifest["data"]["sizes"], restored.program.mesh
     )
+    answers = transcriber.transcribe(restored.module, recordings)
+    for path, answer in zip(paths, answers, strict=True):
+        found = {"input": path, "text": answer.text, "score": answer.score}
+        print(json.dumps(found) if arguments.json else " ".join(answer.text.splitlines()))
+
+
+def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
+    """Writes what the model makes of each picture, or of each recording."""
+    import inference
+    from data.codecs import LogMel
+
+    data, settings = restored.manifest["data"], restored.program.config.data
+    if settings.modality == "pictures":
+        found = inference.classify(
+            restored.module,
+            paths,
+            shape=data["sizes"]["image_shape"],
+            classes=data["classes"],
+            crop_ratio=settings.crop_ratio,
+        )
+    else:
+        found = inference.classify_recordings(
+            restored.module, paths, log_mel=LogMel.of(settings), classes=data["classes"]
+        )
     write_labels(found, as_json=as_json)
 
 

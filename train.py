@@ -464,7 +464,11 @@ class Run:
 
         def example(number: int):
             batch = one[number]
-            return batch["image"][0] if tokenizer is None else tokenizer.decode(tokens_of(batch))
+            if "image" in batch:
+                return batch["image"][0]
+            if "frames" in batch:
+                return training.frames_picture(batch["frames"][0][batch["segments"][0] > 0])
+            return tokenizer.decode(tokens_of(batch))
 
         def tokens_of(batch):
             tokens = batch["tokens"][0]

@@ -11,6 +11,7 @@ from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation
+from data.sound import SoundPreparation
 from data.sources import Source, open_sources
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
@@ -92,4 +93,6 @@ def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
         return LabelledTextPreparation(sources[0], settings)
     if settings.modality == "text_pairs":
         return PairPreparation(sources[0], settings)
+    if settings.modality in ("transcribed_sound", "labelled_sound"):
+        return SoundPreparation(sources[0], settings)
     return PicturePreparation(sources[0], settings)

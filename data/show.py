@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from data.dataset import Dataset
@@ -12,6 +13,7 @@ _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
 _COLUMNS = 32  # of a picture
+_ROWS = 12  # of frames
 
 
 def describe_batch(
@@ -24,6 +26,7 @@ def describe_batch(
     Text: the decoded window, and the first and last positions with token, target, weight and
     segment. Pictures: their label, and the pixels as blocks. Labelled text: its label and itself.
     Pairs: both texts, and how many positions of the batch hold nothing.
+    Sound: its transcript or label, and its frames as blocks: time to the right, pitch upwards.
     """
     width = max(8, *map(len, batch)) + 1
     lines = [
@@ -36,6 +39,8 @@ def describe_batch(
         lines.append(_describe_padding(batch))
     if "label" in batch:
         describe = _describe_picture if "image" in batch else _describe_text
+    if "frames" in batch:
+        describe = _describe_sound
     for row in range(min(_EXAMPLES, len(batch["weights"]))):
         example = {name: array[row] for name, array in batch.items()}
         origin = f", of {origins[row]}" if origins else ""
@@ -59,10 +64,13 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
             of = f"{split.examples:,} windows"
             yield f"packing {split.name}: {split.padding:.2%} of {of} is padding"
         elif split.padding is not None:
-            sides = " and ".join(map(str, map(len, split.lengths.bounds)))
+            bounds = [str(len(one)) for one in split.lengths.bounds]
+            what, sides = "frames", f"to one of {bounds[0]} lengths"
+            if len(bounds) > 1:
+                sides = f"of sources and targets padded to one of {' and '.join(bounds)} lengths"
+                what = "positions"
             yield (
-                f"batches of {split.name}: {split.padding:.2%} of their positions are padding, of "
-                f"sources and targets padded to one of {sides} lengths"
+                f"batches of {split.name}: {split.padding:.2%} of their {what} are padding, {sides}"
             )
 
 
@@ -79,6 +87,8 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
         if all(getattr(one, name) is not None for one in splits.values()):
             told = (f"{getattr(one, name):,}" for one in splits.values())
             rows.append((name.replace("_", " "), *told))
+    if all(one.seconds is not None for one in splits.values()):
+        rows.append(("hours", *(f"{one.seconds / 3600:.2f}" for one in splits.values())))
     if any(one.padding is not None for one in splits.values()):
         found = [one.padding for one in splits.values()]
         rows.append(("padding", *("" if one is None else f"{one:.2%}" for one in found)))
@@ -149,6 +159,30 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
     for line in grey[::step, ::step]:
         shades = (_SHADES[int(level) * len(_SHADES) // 256] for level in line)
         yield "  " + "".join(2 * shade for shade in shades)
+
+
+def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    if "label" in example:
+        assert dataset.classes is not None
+        told = f"label {example['label']} ({dataset.classes[example['label']]})"
+    else:
+        assert dataset.tokenizer is not None
+        tokens = example["labels"][example["label_weights"] > 0]
+        told = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
+    yield f"  {told}, weight {example['weights']:g}"
+    frames = example["frames"][example["segments"] > 0]
+    if not len(frames):
+        return
+    seconds = dataset.splits["train"].format.log_mel.seconds(len(frames))
+    yield f"  {len(frames)} frames, {seconds:.2f} s"
+    across = np.array_split(frames, min(2 * _COLUMNS, len(frames)))
+    image = np.stack([column.mean(axis=0) for column in across], axis=1)[::-1]
+    down = np.array_split(image, min(_ROWS, len(image)))
+    grey = np.stack([row.mean(axis=0) for row in down])
+    low, high = np.percentile(grey, (5, 95))
+    levels = ((grey - low) / max(high - low, 1e-6) * len(_SHADES)).clip(0, len(_SHADES) - 1)
+    for line in levels.astype(int):
+        yield "  " + "".join(_SHADES[level] for level in line)
 
 
 def _shorten(text: str) -> str:

@@ -17,6 +17,7 @@ Batch = Mapping[str, Any]
 
 _ANSWERERS = {
     "target_tokens": "inference.translation.Translator",
+    "transcript": "inference.transcription.Transcriber",
 }
 """By what a task needs of a model, the class that answers with it."""
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import parallel
 from configs import UsageError
 from data.codecs import Tokenizer
-from inference.on_mesh import on_mesh
+from inference.on_mesh import on_mesh, rounded_up
 from inference.requests import Completion, Request
 from inference.sampling import RowSettings, row_keys, sample
 from inference.text import GrowingText, writable_tokens
@@ -147,11 +147,11 @@ class _Group:
         bounded: bool,
         vocabulary_size: int,
     ):
-        size = _rounded_up(len(rows))
+        size = rounded_up(len(rows))
         self.programs, self.parameters, self.rows = programs, parameters, rows
         self.longest_prefill = context
         longest = max(row.prompt_tokens + row.request.max_tokens for row in rows)
-        self.room = min(context, _rounded_up(longest)) if bounded else None
+        self.room = min(context, rounded_up(longest)) if bounded else None
         self.state = programs.initial_state(parameters, size, self.room or 1)
         samplings = [row.request.sampling for row in rows]
         # Rows that fill up the batch copy the last one, and never take a step.
@@ -218,7 +218,7 @@ class _Group:
         longest = max(map(len, texts.values()))
         for start in range(0, max(longest, 1), self.longest_prefill):
             length = min(longest - start, self.longest_prefill)
-            length = min(max(_rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
+            length = min(max(rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
             tokens_BT = np.zeros((size, length), np.int32)
             segments_BT = np.zeros((size, length), np.int32)
             for index, ids in texts.items():
@@ -355,8 +355,3 @@ def _repeats(requests: Sequence[Request]) -> list[int]:
 
 def _hear(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
     on_text(first + index, piece, row.completion() if row.text.finish else None)
-
-
-def _rounded_up(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
-    return 1 << max(count - 1, 0).bit_length()

@@ -1,4 +1,4 @@
-"""Functions of a model, compiled for a mesh."""
+"""Functions of a model, compiled for a mesh, and for few sizes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,3 +29,8 @@ def on_mesh(
             return function(nnx.merge(graph, arrays), *arguments)
 
     return jax.jit(bound, **options)
+
+
+def rounded_up(count: int) -> int:
+    """The smallest power of two that is at least `count`."""
+    return 1 << max(count - 1, 0).bit_length()

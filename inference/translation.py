@@ -17,7 +17,7 @@ from configs import Config
 from data.codecs import Tokenizer
 from inference.answers import Answer, Batch
 from inference.beam_search import Found, beam_search
-from inference.on_mesh import on_mesh
+from inference.on_mesh import on_mesh, rounded_up
 from inference.text import writable_tokens
 
 MOST_ROWS = 64
@@ -100,11 +100,11 @@ class Translator:
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
             if texts[index].strip():
-                length = max(_rounded_up(len(source)), SHORTEST_SOURCE)
+                length = max(rounded_up(len(source)), SHORTEST_SOURCE)
                 groups.setdefault(min(length, self.longest + 1), []).append(index)
         answers = [Answer("", 0.0)] * len(texts)
         for length, indices in sorted(groups.items()):
-            size = min(_rounded_up(len(indices)), MOST_ROWS)
+            size = min(rounded_up(len(indices)), MOST_ROWS)
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
                 source_BS, segments_BS = np.zeros((2, size, length), np.int32)
@@ -160,8 +160,3 @@ class Translator:
 def _there(weights_BT: np.ndarray) -> np.ndarray:
     """The rows that are no filling."""
     return np.flatnonzero(np.any(weights_BT > 0, axis=1))
-
-
-def _rounded_up(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
-    return 1 << max(count - 1, 0).bit_length()

@@ -19,6 +19,7 @@ from model.layers.feed_forward import FeedForward
 from model.layers.feed_forward import feed_forward_width as usual_feed_forward_width
 from model.layers.linear import WEIGHT_STD
 from model.layers.norms import norm as make_norm
+from model.layers.positions import Scaling
 from model.layers.recurrence import Bidirectional, Recurrence
 from model.layers.rg_lru import RGLRU
 from model.layers.rows import select_rows
@@ -142,6 +143,7 @@ def make_mixer(
     rotary_base: float | None,
     recurrence: str,
     convolution_size: int,
+    rotary_scaling: Scaling | None = None,
     **projections: Any,
 ) -> nnx.Module:
     """The mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
@@ -157,6 +159,7 @@ def make_mixer(
             causal=causal,
             window=attention_window,
             rotary_base=rotary_base,
+            rotary_scaling=rotary_scaling,
             implementation=attention,
             **projections,
         )

@@ -6,6 +6,7 @@ from tasks.classification import Classification
 from tasks.language_modeling import LanguageModeling
 from tasks.masked_language_modeling import MaskedLanguageModeling
 from tasks.sequence_to_sequence import SequenceToSequence
+from tasks.speech_recognition import SpeechRecognition
 from tasks.task import Batch, Sums, Task
 
 TASKS: dict[str, type[Task]] = {
@@ -13,6 +14,7 @@ TASKS: dict[str, type[Task]] = {
     "masked_language_modeling": MaskedLanguageModeling,
     "sequence_to_sequence": SequenceToSequence,
     "classification": Classification,
+    "speech_recognition": SpeechRecognition,
 }
 
 

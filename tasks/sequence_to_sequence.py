@@ -43,6 +43,7 @@ class SequenceToSequence(LanguageModeling):
         default (Post 2018, arXiv:1804.08771)."""
         import sacrebleu
 
+        hypotheses, references = list(hypotheses), list(references)
         right = sum(one == other for one, other in zip(hypotheses, references, strict=True))
         return {
             "exact_match": right / len(references),

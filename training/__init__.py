@@ -24,6 +24,7 @@ _HOMES = {
     "explain_not_finite": "nan_hunt",
     "explain_parameters": "explanation",
     "find_checkpoint": "restore",
+    "frames_picture": "report.pictures",
     "look_inside": "report.inside",
     "peak": "flops",
     "require_wandb": "wandb_log",

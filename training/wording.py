@@ -3,12 +3,18 @@
 import math
 from collections.abc import Mapping
 
-NAMES = {"accuracy_top5": "top-5 accuracy", "bleu": "BLEU", "chrf": "chrF"}
+NAMES = {
+    "accuracy_top5": "top-5 accuracy",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "wer": "word error rate",
+    "cer": "character error rate",
+}
 """Of metrics that are not called as their key is."""
 
-SHARES = ("accuracy", "accuracy_top5", "exact_match")
+SHARES = ("accuracy", "accuracy_top5", "exact_match", "wer", "cer")
 POINTS = ("bleu", "chrf")
-"""Metrics that go up to 1, and those that go up to 100."""
+"""Metrics that are shares of one, and those that go up to 100."""
 
 
 def seconds_text(seconds: float) -> str:
@@ -78,7 +84,7 @@ def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
     """
     if chosen in metrics and chosen != "loss":
         return chosen
-    for name in ("bits_per_byte", "bleu"):
+    for name in ("bits_per_byte", "bleu", "wer"):
         if name in metrics:
             return name
     return "accuracy" if "accuracy" in metrics and "perplexity" not in metrics else "loss"

@@ -16,6 +16,7 @@ from configs.schema.settings import (
     Settings,
     field,
 )
+from configs.schema.sound import AnySound
 from configs.schema.source import (
     INVALID_UTF8,
     PREPARED_DIR,
@@ -287,6 +288,6 @@ class Table(Source):
 
 
 Data = Annotated[
-    PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | AnyPairs | AnyPictures,
+    PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | AnyPairs | AnyPictures | AnySound,
     pydantic.Discriminator("source"),
 ]

@@ -3,9 +3,16 @@
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 import pydantic
+from annotated_types import Interval
 
-from configs.schema.blocks import Architecture, Blocks, Pattern
-from configs.schema.settings import Count, Fraction, PositiveNumber, field
+from configs.schema.blocks import Architecture, Blocks, Pattern, RotaryStack
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    PositiveNumber,
+    field,
+)
 
 _ARCHITECTURE = "Shape of the whole model."
 
@@ -21,15 +28,28 @@ def _tied_embeddings(default: bool = False) -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "What a classifier makes of all positions; attention: their mean under a learned query.",
+        "What a classifier makes of all positions; attention: their mean under a learned query; "
+        "first_dense: the first through a dense layer and tanh, as BERT.",
         also_called=("pool", "pool_type", "global_pool"),
     )
 
 
-Pooling = Literal["mean", "max", "first", "last", "attention"]
+Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
 
 
-class TokenBlocks(Blocks):
+def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
+    if scaling[2] <= scaling[1]:
+        raise ValueError("the third is not above the second")
+    return scaling
+
+
+Scaling = Annotated[
+    tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber],
+    pydantic.AfterValidator(_high_above_low),
+]
+
+
+class TokenBlocks(RotaryStack, Blocks):
     """What all stacks of blocks on tokens have."""
 
     positions: Literal["rotary", "learned", "none"] = field(
@@ -37,11 +57,13 @@ class TokenBlocks(Blocks):
         "How attention knows order: rotated queries and keys, or a vector per position.",
         also_called=("position_embedding", "pos_emb", "rope"),
     )
-    rotary_base: PositiveNumber = field(
-        10000.0,
-        "Wavelengths of rotary positions grow up to 2 pi times this.",
-        unit="tokens",
-        also_called=("rope_theta", "rope_base"),
+    rotary_scaling: Scaling | None = field(
+        None,
+        "How rotary positions are stretched, as Llama 3.1's: factor, low and high frequency "
+        "factor, and the length in tokens before; none: as they are.",
+        accepts="four numbers > 0 separated by commas, the third above the second, such as "
+        "8,1,4,8192",
+        also_called=("rope_scaling",),
     )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
@@ -52,25 +74,9 @@ class TokenBlocks(Blocks):
 
     def needless(self) -> dict[str, str]:
         reasons = super().needless()
-        if self.positions != "rotary":
-            reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if "A" not in self.mixers:
-            why = f"model.pattern={self.pattern} has no A (attention)"
-            reasons["rotary_base"] = why
-            if self.positions == "rotary":
-                reasons["positions"] = f"{why}, which alone rotates"
+        if "rotary_base" in reasons:
+            reasons["rotary_scaling"] = reasons["rotary_base"]
         return reasons
-
-    @pydantic.model_validator(mode="after")
-    def _heads_can_rotate(self) -> Self:
-        head_dim = self.head_dim or self.width // self.num_heads
-        if "A" in self.mixers and self.positions == "rotary" and head_dim % 2:
-            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
-                f"odd: use {head_dim + 1}, or another model.positions"
-            )
-        return self
 
 
 class Decoder(TokenBlocks):
@@ -92,6 +98,21 @@ class Encoder(TokenBlocks):
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
+    token_types: NonNegativeInteger = field(
+        0,
+        "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
+        also_called=("type_vocab_size", "segment_embeddings"),
+    )
+    embedding_norm: bool = field(
+        False,
+        "Whether the vectors of tokens are normalised before the first block, as in BERT.",
+        also_called=("layernorm_embedding",),
+    )
+    head_transform: bool = field(
+        False,
+        "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
+        also_called=("lm_head_transform", "cls_predictions"),
+    )
 
 
 class RNN(Architecture):
@@ -225,6 +246,57 @@ class RNNEncoderDecoder(Architecture):
     )
 
 
+class Sound(Architecture):
+    """What all models of sound have."""
+
+    modalities: ClassVar = ("transcribed_sound", "labelled_sound")
+    gives: ClassVar = ("transcript", "classes")
+
+    subsampling: Literal[1, 2, 4] = field(
+        4,
+        "Frames that become one position, of which each label of a transcript needs one.",
+        unit="frames",
+        also_called=("subsampling_factor", "time_reduction", "downsampling"),
+    )
+    subsampling_channels: Count = field(
+        32,
+        "Channels of the two convolutions that do so.",
+        unit="channels",
+        also_called=("subsampling_conv_channels", "conv_channels"),
+    )
+    pooling: Pooling = _pooling("mean")
+
+
+class Conformer(Sound, RotaryStack):
+    """Blocks of attention and convolution on a recording, between two halves of feed-forward."""
+
+    architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
+    feed_forward_width: Count | None = field(
+        None,
+        "Hidden size of the two feed-forward parts; none: 4 width.",
+        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        31,
+        "Positions that the convolution sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
+    )
+    convolution_norm: Literal["batch_norm", "layer_norm"] = field(
+        "batch_norm",
+        "Normalisation of what it gives: of a channel over the batch, or of a position.",
+        also_called=("conv_norm_type", "conv_norm"),
+    )
+
+
+class SoundEncoder(Sound, RotaryStack, Blocks):
+    """A stack of residual blocks on a recording, of any mixers, each of which sees all of it."""
+
+    sees_all: ClassVar = True
+
+    architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
+
+
 class VisionTransformer(Blocks):
     """A stack of residual blocks on the patches of a picture."""
 
@@ -246,6 +318,16 @@ class VisionTransformer(Blocks):
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
         also_called=("pool", "pool_type", "classifier"),
     )
+    class_token_position: bool = field(
+        False, "Whether the vector that the classes are read from has a learned position too."
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        for name, needed in (("pooling", "class_token"), ("positions", "learned")):
+            if getattr(self, name) != needed:
+                reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"
+        return reasons
 
     @pydantic.model_validator(mode="after")
     def _positions_have_four_parts(self) -> Self:

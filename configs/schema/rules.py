@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
-from configs.schema.blocks import Blocks, multiples
+from configs.schema.blocks import Stack, multiples
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
 
@@ -56,8 +56,9 @@ def needless_across(config: "Config") -> dict[str, str]:
         if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
-    of_one_head = {"tied_embeddings", "logit_soft_cap", "pooling"} & set(type(model).model_fields)
-    if "text" in type(model).modalities:
+    of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
+    of_one_head &= set(type(model).model_fields)
+    if len(type(model).gives) > 1:
         of_classes = config.task.needs == "classes"
         for name in of_one_head:
             if of_classes != (name == "pooling"):
@@ -123,7 +124,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
         )
     if sizes["sequence"] > 1:
         _check_sequence(config, sizes["sequence"])
-    if isinstance(model, Blocks) and model.attends:
+    if isinstance(model, Stack) and model.attends:
         heads = {"heads": ("num_heads", model.num_heads)}
         if model.num_kv_heads is not None:
             heads["kv_heads"] = ("num_kv_heads", model.num_kv_heads)

@@ -24,6 +24,17 @@ def _label_smoothing() -> Any:
     )
 
 
+def _answered_examples() -> Any:
+    return field(
+        200,
+        "Examples of the validation split that each evaluation during training answers, for the "
+        "metrics of texts and the samples.",
+        unit="examples",
+        free_on_resume=True,
+        also_called=("eval_samples", "num_eval_samples"),
+    )
+
+
 class TaskSettings(Settings):
     """What is learnt: from what data, and what of a model it needs."""
 
@@ -134,14 +145,7 @@ class SequenceToSequence(Tokens):
         free_on_resume=True,
         also_called=("max_len_a", "max_length_ratio"),
     )
-    answered_examples: NonNegativeInteger = field(
-        200,
-        "Examples of the validation split that each evaluation during training answers, for the "
-        "metrics of texts and the samples.",
-        unit="examples",
-        free_on_resume=True,
-        also_called=("eval_samples", "num_eval_samples"),
-    )
+    answered_examples: NonNegativeInteger = _answered_examples()
 
     def needless(self) -> dict[str, str]:
         return {"length_penalty": "task.beam_size is 1"} if self.beam_size == 1 else {}
@@ -150,7 +154,7 @@ class SequenceToSequence(Tokens):
 class Classification(TaskSettings):
     """Give each example one label."""
 
-    modalities: ClassVar = ("pictures", "labelled_text")
+    modalities: ClassVar = ("pictures", "labelled_text", "labelled_sound")
     needs: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
@@ -173,6 +177,35 @@ class Classification(TaskSettings):
         "mixup each picture gets one of the two.",
         also_called=("cutmix_alpha",),
     )
+
+
+class SpeechRecognition(TaskSettings):
+    """Write down what is said in a recording, by connectionist temporal classification (CTC)."""
+
+    modalities: ClassVar = ("transcribed_sound",)
+    needs: ClassVar = "transcript"
+    metrics: ClassVar = ("loss", "wer", "cer", "exact_match")
+    text_metrics: ClassVar = ("wer", "cer", "exact_match")
+
+    name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
+    decoder: Literal["greedy", "beam"] = field(
+        "greedy",
+        "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
+        "text.",
+        free_on_resume=True,
+        also_called=("decoding", "decoding_strategy", "decode"),
+    )
+    beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
+        8,
+        "Texts that the search keeps at each position.",
+        unit="texts",
+        free_on_resume=True,
+        also_called=("beam_width", "num_beams", "beams"),
+    )
+    answered_examples: NonNegativeInteger = _answered_examples()
+
+    def needless(self) -> dict[str, str]:
+        return {} if self.decoder == "beam" else {"beam_size": "task.decoder is greedy"}
 
 
 TASKS: tuple[type[TaskSettings], ...] = tuple(

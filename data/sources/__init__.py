@@ -10,9 +10,12 @@ from data.sources import (
     parallel_text,
     prepared,
     prepared_pictures,
+    prepared_sound,
     python_stdlib,
     records,
+    sound_manifest,
     text_files,
+    tones,
 )
 from data.sources.source import Source
 
@@ -28,6 +31,11 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "digits": digits.open_source,
     "image_folder": image_folder.open_source,
     "tfds_pictures": prepared_pictures.open_source,
+    "sound_transcripts": sound_manifest.open_transcripts,
+    "sound_labels": sound_manifest.open_labels,
+    "tfds_sound_transcripts": prepared_sound.open_transcripts,
+    "tfds_sound_labels": prepared_sound.open_labels,
+    "tones": tones.open_source,
 }
 
 

@@ -45,19 +45,17 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
         for split in SPLITS
         if (folder / split).is_dir()
     }
-    if not parts and all(file.parent == folder and split_of(file.name) for file in files):
-        parts = {
-            split: [file for file in files if split_of(file.name) == split] for split in SPLITS
-        }
+    if not parts and all(file.parent == folder and split_of(file) for file in files):
+        parts = {split: [file for file in files if split_of(file) == split] for split in SPLITS}
         parts = {split: files for split, files in parts.items() if files}
     if parts and "train" not in parts:
         raise UsageError(f"{folder} holds {' and '.join(parts)}, but no train")
     return parts or {"train": files}
 
 
-def split_of(name: str) -> str | None:
-    """The split that a file of that name is named after."""
-    named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", name)
+def split_of(file: Path) -> str | None:
+    """The split that a file is named after."""
+    named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
 
 

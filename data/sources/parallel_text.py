@@ -96,7 +96,7 @@ def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ..
     """Names of pairs of files for each split; and lines about those that are for none."""
     parts: dict[str | None, list[str]] = {}
     for name in found:
-        parts.setdefault(split_of(name), []).append(name)
+        parts.setdefault(split_of(Path(name)), []).append(name)
     for name, (source, _) in found.items():
         begin = name.partition(".")[0]
         right = meant_split(begin)

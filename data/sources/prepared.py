@@ -10,10 +10,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from configs import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
 from data.sources.records import PairRecords, Records
+from data.sources.source import held_out_mask
 from data.sources.tables import decode, no_such_field, no_text
 
 _AT_ONCE = 256
@@ -101,6 +105,36 @@ class PreparedSet:
 
     def rows(self, split: str) -> int:
         return sum(map(int, self.splits[split].get("shardLengths", ())))
+
+    def class_names(self, label: str) -> tuple[str, ...]:
+        """Of the feature `label`; numbers where the set has no names."""
+        path = self.folder / f"{label}.labels.txt"
+        if path.exists():
+            return tuple(path.read_text(encoding="utf-8").splitlines())
+        facts = self.features[label].get("classLabel", {})
+        return tuple(map(str, range(int(facts.get("numClasses", 0)))))
+
+    def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
+        """The records of each split, by their numbers in the set's own split.
+
+        held_out: share of the training part that becomes validation, by a hash of each number.
+        """
+        numbers = {split: np.arange(self.rows(split)) for split in self.splits}
+        if held_out:
+            mask = held_out_mask((f"train:{row}" for row in numbers["train"]), held_out)
+            numbers |= {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
+        return {split: rows for split, rows in numbers.items() if len(rows)}
+
+    def check(self, setting: str, name: str, kind: str) -> None:
+        """Raises UsageError where feature `name`, that `setting` asks for, is not of `kind`."""
+        if name not in self.kinds:
+            raise no_such_field(self.where, name, self.kinds, setting)
+        if self.kinds[name] != kind:
+            others = [other for other, of in self.kinds.items() if of == kind]
+            there = f"give {setting}={' or '.join(others)}" if others else f"it has no {kind}"
+            raise UsageError(
+                f"{self.where}: feature {name!r} is a {self.kinds[name]}, not a {kind}: {there}"
+            )
 
     def digest(self) -> str:
         """Of all that tells it from others, but the contents of its files."""

@@ -58,6 +58,20 @@ class Rows:
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label])
 
+    def recordings(self, told: str, setting: str) -> Iterator[tuple[str, str, str]]:
+        """Where each row stands, the path in `field`, and what is in the field `told`.
+
+        setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
+        """
+        for where, row in self.read({self.field: "data.path_field", told: setting}):
+            path = self._text(where, row, self.field)
+            if not path.strip():
+                raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
+            if setting == "data.label_field":
+                yield where, path, _label(where, told, row[told])
+            else:
+                yield where, path, self._text(where, row, told)
+
     def _text(self, where: str, row: Mapping[str, Any], field: str) -> str:
         text = row[field]
         if isinstance(text, bytes):

@@ -20,7 +20,7 @@ from configs.schema.model import (
     TokenBlocks,
 )
 from configs.schema.pairs import WrittenPairs
-from configs.schema.pictures import Pictures
+from configs.schema.pictures import Augmentation, Pictures
 from configs.schema.settings import kind_name, options
 from configs.schema.source import Source
 from configs.schema.task import SequenceToSequence, Tokens
@@ -41,6 +41,18 @@ PADDED = {"data.augmentation.crop": "padded"}
 RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
+SPEECH = {
+    "task.name": "speech_recognition",
+    "data.source": "tones",
+    "model.architecture": "conformer",
+    "checkpoint.best_metric": "wer",
+}
+FROM_TABLE = SPEECH | {"data.source": "sound_transcripts"}
+FROM_SET = SPEECH | {"data.source": "tfds_sound_transcripts"}
+LOUD = SPEECH | {"data.normalization": "none"}
+NOISY = SPEECH | {"data.augmentation.noise_probability": "1"}
+BANDS = SPEECH | {"data.augmentation.frequency_masks": "2"}
+TIMES = SPEECH | {"data.augmentation.time_masks": "2"}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
 SETTABLE = {
@@ -60,6 +72,7 @@ SETTABLE = {
     "task.sample_prompts": ({}, '("Hello, world", "x")', ("Hello, world", "x")),
     "task.sample_tokens": ({}, "1_000", 1000),
     "task.sample_temperature": ({}, "0", 0.0),
+    "task.decoder": (SPEECH, "beam", "beam"),
     "train.steps": ({}, "1", 1),
     "train.log_every_steps": ({}, "3", 3),
     "train.evaluate_every_steps": ({}, "9999", 9999),
@@ -127,6 +140,28 @@ SETTABLE = {
     "data.augmentation.randaugment_layers": ({}, "2", 2),
     "data.augmentation.randaugment_magnitude": (RANDOM, "9", 9.0),
     "data.augmentation.erasing_probability": ({}, "0.25", 0.25),
+    "data.sample_rate": (SPEECH, "16_000", 16_000),
+    "data.num_mels": (SPEECH, "64", 64),
+    "data.window_milliseconds": (SPEECH, "32", 32.0),
+    "data.hop_milliseconds": (SPEECH, "12.5", 12.5),
+    "data.normalization": (SPEECH, "none", "none"),
+    "data.lowercase": (SPEECH, "true", True),
+    "data.path_field": (FROM_TABLE, "file", "file"),
+    "data.sound_field": (FROM_SET, "speech", "speech"),
+    "data.recordings": (SPEECH, "500", 500),
+    "data.most_digits": (SPEECH, "4", 4),
+    "data.lowest_ratio": (SPEECH, "-5", -5.0),
+    "data.augmentation.shift_milliseconds": (SPEECH, "100", 100.0),
+    "data.augmentation.speed": (SPEECH, "0.1", 0.1),
+    "data.augmentation.gain_decibels": (LOUD, "6", 6.0),
+    "data.augmentation.noise_probability": (SPEECH, "0.5", 0.5),
+    "data.augmentation.noise_lowest_ratio": (NOISY, "0", 0.0),
+    "data.augmentation.noise_highest_ratio": (NOISY, "30", 30.0),
+    "data.augmentation.frequency_masks": (SPEECH, "2", 2),
+    "data.augmentation.frequency_mask_bands": (BANDS, "27", 27),
+    "data.augmentation.time_masks": (SPEECH, "10", 10),
+    "data.augmentation.time_mask_frames": (TIMES, "40", 40),
+    "data.augmentation.time_mask_fraction": (TIMES, "0.05", 0.05),
     "model.architecture": ({}, "decoder", "decoder"),
     "model.width": ({}, "64", 64),
     "model.depth": ({}, "3", 3),
@@ -146,6 +181,11 @@ SETTABLE = {
     "model.attention": ({}, "xla", "xla"),
     "model.positions": ({}, "none", "none"),
     "model.rotary_base": ({}, "5e5", 500000.0),
+    "model.rotary_scaling": ({}, "8,1,4,8192", (8.0, 1.0, 4.0, 8192.0)),
+    "model.token_types": (MASKED, "2", 2),
+    "model.embedding_norm": (MASKED, "true", True),
+    "model.head_transform": (MASKED, "true", True),
+    "model.class_token_position": (VIT, "true", True),
     "model.norm": ({}, "layer_norm", "layer_norm"),
     "model.norm_epsilon": ({}, "1e-6", 1e-6),
     "model.feed_forward": ({}, "gelu", "gelu"),
@@ -194,7 +234,8 @@ SETTABLE = {
 
 for kind in ARCHITECTURES:  # of one whose fields need nothing, they are tried as they are
     for name, info in kind.model_fields.items():
-        named = {"model.architecture": kind_name(kind)}
+        hears = "transcribed_sound" in kind.modalities
+        named = (SPEECH if hears else {}) | {"model.architecture": kind_name(kind)}
         SETTABLE.setdefault(f"model.{name}", (named, format_value(info.default), info.default))
 
 
@@ -207,7 +248,7 @@ OF_PICTURES = {
     "model.channels",
     *(f"task.{name}" for name in ("class_weights", "mixup", "cutmix")),
     *(f"data.{name}" for name in Pictures.model_fields if name not in Text.model_fields),
-    *(path for path in fields() if path.startswith("data.augmentation.")),
+    *(f"data.augmentation.{name}" for name in Augmentation.model_fields),
     "data.image_field",
     "data.label_field",
 }

@@ -335,6 +335,18 @@ def test_missing_pairs_are_refused(refusal, tmp_path):
     )
 
 
+def test_missing_recordings_are_refused(refusal, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    of_sound = (TEXT, WORKDIR, "--config.task.name=speech_recognition",
+                "--config.model.architecture=conformer", "--config.checkpoint.best_metric=wer",
+                "--config.data.source=sound_transcripts")  # fmt: skip
+    assert "say where the recordings are listed" in refusal(*of_sound)
+    for name, words in {"gone.jsonl": "is not there", "empty.jsonl": "is an empty file"}.items():
+        assert words in refusal(*of_sound, f"--config.data.path={tmp_path / name}")
+    of_sound = (*of_sound[:-1], "--config.data.source=tfds_sound_transcripts")
+    assert "data.name is not given" in refusal(*of_sound)
+
+
 def test_a_missing_tokenizer_or_a_file_as_cache_is_refused(refusal, tmp_path):
     (tmp_path / "text.txt").write_text("text")
     of_a_file = "--config.data.tokenizer.kind=file"
@@ -349,3 +361,23 @@ def test_a_missing_tokenizer_or_a_file_as_cache_is_refused(refusal, tmp_path):
 def test_a_long_wrong_value_is_cut(refusal):
     assert len(refusal(TEXT, WORKDIR, f"--config.train.steps={'9' * 5000}")) < 300
     assert len(refusal(TEXT, WORKDIR, f"--config.model.norm={'x' * 5000}")) < 300
+
+
+def test_sound_that_does_not_fit_itself_is_refused(refusal):
+    of_sound = (TEXT, WORKDIR, "--config.task.name=speech_recognition",
+                "--config.model.architecture=conformer", "--config.checkpoint.best_metric=wer",
+                "--config.data.source=tones")  # fmt: skip
+    for given, words in {
+        "hop_milliseconds=30": "what is between two windows would be in no frame",
+        "augmentation.gain_decibels=6": "has no effect: data.normalization is bands",
+        "augmentation.time_mask_frames=6": "has no effect: time_masks is 0",
+        "augmentation.noise_lowest_ratio=50": "is less than data.augmentation.noise_lowest_ratio",
+        "augmentation.crop=padded": "belongs to",
+        "sequence_length=64": "belongs to data.source=",
+        "recordings=600": "use at most 500",
+    }.items():
+        more = ["--config.data.most_digits=3"] if given.startswith("recordings") else []
+        message = refusal(*of_sound, *more, f"--config.data.{given}")
+        assert words in message, message
+    masks = [f"--config.data.augmentation.frequency_mask{more}" for more in ("s=1", "_bands=40")]
+    assert "could mask all of data.num_mels=40" in refusal(*of_sound, *masks)

@@ -235,9 +235,11 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
     for title, name, numbers in (
         ("Exact match", "exact_match", charts.SHARES),
         ("BLEU", "bleu", charts.PLAIN),
+        ("Word error rate", "wer", charts.SHARES),
     ):
         if any(f"validation/{name}" in line for line in metrics):
-            answers = curve(metrics, f"validation/{name}", "validation", colour=second, best=max)
+            best = max if name in HIGHER_IS_BETTER else min
+            answers = curve(metrics, f"validation/{name}", "validation", colour=second, best=best)
             yield draw(title, "of written answers", [answers], numbers)
     unit = "tokens" if tokens else "examples"
     for title, subtitle, key, numbers, limits in (
