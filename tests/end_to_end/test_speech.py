@@ -18,6 +18,7 @@ TINY = {
     "data__global_batch_size": "8",
     "model__width": "16",
     "model__depth": "1",
+    "model__pattern": "C",
     "model__subsampling_channels": "4",
     "train__steps": "3",
     "train__log_every_steps": "1",
@@ -77,12 +78,11 @@ def test_metrics_are_jiwers_of_the_written_predictions(tones, told, tmp_path):
 
 def test_a_recording_is_written_down_as_it_is_alone_by_both_decoders(tones, told, recordings):
     inputs = [f"--input={path}" for path in recordings]
-    for flags in ([], ["--beam_size=4"]):
+    for flags, alone in (([], 0), (["--beam_size=4"], 1)):
         together = [json.loads(line) for line in told(generate, tones, *inputs, "--json", *flags)]
         assert [answer["input"] for answer in together] == recordings
-        for answer, one in zip(together, inputs, strict=True):
-            assert told(generate, tones, one, *flags) == [answer["text"]]
-            assert answer["score"] < 0
+        assert all(answer["score"] < 0 for answer in together)
+        assert told(generate, tones, inputs[alone], *flags) == [together[alone]["text"]]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told):
         rows.append({"path": path.name, "label": label})
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fields = {name: value for name, value in TINY.items() if name != "data__recordings"}
+    fields = {name: TINY[name] for name in TINY.keys() - {"data__recordings", "model__pattern"}}
     fields |= {"optimizer__learning_rate": "1e-2", "optimizer__warmup_steps": "0"}
     fields |= {"train__steps": "40", "data__path": str(manifest)}
     recipe = "--config=configs/speech_classification.py"
