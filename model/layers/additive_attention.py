@@ -18,10 +18,10 @@ class AdditiveAttention(nnx.Module):
     """What a query finds among the vectors h_j of another sequence (Bahdanau et al. 2015,
     arXiv:1409.0473, eq. 5 and 6, section A.1.2):
 
-        e_j = v tanh(W s + U h_j + b)
+        e_j = v tanh(W s + U h_j)
         c = sum_j softmax(e)_j h_j
 
-    U h_j + b, the `keys`, are the same for every query: made once.
+    U h_j, the `keys`, are the same for every query: made once.
     """
 
     def __init__(
@@ -37,9 +37,7 @@ class AdditiveAttention(nnx.Module):
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         axes = ("embed", "recurrent")
         self.query = linear((query_size,), (size,), axes, std=query_size**-0.5, **numbers)
-        self.key = linear(
-            (source_size,), (size,), axes, std=source_size**-0.5, use_bias=True, **numbers
-        )
+        self.key = linear((source_size,), (size,), axes, std=source_size**-0.5, **numbers)
         normal, self.dtype = nnx.initializers.normal(size**-0.5), jnp.dtype(dtype)
         self.score = nnx.Param(
             normal(rngs.params(), (size,), jnp.dtype(param_dtype)), **named("recurrent")

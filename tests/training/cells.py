@@ -91,11 +91,10 @@ CELLS: dict[str, tuple[str, Mapping[str, str]]] = {
         "dates_seq2seq",
         PAIRS
         | {
-            "model.pattern": "RA",
-            "model.depth": "2",
-            "model.encoder_pattern": "CA",
-            "model.remat": "full",
+            "model.depth": "1",
+            "model.encoder_pattern": "R",
             "model.recurrence": "gru",
+            "model.remat": "full",
             "model.num_heads": "2",
         },
     ),
