@@ -46,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{parallel.explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    config = configs.load_config(arguments.config, arguments.overrides)
+    config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+    reading = configs.with_own_tokenizer(config, arguments.workdir or "")
+    configs.check_inputs(reading)
     if not arguments.show_batch:
         if arguments.workdir is None:
             raise UsageError(
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
-    dataset = data.prepare(config.data, progress=progress.preparation, notify=troubles.append)
+    dataset = data.prepare(reading.data, progress=progress.preparation, notify=troubles.append)
     if arguments.show_batch:
         for trouble in troubles:
             notify(trouble)
@@ -82,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     program = training.build_program(config, dataset.sizes, mesh, attention=attention)
     workdir = Path(arguments.workdir)
+    beginning = begin(config, workdir, dataset, program)
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
     with lock, training.StopSignals() as signals:
@@ -89,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
             configs.write_config(config, workdir)
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
-        run = Run.open(config, workdir, dataset, program, progress, tuned)
+        run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
         for trouble in troubles:
             run.record.notify(trouble)
         run.record.remember(note for note in dataset.notes if note not in troubles)
@@ -102,11 +105,27 @@ def main(argv: Sequence[str]) -> int:
 def check_resumable(config: configs.Config, workdir: Path) -> None:
     """Refuses a workdir that was trained with other settings than those that may change."""
     if not (workdir / "config.json").exists():
+        configs.check_origin(config)
         return
     changed = configs.differences(configs.read_config(workdir), config)
     configs.refuse_differences(workdir, changed)
     for difference in changed:
         notify(f"{difference} (since this workdir was last trained)")
+
+
+def begin(
+    config: configs.Config, workdir: Path, dataset: data.Dataset, program: training.Program
+) -> training.Beginning | None:
+    """What a new run begins with; None for a workdir that has a checkpoint to go on from.
+
+    A folder of Hugging Face would be told apart here: of the arrays that `interop` reads an
+    `Origin` is made, which `training.initialize` compares with the model as it does a workdir's.
+    """
+    if training.finished_steps(workdir / "checkpoints"):
+        return None
+    if config.train.initialize_from is not None:
+        data.check_tokenizer(dataset, Path(config.train.initialize_from))
+    return training.begin_with(config, program, notify)
 
 
 def training_batches(
@@ -142,6 +161,7 @@ class Run:
     checkpoints: training.Checkpoints
     record: training.Record
     progress: training.Progress
+    beginning: training.Beginning | None
     evaluated: dict[str, float] = field(default_factory=dict)
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -151,7 +171,7 @@ class Run:
     last_step: int = 0
 
     @classmethod
-    def open(cls, config, workdir, dataset, program, progress, tuned) -> Run:
+    def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
         """Opens the checkpoints, and the record of what is told."""
         metric = config.checkpoint.best_metric
         checkpoints = training.Checkpoints(
@@ -169,7 +189,7 @@ class Run:
             "pages": {"data": data.data_table(dataset)},
         }
         record = training.Record(config, workdir, progress, about=about, tuned=tuned)
-        return cls(config, workdir, dataset, program, checkpoints, record, progress)
+        return cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
 
     def go(self, signals: training.StopSignals) -> int:
         """From the workdir's state to the last step, or to a signal."""
@@ -213,6 +233,13 @@ class Run:
         finally:
             self.progress.stop()
 
+    def initialize(self) -> training.TrainState:
+        """The state before the first step."""
+        for line in self.beginning.told:
+            self.record.notify(line)
+        self.record.origin = self.beginning.facts
+        return self.beginning.state(self.program)
+
     def restore(self, step: int, manifest: dict[str, Any]) -> training.TrainState:
         """The state of a checkpoint on this run's mesh."""
         self.saved_step = step
@@ -233,7 +260,7 @@ class Run:
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        state = self.restore(*found) if found else self.program.initialize()
+        state = self.restore(*found) if found else self.initialize()
         train_step = self.compile(example)
         meter = training.StepMeter(
             batch_size,
@@ -357,7 +384,7 @@ class Run:
         what a classifier made of each example."""
         return evaluate_split(
             self.program,
-            state.params if state.ema is None else state.ema,
+            state.weights,
             state.statistics,
             self.dataset.splits[split],
             keep=training.Predictions.arrays(),
@@ -372,9 +399,8 @@ class Run:
         self.writer = self.writer or inference.Samples(
             self.config, self.dataset.tokenizer, self.program.mesh
         )
-        weights = state.params if state.ema is None else state.ema
         with self.progress.working("writing samples"):
-            samples = self.writer.of(self.program.template.bind(weights, state.statistics))
+            samples = self.writer.of(self.program.template.bind(state.weights, state.statistics))
         folder = self.workdir / "samples"
         folder.mkdir(exist_ok=True)
         shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
@@ -452,9 +478,8 @@ class Run:
             tokens = batch["tokens"][0]
             return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
 
-        weights = state.params if state.ema is None else state.ema
         with self.progress.working("looking at the model"):
-            views = training.look_inside(self.program, weights, state.statistics, one[0])
+            views = training.look_inside(self.program, state.weights, state.statistics, one[0])
         if views.get("attention"):
             length = views["attention"][0].shape[-1]
             views["attended"] = example(0) if tokenizer is None else [

@@ -3,9 +3,15 @@
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
-from configs.reading.inputs import check_inputs
+from configs.reading.inputs import check_inputs, check_origin
 from configs.reading.recipes import load_config
-from configs.reading.saved import differences, read_config, refuse_differences, write_config
+from configs.reading.saved import (
+    differences,
+    read_config,
+    refuse_differences,
+    with_own_tokenizer,
+    write_config,
+)
 from configs.schema import Config, resolve_mesh
 from configs.schema.mesh import AXES as MESH_AXES
 
@@ -15,6 +21,7 @@ __all__ = [
     "Flag",
     "UsageError",
     "check_inputs",
+    "check_origin",
     "differences",
     "explain",
     "load_config",
@@ -23,5 +30,6 @@ __all__ = [
     "refuse_differences",
     "resolve_mesh",
     "run_verb",
+    "with_own_tokenizer",
     "write_config",
 ]

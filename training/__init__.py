@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Beginning": "initialize",
     "Checkpoints": "checkpoints",
     "Predictions": "report.predictions",
     "Profiler": "profiler",
@@ -18,12 +19,14 @@ _HOMES = {
     "StopSignals": "stop_signals",
     "TrainState": "state",
     "WorkdirLock": "workdir",
+    "begin_with": "initialize",
     "build_program": "program",
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "explain_not_finite": "nan_hunt",
     "explain_parameters": "explanation",
     "find_checkpoint": "restore",
+    "finished_steps": "checkpoints",
     "look_inside": "report.inside",
     "peak": "flops",
     "require_wandb": "wandb_log",

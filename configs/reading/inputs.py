@@ -37,6 +37,19 @@ def check_inputs(config: Config) -> None:
         raise UsageError(f"data.cache_dir={data.cache_dir} is a file: give a folder")
 
 
+def check_origin(config: Config) -> None:
+    """Raises `UsageError` where the model that a new run is to begin with is not there."""
+    source = config.train.initialize_from
+    if source is None and config.train.lora.rank is not None:
+        raise UsageError(
+            "train.lora.rank changes a trained model, and none is given: say which, "
+            "--config.train.initialize_from=WORKDIR"
+        )
+    if source is not None and not os.path.isdir(source):
+        reason = "is a file" if os.path.exists(source) else f"is not there{_hint(source)}"
+        raise UsageError(f"train.initialize_from={source} {reason}: give the workdir of a run")
+
+
 def _check_text(field: str, path: str | None) -> None:
     if path is None:
         raise UsageError(

@@ -14,6 +14,7 @@ from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
 from configs.schema import Config
+from configs.schema.data import TokenizerFile
 from configs.schema.settings import about
 
 NAME = "config.json"
@@ -61,6 +62,19 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
         if info is not None and not about(info).free_on_resume:
             raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
     return assemble(values, overrides, source=str(path))
+
+
+def with_own_tokenizer(config: Config, workdir: str | Path) -> Config:
+    """`config` that reads the tokenizer which `workdir` keeps, where `data.tokenizer.path` is gone:
+    whoever has the workdir needs no other."""
+    tokenizer, own = getattr(config.data, "tokenizer", None), Path(workdir) / "tokenizer.json"
+    if not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
+        return config
+    if os.path.exists(tokenizer.path) or not own.is_file():
+        return config
+    tokenizer = tokenizer.model_copy(update={"path": str(own)})
+    data = config.data.model_copy(update={"tokenizer": tokenizer})
+    return config.model_copy(update={"data": data})
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
