@@ -247,6 +247,13 @@ def _tokens(
     progress(stage, total, total, "pieces")
 
 
+def in_blocks(records: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """All records in order, some at once."""
+    for start in range(0, len(records), PIECES_AT_ONCE):
+        stop = min(start + PIECES_AT_ONCE, len(records))
+        yield records.__getitems__([*range(start, stop)])
+
+
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:
     """Texts of `train` up to `TRAINING_BYTES`, from all over it."""
     stops = np.cumsum([len(pieces) for pieces in train])

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from configs import Config
-from data.codecs import Tokenizer
+from data.codecs import Tokenizer, for_prompts
 from inference.generation import Generator
 from inference.requests import Request, Sampling
 
@@ -16,8 +16,9 @@ class Samples:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh):
         task = config.task
+        self._is_chat = config.data.source == "conversations"
         self._generator = Generator(
-            tokenizer,
+            for_prompts(tokenizer, config.data),
             context=config.data.sequence_length,
             mesh=mesh,
             rules=config.mesh.rules.model_dump(),
@@ -28,6 +29,7 @@ class Samples:
         ]
 
     def of(self, module: nnx.Module) -> Sequence[tuple[str, str]]:
-        """(prompt, what `module` writes after it) of each prompt."""
+        """(prompt, what `module` writes after it) of each prompt; an answer below its question."""
         completions = self._generator.complete(module, self._requests)
-        return [(done.prompt, done.text) for done in completions]
+        start = "\n" if self._is_chat else ""
+        return [(done.prompt, start + done.text) for done in completions]

@@ -5,14 +5,23 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles, TokenizerFile
+from configs.schema.data import (
+    TFDS,
+    Conversations,
+    Mixture,
+    Records,
+    Table,
+    TextFiles,
+    TokenizerFile,
+)
 from configs.schema.pictures import ImageFolder, TFDSPictures
 
 
 def check_inputs(config: Config) -> None:
     """Raises `UsageError` where the user's data, tokenizer or cache is missing or no such thing."""
     data = config.data
-    if isinstance(data, TextFiles | Records | Table):
+    has_path = isinstance(data, Conversations) and data.path is not None
+    if has_path or isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)
     if isinstance(data, ImageFolder):
         _check_folder(data.path)

@@ -3,12 +3,15 @@
 import importlib
 
 _HOMES = {
+    "ChatEncoder": "data.codecs.chat",
+    "ChatTemplate": "data.codecs.chat",
     "SEPARATOR": "data.codecs.tokenizers",
     "StreamDecoder": "data.codecs.tokenizers",
     "Tokenizer": "data.codecs.tokenizers",
     "UNKNOWN": "data.codecs.tokenizers",
     "decode_picture": "data.codecs.pictures",
     "encode_png": "data.codecs.pictures",
+    "for_prompts": "data.codecs.chat",
 }
 
 __all__ = sorted(_HOMES)

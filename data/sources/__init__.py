@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from data.sources import (
+    conversations,
     digits,
     image_folder,
     prepared,
@@ -20,6 +21,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "records": records.open_source,
     "tfds": prepared.open_source,
     "table": records.open_labelled,
+    "conversations": conversations.open_source,
     "digits": digits.open_source,
     "image_folder": image_folder.open_source,
     "tfds_pictures": prepared_pictures.open_source,

@@ -1,7 +1,7 @@
 """Records with a field of text, each a document, or a text with a label."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -79,7 +79,7 @@ class Records:
         for table in self.tables["train" if masked else split]:
             for row, (text, more) in enumerate(self._rows(table)):
                 if not masked or self._mask[number] == wanted:
-                    for piece, part in enumerate(pieces([text])):
+                    for piece, part in enumerate(self._cut(text)):
                         place = {"document": f"{table.name}:{row}", "piece": piece}
                         yield place | {"text": part} | more
                 number += 1
@@ -87,6 +87,10 @@ class Records:
     def _rows(self, table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each text, and what its pieces have beside."""
         return ((text, {}) for text in table.texts())
+
+    def _cut(self, text: str) -> Iterable[str]:
+        """A text in the pieces that it is written down in."""
+        return pieces([text])
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
@@ -142,23 +146,37 @@ def _open(
     settings: Any, suffixes: tuple[str, ...], read: Callable[[Rows], Iterator[Any]]
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
     """The tables of each split, and all that decides what they hold; `read` gives their rows."""
+
+    def open_table(path: Path, name: str) -> Rows:
+        return open_rows(path, name, settings)
+
+    tables, facts = open_tables(settings, suffixes, open_table, read)
+    return tables, {"files": facts, "field": settings.text_field, "invalid": settings.invalid_utf8}
+
+
+def open_tables(
+    settings: Any,
+    suffixes: tuple[str, ...],
+    open_table: Callable[[Path, str], Any],
+    read: Callable[[Any], Iterator[Any]],
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """What `open_table` makes of the files at `data.path` that end in `suffixes`, by their split;
+    and the name and hash of each. `read` gives the rows of a table. Raises UsageError."""
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, facts = {}, {}
     for split, (paths, root) in found.items():
         if not paths or not paths[0].name.endswith(suffixes):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
-        tables[split] = [
-            open_rows(path, path.relative_to(root).as_posix(), settings) for path in paths
-        ]
+        tables[split] = [open_table(path, path.relative_to(root).as_posix()) for path in paths]
         with Remembered(settings, "records", str(root.absolute()), split) as remembered:
             facts[split] = [
-                [table.name, remembered.of(table.path, _hash)] for table in tables[split]
+                [table.name, remembered.of(path, _hash)]
+                for table, path in zip(tables[split], paths, strict=True)
             ]
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
-    decided = {"files": facts, "field": settings.text_field, "invalid": settings.invalid_utf8}
-    return tables, decided
+    return tables, facts
 
 
 def _hash(path: Path) -> str:

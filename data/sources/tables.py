@@ -53,20 +53,25 @@ class Rows:
             yield text, _label(where, label, row[label])
 
     def _text(self, where: str, row: Mapping[str, Any]) -> str:
-        text = row[self.field]
-        if isinstance(text, bytes):
-            return decode(text, self.invalid_utf8, where)
-        if not isinstance(text, str):
-            texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
-            raise no_text(where, self.field, _kind(text), texts)
-        if not text.isascii():  # JSON may spell half a character: \ud800
-            text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
-        return text
+        return text_of(where, row, self.field, self.invalid_utf8)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
         """`rows` and `size`."""
         raise NotImplementedError
+
+
+def text_of(where: str, row: Mapping[str, Any], field: str, invalid_utf8: str) -> str:
+    """The text in a field that `row` has. Raises UsageError for anything else."""
+    text = row[field]
+    if isinstance(text, bytes):
+        return decode(text, invalid_utf8, where)
+    if not isinstance(text, str):
+        texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
+        raise no_text(where, field, kind_of(text), texts)
+    if not text.isascii():  # JSON may spell half a character: \ud800
+        text = decode(text.encode("utf-8", "surrogatepass"), invalid_utf8, where)
+    return text
 
 
 def open_rows(path: Path, name: str, settings: Any) -> Rows:
@@ -90,7 +95,7 @@ class JSONLines(Rows):
             except RecursionError:
                 raise UsageError(f"{where} is no JSON: nested too deeply") from None
             if not isinstance(record, dict):
-                raise UsageError(f"{where} holds {_kind(record)}, not an object with fields")
+                raise UsageError(f"{where} holds {kind_of(record)}, not an object with fields")
             _check_fields(where, fields, record)
             yield where, record
 
@@ -264,7 +269,7 @@ def _label(where: str, field: str, value: Any) -> str:
         return str(int(value))
     if not isinstance(value, str):
         raise UsageError(
-            f"{where}: field {field!r} holds {_kind(value)}, not a label: text, an integer, or "
+            f"{where}: field {field!r} holds {kind_of(value)}, not a label: text, an integer, or "
             "true or false"
         )
     if not value.strip():
@@ -272,7 +277,7 @@ def _label(where: str, field: str, value: Any) -> str:
     return value.strip()
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What JSON calls a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
