@@ -3,7 +3,8 @@
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
 
 Of a classifier a table of its classes stands before that line. With --predictions a file gets one
-JSON object for each example: its number in the split and what the model makes of it.
+JSON object for each example: its number in the split, its file or row, and what the model makes of
+it.
 
 Every target of the split counts once, on however many devices. Without --split it takes `test`
 if there is one, else `validation`; without --weights the average (EMA) where the run keeps one.
@@ -74,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
         keep=None if arguments.predictions is not None else training.Predictions.arrays(),
     )
     if arguments.predictions is not None:
-        write_predictions(Path(arguments.predictions), outputs, dataset.classes)
+        write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
     if "prediction" in outputs:
         told = training.Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")
@@ -135,13 +136,19 @@ def evaluate_split(
 
 
 def write_predictions(
-    path: Path, outputs: Mapping[str, Any], classes: Sequence[str] | None
+    path: Path,
+    outputs: Mapping[str, Any],
+    classes: Sequence[str] | None,
+    names: Sequence[str] | None,
 ) -> None:
-    """One JSON object a line, in the order of the split: `example`, its number, and the task's
-    outputs; of a classifier the names of `label` and `prediction` too."""
+    """One JSON object a line, in the order of the split: `example`, its number, its `name` where
+    it has one (a file, or file and row), and the task's outputs; of a classifier the names of
+    `label` and `prediction` too."""
     with path.open("w", encoding="utf-8") as file:
         for row in range(len(outputs["example"])):
             record = {}
+            if names is not None:
+                record["name"] = names[outputs["example"][row]]
             for name, values in outputs.items():
                 record[name] = values[row].tolist()
                 if classes is not None and name in ("label", "prediction"):

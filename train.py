@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             raise UsageError(
                 "--workdir is missing: --workdir=DIR (the folder that this run writes)"
             )
-        check_resumable(config, Path(arguments.workdir))
+        configs.check_workdir(config, arguments.workdir, notify)
         training.require_wandb(config)
 
     # ---- Mesh.
@@ -100,17 +100,6 @@ def main(argv: Sequence[str]) -> int:
             return run.go(signals)
         finally:
             run.close()
-
-
-def check_resumable(config: configs.Config, workdir: Path) -> None:
-    """Refuses a workdir that was trained with other settings than those that may change."""
-    if not (workdir / "config.json").exists():
-        configs.check_origin(config)
-        return
-    changed = configs.differences(configs.read_config(workdir), config)
-    configs.refuse_differences(workdir, changed)
-    for difference in changed:
-        notify(f"{difference} (since this workdir was last trained)")
 
 
 def begin(
@@ -165,6 +154,7 @@ class Run:
     evaluated: dict[str, float] = field(default_factory=dict)
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
+    steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
     writer: inference.Samples | None = None
     samples: Sequence[tuple[str, str]] = ()
     saved_step: int = -1
@@ -209,11 +199,8 @@ class Run:
                 f"a larger --config.train.stop_after_evaluations, or none"
             )
             return 0
-        if self.config.optimizer.warmup_steps != training.warmup_steps(self.config):
-            self.record.notify(
-                f"optimizer.warmup_steps is longer than the run: cut to "
-                f"{training.warmup_steps(self.config)}"
-            )
+        for warning in training.warnings_of(self.config):
+            self.record.notify(warning)
         if found and found[1]["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "
@@ -261,7 +248,7 @@ class Run:
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.initialize()
-        train_step = self.compile(example)
+        self.compiled(example)
         meter = training.StepMeter(
             batch_size,
             counts_tokens="tokens" in example,
@@ -273,6 +260,10 @@ class Run:
             asked = time.perf_counter()
             rows = next(stream)
             waited = time.perf_counter() - asked
+            shapes_known = len(self.steps)
+            train_step = self.compiled(rows)
+            if len(self.steps) > shapes_known:
+                meter.restart_clock()
             batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
             state, metrics = train_step(state, batch)
@@ -310,11 +301,17 @@ class Run:
         self.finish(state, step)
         return 0
 
-    def compile(self, example: dict[str, Any]):
-        """The train step, compiled for such batches before the first is consumed."""
-        abstract = self.program.batch_shape(example, self.config.data.global_batch_size)
-        with self.progress.compiling("the train step"):
-            return self.program.train_step.lower(self.program.abstract_state, abstract).compile()
+    def compiled(self, rows: dict[str, Any]):
+        """The train step for batches such as `rows`, compiled when the first of their shape comes:
+        of the very first one, before it is consumed."""
+        shapes = tuple(array.shape for array in rows.values())
+        if shapes not in self.steps:
+            abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
+            what = f" for shape {len(self.steps) + 1}" if self.steps else ""
+            with self.progress.compiling(f"the train step{what}"):
+                lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
+                self.steps[shapes] = lowered.compile()
+        return self.steps[shapes]
 
     def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not.

@@ -99,8 +99,10 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
     turns: list[Turns] = []
 
     class Run(train.Run):
-        def compile(self, example):
-            every, step = self.config.checkpoint.every_steps, super().compile(example)
+        def compiled(self, rows):
+            if turns:
+                return turns[0]
+            every, step = self.config.checkpoint.every_steps, super().compiled(rows)
             fit = [n for n in range(2, SLICES + 1) if every % n == 0 and every // n >= STEPS]
             if not fit:
                 raise configs.UsageError(f"checkpoint.every_steps={every} can't be cut into slices")

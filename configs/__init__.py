@@ -3,9 +3,10 @@
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
-from configs.reading.inputs import check_inputs, check_origin
+from configs.reading.inputs import check_inputs
 from configs.reading.recipes import load_config
 from configs.reading.saved import (
+    check_workdir,
     differences,
     read_config,
     refuse_differences,
@@ -21,7 +22,7 @@ __all__ = [
     "Flag",
     "UsageError",
     "check_inputs",
-    "check_origin",
+    "check_workdir",
     "differences",
     "explain",
     "load_config",

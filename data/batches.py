@@ -1,18 +1,32 @@
 """Batches by their number."""
 
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.dataset import Split
+from data.dataset import Format, Split
+from data.length_buckets import Shape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
 from data.records import KEPT_BYTES, Records
 
 Batch = dict[str, NDArray[Any]]
-Plan = tuple[NDArray[Any], NDArray[np.int64]]
+
+
+class Plan(NamedTuple):
+    """Part, record and example number of each row of the batches of a block, [batches, rows] each.
+
+    shapes: what each batch is padded to, where examples have lengths.
+    """
+
+    numbers: NDArray[Any]
+    records: NDArray[np.int64]
+    examples: NDArray[np.int64]
+    shapes: Sequence[Shape] | None = None
+
 
 _PLANNED_ROWS = 1024  # whose places are computed at once: alone one takes as long as hundreds
 
@@ -25,6 +39,7 @@ class Batches:
     stored; the last batch is filled up with rows of weight 0.
 
     Of a mixture each source has its own epochs; which one an example is from, data.mixing says.
+    Examples of many lengths meet others of about theirs (see data.length_buckets).
 
     rows: the part of each global batch to read, for a process that feeds only those. kept_bytes:
     a set no larger than this is kept in memory.
@@ -49,6 +64,8 @@ class Batches:
         self._parts = split.parts or (split,)
         self._records = [Records(part.path, part.format.dtype, kept_bytes) for part in self._parts]
         self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
+        if split.lengths is not None:
+            self._planned_at_once = split.lengths.batches_together(global_batch_size)
         self._plans: dict[int, Plan] = {}  # of the last two blocks: threads read on both
 
     def __len__(self) -> int:
@@ -61,14 +78,15 @@ class Batches:
         """Batch number `batch`, from 0: arrays by name, as `data.dataset` describes them."""
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
-        form = self._split.format
         if self._shuffle:
             block, place = divmod(batch, self._planned_at_once)
-            numbers, records = self._plan(block)
-            found = self._read(numbers[place], records[place])
-            return form.augmented(found, self._seed, self._examples(batch))
+            plan = self._plan(block)
+            found = self._read(plan.numbers[place], plan.records[place])
+            form = self._format(plan.shapes[place] if plan.shapes else None)
+            return form.augmented(found, self._seed, plan.examples[place])
         examples = self._examples(batch)
         there = examples < self._split.examples
+        form = self._format(self._shape(batch))
         records = np.zeros(len(examples), form.dtype)
         records[there] = self._read(*self._stored(examples[there]))
         arrays = form.batch(records)
@@ -96,13 +114,28 @@ class Batches:
         """Numbers of the examples of a batch, or of each of several, that are to be read."""
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
+    def _shape(self, batch: int) -> Shape | None:
+        """What a batch of the split as it is stored is padded to, whichever rows are read of it."""
+        if self._split.lengths is None:
+            return None
+        start = batch * self._batch_size
+        return self._split.lengths.shape(
+            np.arange(start, min(start + self._batch_size, self._split.examples))
+        )
+
+    def _format(self, shape: Shape | None) -> Format:
+        form = self._split.format
+        return form if shape is None else form.padded_to(shape)
+
     def _plan(self, block: int) -> Plan:
-        """Part and record of each row of the shuffled batches of a block, [batches, rows] both."""
         plans = self._plans  # other threads may replace it, but leave this one as it is
         if block not in plans:
             batches = block * self._planned_at_once + np.arange(self._planned_at_once)
             plans = dict(itertools.islice(reversed(plans.items()), 1))
-            plans[block] = self._mixed(batches) if self._split.parts else self._single(batches)
+            if self._split.lengths is not None:
+                plans[block] = self._of_like_length(batches, block)
+            else:
+                plans[block] = self._mixed(batches) if self._split.parts else self._single(batches)
             self._plans = plans
         return plans[block]
 
@@ -114,19 +147,31 @@ class Batches:
             seed=self._seed,
             rows=self._rows,
         )
-        return np.zeros_like(records), records
+        return Plan(np.zeros_like(records), records, self._examples(batches))
+
+    def _of_like_length(self, batches: NDArray[np.int64], block: int) -> Plan:
+        lengths, size = self._split.lengths, self._batch_size
+        _, records = positions(batches, batch_size=size, size=self._split.examples, seed=self._seed)
+        records = records.ravel()
+        places = lengths.arrange(records, batch_size=size, seed=self._seed, block=block)
+        records = records[places]
+        shapes = [lengths.shape(of_batch) for of_batch in records]
+        records = records[:, self._rows]
+        examples = batches[0] * size + places[:, self._rows]
+        return Plan(np.zeros_like(records), records, examples, shapes)
 
     def _mixed(self, batches: NDArray[np.int64]) -> Plan:
-        numbers, before = schedule(self._split.weights).pick(self._examples(batches))
+        examples = self._examples(batches)
+        numbers, before = schedule(self._split.weights).pick(examples)
         records = np.empty_like(before)
         for number, part in enumerate(self._parts):
             mine = numbers == number
             epoch, place = np.divmod(before[mine], part.examples)
             seed = self._seed + (number << 32)  # sets of one size are not shuffled alike
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
-        return numbers, records
+        return Plan(numbers, records, examples)
 
-    def _stored(self, examples: NDArray[np.int64]) -> Plan:
+    def _stored(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Part and record of each of `examples` where the parts follow each other."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")

@@ -9,12 +9,14 @@ int32 [B], `weights` float32 [B]. A weight of 0 marks what is no target.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.codecs.tokenizers import Tokenizer
+from data.length_buckets import Lengths, Shape
+from data.records import read_names
 
 
 class Format(Protocol):
@@ -41,6 +43,10 @@ class Format(Protocol):
         """The same as training sees it: what is random in it, (seed, example number) decide."""
         return self.batch(records)
 
+    def padded_to(self, shape: Shape) -> Self:
+        """The format of batches whose examples, of many lengths, are padded to `shape`."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -50,6 +56,8 @@ class Split:
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
     where documents are packed whole. broken: pictures that can't be decoded. cut: texts that were
     longer than T. None where they do not apply.
+
+    lengths: of its examples, where they are padded batch by batch.
 
     parts: of a mixture its sources' splits, one after the other, each named after its source.
     weights: of the parts, where examples are drawn from them.
@@ -65,8 +73,13 @@ class Split:
     padding: float | None = None
     broken: int | None = None
     cut: int | None = None
+    lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
+
+    def names(self) -> list[str] | None:
+        """What each example is called: its file, or file and row. None where they have no name."""
+        return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:

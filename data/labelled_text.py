@@ -14,10 +14,10 @@ from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Format, Split
 from data.progress import Progress
-from data.records import write_records
+from data.records import write_names, write_records
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
 
-VERSION = 2
+VERSION = 3
 """Of what this file makes of a text: raised when that changes."""
 
 Records = Sequence[dict[str, Any]]
@@ -81,10 +81,14 @@ class LabelledTextPreparation:
         tokenizer.save(folder / TOKENIZER)
         form, facts, hashes = self._format(tokenizer), {}, {}
         for split, records in splits.items():
-            cut = []
+            cut, names = [], []
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
-            blocks = _store(texts, form, classes, cut)
-            count, hashes[split] = write_records(folder / f"{split}.array_record", blocks)
+            path, blocks = (
+                folder / f"{split}.array_record",
+                _store(texts, form, classes, names, cut),
+            )
+            count, hashes[split] = write_records(path, blocks)
+            write_names(path, names)
             facts[split] = {"examples": count, "cut": len(cut)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - _labels(splits["train"]))
@@ -168,13 +172,15 @@ def _store(
     texts: Iterator[tuple[dict[str, Any], NDArray[np.int32]]],
     form: LabelledFormat,
     classes: Sequence[str],
+    names: list[str],
     cut: list[str],
 ) -> Iterator[NDArray[Any]]:
-    """The records of `texts`; names of those that are longer are added to `cut`."""
+    """The records of `texts`; their names are added to `names`, of longer ones to `cut` too."""
     numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:
+        names.append(first["document"].decode())
         if not len(tokens):
-            raise UsageError(f"{first['document'].decode()}: its text has no token")
+            raise UsageError(f"{names[-1]}: its text has no token")
         if len(tokens) > form.length:
-            cut.append(first["document"].decode())
+            cut.append(names[-1])
         yield form.store(tokens, numbers[first["label"].decode()])

@@ -25,9 +25,9 @@ from data.cache import digest
 from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
 from data.dataset import Dataset, Format, Split
 from data.progress import Progress
-from data.records import write_records
+from data.records import write_names, write_records
 
-VERSION = 2
+VERSION = 3
 """Of what this file makes of a picture: raised when that changes."""
 
 LARGE = 224  # pixels, of pictures that have no one small size
@@ -134,7 +134,8 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
 class PicturePreparation:
     """Writes a split's pictures; `source` knows their classes, `settings` are of pictures.
 
-    An example of the source is an `image`, encoded, and a `label`; it may have a `name`. A split
+    An example of the source is an `image`, encoded, and a `label`; it may have a `name`, and a
+    `path`, which names it in errors. A split
     without labels (those of a competition's test part are -1) is left out.
     """
 
@@ -168,8 +169,11 @@ class PicturePreparation:
         hashes = {}
         for split, pictures in labelled.items():
             before = broken.count
-            records = self._records(split, pictures, facts, broken, progress)
-            count, hashes[split] = write_records(folder / f"{split}.array_record", records)
+            path, names = folder / f"{split}.array_record", []
+            records = self._records(split, pictures, facts, broken, names, progress)
+            count, hashes[split] = write_records(path, records)
+            if None not in names:
+                write_names(path, names)
             facts["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check()
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
@@ -214,9 +218,13 @@ class PicturePreparation:
         pictures: Sequence[dict[str, Any]],
         facts: Mapping[str, Any],
         broken: "_Broken",
+        names: list[str | None],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
-        """What is stored of each picture; what can't be decoded is told to `broken`."""
+        """What is stored of each picture; what can't be decoded is told to `broken`.
+
+        The name of each, or None, is added to `names`.
+        """
         form = self._format(split, facts)
         store = partial(_store, form, self.settings.crop_ratio, facts["as_pixels"])
         stage, total = f"decoding {split}", len(pictures)
@@ -226,8 +234,10 @@ class PicturePreparation:
                 group = [pictures[n] for n in range(start, min(start + _AT_ONCE, total))]
                 block = np.empty(len(group), form.dtype)
                 for row, found in enumerate(threads.map(store, group)):
+                    names.append(group[row].get("name"))
                     if isinstance(found, str):
-                        broken.add(group[row].get("name", f"{split} {start + row}"), found)
+                        where = group[row].get("path", names[-1] or f"{split} {start + row}")
+                        broken.add(where, found)
                         found = form.nothing()
                     block[row] = found
                 yield block

@@ -4,6 +4,7 @@ They are of one fixed dtype, or of the dtype `object`: bytes, of any length each
 """
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,25 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
     finally:
         writer.close()
     return count, hasher.hexdigest()
+
+
+def names_path(records: Path) -> Path:
+    """Where the names of the examples in the file `records` stand, where they have names."""
+    return records.with_suffix(".names.jsonl")
+
+
+def write_names(records: Path, names: Iterable[str]) -> None:
+    """Writes the names of the examples in the file `records`, in their order."""
+    with names_path(records).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(name) + "\n" for name in names)
+
+
+def read_names(records: Path) -> list[str] | None:
+    """The names of the examples in the file `records`; None where they have none."""
+    path = names_path(records)
+    if not path.exists():
+        return None
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _bytes_of(block: NDArray[Any]) -> Iterable[bytes]:

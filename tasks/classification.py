@@ -76,9 +76,10 @@ class Classification:
             "loss": jnp.sum(losses_B * weights_B),
             "weight": jnp.sum(weights_B),
             "correct": jnp.sum(hits_BK[:, 0] * weights_B),
-            "correct_top5": jnp.sum(jnp.any(hits_BK, axis=-1) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
+        if logits_BC.shape[-1] > 5:  # of fewer all are right
+            sums["correct_top5"] = jnp.sum(jnp.any(hits_BK, axis=-1) * weights_B)
         scores_BC = jax.nn.softmax(logits_BC)
         return sums, {
             "label": labels_B,
@@ -88,13 +89,16 @@ class Classification:
         }
 
     def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
-        """`loss` in nats per example; `accuracy` and `accuracy_top5` as shares of one."""
-        return {
+        """`loss` in nats per example; `accuracy` and, of more than five classes, `accuracy_top5` as
+        shares of one."""
+        metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / sums["weight"],
             "accuracy": sums["correct"] / sums["weight"],
-            "accuracy_top5": sums["correct_top5"] / sums["weight"],
         }
+        if "correct_top5" in sums:
+            metrics["accuracy_top5"] = sums["correct_top5"] / sums["weight"]
+        return metrics
 
 
 def _logits(

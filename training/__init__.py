@@ -33,7 +33,7 @@ _HOMES = {
     "restore_model": "restore",
     "restore_state": "checkpoints",
     "versions": "report.machine",
-    "warmup_steps": "optimizers",
+    "warnings_of": "explanation",
     "working_attention": "attention",
     "write_atomically": "workdir",
 }

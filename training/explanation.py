@@ -1,12 +1,14 @@
-"""What `--explain` says of the parameters: which update, decay and learning rate each gets."""
+"""What a configuration comes to: the update, decay and learning rate that `--explain` shows of
+each parameter; and what is legal, but not what it may look like."""
 
 import re
+from collections.abc import Iterator
 
 import jax.numpy as jnp
 
 from configs import Config
 from training.lora import with_lora
-from training.optimizers import FROZEN, parameter_treatments
+from training.optimizers import FROZEN, parameter_treatments, warmup_steps
 from training.state import make_template
 from training.trees import flat
 
@@ -16,6 +18,23 @@ _STAND_INS = {
     "pictures": {"num_classes": 10, "image_shape": (64, 64, 3)},
 }
 """Sizes that only the data knows; names and axes of parameters do not depend on them."""
+
+
+_UNFORGOTTEN = 0.05
+"""Share of initial values in the last average (EMA) that is told."""
+
+
+def warnings_of(config: Config) -> Iterator[str]:
+    """A line for each setting that a run this short makes something else of."""
+    steps, decay = config.train.steps, config.train.ema_decay or 0.0
+    if config.optimizer.warmup_steps != warmup_steps(config):
+        yield f"optimizer.warmup_steps is longer than the run: cut to {warmup_steps(config)}"
+    if (left := decay**steps) > _UNFORGOTTEN:
+        yield (
+            f"train.ema_decay={decay:g} averages over {1 / (1 - decay):,.0f} steps, and this run "
+            f"has {steps:,}: initial values keep {left:.0%} of the average, which is what is "
+            f"evaluated. Use {max(0.0, 1 - 5 / steps):.3g}, or evaluate with --weights=raw"
+        )
 
 
 def explain_parameters(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,11 @@ def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.T
         raise UsageError(
             f"task.class_weights has {len(weights)} numbers, but the data {sizes['num_classes']} "
             "classes: give one for each, in the order of their names"
+        )
+    classes = sizes.get("num_classes", math.inf)
+    if config.checkpoint.best_metric == "accuracy_top5" and classes <= 5:
+        raise UsageError(
+            f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
         )
     taken = [field.name for field in dataclasses.fields(tasks.TASKS[config.task.name])]
     return tasks.build(config.task.name, **{name: settings[name] for name in taken})

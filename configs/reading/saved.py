@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.fields import flatten
+from configs.reading.inputs import check_origin
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
@@ -90,6 +91,18 @@ def differences(old: Config, new: Config) -> list[Difference]:
             info = (after.get(path) or before[path]).info
             found.append(Difference(path, was, now, about(info).free_on_resume))
     return found
+
+
+def check_workdir(config: Config, workdir: str | Path, notify: Callable[[str], None]) -> None:
+    """Raises `UsageError` where `workdir` holds a run with other settings than those that may
+    change, which `notify` is told; and where what a new run is to begin with is not there."""
+    if not (Path(workdir) / NAME).exists():
+        check_origin(config)
+        return
+    changed = differences(read_config(workdir), config)
+    refuse_differences(workdir, changed)
+    for difference in changed:
+        notify(f"{difference} (since this workdir was last trained)")
 
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:

@@ -65,7 +65,8 @@ class _Files(Sequence):
     def __getitem__(self, index: int) -> dict[str, Any]:
         one = self.pictures[index]
         label = self.classes.index(one.label)
-        return {"image": _read(one.path), "label": label, "name": str(one.path)}
+        named = {"name": one.name, "path": str(one.path)}
+        return {"image": _read(one.path), "label": label, **named}
 
 
 def open_source(settings: Any) -> ImageFolder:

@@ -160,7 +160,10 @@ class CSV(Rows):
                     yield first, values
                 first = reader.line_num + 1
         except csv.Error as error:
-            raise UsageError(f"{self.path}, line {first} is no row: {error}") from None
+            what = str(error)
+            if what == "unexpected end of data":
+                what = "a quotation mark that opens there is never closed"
+            raise UsageError(f"{self.path}, line {first} is no row: {what}") from None
 
     def _decoded(self, number: int, line: bytes) -> str:
         text = decode(line, self.invalid_utf8, f"{self.path}, line {number}")

@@ -74,6 +74,9 @@ def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
     found = examples(dataset, "train") + examples(dataset, "validation")
     expected = [(t.replace("\t", " "), n) for t, n in ROWS] if suffix == "tsv" else ROWS
     assert sorted(found) == sorted(expected)
+    names = [name for one in dataset.splits.values() for name in one.names()]
+    row_of = {name: int(name.rpartition(":")[2]) for name in names}
+    assert [expected[row_of[name]] for name in names] == found
     assert len(examples(dataset, "validation")) > 3
 
 
@@ -123,7 +126,10 @@ WRONG = {
     "no label": (CSV + "x,\n", "line 3: field 'label' is empty: every row needs a label"),
     "no text": (CSV + ",1\n", "line 3: field 'text' is empty: every row needs a text"),
     "too many fields": (CSV + "a,b,c\n", "line 3 has 3 fields, and line 1 2"),
-    "an open quotation mark": (CSV + '"a,1\nb,2\n', "line 3 is no row"),
+    "an open quotation mark": (
+        CSV + '"a,1\nb,2\n',
+        "line 3 is no row: a quotation mark that opens there is never closed",
+    ),
     "a misspelt head": ("text,lable\nx,1\n", "did you mean data.label_field=lable?"),
     "no head": ("great film,1\n", "has no field 'text', but great film, 1"),
     "no UTF-8": (CSV.encode() + b"\xff,1\n", "line 3 is not UTF-8 text: byte 0xff"),

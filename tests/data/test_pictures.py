@@ -77,6 +77,7 @@ def test_every_picture_is_in_one_split_with_its_class(folder):
     assert sorted(names) == [f"{c}/{n:02}.jpg" for c in ("cat", "dog") for n in range(12)]
     for split, pictures in source.pictures.items():
         batch = stored(dataset, split)
+        assert dataset.splits[split].names() == [one.name for one in pictures]
         assert [dataset.classes[n] for n in batch["label"]] == [one.label for one in pictures]
         for image, one in zip(batch["image"], pictures, strict=True):
             assert (image == decode_picture(one.path.read_bytes(), (SIZE, SIZE, 3))).all()

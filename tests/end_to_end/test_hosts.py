@@ -28,6 +28,9 @@ FIELDS = {
     "train__evaluate_every_steps": "10",
     "checkpoint__every_steps": "10",
     "data__global_batch_size": "32",
+    "data__augmentation__crop": "padded",
+    "data__augmentation__crop_padding": "1",
+    "data__augmentation__brightness": "0.4",
 }
 
 
@@ -56,7 +59,7 @@ def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[s
     return errors
 
 
-def test_two_hosts_train_evaluate_save_and_resume_as_one(tmp_path):
+def test_two_hosts_augment_train_evaluate_save_and_resume_as_one(tmp_path):
     run("train.py", "--config=configs/digits_cnn.py", f"--workdir={tmp_path / 'one'}", **FIELDS)
     two = tmp_path / "two"
     run_on_two_hosts(two, **FIELDS | {"train__steps": "10", "mesh__fsdp": "2"})

@@ -1,0 +1,128 @@
+"""Examples of many lengths in batches of few shapes.
+
+Each length is padded to one of a few bounds. The shuffled order of data.order is cut into blocks
+of some batches; within a block examples are sorted by length and cut into batches, and the batches
+shuffled. So a batch holds as many examples as any other, of about one length; it is still a
+function of (seed, its number) alone; and every example comes once an epoch, only a little earlier
+or later than it would.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from data.order import permutation, positions
+
+BLOCK_EXAMPLES = 4096
+"""Examples that are sorted together, if an epoch has so many: more would gain little."""
+
+_DISTINCT = 512  # lengths that are told apart when bounds are chosen
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the examples of a split are: int32 [examples, L] in the file `path` (.npy), which
+    is opened at its first use, in each process. To pickle it costs nothing.
+
+    bounds: for each of the L lengths what it is padded to, the longest at the end.
+    """
+
+    path: Path
+    bounds: tuple[tuple[int, ...], ...]
+
+    def batches_together(self, batch_size: int) -> int:
+        """Batches of a block: at most an epoch, so that few examples come twice in one."""
+        return max(1, min(BLOCK_EXAMPLES, len(self._values)) // batch_size)
+
+    def arrange(
+        self, records: NDArray[np.int64], *, batch_size: int, seed: int, block: int
+    ) -> NDArray[np.int64]:
+        """Places in `records` [examples of the block] of the rows of its batches [batches, B]."""
+        lengths = self._values[records]
+        first = np.searchsorted(self.bounds[0], lengths[:, 0])
+        places = np.lexsort((lengths[:, -1], first)).reshape(-1, batch_size)
+        count = len(places)
+        return places[permutation(np.arange(count), size=count, seed=seed, epoch=block)]
+
+    def shape(self, records: NDArray[np.int64]) -> Shape:
+        """The bounds that a batch of `records` is padded to."""
+        longest = self._values[records].max(axis=0)
+        return tuple(
+            bounds[np.searchsorted(bounds, length)]
+            for bounds, length in zip(self.bounds, longest, strict=True)
+        )
+
+    def padding(self, *, batch_size: int, shuffle: bool) -> float:
+        """Share of the positions of the batches of an epoch that hold nothing.
+
+        Of shuffled batches those of seed 0, of a million examples at most.
+        """
+        count = min(len(self._values), 10**6)
+        batches = -(-count // batch_size)
+        if shuffle:
+            together = self.batches_together(batch_size)
+            batches = -(-batches // together) * together
+        real = padded = 0
+        for first in range(0, batches, together if shuffle else 1):
+            if shuffle:
+                numbers = np.arange(first, first + together)
+                _, records = positions(
+                    numbers, batch_size=batch_size, size=len(self._values), seed=0
+                )
+                block, records = first // together, records.ravel()
+                arranged = self.arrange(records, batch_size=batch_size, seed=0, block=block)
+                groups = records[arranged]
+            else:
+                start = first * batch_size
+                groups = [np.arange(start, min(start + batch_size, count))]
+            for records in groups:
+                real += int(self._values[records].sum())
+                padded += len(records) * sum(self.shape(records))
+        return 1 - real / padded
+
+    @cached_property
+    def _values(self) -> NDArray[np.int32]:
+        return np.load(self.path)
+
+    def __getstate__(self):
+        return {"path": self.path, "bounds": self.bounds}
+
+
+def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
+    """At most `count` of the `lengths` [N], the longest among them, to pad all of them to with the
+    least padding: by dynamic programming over their distribution."""
+    lengths = np.asarray(lengths, np.int64)
+    coarse = -(-int(lengths.max()) // _DISTINCT)
+    longest = int(lengths.max())
+    values, counts = np.unique(
+        np.minimum(-(-lengths // coarse) * coarse, longest), return_counts=True
+    )
+    up_to = np.concatenate([[0], np.cumsum(counts)])  # examples before each of the values
+    # cost[j]: of the values before j, padded to as many bounds as were given so far.
+    cost = np.where(np.arange(len(values) + 1) == 0, 0.0, np.inf)
+    cuts: list[NDArray[np.int64]] = []
+    for _ in range(min(count, len(values))):
+        # Of [i, j]: a bound at value j - 1, for all from value i on.
+        added = values[None, :] * (up_to[None, 1:] - up_to[:-1, None])
+        added = np.where(np.arange(len(values))[:, None] <= np.arange(len(values)), added, np.inf)
+        totals = cost[:-1, None] + added
+        cuts.append(totals.argmin(axis=0))
+        cost = np.concatenate([[0.0], totals.min(axis=0)])
+    bounds, last = [], len(values)
+    for cut in reversed(cuts):
+        if last == 0:
+            break
+        bounds.append(int(values[last - 1]))
+        last = int(cut[last - 1])
+    return tuple(reversed(bounds))
+
+
+def write_lengths(path: Path, lengths: Sequence[Shape]) -> None:
+    """Writes the `lengths` of the examples of a split, in their order."""
+    np.save(path, np.array(lengths, np.int32))
