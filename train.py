@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{parameters}")
         return 0
     config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
-    reading = configs.with_own_tokenizer(config, arguments.workdir or "")
+    reading = configs.with_own_tokenizer(config, arguments.workdir)
     configs.check_inputs(reading)
     if not arguments.show_batch:
         if arguments.workdir is None:

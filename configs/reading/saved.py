@@ -65,12 +65,13 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
     return assemble(values, overrides, source=str(path))
 
 
-def with_own_tokenizer(config: Config, workdir: str | Path) -> Config:
+def with_own_tokenizer(config: Config, workdir: str | Path | None) -> Config:
     """`config` that reads the tokenizer which `workdir` keeps, where `data.tokenizer.path` is gone:
     whoever has the workdir needs no other."""
-    tokenizer, own = getattr(config.data, "tokenizer", None), Path(workdir) / "tokenizer.json"
-    if not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
+    tokenizer = getattr(config.data, "tokenizer", None)
+    if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
         return config
+    own = Path(workdir) / "tokenizer.json"
     if os.path.exists(tokenizer.path) or not own.is_file():
         return config
     tokenizer = tokenizer.model_copy(update={"path": str(own)})

@@ -64,7 +64,7 @@ WRONG_RECIPES = {
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
         "line 2: ValueError: data is one of python_stdlib, text_files, records, tfds, mixture, "
-        "table, digits, image_folder, tfds_pictures, not web",
+        "table, conversations, digits, image_folder, tfds_pictures, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,
