@@ -10,7 +10,7 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--json]            
 Standard output carries the answers alone: completions without their prompts; texts whose gaps are
 filled; for a picture or a text to classify its label, a tab, and the likeliest labels with their
 probabilities. With --json it is one object a line. The same prompts, settings and seed give the
-same text.
+same text. To a model that learnt from conversations a prompt is what the user says.
 """
 
 import dataclasses

@@ -107,14 +107,16 @@ def begin(
 ) -> training.Beginning | None:
     """What a new run begins with; None for a workdir that has a checkpoint to go on from.
 
-    A folder of Hugging Face would be told apart here: of the arrays that `interop` reads an
-    `Origin` is made, which `training.initialize` compares with the model as it does a workdir's.
+    A folder of Hugging Face is to be told apart here: `training.origin_of_arrays` takes what
+    `interop` reads of it.
     """
     if training.finished_steps(workdir / "checkpoints"):
         return None
-    if config.train.initialize_from is not None:
-        data.check_tokenizer(dataset, Path(config.train.initialize_from))
-    return training.begin_with(config, program, notify)
+    origin, source = None, config.train.initialize_from
+    if source is not None:
+        data.check_tokenizer(dataset, Path(source))
+        origin = training.open_origin(Path(source), config.train.initialize_step, notify)
+    return training.begin_with(origin, config, program)
 
 
 def training_batches(

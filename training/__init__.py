@@ -28,6 +28,8 @@ _HOMES = {
     "find_checkpoint": "restore",
     "finished_steps": "checkpoints",
     "look_inside": "report.inside",
+    "open_origin": "initialize",
+    "origin_of_arrays": "initialize",
     "peak": "flops",
     "require_wandb": "wandb_log",
     "restore_model": "restore",

@@ -78,26 +78,24 @@ class Beginning:
         return program.initialize(*self.origin.load(self.params, self.statistics, program))
 
 
-def begin_with(config: Config, program: Program, warn: Callable[[str], None]) -> Beginning:
+def begin_with(origin: Origin | None, config: Config, program: Program) -> Beginning:
     """What a new run of `config` begins with.
 
-    Damaged checkpoints are named through `warn`. Raises `configs.UsageError` where
-    `train.initialize_from` is no workdir, has not the step, or has another model; and for what
-    would stay random for ever.
+    Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
+    for what would stay random for ever.
     """
-    train, beginning = config.train, Beginning(())
-    if train.initialize_from is not None:
-        origin = open_workdir(Path(train.initialize_from), train.initialize_step, warn)
-        beginning = compare(origin, config, program)
+    beginning = Beginning(()) if origin is None else _compare(origin, config, program)
     trained, count = program.trained_count, program.parameter_count
     told = (f"trains {trained:,} of {count:,} parameters",) if trained < count else ()
     return replace(beginning, told=(*beginning.told, *told))
 
 
-def open_workdir(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin:
+def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin:
     """The model of a step of a workdir: averaged weights where there are, changes of LoRA merged.
 
-    Arrays go from the disk into the shards of the mesh that asks for them.
+    Arrays go from the disk into the shards of the mesh that asks for them. Damaged checkpoints are
+    named through `warn`. Raises `configs.UsageError` for a folder that is no workdir, or has not
+    the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest = choose_step(folder, config, step, warn, asked="train.initialize_step")
@@ -142,7 +140,24 @@ def open_workdir(workdir: Path, step: str, warn: Callable[[str], None]) -> Origi
     )
 
 
-def compare(origin: Origin, config: Config, program: Program) -> Beginning:
+def origin_of_arrays(params: Tree, *, name: str, facts: Mapping[str, Any]) -> Origin:
+    """A model whose parameters are at hand: NumPy arrays under the names of `TrainState.params`."""
+    arrays = flat(params)
+
+    def load(names: Sequence[str], _: Sequence[str], program: Program) -> tuple[Tree, Tree]:
+        axes, rules = flat(program.template.axes()), program.config.mesh.rules.model_dump()
+        placed = {}
+        for one in names:
+            array = arrays[one]
+            place = parallel.named_sharding(axes[one], array.shape, mesh=program.mesh, rules=rules)
+            placed[one] = jax.make_array_from_callback(array.shape, place, array.__getitem__)
+        return nested(placed), None
+
+    stored = {one: Stored(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
+    return Origin(name, facts, None, stored, {}, load)
+
+
+def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
     """What of `origin` fits the program's model: what has the same shape under the same name, and
     tables of tokens and positions as far as they go.
 

@@ -404,7 +404,6 @@ class Conversations(Source):
     invalid_utf8: InvalidUTF8 = _INVALID_UTF8
 
 
-Data = Annotated[
-    PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | Conversations | AnyPictures,
-    pydantic.Discriminator("source"),
-]
+AnyText = PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | Conversations
+
+Data = Annotated[AnyText | AnyPictures, pydantic.Discriminator("source")]

@@ -10,7 +10,7 @@ import pytest
 import configs
 from configs import UsageError
 from tests.training import cells, runs
-from training import begin_with, versions
+from training import begin_with, open_origin, origin_of_arrays, restore_model, versions
 from training.checkpoints import Checkpoints
 from training.lora import merged
 from training.optimizers import sides_of
@@ -33,7 +33,7 @@ def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, f
     checkpoints = Checkpoints(workdir / "checkpoints", keep_last=9, keep_best=1,
                               metric="accuracy", higher_is_better=True)  # fmt: skip
     for step, state in states.items():
-        contents = {"config": {}, "data": {}, "metrics": {"accuracy": metrics[step]},
+        contents = {"config": {}, "data": {"sizes": SIZES}, "metrics": {"accuracy": metrics[step]},
                     "history": {}, "versions": versions()}  # fmt: skip
         checkpoints.save(step, state, axes=program.template.axes(), contents=contents)
     checkpoints.close()
@@ -63,7 +63,9 @@ def digits(tmp_path_factory) -> Path:
 
 def begin(config: configs.Config, **sizes):
     program = build(config, **sizes)
-    beginning = begin_with(config, program, pytest.fail)
+    source = Path(config.train.initialize_from)
+    origin = open_origin(source, config.train.initialize_step, pytest.fail)
+    beginning = begin_with(origin, config, program)
     return program, beginning, beginning.state(program)
 
 
@@ -123,20 +125,26 @@ def test_what_can_not_be_taken_is_refused(digits, tmp_path):
 
 
 def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_path):
-    config = load(digits, train__lora__rank="2", train__lora__on="dense.kernel,classes.*")
+    """And of what is frozen there is no average, whoever reads it."""
+    lora = {"train__lora__rank": "2", "train__lora__on": "dense.kernel,classes.*"}
+    config = load(digits, train__ema_decay="0.9", **lora)
     program, beginning, state = begin(config, **SIZES)
     assert beginning.told[-1].startswith("trains ")
     random = np.random.default_rng(0)
     state = jax.device_get(state)
-    pairs = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype),
-                         state.params["lora"])  # fmt: skip
-    state = state.replace(params=state.params | {"lora": pairs})
+    ema = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), state.ema)
+    assert [*ema] == ["lora"]
+    state = state.replace(ema=ema)
     save(tmp_path / "changed", program, {3: state}, {3: 0.1})
     _, _, after = begin(load(tmp_path / "changed"), **SIZES)
     axes = {name: of for name, of in flat(program.template.axes()).items() if sides_of(of)}
-    expected = merged(state.params, axes, scale=8.0)
+    expected = merged(state.weights, axes, scale=8.0)
     for name, value in flat(expected).items():
         np.testing.assert_allclose(flat(after.params)[name], value, rtol=1e-6, err_msg=name)
+    for weights, found in (("ema", state.weights), ("raw", state.params)):
+        restored = restore_model(tmp_path / "changed", config, step="3", weights=weights,
+                                 mesh=program.mesh, warn=pytest.fail)  # fmt: skip
+        jax.tree.map(np.testing.assert_array_equal, restored.params, found)
 
 
 def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
@@ -160,7 +168,27 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     assert "fresh: classes.bias (not there), classes.kernel (not there)" in beginning.told
 
 
+def test_arrays_at_hand_are_taken_likewise():
+    config = runs.load("digits_cnn", mesh__data="1", mesh__fsdp="8")
+    program = build(config, **SIZES)
+    _, states = trained()
+    params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
+    origin = origin_of_arrays(params, name="a file", facts={"file": "a"})
+    beginning = begin_with(origin, config, program)
+    assert beginning.told == (
+        "begins with a file",
+        "fresh: classes.bias (not there), classes.kernel (not there), "
+        + ", ".join(f"{name} (not there)" for name in flat(states[1].statistics)),
+    )
+    assert beginning.facts == {"file": "a"}
+    state = beginning.state(program)
+    placed, abstract = flat(state.params), flat(program.abstract_state.params)
+    for name, value in flat(params).items():
+        np.testing.assert_array_equal(placed[name], value)
+        assert placed[name].sharding == abstract[name].sharding
+
+
 def test_without_another_run_nothing_is_told():
     config = runs.load("digits_cnn", mesh__data="1")
-    beginning = begin_with(config, build(config), pytest.fail)
+    beginning = begin_with(None, config, build(config))
     assert (beginning.told, beginning.facts) == ((), None)
