@@ -1,5 +1,6 @@
 """The parameters that a new run begins with: those of another run's checkpoint."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,24 +165,31 @@ def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
     Raises `configs.UsageError` where less than `LEAST_SHARE` fits, and where something that begins
     fresh is frozen.
     """
-    state, axes = program.abstract_state, flat(program.template.axes())
-    own = [name for name in flat(state.params) if not name.startswith(f"{LORA}.")]
-    taken, fresh, cut = _fitting(flat(state.params), own, origin.params, axes)
+    axes, lora = flat(program.template.axes()), config.train.lora.rank is not None
+    own = {
+        name: leaf
+        for name, leaf in flat(program.abstract_state.params).items()
+        if not name.startswith(f"{LORA}.")
+    }
+    taken, fresh, cut = _fitting(own, origin.params, axes)
+    changed = differences(origin.config, config) if origin.config else []
+    settings = [str(one) for one in changed if one.field.startswith("model.")]
     if len(taken) < LEAST_SHARE * len(own):
-        raise UsageError(_does_not_fit(origin, config, len(own) - len(fresh), len(own), fresh))
-    if untrained := [name for name in fresh if name not in program.trained]:
-        setting, hint = "train.freeze", "let them move"
-        if config.train.lora.rank is not None:
-            setting, hint = "train.lora", "name them in train.lora.train_also"
+        arrays = _listed([f"{name} ({why})" for name, why in fresh.items()])
         raise UsageError(
-            f"{setting} would leave random what {origin.name} does not have: {hint}, "
-            f"{_listed(untrained)}"
+            f"train.initialize_from: {len(taken)} of {len(own)} parameters are as in "
+            f"{origin.name}: {'; '.join([*settings, arrays])}"
         )
-    statistics, unlike, _ = _fitting(
-        flat(state.statistics), list(flat(state.statistics)), origin.statistics, {}
-    )
+    if untrained := [name for name in fresh if name not in program.trained]:
+        hint = "name them in train.lora.train_also" if lora else "let them move"
+        raise UsageError(
+            f"train.{'lora' if lora else 'freeze'} would leave random what {origin.name} does not "
+            f"have: {hint}, {_listed(untrained)}"
+        )
+    statistics, unlike, _ = _fitting(flat(program.abstract_state.statistics), origin.statistics, {})
     told = [f"begins with {origin.name}"]
     for what, names in (
+        ("unlike there", settings),
         ("fresh", [f"{name} ({why})" for name, why in (fresh | unlike).items()]),
         ("taken as far as they go", [f"{name} ({why})" for name, why in cut.items()]),
         ("not taken", [name for name in origin.params if name not in own]),
@@ -192,22 +200,20 @@ def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
 
 def _fitting(
     leaves: Mapping[str, Any],
-    names: list[str],
     stored: Mapping[str, Stored],
     axes: Mapping[str, tuple[str | None, ...]],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Of `names`, whose arrays are `leaves`: those that are taken from `stored`, those that are
-    not and why, and what is shorter or longer of tables that are taken."""
+    """Of the names of `leaves` those that are taken from `stored`; those that are not, and why; and
+    what is longer or shorter of tables that are taken. axes: of the leaves, by their names."""
     taken, fresh, cut = [], {}, {}
-    for name in names:
+    for name, leaf in leaves.items():
         if name not in stored:
             fresh[name] = "not there"
             continue
-        now, was = leaves[name].shape, stored[name].shape
-        named = axes.get(name) or stored[name].axes or (None,) * len(now)
-        different = {
-            axis for axis, *sizes in zip(named, now, was, strict=False) if sizes[0] != sizes[1]
-        }
+        now, was = leaf.shape, stored[name].shape
+        named = axes[name] if name in axes else (None,) * len(now)
+        sides = zip(named, now, was, strict=False)
+        different = {axis for axis, size, other in sides if size != other}
         if len(now) != len(was) or not different <= _TABLES:
             fresh[name] = _difference(now, was, named)
             continue
@@ -238,9 +244,8 @@ def _merge(params: Tree, axes: Mapping[str, tuple[str | None, ...]], scale: floa
     """`training.lora.merged`, each array where its matrix lay."""
     own = {name: value for name, value in params.items() if name != LORA}
     shardings = jax.tree.map(lambda leaf: leaf.sharding, own)
-    return jax.jit(lambda params: merged(params, axes, scale=scale), out_shardings=shardings)(
-        params
-    )
+    merge = jax.jit(functools.partial(merged, axes=axes, scale=scale), out_shardings=shardings)
+    return merge(params)
 
 
 def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: tuple[str | None, ...]) -> str:
@@ -249,19 +254,6 @@ def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: tuple[str | No
         return f"{list(now)} instead of {list(was)}"
     sides = zip(now, was, axes, strict=True)
     return ", ".join(f"{n} instead of {w} {axis or ''}".rstrip() for n, w, axis in sides if n != w)
-
-
-def _does_not_fit(
-    origin: Origin, config: Config, fitting: int, count: int, fresh: Mapping[str, str]
-) -> str:
-    """What differs between two models: their settings, and their arrays."""
-    changed = differences(origin.config, config) if origin.config else []
-    settings = [str(one) for one in changed if one.field.startswith("model.")]
-    arrays = _listed([f"{name} ({why})" for name, why in fresh.items()])
-    return (
-        f"train.initialize_from: {fitting} of {count} parameters are as in {origin.name}: "
-        f"{'; '.join([*settings, arrays])}"
-    )
 
 
 def _listed(names: list[str]) -> str:

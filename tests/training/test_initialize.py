@@ -76,7 +76,9 @@ def load(workdir: Path, **fields: str) -> configs.Config:
 
 @pytest.mark.parametrize("mesh", [{}, {"mesh__data": "2", "mesh__fsdp": "4"}])
 def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
-    program, beginning, state = begin(load(digits, train__ema_decay="0.9", **mesh))
+    program, beginning, state = begin(
+        load(digits, train__ema_decay="0.9", model__dropout="0.25", **mesh)
+    )
     _, states = trained()
     fresh = flat(jax.device_get(program.initialize().params))
     given = flat(states[2].ema)
@@ -90,6 +92,7 @@ def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
     assert int(state.step) == 0
     assert beginning.told == (
         f"begins with the averaged weights of {digits}, step 2",
+        "unlike there: model.dropout was 0.3, is 0.25",
         "fresh: classes.bias (10 instead of 6 classes), classes.kernel (10 instead of 6 classes)",
     )
     assert beginning.facts["workdir"] == str(digits) and beginning.facts["step"] == 2
