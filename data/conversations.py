@@ -131,7 +131,7 @@ class ConversationPreparation:
             too_long = f"longer than data.sequence_length={form.length}"
             for count, what in (
                 (numbers["cut"], f"are {too_long} and cut"),
-                (numbers["left_out"], f"have no answer before they are {too_long}, left out"),
+                (numbers["left_out"], f"are {too_long} before any answer, and left out"),
                 (numbers["unknown"], "have characters that the tokenizer does not know"),
             ):
                 if count:
@@ -206,6 +206,9 @@ class ConversationPreparation:
         done = 0
         for block in in_blocks(records):
             progress(stage, done, len(records), "conversations")
-            yield from encoder.encode_many([json.loads(one["text"]) for one in block])
+            try:
+                yield from encoder.encode_many([json.loads(one["text"]) for one in block])
+            except ValueError as error:  # Of a special token that `_check` knows nothing of.
+                raise UsageError(f"data.chat_template: {error}") from None
             done += len(block)
         progress(stage, len(records), len(records), "conversations")

@@ -132,8 +132,8 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path):
     assert ("<|endoftext|>user:\na\n\nassistant:\n" + 76 * "b", 76 * "b") in texts
     assert dataset.notes == (
         "1 of 7 conversations of train are longer than data.sequence_length=96 and cut",
-        "1 of 7 conversations of train have no answer before they are longer than "
-        "data.sequence_length=96, left out",
+        "1 of 7 conversations of train are longer than data.sequence_length=96 before any answer, "
+        "and left out",
     )
     assert set(dataset.notes) <= set(told)
     assert ("cut", "1") in data.data_table(dataset)
