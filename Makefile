@@ -32,7 +32,7 @@ test: $(READY) lint
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/full
 
-# Layers and losses against PyTorch's, with the same weights.
+# Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
 	$(BIN)/python -m pytest -n 2 tests/parity
 
@@ -58,7 +58,7 @@ $(VENV)/.tpu: $(READY)
 # On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. It has JAX with
 # CUDA, Flax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else it lacks comes
 # from wheels/, which `make wheels` fills, elsewhere and with the same version of Python.
-CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX
+CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX soundfile soxr
 OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
 
 gpu-check:

@@ -4,7 +4,7 @@ python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] 
 
 Of a classifier a table of its classes stands before that line. With --predictions a file gets one
 JSON object for each example: its number in the split, its file or row, and what the model makes of
-it.
+it; of a model that writes text its answer, the `hypothesis`, beside the `reference`.
 
 Every target of the split counts once, on however many devices. Without --split it takes `test`
 if there is one, else `validation`; without --weights the average (EMA) where the run keeps one.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import configs
+import inference
 import parallel
 from configs import Flag, UsageError
 
@@ -73,6 +74,9 @@ def main(argv: Sequence[str]) -> int:
         restored.statistics,
         split,
         keep=None if arguments.predictions is not None else training.Predictions.arrays(),
+        answerer=inference.make_answerer(
+            config, dataset.tokenizer, dataset.sizes, restored.program.mesh
+        ),
     )
     if arguments.predictions is not None:
         write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
@@ -108,10 +112,14 @@ def evaluate_split(
     split: "data.Split",
     *,
     keep: Collection[str] | None = (),
+    answerer: "inference.Answerer | None" = None,
+    most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics of a whole split, and of the task's per-example arrays those that `keep` names.
 
-    None names all; those that the task does not have are left out.
+    None names all; those that the task does not have are left out. With an `answerer` the metrics
+    of what the model writes too, and for each example its texts: of the first `most_answers`, or
+    of all.
     """
     import data
     import training
@@ -124,7 +132,7 @@ def evaluate_split(
         shuffle=False,
         rows=parallel.local_rows(program.batch_sharding, batch_size),
     )
-    return training.evaluate(
+    metrics, outputs = training.evaluate(
         program,
         params,
         statistics,
@@ -133,6 +141,19 @@ def evaluate_split(
         facts={"bytes": split.bytes},
         keep=keep,
     )
+    if answerer is None or most_answers == 0:
+        return metrics, outputs
+    answers = inference.answer_split(
+        answerer,
+        program.template.bind(params, statistics),
+        (
+            parallel.put_batch(rows, program.batch_sharding, batch_size)
+            for rows in data.stream(batches, 0, len(batches), 0)
+        ),
+        most=most_answers,
+    )
+    metrics |= program.task.text_metrics(answers["hypothesis"], answers["reference"])
+    return metrics, outputs | answers
 
 
 def write_predictions(
@@ -150,7 +171,7 @@ def write_predictions(
             if names is not None:
                 record["name"] = names[outputs["example"][row]]
             for name, values in outputs.items():
-                record[name] = values[row].tolist()
+                (record[name],) = values[row : row + 1].tolist()
                 if classes is not None and name in ("label", "prediction"):
                     record[f"{name}_name"] = classes[record[name]]
             file.write(json.dumps(record) + "\n")

@@ -1,22 +1,31 @@
-"""Answers of a trained model: texts that go on or are filled in, labels of pictures or of texts.
+"""Answers of a trained model: texts that go on, are filled in or translated, what is said in
+recordings, labels of pictures, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
                    --stream --json]
 python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked language model
+python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--json]
+                   [--beam_size=K --length_penalty=A]               a translator, of lines of texts
 python generate.py --workdir=DIR --prompt="..." [--json]            a classifier of texts
-python generate.py --workdir=DIR --input=FILE [--input ...] [--json]             of pictures
+python generate.py --workdir=DIR --input=FILE [--input ...] [--json]   of pictures, or of recordings
+python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
+                                                                    a recogniser of speech
 
 Standard output carries the answers alone: completions without their prompts; texts whose gaps are
-filled; for a picture or a text to classify its label, a tab, and the likeliest labels with their
-probabilities. With --json it is one object a line. The same prompts, settings and seed give the
-same text. To a model that learnt from conversations a prompt is what the user says.
+filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
+input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
+classified its label, a tab, and the likeliest labels with their probabilities. With --json it is
+one object a line. The same prompts, settings and seed give the same text. To a model that learnt
+from conversations a prompt is what the user says.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -48,15 +57,43 @@ TEXT_FLAGS = (
     Flag("seed", meaning=f"start of the random choices ({Sampling.seed})", type=int),
     Flag("stream", meaning="write each text as it grows", switch=True),
 )
+SEARCH_FLAGS = (
+    Flag(
+        "beam_size",
+        meaning="answers that a search keeps side by side (the task's)",
+        type=int,
+        minimum=1,
+        maximum=256,
+    ),
+    Flag(
+        "length_penalty",
+        meaning="how far scores are divided by lengths (the task's)",
+        type=float,
+        minimum=0,
+    ),
+)
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
     Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     *TEXT_FLAGS,
-    Flag("input", meaning="a picture file to classify", repeatable=True),
+    *SEARCH_FLAGS,
+    Flag(
+        "input",
+        meaning="a picture, a recording, or a text to translate by lines",
+        repeatable=True,
+    ),
     Flag("json", meaning="write one JSON object a line", switch=True),
 )
+FILES = {
+    "pictures": "picture",
+    "transcribed_sound": "recording",
+    "labelled_sound": "recording",
+}
+"""By the modality of the data, what kind of file a model reads."""
+
 LABELS_SHOWN = 5
+LINES_AT_ONCE = 1024  # of texts to translate: so many are read before the first is written
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,10 +102,16 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(arguments.workdir)
     config = configs.read_config(workdir)
     needs, modality = config.task.needs, config.data.modality
+    if needs != "target_tokens":
+        searches = needs == "transcript"
+        others = [flag for flag in SEARCH_FLAGS if not (searches and flag.name == "beam_size")]
+        refuse(others, arguments, "is for models that translate", config.task.name)
     if needs == "next_tokens":
         requests = text_requests(arguments)
-    elif modality == "pictures":
-        check_pictures(arguments)
+    elif needs == "target_tokens":
+        check_translation(arguments, config.task.name)
+    elif modality in FILES:
+        check_files(arguments, FILES[modality])
     else:
         check_texts(arguments, config.task.name)
     parallel.set_environment(config)
@@ -90,13 +133,28 @@ def main(argv: Sequence[str]) -> int:
     )
     if needs == "next_tokens":
         complete(restored, workdir, requests, stream=arguments.stream, as_json=arguments.json)
+    elif needs == "target_tokens":
+        translate(restored, workdir, arguments)
     elif needs == "missing_tokens":
         fill_in(restored, workdir, arguments.prompt, as_json=arguments.json)
-    elif modality == "pictures":
+    elif needs == "transcript":
+        transcribe(restored, workdir, arguments)
+    elif modality in FILES:
         classify(restored, arguments.input, as_json=arguments.json)
     else:
         classify_texts(restored, workdir, arguments.prompt, as_json=arguments.json)
     return 0
+
+
+def refuse(
+    flags: Iterable[Flag], arguments: SimpleNamespace, reason: str, task: str, instead: str = ""
+) -> None:
+    """Raises `UsageError` where one of `flags` is given."""
+    for flag in flags:
+        if getattr(arguments, flag.name) not in (None, False, ()):
+            raise UsageError(
+                f"--{flag.name} {reason}, and this one was trained for {task}{instead}"
+            )
 
 
 def text_requests(arguments: SimpleNamespace) -> list[Request]:
@@ -115,34 +173,46 @@ def text_requests(arguments: SimpleNamespace) -> list[Request]:
         raise UsageError(f"--{error}") from None
 
 
-def check_pictures(arguments: SimpleNamespace) -> None:
-    """Raises `UsageError` for what can't be asked of a picture classifier."""
+def check_files(arguments: SimpleNamespace, kind: str) -> None:
+    """Raises `UsageError` for what can't be asked of a model that reads files of a `kind`."""
     for flag in TEXT_FLAGS:
         if getattr(arguments, flag.name) not in (None, False, ()):
             raise UsageError(
-                f"--{flag.name} is for texts, and this model classifies pictures: give --input=FILE"
+                f"--{flag.name} is for texts, and this model reads {kind}s: give --input=FILE"
             )
     if not arguments.input:
-        raise UsageError("--input is missing: --input=VALUE (a picture file to classify)")
+        raise UsageError(f"--input is missing: --input=VALUE (a {kind} file)")
     for path in arguments.input:
         if Path(path).is_dir():
-            raise UsageError(f"--input={path} is a folder: give a picture in it")
+            raise UsageError(f"--input={path} is a folder: give a {kind} in it")
         if not Path(path).is_file():
             raise UsageError(f"--input={path}: no such file")
 
 
 def check_texts(arguments: SimpleNamespace, task: str) -> None:
     """Raises `UsageError` for what can't be asked of a model that reads texts and writes none."""
-    for flag in TEXT_FLAGS:
-        if flag.name != "prompt" and getattr(arguments, flag.name) not in (None, False, ()):
-            raise UsageError(
-                f"--{flag.name} is for models that write texts, and this one was trained for "
-                f"{task}: give --prompt alone"
-            )
+    others = (flag for flag in TEXT_FLAGS if flag.name != "prompt")
+    refuse(others, arguments, "is for models that write texts", task, ": give --prompt alone")
     if arguments.input:
         raise UsageError("--input is for pictures, and this model reads texts: give --prompt")
     if not arguments.prompt:
         raise UsageError("--prompt is missing: --prompt=VALUE (a text)")
+
+
+def check_translation(arguments: SimpleNamespace, task: str) -> None:
+    """Raises `UsageError` for what can't be asked of a model that writes one text for another."""
+    others = (flag for flag in TEXT_FLAGS if flag.name != "prompt")
+    refuse(others, arguments, "is for language models", task, ": give --input=FILE or --prompt")
+    if not arguments.input and not arguments.prompt:
+        raise UsageError(
+            "--input is missing: --input=VALUE (a text file to translate line by line; - for "
+            "standard input), or --prompt=VALUE (a text)"
+        )
+    for path in arguments.input:
+        if Path(path).is_dir():
+            raise UsageError(f"--input={path} is a folder: give a text file in it")
+        if path != "-" and not Path(path).is_file():
+            raise UsageError(f"--input={path}: no such file")
 
 
 def complete(
@@ -200,6 +270,46 @@ class Writer:
             self._current += 1
 
 
+def translate(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
+    """Writes the translation of each prompt, then of each line of the inputs."""
+    from inference import Translator
+
+    tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
+    config, module = restored.program.config, restored.module
+    asked = {flag.name: getattr(arguments, flag.name) for flag in SEARCH_FLAGS}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
+    translator = Translator.of(config, tokenizer, sizes, restored.program.mesh)
+    sources = texts_to_translate(arguments)
+    while some := list(itertools.islice(sources, LINES_AT_ONCE)):
+        places, texts = zip(*some, strict=True)
+        for place, count in zip(places, map(len, tokenizer.encode_many(texts)), strict=True):
+            if count > translator.longest:
+                say(f"{place} has {count} tokens, of which this model reads the first "
+                    f"{translator.longest}")  # fmt: skip
+        for text, answer in zip(texts, translator.translate(module, texts), strict=True):
+            if arguments.json:
+                print(json.dumps({"source": text, "text": answer.text, "score": answer.score}))
+            else:
+                print(" ".join(answer.text.splitlines()))
+        sys.stdout.flush()
+
+
+def texts_to_translate(arguments: SimpleNamespace) -> Iterator[tuple[str, str]]:
+    """Where each text stands, in words, and itself. Raises `UsageError` for what is no UTF-8."""
+    for number, prompt in enumerate(arguments.prompt, start=1):
+        yield f"prompt {number}", prompt
+    for path in arguments.input:
+        with contextlib.ExitStack() as opened:
+            file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
+            for number, line in enumerate(file, start=1):
+                place = f"line {number} of {'standard input' if path == '-' else path}"
+                try:
+                    yield place, line.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError:
+                    raise UsageError(f"{place} is no UTF-8") from None
+
+
 def fill_in(
     restored: "training.Restored", workdir: Path, prompts: Sequence[str], *, as_json: bool
 ) -> None:
@@ -213,18 +323,43 @@ def fill_in(
         print(json.dumps(vars(filled)) if as_json else filled.text)
 
 
-def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
-    """Writes what the model makes of each picture."""
+def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
+    """Writes what is said in each recording."""
     import inference
+    from data.codecs import LogMel
 
-    data = restored.manifest["data"]
-    found = inference.classify(
-        restored.module,
-        paths,
-        shape=data["sizes"]["image_shape"],
-        classes=data["classes"],
-        crop_ratio=restored.program.config.data.crop_ratio,
+    config, paths = restored.program.config, arguments.input
+    if arguments.beam_size is not None:
+        asked = {"decoder": "beam", "beam_size": arguments.beam_size}
+        config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
+    recordings = inference.read_recordings(paths, LogMel.of(config.data))
+    transcriber = inference.make_answerer(
+        config, load_tokenizer(workdir), restored.manifest["data"]["sizes"], restored.program.mesh
     )
+    answers = transcriber.transcribe(restored.module, recordings)
+    for path, answer in zip(paths, answers, strict=True):
+        found = {"input": path, "text": answer.text, "score": answer.score}
+        print(json.dumps(found) if arguments.json else " ".join(answer.text.splitlines()))
+
+
+def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
+    """Writes what the model makes of each picture, or of each recording."""
+    import inference
+    from data.codecs import LogMel
+
+    data, settings = restored.manifest["data"], restored.program.config.data
+    if settings.modality == "pictures":
+        found = inference.classify(
+            restored.module,
+            paths,
+            shape=data["sizes"]["image_shape"],
+            classes=data["classes"],
+            crop_ratio=settings.crop_ratio,
+        )
+    else:
+        found = inference.classify_recordings(
+            restored.module, paths, log_mel=LogMel.of(settings), classes=data["classes"]
+        )
     write_labels(found, as_json=as_json)
 
 

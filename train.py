@@ -50,10 +50,6 @@ def main(argv: Sequence[str]) -> int:
     reading = configs.with_own_tokenizer(config, arguments.workdir)
     configs.check_inputs(reading)
     if not arguments.show_batch:
-        if arguments.workdir is None:
-            raise UsageError(
-                "--workdir is missing: --workdir=DIR (the folder that this run writes)"
-            )
         configs.check_workdir(config, arguments.workdir, notify)
         training.require_wandb(config)
 
@@ -93,8 +89,8 @@ def main(argv: Sequence[str]) -> int:
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
         run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
-        for trouble in troubles:
-            run.record.notify(trouble)
+        for line in (*troubles, *beginning.told):
+            run.record.notify(line)
         run.record.remember(note for note in dataset.notes if note not in troubles)
         try:
             return run.go(signals)
@@ -102,17 +98,15 @@ def main(argv: Sequence[str]) -> int:
             run.close()
 
 
-def begin(
-    config: configs.Config, workdir: Path, dataset: data.Dataset, program: training.Program
-) -> training.Beginning | None:
-    """What a new run begins with; None for a workdir that has a checkpoint to go on from.
+def begin(config, workdir: Path, dataset: data.Dataset, program) -> training.Beginning:
+    """What a new run begins with; nothing where `workdir` has a checkpoint to go on from.
 
     A folder of Hugging Face is to be told apart here: `training.origin_of_arrays` takes what
     `interop` reads of it.
     """
-    if training.finished_steps(workdir / "checkpoints"):
-        return None
     origin, source = None, config.train.initialize_from
+    if training.finished_steps(workdir / "checkpoints"):
+        return training.Beginning()
     if source is not None:
         data.check_tokenizer(dataset, Path(source))
         origin = training.open_origin(Path(source), config.train.initialize_step, notify)
@@ -152,13 +146,14 @@ class Run:
     checkpoints: training.Checkpoints
     record: training.Record
     progress: training.Progress
-    beginning: training.Beginning | None
+    beginning: training.Beginning
     evaluated: dict[str, float] = field(default_factory=dict)
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
+    answerer: inference.Answerer | None = None
     writer: inference.Samples | None = None
-    samples: Sequence[tuple[str, str]] = ()
+    samples: Sequence[inference.Sample] = ()
     saved_step: int = -1
     last_step: int = 0
 
@@ -176,12 +171,17 @@ class Run:
         validation = dataset.splits.get("validation")
         about = {
             "parameters": program.parameter_count,
-            "tokens_per_example": config.data.sequence_length if dataset.tokenizer else None,
+            "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data.data_table(dataset)},
         }
-        record = training.Record(config, workdir, progress, about=about, tuned=tuned)
-        return cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
+        told = {"about": about, "tuned": tuned, "origin": beginning.facts}
+        record = training.Record(config, workdir, progress, **told)
+        run = cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
+        run.answerer = inference.make_answerer(
+            config, dataset.tokenizer, dataset.sizes, program.mesh
+        )
+        return run
 
     def go(self, signals: training.StopSignals) -> int:
         """From the workdir's state to the last step, or to a signal."""
@@ -222,13 +222,6 @@ class Run:
         finally:
             self.progress.stop()
 
-    def initialize(self) -> training.TrainState:
-        """The state before the first step."""
-        for line in self.beginning.told:
-            self.record.notify(line)
-        self.record.origin = self.beginning.facts
-        return self.beginning.state(self.program)
-
     def restore(self, step: int, manifest: dict[str, Any]) -> training.TrainState:
         """The state of a checkpoint on this run's mesh."""
         self.saved_step = step
@@ -249,7 +242,7 @@ class Run:
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        state = self.restore(*found) if found else self.initialize()
+        state = self.restore(*found) if found else self.beginning.state(self.program)
         self.compiled(example)
         meter = training.StepMeter(
             batch_size,
@@ -356,7 +349,8 @@ class Run:
         self.evaluated = {"step": step}
         if "validation" in self.dataset.splits:
             with self.progress.working("evaluating"):
-                metrics, self.outputs = self.metrics_of("validation", state)
+                most = getattr(self.config.task, "answered_examples", None)
+                metrics, self.outputs = self.metrics_of("validation", state, most)
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
@@ -378,32 +372,31 @@ class Run:
         limit, metric = self.config.train.stop_after_evaluations, self.config.checkpoint.best_metric
         return f"{limit} evaluations without a better {metric} (train.stop_after_evaluations)"
 
-    def metrics_of(self, split: str, state):
+    def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
-        what a classifier made of each example."""
-        return evaluate_split(
-            self.program,
-            state.weights,
-            state.statistics,
-            self.dataset.splits[split],
-            keep=training.Predictions.arrays(),
-        )
+        what a classifier made of each example, or a model that writes of the first ones."""
+        what = (self.program, state.weights, state.statistics, self.dataset.splits[split])
+        keep = training.Predictions.arrays()
+        return evaluate_split(*what, keep=keep, answerer=self.answerer, most_answers=most_answers)
 
-    def sample(self, state, step: int) -> Sequence[tuple[str, str]]:
-        """What the model writes after each of `task.sample_prompts`; a file in samples/ too."""
+    def sample(self, state, step: int) -> Sequence[inference.Sample]:
+        """What the model writes: its first answers, or after each of `task.sample_prompts`; a file
+        in samples/ too."""
         import jax
 
-        if not getattr(self.config.task, "sample_prompts", ()) or jax.process_count() > 1:
-            return []
-        self.writer = self.writer or inference.Samples(
-            self.config, self.dataset.tokenizer, self.program.mesh
-        )
-        with self.progress.working("writing samples"):
-            samples = self.writer.of(self.program.template.bind(state.weights, state.statistics))
-        folder = self.workdir / "samples"
-        folder.mkdir(exist_ok=True)
-        shown = [f"--- {prompt!r}\n{prompt}{text}\n" for prompt, text in samples]
-        training.write_atomically(folder / f"step-{step:08d}.txt", "\n".join(shown))
+        samples = inference.first_answers(self.outputs)
+        if getattr(self.config.task, "sample_prompts", ()) and jax.process_count() == 1:
+            self.writer = self.writer or inference.Samples(
+                self.config, self.dataset.tokenizer, self.program.mesh
+            )
+            module = self.program.template.bind(state.weights, state.statistics)
+            with self.progress.working("writing samples"):
+                samples = self.writer.of(module)
+        if samples and parallel.is_main_process():
+            folder = self.workdir / "samples"
+            folder.mkdir(exist_ok=True)
+            shown = "\n".join(map(inference.sample_text, samples))
+            training.write_atomically(folder / f"step-{step:08d}.txt", shown)
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
@@ -454,8 +447,8 @@ class Run:
         self.progress.stop()
         if path is None:
             return
-        for prompt, completion in self.samples:
-            print(f"--- sample after {prompt!r}\n{prompt}{completion}\n")
+        for sample in self.samples:
+            print(inference.sample_text(sample))
         if metrics:
             print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
             gzip = self.dataset.splits[name].gzip_bits_per_byte
@@ -471,7 +464,11 @@ class Run:
 
         def example(number: int):
             batch = one[number]
-            return batch["image"][0] if tokenizer is None else tokenizer.decode(tokens_of(batch))
+            if "image" in batch:
+                return batch["image"][0]
+            if "frames" in batch:
+                return training.frames_picture(batch["frames"][0][batch["segments"][0] > 0])
+            return tokenizer.decode(tokens_of(batch))
 
         def tokens_of(batch):
             tokens = batch["tokens"][0]

@@ -14,10 +14,23 @@ def sizes_of(
     vocabulary_size: int = 67,
     num_classes: int = 10,
     image_shape: tuple[int, int, int] = (8, 8, 1),
+    max_frames: int = 24,
+    max_labels: int = 4,
 ) -> dict[str, Any]:
     """What the data would decide of the model: `sizes` of `training.build_program`."""
     if config.data.modality == "pictures":
         return {"num_classes": num_classes, "image_shape": image_shape}
+    if config.data.modality.endswith("_sound"):
+        frames = {"num_mels": config.data.num_mels, "max_frames": max_frames}
+        if config.task.needs == "classes":
+            return frames | {"num_classes": num_classes}
+        return frames | {"vocabulary_size": vocabulary_size, "max_labels": max_labels}
+    if config.data.modality == "text_pairs":
+        return {
+            "vocabulary_size": vocabulary_size,
+            "max_source_length": config.data.max_source_length,
+            "max_length": config.data.max_target_length,
+        }
     sizes = {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
     return sizes | ({"num_classes": num_classes} if config.task.needs == "classes" else {})
 
@@ -34,6 +47,13 @@ def batch(
     if config.data.modality == "pictures":
         image = random.integers(0, 256, (B, *sizes["image_shape"]), dtype=np.uint8)
         return {"image": image, **labelled}
+    if config.data.modality.endswith("_sound"):
+        made = _frames(random, B, sizes)
+        if config.task.needs == "classes":
+            return made | labelled
+        return made | _transcripts(random, B, sizes) | {"weights": weights}
+    if config.data.modality == "text_pairs":
+        return _pairs(random, sizes, B)
     T = config.data.sequence_length
     tokens = random.integers(0, sizes["vocabulary_size"], (B, T + 1), dtype=np.int32)
     if config.data.modality == "labelled_text":
@@ -45,3 +65,37 @@ def batch(
         starts = random.random((B, T)) < 2 / T
         made["segments"] = 1 + np.cumsum(starts, axis=1, dtype=np.int32)
     return made
+
+
+def _frames(random: np.random.Generator, B: int, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Recordings of which the shortest has half the frames."""
+    T = sizes["max_frames"]
+    frames = random.normal(size=(B, T, sizes["num_mels"])).astype(np.float32)
+    real = np.arange(T) < random.integers(T // 2, T + 1, (B, 1))
+    return {"frames": frames * real[:, :, None], "segments": real.astype(np.int32)}
+
+
+def _transcripts(
+    random: np.random.Generator, B: int, sizes: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Transcripts that may be empty."""
+    L = sizes["max_labels"]
+    labels = random.integers(0, sizes["vocabulary_size"], (B, L), dtype=np.int32)
+    there = np.arange(L) < random.integers(0, L + 1, (B, 1))
+    return {"labels": labels * there, "label_weights": there.astype(np.float32)}
+
+
+def _pairs(random: np.random.Generator, sizes: Mapping[str, Any], B: int) -> dict[str, np.ndarray]:
+    """Sources and targets of random lengths, none of them empty."""
+    real, found = {}, {}
+    for side, T in (("source", sizes["max_source_length"]), ("targets", sizes["max_length"])):
+        real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))
+        found[side] = random.integers(1, sizes["vocabulary_size"], (B, T), dtype=np.int32)
+        found[side] *= real[side]
+    return {
+        "source": found["source"],
+        "source_segments": real["source"].astype(np.int32),
+        "tokens": np.pad(found["targets"][:, :-1], ((0, 0), (1, 0))),
+        "targets": found["targets"],
+        "weights": real["targets"].astype(np.float32),
+    }

@@ -44,6 +44,46 @@ def text_classification(*, tokenizer: str = "bpe", architecture: str = "encoder"
     return config
 
 
+def speech_recognition(
+    *, source: str = "tones", tokenizer: str = "characters", architecture: str = "conformer"
+) -> ConfigDict:
+    """A recogniser of what is said, on a source of recordings with transcripts."""
+    config = _defaults(Config())
+    config.task = section("task", "speech_recognition")
+    config.data = section("data", source)
+    config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    config.checkpoint.best_metric = "wer"
+    return config
+
+
+def sound_classification(
+    *, source: str = "sound_labels", architecture: str = "conformer"
+) -> ConfigDict:
+    """A classifier on a source of labelled recordings."""
+    config = _defaults(Config())
+    config.task = section("task", "classification")
+    config.data = section("data", source)
+    config.model = section("model", architecture)
+    config.checkpoint.best_metric = "accuracy"
+    return config
+
+
+def sequence_to_sequence(
+    *,
+    source: str = "parallel_text",
+    tokenizer: str = "bpe",
+    architecture: str = "encoder_decoder",
+) -> ConfigDict:
+    """A model that writes one text for another, on a source of pairs."""
+    config = _defaults(Config())
+    config.task = section("task", "sequence_to_sequence")
+    config.data = section("data", source)
+    config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    return config
+
+
 def section(path: str, kind: str) -> ConfigDict:
     """The defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
 

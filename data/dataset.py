@@ -4,6 +4,16 @@ Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and where d
 apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights`
 float32 [B]. Labelled text: `tokens` and `segments` int32 [B, T] (1 a token, 0 nothing), `label`
 int32 [B], `weights` float32 [B]. A weight of 0 marks what is no target.
+
+Pairs of texts: `source` int32 [B, S], the tokens of the source and the separator, and
+`source_segments` int32 [B, S] (1 a token, 0 nothing); `tokens` int32 [B, T], the separator and the
+tokens of the target, `targets` int32 [B, T], those tokens and the separator, and `weights` float32
+[B, T]. S and T differ from batch to batch: each is one of a few lengths.
+
+Sound: `frames` float32 [B, T, F], the log-mels of data.codecs.sound, `segments` int32 [B, T] (1 a
+frame, 0 nothing), and `weights` float32 [B] (0 a broken recording); with transcripts `labels` int32
+[B, L], their tokens, and `label_weights` float32 [B, L] (1 a token, 0 nothing); with labels `label`
+int32 [B]. T differs from batch to batch: it is one of a few lengths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,8 +64,10 @@ class Split:
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
-    where documents are packed whole. broken: pictures that can't be decoded. cut: texts that were
-    longer than T. None where they do not apply.
+    where documents are packed whole; of those of training batches, where these are padded. broken:
+    pictures, or recordings, that can't be decoded. cut: texts, or pairs, that were longer than T.
+    left_out: pairs that lacked a text, or were too long to be trained on. seconds: of all
+    recordings. None where they do not apply.
 
     lengths: of its examples, where they are padded batch by batch.
 
@@ -73,6 +85,8 @@ class Split:
     padding: float | None = None
     broken: int | None = None
     cut: int | None = None
+    left_out: int | None = None
+    seconds: float | None = None
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
@@ -101,7 +115,9 @@ class Dataset:
     """All splits, and what they decide of a model.
 
     fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
-    data decides (`vocabulary_size` and `max_length`; `num_classes` and `image_shape`).
+    data decides (`vocabulary_size` and `max_length`, of pairs `max_source_length` too;
+    `num_classes` and `image_shape`; of sound `num_mels` and `max_frames`, and `vocabulary_size` and
+    `max_labels` or `num_classes`).
     classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
     text that was cleaned what that did, as `data.cleaning.clean` counts it. notes: lines for the
     user, about what preparation met.
@@ -115,3 +131,12 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def tokens_per_example(self) -> float | None:
+        """How many tokens a model learns of an example of the training split, padding and all
+        where it has one length, of targets on average where it has many. None without tokens."""
+        train = self.splits["train"]
+        if self.tokenizer is None or train.lengths is None:
+            return self.sizes.get("max_length")
+        return None if train.targets is None else train.targets / train.examples

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from configs import UsageError
 from data.cache import digest
+from data.classes import class_names
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Format, Split
@@ -76,7 +77,9 @@ class LabelledTextPreparation:
         self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
-        classes = _classes(splits, validation_is_cut=bool(self.source.held_out))
+        labels = {split: _labels(records) for split, records in splits.items()}
+        cut_out = bool(self.source.held_out)
+        classes = class_names(labels, things="text", validation_is_cut=cut_out)
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         form, facts, hashes = self._format(tokenizer), {}, {}
@@ -91,7 +94,7 @@ class LabelledTextPreparation:
             write_names(path, names)
             facts[split] = {"examples": count, "cut": len(cut)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
-        lost = sorted(set(classes) - _labels(splits["train"]))
+        lost = sorted(set(classes) - labels["train"])
         told = {"splits": facts, "classes": classes, "lost": lost}
         return {"fingerprint": digest(decided), **told}
 
@@ -120,28 +123,6 @@ class LabelledTextPreparation:
 
     def _format(self, tokenizer: Tokenizer) -> LabelledFormat:
         return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
-
-
-def _classes(splits: Mapping[str, Records], *, validation_is_cut: bool) -> list[str]:
-    """The labels of the training part, sorted: as numbers where all are integers.
-
-    validation_is_cut: out of the training part, to which its labels belong then. Raises UsageError
-    where there is one alone, or where another part has more.
-    """
-    found = {split: _labels(records) for split, records in splits.items()}
-    known = found["train"] | (found["validation"] if validation_is_cut else set())
-    for split, labels in found.items():
-        if more := sorted(labels - known):
-            raise UsageError(
-                f"{split} has the label{'' if len(more) == 1 else 's'} {', '.join(more[:10])}, "
-                "which no training text has"
-            )
-    if len(known) == 1:
-        raise UsageError(f"all training texts have one label, {known.pop()}: there is no choice")
-    try:
-        return sorted(known, key=int)
-    except ValueError:
-        return sorted(known)
 
 
 def _labels(records: Records) -> set[str]:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
 from data.augmentation import augment, generator, is_on, random_box
+from data.broken import Broken
 from data.cache import digest
 from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
 from data.dataset import Dataset, Format, Split
@@ -32,7 +32,6 @@ VERSION = 3
 
 LARGE = 224  # pixels, of pictures that have no one small size
 SMALL = 64
-NAMED = 10  # broken pictures
 _KEPT = 7 / 8  # of the short side of what is kept, a random-resized crop's size is this at least
 _AT_ONCE = 64
 _BROKEN = -1  # the label of what has weight 0
@@ -165,7 +164,7 @@ class PicturePreparation:
             for split in sources[0]
             if split not in labelled
         ]
-        broken = _Broken(sum(map(len, labelled.values())), self.settings.broken_fraction)
+        broken = Broken("pictures", sum(map(len, labelled.values())), self.settings.broken_fraction)
         hashes = {}
         for split, pictures in labelled.items():
             before = broken.count
@@ -184,7 +183,8 @@ class PicturePreparation:
             name: Split(name, folder / f"{name}.array_record", self._format(name, facts), **numbers)
             for name, numbers in facts["splits"].items()
         }
-        broken = _Broken(
+        broken = Broken(
+            "pictures",
             total=sum(split.examples for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
@@ -217,7 +217,7 @@ class PicturePreparation:
         split: str,
         pictures: Sequence[dict[str, Any]],
         facts: Mapping[str, Any],
-        broken: "_Broken",
+        broken: Broken,
         names: list[str | None],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
@@ -306,42 +306,3 @@ def _store(
 
 def _label_bytes(label: int) -> bytes:
     return int(label).to_bytes(_LABEL_BYTES, "little", signed=True)
-
-
-@dataclass
-class _Broken:
-    """The broken ones of `total` pictures; allowed: the share that there may be.
-
-    told: the first of them, each with the reason.
-    """
-
-    total: int
-    allowed: float
-    count: int = 0
-    told: list[str] = field(default_factory=list)
-
-    def add(self, name: str, reason: str) -> None:
-        """Raises UsageError where they are too many, once there are enough to name."""
-        self.count += 1
-        if len(self.told) < NAMED:
-            self.told.append(f"{name}: {reason}")
-        else:
-            self.check()
-
-    def check(self) -> None:
-        """Raises UsageError where they are too many."""
-        if self.count > self.allowed * self.total:
-            raise UsageError(
-                f"{self.count} of {self.total} pictures are broken, more than "
-                f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.told)}. Mend or "
-                "remove them, or raise it"
-            )
-
-    def lines(self) -> list[str]:
-        """For the user: the first of them by name, and how many there are."""
-        if not self.count:
-            return []
-        return [
-            *self.told,
-            f"{self.count:,} of {self.total:,} pictures are broken, and count for nothing",
-        ]

@@ -12,8 +12,10 @@ from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation
+from data.sound import SoundPreparation
 from data.sources import Source, open_sources
 from data.text import TextPreparation
+from data.text_pairs import PairPreparation
 
 _FACTS = "metadata.json"
 
@@ -64,14 +66,7 @@ def prepare(
     is_new = not folder.exists()
 
     def build(temporary: Path) -> None:
-        from data.sources.builder import open_examples  # slow to import, and needed only here
-
-        examples = [
-            source.at_hand()
-            if hasattr(source, "at_hand")
-            else open_examples(source, cache, progress)
-            for source in sources
-        ]
+        examples = [_examples(source, cache, progress) for source in sources]
         facts = preparation.write(examples, temporary, progress)
         (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
 
@@ -83,6 +78,15 @@ def prepare(
     return dataset
 
 
+def _examples(source: Source, cache: Path, progress: Progress) -> Examples:
+    """The raw examples of `source`: where they are, or written down."""
+    if hasattr(source, "at_hand"):
+        return source.at_hand()
+    from data.sources.builder import open_examples  # slow to import
+
+    return open_examples(source, cache, progress)
+
+
 def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
     if settings.source == "conversations":
         return ConversationPreparation(settings)
@@ -90,4 +94,8 @@ def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
         return TextPreparation(settings)
     if settings.modality == "labelled_text":
         return LabelledTextPreparation(sources[0], settings)
+    if settings.modality == "text_pairs":
+        return PairPreparation(sources[0], settings)
+    if settings.modality in ("transcribed_sound", "labelled_sound"):
+        return SoundPreparation(sources[0], settings)
     return PicturePreparation(sources[0], settings)

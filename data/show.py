@@ -14,6 +14,7 @@ _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
 _COLUMNS = 32  # of a picture
+_ROWS = 12  # of frames
 
 
 def describe_batch(
@@ -25,17 +26,25 @@ def describe_batch(
 
     Text: the decoded window, and the first and last positions with token, target, weight and
     segment; of conversations who says what, and which part of it counts. Pictures: their label, and
-    the pixels as blocks. Labelled text: its label and itself.
+    the pixels as blocks. Labelled text: its label and itself. Pairs: both texts, and how many
+    positions of the batch hold nothing. Sound: its transcript or label, and its frames as blocks:
+    time to the right, pitch upwards.
     """
+    width = max(8, *map(len, batch)) + 1
     lines = [
-        f"{name:9}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
+        f"{name:{width}}{array.dtype} {list(array.shape)}, {array.min():g} to {array.max():g}"
         for name, array in batch.items()
     ]
     describe = _describe_window
     if isinstance(dataset.splits["train"].format, ConversationFormat):
         describe = _describe_conversations
+    if "source" in batch:
+        describe = _describe_pair
+        lines.append(_describe_padding(batch))
     if "label" in batch:
         describe = _describe_picture if "image" in batch else _describe_text
+    if "frames" in batch:
+        describe = _describe_sound
     for row in range(min(_EXAMPLES, len(batch["weights"]))):
         example = {name: array[row] for name, array in batch.items()}
         origin = f", of {origins[row]}" if origins else ""
@@ -55,9 +64,18 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
         by = f" ({'; '.join(steps)})" if steps else ""
         yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
     for split in dataset.splits.values():
-        if split.padding is not None:
+        if split.padding is not None and split.lengths is None:
             of = f"{split.examples:,} windows"
             yield f"packing {split.name}: {split.padding:.2%} of {of} is padding"
+        elif split.padding is not None:
+            bounds = [str(len(one)) for one in split.lengths.bounds]
+            what, sides = "frames", f"to one of {bounds[0]} lengths"
+            if len(bounds) > 1:
+                sides = f"of sources and targets padded to one of {' and '.join(bounds)} lengths"
+                what = "positions"
+            yield (
+                f"batches of {split.name}: {split.padding:.2%} of their {what} are padding, {sides}"
+            )
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
@@ -69,11 +87,15 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
             next((p for p in one.parts if p.name == part.name), None) for one in splits.values()
         ]
         rows.append((f"of {part.name}", *(f"{one.examples:,}" if one else "" for one in found)))
-    for name in ("targets", "bytes", "broken", "cut"):
+    for name in ("targets", "bytes", "broken", "left_out", "cut"):
         if all(getattr(one, name) is not None for one in splits.values()):
-            rows.append((name, *(f"{getattr(one, name):,}" for one in splits.values())))
-    if all(one.padding is not None for one in splits.values()):
-        rows.append(("padding", *(f"{one.padding:.2%}" for one in splits.values())))
+            told = (f"{getattr(one, name):,}" for one in splits.values())
+            rows.append((name.replace("_", " "), *told))
+    if all(one.seconds is not None for one in splits.values()):
+        rows.append(("hours", *(f"{one.seconds / 3600:.2f}" for one in splits.values())))
+    if any(one.padding is not None for one in splits.values()):
+        found = [one.padding for one in splits.values()]
+        rows.append(("padding", *("" if one is None else f"{one:.2%}" for one in found)))
     if cleaned:
         for name, (what, number) in {
             "documents before cleaning": ("documents", 0),
@@ -138,6 +160,21 @@ def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Ite
     yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
 
 
+def _describe_padding(batch: Mapping[str, NDArray[Any]]) -> str:
+    real = batch["source_segments"].sum() + (batch["weights"] > 0).sum()
+    empty = 1 - real / (batch["source"].size + batch["targets"].size)
+    return f"{empty:.2%} of the positions of sources and targets hold nothing"
+
+
+def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    assert dataset.tokenizer is not None
+    source = example["source"], example["source_segments"] > 0
+    target = example["targets"], example["weights"] > 0
+    for name, (tokens, there) in {"source": source, "target": target}.items():
+        text = dataset.tokenizer.decode(tokens[there])
+        yield f"  {name}: {int(there.sum())} of {len(tokens)} tokens; {_shorten(text)!r}"
+
+
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     assert dataset.classes is not None
     label = int(example["label"])
@@ -147,6 +184,30 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
     for line in grey[::step, ::step]:
         shades = (_SHADES[int(level) * len(_SHADES) // 256] for level in line)
         yield "  " + "".join(2 * shade for shade in shades)
+
+
+def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    if "label" in example:
+        assert dataset.classes is not None
+        told = f"label {example['label']} ({dataset.classes[example['label']]})"
+    else:
+        assert dataset.tokenizer is not None
+        tokens = example["labels"][example["label_weights"] > 0]
+        told = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
+    yield f"  {told}, weight {example['weights']:g}"
+    frames = example["frames"][example["segments"] > 0]
+    if not len(frames):
+        return
+    seconds = dataset.splits["train"].format.log_mel.seconds(len(frames))
+    yield f"  {len(frames)} frames, {seconds:.2f} s"
+    across = np.array_split(frames, min(2 * _COLUMNS, len(frames)))
+    image = np.stack([column.mean(axis=0) for column in across], axis=1)[::-1]
+    down = np.array_split(image, min(_ROWS, len(image)))
+    grey = np.stack([row.mean(axis=0) for row in down])
+    low, high = np.percentile(grey, (5, 95))
+    levels = ((grey - low) / max(high - low, 1e-6) * len(_SHADES)).clip(0, len(_SHADES) - 1)
+    for line in levels.astype(int):
+        yield "  " + "".join(_SHADES[level] for level in line)
 
 
 def _shorten(text: str) -> str:

@@ -1,4 +1,5 @@
-"""From a restored model to an answer: text that goes on or is filled in, a label.
+"""From a restored model to an answer: text that goes on, is filled in or translated, what is said
+in a recording, a label.
 
 Imported lazily by name, so that a verb can read its command line without starting JAX.
 """
@@ -7,14 +8,25 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Answer": "answers",
+    "Answerer": "answers",
     "Completion": "requests",
     "Generator": "generation",
     "Request": "requests",
+    "Sample": "samples",
     "Samples": "samples",
     "Sampling": "requests",
+    "Transcriber": "transcription",
+    "Translator": "translation",
+    "answer_split": "answers",
     "classify": "classification",
+    "classify_recordings": "classification",
     "classify_texts": "classification",
     "fill_in": "filling",
+    "first_answers": "samples",
+    "make_answerer": "answers",
+    "read_recordings": "recordings",
+    "sample_text": "samples",
 }
 
 __all__ = list(_HOMES)

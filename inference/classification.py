@@ -1,4 +1,4 @@
-"""The label of a picture, or of a text."""
+"""The label of a picture, of a recording, or of a text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import numpy as np
 from flax import nnx
 
 from configs import UsageError
-from data.codecs import Tokenizer, decode_picture
+from data.codecs import LogMel, Tokenizer, decode_picture
+from inference.recordings import padded, read_recordings
 
 MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The likeliest class of a picture file or a text, and the probability of each class."""
+    """The likeliest class of a file or a text, and the probability of each class."""
 
     input: str
     label: str
@@ -43,7 +44,28 @@ def classify(
     """
     images = np.stack([_read(path, shape, crop_ratio) for path in paths])
     return _classify(
-        module, paths, classes, lambda model, images: model(images, train=False), (images,)
+        module,
+        paths,
+        classes,
+        lambda model, images: model(images, train=False),
+        lambda part: (images[part],),
+    )
+
+
+def classify_recordings(
+    module: nnx.Module, paths: Sequence[str], *, log_mel: LogMel, classes: Sequence[str]
+) -> Iterator[Classified]:
+    """What the classifier of sound `module` makes of each file, in order.
+
+    Raises `configs.UsageError` for a file that is no recording, before any is classified.
+    """
+    recordings = read_recordings(paths, log_mel)
+    return _classify(
+        module,
+        paths,
+        classes,
+        lambda model, frames, segments: model.classify(frames, segments_BT=segments),
+        lambda part: padded(recordings[part]),
     )
 
 
@@ -68,7 +90,7 @@ def classify_texts(
         texts,
         classes,
         lambda model, tokens, real: model.classify(tokens, segments_BT=real),
-        (tokens, real),
+        lambda part: (tokens[part], real[part]),
     )
 
 
@@ -77,8 +99,9 @@ def _classify(
     names: Sequence[str],
     classes: Sequence[str],
     logits: Callable[..., jax.Array],
-    inputs: Sequence[np.ndarray],
+    inputs: Callable[[slice], Sequence[np.ndarray]],
 ) -> Iterator[Classified]:
+    """`logits(module, *inputs(part))` has a row for each of a part of `names`, or more."""
     graph, arrays = nnx.split(module)
 
     @jax.jit
@@ -87,8 +110,8 @@ def _classify(
 
     for start in range(0, len(names), MOST_AT_ONCE):
         part = slice(start, start + MOST_AT_ONCE)
-        found = probabilities(arrays, *(one[part] for one in inputs))
-        for name, scores in zip(names[part], np.asarray(found).tolist(), strict=True):
+        found = np.asarray(probabilities(arrays, *inputs(part)))[: len(names[part])]
+        for name, scores in zip(names[part], found.tolist(), strict=True):
             named = dict(zip(classes, scores, strict=True))
             yield Classified(name, max(named, key=named.__getitem__), named)
 

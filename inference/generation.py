@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import model as model_room
 import parallel
 from configs import UsageError
-from data.codecs import UNKNOWN, Tokenizer
+from data.codecs import Tokenizer
+from inference.on_mesh import on_mesh, rounded_up
 from inference.requests import Completion, Request
 from inference.sampling import RowSettings, row_keys, sample
-from inference.text import GrowingText
+from inference.text import GrowingText, writable_tokens
 
 MOST_ROWS = 32
 """Requests that run at once; more wait for their turn."""
@@ -53,10 +53,7 @@ class Generator:
     ):
         self._tokenizer, self._context = tokenizer, context
         self._mesh, self._rules = mesh, rules
-        vocabulary = tokenizer.vocabulary()
-        # Neither what stands for characters that nobody knows, nor ids without a token.
-        written = [token_id for token, token_id in vocabulary.items() if token != UNKNOWN]
-        self._writable_V = np.isin(np.arange(tokenizer.vocabulary_size), written)
+        self._writable_V = writable_tokens(tokenizer)
         self._programs: _Programs | None = None
 
     def complete(
@@ -150,11 +147,11 @@ class _Group:
         bounded: bool,
         vocabulary_size: int,
     ):
-        size = _rounded_up(len(rows))
+        size = rounded_up(len(rows))
         self.programs, self.parameters, self.rows = programs, parameters, rows
         self.longest_prefill = context
         longest = max(row.prompt_tokens + row.request.max_tokens for row in rows)
-        self.room = min(context, _rounded_up(longest)) if bounded else None
+        self.room = min(context, rounded_up(longest)) if bounded else None
         self.state = programs.initial_state(parameters, size, self.room or 1)
         samplings = [row.request.sampling for row in rows]
         # Rows that fill up the batch copy the last one, and never take a step.
@@ -221,7 +218,7 @@ class _Group:
         longest = max(map(len, texts.values()))
         for start in range(0, max(longest, 1), self.longest_prefill):
             length = min(longest - start, self.longest_prefill)
-            length = min(max(_rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
+            length = min(max(rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
             tokens_BT = np.zeros((size, length), np.int32)
             segments_BT = np.zeros((size, length), np.int32)
             for index, ids in texts.items():
@@ -270,15 +267,8 @@ class _Programs:
         separator_id: int,
         writable_V: np.ndarray,
     ) -> "_Programs":
-        placement = parallel.activation_placement(mesh, rules)
         everywhere = parallel.replicated(mesh)
-
-        def on_mesh(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-            def bound(parameters, *arguments):
-                with model_room.activation_sharding(placement):
-                    return function(nnx.merge(graph, parameters), *arguments)
-
-            return jax.jit(bound, **options)
+        compiled = partial(on_mesh, graph=graph, mesh=mesh, rules=rules)
 
         def initial_state(module, rows, length):
             return module.initial_state(rows, length)
@@ -292,9 +282,9 @@ class _Programs:
 
         return cls(
             graph,
-            on_mesh(initial_state, static_argnums=(1, 2)),
-            on_mesh(_prefill, donate_argnums=1),
-            on_mesh(decode, donate_argnums=(1, 2)),
+            compiled(initial_state, static_argnums=(1, 2)),
+            compiled(_prefill, donate_argnums=1),
+            compiled(decode, donate_argnums=(1, 2)),
         )
 
 
@@ -365,8 +355,3 @@ def _repeats(requests: Sequence[Request]) -> list[int]:
 
 def _hear(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
     on_text(first + index, piece, row.completion() if row.text.finish else None)
-
-
-def _rounded_up(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
-    return 1 << max(count - 1, 0).bit_length()

@@ -1,6 +1,7 @@
-"""What a language model writes while it is trained."""
+"""What a model writes while it is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -9,6 +10,26 @@ from configs import Config
 from data.codecs import Tokenizer, for_prompts
 from inference.generation import Generator
 from inference.requests import Request, Sampling
+
+Sample = dict[str, str]
+"""Texts by name: `prompt`, and `text` that goes on after it; or `source`, if that is a text,
+`reference`, the right answer, and `hypothesis`, the model's."""
+
+ANSWERS_SHOWN = 5
+
+
+def sample_text(sample: Sample) -> str:
+    """As a person reads it, with the line's end."""
+    if "prompt" in sample:
+        return f"--- sample after {sample['prompt']!r}\n{sample['prompt']}{sample['text']}\n"
+    return "".join(f"{name:12}{text}\n" for name, text in sample.items())
+
+
+def first_answers(outputs: Mapping[str, Any]) -> list[Sample]:
+    """Of what `answer_split` gives of a split, the first ones; [] where a model has no answers."""
+    names = [name for name in ("source", "reference", "hypothesis") if name in outputs]
+    rows = zip(*(outputs[name][:ANSWERS_SHOWN] for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 class Samples:
@@ -28,8 +49,8 @@ class Samples:
             Request(prompt, task.sample_tokens, sampling=sampling) for prompt in task.sample_prompts
         ]
 
-    def of(self, module: nnx.Module) -> Sequence[tuple[str, str]]:
-        """(prompt, what `module` writes after it) of each prompt; an answer below its question."""
+    def of(self, module: nnx.Module) -> Sequence[Sample]:
+        """Each prompt, and what `module` writes after it; an answer below its question."""
         completions = self._generator.complete(module, self._requests)
         start = "\n" if self._is_chat else ""
-        return [(done.prompt, start + done.text) for done in completions]
+        return [{"prompt": done.prompt, "text": f"{start}{done.text}"} for done in completions]

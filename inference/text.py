@@ -1,9 +1,18 @@
-"""The text of a completion as its tokens come: what is certain, and where it ends."""
+"""Which tokens make a text; a completion as its tokens come: what is certain, where it ends."""
 
 from collections.abc import Sequence
 from typing import Literal
 
-from data.codecs import StreamDecoder, Tokenizer
+import numpy as np
+
+from data.codecs import UNKNOWN, StreamDecoder, Tokenizer
+
+
+def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
+    """Which ids may be written, bool [vocabulary]: neither what stands for characters that nobody
+    knows, nor ids without a token."""
+    ids = [token_id for token, token_id in tokenizer.vocabulary().items() if token != UNKNOWN]
+    return np.isin(np.arange(tokenizer.vocabulary_size), ids)
 
 
 class GrowingText:

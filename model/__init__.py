@@ -19,6 +19,7 @@ from model.layers.attend import (
     attention_limit,
     attention_watched,
 )
+from model.layers.feed_forward import feed_forward_width
 from model.layers.sharding import AXES, activation_sharding
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "attention_limit",
     "attention_watched",
     "build",
+    "feed_forward_width",
     "parameter_count",
 ]
 
@@ -38,6 +40,10 @@ ARCHITECTURES = {
     "decoder": "model.decoder.Decoder",
     "encoder": "model.decoder.Encoder",
     "rnn": "model.rnn.RNN",
+    "conformer": "model.conformer.Conformer",
+    "sound_encoder": "model.sound.SoundEncoder",
+    "encoder_decoder": "model.encoder_decoder.EncoderDecoder",
+    "rnn_encoder_decoder": "model.rnn_encoder_decoder.RNNEncoderDecoder",
     "vit": "model.vit.VisionTransformer",
     "resnet": "model.resnet.ResNet",
     "cnn": "model.cnn.CNN",

@@ -1,6 +1,6 @@
 """A stack of residual blocks, each a mixer and a feed-forward part.
 
-Axes: B batch, T length, D width.
+Axes: B batch, T length, D width, S length of another sequence, K rows of a group.
 """
 
 import functools
@@ -19,12 +19,15 @@ from model.layers.feed_forward import FeedForward
 from model.layers.feed_forward import feed_forward_width as usual_feed_forward_width
 from model.layers.linear import WEIGHT_STD
 from model.layers.norms import norm as make_norm
+from model.layers.positions import Scaling
 from model.layers.recurrence import Bidirectional, Recurrence
 from model.layers.rg_lru import RGLRU
+from model.layers.rows import select_rows
 from model.layers.sharding import AXES
 from model.layers.short_convolution import GatedConvolution
 
 MixerState = dict[str, jax.Array]
+KeysValues = tuple[jax.Array, jax.Array]
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -91,7 +94,7 @@ class Block(nnx.Module):
         *,
         state: MixerState | None = None,
         segments_BT: jax.Array | None = None,
-        source: tuple[jax.Array, jax.Array] | None = None,
+        source: KeysValues | None = None,
         sources_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         height: jax.Array | float = 1.0,
@@ -140,6 +143,7 @@ def make_mixer(
     rotary_base: float | None,
     recurrence: str,
     convolution_size: int,
+    rotary_scaling: Scaling | None = None,
     **projections: Any,
 ) -> nnx.Module:
     """The mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
@@ -155,6 +159,7 @@ def make_mixer(
             causal=causal,
             window=attention_window,
             rotary_base=rotary_base,
+            rotary_scaling=rotary_scaling,
             implementation=attention,
             **projections,
         )
@@ -183,7 +188,8 @@ class Backbone(nnx.Module):
     Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
     pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
     and the program holds that period once, in a loop: quick to compile, and parameters split by
-    fsdp are gathered a period at a time. States are stacked as the parameters are.
+    fsdp are gathered a period at a time. States, and what blocks with cross-attention look at, are
+    stacked as the parameters are.
 
     `remat`: "none", or what of `REMAT` each block keeps for the backward pass.
 
@@ -212,6 +218,7 @@ class Backbone(nnx.Module):
             raise ValueError(f"remat {remat!r}: choose from {['none', *REMAT]}")
         self.depth, self.remat = depth, remat
         numbers = {"dtype": dtype, "param_dtype": param_dtype}
+        additions = (3 if block.get("cross_attention") else 2) * depth
         block |= {
             "width": width,
             "num_heads": num_heads,
@@ -220,7 +227,7 @@ class Backbone(nnx.Module):
             "feed_forward": feed_forward,
             "feed_forward_width": feed_forward_width
             or usual_feed_forward_width(feed_forward, width),
-            "residual_std": WEIGHT_STD / (2 * depth) ** 0.5,
+            "residual_std": WEIGHT_STD / additions**0.5,
         }
 
         def blocks(mixers: Sequence[str], rngs: nnx.Rngs) -> nnx.List:
@@ -252,14 +259,34 @@ class Backbone(nnx.Module):
 
     def reset(self, state: list[MixerState], rows_B: jax.Array) -> list[MixerState]:
         """`state` with the rows that `rows_B` (bool [B]) names as before their first position."""
-        batch_axis = 0 if self.periods is None else 1
 
         def zeroed(x: jax.Array) -> jax.Array:
             shape = [1] * x.ndim
-            shape[batch_axis] = -1
+            shape[self._batch_axis] = -1
             return jnp.where(rows_B.reshape(shape), 0, x)
 
         return jax.tree.map(zeroed, state)
+
+    def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
+        """What each block of `layers`, with cross-attention, looks at of another sequence: the same
+        for all of its targets, and made once."""
+        if self.periods is None:
+            return [block.cross.keys_values(source_BSD) for block in self.layers]
+        graph, parameters = nnx.split(self.layers)
+
+        def period(_, parameters):
+            blocks = nnx.merge(graph, parameters)
+            return None, [block.cross.keys_values(source_BSD) for block in blocks]
+
+        return jax.lax.scan(period, None, parameters)[1]
+
+    def select(self, kept: Any, chosen_BK: jax.Array) -> Any:
+        """Rows of a state, or of `keys_values`, as in `model.layers.rows.select_rows`."""
+        return select_rows(kept, chosen_BK, axis=self._batch_axis)
+
+    @property
+    def _batch_axis(self) -> int:
+        return 0 if self.periods is None else 1
 
     def __call__(
         self,
@@ -267,11 +294,17 @@ class Backbone(nnx.Module):
         *,
         state: list[MixerState] | None = None,
         segments_BT: jax.Array | None = None,
+        source: list[KeysValues] | None = None,
+        sources_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[MixerState] | None]:
-        """[B, T, D] -> [B, T, D], and the states after it."""
+        """[B, T, D] -> [B, T, D], and the states after it.
 
-        def run(blocks, x_BTD, states, first):
+        Blocks with cross-attention need `source`, what `keys_values` makes of the other sequence;
+        `sources_BS` (bool [B, S]) says which of its positions are there.
+        """
+
+        def run(blocks, x_BTD, states, source, first):
             after = []
             for i, block in enumerate(blocks):
                 key = None if dropout_key is None else jax.random.fold_in(dropout_key, first + i)
@@ -279,6 +312,8 @@ class Backbone(nnx.Module):
                     block,
                     state=None if states is None else states[i],
                     segments_BT=segments_BT,
+                    source=None if source is None else source[i],
+                    sources_BS=sources_BS,
                     dropout_key=key,
                     height=(first + i + 1) / self.depth,
                 )
@@ -291,16 +326,16 @@ class Backbone(nnx.Module):
             return x_BTD, None if states is None else after
 
         if self.periods is None:
-            x_BTD, state = run(self.layers, x_BTD, state, 0)
+            x_BTD, state = run(self.layers, x_BTD, state, source, 0)
         else:
             graph, parameters = nnx.split(self.layers)
 
             def period(x_BTD, inputs):
-                parameters, states, first = inputs
-                return run(nnx.merge(graph, parameters), x_BTD, states, first)
+                parameters, states, source, first = inputs
+                return run(nnx.merge(graph, parameters), x_BTD, states, source, first)
 
             first = jnp.arange(self.periods) * len(self.layers)
-            x_BTD, state = jax.lax.scan(period, x_BTD, (parameters, state, first))
+            x_BTD, state = jax.lax.scan(period, x_BTD, (parameters, state, source, first))
         return x_BTD if self.norm is None else self.norm(x_BTD), state
 
 

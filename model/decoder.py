@@ -4,7 +4,7 @@ Initial values, after GPT-2 (Radford et al. 2019); L is the depth:
 
     | parameter                                        | distribution                         |
     |--------------------------------------------------|--------------------------------------|
-    | token and position tables, head, classes         | normal, 0.02                         |
+    | tables, dense layers at the end, head, classes   | normal, 0.02                         |
     | query, key, value, gate, up of all parts         | normal, 0.02                         |
     | out of a mixer, down of feed-forward             | normal, 0.02 / sqrt(2 L)             |
     | recurrence: input kernel                         | normal cut at 2, 1 / sqrt(width)     |
@@ -23,6 +23,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from model.backbone import Backbone
+from model.layers.head_transform import HeadTransform
+from model.layers.norms import norm as make_norm
+from model.layers.positions import Scaling
 from model.tokens import TokenModel
 
 POSITIONS = ("rotary", "learned", "none")
@@ -32,7 +35,8 @@ class Decoder(TokenModel):
     """A causal language model, or with `num_classes` a classifier that reads from left to right.
 
     `pattern` has a letter for each block, repeated to the `depth`: "A" attention, "C" convolution,
-    "R" recurrence. `blocks`: the other arguments of `model.backbone.Backbone`.
+    "R" recurrence. `token_types`, `embedding_norm` and `head_transform`: what BERT has beside, as
+    in `TokenModel`. `blocks`: the other arguments of `model.backbone.Backbone`.
     """
 
     def __init__(
@@ -53,18 +57,32 @@ class Decoder(TokenModel):
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        rotary_scaling: Scaling | None = None,
+        token_types: int = 0,
+        embedding_norm: bool = False,
+        head_transform: bool = False,
         causal: bool = True,
         **blocks: Any,
     ):
         if positions not in POSITIONS:
             raise ValueError(f"positions {positions!r}: choose 'rotary', 'learned' or 'none'")
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+
+        def norm() -> nnx.Module:
+            epsilon, use_bias = blocks["norm_epsilon"], blocks["use_bias"]
+            return make_norm(blocks["norm"], width, epsilon=epsilon, use_bias=use_bias, **numbers)
+
+        def transform() -> HeadTransform:
+            use_bias, kind = blocks["use_bias"], blocks["feed_forward"]
+            return HeadTransform(kind, width, vocabulary_size, norm, use_bias=use_bias, **numbers)
+
         super().__init__(
             lambda: Backbone(
                 width=width,
                 depth=depth,
                 pattern=pattern,
                 rotary_base=rotary_base if positions == "rotary" else None,
+                rotary_scaling=rotary_scaling,
                 causal=causal,
                 dropout=dropout,
                 **blocks,
@@ -82,6 +100,9 @@ class Decoder(TokenModel):
             vocabulary_size=vocabulary_size,
             max_length=max_length,
             num_classes=num_classes,
+            token_types=token_types,
+            make_embedding_norm=norm if embedding_norm else None,
+            make_head_transform=transform if head_transform else None,
             **numbers,
         )
 

@@ -12,7 +12,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from model.layers.dropout import dropout as drop
-from model.layers.embedding import TokenEmbedding
+from model.layers.embedding import TokenEmbedding, TokenTypes
+from model.layers.head_transform import HeadTransform
 from model.layers.linear import class_head
 from model.layers.pooling import Pool
 from model.layers.positions import LearnedPositions, segment_positions
@@ -26,9 +27,11 @@ class TokenModel(nnx.Module):
     `num_classes`, what `pooling` makes of all positions and the logits of classes.
 
     The body is called as `model.backbone.Backbone` is, and gives vectors of size `features`.
-    `max_length` bounds learned positions alone. Computes in `dtype`, keeps parameters in
-    `param_dtype`; the logits are float32. `has_bounded_context`: whether a state has room for a
-    fixed number of tokens.
+    `max_length` bounds learned positions alone. What BERT has beside: `token_types` rows of a
+    table whose first is added to each token, a norm of that sum, and what stands around the head
+    (`model.layers.head_transform`). Computes in `dtype`, keeps parameters in `param_dtype`; the
+    logits are float32. `has_bounded_context`: whether a state has room for a fixed number of
+    tokens.
     """
 
     def __init__(
@@ -49,6 +52,9 @@ class TokenModel(nnx.Module):
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        token_types: int = 0,
+        make_embedding_norm: Callable[[], nnx.Module] | None = None,
+        make_head_transform: Callable[[], HeadTransform] | None = None,
     ):
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.embedding = TokenEmbedding(
@@ -58,9 +64,16 @@ class TokenModel(nnx.Module):
             **numbers,
         )
         self.positions = self.pool = self.classes = nnx.data(None)
+        self.token_types = self.embedding_norm = self.head_transform = nnx.data(None)
         if learned_positions:
             self.positions = LearnedPositions(max_length, width, **numbers)
+        if token_types:
+            self.token_types = TokenTypes(token_types, width, **numbers)
+        if make_embedding_norm is not None:
+            self.embedding_norm = make_embedding_norm()
         self.backbone = make_body()
+        if num_classes is None and make_head_transform is not None:
+            self.head_transform = make_head_transform()
         if num_classes is not None:
             self.pool = Pool(pooling, features, **numbers)
             self.classes = class_head(features, num_classes, **numbers)
@@ -115,6 +128,10 @@ class TokenModel(nnx.Module):
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions(_positions(tokens_BT, segments_BT, state))
+        if self.token_types is not None:
+            x_BTD = x_BTD + self.token_types()
+        if self.embedding_norm is not None:
+            x_BTD = self.embedding_norm(x_BTD)
         x_BTD = drop(x_BTD, self.dropout_rate, keys[0])
         x_BTD, layers = self.backbone(
             x_BTD,
@@ -134,7 +151,11 @@ class TokenModel(nnx.Module):
         `logit_soft_cap` c keeps them within it: c tanh(logits / c) (Gemma Team 2024,
         arXiv:2408.00118, section 2).
         """
-        logits_BTV, cap = self.embedding.decode(x_BTD), self.logit_soft_cap
+        if self.head_transform is None:
+            logits_BTV = self.embedding.decode(x_BTD)
+        else:
+            logits_BTV = self.head_transform(x_BTD, self.embedding.decode)
+        cap = self.logit_soft_cap
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
     def classify(

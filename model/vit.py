@@ -28,8 +28,9 @@ class VisionTransformer(nnx.Module):
 
     `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022,
     arXiv:2205.01580) or "none". `pooling`: "class_token", a learned vector before the patches
-    whose result is read, or one of `model.layers.pooling`. `image_shape` is (height, width,
-    channels), its sides multiples of `patch_size`. `blocks`: the other arguments of
+    whose result is read, or one of `model.layers.pooling`. With `class_token_position` that vector
+    too has a learned position, the first of the table, as in the paper. `image_shape` is (height,
+    width, channels), its sides multiples of `patch_size`. `blocks`: the other arguments of
     `model.backbone.Backbone`.
     """
 
@@ -47,6 +48,7 @@ class VisionTransformer(nnx.Module):
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        class_token_position: bool = False,
         **blocks: Any,
     ):
         numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -66,7 +68,7 @@ class VisionTransformer(nnx.Module):
         self.positions = self.class_token = nnx.data(None)
         normal = nnx.initializers.normal
         if positions == "learned":
-            shape = (grid[0] * grid[1], width)
+            shape = (class_token_position + grid[0] * grid[1], width)
             table_TD = normal(width**-0.5)(rngs.params(), shape, jnp.dtype(param_dtype))
             self.positions = nnx.Param(table_TD, **named("positions", "embed"))
         if pooling == "class_token":
@@ -85,7 +87,10 @@ class VisionTransformer(nnx.Module):
         self.pool = Pool(kind, width, num_heads=num_heads, **numbers)
         self.classes = class_head(width, num_classes, std=0.0, **numbers)
         self.patch_size, self.grid, self.width = patch_size, grid, width
-        self.fixed_positions = positions == "sincos"
+        self.fixed_positions, self.class_token_position = (
+            positions == "sincos",
+            class_token_position,
+        )
         self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
 
     def __call__(
@@ -101,11 +106,13 @@ class VisionTransformer(nnx.Module):
         x_BTD = self.patches(patches.reshape(B, rows * columns, size, size, C))
         x_BTD = constrain(x_BTD, "batch", "length", "width")
         if self.positions is not None:
-            x_BTD = x_BTD + self.positions[...].astype(self.dtype)
+            x_BTD = x_BTD + self.positions[...][self.class_token_position :].astype(self.dtype)
         elif self.fixed_positions:
             x_BTD = x_BTD + sincos_positions(rows, columns, self.width).astype(self.dtype)
         if self.class_token is not None:
             token_D = self.class_token[...].astype(self.dtype)
+            if self.class_token_position:
+                token_D = token_D + self.positions[...][0].astype(self.dtype)
             token_B1D = jnp.broadcast_to(token_D, (B, 1, self.width))
             x_BTD = jnp.concatenate([token_B1D, x_BTD], axis=1)
         x_BTD, _ = self.backbone(drop(x_BTD, self.dropout_rate, keys[0]), dropout_key=keys[1])

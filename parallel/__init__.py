@@ -13,6 +13,7 @@ _HOMES = {
     "any_process": "distributed",
     "batch_crc32": "feeding",
     "choose_products": "onednn",
+    "everywhere": "feeding",
     "explain_environment": "environment",
     "flat_mesh": "mesh",
     "is_main_process": "distributed",

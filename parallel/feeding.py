@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
@@ -41,6 +41,15 @@ def put_batch(
         )
         for name, rows in batch.items()
     }
+
+
+def everywhere(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
+    """The whole of each array of a global batch, on the host of every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(dict(batch))
+    mesh = next(iter(batch.values())).sharding.mesh
+    gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.device_get(gather(dict(batch)))
 
 
 def batch_crc32(batch: Mapping[str, np.ndarray]) -> int:

@@ -15,8 +15,8 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class Classification:
-    """Batches: `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T]; `label` int32
-    [B], `weights` float32 [B].
+    """Batches: `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or `frames`
+    float32 [B, T, F] and `segments` int32 [B, T]; `label` int32 [B], `weights` float32 [B].
 
     `class_weights`: how much an example of each class counts in training, as in
     `tasks.losses.cross_entropy`; () all alike. `mixup`, `cutmix`: as in `tasks.mixing`.
@@ -109,9 +109,10 @@ def _logits(
     train: bool,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """float32 [B, C], of pictures or of tokens."""
+    """float32 [B, C], of pictures, of frames or of tokens."""
     if images is None:
-        return model.classify(
-            batch["tokens"], segments_BT=batch["segments"], dropout_key=dropout_key
-        )
+        given = {"segments_BT": batch["segments"], "dropout_key": dropout_key}
+        if "frames" in batch:
+            return model.classify(batch["frames"], train=train, **given)
+        return model.classify(batch["tokens"], **given)
     return model(images, train=train, dropout_key=dropout_key).astype(jnp.float32)

@@ -81,9 +81,7 @@ class LanguageModeling:
         self, score: Score, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
     ) -> Sums:
         """The sums that `score` makes of the logits and the batch, all at once or in chunks."""
-        hidden_BTD, _ = model.hidden(
-            batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key
-        )
+        hidden_BTD = self.hidden(model, batch, dropout_key)
         chunks = self.loss_chunks
         if chunks is None:
             logits = jax.eval_shape(model.head, hidden_BTD)
@@ -91,3 +89,10 @@ class LanguageModeling:
         rows = {"targets": batch["targets"], "weights": batch["weights"]}
         chunks = min(chunks, hidden_BTD.shape[1])
         return sums_over_positions(score, model.head, hidden_BTD, rows, chunks=chunks)
+
+    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+        """What `model.head` makes the logits of each target of: [B, T, D]."""
+        hidden_BTD, _ = model.hidden(
+            batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key
+        )
+        return hidden_BTD

@@ -1,6 +1,6 @@
 """What a task is: its batch, loss, metrics and answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -40,4 +40,14 @@ class Task(Protocol):
 
     def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
         """The metrics of a split from its sums; `facts` are the split's (`bytes`)."""
+        ...
+
+
+class WritingTask(Task, Protocol):
+    """A task whose model answers in text, which is compared with the right one."""
+
+    def text_metrics(
+        self, hypotheses: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        """The metrics of answers, each beside its reference."""
         ...

@@ -27,6 +27,7 @@ _HOMES = {
     "explain_parameters": "explanation",
     "find_checkpoint": "restore",
     "finished_steps": "checkpoints",
+    "frames_picture": "report.pictures",
     "look_inside": "report.inside",
     "open_origin": "initialize",
     "origin_of_arrays": "initialize",

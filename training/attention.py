@@ -29,7 +29,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     Raises `configs.UsageError` where the one that is asked for can't be.
     """
     model = config.model
-    if "A" not in getattr(model, "pattern", ""):
+    if not getattr(model, "self_attends", False):
         return None
     asked, platform = model.attention, mesh.devices.flat[0].platform
     chosen = NATIVE_ATTENTION.get(platform, "xla") if asked == "auto" else asked
@@ -40,7 +40,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
         )
     dtype, head_dim = compute_dtype(config, mesh), model.head_dim or model.width // model.num_heads
     parts = np.prod([mesh.shape[axis] for axis in config.mesh.rules.length], dtype=int)
-    # Of pictures only the data knows the length: `attend` itself does without what can't be.
+    # Of pictures and sound only the data knows it: `attend` itself does without what can't be.
     length = getattr(config.data, "sequence_length", POSITIONS * int(parts))
     limit = attention_limit(chosen, dtype, head_dim=head_dim, length=length // int(parts))
     if limit and asked != "auto":

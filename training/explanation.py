@@ -14,8 +14,16 @@ from training.trees import flat
 
 _STAND_INS = {
     "text": {"vocabulary_size": 256, "max_length": 256},
+    "text_pairs": {"vocabulary_size": 256, "max_source_length": 256, "max_length": 256},
     "labelled_text": {"vocabulary_size": 256, "max_length": 256, "num_classes": 10},
     "pictures": {"num_classes": 10, "image_shape": (64, 64, 3)},
+    "transcribed_sound": {
+        "num_mels": 80,
+        "max_frames": 256,
+        "vocabulary_size": 256,
+        "max_labels": 256,
+    },
+    "labelled_sound": {"num_mels": 80, "max_frames": 256, "num_classes": 10},
 }
 """Sizes that only the data knows; names and axes of parameters do not depend on them."""
 

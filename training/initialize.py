@@ -62,7 +62,7 @@ class Beginning:
     """What a run begins with: the names of the parameters and batch statistics that it takes of an
     origin, if there is one; and what is told of that."""
 
-    told: tuple[str, ...]
+    told: tuple[str, ...] = ()
     origin: Origin | None = None
     params: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ def begin_with(origin: Origin | None, config: Config, program: Program) -> Begin
     Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
     for what would stay random for ever.
     """
-    beginning = Beginning(()) if origin is None else _compare(origin, config, program)
+    beginning = Beginning() if origin is None else _compare(origin, config, program)
     trained, count = program.trained_count, program.parameter_count
     told = (f"trains {trained:,} of {count:,} parameters",) if trained < count else ()
     return replace(beginning, told=(*beginning.told, *told))

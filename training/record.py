@@ -28,12 +28,13 @@ class Record:
         *,
         about: Mapping[str, Any],
         tuned: Mapping[str, str],
+        origin: Mapping[str, Any] | None,
     ):
         self._config, self._workdir, self._progress = config, workdir, progress
         self._about, self._tuned = about, tuned
         self._logs: list[MetricLog | WandbLog] = []
         self._notices: list[str] = []
-        self.origin: Mapping[str, Any] | None = None
+        self._origin = origin
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -63,13 +64,13 @@ class Record:
         return {
             "seconds": self._seconds(),
             "notices": self._notices,
-            "initialized_from": self.origin,
+            "initialized_from": self._origin,
         }
 
     def go_on_from(self, history: Mapping[str, Any]) -> None:
         """Takes up what earlier sittings told, up to their last checkpoint."""
         self._seconds_before = history["seconds"]
-        self.origin = history.get("initialized_from")  # Not there in checkpoints from before it.
+        self._origin = history.get("initialized_from")  # Not there in checkpoints from before it.
         self._notices[:0] = history["notices"]
 
     def report(

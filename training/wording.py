@@ -3,6 +3,19 @@
 import math
 from collections.abc import Mapping
 
+NAMES = {
+    "accuracy_top5": "top-5 accuracy",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "wer": "word error rate",
+    "cer": "character error rate",
+}
+"""Of metrics that are not called as their key is."""
+
+SHARES = ("accuracy", "accuracy_top5", "exact_match", "wer", "cer")
+POINTS = ("bleu", "chrf")
+"""Metrics that are shares of one, and those that go up to 100."""
+
 
 def seconds_text(seconds: float) -> str:
     """A duration: `0.42 s`, `12 s`, `3 min 20 s`, `2 h 3 min`, `3 d 4 h`."""
@@ -38,25 +51,40 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def name_text(name: str) -> str:
+    """A metric's name."""
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric without its name."""
+    if name in SHARES:
+        return percent_text(value)
+    if name in POINTS:
+        return f"{value:.1f}"
+    if name == "bits_per_byte":
+        return f"{value:.3f}"
+    return f"{value:.4g}" if name == "perplexity" else number_text(value)
+
+
 def metric_text(name: str, value: float) -> str:
     """A metric with its name or unit: `loss 1.9123`, `1.732 bits per byte`, `accuracy 97.8 %`."""
     if name == "bits_per_byte":
-        return f"{value:.3f} bits per byte"
-    if name == "accuracy_top5":
-        return f"top-5 accuracy {percent_text(value)}"
-    if name == "accuracy":
-        return f"accuracy {percent_text(value)}"
-    if name == "perplexity":
-        return f"perplexity {value:.4g}"
-    return f"{name.replace('_', ' ')} {number_text(value)}"
+        return f"{value_text(name, value)} {name_text(name)}"
+    return f"{name_text(name)} {value_text(name, value)}"
 
 
-def headline_metric(metrics: Mapping[str, float]) -> str:
-    """The one metric that says how good a model is.
+def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
+    """The one metric that says how good a model is: the one that is `chosen` to say which
+    checkpoints are best, unless that is the loss.
 
-    Bits per byte compare across tokenizers; the accuracy of a classifier says more than its loss,
-    that of a language model (which has a perplexity) less.
+    Bits per byte compare across tokenizers; answers say more than the loss of true ones; the
+    accuracy of a classifier says more than its loss, that of a language model (which has a
+    perplexity) less.
     """
-    if "bits_per_byte" in metrics:
-        return "bits_per_byte"
+    if chosen in metrics and chosen != "loss":
+        return chosen
+    for name in ("bits_per_byte", "bleu", "wer"):
+        if name in metrics:
+            return name
     return "accuracy" if "accuracy" in metrics and "perplexity" not in metrics else "loss"

@@ -5,16 +5,19 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
-from configs.schema.data import (
-    TFDS,
-    Conversations,
-    Mixture,
-    Records,
-    Table,
-    TextFiles,
-    TokenizerFile,
-)
+from configs.schema.conversations import Conversations
+from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
+from configs.schema.pairs import ParallelText, TFDSPairs
 from configs.schema.pictures import ImageFolder, TFDSPictures
+from configs.schema.sound import (
+    SoundLabels,
+    SoundTranscripts,
+    TFDSSoundLabels,
+    TFDSSoundTranscripts,
+)
+from configs.schema.tokenizers import TokenizerFile
+
+_PREPARED = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
 
 
 def check_inputs(config: Config) -> None:
@@ -25,7 +28,11 @@ def check_inputs(config: Config) -> None:
         _check_text("data.path", data.path)
     if isinstance(data, ImageFolder):
         _check_folder(data.path)
-    if isinstance(data, TFDS | TFDSPictures) and data.name is None:
+    if isinstance(data, ParallelText):
+        _check_pairs(data)
+    if isinstance(data, SoundTranscripts | SoundLabels):
+        _check_manifest(data.path)
+    if isinstance(data, _PREPARED) and data.name is None:
         raise UsageError(
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
@@ -78,6 +85,32 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named}: no file matches{_hint(path)}")
     else:
         raise UsageError(f"{named} is not there{_hint(path)}")
+
+
+def _check_pairs(data: ParallelText) -> None:
+    path, languages = data.path, (data.source_language, data.target_language)
+    if path is None:
+        source, target = (f"train.{language}" for language in languages)
+        raise UsageError(
+            f"data.path is not given: say where the pairs are, --config.data.path=FOLDER with "
+            f"{source} and {target}, or a table (.tsv, .csv, .jsonl, .parquet)"
+        )
+    begun = glob.iglob(f"{glob.escape(path)}.*")  # of the two files NAME.en and NAME.de
+    if os.path.exists(path) or glob.has_magic(path) or not any(map(os.path.isfile, begun)):
+        _check_text("data.path", path)
+
+
+def _check_manifest(path: str | None) -> None:
+    if path is None:
+        raise UsageError(
+            "data.path is not given: say where the recordings are listed, --config.data.path=FILE "
+            "(.jsonl, .csv, .tsv or .parquet), or a folder with train.jsonl, test.jsonl"
+        )
+    if not os.path.exists(path):
+        raise UsageError(f"data.path={path} is not there{_hint(path)}")
+    if os.path.isfile(path) and not os.path.getsize(path):
+        raise UsageError(f"data.path={path} is an empty file")
+    _check_readable(f"data.path={path}", path)
 
 
 def _check_folder(path: str | None) -> None:

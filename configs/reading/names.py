@@ -67,10 +67,12 @@ def not_of_this_kind(path: str, owner: type[Settings] | None = None) -> str:
 
     owner: the kind at hand, where it is known.
     """
-    others = _owners(path)
-    told = f"{path.rpartition('.')[0]}.{others[0].discriminator}"
-    here = f", and {told} is {kind_name(owner)}" if owner else ""
-    return f"{path} belongs to {told}={' or '.join(kind_name(one) for one in others)}{here}"
+    told = _kinds_with(path)
+    ((discriminator, _), *_) = told
+    names = dict.fromkeys(name for where, name in told if where == discriminator)
+    known = owner is not None and kind_name(owner) is not None
+    here = f", and {discriminator} is {kind_name(owner)}" if known else ""
+    return f"{path} belongs to {discriminator}={' or '.join(names)}{here}"
 
 
 def accepted(path: str, *, brief: bool = False) -> str:
@@ -89,6 +91,25 @@ def _owners(path: str) -> list[type[Settings]]:
         infos = [kind.model_fields[section] for kind in here if section in kind.model_fields]
         here = [kind for info in infos for kind in kinds(info)]
     return [kind for kind in dict.fromkeys(here) if name in kind.model_fields]
+
+
+def _kinds_with(path: str) -> list[tuple[str, str]]:
+    """The kinds of section that have the field `path`, in a section inside them too: each as the
+    field that tells it, and its name there."""
+    *sections, name = path.split(".")
+    here: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]
+    for depth, section in enumerate(sections, 1):
+        told = ".".join(sections[:depth])
+        here = [
+            (
+                kind,
+                (f"{told}.{kind.discriminator}", kind_name(kind)) if kind.discriminator else above,
+            )
+            for outer, above in here
+            if section in outer.model_fields
+            for kind in kinds(outer.model_fields[section])
+        ]
+    return [above for kind, above in here if name in kind.model_fields and above]
 
 
 def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo]]:

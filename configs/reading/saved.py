@@ -94,9 +94,12 @@ def differences(old: Config, new: Config) -> list[Difference]:
     return found
 
 
-def check_workdir(config: Config, workdir: str | Path, notify: Callable[[str], None]) -> None:
-    """Raises `UsageError` where `workdir` holds a run with other settings than those that may
-    change, which `notify` is told; and where what a new run is to begin with is not there."""
+def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> None:
+    """Raises `UsageError` where `workdir` is not given or holds a run with other settings than
+    those that may change, which `notify` is told; and where what a new run is to begin with is not
+    there."""
+    if workdir is None:
+        raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
     if not (Path(workdir) / NAME).exists():
         check_origin(config)
         return

@@ -16,17 +16,16 @@ class Architecture(Settings):
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
-    """Of the data that it reads: "text", "labelled_text", "pictures"."""
+    """Of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
+    "transcribed_sound", "labelled_sound"."""
 
     gives: ClassVar[tuple[str, ...]]
-    """What tasks may ask of it: "next_tokens", "missing_tokens", "classes"."""
+    """What tasks may ask of it: "next_tokens", "missing_tokens", "target_tokens", "classes",
+    "transcript"."""
 
 
-class Blocks(Architecture):
-    """A stack of residual blocks, each a mixer and a feed-forward part."""
-
-    sees_all: ClassVar[bool] = False
-    """Whether positions see those after them too: then recurrence runs both ways."""
+class Stack(Architecture):
+    """A stack of blocks, all or some of them with attention."""
 
     width: Count = field(
         128,
@@ -38,22 +37,6 @@ class Blocks(Architecture):
         "Blocks in the stack.",
         unit="blocks",
         also_called=("num_layers", "n_layer", "layers", "n_layers"),
-    )
-    pattern: Pattern = field(
-        "A",
-        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
-        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
-    )
-    recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
-        "lstm",
-        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
-        also_called=("rnn_type", "cell", "rnn"),
-    )
-    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
-        4,
-        "Taps of the mixer C: the positions that each sees.",
-        unit="positions",
-        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
     )
     num_heads: Count = field(
         4,
@@ -84,6 +67,62 @@ class Blocks(Architecture):
         free_on_resume=True,
         also_called=("attn_implementation", "attention_kernel", "flash_attention"),
     )
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+
+    @property
+    def self_attends(self) -> bool:
+        """Whether any block has attention to its own positions."""
+        return True
+
+    @property
+    def attends(self) -> bool:
+        """Whether any block has heads."""
+        return self.self_attends
+
+    @pydantic.model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if not self.attends:
+            return self
+        heads, width = self.num_heads, self.width
+        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+            raise ValueError(
+                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
+                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
+            )
+        if self.head_dim is None and width % heads:
+            raise ValueError(
+                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
+                f"of {multiples(width, heads)}, or set model.head_dim"
+            )
+        return self
+
+
+class Blocks(Stack):
+    """A stack of residual blocks, each a mixer and a feed-forward part."""
+
+    sees_all: ClassVar[bool] = False
+    """Whether positions see those after them too: then recurrence runs both ways."""
+
+    pattern: Pattern = field(
+        "A",
+        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
+        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+    )
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
+        "lstm",
+        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
+        also_called=("rnn_type", "cell", "rnn"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        4,
+        "Taps of the mixer C: the positions that each sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
+    )
     norm: Literal["rms_norm", "layer_norm"] = field(
         "rms_norm",
         "Normalisation of each mixer, feed-forward part, and the head.",
@@ -99,9 +138,9 @@ class Blocks(Architecture):
         "Added to the mean square before its root.",
         also_called=("eps", "rms_norm_eps"),
     )
-    feed_forward: Literal["swiglu", "gelu", "relu"] = field(
+    feed_forward: Literal["swiglu", "gelu", "gelu_tanh", "relu"] = field(
         "swiglu",
-        "Kind of the feed-forward part.",
+        "Kind of the feed-forward part; gelu_tanh: GPT-2's approximation of gelu.",
         also_called=("mlp", "activation", "ffn"),
     )
     feed_forward_width: Count | None = field(
@@ -112,11 +151,6 @@ class Blocks(Architecture):
     )
     use_bias: bool = field(
         False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
-    )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
     )
     stochastic_depth: Fraction = field(
         0.0,
@@ -137,57 +171,98 @@ class Blocks(Architecture):
         also_called=("scan",),
     )
 
+    @property
+    def mixers(self) -> str:
+        """The letters of all patterns there are."""
+        return self.pattern
+
+    @property
+    def self_attends(self) -> bool:
+        return "A" in self.mixers
+
     def needless(self) -> dict[str, str]:
         reasons = {}
         without = f"model.pattern={self.pattern} has no"
-        if "R" not in self.pattern:
+        if "R" not in self.mixers:
             reasons["recurrence"] = f"{without} R (recurrence)"
-        if "C" not in self.pattern:
+        if "C" not in self.mixers:
             reasons["convolution_size"] = f"{without} C (convolution)"
-        if "A" not in self.pattern:
+        if not self.self_attends:
+            of_mixer = ("attention_window", "attention")
+            reasons |= dict.fromkeys(of_mixer, f"{without} A (attention)")
+        if not self.attends:
             heads = ("num_heads", "num_kv_heads", "head_dim")
-            attention = (*heads, "attention_window", "attention")
-            reasons |= dict.fromkeys(attention, f"{without} A (attention)")
+            reasons |= dict.fromkeys(heads, f"{without} A (attention)")
         return reasons
 
     @pydantic.model_validator(mode="after")
     def _layers_fit(self) -> Self:
-        if len(self.pattern) > self.depth:
-            raise ValueError(
-                f"model.pattern={self.pattern} has {len(self.pattern)} letters for "
-                f"model.depth={self.depth}: shorten it, or use model.depth={len(self.pattern)}"
-            )
-        if self.scan_layers and self.depth % len(self.pattern):
-            raise ValueError(
-                f"model.scan_layers needs model.depth={self.depth} to be a multiple of the "
-                f"{len(self.pattern)} letters of model.pattern={self.pattern}: use "
-                f"{multiples(self.depth, len(self.pattern))}"
-            )
+        self._check_layers("depth", self.depth, "pattern", self.pattern)
         return self
+
+    def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
+        """Raises ValueError where so many layers can't have the pattern."""
+        if len(pattern) > depth:
+            raise ValueError(
+                f"model.{pattern_name}={pattern} has {len(pattern)} letters for "
+                f"model.{depth_name}={depth}: shorten it, or use model.{depth_name}={len(pattern)}"
+            )
+        if self.scan_layers and depth % len(pattern):
+            raise ValueError(
+                f"model.scan_layers needs model.{depth_name}={depth} to be a multiple of the "
+                f"{len(pattern)} letters of model.{pattern_name}={pattern}: use "
+                f"{multiples(depth, len(pattern))}"
+            )
 
     @pydantic.model_validator(mode="after")
     def _two_ways_have_equal_parts(self) -> Self:
-        if self.sees_all and "R" in self.pattern and self.width % 2:
-            raise ValueError(
-                f"model.pattern={self.pattern} has R (recurrence), which runs both ways here with "
-                f"half the units each, but model.width is {self.width}: use an even one"
-            )
+        if self.sees_all:
+            self._check_two_ways("pattern", self.pattern)
         return self
 
-    @pydantic.model_validator(mode="after")
-    def _heads_fit(self) -> Self:
-        if "A" not in self.pattern:
-            return self
-        heads, width = self.num_heads, self.width
-        if self.num_kv_heads is not None and heads % self.num_kv_heads:
+    def _check_two_ways(self, pattern_name: str, pattern: str) -> None:
+        """Raises ValueError where layers that see all positions can't be halved."""
+        if "R" in pattern and self.width % 2:
             raise ValueError(
-                f"model.num_kv_heads={self.num_kv_heads} does not divide model.num_heads={heads}: "
-                f"use a divisor of it such as {math.gcd(self.num_kv_heads, heads)}, or none"
+                f"model.{pattern_name}={pattern} has R (recurrence), which runs both ways here "
+                f"with half the units each, but model.width is {self.width}: use an even one"
             )
-        if self.head_dim is None and width % heads:
+
+
+class RotaryStack(Stack):
+    """A stack whose attention knows order by rotated queries and keys, or otherwise."""
+
+    positions: Literal["rotary", "none"] = field(
+        "rotary",
+        "How attention knows order: rotated queries and keys, or not at all.",
+        also_called=("position_embedding", "pos_emb", "rope"),
+    )
+    rotary_base: PositiveNumber = field(
+        10000.0,
+        "Wavelengths of rotary positions grow up to 2 pi times this.",
+        unit="tokens",
+        also_called=("rope_theta", "rope_base"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        if self.positions != "rotary":
+            reasons["rotary_base"] = f"model.positions is {self.positions}"
+        if not self.self_attends:
+            why = f"model.pattern={self.pattern} has no A (attention)"
+            reasons["rotary_base"] = why
+            if self.positions == "rotary":
+                reasons["positions"] = f"{why}, which alone rotates"
+        return reasons
+
+    @pydantic.model_validator(mode="after")
+    def _heads_can_rotate(self) -> Self:
+        head_dim = self.head_dim or self.width // self.num_heads
+        if self.self_attends and self.positions == "rotary" and head_dim % 2:
+            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
             raise ValueError(
-                f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
-                f"of {multiples(width, heads)}, or set model.head_dim"
+                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
+                f"odd: use {head_dim + 1}, or another model.positions"
             )
         return self
 

@@ -1,11 +1,13 @@
 """What is read, how it is cut into examples, and how many of them an update sees."""
 
 import difflib
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import pydantic
 from annotated_types import Interval
 
+from configs.schema.conversations import Conversations
+from configs.schema.pairs import AnyPairs
 from configs.schema.pictures import AnyPictures
 from configs.schema.settings import (
     INTEGER_LIMIT,
@@ -15,88 +17,17 @@ from configs.schema.settings import (
     Settings,
     field,
 )
-from configs.schema.source import PREPARED_DIR, PREPARED_NAME, FilePath, PlainText, Source
-
-
-class Characters(Settings):
-    """A token for each character of the training text."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["characters"] = field("characters", "How text becomes tokens.")
-
-
-class Bytes(Settings):
-    """A token for each byte of the UTF-8 text."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
-
-
-def _vocabulary_size(meaning: str) -> Any:
-    return field(4096, meaning, unit="tokens", also_called=("vocab_size",))
-
-
-class BPE(Settings):
-    """Byte-pair encoding, learnt from the training text."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes, the separator of documents, and what is merged."
-    )
-
-
-class Unigram(Settings):
-    """The likeliest pieces of words under a unigram language model of the training text."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes, the separator of documents, and longer pieces."
-    )
-
-
-class WordPiece(Settings):
-    """The longest pieces of words that are known, learnt from the training text."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces."
-    )
-
-
-class Words(Settings):
-    """Whole words, as often as they stand in the training text; all others are one unknown word."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["words"] = field("words", "How text becomes tokens.")
-    vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: the separator of documents, the unknown word, and the most frequent words."
-    )
-
-
-class TokenizerFile(Settings):
-    """A tokenizer.json that is there already."""
-
-    discriminator: ClassVar = "kind"
-
-    kind: Literal["file"] = field("file", "How text becomes tokens.")
-    path: FilePath | None = field(
-        None, "A tokenizer.json of the `tokenizers` library.", required=True, accepts="a file"
-    )
-
-
-Tokenizer = Annotated[
-    Characters | Bytes | BPE | Unigram | WordPiece | Words | TokenizerFile,
-    pydantic.Discriminator("kind"),
-]
+from configs.schema.sound import AnySound
+from configs.schema.source import (
+    INVALID_UTF8,
+    PREPARED_DIR,
+    PREPARED_NAME,
+    FilePath,
+    InvalidUTF8,
+    PlainText,
+    Source,
+)
+from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Cleaning(Settings):
@@ -179,10 +110,6 @@ class Text(Source):
 
 
 # Fields of several sources.
-InvalidUTF8 = Literal["error", "replace"]
-_INVALID_UTF8 = field(
-    "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
-)
 _TEXT_FIELD = field(
     "text",
     "Field, or column, of a record that holds its text.",
@@ -208,7 +135,7 @@ class TextFiles(Text):
         accepts="a file, a folder or a glob",
         also_called=("file", "dir", "folder", "dataset"),
     )
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
 class Records(Text):
@@ -224,7 +151,7 @@ class Records(Text):
         also_called=("file", "dir", "folder", "dataset"),
     )
     text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
 class TFDS(Text):
@@ -234,7 +161,7 @@ class TFDS(Text):
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
     text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
 class Mixture(Text):
@@ -256,7 +183,7 @@ class Mixture(Text):
     )
     data_dir: FilePath | None = PREPARED_DIR
     text_field: PlainText = _TEXT_FIELD
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
         """The weight of each part."""
@@ -349,7 +276,7 @@ class Table(Source):
         also_called=_LENGTH_NAMES,
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     @pydantic.model_validator(mode="after")
     def _text_and_label_differ(self) -> Self:
@@ -361,49 +288,16 @@ class Table(Source):
         return self
 
 
-class Conversations(Source):
-    """The user's own conversations, of which the assistant's part is learnt: JSON lines."""
-
-    modality: ClassVar = "text"
-
-    source: Literal["conversations"] = field("conversations", "Where examples come from.")
-    path: FilePath | None = field(
-        None,
-        "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
-        free_on_resume=True,
-        accepts="a file, a folder or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
-    )
-    prompt_field: PlainText = field(
-        "prompt",
-        "Field of a record that holds what the user says.",
-        also_called=("instruction_field", "question_field", "input_field"),
-    )
-    answer_field: PlainText = field(
-        "answer",
-        "Field of a record that holds what the assistant answers.",
-        also_called=("completion_field", "response_field", "output_field"),
-    )
-    messages_field: PlainText = field(
-        "messages",
-        "Field that a record may have in their place: messages with a role and its content.",
-        also_called=("conversations_field",),
-    )
-    chat_template: PlainText | None = field(
-        None,
-        "Jinja that writes messages as text, as Hugging Face has it; none: roles and a colon.",
-        also_called=("template", "prompt_template"),
-    )
-    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
-        256,
-        "Length of the windows that conversations are packed into: the context of the model.",
-        unit="tokens",
-        also_called=_LENGTH_NAMES,
-    )
-    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    invalid_utf8: InvalidUTF8 = _INVALID_UTF8
-
-
-AnyText = PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | Conversations
-
-Data = Annotated[AnyText | AnyPictures, pydantic.Discriminator("source")]
+Data = Annotated[
+    PythonStdlib
+    | TextFiles
+    | Records
+    | TFDS
+    | Mixture
+    | Table
+    | Conversations
+    | AnyPairs
+    | AnyPictures
+    | AnySound,
+    pydantic.Discriminator("source"),
+]

@@ -3,16 +3,23 @@
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
 import pydantic
+from annotated_types import Interval
 
-from configs.schema.blocks import Architecture, Blocks
-from configs.schema.settings import Count, Fraction, PositiveNumber, field
+from configs.schema.blocks import Architecture, Blocks, Pattern, RotaryStack
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    PositiveNumber,
+    field,
+)
 
 _ARCHITECTURE = "Shape of the whole model."
 
 
-def _tied_embeddings() -> Any:
+def _tied_embeddings(default: bool = False) -> Any:
     return field(
-        False,
+        default,
         "Whether the head reads out with the embedding of the tokens.",
         also_called=("tie_word_embeddings", "weight_tying"),
     )
@@ -21,15 +28,28 @@ def _tied_embeddings() -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "What a classifier makes of all positions; attention: their mean under a learned query.",
+        "What a classifier makes of all positions; attention: their mean under a learned query; "
+        "first_dense: the first through a dense layer and tanh, as BERT.",
         also_called=("pool", "pool_type", "global_pool"),
     )
 
 
-Pooling = Literal["mean", "max", "first", "last", "attention"]
+Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
 
 
-class TokenBlocks(Blocks):
+def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
+    if scaling[2] <= scaling[1]:
+        raise ValueError("the third is not above the second")
+    return scaling
+
+
+Scaling = Annotated[
+    tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber],
+    pydantic.AfterValidator(_high_above_low),
+]
+
+
+class TokenBlocks(RotaryStack, Blocks):
     """What all stacks of blocks on tokens have."""
 
     positions: Literal["rotary", "learned", "none"] = field(
@@ -37,11 +57,13 @@ class TokenBlocks(Blocks):
         "How attention knows order: rotated queries and keys, or a vector per position.",
         also_called=("position_embedding", "pos_emb", "rope"),
     )
-    rotary_base: PositiveNumber = field(
-        10000.0,
-        "Wavelengths of rotary positions grow up to 2 pi times this.",
-        unit="tokens",
-        also_called=("rope_theta", "rope_base"),
+    rotary_scaling: Scaling | None = field(
+        None,
+        "How rotary positions are stretched, as Llama 3.1's: factor, low and high frequency "
+        "factor, and the length in tokens before; none: as they are.",
+        accepts="four numbers > 0 separated by commas, the third above the second, such as "
+        "8,1,4,8192",
+        also_called=("rope_scaling",),
     )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
@@ -52,25 +74,9 @@ class TokenBlocks(Blocks):
 
     def needless(self) -> dict[str, str]:
         reasons = super().needless()
-        if self.positions != "rotary":
-            reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if "A" not in self.pattern:
-            why = f"model.pattern={self.pattern} has no A (attention)"
-            reasons["rotary_base"] = why
-            if self.positions == "rotary":
-                reasons["positions"] = f"{why}, which alone rotates"
+        if "rotary_base" in reasons:
+            reasons["rotary_scaling"] = reasons["rotary_base"]
         return reasons
-
-    @pydantic.model_validator(mode="after")
-    def _heads_can_rotate(self) -> Self:
-        head_dim = self.head_dim or self.width // self.num_heads
-        if "A" in self.pattern and self.positions == "rotary" and head_dim % 2:
-            source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
-            raise ValueError(
-                f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "
-                f"odd: use {head_dim + 1}, or another model.positions"
-            )
-        return self
 
 
 class Decoder(TokenBlocks):
@@ -92,6 +98,21 @@ class Encoder(TokenBlocks):
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
+    token_types: NonNegativeInteger = field(
+        0,
+        "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
+        also_called=("type_vocab_size", "segment_embeddings"),
+    )
+    embedding_norm: bool = field(
+        False,
+        "Whether the vectors of tokens are normalised before the first block, as in BERT.",
+        also_called=("layernorm_embedding",),
+    )
+    head_transform: bool = field(
+        False,
+        "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
+        also_called=("lm_head_transform", "cls_predictions"),
+    )
 
 
 class RNN(Architecture):
@@ -120,6 +141,162 @@ class RNN(Architecture):
     pooling: Pooling = _pooling("mean")
 
 
+def _shared_embeddings() -> Any:
+    return field(
+        True,
+        "Whether the tokens of sources and of targets have one table of vectors.",
+        also_called=("share_embeddings", "share_all_embeddings"),
+    )
+
+
+class EncoderDecoder(TokenBlocks):
+    """A stack of blocks that reads a source, and one that writes a target and looks back at it."""
+
+    modalities: ClassVar = ("text_pairs",)
+    gives: ClassVar = ("target_tokens",)
+
+    architecture: Literal["encoder_decoder"] = field("encoder_decoder", _ARCHITECTURE)
+    encoder_depth: Count | None = field(
+        None,
+        "Blocks of the encoder; none: model.depth, which is the decoder's.",
+        unit="blocks",
+        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+    )
+    encoder_pattern: Pattern | None = field(
+        None,
+        "Mixers of the encoder's blocks, repeated; none: model.pattern, which is the decoder's.",
+        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+    )
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = field(
+        "rotary",
+        "How attention knows order: sines and cosines, a vector per position, or rotated queries "
+        "and keys.",
+        also_called=("position_embedding", "pos_emb", "rope"),
+    )
+    shared_embeddings: bool = _shared_embeddings()
+    tied_embeddings: bool = _tied_embeddings(True)
+
+    @property
+    def mixers(self) -> str:
+        return self.pattern + (self.encoder_pattern or "")
+
+    @property
+    def attends(self) -> bool:
+        return True  # to the source
+
+    @pydantic.model_validator(mode="after")
+    def _encoder_fits(self) -> Self:
+        name = "pattern" if self.encoder_pattern is None else "encoder_pattern"
+        pattern = (name, self.encoder_pattern or self.pattern)
+        depth = ("depth", self.depth)
+        if self.encoder_depth is not None:
+            depth = ("encoder_depth", self.encoder_depth)
+        self._check_layers(*depth, *pattern)
+        self._check_two_ways(*pattern)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _waves_come_in_pairs(self) -> Self:
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise ValueError(
+                f"model.positions=sinusoidal has a sine and a cosine of each wave, but model.width "
+                f"is {self.width}: use an even one"
+            )
+        return self
+
+
+class RNNEncoderDecoder(Architecture):
+    """Recurrent layers that read a source both ways; others write a target, and look back at it."""
+
+    modalities: ClassVar = ("text_pairs",)
+    gives: ClassVar = ("target_tokens",)
+
+    architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
+    width: Count = field(
+        256,
+        "Units of each layer, of the encoder's each way, and size of the vector of each token.",
+        also_called=("hidden_size", "units", "nhid", "emsize"),
+    )
+    depth: Count = field(
+        1,
+        "Layers of the decoder; the first looks at the source.",
+        unit="layers",
+        also_called=("num_layers", "nlayers"),
+    )
+    encoder_depth: Count | None = field(
+        None,
+        "Layers of the encoder; none: model.depth, which is the decoder's.",
+        unit="layers",
+        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+    )
+    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
+        "lstm", "Kind of the cells.", also_called=("rnn_type", "cell", "rnn")
+    )
+    input_feeding: bool = field(
+        True,
+        "Whether the decoder's cells read what was found in the source; if not, the layers above "
+        "alone do, and training is faster.",
+    )
+    shared_embeddings: bool = _shared_embeddings()
+    tied_embeddings: bool = _tied_embeddings(True)
+    dropout: Fraction = field(
+        0.0,
+        "Share of activations before, between and after the layers that training sets to zero.",
+        also_called=("dropout_rate", "dropout_prob"),
+    )
+
+
+class Sound(Architecture):
+    """What all models of sound have."""
+
+    modalities: ClassVar = ("transcribed_sound", "labelled_sound")
+    gives: ClassVar = ("transcript", "classes")
+
+    subsampling: Literal[1, 2, 4] = field(
+        4,
+        "Frames that become one position, of which each label of a transcript needs one.",
+        unit="frames",
+        also_called=("subsampling_factor", "time_reduction", "downsampling"),
+    )
+    subsampling_channels: Count = field(
+        32,
+        "Channels of the two convolutions that do so.",
+        unit="channels",
+        also_called=("subsampling_conv_channels", "conv_channels"),
+    )
+    pooling: Pooling = _pooling("mean")
+
+
+class Conformer(Sound, RotaryStack):
+    """Blocks of attention and convolution on a recording, between two halves of feed-forward."""
+
+    architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
+    feed_forward_width: Count | None = field(
+        None,
+        "Hidden size of the two feed-forward parts; none: 4 width.",
+        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+    )
+    convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
+        31,
+        "Positions that the convolution sees.",
+        unit="positions",
+        also_called=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
+    )
+    convolution_norm: Literal["batch_norm", "layer_norm"] = field(
+        "batch_norm",
+        "Normalisation of what it gives: of a channel over the batch, or of a position.",
+        also_called=("conv_norm_type", "conv_norm"),
+    )
+
+
+class SoundEncoder(Sound, RotaryStack, Blocks):
+    """A stack of residual blocks on a recording, of any mixers, each of which sees all of it."""
+
+    sees_all: ClassVar = True
+
+    architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
+
+
 class VisionTransformer(Blocks):
     """A stack of residual blocks on the patches of a picture."""
 
@@ -141,6 +318,16 @@ class VisionTransformer(Blocks):
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
         also_called=("pool", "pool_type", "classifier"),
     )
+    class_token_position: bool = field(
+        False, "Whether the vector that the classes are read from has a learned position too."
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = super().needless()
+        for name, needed in (("pooling", "class_token"), ("positions", "learned")):
+            if getattr(self, name) != needed:
+                reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"
+        return reasons
 
     @pydantic.model_validator(mode="after")
     def _positions_have_four_parts(self) -> Self:

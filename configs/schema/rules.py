@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
-from configs.schema.blocks import Blocks, multiples
-from configs.schema.data import Conversations
+from configs.schema.blocks import Stack, multiples
+from configs.schema.conversations import Conversations
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
 
@@ -53,12 +53,13 @@ def needless_across(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:
-        length = config.data.sequence_length
+        length = getattr(config.data, "sequence_length", model.attention_window + 1)
         if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
-    of_one_head = {"tied_embeddings", "logit_soft_cap", "pooling"} & set(type(model).model_fields)
-    if "text" in type(model).modalities:
+    of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
+    of_one_head &= set(type(model).model_fields)
+    if len(type(model).gives) > 1:
         of_classes = config.task.needs == "classes"
         for name in of_one_head:
             if of_classes != (name == "pooling"):
@@ -103,6 +104,11 @@ def _check_task(config: "Config") -> None:
             f"checkpoint.best_metric must be one of {', '.join(task.metrics)} for "
             f"task.name={task.name}, not {metric!r}"
         )
+    if metric in task.text_metrics and not task.answered_examples:
+        raise ValueError(
+            f"checkpoint.best_metric={metric} is of written answers, of which "
+            f"task.answered_examples=0 asks for none: use 200, or loss"
+        )
 
 
 def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
@@ -124,7 +130,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
         )
     if sizes["sequence"] > 1:
         _check_sequence(config, sizes["sequence"])
-    if isinstance(model, Blocks) and "A" in model.pattern:
+    if isinstance(model, Stack) and model.attends:
         heads = {"heads": ("num_heads", model.num_heads)}
         if model.num_kv_heads is not None:
             heads["kv_heads"] = ("num_kv_heads", model.num_kv_heads)
@@ -152,6 +158,11 @@ def _check_sequence(config: "Config", parts: int) -> None:
         raise ValueError(
             f"mesh.sequence={parts} splits the positions of a sequence, which only attention "
             f"can do, not {what}: use mesh.sequence=1"
+        )
+    if config.data.modality == "text_pairs":
+        raise ValueError(
+            f"mesh.sequence={parts} splits the positions of a sequence, but batches of text pairs "
+            f"have many lengths: use mesh.sequence=1"
         )
     length = config.data.sequence_length
     if length % parts:

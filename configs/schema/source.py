@@ -1,6 +1,6 @@
 """What all sources of data have, and what several share."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 from annotated_types import Interval
@@ -9,6 +9,7 @@ from configs.schema.settings import Count, Fraction, Settings, field
 
 PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
 FilePath = PlainText
+InvalidUTF8 = Literal["error", "replace"]
 
 
 class Source(Settings):
@@ -44,6 +45,9 @@ class Source(Settings):
 
 
 # Fields of several sources.
+INVALID_UTF8 = field(
+    "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+)
 PREPARED_NAME = field(
     None,
     "The prepared set; without a version its newest.",

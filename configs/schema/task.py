@@ -8,6 +8,7 @@ from annotated_types import Interval
 from configs.schema.settings import (
     Count,
     Fraction,
+    NonNegativeInteger,
     NonNegativeNumber,
     PositiveNumber,
     Settings,
@@ -23,6 +24,17 @@ def _label_smoothing() -> Any:
     )
 
 
+def _answered_examples() -> Any:
+    return field(
+        200,
+        "Examples of the validation split that each evaluation during training answers, for the "
+        "metrics of texts and the samples.",
+        unit="examples",
+        free_on_resume=True,
+        also_called=("eval_samples", "num_eval_samples"),
+    )
+
+
 class TaskSettings(Settings):
     """What is learnt: from what data, and what of a model it needs."""
 
@@ -35,6 +47,9 @@ class TaskSettings(Settings):
 
     metrics: ClassVar[tuple[str, ...]]
     """Of a split, by name."""
+
+    text_metrics: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are of written answers."""
 
 
 class Tokens(TaskSettings):
@@ -100,10 +115,46 @@ class MaskedLanguageModeling(Tokens):
     )
 
 
+class SequenceToSequence(Tokens):
+    """Write the target of a source: a translation, a text put another way."""
+
+    modalities: ClassVar = ("text_pairs",)
+    needs: ClassVar = "target_tokens"
+    metrics: ClassVar = ("loss", "perplexity", "accuracy", "exact_match", "bleu", "chrf")
+    text_metrics: ClassVar = ("exact_match", "bleu", "chrf")
+
+    name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "What is learnt.")
+    beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
+        4,
+        "Answers that the search for the likeliest keeps side by side; 1: the likeliest token at "
+        "each step.",
+        unit="answers",
+        free_on_resume=True,
+        also_called=("num_beams", "beam", "beam_width", "beams"),
+    )
+    length_penalty: NonNegativeNumber = field(
+        0.6,
+        "How far the log-probability of an answer is divided by its length, as ((5 + length) / 6) "
+        "to this power; 0: not at all, and short answers win.",
+        free_on_resume=True,
+        also_called=("lenpen", "alpha", "length_normalization"),
+    )
+    answer_length_ratio: PositiveNumber = field(
+        2.0,
+        "Tokens of an answer, at most, for each token of its source; ten more are always allowed.",
+        free_on_resume=True,
+        also_called=("max_len_a", "max_length_ratio"),
+    )
+    answered_examples: NonNegativeInteger = _answered_examples()
+
+    def needless(self) -> dict[str, str]:
+        return {"length_penalty": "task.beam_size is 1"} if self.beam_size == 1 else {}
+
+
 class Classification(TaskSettings):
     """Give each example one label."""
 
-    modalities: ClassVar = ("pictures", "labelled_text")
+    modalities: ClassVar = ("pictures", "labelled_text", "labelled_sound")
     needs: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
@@ -126,6 +177,35 @@ class Classification(TaskSettings):
         "mixup each picture gets one of the two.",
         also_called=("cutmix_alpha",),
     )
+
+
+class SpeechRecognition(TaskSettings):
+    """Write down what is said in a recording, by connectionist temporal classification (CTC)."""
+
+    modalities: ClassVar = ("transcribed_sound",)
+    needs: ClassVar = "transcript"
+    metrics: ClassVar = ("loss", "wer", "cer", "exact_match")
+    text_metrics: ClassVar = ("wer", "cer", "exact_match")
+
+    name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
+    decoder: Literal["greedy", "beam"] = field(
+        "greedy",
+        "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
+        "text.",
+        free_on_resume=True,
+        also_called=("decoding", "decoding_strategy", "decode"),
+    )
+    beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
+        8,
+        "Texts that the search keeps at each position.",
+        unit="texts",
+        free_on_resume=True,
+        also_called=("beam_width", "num_beams", "beams"),
+    )
+    answered_examples: NonNegativeInteger = _answered_examples()
+
+    def needless(self) -> dict[str, str]:
+        return {} if self.decoder == "beam" else {"beam_size": "task.decoder is greedy"}
 
 
 TASKS: tuple[type[TaskSettings], ...] = tuple(

@@ -1,15 +1,17 @@
-"""What turns text and pictures into numbers and back: used in preparation, tasks and inference."""
+"""What turns text, pictures and sound into numbers and back: for data, tasks and inference."""
 
 import importlib
 
 _HOMES = {
     "ChatEncoder": "data.codecs.chat",
     "ChatTemplate": "data.codecs.chat",
+    "LogMel": "data.codecs.sound",
     "SEPARATOR": "data.codecs.tokenizers",
     "StreamDecoder": "data.codecs.tokenizers",
     "Tokenizer": "data.codecs.tokenizers",
     "UNKNOWN": "data.codecs.tokenizers",
     "decode_picture": "data.codecs.pictures",
+    "decode_sound": "data.codecs.sound",
     "encode_png": "data.codecs.pictures",
     "for_prompts": "data.codecs.chat",
 }

@@ -5,13 +5,18 @@ from typing import Any
 
 from data.sources import (
     conversations,
+    dates,
     digits,
     image_folder,
+    parallel_text,
     prepared,
     prepared_pictures,
+    prepared_sound,
     python_stdlib,
     records,
+    sound_manifest,
     text_files,
+    tones,
 )
 from data.sources.source import Source
 
@@ -22,9 +27,17 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "tfds": prepared.open_source,
     "table": records.open_labelled,
     "conversations": conversations.open_source,
+    "parallel_text": parallel_text.open_source,
+    "tfds_pairs": prepared.open_pairs,
+    "dates": dates.open_source,
     "digits": digits.open_source,
     "image_folder": image_folder.open_source,
     "tfds_pictures": prepared_pictures.open_source,
+    "sound_transcripts": sound_manifest.open_transcripts,
+    "sound_labels": sound_manifest.open_labels,
+    "tfds_sound_transcripts": prepared_sound.open_transcripts,
+    "tfds_sound_labels": prepared_sound.open_labels,
+    "tones": tones.open_source,
 }
 
 

@@ -1,128 +1,50 @@
 """Conversations: JSON lines with a prompt and its answer, or with messages; or generated ones."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from configs import UsageError
 from data.codecs.chat import ASSISTANT
 from data.sources import generated_talk
 from data.sources.records import Records, open_tables
-from data.sources.tables import JSONLines, kind_of, no_such_field, text_of
+from data.sources.tables import Rows, kind_of, no_such_field
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 Message = dict[str, str]
 
 
-class Table(Protocol):
-    """Conversations in their order."""
-
-    name: str
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def size(self) -> int:
-        """Bytes of all, roughly."""
-        ...
-
-    def conversations(self) -> Iterator[list[Message]]: ...
-
-
 @dataclass(frozen=True)
-class Lines:
-    """The conversations of a file; `settings` are those of the source."""
+class Conversations(Records):
+    """A source of conversations, which `read` gives of each table.
 
-    lines: JSONLines
-    settings: Any
+    The `text` of an example is the list of its messages, as JSON.
+    """
 
-    @property
-    def name(self) -> str:
-        return self.lines.name
+    read: Callable[[Any], Iterator[list[Message]]]
 
-    @property
-    def rows(self) -> int:
-        return self.lines.rows
+    def _rows(self, table: Any) -> Iterator[list[Message]]:
+        return self.read(table)
 
-    @property
-    def size(self) -> int:
-        return self.lines.size
+    def _parts(self, name: str, found: list[Message]) -> Iterator[dict[str, Any]]:
+        yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
 
-    def conversations(self) -> Iterator[list[Message]]:
-        """Raises UsageError, with the line, for what is no conversation."""
-        for where, record in self.lines.read({}):
-            if self.settings.messages_field in record:
-                yield self._messages(where, record[self.settings.messages_field])
-            else:
-                yield self._pair(where, record)
-
-    def _pair(self, where: str, record: Mapping[str, Any]) -> list[Message]:
-        fields = {
-            "user": ("data.prompt_field", self.settings.prompt_field),
-            ASSISTANT: ("data.answer_field", self.settings.answer_field),
-        }
-        messages = []
-        for role, (setting, field) in fields.items():
-            if field not in record:
-                raise no_such_field(where, field, record, setting)
-            content = text_of(where, record, field, self.settings.invalid_utf8)
-            messages.append({"role": role, "content": content})
-        return messages
-
-    def _messages(self, where: str, found: Any) -> list[Message]:
-        field = self.settings.messages_field
-        if not isinstance(found, list):
-            raise UsageError(
-                f"{where}: field {field!r} holds {kind_of(found)}, not an array of messages"
-            )
-        messages = []
-        for number, one in enumerate(found, 1):
-            place = f"{where}, message {number}"
-            if not isinstance(one, dict):
-                raise UsageError(f"{place} is {kind_of(one)}, not an object with role and content")
-            for name in ("role", "content"):
-                if name not in one:
-                    raise UsageError(f"{place} has no {name}, but {', '.join(one) or 'nothing'}")
-            names = ("role", "content")
-            texts = {n: text_of(place, one, n, self.settings.invalid_utf8) for n in names}
-            messages.append(texts)
-        if not any(one["role"] == ASSISTANT for one in messages):
-            roles = ", ".join(dict.fromkeys(one["role"] for one in messages)) or "no messages"
-            raise UsageError(
-                f"{where} has no message of the role {ASSISTANT!r}, but {roles}: there is nothing "
-                "to learn"
-            )
-        return messages
+    def _most(self, table: Any) -> int:
+        return table.rows
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The conversations of `data.sources.generated_talk`."""
+    """The table of the conversations that `data.sources.generated_talk` makes."""
 
-    talk: Sequence[list[Message]]
     name: str = "generated"
-    size: int = 0
 
     @property
     def rows(self) -> int:
-        return len(self.talk)
-
-    def conversations(self) -> Iterator[list[Message]]:
-        return iter(self.talk)
-
-
-class Conversations(Records):
-    """A source whose examples are conversations: the `text` of each is its messages, as JSON."""
-
-    def _rows(self, table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((json.dumps(one, ensure_ascii=False), {}) for one in table.conversations())
-
-    def _cut(self, text: str) -> Sequence[str]:
-        return [text]
+        return len(generated_talk.conversations())
 
 
 def open_source(settings: Any) -> Conversations:
@@ -131,21 +53,55 @@ def open_source(settings: Any) -> Conversations:
 
     Without a validation part `data.validation_fraction` of them is held out. Raises UsageError.
     """
+    read = partial(read_conversations, settings=settings)
     if settings.path is None:
-        tables: dict[str, Any] = {"train": [Generated(generated_talk.conversations())]}
+        tables: dict[str, Any] = {"train": [Generated()]}
         decided: dict[str, Any] = {"generated": generated_talk.VERSION}
+        read = lambda _: iter(generated_talk.conversations())  # noqa: E731
     else:
-        tables, files = open_tables(
-            settings,
-            SUFFIXES,
-            lambda path, name: _open(path, name, settings),
-            lambda table: table.conversations(),
-        )
-        names = ("prompt_field", "answer_field", "messages_field", "invalid_utf8")
-        decided = {"files": files, **{name: getattr(settings, name) for name in names}}
+        tables, decided = open_tables(settings, SUFFIXES, settings.prompt_field, read)
+        decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return Conversations("conversations", tables, decided, held_out)
+    return Conversations("conversations", tables, decided, held_out, read)
 
 
-def _open(path: Path, name: str, settings: Any) -> Lines:
-    return Lines(JSONLines(path, name, settings.prompt_field, settings.invalid_utf8), settings)
+def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:
+    """The messages of each row. Raises UsageError, with the line, for what is no conversation."""
+    for where, row in rows.read({}):
+        if settings.messages_field in row:
+            yield _messages(rows, where, row, settings.messages_field)
+        else:
+            yield _pair(rows, where, row, settings)
+
+
+def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[Message]:
+    messages = []
+    for role, name in (("user", "prompt_field"), (ASSISTANT, "answer_field")):
+        field = getattr(settings, name)
+        if field not in row:
+            raise no_such_field(where, field, row, f"data.{name}")
+        messages.append({"role": role, "content": rows.text_of(where, row, field)})
+    return messages
+
+
+def _messages(rows: Rows, where: str, row: Mapping[str, Any], field: str) -> list[Message]:
+    found, messages = row[field], []
+    if not isinstance(found, list):
+        raise UsageError(
+            f"{where}: field {field!r} holds {kind_of(found)}, not an array of messages"
+        )
+    for number, one in enumerate(found, 1):
+        place = f"{where}, message {number}"
+        if not isinstance(one, dict):
+            raise UsageError(f"{place} is {kind_of(one)}, not an object with role and content")
+        for name in ("role", "content"):
+            if name not in one:
+                raise UsageError(f"{place} has no {name}, but {', '.join(one) or 'nothing'}")
+        messages.append({name: rows.text_of(place, one, name) for name in ("role", "content")})
+    if not any(one["role"] == ASSISTANT for one in messages):
+        roles = ", ".join(dict.fromkeys(one["role"] for one in messages)) or "no messages"
+        raise UsageError(
+            f"{where} has no message of the role {ASSISTANT!r}, but {roles}: there is nothing to "
+            "learn"
+        )
+    return messages

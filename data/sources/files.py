@@ -9,6 +9,8 @@ from pathlib import Path
 from configs import UsageError
 
 SPLITS = ("train", "validation", "test")
+_MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train",
+             "testing": "test"}  # fmt: skip
 
 Files = tuple[list[Path], Path]
 """Files of a split, and the folder that their names begin at."""
@@ -43,18 +45,24 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
         for split in SPLITS
         if (folder / split).is_dir()
     }
-    if not parts and all(file.parent == folder and _split_of(file) for file in files):
-        parts = {split: [file for file in files if _split_of(file) == split] for split in SPLITS}
+    if not parts and all(file.parent == folder and split_of(file) for file in files):
+        parts = {split: [file for file in files if split_of(file) == split] for split in SPLITS}
         parts = {split: files for split, files in parts.items() if files}
     if parts and "train" not in parts:
         raise UsageError(f"{folder} holds {' and '.join(parts)}, but no train")
     return parts or {"train": files}
 
 
-def _split_of(file: Path) -> str | None:
+def split_of(file: Path) -> str | None:
     """The split that a file is named after."""
     named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
+
+
+def meant_split(name: str) -> str | None:
+    """The split that somebody means who calls it `name`: train, Train, training; None: no split."""
+    meant = _MISNAMED.get(name.lower(), name.lower())
+    return meant if meant in SPLITS else None
 
 
 def files_in(folder: Path) -> Iterator[Path]:

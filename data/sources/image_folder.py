@@ -11,12 +11,10 @@ from typing import Any
 from configs import UsageError
 from data.cache import digest
 from data.remembered import Remembered
-from data.sources.files import SPLITS, files_in
+from data.sources.files import SPLITS, files_in, meant_split
 from data.sources.source import held_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-_MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train",
-             "testing": "test"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,8 @@ class _Found:
 
 def _check_parts(root: Path, parts: Mapping[str, Path]) -> None:
     for folder in sorted(one for one in root.iterdir() if one.is_dir()):
-        lower = folder.name.lower()
-        right = _MISNAMED.get(lower, lower)
-        if right in SPLITS and right not in parts:
+        right = meant_split(folder.name)
+        if right and right not in parts:
             raise UsageError(f"{folder} should be called {right}: rename it")
     if "train" not in parts:
         raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")

@@ -1,4 +1,4 @@
-"""Sets that TensorFlow Datasets has prepared, by name; read without TensorFlow. Text of them."""
+"""Sets that TensorFlow Datasets has prepared, by name; read without TensorFlow. Texts of them."""
 
 import difflib
 import json
@@ -6,14 +6,18 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from configs import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
-from data.sources.records import Records
+from data.sources.records import PairRecords, Records
+from data.sources.source import held_out_mask
 from data.sources.tables import decode, no_such_field, no_text
 
 _AT_ONCE = 256
@@ -48,7 +52,7 @@ class PreparedRecords:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """The texts of a split of the set in `folder`."""
+    """The texts of a split of the set in `folder`, which are in its feature `field`."""
 
     folder: Path
     name: str
@@ -58,12 +62,20 @@ class PreparedSplit:
     invalid_utf8: str
 
     def texts(self) -> Iterator[str]:
-        records = PreparedRecords(self.folder, self.name, (self.field,))
+        """The text of each record."""
+        return (text for (text,) in self._read(self.field))
+
+    def pairs(self, target: str) -> Iterator[tuple[str, str]]:
+        """The text of each record, and that in its feature `target`."""
+        return self._read(self.field, target)
+
+    def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
+        records = PreparedRecords(self.folder, self.name, fields)
         for start in range(0, self.rows, _AT_ONCE):
             numbers = range(start, min(start + _AT_ONCE, self.rows))
             for row, one in enumerate(records.read(numbers), start):
                 where = f"{self.folder}, {self.name} {row}"
-                yield decode(one[self.field], self.invalid_utf8, where)
+                yield tuple(decode(one[field], self.invalid_utf8, where) for field in fields)
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,36 @@ class PreparedSet:
     def rows(self, split: str) -> int:
         return sum(map(int, self.splits[split].get("shardLengths", ())))
 
+    def class_names(self, label: str) -> tuple[str, ...]:
+        """Of the feature `label`; numbers where the set has no names."""
+        path = self.folder / f"{label}.labels.txt"
+        if path.exists():
+            return tuple(path.read_text(encoding="utf-8").splitlines())
+        facts = self.features[label].get("classLabel", {})
+        return tuple(map(str, range(int(facts.get("numClasses", 0)))))
+
+    def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
+        """The records of each split, by their numbers in the set's own split.
+
+        held_out: share of the training part that becomes validation, by a hash of each number.
+        """
+        numbers = {split: np.arange(self.rows(split)) for split in self.splits}
+        if held_out:
+            mask = held_out_mask((f"train:{row}" for row in numbers["train"]), held_out)
+            numbers |= {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
+        return {split: rows for split, rows in numbers.items() if len(rows)}
+
+    def check(self, setting: str, name: str, kind: str) -> None:
+        """Raises UsageError where feature `name`, that `setting` asks for, is not of `kind`."""
+        if name not in self.kinds:
+            raise no_such_field(self.where, name, self.kinds, setting)
+        if self.kinds[name] != kind:
+            others = [other for other, of in self.kinds.items() if of == kind]
+            there = f"give {setting}={' or '.join(others)}" if others else f"it has no {kind}"
+            raise UsageError(
+                f"{self.where}: feature {name!r} is a {self.kinds[name]}, not a {kind}: {there}"
+            )
+
     def digest(self) -> str:
         """Of all that tells it from others, but the contents of its files."""
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
@@ -116,6 +158,9 @@ def open_set(settings: Any) -> PreparedSet:
             f"prepare it as ArrayRecord, {_command(settings.name)}"
         )
     fields = features.get("featuresDict", {}).get("features", {})
+    if "translation" in features:  # a text for each language, and nothing else
+        text = {"pythonClassName": "Text"}
+        fields = dict.fromkeys(features["translation"]["languages"], text)
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)
 
 
@@ -126,12 +171,36 @@ def open_source(settings: Any) -> Records:
     `data.validation_fraction` of the training part is held out. Raises UsageError.
     """
     found, field = open_set(settings), settings.text_field
+    _check_text(found, field, "data.text_field")
+    decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
+    held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
+    return Records("tfds", _tables(found, field, settings), decided, held_out)
+
+
+def open_pairs(settings: Any) -> PairRecords:
+    """The pairs of the set `data.name`, the same way: two languages of it, or two of its texts."""
+    found, (source, target) = open_set(settings), settings.sides()
+    _check_text(found, source, "data.source_field", taken=(target,))
+    _check_text(found, target, "data.target_field", taken=(source,))
+    sides = {"field": source, "target": target}
+    decided = {"info": found.digest(), **sides, "invalid": settings.invalid_utf8}
+    held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
+    read = partial(PreparedSplit.pairs, target=target)
+    return PairRecords("tfds_pairs", _tables(found, source, settings), decided, held_out, read)
+
+
+def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:
+    """Raises UsageError where the set has no text in `field`, which is asked for by `setting`."""
     if field not in found.kinds:
-        raise no_such_field(found.where, field, found.kinds)
+        raise no_such_field(found.where, field, found.kinds, setting, taken)
     if found.kinds[field] != "Text":
         texts = [name for name, kind in found.kinds.items() if kind == "Text"]
         raise no_text(found.where, field, f"a {found.kinds[field]}", texts)
-    tables = {
+
+
+def _tables(found: PreparedSet, field: str, settings: Any) -> dict[str, list[PreparedSplit]]:
+    """The texts in `field` of each split."""
+    return {
         name: [
             PreparedSplit(
                 found.folder,
@@ -144,9 +213,6 @@ def open_source(settings: Any) -> Records:
         ]
         for name, split in found.splits.items()
     }
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
-    return Records("tfds", tables, decided, held_out)
 
 
 def data_dir(settings: Any) -> Path:

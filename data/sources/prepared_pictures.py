@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from configs import UsageError
 from data.sources.prepared import PreparedRecords, PreparedSet, open_set
-from data.sources.source import held_out_mask
-from data.sources.tables import no_such_field
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,7 @@ class PreparedPictures:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Their names; numbers where the set has none."""
-        path = self.found.folder / f"{self.label}.labels.txt"
-        if path.exists():
-            return tuple(path.read_text(encoding="utf-8").splitlines())
-        facts = self.found.features[self.label].get("classLabel", {})
-        return tuple(map(str, range(int(facts.get("numClasses", 0)))))
+        return self.found.class_names(self.label)
 
     @property
     def channels(self) -> int:
@@ -46,11 +40,7 @@ class PreparedPictures:
     @cached_property
     def numbers(self) -> Mapping[str, NDArray[np.int64]]:
         """The records of each split, by their numbers in the set's own split."""
-        numbers = {split: np.arange(self.found.rows(split)) for split in self.found.splits}
-        if self.held_out:
-            mask = held_out_mask((f"train:{row}" for row in numbers["train"]), self.held_out)
-            numbers |= {"train": np.flatnonzero(~mask), "validation": np.flatnonzero(mask)}
-        return {split: rows for split, rows in numbers.items() if len(rows)}
+        return self.found.numbers(self.held_out)
 
     @property
     def splits(self) -> dict[str, int]:
@@ -95,18 +85,8 @@ def open_source(settings: Any) -> PreparedPictures:
     UsageError.
     """
     found = open_set(settings)
-    for what, name, kind in (
-        ("image_field", settings.image_field, "Image"),
-        ("label_field", settings.label_field, "ClassLabel"),
-    ):
-        if name not in found.kinds:
-            raise no_such_field(found.where, name, found.kinds, f"data.{what}")
-        if found.kinds[name] != kind:
-            others = [other for other, of in found.kinds.items() if of == kind]
-            there = f"give data.{what}={' or '.join(others)}" if others else f"it has no {kind}"
-            raise UsageError(
-                f"{found.where}: feature {name!r} is a {found.kinds[name]}, not a {kind}: {there}"
-            )
+    found.check("data.image_field", settings.image_field, "Image")
+    found.check("data.label_field", settings.label_field, "ClassLabel")
     if not found.rows("train"):
         raise UsageError(f"{found.where} has no picture in train")
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction

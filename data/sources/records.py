@@ -1,7 +1,7 @@
-"""Records with a field of text, each a document, or a text with a label."""
+"""Records with a field of text, each a document; or a text with a label, or a pair of texts."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from data.sources.source import held_out_mask
 from data.sources.tables import Rows, open_rows
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-LABELLED_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
 class Table(Protocol):
@@ -54,10 +54,7 @@ class Records:
 
     @cached_property
     def splits(self) -> dict[str, int]:
-        most = {
-            split: sum(table.rows + table.size // PIECE_CHARACTERS for table in tables)
-            for split, tables in self.tables.items()
-        }
+        most = {split: sum(map(self._most, tables)) for split, tables in self.tables.items()}
         if self.held_out:
             share = self._mask.mean()
             most |= {
@@ -77,20 +74,23 @@ class Records:
         masked = self.held_out and split in ("train", "validation")
         number = 0
         for table in self.tables["train" if masked else split]:
-            for row, (text, more) in enumerate(self._rows(table)):
+            for row, found in enumerate(self._rows(table)):
                 if not masked or self._mask[number] == wanted:
-                    for piece, part in enumerate(self._cut(text)):
-                        place = {"document": f"{table.name}:{row}", "piece": piece}
-                        yield place | {"text": part} | more
+                    yield from self._parts(f"{table.name}:{row}", found)
                 number += 1
 
-    def _rows(self, table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each text, and what its pieces have beside."""
-        return ((text, {}) for text in table.texts())
+    def _rows(self, table: Any) -> Iterator[Any]:
+        """What there is of each record."""
+        return table.texts()
 
-    def _cut(self, text: str) -> Iterable[str]:
-        """A text in the pieces that it is written down in."""
-        return pieces([text])
+    def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
+        """The examples that a record becomes, of which `found` is what there is."""
+        for piece, text in enumerate(pieces([found])):
+            yield {"document": name, "piece": piece, "text": text}
+
+    def _most(self, table: Any) -> int:
+        """Examples of a table, or a little more."""
+        return table.rows + table.size // PIECE_CHARACTERS
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
@@ -119,8 +119,38 @@ class LabelledRecords(Records):
 
         return {**text_features(), "label": tfds.features.Text()}
 
-    def _rows(self, table: Rows) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((text, {"label": label}) for text, label in table.labelled(self.label_field))
+    def _rows(self, table: Rows) -> Iterator[tuple[str, str]]:
+        return table.labelled(self.label_field)
+
+    def _parts(self, name: str, found: tuple[str, str]) -> Iterator[dict[str, Any]]:
+        text, label = found
+        return (piece | {"label": label} for piece in super()._parts(name, text))
+
+
+@dataclass(frozen=True)
+class PairRecords(Records):
+    """Records of two texts, which `read` gives of each table: a source of pairs.
+
+    An example is a `source`, a `target` and their `name`. notes: what there is to tell of them.
+    """
+
+    read: Callable[[Any], Iterator[tuple[str, str]]]
+    notes: tuple[str, ...] = ()
+
+    def features(self) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        return dict.fromkeys(("name", "source", "target"), tfds.features.Text())
+
+    def _rows(self, table: Any) -> Iterator[tuple[str, str]]:
+        return self.read(table)
+
+    def _parts(self, name: str, found: tuple[str, str]) -> Iterator[dict[str, Any]]:
+        source, target = found
+        yield {"name": name, "source": source, "target": target}
+
+    def _most(self, table: Any) -> int:
+        return table.rows
 
 
 def open_source(settings: Any) -> Records:
@@ -129,54 +159,54 @@ def open_source(settings: Any) -> Records:
     Without a validation part `data.validation_fraction` of the records is held out. The first
     record of each file is looked at, so that a wrong name is told at once. Raises UsageError.
     """
-    tables, decided = _open(settings, SUFFIXES, Rows.texts)
+    tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return Records("records", tables, decided, held_out)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
     """The rows at `data.path`, the same way; each has a text and a label."""
-    label = settings.label_field
-    tables, decided = _open(settings, LABELLED_SUFFIXES, partial(Rows.labelled, label=label))
+    text, label = settings.text_field, settings.label_field
+    read = partial(Rows.labelled, label=label)
+    tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return LabelledRecords("table", tables, {**decided, "label": label}, held_out, label)
 
 
-def _open(
-    settings: Any, suffixes: tuple[str, ...], read: Callable[[Rows], Iterator[Any]]
-) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """The tables of each split, and all that decides what they hold; `read` gives their rows."""
-
-    def open_table(path: Path, name: str) -> Rows:
-        return open_rows(path, name, settings)
-
-    tables, facts = open_tables(settings, suffixes, open_table, read)
-    return tables, {"files": facts, "field": settings.text_field, "invalid": settings.invalid_utf8}
+def open_pairs(settings: Any) -> PairRecords:
+    """The rows at `data.path`, the same way; each has two texts."""
+    source, target = settings.sides()
+    read = partial(Rows.pairs, target=target)
+    tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
+    held_out = 0.0 if "validation" in tables else settings.validation_fraction
+    return PairRecords(settings.source, tables, {**decided, "target": target}, held_out, read)
 
 
 def open_tables(
-    settings: Any,
-    suffixes: tuple[str, ...],
-    open_table: Callable[[Path, str], Any],
-    read: Callable[[Any], Iterator[Any]],
-) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """What `open_table` makes of the files at `data.path` that end in `suffixes`, by their split;
-    and the name and hash of each. `read` gives the rows of a table. Raises UsageError."""
+    settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
+) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
+    """The tables of each split at `data.path`, and all that decides what they hold.
+
+    field: of their texts. read: gives what is there of their rows. Raises UsageError.
+    """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, facts = {}, {}
     for split, (paths, root) in found.items():
         if not paths or not paths[0].name.endswith(suffixes):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
-        tables[split] = [open_table(path, path.relative_to(root).as_posix()) for path in paths]
+        tables[split] = [
+            open_rows(path, path.relative_to(root).as_posix(), field, settings.invalid_utf8)
+            for path in paths
+        ]
         with Remembered(settings, "records", str(root.absolute()), split) as remembered:
             facts[split] = [
-                [table.name, remembered.of(path, _hash)]
-                for table, path in zip(tables[split], paths, strict=True)
+                [table.name, remembered.of(table.path, _hash)] for table in tables[split]
             ]
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
-    return tables, facts
+    decided = {"files": facts, "field": field, "invalid": settings.invalid_utf8}
+    return tables, decided
 
 
 def _hash(path: Path) -> str:

@@ -42,18 +42,47 @@ class Rows:
     def texts(self) -> Iterator[str]:
         """The text of each row. Raises UsageError where one has none."""
         for where, row in self.read({self.field: "data.text_field"}):
-            yield self._text(where, row)
+            yield self.text_of(where, row, self.field)
+
+    def pairs(self, target: str) -> Iterator[tuple[str, str]]:
+        """The text of each row, and that in its field `target`."""
+        fields = {self.field: "data.source_field", target: "data.target_field"}
+        for where, row in self.read(fields):
+            yield self.text_of(where, row, self.field), self.text_of(where, row, target)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Text and label of each row; integers, true and false as JSON spells them."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
-            text = self._text(where, row)
+            text = self.text_of(where, row, self.field)
             if not text.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label])
 
-    def _text(self, where: str, row: Mapping[str, Any]) -> str:
-        return text_of(where, row, self.field, self.invalid_utf8)
+    def recordings(self, told: str, setting: str) -> Iterator[tuple[str, str, str]]:
+        """Where each row stands, the path in `field`, and what is in the field `told`.
+
+        setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
+        """
+        for where, row in self.read({self.field: "data.path_field", told: setting}):
+            path = self.text_of(where, row, self.field)
+            if not path.strip():
+                raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
+            if setting == "data.label_field":
+                yield where, path, _label(where, told, row[told])
+            else:
+                yield where, path, self.text_of(where, row, told)
+
+    def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
+        """The text in a field that `row` has. Raises UsageError for anything else."""
+        text = row[field]
+        if isinstance(text, bytes):
+            return decode(text, self.invalid_utf8, where)
+        if not isinstance(text, str):
+            texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
+            raise no_text(where, field, kind_of(text), texts)
+        if not text.isascii():  # JSON may spell half a character: \ud800
+            text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
+        return text
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
@@ -61,24 +90,11 @@ class Rows:
         raise NotImplementedError
 
 
-def text_of(where: str, row: Mapping[str, Any], field: str, invalid_utf8: str) -> str:
-    """The text in a field that `row` has. Raises UsageError for anything else."""
-    text = row[field]
-    if isinstance(text, bytes):
-        return decode(text, invalid_utf8, where)
-    if not isinstance(text, str):
-        texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
-        raise no_text(where, field, kind_of(text), texts)
-    if not text.isascii():  # JSON may spell half a character: \ud800
-        text = decode(text.encode("utf-8", "surrogatepass"), invalid_utf8, where)
-    return text
-
-
-def open_rows(path: Path, name: str, settings: Any) -> Rows:
+def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
     """The rows of a file of the kind that its name says."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    return kinds[suffix](path, name, settings.text_field, settings.invalid_utf8)
+    return kinds[suffix](path, name, field, invalid_utf8)
 
 
 class JSONLines(Rows):
@@ -105,7 +121,7 @@ class JSONLines(Rows):
         return len(sizes), sum(sizes)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        lines = ((number, line.rstrip(b"\r\n")) for number, line in _lines_of(self.path))
+        lines = ((number, line.rstrip(b"\r\n")) for number, line in lines_of(self.path))
         return ((number, line) for number, line in lines if line and not line.isspace())
 
 
@@ -136,7 +152,7 @@ class CSV(Rows):
             )
         if twice := next((name for name in fields if names.count(name) > 1), None):
             raise UsageError(f"{where} has the field {twice!r} {names.count(twice)} times: rename")
-        _check_fields(where, fields, names)
+        _check_fields(f"{where}, which names the columns,", fields, names)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
@@ -148,7 +164,7 @@ class CSV(Rows):
         is_tsv = self.path.name.removesuffix(".gz").endswith(".tsv")
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
-            (self._decoded(number, line) for number, line in _lines_of(self.path)),
+            (self._decoded(number, line) for number, line in lines_of(self.path)),
             delimiter="\t" if is_tsv else ",",
             quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
             strict=True,
@@ -216,7 +232,7 @@ class Parquet(Rows):
             raise UsageError(f"{self.path} is no whole Parquet file: {_line(error)}") from None
 
 
-def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, and their numbers from 1."""
     number = 0
     opened = gzip.open if path.suffix == ".gz" else open
@@ -233,14 +249,22 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 def _check_fields(where: str, fields: Mapping[str, str], there: Iterable[str]) -> None:
     for field, setting in fields.items():
         if field not in there:
-            raise no_such_field(where, field, there, setting)
+            raise no_such_field(where, field, there, setting, taken=fields)
 
 
 def no_such_field(
-    where: str, field: str, there: Iterable[str], setting: str = "data.text_field"
+    where: str,
+    field: str,
+    there: Iterable[str],
+    setting: str = "data.text_field",
+    taken: Iterable[str] = (),
 ) -> UsageError:
-    """The error for a record without the field that is asked for by `setting`."""
-    near = difflib.get_close_matches(field, there, n=1, cutoff=0.5)
+    """The error for a record without the field that is asked for by `setting`.
+
+    taken: fields that are asked for, and so are not what is meant.
+    """
+    free = [name for name in there if name not in taken]
+    near = difflib.get_close_matches(field, free, n=1, cutoff=0.5)
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}"
     return UsageError(f"{where} has no field {field!r}, but {', '.join(there) or 'none'}: {hint}")
 

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 
 from model.layers.attend import Sight, attend
 from model.layers.linear import linear
-from model.layers.positions import rotary, segment_positions
+from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
 
 State = dict[str, jax.Array]
@@ -26,7 +26,8 @@ class Attention(nnx.Module):
     """Multi-head or grouped-query self-attention, causal or bidirectional, the whole sequence or
     a sliding window of it, with rotary positions or none.
 
-    `rotary_base` None: positions say nothing here. `window`: the number of positions, its own
+    `rotary_base` None: positions say nothing here; `rotary_scaling`: as in
+    `model.layers.positions.rotary_frequencies`. `window`: the number of positions, its own
     included, that a causal target sees. `implementation`: as in `attend`. `residual_std`:
     standard deviation of the output kernel's initial values.
     """
@@ -47,6 +48,7 @@ class Attention(nnx.Module):
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
+        rotary_scaling: Scaling | None = None,
     ):
         if rotary_base is not None and head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, not {head_dim}")
@@ -63,6 +65,7 @@ class Attention(nnx.Module):
         )
         self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
         self.causal, self.window, self.rotary_base = causal, window, rotary_base
+        self.rotary_scaling = rotary_scaling
         self.implementation, self.dtype = implementation, jnp.dtype(dtype)
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
@@ -130,8 +133,8 @@ class Attention(nnx.Module):
         k_BTKH = constrain(self.key(x_BTD), "batch", "length", "kv_heads", "head_dim")
         v_BTKH = constrain(self.value(x_BTD), "batch", "length", "kv_heads", "head_dim")
         if self.rotary_base is not None:
-            q_BTNH = rotary(q_BTNH, positions_BT, self.rotary_base)
-            k_BTKH = rotary(k_BTKH, positions_BT, self.rotary_base)
+            turning = (positions_BT, self.rotary_base, self.rotary_scaling)
+            q_BTNH, k_BTKH = rotary(q_BTNH, *turning), rotary(k_BTKH, *turning)
         return q_BTNH, k_BTKH, v_BTKH
 
 

@@ -21,7 +21,7 @@ def convolution(
     channels_out: int,
     *,
     kernel_size: int | tuple[int, ...],
-    strides: int = 1,
+    strides: int | tuple[int, ...] = 1,
     dilation: int = 1,
     groups: int = 1,
     padding: Padding = "SAME",
@@ -81,22 +81,38 @@ class BatchNorm(nnx.BatchNorm):
     `jax.jit` a mean is a mean of the whole array. Running statistics are `nnx.BatchStat`.
     """
 
-    def __call__(self, x: jax.Array, *, use_running_average: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, use_running_average: bool, real: jax.Array | None = None
+    ) -> jax.Array:
         """[..., C] -> [..., C] in `dtype`, statistics in float32; without `use_running_average`
-        those of this batch, which move the running ones by 1 - momentum."""
-        x_float32, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+        those of this batch, which move the running ones by 1 - momentum. `real` (bool [...]) says
+        which positions they are taken of: all where there is none."""
+        x_float32 = x.astype(jnp.float32)
         if use_running_average:
             mean, variance = self.mean[...], self.var[...]
         else:
-            # The two-pass form: no cancellation where the mean is large.
-            mean = jnp.mean(x_float32, axis=axes)
-            variance = jnp.mean(jnp.square(x_float32 - mean), axis=axes)
-            count, keep = x.size // x.shape[-1], self.momentum
-            unbiased = variance * (count / max(count - 1, 1))
+            mean, variance, count = _statistics(x_float32, real)
+            keep = self.momentum
+            unbiased = variance * (count / jnp.maximum(count - 1, 1))
             self.mean[...] = keep * self.mean[...] + (1 - keep) * mean
             self.var[...] = keep * self.var[...] + (1 - keep) * unbiased
         factor = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].astype(jnp.float32)
         return ((x_float32 - mean) * factor + self.bias[...]).astype(self.dtype)
+
+
+def _statistics(
+    x: jax.Array, real: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | int]:
+    """Mean and variance [C] of the positions [..., C] that are real, and how many those are."""
+    axes = tuple(range(x.ndim - 1))
+    # The two-pass form: no cancellation where the mean is large.
+    if real is None:
+        mean = jnp.mean(x, axis=axes)
+        return mean, jnp.mean(jnp.square(x - mean), axis=axes), x.size // x.shape[-1]
+    weights = real[..., None].astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(weights), 1)
+    mean = jnp.sum(weights * x, axis=axes) / count
+    return mean, jnp.sum(weights * jnp.square(x - mean), axis=axes) / count, count
 
 
 def batch_norm(

@@ -12,6 +12,34 @@ from model.layers.linear import WEIGHT_STD, linear
 from model.layers.sharding import constrain, named
 
 
+class TokenTypes(nnx.Module):
+    """A vector for each kind of token, as BERT has them for the first and the second of two texts
+    (Devlin et al. 2019, arXiv:1810.04805, section 3). A text alone is of the first kind."""
+
+    def __init__(
+        self,
+        count: int,
+        width: int,
+        *,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
+        self.table = nnx.Embed(
+            count,
+            width,
+            embedding_init=nnx.initializers.normal(WEIGHT_STD),
+            embedding_metadata=named(None, "embed"),
+            dtype=jnp.dtype(dtype),
+            param_dtype=jnp.dtype(param_dtype),
+            rngs=rngs,
+        )
+
+    def __call__(self) -> jax.Array:
+        """What to add to each token of a text. [D]"""
+        return self.table.embedding[...][0].astype(self.table.dtype)
+
+
 class TokenEmbedding(nnx.Module):
     """The table of token vectors, and the head that reads tokens out again.
 

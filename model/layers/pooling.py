@@ -12,13 +12,14 @@ from model.layers.attend import Sight, attend
 from model.layers.linear import WEIGHT_STD, linear
 from model.layers.sharding import constrain, named
 
-POOLINGS = ("mean", "max", "first", "last", "attention")
+POOLINGS = ("mean", "max", "first", "first_dense", "last", "attention")
 
 
 class Pool(nnx.Module):
     """One vector for a sequence: the `mean` or the `max` of its positions, the `first` or the
-    `last` of them, or their mean under the `attention` of a learned query (Lee et al. 2019,
-    arXiv:1810.00825, section 3.2, without the feed-forward part)."""
+    `last` of them, the first through a dense layer and tanh (`first_dense`, as BERT has it), or
+    their mean under the `attention` of a learned query (Lee et al. 2019, arXiv:1810.00825, section
+    3.2, without the feed-forward part)."""
 
     def __init__(
         self,
@@ -33,9 +34,11 @@ class Pool(nnx.Module):
         if kind not in POOLINGS:
             raise ValueError(f"pooling {kind!r}: choose from {POOLINGS}")
         self.kind, self.num_heads = kind, num_heads
-        self.query = self.key_value = nnx.data(None)
+        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.query = self.key_value = self.dense = nnx.data(None)
+        if kind == "first_dense":
+            self.dense = linear((width,), (width,), ("embed", "mlp"), use_bias=True, **numbers)
         if kind == "attention":
-            numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
             heads = (num_heads, width // num_heads)
             drawn = nnx.initializers.normal(WEIGHT_STD)(rngs.params(), heads, param_dtype)
             self.query = nnx.Param(drawn, **named("heads", "head_dim"))
@@ -63,6 +66,8 @@ class Pool(nnx.Module):
             furthest_B = jnp.max(jnp.where(real_BT, index_T, 0), axis=1)
             place_B = furthest_B if self.kind == "last" else jnp.argmax(real_BT, axis=1)
             pooled_BD = jnp.take_along_axis(x_BTD, place_B[:, None, None], axis=1)[:, 0]
+            if self.dense is not None:
+                pooled_BD = jnp.tanh(self.dense(pooled_BD))
         return constrain(pooled_BD, "batch", "width")
 
     def _attend(self, x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Where a token stands: its index within its own document, and the two ways of saying it.
+"""Where a token stands: its index within its own document, and the three ways of saying it.
 
 Axes: B batch, T length, N heads, H head dimension, D width.
 """
@@ -25,19 +25,54 @@ def segment_starts(segments_BT: jax.Array) -> jax.Array:
     return segments_BT != before_BT
 
 
-def rotary(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
-    """Rotate the pairs (i, i + H/2) of each head by position · base^(-2i/H).
+Scaling = tuple[float, float, float, float]
+"""Factor, low and high frequency factor, first length: see `rotary_frequencies`."""
+
+
+def rotary(
+    x_BTNH: jax.Array, positions_BT: jax.Array, base: float, scaling: Scaling | None = None
+) -> jax.Array:
+    """Rotate the pairs (i, i + H/2) of each head by position · frequency.
 
     Su et al. 2021, arXiv:2104.09864, eq. 15, with the halves laid out as in Llama. `positions_BT`
     may be [1, T]. Angles and rotation are float32; the result has the dtype of the input.
     """
-    half = x_BTNH.shape[-1] // 2
-    frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
     cos, sin = jnp.cos(angle_BT1h), jnp.sin(angle_BT1h)
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BTNH.dtype)
+
+
+def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
+    """The sines and then the cosines of each position, at wavelengths from 2 pi to 10,000 times
+    that. float32 [B, T, D].
+
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where they take turns. ValueError: an odd
+    width.
+    """
+    if width % 2:
+        raise ValueError(f"sinusoidal positions need an even width, not {width}")
+    frequency_d = 10_000.0 ** (-jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    angle_BTd = positions_BT[:, :, None].astype(jnp.float32) * frequency_d
+    return jnp.concatenate([jnp.sin(angle_BTd), jnp.cos(angle_BTd)], axis=-1)
+
+
+def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.Array:
+    """base^(-i/half), in radians a position. float32 [half]
+
+    `scaling` stretches them as Llama 3.1's are: a pair that turns fewer than low times in the first
+    length is slowed down by the factor, one that turns more than high times is left, and between
+    the two the share of each changes evenly with the turns (their `apply_scaling`).
+    """
+    frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is None:
+        return frequency_h
+    factor, low, high, first_length = scaling
+    turns_h = first_length * frequency_h / (2 * jnp.pi)
+    left_h = jnp.clip((turns_h - low) / (high - low), 0, 1)
+    return frequency_h * (left_h + (1 - left_h) / factor)
 
 
 class LearnedPositions(nnx.Module):

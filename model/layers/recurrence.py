@@ -110,6 +110,13 @@ class Recurrence(nnx.Module):
         zeros_BU = jnp.zeros((batch_size, self.units), jnp.float32)
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
+    def gates(self, x_BTD: jax.Array) -> jax.Array:
+        """W x + b of every gate, [B, T, D] -> [B, T, G, U]."""
+        gates_BTGU = jnp.einsum("BTD,DGU->BTGU", x_BTD, self.input_kernel[...].astype(self.dtype))
+        bias_GU = self.bias[...].astype(self.dtype)
+        gates_BTGU = of_all_gates(self.kind, gates_BTGU) + bias_GU
+        return constrain(gates_BTGU, "batch", "length", None, "recurrent")
+
     def __call__(
         self,
         x_BTD: jax.Array,
@@ -123,19 +130,8 @@ class Recurrence(nnx.Module):
         where a segment starts. With a state: the next T positions of each row. Positions of
         segment 0 leave the state as it is.
         """
-        inputs = CELLS[self.kind].inputs
-        gates_BTGU = jnp.einsum("BTD,DGU->BTGU", x_BTD, self.input_kernel[...].astype(self.dtype))
-        bias_GU = self.bias[...].astype(self.dtype)
-        if inputs < bias_GU.shape[0]:
-            without_input = bias_GU.shape[0] - inputs
-            gates_BTGU = jnp.pad(gates_BTGU, ((0, 0), (0, 0), (without_input, 0), (0, 0)))
-        gates_TBGU = constrain(gates_BTGU + bias_GU, "batch", "length", None, "recurrent").swapaxes(
-            0, 1
-        )
-        # Gathered here, once, where its rows are split over devices; not in every step.
-        kernel_UGU = constrain(
-            self.recurrent_kernel[...].astype(self.dtype), None, None, "recurrent"
-        )
+        gates_TBGU = self.gates(x_BTD).swapaxes(0, 1)
+        kernel_UGU = whole_rows(self.recurrent_kernel[...], self.dtype)
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
         keeps_TB = resets_TB = None
         if segments_BT is not None:
@@ -144,6 +140,34 @@ class Recurrence(nnx.Module):
         y_TBU, after = _recur(self.kind, gates_TBGU, kernel_UGU, before, resets_TB, keeps_TB)
         y_BTU = constrain(y_TBU.swapaxes(0, 1).astype(self.dtype), "batch", "length", "width")
         return y_BTU, None if state is None else after
+
+
+def of_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
+    """W x of the gates that have an input, zeros before it for those that have none."""
+    without_input = len(CELLS[kind].bias) - gates_xGU.shape[-2]
+    if not without_input:
+        return gates_xGU
+    return jnp.pad(gates_xGU, [(0, 0)] * (gates_xGU.ndim - 2) + [(without_input, 0), (0, 0)])
+
+
+def whole_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """A kernel for the steps of a scan: where devices share its rows, they are gathered here, once,
+    and not in every step."""
+    return constrain(kernel_DGU.astype(dtype), None, None, "recurrent")
+
+
+def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State) -> State:
+    """The state after one more position, where `gates_BGU` holds W x + b and the kernel is R."""
+    cell = CELLS[kind]
+    hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
+    recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
+    if cell.recurrent == len(cell.bias):
+        summed_BGU, rest_BGU = gates_BGU + recurrent_BGU, gates_BGU[:, :0]
+    else:
+        summed_BGU = gates_BGU[:, : cell.recurrent] + recurrent_BGU
+        rest_BGU = gates_BGU[:, cell.recurrent :]
+    gates = [x_BGU[:, g] for x_BGU in (summed_BGU, rest_BGU) for g in range(x_BGU.shape[1])]
+    return cell.step([gate_BU.astype(jnp.float32) for gate_BU in gates], state)
 
 
 class Bidirectional(nnx.Module):
@@ -183,21 +207,12 @@ def _scan(
     `gates_TBGU` holds W x + b. `resets_TB`: the state before a position is zero; `keeps_TB`: a
     position leaves the state as it is.
     """
-    cell = CELLS[kind]
 
     def step(state: State, inputs) -> tuple[State, jax.Array]:
         gates_BGU, reset_B, keep_B = inputs
         if reset_B is not None:
             state = jax.tree.map(lambda x_BU: jnp.where(reset_B[:, None], 0, x_BU), state)
-        hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
-        recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
-        if cell.recurrent == len(cell.bias):
-            summed_BGU, rest_BGU = gates_BGU + recurrent_BGU, gates_BGU[:, :0]
-        else:
-            summed_BGU = gates_BGU[:, : cell.recurrent] + recurrent_BGU
-            rest_BGU = gates_BGU[:, cell.recurrent :]
-        gates = [x_BGU[:, g] for x_BGU in (summed_BGU, rest_BGU) for g in range(x_BGU.shape[1])]
-        after = cell.step([gate_BU.astype(jnp.float32) for gate_BU in gates], state)
+        after = advance(kind, gates_BGU, kernel_UGU, state)
         if keep_B is not None:
             after = jax.tree.map(lambda x, y: jnp.where(keep_B[:, None], x, y), state, after)
         return after, after["hidden"]

@@ -19,7 +19,8 @@ class DepthwiseConvolution(nnx.Module):
 
     Causal like this; otherwise centred, by (K - 1) // 2 positions. Written as a sum of shifted
     copies, which compilers fuse into one pass, where a grouped convolution is slow on CPUs. The
-    kernel starts normal, of variance 1 / K, the bias at 0. `axis` names the channels.
+    kernel starts normal, of variance 1 / K, the bias, if there is one, at 0. `axis` names the
+    channels.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class DepthwiseConvolution(nnx.Module):
         size: int,
         causal: bool,
         axis: str,
+        use_bias: bool = True,
         dtype: DTypeLike,
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -38,7 +40,9 @@ class DepthwiseConvolution(nnx.Module):
             rngs.params(), (size, channels), param_dtype
         )
         self.kernel = nnx.Param(kernel_KC, **named(None, axis))
-        self.bias = nnx.Param(jnp.zeros(channels, param_dtype), **named(axis))
+        self.bias = nnx.data(None)
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(channels, param_dtype), **named(axis))
         self.channels, self.size, self.causal = channels, size, causal
         self.dtype = jnp.dtype(dtype)
 
@@ -70,7 +74,7 @@ class DepthwiseConvolution(nnx.Module):
         segments_BS = None
         if state is None and segments_BT is not None:
             segments_BS = jnp.pad(segments_BT, ((0, 0), edges), constant_values=-1)
-        y_BTC = self.bias[...].astype(self.dtype)
+        y_BTC = 0 if self.bias is None else self.bias[...].astype(self.dtype)
         for k, kernel_C in enumerate(self.kernel[...].astype(self.dtype)):
             tap_BTC = kernel_C * padded_BSC[:, k : k + T]
             if segments_BS is not None and k != before:

@@ -12,13 +12,24 @@ from configs.reading.fields import flatten
 from configs.reading.names import fields
 from configs.reading.values import format_value, parse_value
 from configs.schema.data import Text
-from configs.schema.model import ARCHITECTURES
-from configs.schema.pictures import Pictures
+from configs.schema.model import (
+    ARCHITECTURES,
+    RNN,
+    EncoderDecoder,
+    RNNEncoderDecoder,
+    TokenBlocks,
+)
+from configs.schema.pairs import WrittenPairs
+from configs.schema.pictures import Augmentation, Pictures
 from configs.schema.settings import kind_name, options
+from configs.schema.source import Source
+from configs.schema.task import SequenceToSequence, Tokens
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
+PAIRS = "configs/dates_seq2seq.py"
 FROM_FILES = {"data.source": "text_files"}
 MIXED = {"data.source": "mixture"}
+PARALLEL = {"data.source": "parallel_text"}
 NEAR = {"data.cleaning.duplicates": "near"}
 MASKED = {
     "task.name": "masked_language_modeling",
@@ -32,6 +43,18 @@ RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
 LORA = {"train.lora.rank": "4"}
 TALK = {"data.source": "conversations"}
+SPEECH = {
+    "task.name": "speech_recognition",
+    "data.source": "tones",
+    "model.architecture": "conformer",
+    "checkpoint.best_metric": "wer",
+}
+FROM_TABLE = SPEECH | {"data.source": "sound_transcripts"}
+FROM_SET = SPEECH | {"data.source": "tfds_sound_transcripts"}
+LOUD = SPEECH | {"data.normalization": "none"}
+NOISY = SPEECH | {"data.augmentation.noise_probability": "1"}
+BANDS = SPEECH | {"data.augmentation.frequency_masks": "2"}
+TIMES = SPEECH | {"data.augmentation.time_masks": "2"}
 
 # Every field: what else must hold for it to matter, its text on the command line, its value.
 SETTABLE = {
@@ -44,9 +67,14 @@ SETTABLE = {
     "task.class_weights": ({}, "1,2.5", (1.0, 2.5)),
     "task.mixup": ({}, "0.2", 0.2),
     "task.cutmix": ({}, "1", 1.0),
+    "task.beam_size": ({}, "8", 8),
+    "task.length_penalty": ({"task.beam_size": "4"}, "1", 1.0),
+    "task.answer_length_ratio": ({}, "1.5", 1.5),
+    "task.answered_examples": ({}, "1000", 1000),
     "task.sample_prompts": ({}, '("Hello, world", "x")', ("Hello, world", "x")),
     "task.sample_tokens": ({}, "1_000", 1000),
     "task.sample_temperature": ({}, "0", 0.0),
+    "task.decoder": (SPEECH, "beam", "beam"),
     "train.steps": ({}, "1", 1),
     "train.log_every_steps": ({}, "3", 3),
     "train.evaluate_every_steps": ({}, "9999", 9999),
@@ -88,6 +116,13 @@ SETTABLE = {
     "data.tokenizer.kind": ({}, "bytes", "bytes"),
     "data.tokenizer.vocabulary_size": ({}, "258", 258),
     "data.tokenizer.path": (WITH_FILE, "a/tokenizer.json", "a/tokenizer.json"),
+    "data.max_source_length": ({}, "64", 64),
+    "data.max_target_length": ({}, "64", 64),
+    "data.length_buckets": ({}, "8", 8),
+    "data.source_language": (PARALLEL, "fr", "fr"),
+    "data.target_language": (PARALLEL, "fr", "fr"),
+    "data.source_field": (PARALLEL, "question", "question"),
+    "data.target_field": (PARALLEL, "answer", "answer"),
     "data.parts": (MIXED, "python_stdlib,text_files:a b", ("python_stdlib", "text_files:a b")),
     "data.weights": (MIXED, "7,0.5", (7.0, 0.5)),
     "data.name": ({"data.source": "tfds"}, "letters/loud:1.2.0", "letters/loud:1.2.0"),
@@ -118,6 +153,28 @@ SETTABLE = {
     "data.augmentation.randaugment_layers": ({}, "2", 2),
     "data.augmentation.randaugment_magnitude": (RANDOM, "9", 9.0),
     "data.augmentation.erasing_probability": ({}, "0.25", 0.25),
+    "data.sample_rate": (SPEECH, "16_000", 16_000),
+    "data.num_mels": (SPEECH, "64", 64),
+    "data.window_milliseconds": (SPEECH, "32", 32.0),
+    "data.hop_milliseconds": (SPEECH, "12.5", 12.5),
+    "data.normalization": (SPEECH, "none", "none"),
+    "data.lowercase": (SPEECH, "true", True),
+    "data.path_field": (FROM_TABLE, "file", "file"),
+    "data.sound_field": (FROM_SET, "speech", "speech"),
+    "data.recordings": (SPEECH, "500", 500),
+    "data.most_digits": (SPEECH, "4", 4),
+    "data.lowest_ratio": (SPEECH, "-5", -5.0),
+    "data.augmentation.shift_milliseconds": (SPEECH, "100", 100.0),
+    "data.augmentation.speed": (SPEECH, "0.1", 0.1),
+    "data.augmentation.gain_decibels": (LOUD, "6", 6.0),
+    "data.augmentation.noise_probability": (SPEECH, "0.5", 0.5),
+    "data.augmentation.noise_lowest_ratio": (NOISY, "0", 0.0),
+    "data.augmentation.noise_highest_ratio": (NOISY, "30", 30.0),
+    "data.augmentation.frequency_masks": (SPEECH, "2", 2),
+    "data.augmentation.frequency_mask_bands": (BANDS, "27", 27),
+    "data.augmentation.time_masks": (SPEECH, "10", 10),
+    "data.augmentation.time_mask_frames": (TIMES, "40", 40),
+    "data.augmentation.time_mask_fraction": (TIMES, "0.05", 0.05),
     "model.architecture": ({}, "decoder", "decoder"),
     "model.width": ({}, "64", 64),
     "model.depth": ({}, "3", 3),
@@ -137,6 +194,11 @@ SETTABLE = {
     "model.attention": ({}, "xla", "xla"),
     "model.positions": ({}, "none", "none"),
     "model.rotary_base": ({}, "5e5", 500000.0),
+    "model.rotary_scaling": ({}, "8,1,4,8192", (8.0, 1.0, 4.0, 8192.0)),
+    "model.token_types": (MASKED, "2", 2),
+    "model.embedding_norm": (MASKED, "true", True),
+    "model.head_transform": (MASKED, "true", True),
+    "model.class_token_position": (VIT, "true", True),
     "model.norm": ({}, "layer_norm", "layer_norm"),
     "model.norm_epsilon": ({}, "1e-6", 1e-6),
     "model.feed_forward": ({}, "gelu", "gelu"),
@@ -185,17 +247,40 @@ SETTABLE = {
 
 for kind in ARCHITECTURES:  # of one whose fields need nothing, they are tried as they are
     for name, info in kind.model_fields.items():
-        named = {"model.architecture": kind_name(kind)}
+        hears = "transcribed_sound" in kind.modalities
+        named = (SPEECH if hears else {}) | {"model.architecture": kind_name(kind)}
         SETTABLE.setdefault(f"model.{name}", (named, format_value(info.default), info.default))
+
+
+def own(kind, base) -> set[str]:
+    """The fields that `kind` has and `base` has not."""
+    return set(kind.model_fields) - set(base.model_fields)
+
 
 OF_PICTURES = {
     "model.channels",
     *(f"task.{name}" for name in ("class_weights", "mixup", "cutmix")),
     *(f"data.{name}" for name in Pictures.model_fields if name not in Text.model_fields),
-    *(path for path in fields() if path.startswith("data.augmentation.")),
+    *(f"data.augmentation.{name}" for name in Augmentation.model_fields),
     "data.image_field",
     "data.label_field",
 }
+OF_PAIRS = {
+    *(f"task.{name}" for name in own(SequenceToSequence, Tokens)),
+    *(f"data.{name}" for name in own(WrittenPairs, Source)),
+    *(f"model.{name}" for name in own(EncoderDecoder, TokenBlocks)),
+    *(f"model.{name}" for name in own(RNNEncoderDecoder, RNN)),
+} - {"task.name", "data.source", "data.tokenizer", "data.invalid_utf8", "model.architecture"}
+
+
+def recipe_of(path: str) -> str:
+    """A recipe whose sections may have the field."""
+    architecture = SETTABLE[path][0].get("model.architecture")
+    pictures = {kind_name(kind) for kind in ARCHITECTURES if "pictures" in kind.modalities}
+    pairs = {kind_name(kind) for kind in ARCHITECTURES if "text_pairs" in kind.modalities}
+    if path in OF_PICTURES or architecture in pictures:
+        return PICTURES
+    return PAIRS if path in OF_PAIRS or architecture in pairs else TEXT
 
 
 def test_the_table_has_every_field():
@@ -205,10 +290,7 @@ def test_the_table_has_every_field():
 @pytest.mark.parametrize("path", SETTABLE)
 def test_every_field_can_be_set(path):
     others, text, value = SETTABLE[path]
-    pictures = {kind_name(kind) for kind in ARCHITECTURES if "pictures" in kind.modalities}
-    of_pictures = path in OF_PICTURES or others.get("model.architecture") in pictures
-    recipe = PICTURES if of_pictures else TEXT
-    config = load_config(recipe, {path: text} | others, inputs=False)
+    config = load_config(recipe_of(path), {path: text} | others, inputs=False)
     found = flatten(config)[path].value
     assert (found, type(found)) == (value, type(value))
 
@@ -223,6 +305,9 @@ def test_every_optional_field_can_be_unset(path, tmp_path):
     make = f'language_modeling(source="{source}", tokenizer="file")'
     if path in OF_PICTURES:
         make = f'image_classification(source="{source}")'
+    if recipe_of(path) == PAIRS:
+        model = SETTABLE[path][0].get("model.architecture", "encoder_decoder")
+        make = f'sequence_to_sequence(architecture="{model}")'
     recipe.write_text(
         "from configs import base\n"
         "def get_config():\n"

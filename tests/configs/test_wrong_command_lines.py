@@ -2,8 +2,11 @@
 
 import pytest
 
+from configs import load_config
+
 TEXT = "--config=tests/configs/text_recipe.py"
 PICTURES = "--config=configs/digits_cnn.py"
+PAIRS = "--config=configs/dates_seq2seq.py"
 CHARACTERS = "--config=configs/shakespeare_char.py"
 WORKDIR = "--workdir=made"
 
@@ -146,6 +149,31 @@ WRONG_FIELDS = [
      "data.source=python_stdlib"),
 ]  # fmt: skip
 
+WRONG_PAIRS = [
+    ("--config.task.name=language_modeling", "learns from text,", "gives text pairs"),
+    ("--config.model.architecture=decoder --config.checkpoint.best_metric=loss",
+     "task.name=sequence_to_sequence on text pairs needs model.architecture=encoder_decoder or "
+     "rnn_encoder_decoder, not decoder"),
+    ("--config.checkpoint.best_metric=bits_per_byte",
+     "must be one of loss, perplexity, accuracy, exact_match, bleu, chrf"),
+    ("--config.checkpoint.best_metric=bleu --config.task.answered_examples=0",
+     "best_metric=bleu is of written answers", "task.answered_examples=0"),
+    ("--config.task.length_penalty=1 --config.task.beam_size=1", "no effect", "beam_size is 1"),
+    ("--config.task.num_beams=3", "did you mean --config.task.beam_size?"),
+    ("--config.mesh.sequence=2", "text pairs have many lengths"),
+    ("--config.mesh.tensor=3 --config.model.pattern=R", "model.num_heads=4", "mesh.tensor=3"),
+    ("--config.model.encoder_pattern=RRA", "model.encoder_pattern=RRA", "model.depth=2"),
+    ("--config.model.encoder_depth=1 --config.model.pattern=RA",
+     "model.pattern=RA", "model.encoder_depth=1", "model.encoder_depth=2"),
+    ("--config.model.encoder_depth=3 --config.model.pattern=RA --config.model.scan_layers=true",
+     "model.encoder_depth=3", "2 or 4"),
+    ("--config.model.encoder_pattern=R --config.model.positions=none --config.model.width=33 "
+     "--config.model.num_heads=3",
+     "model.encoder_pattern=R", "runs both ways", "33"),
+    ("--config.model.positions=sinusoidal --config.model.width=33 --config.model.num_heads=3",
+     "model.positions=sinusoidal", "model.width is 33"),
+]  # fmt: skip
+
 WRONG_FLAGS = [
     # Unknown flags: the nearest flag or field.
     ("--wokdir=x", "unknown flag --wokdir", "did you mean --workdir?"),
@@ -236,6 +264,12 @@ def test_a_wrong_field_of_a_classifier_is_refused(refusal, arguments, expected):
     assert [part for part in expected if part not in message] == [], message
 
 
+@pytest.mark.parametrize(("arguments", "expected"), [(row[0], row[1:]) for row in WRONG_PAIRS])
+def test_a_wrong_field_of_pairs_is_refused(refusal, arguments, expected):
+    message = refusal(PAIRS, WORKDIR, *arguments.split())
+    assert [part for part in expected if part not in message] == [], message
+
+
 def test_a_missing_flag_is_named(refusal):
     assert "--config is missing: --config=FILE" in refusal(WORKDIR)
     assert "--workdir is missing: --workdir=DIR" in refusal(TEXT)
@@ -276,6 +310,43 @@ def test_missing_pictures_are_refused(refusal, tmp_path):
     )
 
 
+def test_missing_pairs_are_refused(refusal, tmp_path):
+    recipe, source = "configs/dates_seq2seq.py", "--config.data.source=parallel_text"
+    (tmp_path / "corpus.en").write_text("a")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        None: "say where the pairs are, --config.data.path=FOLDER with train.en and train.de, or",
+        tmp_path / "gone": "gone is not there",
+        tmp_path / "empty": "is a folder without files",
+        tmp_path / "*.tsv": "no file matches",
+    }
+    for path, expected in cases.items():
+        given = [] if path is None else [f"--config.data.path={path}"]
+        message = refusal(f"--config={recipe}", WORKDIR, source, *given)
+        assert expected in message, message
+    begun = {"data.source": "parallel_text", "data.path": str(tmp_path / "corpus")}
+    assert load_config(recipe, begun).data.path == str(tmp_path / "corpus")
+    given = (f"--config={recipe}", WORKDIR, source, f"--config.data.path={tmp_path / 'corpus'}")
+    assert "has no effect: data.source_field is given" in refusal(
+        *given, "--config.data.source_field=text", "--config.data.source_language=fr"
+    )
+    assert "are both de: a text can't be its own target" in refusal(
+        *given, "--config.data.source_language=de"
+    )
+
+
+def test_missing_recordings_are_refused(refusal, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    of_sound = (TEXT, WORKDIR, "--config.task.name=speech_recognition",
+                "--config.model.architecture=conformer", "--config.checkpoint.best_metric=wer",
+                "--config.data.source=sound_transcripts")  # fmt: skip
+    assert "say where the recordings are listed" in refusal(*of_sound)
+    for name, words in {"gone.jsonl": "is not there", "empty.jsonl": "is an empty file"}.items():
+        assert words in refusal(*of_sound, f"--config.data.path={tmp_path / name}")
+    of_sound = (*of_sound[:-1], "--config.data.source=tfds_sound_transcripts")
+    assert "data.name is not given" in refusal(*of_sound)
+
+
 def test_a_missing_tokenizer_or_a_file_as_cache_is_refused(refusal, tmp_path):
     (tmp_path / "text.txt").write_text("text")
     of_a_file = "--config.data.tokenizer.kind=file"
@@ -290,3 +361,23 @@ def test_a_missing_tokenizer_or_a_file_as_cache_is_refused(refusal, tmp_path):
 def test_a_long_wrong_value_is_cut(refusal):
     assert len(refusal(TEXT, WORKDIR, f"--config.train.steps={'9' * 5000}")) < 300
     assert len(refusal(TEXT, WORKDIR, f"--config.model.norm={'x' * 5000}")) < 300
+
+
+def test_sound_that_does_not_fit_itself_is_refused(refusal):
+    of_sound = (TEXT, WORKDIR, "--config.task.name=speech_recognition",
+                "--config.model.architecture=conformer", "--config.checkpoint.best_metric=wer",
+                "--config.data.source=tones")  # fmt: skip
+    for given, words in {
+        "hop_milliseconds=30": "what is between two windows would be in no frame",
+        "augmentation.gain_decibels=6": "has no effect: data.normalization is bands",
+        "augmentation.time_mask_frames=6": "has no effect: time_masks is 0",
+        "augmentation.noise_lowest_ratio=50": "is less than data.augmentation.noise_lowest_ratio",
+        "augmentation.crop=padded": "belongs to",
+        "sequence_length=64": "belongs to data.source=",
+        "recordings=600": "use at most 500",
+    }.items():
+        more = ["--config.data.most_digits=3"] if given.startswith("recordings") else []
+        message = refusal(*of_sound, *more, f"--config.data.{given}")
+        assert words in message, message
+    masks = [f"--config.data.augmentation.frequency_mask{more}" for more in ("s=1", "_bands=40")]
+    assert "could mask all of data.num_mels=40" in refusal(*of_sound, *masks)

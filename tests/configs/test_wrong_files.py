@@ -64,7 +64,9 @@ WRONG_RECIPES = {
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
         "line 2: ValueError: data is one of python_stdlib, text_files, records, tfds, mixture, "
-        "table, conversations, digits, image_folder, tfds_pictures, not web",
+        "table, conversations, parallel_text, tfds_pairs, dates, digits, image_folder, "
+        "tfds_pictures, sound_transcripts, sound_labels, tfds_sound_transcripts, "
+        "tfds_sound_labels, tones, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,
@@ -87,13 +89,13 @@ WRONG_RECIPES = {
     ),
     "an architecture that is not there": (
         START + "    config.model.architecture = 'transformer'\n" + END,
-        "model.architecture must be one of decoder, encoder, rnn, vit, resnet, cnn",
+        "model.architecture must be one of decoder, encoder, rnn, encoder_decoder",
         "not 'transformer' (in ",
     ),
     "a section of no kind": (
         START + "    with config.unlocked():\n        del config.model['architecture']\n" + END,
         "model.architecture",
-        "decoder, encoder, rnn, vit, resnet, cnn",
+        "decoder, encoder, rnn, encoder_decoder",
     ),
     "a number for a section": (
         START + "    with config.ignore_type():\n        config.model = 3\n" + END,
@@ -127,7 +129,7 @@ def test_a_recipe_that_is_not_there_suggests_one_that_is(refusal, tmp_path):
         "digits_cnn.py": "did you mean configs/digits_cnn.py?",
         "configs/python_stdlb.py": "did you mean configs/python_stdlib.py?",
         "shakespeare": "did you mean configs/shakespeare_char.py?",
-        "qqqq.py": "there are configs/cifar10_resnet18.py, configs/digits_cnn.py",
+        "qqqq.py": "there are configs/cifar10_resnet18.py, configs/",
         str(tmp_path): "is a folder, not a recipe file",
         "x" * 5000: "is not there",
     }

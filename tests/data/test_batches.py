@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import data
-from configs.schema.data import BPE, Bytes, TextFiles
+from configs.schema.data import TextFiles
 from configs.schema.pictures import Digits
+from configs.schema.tokenizers import BPE, Bytes
 from data import records
 from data.order import permutation
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from configs.schema.data import Bytes, TextFiles
+from configs.schema.data import TextFiles
+from configs.schema.tokenizers import Bytes
 from data import best_fit as packing
 from data.best_fit import BestFitFormat, best_fit
 

@@ -7,7 +7,8 @@ import pytest
 
 import data
 from configs import UsageError
-from configs.schema.data import Bytes, Cleaning, TextFiles
+from configs.schema.data import Cleaning, TextFiles
+from configs.schema.tokenizers import Bytes
 from data import cleaning
 from data.codecs import SEPARATOR
 from data.sources import documents

@@ -11,7 +11,8 @@ import pytest
 
 import data
 from configs import UsageError
-from configs.schema.data import BPE, Bytes, Table
+from configs.schema.data import Table
+from configs.schema.tokenizers import BPE, Bytes
 
 ROWS = [(f'text {number}, with "quotes"\tand naïve 你好', "good" if number % 3 else "bad")
         for number in range(40)]  # fmt: skip

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import data
 from configs import UsageError, load_config
-from configs.schema.data import BPE, Bytes, Characters, Cleaning, Mixture, TextFiles
+from configs.schema.data import Cleaning, Mixture, TextFiles
+from configs.schema.tokenizers import BPE, Bytes, Characters
 from data.mixing import PERIOD, ROUND, millionths, schedule
 from data.order import permutation
 from tests.data.test_records import write

@@ -13,24 +13,17 @@ import pytest
 
 import data
 from configs import UsageError
-from configs.schema.data import (
-    BPE,
-    Bytes,
-    Characters,
-    PythonStdlib,
-    TextFiles,
-    TokenizerFile,
-    Unigram,
-    WordPiece,
-)
+from configs.schema.data import PythonStdlib, TextFiles
 from configs.schema.pictures import Digits
+from configs.schema.tokenizers import BPE, Bytes, Characters, TokenizerFile, Unigram, WordPiece
 from data import text as text_preparation
 from data.codecs import SEPARATOR, decode_picture, encode_png
 
 PREPARE = """
 import os, signal, sys
 import data
-from configs.schema.data import BPE, TextFiles
+from configs.schema.data import TextFiles
+from configs.schema.tokenizers import BPE
 
 def progress(stage, done, total, unit):
     print(stage, flush=True)

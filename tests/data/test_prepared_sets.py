@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 
 import data
 from configs import UsageError
-from configs.schema.data import TFDS, Bytes, Mixture
+from configs.schema.data import TFDS, Mixture
+from configs.schema.tokenizers import Bytes
 from data.codecs import SEPARATOR
 from data.sources import open_source
 from tests.data.test_preparation import text_of

@@ -10,7 +10,8 @@ import pytest
 
 import data
 from configs import UsageError
-from configs.schema.data import Bytes, Cleaning, Records
+from configs.schema.data import Cleaning, Records
+from configs.schema.tokenizers import Bytes
 from data.codecs import SEPARATOR
 from data.sources import open_source
 from tests.data.test_preparation import text_of

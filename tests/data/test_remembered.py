@@ -8,7 +8,8 @@ import pytest
 
 import data
 from configs import UsageError
-from configs.schema.data import Bytes, Records, TextFiles
+from configs.schema.data import Records, TextFiles
+from configs.schema.tokenizers import Bytes
 from data import remembered
 from data.remembered import Remembered
 from tests.data.test_records import write

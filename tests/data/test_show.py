@@ -1,8 +1,9 @@
 """Promises of describe_batch: what the model gets, for a person to read."""
 
 import data
-from configs.schema.data import Bytes, TextFiles
+from configs.schema.data import TextFiles
 from configs.schema.pictures import Digits
+from configs.schema.tokenizers import Bytes
 
 
 def describe(dataset: data.Dataset, batch_size: int, number: int = 0) -> str:

@@ -1,5 +1,6 @@
 """Small models with every hyperparameter in sight."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -52,11 +53,18 @@ def make_decoder(*, initialized: bool = False, **changes) -> nnx.Module:
     def build() -> nnx.Module:
         return model.build("decoder", rngs=nnx.Rngs(0), **{**SMALL, **changes})
 
-    graph, abstract = nnx.split(nnx.eval_shape(build))
     if initialized:
+        graph, _ = nnx.split(nnx.eval_shape(build))
         return nnx.merge(graph, jax.jit(lambda: nnx.state(build()))())
+    return drawn(build)
+
+
+def drawn(build: Callable[[], nnx.Module]) -> nnx.Module:
+    """The model that `build()` makes, its parameters drawn with a standard deviation of 0.3, those
+    that are called scale around 1; other variables are as they are at first."""
+    graph, parameters, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
     generator = np.random.default_rng(0)
-    drawn = [
+    values = [
         (
             path,
             parameter.replace(
@@ -66,9 +74,11 @@ def make_decoder(*, initialized: bool = False, **changes) -> nnx.Module:
                 )
             ),
         )
-        for path, parameter in nnx.to_flat_state(abstract)
+        for path, parameter in nnx.to_flat_state(parameters)
     ]
-    return nnx.merge(graph, nnx.from_flat_state(drawn))
+    if jax.tree.leaves(rest):
+        rest = jax.jit(lambda: nnx.state(build(), nnx.Not(nnx.Param)))()
+    return nnx.merge(graph, nnx.from_flat_state(values), rest)
 
 
 def logits_of(decoder: nnx.Module, tokens, segments=None, dropout_key=None) -> jax.Array:

@@ -100,6 +100,32 @@ def test_segment_positions_count_within_each_run():
     )
 
 
+@pytest.mark.parametrize(("half", "base"), [(8, 500.0), (32, 5e5)])
+def test_stretched_rotary_frequencies_are_those_of_llama(half, base):
+    factor, low, high, length = scaling = (8.0, 1.0, 4.0, 512.0)
+    expected = []
+    for i in range(half):
+        frequency = base ** (-i / half)
+        wavelength = 2 * np.pi / frequency
+        if wavelength > length / low:
+            frequency /= factor
+        elif wavelength >= length / high:
+            smooth = (length / wavelength - low) / (high - low)
+            frequency = (1 - smooth) * frequency / factor + smooth * frequency
+        expected.append(frequency)
+    found = positions.rotary_frequencies(half, base, scaling)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    changed = found / positions.rotary_frequencies(half, base, None)
+    assert changed[0] == 1 and changed[-1] == pytest.approx(1 / factor, rel=1e-5)
+
+
+def test_gelu_by_tanh_is_close_to_gelu_and_not_the_same():
+    x = jnp.linspace(-6, 6, 1001)
+    apart = np.abs(feed_forward.gelu_tanh(x) - feed_forward.gelu(x)).max()
+    assert 3e-4 < apart < 5e-4
+    assert feed_forward.gelu_tanh(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 def test_gelu_and_its_gradient_equal_the_librarys():
     x = jnp.linspace(-6, 6, 301)
     exact = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731

@@ -1,5 +1,5 @@
-"""PyTorch, from the `bench` extra, is what these compare with: `make parity` brings it."""
+"""PyTorch and transformers, of the `bench` extra, are compared with: `make parity` brings them."""
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
+collect_ignore_glob = [] if all(map(find_spec, ("torch", "transformers"))) else ["test_*.py"]

@@ -1,4 +1,4 @@
-"""nn.LayerNorm and nn.CrossEntropyLoss."""
+"""nn.LayerNorm, nn.CrossEntropyLoss and nn.CTCLoss."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from torch import nn
 
 from model.layers.norms import norm
 from tasks.losses import cross_entropy
+from tasks.speech_recognition import ctc_loss
 from tests.parity import compare
 
 
@@ -50,4 +51,28 @@ def test_cross_entropy_of_targets_of_which_some_are_ignored(smoothing, weighted)
     loss.backward()
     value, gradient = jax.value_and_grad(ours)(jnp.asarray(logits))
     compare.close(value, compare.numpy(loss), "loss")
+    compare.close(gradient, compare.numpy(tensor.grad), "gradient")
+
+
+def test_ctc_of_recordings_and_transcripts_of_many_lengths():
+    """Repeated labels, none at all, as many as there is room for, and one too many."""
+    logits = 2 * compare.draw(0, 5, 9, 6)  # the blank is 5
+    frames, counts = np.array([9, 9, 7, 4, 4]), np.array([4, 3, 0, 4, 4])
+    labels = np.array([[0, 1, 1, 4], [2, 2, 2, 0], [0, 0, 0, 0], [3, 1, 3, 0], [3, 3, 1, 0]])
+    batch = {"labels": labels, "label_weights": (np.arange(4) < counts[:, None]).astype(np.float32)}
+    segments = (np.arange(9) < frames[:, None]).astype(np.int32)
+    theirs = nn.CTCLoss(blank=5, reduction="none", zero_infinity=True)
+
+    tensor = torch.tensor(logits, requires_grad=True)
+    log_probs = tensor.log_softmax(-1).transpose(0, 1)
+    losses = theirs(log_probs, *map(torch.tensor, (labels, frames, counts)))
+    losses.sum().backward()
+
+    def ours(logits):
+        nats, possible = ctc_loss(logits, segments, batch)
+        return jnp.sum(nats), (nats, possible)
+
+    gradient, (nats, possible) = jax.jit(jax.grad(ours, has_aux=True))(jnp.asarray(logits))
+    assert possible.tolist() == [True, True, True, True, False]
+    compare.close(nats, compare.numpy(losses), "loss")
     compare.close(gradient, compare.numpy(tensor.grad), "gradient")

@@ -33,13 +33,50 @@ PICTURES = BLOCKS | {
     "model.patch_size": "4",
     "model.pooling": "mean",
 }
+SHORT_PAIRS = {
+    "data.max_source_length": "12",
+    "data.max_target_length": "8",
+    "model.dropout": "0",
+    "task.label_smoothing": "0.1",
+}
+PAIRS = BLOCKS | SHORT_PAIRS
+CLASS_TOKEN = {"model.pooling": "class_token", "model.class_token_position": "true"}
+BERT = {
+    "model.positions": "learned",
+    "model.norm": "layer_norm",
+    "model.norm_placement": "post",
+    "model.feed_forward": "gelu_tanh",
+    "model.token_types": "2",
+    "model.embedding_norm": "true",
+}
 LABELLED = TEXT | {"model.dropout": "0", "task.label_smoothing": "0"}
+
+SOUND = BLOCKS | {
+    "model.architecture": "sound_encoder",
+    "model.subsampling_channels": "4",
+    "data.num_mels": "8",
+    "model.dropout": "0",
+}
+CONFORMER = {"model.architecture": "conformer", "model.num_heads": "2"}
 
 CELLS: dict[str, tuple[str, Mapping[str, str]]] = {
     **{f"{name}, text": ("python_stdlib", TEXT | own) for name, own in MIXERS.items()},
     **{f"{name}, pictures": ("digits_cnn", PICTURES | own) for name, own in MIXERS.items()},
-    "mixed, missing tokens": ("masked_language_model", TEXT | MIXERS["mixed"]),
-    "mixed, labelled text": ("text_classification", LABELLED | MIXERS["mixed"]),
+    "attention, pictures": ("digits_cnn", PICTURES | MIXERS["attention"] | CLASS_TOKEN),
+    "mixed, missing tokens": (
+        "masked_language_model",
+        TEXT | MIXERS["mixed"] | BERT | {"model.head_transform": "true"},
+    ),
+    "mixed, labelled text": (
+        "text_classification",
+        LABELLED | MIXERS["mixed"] | {"model.pooling": "first_dense"},
+    ),
+    "conformer, transcripts": ("tones_ctc", SOUND | CONFORMER),
+    **{
+        f"{name}, transcripts": ("tones_ctc", SOUND | MIXERS[name])
+        for name in ("attention", "convolution", "lstm")
+    },
+    "mixed, labelled sound": ("speech_classification", SOUND | MIXERS["mixed"]),
     "rnn, text": ("text_lstm", {"model.width": "16", "model.dropout": "0"}),
     "rnn, labelled text": (
         "text_classification",
@@ -49,6 +86,22 @@ CELLS: dict[str, tuple[str, Mapping[str, str]]] = {
             "model.bidirectional": "true",
             "model.dropout": "0",
         },
+    ),
+    "mixed, text pairs": (
+        "dates_seq2seq",
+        PAIRS
+        | {
+            "model.pattern": "RA",
+            "model.depth": "2",
+            "model.encoder_pattern": "CA",
+            "model.remat": "full",
+            "model.recurrence": "gru",
+            "model.num_heads": "2",
+        },
+    ),
+    "rnn, text pairs": (
+        "dates_seq2seq",
+        {"model.architecture": "rnn_encoder_decoder", "model.width": "16"} | SHORT_PAIRS,
     ),
     "cnn, pictures": (
         "digits_cnn",

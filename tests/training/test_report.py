@@ -118,7 +118,9 @@ def text_run(steps: int, every: int = 10) -> list[dict[str, float]]:
 
 
 def test_the_page_needs_nothing_from_anywhere(tmp_path):
-    page = page_of(tmp_path, metrics=text_run(400), samples=[("def ", "f(): ...")])
+    page = page_of(
+        tmp_path, metrics=text_run(400), samples=[{"prompt": "def ", "text": "f(): ..."}]
+    )
     for tag, attributes in page.attributes:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "xlink:href", "action", "srcset"):
@@ -221,7 +223,7 @@ def test_what_is_shown_is_escaped(tmp_path):
             metrics=text_run(20),
             summary=SUMMARY | {"name": evil, "status": evil},
             environment=MACHINE | {"command": evil, "flags": {evil: evil}},
-            samples=[(evil, evil)],
+            samples=[{"prompt": evil, "text": evil}, {"source": evil, "hypothesis": evil}],
             notices=[evil],
             predictions=predictions,
             example=lambda _, shown=shown: shown,
@@ -232,15 +234,29 @@ def test_what_is_shown_is_escaped(tmp_path):
     ]
     for page in pages:
         assert [tag for tag, _ in page.attributes].count("script") == 1
-    assert [sum(evil in text for text in page.texts) for page in pages] == [14, 15]
+    assert [sum(evil in text for text in page.texts) for page in pages] == [16, 17]
 
 
 def test_samples_keep_every_character_that_can_be_shown(tmp_path):
     text = "\n  a\tb\x00\x1b[31m\x7f\x85\ud800 \u202e größer 字"
-    page = page_of(tmp_path, samples=[("", text), ("prompt", "x" * 30_000)] + [("", "y")] * 30)
+    written = [("", text), ("prompt", "x" * 30_000)] + [("", "y")] * 30
+    samples = [{"prompt": prompt, "text": text} for prompt, text in written]
+    page = page_of(tmp_path, samples=samples)
     assert "\n\n  a\tb␀␛[31m␡\ufffd? \u202e größer 字" in page.texts
     assert "... and 10,000 more characters" in page.text
     assert "and 12 more that are not shown" in page.text
+
+
+def test_answers_stand_beside_their_references(tmp_path):
+    lines = [
+        {"step": step, "validation/loss": 2.0, "validation/accuracy": 0.5, "validation/bleu": bleu}
+        for step, bleu in ((10, 20.0), (20, 31.25))
+    ]
+    sample = {"source": "two dogs", "reference": "zwei Hunde", "hypothesis": "zwei Katzen"}
+    page = page_of(tmp_path, metrics=lines, samples=[sample])
+    assert "source two dogs reference zwei Hunde hypothesis zwei Katzen" in page.text
+    assert "Validation BLEU 31.2 the best of 2 validations" in page.text
+    assert "BLEU of written answers" in page.text
 
 
 def test_a_classifier_shows_its_confusions_and_surest_mistakes(tmp_path):

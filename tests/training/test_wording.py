@@ -65,6 +65,8 @@ def test_metrics_carry_their_name_or_unit():
     assert metric_text("accuracy", 0.978) == "accuracy 97.8 %"
     assert metric_text("perplexity", 6.7712) == "perplexity 6.771"
     assert metric_text("loss", 1.9) == "loss 1.9000"
+    assert metric_text("exact_match", 0.5) == "exact match 50.0 %"
+    assert metric_text("bleu", 31.25) == "BLEU 31.2"
 
 
 def test_the_headline_is_what_compares_best():
@@ -73,3 +75,6 @@ def test_the_headline_is_what_compares_best():
     assert headline_metric(language) == "loss"
     assert headline_metric({"loss": 0.1, "accuracy": 0.97}) == "accuracy"
     assert headline_metric({"loss": 0.1}) == "loss"
+    answers = language | {"exact_match": 0.1, "bleu": 31.2}
+    assert headline_metric(answers) == "bleu"
+    assert headline_metric(answers, "exact_match") == "exact_match"

@@ -51,9 +51,10 @@ def attention_maps(
     program: Program, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
     """The attention of each layer on the one example of `batch`, float32 [heads, T, T] each; of
-    a text on its first `MOST_POSITIONS` tokens. Without attention, [].
+    a text on its first `MOST_POSITIONS` tokens. Without attention, of two texts and of sound, [].
     """
-    if not any("heads" in names for names in jax.tree.leaves(program.template.axes())):
+    axes = jax.tree.leaves(program.template.axes())
+    if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
         return []
     if "tokens" in batch:
         batch = {name: rows[:, :MOST_POSITIONS] if rows.ndim > 1 else rows

@@ -12,6 +12,7 @@ import pydantic
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import configs
+from tasks import TASKS
 from training.report import charts
 from training.report.pictures import attention_view, filter_sheet, picture_url
 from training.report.predictions import Predictions
@@ -19,9 +20,11 @@ from training.wording import (
     count_text,
     headline_metric,
     metric_text,
+    name_text,
     number_text,
     percent_text,
     seconds_text,
+    value_text,
 )
 from training.workdir import write_atomically
 
@@ -34,6 +37,8 @@ MOST_CLASSES = 30
 MOST_PAIRS = 20
 MOST_MISTAKES = 20
 MOST_CHARACTERS_OF_A_MISTAKE = 600
+
+HIGHER_IS_BETTER = frozenset().union(*(task.higher_is_better for task in TASKS.values()))
 
 Metrics = Sequence[dict[str, Any]]
 Example = np.ndarray | str
@@ -62,7 +67,7 @@ def write_report(
     config: configs.Config,
     environment: Mapping[str, Any],
     metrics: Metrics,
-    samples: Sequence[tuple[str, str]] = (),
+    samples: Sequence[Mapping[str, str]] = (),
     predictions: Predictions | None = None,
     example: Callable[[int], Example] | None = None,
     filters: np.ndarray | None = None,
@@ -73,12 +78,13 @@ def write_report(
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
-    environment: of `report.environment()`. metrics: of `read_metrics`. samples: (prompt,
-    completion). predictions: of a classifier, and `example(i)` is the split's example i: of its
-    mistakes those that it was surest of are shown. filters: of its first layer, float [N, h, w,
-    C]. attention: each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a
-    text. notices: what a reader should know, one sentence each. data: a table of what the splits
-    hold, its head first.
+    environment: of `report.environment()`. metrics: of `read_metrics`. samples: texts by name, a
+    `prompt` and the `text` after it, or a `source`, its `reference` and the `hypothesis`.
+    predictions: of a classifier, and `example(i)` is the split's example i: of its mistakes those
+    that it was surest of are shown. filters: of its first layer, float [N, h, w, C]. attention:
+    each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
+    notices: what a reader should know, one sentence each. data: a table of what the splits hold,
+    its head first.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -92,7 +98,10 @@ def write_report(
         headlines=list(_headlines(summary, metrics, config)),
         notices=[_printable(notice) for notice in _shorten([*notices, *_poisoned(metrics)])],
         charts=[chart for chart in _charts(metrics, summary) if chart is not None],
-        samples=[tuple(map(_printable, sample)) for sample in samples[:MOST_SAMPLES]],
+        samples=[
+            {name: _printable(text) for name, text in sample.items()}
+            for sample in samples[:MOST_SAMPLES]
+        ],
         samples_left_out=max(0, len(samples) - MOST_SAMPLES),
         predictions=_predictions(predictions) if predictions is not None else None,
         mistakes=list(_mistakes(predictions, example)) if predictions and example else [],
@@ -117,20 +126,23 @@ def _headlines(
 ) -> Iterator[tuple[str, str, str]]:
     """(name, value, note) of what stands at the top."""
     if "test" in summary:
-        name = headline_metric(summary["test"])
-        value = _value(name, summary["test"][name])
-        yield f"Test {name.replace('_', ' ')}", value, "after the last step"
+        name = headline_metric(summary["test"], config.checkpoint.best_metric)
+        yield (
+            f"Test {name_text(name)}",
+            value_text(name, summary["test"][name]),
+            "after the last step",
+        )
     validations = [line for line in metrics if "validation/loss" in line]
     if validations:
         last = {key.removeprefix("validation/"): value for key, value in validations[-1].items()}
-        chosen = headline_metric(last)
+        chosen = headline_metric(last, config.checkpoint.best_metric)
+        note = _best(validations, chosen, max if chosen in HIGHER_IS_BETTER else min)
         if chosen == "bits_per_byte":
-            note = _beside_gzip(last[chosen], summary) or _best(validations, chosen)
-            yield "Bits per byte", _value(chosen, last[chosen]), note
-        elif chosen == "accuracy":
-            note = _best(validations, chosen)
-            yield "Validation accuracy", _value(chosen, last[chosen]), note
-        yield "Validation loss", number_text(last["loss"]), _best(validations, "loss")
+            note = _beside_gzip(last[chosen], summary) or note
+            yield "Bits per byte", value_text(chosen, last[chosen]), note
+        elif chosen != "loss":
+            yield f"Validation {name_text(chosen)}", value_text(chosen, last[chosen]), note
+        yield "Validation loss", number_text(last["loss"]), _best(validations, "loss", min)
     losses = charts.curve(metrics, "loss", "").values[-10:]
     if losses:
         note = f"mean of the last {len(losses)} logged steps" if len(losses) > 1 else ""
@@ -146,13 +158,6 @@ def _headlines(
     yield "Parameters", count_text(summary["parameters"]), config.model.architecture
 
 
-def _value(name: str, value: float) -> str:
-    """A headline metric without its name."""
-    if name == "bits_per_byte":
-        return f"{value:.3f}"
-    return percent_text(value) if name == "accuracy" else number_text(value)
-
-
 def _beside_gzip(bits_per_byte: float, summary: Summary) -> str:
     gzip = summary.get("gzip_bits_per_byte")
     if gzip is None or not math.isfinite(bits_per_byte):
@@ -161,11 +166,11 @@ def _beside_gzip(bits_per_byte: float, summary: Summary) -> str:
     return f"{share} {'below' if bits_per_byte < gzip else 'above'} gzip -9 ({gzip:.3f})"
 
 
-def _best(validations: Metrics, name: str) -> str:
+def _best(validations: Metrics, name: str, choose: Callable[..., float]) -> str:
     curve = charts.curve(validations, f"validation/{name}", "")
     if len(curve.steps) < 2:
         return ""
-    best = (max if name == "accuracy" else min)(curve.values)
+    best = choose(curve.values)
     step = curve.steps[curve.values.index(best)]
     if step == validations[-1]["step"]:
         return f"the best of {len(curve.steps)} validations"
@@ -220,13 +225,22 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
     elif any("validation/accuracy" in line for line in metrics):
         yield draw(
             "Accuracy",
-            "share of the examples",
+            f"share of the {'tokens' if tokens else 'examples'}",
             [
                 curve(metrics, "accuracy", "training", smooth=True),
                 curve(metrics, "validation/accuracy", "validation", colour=second, best=max),
             ],
             charts.SHARES,
         )
+    for title, name, numbers in (
+        ("Exact match", "exact_match", charts.SHARES),
+        ("BLEU", "bleu", charts.PLAIN),
+        ("Word error rate", "wer", charts.SHARES),
+    ):
+        if any(f"validation/{name}" in line for line in metrics):
+            best = max if name in HIGHER_IS_BETTER else min
+            answers = curve(metrics, f"validation/{name}", "validation", colour=second, best=best)
+            yield draw(title, "of written answers", [answers], numbers)
     unit = "tokens" if tokens else "examples"
     for title, subtitle, key, numbers, limits in (
         ("Learning rate", "", "learning_rate", charts.PLAIN, (0, None)),

@@ -30,6 +30,14 @@ def picture_url(picture: np.ndarray) -> str:
     return _data_url(image)
 
 
+def frames_picture(frames: np.ndarray) -> np.ndarray:
+    """The frames of a recording, float [T, F], as a picture, uint8 [F, T, 1]: time to the right,
+    pitch upwards, the loudest white."""
+    low, high = frames.min(), frames.max()
+    levels = (frames - low) / max(float(high - low), 1e-6)
+    return np.round(255 * levels.T[::-1]).astype(np.uint8)[..., None]
+
+
 def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
     """One picture of the first `MOST_FILTERS` of `filters`, float [N, h, w, C], side by side.
 

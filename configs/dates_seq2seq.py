@@ -1,0 +1,27 @@
+r"""Dates in words to ISO dates: an encoder-decoder of characters.
+
+python train.py --config=configs/dates_seq2seq.py --workdir=runs/dates
+python generate.py --workdir=runs/dates --prompt="the third of May, 1987"
+"""
+
+from configs import base
+
+
+def get_config():
+    config = base.sequence_to_sequence(source="dates", tokenizer="characters")
+    config.data.global_batch_size = 128
+    config.data.length_buckets = 2
+
+    config.model.width = 128
+    config.model.depth = 2
+    config.model.num_heads = 4
+
+    config.optimizer = base.section("optimizer", "muon")
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.warmup_steps = 50
+    config.train.steps = 1000
+    config.train.evaluate_every_steps = 250
+    config.checkpoint.every_steps = 500
+    config.checkpoint.best_metric = "exact_match"
+    config.task.beam_size = 1
+    return config

@@ -1,0 +1,138 @@
+"""Sources of pairs of texts: of each a source, and the target that is to be made of it."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import INTEGER_LIMIT, field
+from configs.schema.source import (
+    INVALID_UTF8,
+    PREPARED_DIR,
+    PREPARED_NAME,
+    FilePath,
+    InvalidUTF8,
+    PlainText,
+    Source,
+)
+from configs.schema.tokenizers import BPE, Tokenizer
+
+Length = Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)]
+
+
+def _longest(default: int, side: str, *also_called: str) -> Any:
+    return field(
+        default,
+        f"Longest {side}, the separator at its end included: training leaves out pairs with a "
+        "longer one, evaluation cuts it.",
+        unit="tokens",
+        also_called=also_called,
+    )
+
+
+def _longest_source(default: int) -> Any:
+    names = ("max_source_positions", "max_src_length", "src_seq_length", "source_length")
+    return _longest(default, "source", *names)
+
+
+def _longest_target(default: int) -> Any:
+    names = ("max_target_positions", "max_tgt_length", "tgt_seq_length", "target_length")
+    return _longest(default, "target", *names)
+
+
+class Pairs(Source):
+    """What all sources of pairs have."""
+
+    modality: ClassVar = "text_pairs"
+
+    max_source_length: Length = _longest_source(256)
+    max_target_length: Length = _longest_target(256)
+    length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
+        4,
+        "Lengths that each side is padded to, at most: more of them leave less padding, and "
+        "compile more train steps.",
+        also_called=("num_buckets", "buckets", "bucket_boundaries"),
+    )
+    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens: one for both sides.")
+
+
+class WrittenPairs(Pairs):
+    """Pairs that somebody wrote, and whose sides have names."""
+
+    source_language: PlainText = field(
+        "en",
+        "Language of the source: the ending of its files, and the name of its field.",
+        also_called=("source_lang", "src_lang", "src"),
+    )
+    target_language: PlainText = field(
+        "de",
+        "Language of the target: the ending of its files, and the name of its field.",
+        also_called=("target_lang", "tgt_lang", "tgt"),
+    )
+    source_field: PlainText | None = field(
+        None,
+        "Field, or column, that holds the source; none: the one named as its language.",
+        also_called=("source_column", "input_field"),
+    )
+    target_field: PlainText | None = field(
+        None,
+        "Field, or column, that holds the target; none: the one named as its language.",
+        also_called=("target_column", "summary_column", "output_field"),
+    )
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+
+    def sides(self) -> tuple[str, str]:
+        """The fields that hold source and target."""
+        return self.source_field or self.source_language, self.target_field or self.target_language
+
+    def needless(self) -> dict[str, str]:
+        given = {"source": self.source_field, "target": self.target_field}
+        return {
+            f"{side}_language": f"data.{side}_field is given"
+            for side, name in given.items()
+            if name is not None
+        }
+
+    @pydantic.model_validator(mode="after")
+    def _sides_differ(self) -> Self:
+        source, target = self.sides()
+        if source == target:
+            raise ValueError(
+                f"data.source_language and data.target_language (or the fields) are both {source}: "
+                "a text can't be its own target"
+            )
+        return self
+
+
+class ParallelText(WrittenPairs):
+    """The user's own pairs: two files that go line by line, or a table with a row for each pair."""
+
+    source: Literal["parallel_text"] = field("parallel_text", "Where examples come from.")
+    path: FilePath | None = field(
+        None,
+        "A folder with train.en and train.de, the beginning of two files, or a table: .tsv, .csv, "
+        ".jsonl or .parquet.",
+        required=True,
+        free_on_resume=True,
+        accepts="a folder, the beginning of files' names, a file or a glob",
+        also_called=("file", "dir", "folder", "dataset"),
+    )
+
+
+class TFDSPairs(WrittenPairs):
+    """A set of translations, or of two texts, that TensorFlow Datasets prepared as ArrayRecord."""
+
+    source: Literal["tfds_pairs"] = field("tfds_pairs", "Where examples come from.")
+    name: PlainText | None = PREPARED_NAME
+    data_dir: FilePath | None = PREPARED_DIR
+
+
+class Dates(Pairs):
+    """Dates in words, and the same in digits (ISO 8601): generated, no two of one day."""
+
+    source: Literal["dates"] = field("dates", "Where examples come from.")
+    max_source_length: Length = _longest_source(128)
+    max_target_length: Length = _longest_target(16)
+
+
+AnyPairs = ParallelText | TFDSPairs | Dates

@@ -1,0 +1,301 @@
+"""Sources of sound, how recordings become frames, and augmentation."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import Count, Fraction, NonNegativeInteger, Settings, field
+from configs.schema.source import (
+    INVALID_UTF8,
+    PREPARED_DIR,
+    PREPARED_NAME,
+    FilePath,
+    InvalidUTF8,
+    PlainText,
+    Source,
+)
+from configs.schema.tokenizers import Characters, Tokenizer
+
+Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
+Decibels = Annotated[float, Interval(ge=-100.0, le=100.0)]
+Milliseconds = Annotated[float, Interval(ge=1.0, le=1000.0)]
+
+
+class SoundAugmentation(Settings):
+    """What is drawn anew each time training hears a recording; nothing, unless asked for."""
+
+    shift_milliseconds: Annotated[float, Interval(ge=0.0, le=10_000.0)] = field(
+        0.0,
+        "Moves the recording by up to this either way: what leaves is lost, silence follows.",
+        unit="milliseconds",
+        also_called=("time_shift", "shift"),
+    )
+    speed: Annotated[float, Interval(ge=0.0, le=0.5)] = field(
+        0.0,
+        "Plays it faster or slower, 1 - this to 1 + this times, and higher or lower with it.",
+        also_called=("speed_perturbation", "speed_perturb", "tempo"),
+    )
+    gain_decibels: Annotated[float, Interval(ge=0.0, le=60.0)] = field(
+        0.0,
+        "Makes it louder or softer, by up to this either way.",
+        unit="decibels",
+        also_called=("gain", "volume"),
+    )
+    noise_probability: Probability = field(
+        0.0, "How often white noise is added.", also_called=("noise", "add_noise", "noise_prob")
+    )
+    noise_lowest_ratio: Decibels = field(
+        10.0,
+        "Signal over noise, at least: of their powers over the whole recording.",
+        unit="decibels",
+        also_called=("min_snr_db", "snr_low"),
+    )
+    noise_highest_ratio: Decibels = field(
+        40.0, "The same, at most.", unit="decibels", also_called=("max_snr_db", "snr_high")
+    )
+    frequency_masks: NonNegativeInteger = field(
+        0,
+        "Masks of SpecAugment over neighbouring bands.",
+        also_called=("freq_masks", "num_freq_masks", "specaugment", "spec_augment"),
+    )
+    frequency_mask_bands: Count = field(
+        15,
+        "Bands that such a mask covers, at most.",
+        unit="bands",
+        also_called=("freq_width", "freq_mask_param", "mask_feature_length"),
+    )
+    time_masks: NonNegativeInteger = field(
+        0, "Masks of SpecAugment over neighbouring frames.", also_called=("num_time_masks",)
+    )
+    time_mask_frames: Count = field(
+        100,
+        "Frames that such a mask covers, at most.",
+        unit="frames",
+        also_called=("time_width", "time_mask_param", "mask_time_length"),
+    )
+    time_mask_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
+        0.2, "Share of the recording that such a mask covers, at most.", also_called=("time_ratio",)
+    )
+
+    def needless(self) -> dict[str, str]:
+        reasons = {}
+        if not self.noise_probability:
+            names = ("noise_lowest_ratio", "noise_highest_ratio")
+            reasons |= dict.fromkeys(names, "noise_probability is 0")
+        if not self.frequency_masks:
+            reasons["frequency_mask_bands"] = "frequency_masks is 0"
+        if not self.time_masks:
+            names = ("time_mask_frames", "time_mask_fraction")
+            reasons |= dict.fromkeys(names, "time_masks is 0")
+        return reasons
+
+    @pydantic.model_validator(mode="after")
+    def _ratios_are_a_range(self) -> Self:
+        low, high = self.noise_lowest_ratio, self.noise_highest_ratio
+        if high < low:
+            raise ValueError(
+                f"data.augmentation.noise_highest_ratio={high:g} is less than "
+                f"data.augmentation.noise_lowest_ratio={low:g}"
+            )
+        return self
+
+
+def _sample_rate(default: int) -> Any:
+    return field(
+        default,
+        "What all recordings are resampled to; telephones have 8000.",
+        unit="samples per second",
+        also_called=("sampling_rate", "sr", "rate"),
+    )
+
+
+def _num_mels(default: int) -> Any:
+    return field(
+        default,
+        "Bands of a frame.",
+        unit="bands",
+        also_called=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
+    )
+
+
+SampleRate = Annotated[int, Interval(ge=1000, le=192_000)]
+NumMels = Annotated[int, Interval(ge=4, le=512)]
+
+
+class Sound(Source):
+    """What all sources of sound have."""
+
+    sample_rate: SampleRate = _sample_rate(16_000)
+    num_mels: NumMels = _num_mels(80)
+    window_milliseconds: Milliseconds = field(
+        25.0,
+        "Length of the piece of the recording that a frame is made of.",
+        unit="milliseconds",
+        also_called=("win_length", "frame_length", "window_size"),
+    )
+    hop_milliseconds: Milliseconds = field(
+        10.0,
+        "From the beginning of a frame to that of the next.",
+        unit="milliseconds",
+        also_called=("hop_length", "frame_shift", "window_stride", "stride"),
+    )
+    normalization: Literal["bands", "none"] = field(
+        "bands",
+        "Whether each band gets mean 0 and variance 1 over a recording, whatever its loudness.",
+        also_called=("normalize", "cmvn", "per_feature"),
+    )
+    length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
+        4,
+        "Lengths that recordings are padded to, at most: more of them leave less padding, and "
+        "compile more train steps.",
+        also_called=("num_buckets", "buckets", "bucket_boundaries"),
+    )
+    broken_fraction: Fraction = field(
+        0.05, "Share of recordings that may be broken; more end the preparation."
+    )
+    augmentation: SoundAugmentation = field(SoundAugmentation(), "What training changes at random.")
+
+    def needless(self) -> dict[str, str]:
+        if self.normalization == "none":
+            return {}
+        why = f"data.normalization is {self.normalization}, which takes all loudness out"
+        return {"augmentation.gain_decibels": why}
+
+    @pydantic.model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        if self.hop_milliseconds > self.window_milliseconds:
+            raise ValueError(
+                f"data.hop_milliseconds={self.hop_milliseconds:g} is more than "
+                f"data.window_milliseconds={self.window_milliseconds:g}: what is between two "
+                "windows would be in no frame"
+            )
+        masks = self.augmentation
+        if masks.frequency_masks and masks.frequency_mask_bands >= self.num_mels:
+            raise ValueError(
+                f"data.augmentation.frequency_mask_bands={masks.frequency_mask_bands} could mask "
+                f"all of data.num_mels={self.num_mels}: use fewer"
+            )
+        return self
+
+
+class Transcribed(Sound):
+    """What all sources of recordings with transcripts have."""
+
+    modality: ClassVar = "transcribed_sound"
+
+    lowercase: bool = field(
+        False, "Whether transcripts are brought to small letters.", also_called=("do_lower_case",)
+    )
+    tokenizer: Tokenizer = field(Characters(), "How transcripts become tokens.")
+
+
+class Labelled(Sound):
+    """What all sources of recordings with a label have."""
+
+    modality: ClassVar = "labelled_sound"
+
+
+# Fields of several sources.
+_MANIFEST = field(
+    None,
+    "A row for each recording, .jsonl, .csv, .tsv (each perhaps with .gz) or .parquet; or a folder "
+    "with train.jsonl, validation.jsonl, test.jsonl.",
+    required=True,
+    free_on_resume=True,
+    accepts="a file or a folder",
+    also_called=("manifest", "file", "dir", "folder", "dataset", "train_manifest"),
+)
+_PATH_FIELD = field(
+    "path",
+    "Field, or column, that holds the recording's file; seen from the folder of the manifest.",
+    also_called=("audio_field", "audio_filepath", "file_field"),
+)
+_SOUND_FIELD = field(
+    "audio", "Feature of the set that is the recording.", also_called=("audio_field", "speech")
+)
+_TRANSCRIPT_FIELD = field(
+    "text",
+    "Field, column or feature that holds the transcript.",
+    also_called=("text_column", "transcript", "sentence"),
+)
+_LABEL_FIELD = field(
+    "label",
+    "Field, column or feature that holds the label.",
+    also_called=("label_column", "target", "class_field"),
+)
+
+
+class SoundTranscripts(Transcribed):
+    """The user's own recordings with their transcripts: WAV, FLAC, OGG, MP3, of any rate."""
+
+    source: Literal["sound_transcripts"] = field("sound_transcripts", "Where examples come from.")
+    path: FilePath | None = _MANIFEST
+    path_field: PlainText = _PATH_FIELD
+    text_field: PlainText = _TRANSCRIPT_FIELD
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+
+
+class SoundLabels(Labelled):
+    """The user's own recordings, each with a label: WAV, FLAC, OGG, MP3, of any rate."""
+
+    source: Literal["sound_labels"] = field("sound_labels", "Where examples come from.")
+    path: FilePath | None = _MANIFEST
+    path_field: PlainText = _PATH_FIELD
+    label_field: PlainText = _LABEL_FIELD
+    invalid_utf8: InvalidUTF8 = INVALID_UTF8
+
+
+class TFDSSoundTranscripts(Transcribed):
+    """A set of transcribed recordings that TensorFlow Datasets prepared as ArrayRecord files."""
+
+    source: Literal["tfds_sound_transcripts"] = field(
+        "tfds_sound_transcripts", "Where examples come from."
+    )
+    name: PlainText | None = PREPARED_NAME
+    data_dir: FilePath | None = PREPARED_DIR
+    sound_field: PlainText = _SOUND_FIELD
+    text_field: PlainText = _TRANSCRIPT_FIELD
+
+
+class TFDSSoundLabels(Labelled):
+    """A set of labelled recordings that TensorFlow Datasets prepared as ArrayRecord files."""
+
+    source: Literal["tfds_sound_labels"] = field("tfds_sound_labels", "Where examples come from.")
+    name: PlainText | None = PREPARED_NAME
+    data_dir: FilePath | None = PREPARED_DIR
+    sound_field: PlainText = _SOUND_FIELD
+    label_field: PlainText = _LABEL_FIELD
+
+
+class Tones(Transcribed):
+    """Telephone numbers as a push-button telephone dials them, with noise: generated."""
+
+    source: Literal["tones"] = field("tones", "Where examples come from.")
+    sample_rate: SampleRate = _sample_rate(8_000)
+    num_mels: NumMels = _num_mels(40)
+    recordings: Count = field(
+        2000, "Numbers to learn from; a tenth as many are the test.", unit="recordings"
+    )
+    most_digits: Annotated[int, Interval(ge=3, le=18)] = field(
+        8, "Digits of the longest number; the shortest have three.", unit="digits"
+    )
+    lowest_ratio: Decibels = field(
+        0.0,
+        "Signal over noise, at least; at most 30 more.",
+        unit="decibels",
+        also_called=("snr", "min_snr_db"),
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _numbers_suffice(self) -> Self:
+        most = 10**self.most_digits // 2
+        if self.recordings > most:
+            raise ValueError(
+                f"data.recordings={self.recordings} are more different numbers than "
+                f"data.most_digits={self.most_digits} gives in reasonable time: use at most {most}"
+            )
+        return self
+
+
+AnySound = SoundTranscripts | SoundLabels | TFDSSoundTranscripts | TFDSSoundLabels | Tones

@@ -1,0 +1,90 @@
+"""How text becomes tokens."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+from annotated_types import Interval
+
+from configs.schema.settings import INTEGER_LIMIT, Settings, field
+from configs.schema.source import FilePath
+
+
+class Characters(Settings):
+    """A token for each character of the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["characters"] = field("characters", "How text becomes tokens.")
+
+
+class Bytes(Settings):
+    """A token for each byte of the UTF-8 text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
+
+
+def _vocabulary_size(meaning: str) -> Any:
+    return field(4096, meaning, unit="tokens", also_called=("vocab_size",))
+
+
+class BPE(Settings):
+    """Byte-pair encoding, learnt from the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes, the separator of documents, and what is merged."
+    )
+
+
+class Unigram(Settings):
+    """The likeliest pieces of words under a unigram language model of the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes, the separator of documents, and longer pieces."
+    )
+
+
+class WordPiece(Settings):
+    """The longest pieces of words that are known, learnt from the training text."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces."
+    )
+
+
+class Words(Settings):
+    """Whole words, as often as they stand in the training text; all others are one unknown word."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["words"] = field("words", "How text becomes tokens.")
+    vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
+        "Tokens in all: the separator of documents, the unknown word, and the most frequent words."
+    )
+
+
+class TokenizerFile(Settings):
+    """A tokenizer.json that is there already."""
+
+    discriminator: ClassVar = "kind"
+
+    kind: Literal["file"] = field("file", "How text becomes tokens.")
+    path: FilePath | None = field(
+        None, "A tokenizer.json of the `tokenizers` library.", required=True, accepts="a file"
+    )
+
+
+Tokenizer = Annotated[
+    Characters | Bytes | BPE | Unigram | WordPiece | Words | TokenizerFile,
+    pydantic.Discriminator("kind"),
+]

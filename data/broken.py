@@ -1,0 +1,47 @@
+"""Examples that can't be decoded: named, counted, of weight 0, and the end of it if too many."""
+
+from dataclasses import dataclass, field
+
+from configs import UsageError
+
+NAMED = 10
+
+
+@dataclass
+class Broken:
+    """The broken ones of `total` things (what: pictures, ...); allowed: the share there may be.
+
+    told: the first of them, each with the reason.
+    """
+
+    what: str
+    total: int
+    allowed: float
+    count: int = 0
+    told: list[str] = field(default_factory=list)
+
+    def add(self, name: str, reason: str) -> None:
+        """Raises UsageError where they are too many, once there are enough to name."""
+        self.count += 1
+        if len(self.told) < NAMED:
+            self.told.append(f"{name}: {reason}")
+        else:
+            self.check()
+
+    def check(self) -> None:
+        """Raises UsageError where they are too many."""
+        if self.count > self.allowed * self.total:
+            raise UsageError(
+                f"{self.count} of {self.total} {self.what} are broken, more than "
+                f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.told)}. Mend or "
+                "remove them, or raise it"
+            )
+
+    def lines(self) -> list[str]:
+        """For the user: the first of them by name, and how many there are."""
+        if not self.count:
+            return []
+        return [
+            *self.told,
+            f"{self.count:,} of {self.total:,} {self.what} are broken, and count for nothing",
+        ]

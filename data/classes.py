@@ -1,0 +1,31 @@
+"""The classes of examples whose labels are texts."""
+
+from collections.abc import Mapping
+
+from configs import UsageError
+
+
+def class_names(
+    labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
+) -> tuple[str, ...]:
+    """The labels of the training part, sorted: as numbers where all are integers.
+
+    labels: those of each split. things: what has them, for errors. validation_is_cut: out of the
+    training part, to which its labels belong then. Raises UsageError where there is one alone, or
+    where another part has more.
+    """
+    known = labels["train"] | (labels["validation"] if validation_is_cut else set())
+    for split, found in labels.items():
+        if more := sorted(found - known):
+            raise UsageError(
+                f"{split} has the label{'' if len(more) == 1 else 's'} {', '.join(more[:10])}, "
+                f"which no training {things} has"
+            )
+    if len(known) == 1:
+        raise UsageError(
+            f"all training {things}s have one label, {known.pop()}: there is no choice"
+        )
+    try:
+        return tuple(sorted(known, key=int))
+    except ValueError:
+        return tuple(sorted(known))

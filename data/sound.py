@@ -1,0 +1,282 @@
+"""Recordings to records: decoded once, with their transcripts as tokens, or with their labels."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import UsageError
+from data.broken import Broken
+from data.cache import digest
+from data.cleaning import Pieces
+from data.codecs.sound import LogMel, Waveform
+from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from data.dataset import Dataset, Split
+from data.length_buckets import Lengths, choose_bounds, write_lengths
+from data.progress import Progress, track
+from data.records import write_names, write_records
+from data.sound_augmentation import changes_waveforms
+from data.sound_batches import SoundFormat
+from data.text import TOKENIZER, make_tokenizer, tokenizer_facts
+
+VERSION = 1
+"""Of what this file makes of a recording: raised when that changes."""
+
+SUBSAMPLING = 4
+"""What models of speech divide the number of frames by, before they say what they hear."""
+
+_AT_ONCE = 64
+
+Recordings = Sequence[Mapping[str, Any]]
+"""Of a split, at random access: see `SoundPreparation`."""
+
+
+@dataclass(frozen=True)
+class SoundPreparation:
+    """Writes a split's recordings; `settings` are those of the `source`, one of sound.
+
+    An example of the source has `sound`, a function that gives the waveform at the rate it is
+    called with, or raises ValueError; a `name`, and perhaps a `path`, which names it in errors;
+    and its transcript, a `text`, or its `label`, a number (-1: none).
+    """
+
+    source: Any
+    settings: Any
+
+    def inputs(self) -> dict[str, Any]:
+        log_mel = asdict(LogMel.of(self.settings))
+        facts = {"sound": VERSION, "frames": log_mel, "waveforms": self._are_waveforms("train")}
+        if self._is_transcribed:
+            tokenizer = tokenizer_facts(self.settings.tokenizer)
+            facts |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase}
+        return facts
+
+    def write(
+        self, sources: Sequence[Mapping[str, Recordings]], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        (splits,) = sources
+        notes = [f"{split} has no labels, and is left out" for split in _unlabelled(splits)]
+        splits = {name: of for name, of in splits.items() if name not in _unlabelled(splits)}
+        told = {
+            split: track(_told(of), progress, f"reading {split}", len(of), "recordings")
+            for split, of in splits.items()
+        }
+        if self._is_transcribed:
+            texts = {split: [*map(self._clean, of)] for split, of in told.items()}
+            tokenizer = self._learn(texts["train"], progress)
+            tokenizer.save(folder / TOKENIZER)
+            targets = {split: tokenizer.encode_many(of) for split, of in texts.items()}
+            decided, unknown = tokenizer.vocabulary(), tokenizer.vocabulary().get(UNKNOWN)
+        else:
+            targets = {split: np.array([*of], np.int32)[:, None] for split, of in told.items()}
+            decided, unknown = self.source.classes, None
+        total = sum(map(len, splits.values()))
+        broken = Broken("recordings", total, self.settings.broken_fraction)
+        facts, hashes = {}, {}
+        for split, recordings in splits.items():
+            writing = _Writing(split, self._format(split), broken, unknown)
+            path, before = folder / f"{split}.array_record", broken.count
+            blocks = writing.blocks(recordings, targets[split], progress)
+            count, hashes[split] = write_records(path, blocks)
+            write_names(path, writing.names)
+            write_lengths(_lengths_path(path), [(frames,) for frames in writing.frames])
+            found = {"broken": broken.count - before, "seconds": writing.seconds}
+            facts[split] = {"examples": count, **found}
+            notes += writing.notes()
+        broken.check()
+        return {
+            "fingerprint": digest([hashes, decided]),
+            "splits": facts,
+            "max_labels": max(len(one) for of in targets.values() for one in of),
+            "notes": notes,
+            "broken": broken.told,
+        }
+
+    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+        tokenizer = classes = max_labels = None
+        if self._is_transcribed:
+            tokenizer, max_labels = Tokenizer.load(folder / TOKENIZER), max(facts["max_labels"], 1)
+            sizes = {"vocabulary_size": tokenizer.vocabulary_size, "max_labels": max_labels}
+        else:
+            classes = self.source.classes
+            sizes = {"num_classes": len(classes)}
+        splits = {
+            name: self._open(name, folder / f"{name}.array_record", max_labels, numbers)
+            for name, numbers in facts["splits"].items()
+        }
+        broken = Broken(
+            "recordings",
+            total=sum(split.examples for split in splits.values()),
+            allowed=self.settings.broken_fraction,
+            count=sum(split.broken for split in splits.values()),
+            told=facts["broken"],
+        )
+        broken.check()
+        longest = [one.format.max_frames for one in splits.values()]
+        longest.append(splits["train"].format.most_frames())
+        return Dataset(
+            fingerprint=facts["fingerprint"],
+            splits=splits,
+            sizes={"num_mels": self.settings.num_mels, "max_frames": max(longest), **sizes},
+            tokenizer=tokenizer,
+            classes=classes,
+            notes=(*self.source.notes, *facts["notes"], *broken.lines()),
+        )
+
+    @property
+    def _is_transcribed(self) -> bool:
+        return self.settings.modality == "transcribed_sound"
+
+    def _clean(self, text: str) -> str:
+        """A transcript, with single spaces between words."""
+        text = " ".join(text.split())
+        return text.lower() if self.settings.lowercase else text
+
+    def _learn(self, texts: Sequence[str], progress: Progress) -> Tokenizer:
+        if not any(texts):
+            raise UsageError("every transcript of train is empty: there is nothing to learn")
+        return make_tokenizer(self.settings.tokenizer, [Pieces(_Transcripts(texts))], progress)
+
+    def _open(
+        self, name: str, path: Path, max_labels: int | None, numbers: Mapping[str, Any]
+    ) -> Split:
+        frames = np.load(_lengths_path(path))[:, 0]
+        bounds = choose_bounds(frames, self.settings.length_buckets)
+        lengths = Lengths(_lengths_path(path), (bounds,))
+        form, padding = self._format(name, bounds[-1], max_labels), None
+        if name == "train":
+            size, longer = self.settings.global_batch_size, form.most_frames() / form.max_frames
+            padding = 1 - (1 - lengths.padding(batch_size=size, shuffle=True)) / longer
+        return Split(name, path, form, padding=padding, lengths=lengths, **numbers)
+
+    def _format(
+        self, split: str, max_frames: int = 0, max_labels: int | None = None
+    ) -> SoundFormat:
+        waveforms, log_mel = self._are_waveforms(split), LogMel.of(self.settings)
+        return SoundFormat(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
+
+    def _are_waveforms(self, split: str) -> bool:
+        """Whether these are stored, not frames: where training changes them."""
+        return split == "train" and changes_waveforms(self.settings.augmentation)
+
+
+@dataclass(frozen=True)
+class _Transcripts(Sequence):
+    """Transcripts as a tokenizer is learnt from."""
+
+    texts: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"piece": 0, "text": self.texts[number].encode()}
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[number] for number in numbers]
+
+
+@dataclass
+class _Writing:
+    """What is written of a split, and counted of it.
+
+    unknown: the token of what a transcript holds and the tokenizer does not. names, frames: of
+    each recording; a broken one counts as one frame.
+    """
+
+    split: str
+    form: SoundFormat
+    broken: Broken
+    unknown: int | None
+    names: list[str] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    _strange: dict[str, list[str]] = field(default_factory=dict)
+
+    def blocks(
+        self, recordings: Recordings, targets: Sequence[NDArray[np.int32]], progress: Progress
+    ) -> Iterator[NDArray[Any]]:
+        """What is stored of each with its `targets`."""
+        stage, total = f"decoding {self.split}", len(recordings)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for start in range(0, total, _AT_ONCE):
+                progress(stage, start, total, "recordings")
+                group = [recordings[n] for n in range(start, min(start + _AT_ONCE, total))]
+                block = np.empty(len(group), object)
+                for row, waveform in enumerate(threads.map(self._decode, group)):
+                    block[row] = self._store(group[row], waveform, targets[start + row])
+                yield block
+        progress(stage, total, total, "recordings")
+
+    def notes(self) -> list[str]:
+        """For the user: what is strange, in how many of them, and in which first."""
+        told = {
+            "silent": "nothing but silence",
+            "empty": "an empty transcript",
+            "unknown": "a transcript with characters, or words, that are not in the vocabulary",
+            "long": f"a transcript too long for CTC on every {SUBSAMPLING}th frame",
+        }
+        return [
+            f"{len(names):,} of {len(self.names):,} recordings of {self.split} have {told[what]}, "
+            f"such as {names[0]}"
+            for what, names in self._strange.items()
+        ]
+
+    def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
+        """The waveform, or in words why there is none."""
+        if "label" in one and one["label"] < 0:
+            return "it has no label"
+        log_mel = self.form.log_mel
+        try:
+            waveform = one["sound"](log_mel.sample_rate)
+        except ValueError as error:
+            return str(error)
+        if not log_mel.frames(len(waveform)):
+            milliseconds = 1000 * len(waveform) / log_mel.sample_rate
+            return f"it is shorter than a frame: {milliseconds:.0f} ms"
+        return waveform
+
+    def _store(
+        self, one: Mapping[str, Any], waveform: Waveform | str, targets: NDArray[np.int32]
+    ) -> bytes:
+        self.names.append(one["name"])
+        if isinstance(waveform, str):
+            self.broken.add(one.get("path", one["name"]), waveform)
+            self.frames.append(1)
+            return self.form.nothing()
+        frames = int(self.form.log_mel.frames(len(waveform)))
+        self.frames.append(frames)
+        self.seconds += len(waveform) / self.form.log_mel.sample_rate
+        places = len(targets) + np.count_nonzero(targets[1:] == targets[:-1])  # as CTC needs them
+        for what, it_is in {
+            "silent": not waveform.any(),
+            "empty": len(targets) == 0,
+            "unknown": self.unknown in targets.tolist(),
+            "long": "text" in one and places > -(-frames // SUBSAMPLING),
+        }.items():
+            if it_is:
+                self._strange.setdefault(what, []).append(one["name"])
+        return self.form.store(waveform, targets)
+
+
+def _told(recordings: Recordings) -> Iterator[Any]:
+    """The transcript, or the label, of each."""
+    for number in range(len(recordings)):
+        one = recordings[number]
+        yield one["text"] if "text" in one else one["label"]
+
+
+def _unlabelled(splits: Mapping[str, Recordings]) -> list[str]:
+    """Splits without labels, as the test part of a competition is."""
+    first = {split: of[0] for split, of in splits.items() if split != "train" and len(of)}
+    return [split for split, one in first.items() if "label" in one and one["label"] < 0]
+
+
+def _lengths_path(records: Path) -> Path:
+    """Where the frames of the recordings in the file `records` are counted."""
+    return records.with_suffix(".lengths.npy")

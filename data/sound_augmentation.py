@@ -1,0 +1,80 @@
+"""What training changes of a recording at random, drawn by a generator of each example's own.
+
+`settings` are the configuration's `data.augmentation`. In their order: the shift, the speed, the
+gain and noise of the waveform; then the masks over its frames.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from data.codecs.sound import Waveform, to_rate
+
+
+def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: Any) -> Waveform:
+    """What is done to the waveform; it may get shorter or longer by it."""
+    if settings.shift_milliseconds:
+        waveform = _shift(waveform, random, sample_rate * settings.shift_milliseconds / 1000)
+    if settings.speed:
+        waveform = to_rate(waveform, random.uniform(1 - settings.speed, 1 + settings.speed), 1)
+    if settings.gain_decibels:
+        waveform = waveform * _amplitude(random.uniform(-1, 1) * settings.gain_decibels)
+    if random.random() < settings.noise_probability:
+        ratio = random.uniform(settings.noise_lowest_ratio, settings.noise_highest_ratio)
+        waveform = add_noise(waveform, random, ratio)
+    return waveform
+
+
+def changes_waveforms(settings: Any) -> bool:
+    """Whether more than frames is changed."""
+    return bool(
+        settings.shift_milliseconds
+        or settings.speed
+        or settings.gain_decibels
+        or settings.noise_probability
+    )
+
+
+def most_samples(samples: int, settings: Any) -> int:
+    """Length that a waveform of so many samples can get."""
+    return int(np.ceil(samples / (1 - settings.speed)))
+
+
+def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling: float) -> None:
+    """Masks of SpecAugment (Park et al., 2019, arXiv:1904.08779), written into `frames` [T, F].
+
+    The width of each is uniform from 0 to the most, its place uniform too. They may overlap.
+    """
+    length, bands = frames.shape
+    for _ in range(settings.frequency_masks):
+        frames[:, _stretch(random, settings.frequency_mask_bands, bands)] = filling
+    most = min(settings.time_mask_frames, int(settings.time_mask_fraction * length))
+    for _ in range(settings.time_masks):
+        frames[_stretch(random, most, length)] = filling
+
+
+def add_noise(waveform: Waveform, random: Generator, ratio: float) -> Waveform:
+    """White noise beside it, whose power is `ratio` decibels less than its own."""
+    loudness = np.sqrt(np.mean(np.square(waveform))) * _amplitude(-ratio)
+    return waveform + loudness * random.standard_normal(len(waveform), np.float32)
+
+
+def _shift(waveform: Waveform, random: Generator, most: float) -> Waveform:
+    """By up to `most` samples, or half of it, with silence where it was."""
+    most = min(round(most), len(waveform) // 2)
+    by = int(random.integers(-most, most + 1))
+    moved = np.zeros_like(waveform)
+    moved[max(by, 0) : len(waveform) + by] = waveform[max(-by, 0) : len(waveform) - by]
+    return moved
+
+
+def _stretch(random: Generator, most: int, length: int) -> slice:
+    width = int(random.integers(0, most + 1))
+    start = int(random.integers(0, length - width + 1))
+    return slice(start, start + width)
+
+
+def _amplitude(decibels: float) -> np.float32:
+    return np.float32(10 ** (decibels / 20))

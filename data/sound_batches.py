@@ -1,0 +1,137 @@
+"""Recordings as they are stored, and batches of their frames.
+
+Stored are frames, which are read fifty times faster than made; or waveforms, where training changes
+these, and makes the frames then. Both give the same. A waveform has 16 bits, times a power of two
+that makes the most of them: of a recording of 16 bits they keep all, whatever its loudness.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.augmentation import generator, is_on
+from data.codecs.sound import LogMel, Waveform
+from data.dataset import Format
+from data.length_buckets import Shape
+from data.sound_augmentation import augment, mask, most_samples
+
+_BITS = 15  # and the sign
+_HEAD = 2  # numbers of a record's head, int32: the exponent, and how many targets follow
+_NOTHING = np.array([0, -1], "<i4").tobytes()
+
+
+@dataclass(frozen=True)
+class SoundFormat(Format):
+    """How recordings are stored, and what a batch of them is.
+
+    waveforms: whether these are stored, or frames. max_frames: what they are padded to (T).
+    max_labels: what their labels are padded to (L); None where each has one label.
+    """
+
+    log_mel: LogMel
+    augmentation: Any
+    waveforms: bool
+    max_frames: int
+    max_labels: int | None
+    dtype = np.dtype(object)
+
+    @property
+    def is_work(self) -> bool:
+        return self.waveforms or is_on(self.augmentation)
+
+    def store(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
+        """The record of a recording with its label, or with the tokens of its transcript."""
+        share, exponent = np.frexp(np.abs(waveform).max())
+        exponent -= share == 0.5  # of powers of two, as -1.0 is
+        samples = np.rint(np.ldexp(waveform, _BITS - exponent)).clip(-(2**_BITS), 2**_BITS - 1)
+        head = np.array([exponent, len(targets)], "<i4").tobytes()
+        content = samples.astype("<i2")
+        if not self.waveforms:
+            content = self.log_mel(_waveform(content, exponent)).astype("<f4")
+        return head + np.asarray(targets, "<i4").tobytes() + content.tobytes()
+
+    def nothing(self) -> bytes:
+        """The record of a broken recording."""
+        return _NOTHING
+
+    def batch(self, recordings: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing), `weights`
+        float32 [B] (0 = broken).
+
+        And `label` int32 [B], or `labels` int32 [B, L] with `label_weights` float32 [B, L].
+        """
+        frames_of = self.log_mel if self.waveforms else lambda frames: frames
+        return self._batch(recordings, self.max_frames, lambda row, stored: frames_of(stored))
+
+    def augmented(
+        self, recordings: NDArray[Any], seed: int, examples: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        if not is_on(self.augmentation):
+            return self.batch(recordings)
+
+        def frames(row: int, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self._augmented(stored, generator(seed, examples[row]))
+
+        return self._batch(recordings, self.most_frames(), frames)
+
+    def padded_to(self, shape: Shape) -> Self:
+        return replace(self, max_frames=shape[0])
+
+    def most_frames(self) -> int:
+        """What augmented recordings are padded to: more, where they may be slowed down."""
+        samples = self.log_mel.most_samples(self.max_frames)
+        return int(self.log_mel.frames(most_samples(samples, self.augmentation)))
+
+    def _augmented(
+        self, stored: NDArray[np.float32], random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        frames = stored.copy()
+        if self.waveforms:
+            waveform = augment(stored, self.log_mel.sample_rate, random, self.augmentation)
+            missing = max(0, self.log_mel.window - len(waveform))  # of a short one played fast
+            frames = self.log_mel(np.pad(waveform, (0, missing)))
+        mask(frames, random, self.augmentation, filling=float(frames.mean()))
+        return frames
+
+    def _batch(
+        self,
+        recordings: NDArray[Any],
+        length: int,
+        frames_of: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
+    ) -> dict[str, NDArray[Any]]:
+        """length: T. frames_of: makes the frames of a row of what is stored of it."""
+        B, L = len(recordings), self.max_labels or 1
+        frames = np.zeros((B, length, self.log_mel.num_mels), np.float32)
+        segments, weights = np.zeros((B, length), np.int32), np.zeros(B, np.float32)
+        labels, label_weights = np.zeros((B, L), np.int32), np.zeros((B, L), np.float32)
+        for row, recording in enumerate(recordings):
+            stored, targets = self._read(recording)
+            if len(stored):
+                found = frames_of(row, stored)[:length]
+                frames[row, : len(found)], segments[row, : len(found)] = found, 1
+                labels[row, : len(targets)], label_weights[row, : len(targets)] = targets, 1
+                weights[row] = 1
+        batch = {"frames": frames, "segments": segments}
+        if self.max_labels is None:
+            return batch | {"label": labels[:, 0], "weights": weights}
+        return batch | {"labels": labels, "label_weights": label_weights, "weights": weights}
+
+    def _read(self, record: Any) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Waveform or frames, and targets; none of what is broken, or to be padding."""
+        record = record if isinstance(record, bytes) else _NOTHING
+        exponent, count = np.frombuffer(record, "<i4", _HEAD)
+        if count < 0:
+            return np.zeros(0, np.float32), np.zeros(0, np.int32)
+        start = 4 * (_HEAD + count)
+        targets = np.frombuffer(record, "<i4", count, 4 * _HEAD)
+        if self.waveforms:
+            return _waveform(np.frombuffer(record, "<i2", offset=start), exponent), targets
+        frames = np.frombuffer(record, "<f4", offset=start)
+        return frames.reshape(-1, self.log_mel.num_mels), targets
+
+
+def _waveform(samples: NDArray[np.int16], exponent: int) -> Waveform:
+    return np.ldexp(samples.astype(np.float32), exponent - _BITS)

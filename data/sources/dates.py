@@ -1,0 +1,225 @@
+"""Dates as people write them, each with its ISO form: generated, at once, and no two of one day.
+
+A date is written in one of thousands of ways: with a weekday or without, its day and its year in
+digits or in words, the parts in any order. A date in digits alone is always read alike: 5.3.1987
+and 3/5/1987 are the fifth of March.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import cached_property
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.order import permutation
+from data.sources.source import held_out_mask
+
+VERSION = 1
+"""Of what this file makes of a day: raised when that changes."""
+
+FIRST, LAST = date(1500, 1, 1), date(2500, 12, 31)
+TEST, OTHERS = 2_000, 40_000  # days for the test, and for training and validation together
+
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September",
+           "October", "November", "December")  # fmt: skip
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SMALL = ("", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+          "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
+          "eighteen", "nineteen")  # fmt: skip
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
+             "nine": "ninth", "twelve": "twelfth", "twenty": "twentieth",
+             "thirty": "thirtieth"}  # fmt: skip
+
+# Of numbers alone; M month, D day, Y year, of two digits where it stands twice.
+_DIGITS = ("{Y}-{MM}-{DD}", "{Y}/{M}/{D}", "{Y}/{MM}/{DD}", "{Y}.{MM}.{DD}", "{Y} {MM} {DD}",
+           "{Y}{MM}{DD}", "{D}.{M}.{Y}", "{DD}.{MM}.{Y}", "{D}. {M}. {Y}", "{M}/{D}/{Y}",
+           "{MM}/{DD}/{Y}")  # fmt: skip
+# With day and year in digits; m is the month's name.
+_TIGHT = ("{D}-{m}-{Y}", "{D}/{m}/{Y}", "{D}{m}{Y}", "{Y}-{m}-{D}", "{Y}/{m}/{D}", "{m}-{D}-{Y}",
+          "{m}/{D}/{Y}", "{D}. {m} {Y}")  # fmt: skip
+# With day and year written in any way.
+_LOOSE = ("{d} {m} {y}", "{d} {m}, {y}", "{d} {m} in {y}", "{d} {m}, in the year {y}",
+          "{m} {d} {y}", "{m} {d}, {y}", "{m} {d} in {y}", "{m} {d}, in the year {y}",
+          "{y}, {m} {d}", "{y}, {d} {m}", "in {y}, on {d} {m}",
+          "in the year {y}, {m} {d}")  # fmt: skip
+# With the day as an ordinal number, too.
+_ORDINAL = ("{d} of {m} {y}", "{d} of {m}, {y}", "{d} of {m} in the year {y}", "{d} day of {m} {y}",
+            "{y}, {d} of {m}", "in {y}, on {d} of {m}")  # fmt: skip
+_WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}", "{text}, {w}",
+                   "{text} ({w})", "{text}, a {w}")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Style:
+    """A way to write a date. day: "D", "DD", "5th" or "fifth". year: how it is written out, or
+    "" for digits. weekday: where it stands, "" for nowhere. long: whether names are whole; else
+    they are cut, with a dot or without.
+    """
+
+    text: str
+    day: str = "D"
+    the: bool = False
+    year: str = ""
+    hyphens: bool = True
+    conjunction: bool = True
+    month: str = "long"
+    weekday: str = ""
+    weekday_name: str = "long"
+    case: str = "as it is"
+
+    def write(self, day: date) -> str:
+        """The date in this style."""
+        numbers = {"D": day.day, "M": day.month, "Y": day.year}
+        places = numbers | {"DD": f"{day.day:02}", "MM": f"{day.month:02}"}
+        places["d"] = self._day(day.day, places)
+        places["m"] = _name(_MONTHS[day.month - 1], self.month)
+        places["y"] = self._year(day.year)
+        text = self.text.format(**places)
+        if self.weekday:
+            name = _name(_WEEKDAYS[day.weekday()], self.weekday_name)
+            text = self.weekday.format(w=name, text=text)
+        return {"lower": text.lower(), "upper": text.upper()}.get(self.case, text)
+
+    def _day(self, day: int, places: Mapping[str, Any]) -> str:
+        if self.day in places:
+            return str(places[self.day])
+        text = _ordinal(day) if self.day == "5th" else self._hyphenated(_ordinal_words(day))
+        return f"the {text}" if self.the else text
+
+    def _year(self, year: int) -> str:
+        """1987 in words: nineteen eighty-seven, nineteen hundred (and) eighty-seven, or one
+        thousand nine hundred (and) eighty-seven."""
+        if not self.year:
+            return str(year)
+        high, low = divmod(year, 100)
+        conjunction = " and " if self.conjunction and low else " "
+        if self.year == "pairs" and (high % 10 or low >= 10):
+            small = "hundred" if not low else f"oh {_words(low)}" if low < 10 else _words(low)
+            text = f"{_words(high)} {small}"
+        elif self.year == "hundreds" and high % 10:
+            text = f"{_words(high)} hundred{conjunction}{_words(low)}"
+        else:
+            thousands, hundreds = divmod(high, 10)
+            text = f"{_words(thousands)} thousand"
+            text += f" {_words(hundreds)} hundred" if hundreds else ""
+            text += conjunction + _words(low)
+        return self._hyphenated(text.strip())
+
+    def _hyphenated(self, words: str) -> str:
+        return words if self.hyphens else words.replace("-", " ")
+
+
+def draw_style(random: Random) -> Style:
+    """A style at random. Only `random.random()` is asked, whose numbers no Python changes."""
+    kind = _pick(random, ("loose", "loose", "loose", "ordinal", "tight", "digits"))
+    texts = {"loose": _LOOSE, "ordinal": _ORDINAL, "tight": _TIGHT, "digits": _DIGITS}[kind]
+    style: dict[str, Any] = {
+        "text": _pick(random, texts),
+        "case": _pick(random, ("as it is", "as it is", "lower", "upper")),
+    }
+    if kind != "digits":
+        style["month"] = _pick(random, ("long", "long", "short", "dotted"))
+    if kind in ("loose", "ordinal"):
+        ordinals = ("5th", "fifth")
+        style["day"] = _pick(random, ordinals if kind == "ordinal" else ("D", "DD", *ordinals))
+        style["the"] = style["day"] in ordinals and _pick(random, (False, True))
+        style["year"] = _pick(random, ("", "", "", "pairs", "hundreds", "thousands"))
+        style["hyphens"] = _pick(random, (True, True, False))
+        style["conjunction"] = _pick(random, (True, False))
+    style["weekday"] = _pick(random, ("", *_WEEKDAY_PLACES)) if _pick(random, (0, 1)) else ""
+    if style["weekday"]:
+        style["weekday_name"] = _pick(random, ("long", "short", "dotted"))
+    return Style(**style)
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Pairs of a date in words and in digits. A day is in one pair, and so in one split, alone.
+
+    Days are drawn from 1500 to 2500 by a fixed order; a hash of the day holds out `validation`.
+    """
+
+    validation_fraction: float
+    name: str = field(default="dates", init=False)
+
+    @cached_property
+    def days(self) -> dict[str, NDArray[np.int64]]:
+        """The days of each split, counted from the first."""
+        size = (LAST - FIRST).days + 1
+        days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0)
+        test, others = days[:TEST], days[TEST:]
+        mask = held_out_mask(map(str, others), self.validation_fraction)
+        splits = {"train": others[~mask], "validation": others[mask], "test": test}
+        return {split: days for split, days in splits.items() if len(days)}
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(days) for split, days in self.days.items()}
+
+    def contents(self) -> dict[str, Any]:
+        return {"version": VERSION, "validation_fraction": self.validation_fraction}
+
+    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+        return {split: _Written(split, days) for split, days in self.days.items()}
+
+
+@dataclass(frozen=True)
+class _Written(Sequence):
+    """A pair for each of some days, written anew each time it is asked for."""
+
+    split: str
+    days: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        number_of_day = int(self.days[number])
+        day = FIRST + timedelta(number_of_day)
+        text = draw_style(Random(number_of_day)).write(day)
+        sides = {"source": text.encode(), "target": day.isoformat().encode()}
+        return {"name": f"{self.split}:{number}".encode(), **sides}
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[number] for number in numbers]
+
+
+def open_source(settings: Any) -> Dates:
+    """The dates, with `data.validation_fraction` of those that are not for the test held out."""
+    return Dates(settings.validation_fraction)
+
+
+def _pick(random: Random, options: Sequence[Any]) -> Any:
+    return options[int(random.random() * len(options))]
+
+
+def _name(name: str, form: str) -> str:
+    """A name whole or cut to three letters, with a dot or without."""
+    if form == "long" or len(name) == 3:
+        return name
+    return name[:3] + "." * (form == "dotted")
+
+
+def _words(number: int) -> str:
+    """A number of 0 to 99 in words; 0 is nothing."""
+    if number < 20:
+        return _SMALL[number]
+    tens, ones = divmod(number, 10)
+    return _TENS[tens] + (f"-{_SMALL[ones]}" if ones else "")
+
+
+def _ordinal_words(number: int) -> str:
+    begin, hyphen, last = _words(number).rpartition("-")
+    return f"{begin}{hyphen}{_ORDINALS.get(last, f'{last}th')}"
+
+
+def _ordinal(number: int) -> str:
+    """5th; 11th to 13th end as no other number does that has their last digit."""
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    ending = "th" if number in (11, 12, 13) else endings.get(number % 10, "th")
+    return f"{number}{ending}"

@@ -1,0 +1,184 @@
+"""The user's own pairs of texts: two files that go line by line, or a table of them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+from data.remembered import Remembered
+from data.sources.files import SPLITS, meant_split, split_of
+from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
+from data.sources.tables import decode, lines_of
+
+Sides = tuple[Path, Path]
+"""The file of the sources, and that of their targets."""
+
+
+@dataclass(frozen=True)
+class ParallelFiles:
+    """Two files of which each line of the one belongs to that line of the other."""
+
+    name: str
+    sides: Sides
+    rows: int
+    invalid_utf8: str
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Each line of both, without its end."""
+        return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
+
+
+def open_source(settings: Any) -> PairRecords:
+    """The pairs at `data.path`: two files for each split, two files, or a table.
+
+    A folder holds train.en and train.de, perhaps also validation and test (or train.de-en.en, or
+    several numbered files of a split); or pairs of files of any names, which are all for training.
+    A path without its ending is the pair of files corpus.en
+    and corpus.de, or corpus.train.en and so on. Each may be compressed (.gz). Without a validation
+    part `data.validation_fraction` of the pairs is held out. Raises UsageError.
+    """
+    found = _find(settings)
+    if not found:
+        return open_pairs(settings)
+    _refuse_fields(settings, next(iter(found.values())))
+    parts, notes = _parts(found)
+    tables, facts = {}, {}
+    for split, names in parts.items():
+        sides = [found[name] for name in names]
+        root = str(sides[0][0].parent.absolute())
+        with Remembered(settings, "lines", settings.invalid_utf8, root, split) as remembered:
+            told = [
+                [remembered.of(path, lambda path: _count(path, settings.invalid_utf8))
+                 for path in both] for both in sides
+            ]  # fmt: skip
+        tables[split] = [
+            ParallelFiles(name, both, _common(both, counts), settings.invalid_utf8)
+            for name, both, counts in zip(names, sides, told, strict=True)
+        ]
+        facts[split] = [[name, *counts] for name, counts in zip(names, told, strict=True)]
+        if not sum(table.rows for table in tables[split]):
+            raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
+    held_out = 0.0 if "validation" in tables else settings.validation_fraction
+    decided = {"files": facts, "invalid": settings.invalid_utf8}
+    return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, notes)
+
+
+def _find(settings: Any) -> dict[str, Sides]:
+    """The pairs of files by their names without endings, sorted; none where there is a table."""
+    path = Path(settings.path).expanduser()
+    is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
+    folder = path if is_folder else path.parent
+    there = [one for one in sorted(folder.iterdir()) if one.is_file()] if folder.is_dir() else []
+    there = [one for one in there if not one.name.startswith(".")]
+    sources, targets = (
+        {name: one for one in there if (name := _without(one, language)) is not None}
+        for language in languages
+    )
+    if not is_folder:
+        if path in (*sources.values(), *targets.values()):
+            name = _without(path, languages[0]) or _without(path, languages[1])
+            raise UsageError(
+                f"data.path={settings.path} is one file of two: give data.path={folder / name}"
+            )
+        sources, targets = (_begun(path.name, side) for side in (sources, targets))
+    for name in sorted({*sources} ^ {*targets}):
+        if name in sources:
+            raise _no_partner(sources[name], *languages, "data.target_language", there)
+        raise _no_partner(targets[name], *languages[::-1], "data.source_language", there)
+    if not sources and not path.is_file() and not any(map(_is_table, there)):
+        raise _nothing(settings.path, languages, there if is_folder else ())
+    return {name: (sources[name], targets[name]) for name in sorted(sources)}
+
+
+def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Names of pairs of files for each split; and lines about those that are for none."""
+    parts: dict[str | None, list[str]] = {}
+    for name in found:
+        parts.setdefault(split_of(Path(name)), []).append(name)
+    for name, (source, _) in found.items():
+        begin = name.partition(".")[0]
+        right = meant_split(begin)
+        if right and right not in parts:
+            raise UsageError(f"{source}: {begin} should be called {right}: rename it")
+    others = parts.pop(None, [])
+    if not parts:
+        return {"train": others}, ()
+    if "train" not in parts:
+        raise UsageError(f"{found[name][0].parent} holds {' and '.join(parts)}, but no train")
+    notes = tuple(
+        f"{found[name][0]} and {found[name][1].name} are left out: they are named after no split"
+        for name in others
+    )
+    return {split: parts[split] for split in SPLITS if split in parts}, notes
+
+
+def _refuse_fields(settings: Any, sides: Sides) -> None:
+    for side in ("source_field", "target_field"):
+        if (name := getattr(settings, side)) is not None:
+            raise UsageError(
+                f"data.{side}={name} is a column of a table, but data.path={settings.path} has "
+                f"{sides[0].name} and {sides[1].name}: leave it out"
+            )
+
+
+def _no_partner(
+    path: Path, language: str, other: str, setting: str, there: Sequence[Path]
+) -> UsageError:
+    """The error for a file in `language` whose other side is not among those that are there."""
+    name = _without(path, language)
+    others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
+    hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
+    return UsageError(f"{path} has no {name}.{other} beside it{hint}")
+
+
+def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> UsageError:
+    wanted = " and ".join(f"train.{language}" for language in languages)
+    has = f"has {', '.join(one.name for one in there[:6])}" if there else "has no such files"
+    return UsageError(
+        f"data.path={path} {has}: pairs are read from {wanted} (data.source_language, "
+        f"data.target_language), or from {', '.join(TABLE_SUFFIXES)}"
+    )
+
+
+def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
+    """The number of lines of both sides."""
+    (source, target), (lines, others) = sides, (count for count, _ in counts)
+    if lines != others:
+        raise UsageError(
+            f"{source} has {lines:,} lines, but {target} {others:,}: each line of the one is the "
+            "target of that line of the other"
+        )
+    return lines
+
+
+def _count(path: Path, invalid_utf8: str) -> tuple[int, str]:
+    """How many lines a file has, and the SHA-256 of all. Raises UsageError for what is no UTF-8."""
+    hasher, number = hashlib.sha256(), 0
+    for number, line in lines_of(path):
+        hasher.update(line)
+        decode(line, invalid_utf8, f"{path}, line {number}")
+    return number, hasher.hexdigest()
+
+
+def _lines(path: Path, invalid_utf8: str) -> Iterator[str]:
+    for number, line in lines_of(path):
+        text = decode(line.rstrip(b"\r\n"), invalid_utf8, f"{path}, line {number}")
+        yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _without(path: Path, language: str) -> str | None:
+    """The name of a file without the ending of its language (and .gz); None if it has another."""
+    name, ending = path.name.removesuffix(".gz"), f".{language}"
+    return name.removesuffix(ending) if name.endswith(ending) and name != ending else None
+
+
+def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
+    """The file whose name is `begin`, and those of splits: begin.train becomes train."""
+    names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
+    return {names[name]: path for name, path in side.items() if name in names}
+
+
+def _is_table(path: Path) -> bool:
+    return path.name.endswith(TABLE_SUFFIXES)

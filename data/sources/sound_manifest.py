@@ -1,0 +1,179 @@
+"""The user's own recordings: tables that name a file, and its transcript or label, a row each."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from configs import UsageError
+from data.cache import digest
+from data.classes import class_names
+from data.codecs.sound import Waveform, decode_sound
+from data.remembered import Remembered
+from data.sources.files import SPLITS, meant_split, split_of
+from data.sources.records import TABLE_SUFFIXES
+from data.sources.source import held_out
+from data.sources.tables import open_rows
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording's file, its name in the table, its transcript or label, and what it holds."""
+
+    path: Path
+    name: str
+    told: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SoundManifest:
+    """Recordings by their split; they stay where they are. classes: none of transcripts."""
+
+    name: str
+    recordings: Mapping[str, Sequence[Recording]]
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(recordings) for split, recordings in self.recordings.items()}
+
+    def contents(self) -> dict[str, Any]:
+        files = {
+            split: digest([[one.name, one.told, one.sha256] for one in recordings])
+            for split, recordings in self.recordings.items()
+        }
+        return {"files": files, "classes": self.classes}
+
+    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+        return {split: _Files(of, self.classes) for split, of in self.recordings.items()}
+
+
+@dataclass(frozen=True)
+class _Files(Sequence):
+    recordings: Sequence[Recording]
+    classes: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        one = self.recordings[index]
+        found = {"sound": partial(_decode, one.path), "name": one.name, "path": str(one.path)}
+        if self.classes is None:
+            return found | {"text": one.told}
+        return found | {"label": self.classes.index(one.told)}
+
+
+def open_transcripts(settings: Any) -> SoundManifest:
+    """The recordings of the tables at `data.path`, with their transcripts.
+
+    Without a validation part `data.validation_fraction` of the recordings is held out, by a hash
+    of each one's path as the table has it. Raises UsageError, also for a path without a file.
+    """
+    recordings = _cut(_read(settings, settings.text_field, "data.text_field"), settings)
+    return SoundManifest("sound_transcripts", recordings, None, (*_copies(recordings),))
+
+
+def open_labels(settings: Any) -> SoundManifest:
+    """The same, with their labels."""
+    found = _read(settings, settings.label_field, "data.label_field")
+    recordings = _cut(found, settings)
+    labels = {split: {one.told for one in of} for split, of in recordings.items()}
+    is_cut = "validation" in recordings and "validation" not in found
+    classes = class_names(labels, things="recording", validation_is_cut=is_cut)
+    notes = [*_copies(recordings)]
+    if lost := sorted(set(classes) - labels["train"]):
+        notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
+    return SoundManifest("sound_labels", recordings, classes, tuple(notes))
+
+
+def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
+    """All recordings of the tables of each split; their field `told` is what `setting` says."""
+    found: dict[str, list[Recording]] = {}
+    for split, tables in _tables(settings.path).items():
+        found[split], missing = [], []
+        with Remembered(settings, "recordings", str(tables[0].absolute()), split) as remembered:
+            for table in tables:
+                rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
+                for where, name, text in rows.recordings(told, setting):
+                    path = table.parent / name
+                    if not path.is_file():
+                        missing.append(f"{where}: {path} is {_what_else(path)}")
+                    elif not missing:
+                        sha256 = remembered.of(path, _hash)
+                        found[split].append(Recording(path, name, text, sha256))
+        if missing:
+            more = f", nor are {len(missing) - 1} more of its rows" if len(missing) > 1 else ""
+            raise UsageError(
+                f"{missing[0]}{more}. Paths are absolute, or seen from the folder of the table"
+            )
+        if not found[split]:
+            raise UsageError(f"{tables[0]} holds no recording")
+    return found
+
+
+def _tables(given: str) -> dict[str, list[Path]]:
+    """The tables of each split: a file for training, or those of a folder that are named so."""
+    path, kinds = Path(given).expanduser(), ", ".join(TABLE_SUFFIXES)
+    if path.is_file():
+        if not path.name.endswith(TABLE_SUFFIXES):
+            raise UsageError(f"{path}: recordings are listed in {kinds}")
+        return {"train": [path]}
+    if not path.is_dir():
+        raise UsageError(f"{given}: there is no such file or folder")
+    files = [one for one in sorted(path.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
+    tables = {split: [one for one in files if split_of(one) == split] for split in SPLITS}
+    for one in files:
+        right = meant_split(one.name.partition(".")[0])
+        if right and not tables[right]:
+            ending = one.name.partition(".")[2]
+            raise UsageError(f"{one} should be called {right}.{ending}: rename it")
+    if not tables["train"]:
+        named = f", but {', '.join(one.name for one in files[:5])}: give a file" if files else ""
+        raise UsageError(f"{given} holds no train.jsonl (or {kinds}){named}")
+    return {split: of for split, of in tables.items() if of}
+
+
+def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[Recording]]:
+    """With validation held out of training, where there is none."""
+    recordings = dict(found)
+    if "validation" not in found and settings.validation_fraction:
+        names = held_out((one.name for one in found["train"]), settings.validation_fraction)
+        recordings["train"] = [one for one in found["train"] if one.name not in names]
+        recordings["validation"] = [one for one in found["train"] if one.name in names]
+    return {split: recordings[split] for split in SPLITS if recordings.get(split)}
+
+
+def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
+    """Of recordings that are held out, and learnt from as well."""
+    learnt = {one.sha256 for one in recordings["train"]}
+    for split, of in recordings.items():
+        copies = [one.name for one in of if one.sha256 in learnt and split != "train"]
+        if copies:
+            yield (
+                f"{len(copies):,} of {len(of):,} recordings of {split} are in train "
+                f"too, such as {copies[0]}: what they measure was learnt by heart"
+            )
+
+
+def _decode(path: Path, sample_rate: int) -> Waveform:
+    return decode_sound(_bytes(path), sample_rate)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _what_else(path: Path) -> str:
+    return "a folder" if path.is_dir() else "not there"

@@ -1,0 +1,133 @@
+"""Telephone numbers as push buttons dial them: two tones a digit (DTMF, ITU-T Q.23), and noise.
+
+Each is drawn by a generator of its own: how many digits and which, how fast they are dialled, how
+long each sounds and how long the pause after it is, how loud the two tones are, how far they are
+off their frequencies, and the noise. No number comes twice, so that those of the test are new.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from data.augmentation import generator
+from data.codecs.sound import Waveform, to_rate
+from data.sound_augmentation import add_noise
+from data.sources.source import held_out
+
+VERSION = 1
+"""Of what this file makes of its settings: raised when that changes."""
+
+RATE = 8000  # samples per second, of telephones
+_LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, of rows and columns of the keys
+_KEYS = ("123", "456", "789", "*0#")
+_TONES = {key: (low, high) for low, keys in zip(_LOW, _KEYS, strict=True)
+          for high, key in zip(_HIGH, keys, strict=True)}  # fmt: skip
+_FEWEST = 3  # digits
+_TONE, _PAUSE, _EDGE = (0.06, 0.12), (0.04, 0.1), (0.05, 0.3)  # seconds; the edge is silent
+_PACE = (0.8, 1.5)  # how much slower than that all of a number is dialled
+_RAMP = 0.004  # seconds in which a tone begins and ends: no click is heard
+_DETUNED = 0.015  # of its frequency a tone may be off: what exchanges have to accept
+_LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of all, and of one tone over the other
+_RATIOS = 30.0  # decibels from the least to the most signal over noise
+
+
+@dataclass(frozen=True)
+class Tones:
+    """So many `recordings`, of 3 to `most_digits` digits, a tenth as many for the test.
+
+    lowest_ratio: of signal over noise, in decibels.
+    """
+
+    recordings: int
+    most_digits: int
+    lowest_ratio: float
+    validation_fraction: float
+    name = "tones"
+    notes = ()
+
+    @cached_property
+    def numbers(self) -> Mapping[str, Sequence[str]]:
+        """The numbers of each split."""
+        test = -(-self.recordings // 10)
+        random, drawn = generator(0, 0), {}
+        while len(drawn) < self.recordings + test:
+            count = random.integers(_FEWEST, self.most_digits + 1)
+            drawn["".join(map(str, random.integers(0, 10, count)))] = None
+        drawn = [*drawn]
+        learnt = drawn[test:]
+        validation = held_out(learnt, self.validation_fraction)
+        numbers = {
+            "train": [one for one in learnt if one not in validation],
+            "validation": [one for one in learnt if one in validation],
+            "test": drawn[:test],
+        }
+        return {split: of for split, of in numbers.items() if of}
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(numbers) for split, numbers in self.numbers.items()}
+
+    def contents(self) -> dict[str, Any]:
+        drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.validation_fraction)
+        return {"version": VERSION, "drawn": drawn}
+
+    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+        return {split: _Dialled(of, self.lowest_ratio) for split, of in self.numbers.items()}
+
+
+@dataclass(frozen=True)
+class _Dialled(Sequence):
+    numbers: Sequence[str]
+    lowest_ratio: float
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        number = self.numbers[index]
+        sound = partial(_sound, number, self.lowest_ratio)
+        return {"sound": sound, "text": number, "name": number}
+
+
+def open_source(settings: Any) -> Tones:
+    """The numbers, with `data.validation_fraction` of those to learn from held out."""
+    return Tones(
+        settings.recordings,
+        settings.most_digits,
+        settings.lowest_ratio,
+        settings.validation_fraction,
+    )
+
+
+def dial(number: str, lowest_ratio: float) -> Waveform:
+    """What a telephone hears of `number`: float32 [samples], 8,000 a second."""
+    random = generator(1, int(f"1{number}"))  # 0012 is not 12
+    pace, level = random.uniform(*_PACE), 10 ** (random.uniform(*_LEVEL) / 20)
+    twist = 10 ** (random.uniform(-_TWIST, _TWIST) / 40)
+    off = 1 + random.uniform(-_DETUNED, _DETUNED, 2)
+    pieces = [_silence(random.uniform(*_EDGE))]
+    for key in number:
+        low, high = _TONES[key] * off
+        seconds = pace * random.uniform(*_TONE)
+        pieces.append(level * (_tone(low, seconds) / twist + _tone(high, seconds) * twist) / 2)
+        pieces.append(_silence(pace * random.uniform(*_PAUSE)))
+    pieces.append(_silence(random.uniform(*_EDGE)))
+    ratio = random.uniform(lowest_ratio, lowest_ratio + _RATIOS)
+    return add_noise(np.concatenate(pieces).astype(np.float32), random, ratio)
+
+
+def _sound(number: str, lowest_ratio: float, sample_rate: int) -> Waveform:
+    return to_rate(dial(number, lowest_ratio), RATE, sample_rate)
+
+
+def _tone(hertz: float, seconds: float) -> np.ndarray:
+    times = np.arange(round(seconds * RATE)) / RATE
+    edges = np.minimum(times, times[::-1]) / _RAMP
+    return np.sin(2 * np.pi * hertz * times) * np.minimum(edges, 1)
+
+
+def _silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE))

@@ -1,0 +1,281 @@
+"""Pairs of texts to records: the tokens of both sides, of any length; and to batches of them."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import UsageError
+from data.cache import digest
+from data.cleaning import Pieces
+from data.codecs.tokenizers import Tokenizer
+from data.dataset import Dataset, Format, Split
+from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
+from data.progress import Progress
+from data.records import write_names, write_records
+from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
+
+VERSION = 1
+"""Of what this file makes of a pair: raised when that changes."""
+
+Records = Sequence[dict[str, Any]]
+"""Pairs, as a source of pairs gives them out, at random access: `source`, `target` and `name`."""
+
+Side = tuple[NDArray[np.int32], NDArray[np.int64]]
+"""The tokens of all sources, or all targets, of a batch in a row; and how many each has."""
+
+_HEAD_BYTES = 4  # of a record: how many tokens its source has, little endian
+_NOTHING = bytes(_HEAD_BYTES)
+
+
+@dataclass(frozen=True)
+class PairFormat(Format):
+    """How pairs are stored, and what a batch of them is. shape: lengths that sources and targets
+    are padded to (S, T), separators included."""
+
+    vocabulary_size: int
+    separator_id: int
+    shape: Shape
+    dtype = np.dtype(object)
+
+    def batch(self, pairs: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`source` and `source_segments` int32 [B, S], `tokens` and `targets` int32 [B, T],
+        `weights` float32 [B, T], as `data.dataset` has them.
+
+        What is to be padding is a pair without tokens, of weight 0.
+        """
+        S, T = self.shape
+        there = np.array([isinstance(pair, bytes) for pair in pairs])
+        of_source, of_target = self._sides(
+            [pair if isinstance(pair, bytes) else _NOTHING for pair in pairs]
+        )
+        source, source_real = self._padded(*of_source, S)
+        targets, target_real = self._padded(*of_target, T)
+        opened = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.separator_id)
+        return {
+            "source": source,
+            "source_segments": source_real.astype(np.int32),
+            "tokens": opened * target_real,
+            "targets": targets,
+            "weights": (target_real & there[:, None]).astype(np.float32),
+        }
+
+    def padded_to(self, shape: Shape) -> Self:
+        return replace(self, shape=shape)
+
+    def store(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
+        """The record of a pair: the number of its source's tokens, then those of both sides."""
+        head = len(source).to_bytes(_HEAD_BYTES, "little")
+        return head + np.concatenate([source, target]).astype(self._token).tobytes()
+
+    def _sides(self, pairs: Sequence[bytes]) -> tuple[Side, Side]:
+        """The tokens of all sources and of all targets."""
+        joined = b"".join(pair[_HEAD_BYTES:] for pair in pairs)
+        tokens = np.frombuffer(joined, self._token).astype(np.int32)
+        sources = np.array([int.from_bytes(pair[:_HEAD_BYTES], "little") for pair in pairs])
+        sizes = np.array([len(pair) - _HEAD_BYTES for pair in pairs]) // self._token.itemsize
+        places = np.arange(len(tokens)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        of_source = places < np.repeat(sources, sizes)
+        return (tokens[of_source], sources), (tokens[~of_source], sizes - sources)
+
+    def _padded(
+        self, tokens: NDArray[np.int32], counts: NDArray[np.int64], length: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Rows of `counts` tokens and the separator; and where they hold something."""
+        places, counts = np.arange(length), counts[:, None]
+        padded = np.zeros((len(counts), length), np.int32)
+        padded[places < counts] = tokens
+        padded[places == counts] = self.separator_id
+        return padded, places <= counts
+
+    @property
+    def _token(self) -> np.dtype:
+        return np.dtype("<u2" if self.vocabulary_size <= 2**16 else "<i4")
+
+
+@dataclass(frozen=True)
+class PairPreparation:
+    """Writes a split's pairs; `settings` are those of the `source`, one of pairs.
+
+    Pairs of which a side has no text are left out, and from training those that are longer than
+    the limits; of others the side that is too long is cut.
+    """
+
+    source: Any
+    settings: Any
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "text_pairs": VERSION,
+            "lengths": self._limits,
+            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+        }
+
+    def write(
+        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        (splits,) = sources
+        both = Pieces(_Texts(splits["train"]))
+        tokenizer = make_tokenizer(self.settings.tokenizer, [both], progress)
+        tokenizer.save(folder / TOKENIZER)
+        facts, notes, hashes = {}, [], {}
+        for split, records in splits.items():
+            writing = _Writing(split, self._format(tokenizer), self._limits)
+            path = folder / f"{split}.array_record"
+            blocks = writing.blocks(records, tokenizer, progress)
+            count, hashes[split] = write_records(path, blocks)
+            if not count:
+                raise UsageError(
+                    f"no pair of {split} is left: {'; '.join(writing.notes(len(records)))}"
+                )
+            lengths = np.concatenate(writing.lengths)
+            write_lengths(_lengths_path(path), lengths)
+            if writing.names:
+                write_names(path, writing.names)
+            notes += writing.notes(len(records))
+            facts[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
+                            **writing.facts()}  # fmt: skip
+        decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
+        return {"fingerprint": digest(decided), "splits": facts, "notes": notes}
+
+    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+        tokenizer = Tokenizer.load(folder / TOKENIZER)
+        form, splits = self._format(tokenizer), {}
+        for name, numbers in facts["splits"].items():
+            path = folder / f"{name}.array_record"
+            lengths = self._lengths(_lengths_path(path))
+            padding = None
+            if name == "train":
+                size = self.settings.global_batch_size
+                padding = lengths.padding(batch_size=size, shuffle=True)
+            splits[name] = Split(name, path, form, padding=padding, lengths=lengths, **numbers)
+        source, target = self._limits
+        sizes = {
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "max_source_length": source,
+            "max_length": target,
+        }
+        notes = (*getattr(self.source, "notes", ()), *facts["notes"])
+        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, notes=notes)
+
+    @property
+    def _limits(self) -> Shape:
+        return self.settings.max_source_length, self.settings.max_target_length
+
+    def _lengths(self, path: Path) -> Lengths:
+        """The lengths that stand in a file, and what they are padded to."""
+        bounds = (choose_bounds(side, self.settings.length_buckets) for side in np.load(path).T)
+        return Lengths(path, tuple(bounds))
+
+    def _format(self, tokenizer: Tokenizer) -> PairFormat:
+        return PairFormat(tokenizer.vocabulary_size, tokenizer.separator_id, self._limits)
+
+
+@dataclass(frozen=True)
+class _Texts(Sequence):
+    """The texts of both sides of some pairs, for a tokenizer: source, target, source, ..."""
+
+    records: Records
+
+    def __len__(self) -> int:
+        return 2 * len(self.records)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        wanted = sorted({number // 2 for number in numbers})
+        pairs = dict(zip(wanted, self.records.__getitems__(wanted), strict=True))
+        return [
+            {"piece": 0, "text": pairs[number // 2]["target" if number % 2 else "source"]}
+            for number in numbers
+        ]
+
+
+class _Writing:
+    """What is written of a split, and counted of it.
+
+    limits: longest source and target. lengths: of the pairs that stay, block by block. names: of
+    the same, but for those of training.
+    """
+
+    def __init__(self, split: str, form: PairFormat, limits: Shape):
+        self._split, self._form, self._limits = split, form, limits
+        self._counts: Counter[str] = Counter()
+        self.lengths: list[NDArray[np.int32]] = []
+        self.names: list[str] = []
+
+    def blocks(
+        self, records: Records, tokenizer: Tokenizer, progress: Progress
+    ) -> Iterator[NDArray[Any]]:
+        """The records of the pairs that stay."""
+        stage, total = f"tokenising {self._split}", len(records)
+        for start in range(0, total, PIECES_AT_ONCE):
+            progress(stage, start, total, "pairs")
+            group = records.__getitems__([*range(start, min(start + PIECES_AT_ONCE, total))])
+            texts = [one[side].decode() for side in ("source", "target") for one in group]
+            tokens = tokenizer.encode_many(texts)
+            block, lengths = [], []
+            for place, one in enumerate(group):
+                rows = (place, place + len(group))
+                if any(not texts[row].strip() or not len(tokens[row]) for row in rows):
+                    self._counts["empty"] += 1
+                    continue
+                sides = self._fit([tokens[row] for row in rows])
+                if sides is None:
+                    continue
+                block.append(self._form.store(*sides))
+                lengths.append([len(side) + 1 for side in sides])
+                if self._split != "train":
+                    self.names.append(one["name"].decode())
+            if block:
+                self.lengths.append(np.array(lengths, np.int32))
+                yield np.array(block, object)
+        progress(stage, total, total, "pairs")
+
+    def facts(self) -> dict[str, int]:
+        """`left_out` and `cut` of the split."""
+        return {
+            "left_out": self._counts["empty"] + self._counts["too long"],
+            "cut": self._counts["cut"],
+        }
+
+    def notes(self, pairs: int) -> list[str]:
+        """For the user: what happened to which of so many `pairs`."""
+        source, target = self._limits
+        limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
+        told = {
+            "empty": ("pairs", "lack a text, and are left out"),
+            "too long": ("pairs", f"are longer than {' or '.join(limits)}, and left out"),
+            "cut source": ("sources", f"are longer than {limits[0]}, and cut"),
+            "cut target": ("targets", f"are longer than {limits[1]}, and cut: the rest counts for "
+                           "nothing"),
+        }  # fmt: skip
+        return [
+            f"{self._counts[what]:,} of {pairs:,} {things} of {self._split} {happened}"
+            for what, (things, happened) in told.items()
+            if self._counts[what]
+        ]
+
+    def _fit(self, sides: list[NDArray[np.int32]]) -> list[NDArray[np.int32]] | None:
+        """Both sides as long as they may be; None for a pair that is not trained on."""
+        long = [len(side) + 1 > limit for side, limit in zip(sides, self._limits, strict=True)]
+        if not any(long):
+            return sides
+        if self._split == "train":
+            self._counts["too long"] += 1
+            return None
+        self._counts["cut"] += 1
+        self._counts.update(
+            name for name, it_is in zip(("cut source", "cut target"), long, strict=True) if it_is
+        )
+        return [side[: limit - 1] for side, limit in zip(sides, self._limits, strict=True)]
+
+
+def _lengths_path(records: Path) -> Path:
+    """Where the lengths of the pairs in the file `records` stand."""
+    return records.with_suffix(".lengths.npy")

@@ -1,0 +1,73 @@
+"""Answers in text to the examples of a split, beside those that are right."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+import parallel
+from configs import Config
+from data.codecs import Tokenizer
+
+Batch = Mapping[str, Any]
+
+_ANSWERERS = {
+    "target_tokens": "inference.translation.Translator",
+    "transcript": "inference.transcription.Transcriber",
+}
+"""By what a task needs of a model, the class that answers with it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model writes, and how sure it is: the larger the score, the surer."""
+
+    text: str
+    score: float
+
+
+class Answerer(Protocol):
+    """Answers with the models of one configuration; what it compiles, it keeps."""
+
+    def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
+        """One for each row of a global batch that has weight."""
+        ...
+
+    def texts(self, batch: Batch) -> list[dict[str, str]]:
+        """Of each such row the right answer, `reference`, and what else of it is a text; the batch
+        is on the host."""
+        ...
+
+
+def make_answerer(
+    config: Config, tokenizer: Tokenizer | None, sizes: Mapping[str, Any], mesh: Mesh
+) -> Answerer | None:
+    """The one for models of `config` on `mesh`; None where the task writes no text."""
+    home = _ANSWERERS.get(config.task.needs)
+    if home is None:
+        return None
+    module, _, name = home.rpartition(".")
+    return getattr(importlib.import_module(module), name).of(config, tokenizer, sizes, mesh)
+
+
+def answer_split(
+    answerer: Answerer,
+    module: nnx.Module,
+    batches: Iterable[Batch],
+    *,
+    most: int | None = None,
+) -> dict[str, np.ndarray]:
+    """`reference`, `hypothesis`, `score`, and what else is a text, of each example of the global
+    `batches` that has weight, in order; of the first `most` of them."""
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        texts = answerer.texts(parallel.everywhere(batch))
+        for known, answer in zip(texts, answerer.answer(module, batch), strict=True):
+            rows.append(known | {"hypothesis": answer.text, "score": answer.score})
+        if most is not None and len(rows) >= most:
+            break
+    return {name: np.array([row[name] for row in rows[:most]], object) for name in rows[0]}

@@ -1,0 +1,135 @@
+"""Beam search: the likeliest answer among those that look best at every step.
+
+Axes: B batch, K beams, R rows (B * K), T length, D width, V vocabulary, C candidates.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+NEVER = -jnp.inf
+"""Log-probability of what is no candidate."""
+
+
+class Found(NamedTuple):
+    """The best answer of each row: `tokens` int32 [B, T] of which the first `length` int32 [B]
+    count, the separator among them, and its score, float32 [B]."""
+
+    tokens: jax.Array
+    length: jax.Array
+    score: jax.Array
+
+
+class _Search(NamedTuple):
+    """`tokens` and `total` (log-probability) of the beams that go on, the `last` token, which the
+    model reads next, and its state before; how many answers each row has finished, and the best of
+    them."""
+
+    step: jax.Array
+    last_BK: jax.Array
+    tokens_BKT: jax.Array
+    total_BK: jax.Array
+    state: Any
+    finished_B: jax.Array
+    best: Found
+
+
+def beam_search(
+    module: nnx.Module,
+    memory: Any,
+    limits_B: jax.Array,
+    writable_V: jax.Array,
+    length_penalty: jax.Array | float,
+    *,
+    beam_size: int,
+    max_length: int,
+    separator_id: int,
+) -> Found:
+    """Answers to the B sources that `memory`, of the encoder-decoder `module`, holds.
+
+    Of the `beam_size` beams of a row each is continued by every token that is `writable_V` (bool);
+    what ends with the separator and is among the best `beam_size` is finished, the best of the rest
+    go on. A row is done once it has finished `beam_size` answers. Of these the best one wins, by
+
+        log P(answer | source) / ((5 + length) / 6) ** length_penalty
+
+    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage), the separator counted in the
+    length. The token at place `limits_B` (int32, at most `max_length`) can only be the separator.
+    With one beam it is the greedy search. Rows do not see each other.
+    """
+    B, K = len(limits_B), beam_size
+    memory = module.select(memory, jnp.zeros((B, K), jnp.int32))
+    no_answer = Found(
+        jnp.full((B, max_length), separator_id, jnp.int32),
+        jnp.zeros(B, jnp.int32),
+        jnp.full(B, NEVER),
+    )
+    start = _Search(
+        step=jnp.int32(0),
+        last_BK=jnp.full((B, K), separator_id, jnp.int32),
+        tokens_BKT=jnp.full((B, K, max_length), separator_id, jnp.int32),
+        total_BK=jnp.where(jnp.arange(K) == 0, 0.0, NEVER) * jnp.ones((B, 1)),
+        state=module.initial_state(memory, max_length),
+        finished_B=jnp.zeros(B, jnp.int32),
+        best=no_answer,
+    )
+
+    def goes_on(search: _Search) -> jax.Array:
+        return (search.step < max_length) & jnp.any(search.finished_B < K)
+
+    def advance(search: _Search) -> _Search:
+        step = search.step
+        x_RTD, state = module.hidden(search.last_BK.reshape(B * K, 1), memory, state=search.state)
+        logits_BKV = module.head(x_RTD)[:, 0].reshape(B, K, -1)
+        is_end_V = jnp.arange(logits_BKV.shape[2]) == separator_id
+        allowed_BV = jnp.where((step + 1 >= limits_B)[:, None], is_end_V, writable_V)
+        gains_BKV = jnp.where(allowed_BV[:, None], jax.nn.log_softmax(logits_BKV), NEVER)
+        totals_BKV = search.total_BK[:, :, None] + gains_BKV
+
+        # Every beam has one candidate that ends: K of twice as many go on whatever happens.
+        total_BC, flat_BC = jax.lax.top_k(totals_BKV.reshape(B, -1), min(2 * K, totals_BKV[0].size))
+        beam_BC, token_BC = jnp.divmod(flat_BC, logits_BKV.shape[2])
+        ends_BC = (token_BC == separator_id) & (total_BC > NEVER)
+        finishes_BC = ends_BC & (jnp.arange(total_BC.shape[1]) < K)
+        finishes_BC &= (search.finished_B < K)[:, None]
+        score_BC = total_BC / ((6.0 + step) / 6.0) ** length_penalty
+        score_BC = jnp.where(finishes_BC, score_BC, NEVER)
+        best = _better(search.best, search.tokens_BKT, step, beam_BC, score_BC)
+
+        total_BK, place_BK = jax.lax.top_k(jnp.where(ends_BC, NEVER, total_BC), K)
+        beam_BK = jnp.take_along_axis(beam_BC, place_BK, axis=1)
+        token_BK = jnp.take_along_axis(token_BC, place_BK, axis=1)
+        tokens_BKT = jnp.take_along_axis(search.tokens_BKT, beam_BK[:, :, None], axis=1)
+        return _Search(
+            step=step + 1,
+            last_BK=token_BK,
+            tokens_BKT=jax.lax.dynamic_update_index_in_dim(tokens_BKT, token_BK, step, axis=2),
+            total_BK=total_BK,
+            state=state if K == 1 else module.select(state, beam_BK),
+            finished_B=search.finished_B + jnp.sum(finishes_BC, axis=1),
+            best=best,
+        )
+
+    return jax.lax.while_loop(goes_on, advance, start).best
+
+
+def _better(
+    best: Found,
+    tokens_BKT: jax.Array,
+    step: jax.Array,
+    beam_BC: jax.Array,
+    score_BC: jax.Array,
+) -> Found:
+    """The best of the answers so far and of those that end at `step`: a beam and the separator."""
+    place_B1 = jnp.argmax(score_BC, axis=1, keepdims=True)
+    score_B = jnp.take_along_axis(score_BC, place_B1, axis=1)[:, 0]
+    beam_B1 = jnp.take_along_axis(beam_BC, place_B1, axis=1)
+    tokens_BT = jnp.take_along_axis(tokens_BKT, beam_B1[:, :, None], axis=1)[:, 0]
+    is_new_B = score_B > best.score
+    return Found(
+        jnp.where(is_new_B[:, None], tokens_BT, best.tokens),
+        jnp.where(is_new_B, step + 1, best.length),
+        jnp.where(is_new_B, score_B, best.score),
+    )

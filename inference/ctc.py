@@ -1,0 +1,130 @@
+"""From the probabilities of labels and blank at each position to the labels: CTC's two decoders.
+
+Axes: B batch, U positions, V vocabulary, its last entry the blank, W texts that a search keeps.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+NOTHING = -1
+"""Stands in an array of labels where there is none."""
+
+
+def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The likeliest label, or blank, of each position: int32 [B, U], `NOTHING` where that repeats
+    the one before it, is the blank or padding; and the log-probability of this alignment, in nats,
+    float32 [B] (Graves et al. 2006, section 3.2)."""
+    real_BU = segments_BU != 0
+    best_BU = jnp.argmax(log_probs_BUV, axis=2).astype(jnp.int32)
+    before_BU = jnp.pad(best_BU[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
+    is_label_BU = real_BU & (best_BU != before_BU) & (best_BU != log_probs_BUV.shape[2] - 1)
+    score_B = jnp.sum(jnp.where(real_BU, jnp.max(log_probs_BUV, axis=2), 0), axis=1)
+    return jnp.where(is_label_BU, best_BU, NOTHING), score_B
+
+
+def prefix_beam_search(
+    log_probs_BUV: jax.Array, segments_BU: jax.Array, *, beam_size: int
+) -> tuple[jax.Array, jax.Array]:
+    """The `beam_size` likeliest texts of each row that a search finds, the likeliest first: labels,
+    int32 [B, W, U], `NOTHING` behind their end; and the log-probability of each, in nats, float32
+    [B, W], -inf where there are fewer (Graves 2012, "Supervised Sequence Labelling", section 7.5;
+    as Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model).
+
+    At each position it keeps the texts that are likeliest to be the beginning, each with the sum
+    over all alignments of texts that were kept. With room for every text the result is exact.
+    """
+
+    def search(log_probs_UV, real_U):
+        start = _Beam.empty(beam_size, log_probs_UV.shape[0])
+        beam, _ = jax.lax.scan(_advance, start, (log_probs_UV, real_U))
+        return beam.labels_WU, beam.score_W
+
+    return jax.vmap(search)(log_probs_BUV, segments_BU != 0)
+
+
+def labels_of(labels_BU: np.ndarray) -> list[np.ndarray]:
+    """The labels of each row without what is `NOTHING`."""
+    return [row[row != NOTHING] for row in labels_BU]
+
+
+@struct.dataclass
+class _Beam:
+    """Texts that are all different: their labels and how many, and the log-probabilities that the
+    positions so far say them and end in the blank, or in their last label.
+
+    An entry that is no text has the length -1 and the probability 0.
+    """
+
+    labels_WU: jax.Array
+    length_W: jax.Array
+    blank_W: jax.Array
+    label_W: jax.Array
+
+    @classmethod
+    def empty(cls, size: int, positions: int) -> "_Beam":
+        """Before the first position: the empty text alone."""
+        is_first_W = jnp.arange(size) == 0
+        impossible_W = jnp.full(size, -jnp.inf)
+        return cls(
+            labels_WU=jnp.full((size, positions), NOTHING, jnp.int32),
+            length_W=jnp.where(is_first_W, 0, -1),
+            blank_W=jnp.where(is_first_W, 0.0, -jnp.inf),
+            label_W=impossible_W,
+        )
+
+    @property
+    def score_W(self) -> jax.Array:
+        return jnp.logaddexp(self.blank_W, self.label_W)
+
+    @property
+    def last_W(self) -> jax.Array:
+        """The last label of each text; `NOTHING` where it has none."""
+        at_W1 = jnp.maximum(self.length_W - 1, 0)[:, None]
+        last_W = jnp.take_along_axis(self.labels_WU, at_W1, axis=1)[:, 0]
+        return jnp.where(self.length_W > 0, last_W, NOTHING)
+
+    def continuations(self) -> jax.Array:
+        """Whether text j is text i and one label more: bool [W, W], by i and j."""
+        places_U = jnp.arange(self.labels_WU.shape[1])
+        is_last_WU = places_U == self.length_W[:, None] - 1
+        shorter_WU = jnp.where(is_last_WU, NOTHING, self.labels_WU)
+        alike_WW = jnp.all(self.labels_WU[:, None] == shorter_WU[None], axis=2)
+        return alike_WW & (self.length_W[:, None] >= 0) & (self.length_W > 0)
+
+
+def _advance(beam: _Beam, position: tuple[jax.Array, jax.Array]) -> tuple[_Beam, None]:
+    """The beam after one position more, unless that is padding."""
+    log_probs_V, is_real = position
+    size, labels = beam.length_W.shape[0], log_probs_V.shape[0] - 1
+    log_probs_L, last_W, score_W = log_probs_V[:labels], beam.last_W, beam.score_W
+    is_last_WL = jnp.arange(labels) == last_W[:, None]
+
+    # A text stays by the blank or by its last label again; a label more, if it is the same one,
+    # needs the blank before it.
+    blank_W = score_W + log_probs_V[labels]
+    label_W = jnp.where(beam.length_W > 0, beam.label_W + log_probs_L[last_W], -jnp.inf)
+    longer_WL = jnp.where(is_last_WL, beam.blank_W[:, None], score_W[:, None]) + log_probs_L
+
+    # Where it becomes a text that is there already, that one gets its part.
+    continues_WW = beam.continuations()
+    gained_W = jnp.max(jnp.where(continues_WW, longer_WL[:, last_W], -jnp.inf), axis=0)
+    label_W = jnp.logaddexp(label_W, gained_W)
+    is_there_WL = jnp.any(continues_WW[:, :, None] & is_last_WL[None], axis=1)
+    longer_WL = jnp.where(is_there_WL, -jnp.inf, longer_WL)
+
+    candidates = jnp.concatenate([jnp.logaddexp(blank_W, label_W), longer_WL.ravel()])
+    best_W, chosen_W = jax.lax.top_k(candidates, size)
+    is_longer_W = chosen_W >= size
+    source_W = jnp.where(is_longer_W, (chosen_W - size) // labels, chosen_W)
+    length_W, labels_WU = beam.length_W[source_W], beam.labels_WU[source_W]
+    is_new_WU = is_longer_W[:, None] & (jnp.arange(labels_WU.shape[1]) == length_W[:, None])
+    new_label_W1 = ((chosen_W - size) % labels).astype(jnp.int32)[:, None]
+    after = _Beam(
+        labels_WU=jnp.where(is_new_WU, new_label_W1, labels_WU),
+        length_W=jnp.where(best_W > -jnp.inf, length_W + is_longer_W, -1),
+        blank_W=jnp.where(is_longer_W, -jnp.inf, blank_W[source_W]),
+        label_W=jnp.where(is_longer_W, best_W, label_W[source_W]),
+    )
+    return jax.tree.map(lambda new, old: jnp.where(is_real, new, old), after, beam), None

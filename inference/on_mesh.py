@@ -1,0 +1,36 @@
+"""Functions of a model, compiled for a mesh, and for few sizes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+import model as model_room
+import parallel
+
+
+def on_mesh(
+    function: Callable[..., Any],
+    graph: nnx.GraphDef,
+    *,
+    mesh: Mesh,
+    rules: Mapping[str, Sequence[str]],
+    **options: Any,
+) -> Callable[..., Any]:
+    """`function(module, ...)` as a jitted function of the module's arrays and the same arguments;
+    the model lays its activations out on `mesh`. `options`: of `jax.jit`, whose argument 0 are the
+    arrays."""
+    placement = parallel.activation_placement(mesh, rules)
+
+    def bound(arrays, *arguments):
+        with model_room.activation_sharding(placement):
+            return function(nnx.merge(graph, arrays), *arguments)
+
+    return jax.jit(bound, **options)
+
+
+def rounded_up(count: int) -> int:
+    """The smallest power of two that is at least `count`."""
+    return 1 << max(count - 1, 0).bit_length()

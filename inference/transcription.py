@@ -1,0 +1,115 @@
+"""What is said in recordings, as a model of connectionist temporal classification writes it down.
+
+Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+import parallel
+from configs import Config
+from data.codecs import Tokenizer
+from inference.answers import Answer, Batch
+from inference.ctc import best_path, labels_of, prefix_beam_search
+from inference.on_mesh import on_mesh
+from inference.recordings import padded
+from inference.text import writable_tokens
+
+MOST_ROWS = 32
+"""Recordings that are written down at once."""
+
+
+class Transcriber:
+    """Writes down recordings, with models whose arrays lie on `mesh`; `rules` say what its axes
+    mean there.
+
+    `decoder` "greedy": the text of the likeliest alignment; "beam": the likeliest text that a
+    search finds which keeps `beam_size` of them (see `inference.ctc`). The score of an answer is
+    its log-probability in nats: of that alignment, or of all that the search went through.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        decoder: str,
+        beam_size: int,
+        mesh: Mesh,
+        rules: Mapping[str, Sequence[str]],
+    ):
+        self._tokenizer, self._mesh, self._rules = tokenizer, mesh, rules
+        self._beam_size = beam_size if decoder == "beam" else None
+        # The blank at the end.
+        self._writable_V = np.append(writable_tokens(tokenizer), True)
+        self._writable_V[tokenizer.separator_id] = False
+        self._graph: nnx.GraphDef | None = None
+        self._transcribe: Any = None
+
+    @classmethod
+    def of(cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh) -> Self:
+        """As the task of `config` says."""
+        return cls(
+            tokenizer,
+            decoder=config.task.decoder,
+            beam_size=config.task.beam_size,
+            mesh=mesh,
+            rules=config.mesh.rules.model_dump(),
+        )
+
+    def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
+        """As in `Answerer`."""
+        weights_B = parallel.everywhere({"weights": batch["weights"]})["weights"]
+        answers = self._answers(module, batch["frames"], batch["segments"])
+        return [answers[row] for row in np.flatnonzero(weights_B > 0)]
+
+    def texts(self, batch: Batch) -> list[dict[str, str]]:
+        """As in `Answerer`: `reference`."""
+        rows = np.flatnonzero(batch["weights"] > 0)
+        labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
+        return [{"reference": self._tokenizer.decode(ids)} for ids in labels]
+
+    def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Answer]:
+        """What is said in each of `recordings`, frames [T, F], in their order."""
+        answers = [Answer("", 0.0)] * len(recordings)
+        by_length = np.argsort([*map(len, recordings)], kind="stable")
+        for start in range(0, len(recordings), MOST_ROWS):
+            part = by_length[start : start + MOST_ROWS]
+            found = self._answers(module, *padded([recordings[index] for index in part]))
+            for index, answer in zip(part, found, strict=False):
+                answers[index] = answer
+        return answers
+
+    def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Answer]:
+        """What is said in each row; positions of segment 0 are padding."""
+        graph, arrays = nnx.split(module)
+        if self._graph != graph:
+            self._graph = graph
+            self._transcribe = on_mesh(
+                self._decoded,
+                graph,
+                mesh=self._mesh,
+                rules=self._rules,
+                out_shardings=parallel.replicated(self._mesh),  # Every host reads all answers.
+            )
+        labels_BU, score_B = jax.device_get(self._transcribe(arrays, frames_BTF, segments_BT))
+        texts = [self._tokenizer.decode(ids) for ids in labels_of(labels_BU)]
+        return [Answer(text, float(score)) for text, score in zip(texts, score_B, strict=True)]
+
+    def _decoded(
+        self, module: nnx.Module, frames_BTF: jax.Array, segments_BT: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        logits_BUV, segments_BU = module.transcribe(frames_BTF, segments_BT=segments_BT)
+        logits_BUV = jnp.where(self._writable_V, logits_BUV, -jnp.inf)
+        log_probs_BUV = jax.nn.log_softmax(logits_BUV)
+        if self._beam_size is None:
+            return best_path(log_probs_BUV, segments_BU)
+        labels_BWU, score_BW = prefix_beam_search(
+            log_probs_BUV, segments_BU, beam_size=self._beam_size
+        )
+        return labels_BWU[:, 0], score_BW[:, 0]

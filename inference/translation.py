@@ -1,0 +1,162 @@
+"""Texts that an encoder-decoder writes for others: translations, and the like.
+
+Axes: B batch, S source length, T target length, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+import parallel
+from configs import Config
+from data.codecs import Tokenizer
+from inference.answers import Answer, Batch
+from inference.beam_search import Found, beam_search
+from inference.on_mesh import on_mesh, rounded_up
+from inference.text import writable_tokens
+
+MOST_ROWS = 64
+"""Texts that are translated at once."""
+
+SHORTEST_SOURCE = 8
+
+ALWAYS_ALLOWED = 10
+"""Tokens of an answer beyond those that its source allows."""
+
+
+class Translator:
+    """Writes the likeliest answer that a beam search finds, for models whose arrays lie on `mesh`;
+    `rules` say what its axes mean there.
+
+    `max_source_length` and `max_length` are those of the training data, in tokens, the separator
+    at the end included. An answer has at most `answer_length_ratio` tokens for each one of its
+    source, and `ALWAYS_ALLOWED` more. `beam_size`, `length_penalty`: as in `beam_search`.
+
+    The numbers of texts and of their tokens are rounded up to powers of two, so that few programs
+    are compiled.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        beam_size: int,
+        length_penalty: float,
+        answer_length_ratio: float,
+        max_source_length: int,
+        max_length: int,
+        mesh: Mesh,
+        rules: Mapping[str, Sequence[str]],
+    ):
+        self._tokenizer, self._mesh, self._rules = tokenizer, mesh, rules
+        self._beam_size, self._length_penalty = beam_size, length_penalty
+        self._ratio, self._max_length = answer_length_ratio, max_length
+        self.longest = max_source_length - 1  # tokens of a text, before the separator
+        self._writable_V = writable_tokens(tokenizer)
+        self._graph: nnx.GraphDef | None = None
+        self._search: Any = None
+
+    @classmethod
+    def of(cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh) -> Self:
+        """As the task of `config` says."""
+        task = config.task
+        return cls(
+            tokenizer,
+            beam_size=task.beam_size,
+            length_penalty=task.length_penalty,
+            answer_length_ratio=task.answer_length_ratio,
+            max_source_length=sizes["max_source_length"],
+            max_length=sizes["max_length"],
+            mesh=mesh,
+            rules=config.mesh.rules.model_dump(),
+        )
+
+    def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
+        """As in `Answerer`."""
+        found = self._find(module, batch["source"], batch["source_segments"])
+        weights = parallel.everywhere({"weights": batch["weights"]})["weights"]
+        return [self._told(found, row) for row in _there(weights)]
+
+    def texts(self, batch: Batch) -> list[dict[str, str]]:
+        """As in `Answerer`: `source` and `reference`."""
+        sources = (batch["source"], batch["source_segments"])
+        targets = (batch["targets"], batch["weights"])
+        return [
+            {"source": self._text(row, *sources), "reference": self._text(row, *targets)}
+            for row in _there(batch["weights"])
+        ]
+
+    def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Answer]:
+        """The answer to each of `texts`, in their order; to the beginning of one that has more than
+        `longest` tokens, and nothing to a blank one."""
+        separator = self._tokenizer.separator_id
+        encoded = self._tokenizer.encode_many(texts)
+        sources = [[*ids[: self.longest], separator] for ids in encoded]
+        groups: dict[int, list[int]] = {}
+        for index, source in enumerate(sources):
+            if texts[index].strip():
+                length = max(rounded_up(len(source)), SHORTEST_SOURCE)
+                groups.setdefault(min(length, self.longest + 1), []).append(index)
+        answers = [Answer("", 0.0)] * len(texts)
+        for length, indices in sorted(groups.items()):
+            size = min(rounded_up(len(indices)), MOST_ROWS)
+            for start in range(0, len(indices), size):
+                part = indices[start : start + size]
+                source_BS, segments_BS = np.zeros((2, size, length), np.int32)
+                for row, index in enumerate(part):
+                    source_BS[row, : len(sources[index])] = sources[index]
+                    segments_BS[row, : len(sources[index])] = 1
+                found = self._find(module, source_BS, segments_BS)
+                for row, index in enumerate(part):
+                    answers[index] = self._told(found, row)
+        return answers
+
+    def _find(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Found:
+        """The best answer of each row, on the host."""
+        graph, arrays = nnx.split(module)
+        if self._graph != graph:
+            self._graph = graph
+            self._search = on_mesh(
+                self._searched,
+                graph,
+                mesh=self._mesh,
+                rules=self._rules,
+                out_shardings=parallel.replicated(self._mesh),  # Every host reads all answers.
+            )
+        return jax.device_get(self._search(arrays, source_BS, segments_BS))
+
+    def _searched(self, module: nnx.Module, source_BS: jax.Array, segments_BS: jax.Array) -> Found:
+        def limit(length: Any, numpy: Any) -> Any:
+            of_source = numpy.ceil(numpy.float32(self._ratio) * numpy.float32(length))
+            return numpy.minimum(of_source + ALWAYS_ALLOWED, self._max_length).astype(numpy.int32)
+
+        return beam_search(
+            module,
+            module.encode(source_BS, segments_BS=segments_BS),
+            limit(jnp.sum(segments_BS != 0, axis=1), jnp),
+            self._writable_V,
+            self._length_penalty,
+            beam_size=self._beam_size,
+            max_length=int(limit(source_BS.shape[1], np)),
+            separator_id=self._tokenizer.separator_id,
+        )
+
+    def _told(self, found: Found, row: int) -> Answer:
+        ids = found.tokens[row, : found.length[row]]
+        return Answer(self._decoded(ids), float(found.score[row]))
+
+    def _text(self, row: int, ids_BT: np.ndarray, there_BT: np.ndarray) -> str:
+        return self._decoded(ids_BT[row][there_BT[row] > 0])
+
+    def _decoded(self, ids: np.ndarray) -> str:
+        return self._tokenizer.decode(ids[ids != self._tokenizer.separator_id])
+
+
+def _there(weights_BT: np.ndarray) -> np.ndarray:
+    """The rows that are no filling."""
+    return np.flatnonzero(np.any(weights_BT > 0, axis=1))

@@ -1,0 +1,52 @@
+"""Sequence to sequence: write the target of a source, token by token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+from flax import nnx
+
+from tasks.language_modeling import LanguageModeling
+from tasks.task import Batch
+
+
+@dataclass(frozen=True)
+class SequenceToSequence(LanguageModeling):
+    """Batches: `source`, `source_segments` int32 [B, S] (1 a token, 0 nothing), `tokens`, `targets`
+    int32 [B, T], `weights` float32 [B, T].
+
+    Each token of the target is predicted from the source and the tokens before it, the true ones
+    (teacher forcing).
+    """
+
+    higher_is_better: ClassVar[frozenset[str]] = frozenset(
+        {"accuracy", "exact_match", "bleu", "chrf"}
+    )
+
+    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        memory = model.encode(
+            batch["source"], segments_BS=batch["source_segments"], dropout_key=keys[0]
+        )
+        hidden_BTD, _ = model.hidden(batch["tokens"], memory, dropout_key=keys[1])
+        return hidden_BTD
+
+    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+        """`loss` in nats per token of the target, `accuracy` of tokens after true ones."""
+        return super().summarize(sums, {})
+
+    def text_metrics(
+        self, hypotheses: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        """`exact_match` as a share of one; `bleu` and `chrf`, 0 to 100, as sacrebleu has them by
+        default (Post 2018, arXiv:1804.08771)."""
+        import sacrebleu
+
+        hypotheses, references = list(hypotheses), list(references)
+        right = sum(one == other for one, other in zip(hypotheses, references, strict=True))
+        return {
+            "exact_match": right / len(references),
+            "bleu": sacrebleu.corpus_bleu(hypotheses, [references]).score,
+            "chrf": sacrebleu.corpus_chrf(hypotheses, [references]).score,
+        }

@@ -1,0 +1,101 @@
+"""Speech recognition: the labels of a recording, without saying where in it they are.
+
+Axes: B batch, T frames, U positions of the model, L labels, V vocabulary, its last entry the blank.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from tasks.task import Batch, Sums
+
+
+@dataclass(frozen=True)
+class SpeechRecognition:
+    """Batches: `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing), `labels`
+    int32 [B, L], `label_weights` float32 [B, L] (1 a label, 0 nothing, at the end alone),
+    `weights` float32 [B].
+
+    Connectionist temporal classification (Graves et al. 2006): the probability of the labels is
+    that of all ways to spread them over the positions, with repetitions and blanks. A recording
+    with fewer positions than its labels need, one each and a blank between two alike, has no such
+    way: it counts in `too_short`, and nowhere else.
+    """
+
+    extra_tokens: ClassVar[int] = 1
+    higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
+
+    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+        """`loss` in nats and `weight` in labels; `too_short` in labels that could not be learnt."""
+        logits_BUV, segments_BU = model.transcribe(
+            batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
+        )
+        nats_B, possible_B = ctc_loss(logits_BUV, segments_BU, batch)
+        labels_B = jnp.sum(batch["label_weights"], axis=1) * batch["weights"]
+        return {
+            "loss": jnp.sum(nats_B * batch["weights"]),
+            "weight": jnp.sum(labels_B * possible_B),
+            "too_short": jnp.sum(labels_B * ~possible_B),
+        }
+
+    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+        logits_BUV, segments_BU = model.transcribe(batch["frames"], segments_BT=batch["segments"])
+        nats_B, possible_B = ctc_loss(logits_BUV, segments_BU, batch)
+        weights_B, labels_B = batch["weights"], jnp.sum(batch["label_weights"], axis=1)
+        sums = {
+            "loss": jnp.sum(nats_B * weights_B),
+            "weight": jnp.sum(labels_B * weights_B * possible_B),
+            "too_short": jnp.sum(weights_B * ~possible_B),
+            "examples": jnp.sum(weights_B > 0),
+        }
+        return sums, {"loss": nats_B, "labels": labels_B}
+
+    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+        """`loss` in nats per label: all that the recordings cost, those without a label too, by
+        the number of all their labels. `too_short`, if there are any: recordings left out of it."""
+        metrics = {
+            "examples": int(sums["examples"]),
+            "loss": sums["loss"] / max(sums["weight"], 1.0),
+        }
+        too_short = int(sums["too_short"])
+        return metrics | ({"too_short": too_short} if too_short else {})
+
+    def text_metrics(
+        self, hypotheses: Sequence[str], references: Sequence[str]
+    ) -> dict[str, float]:
+        """`wer` and `cer`, word and character errors for each word and character of the references,
+        as jiwer has them: 0.03 is 3 %, and more than 1 there may be; `exact_match` as a share."""
+        import jiwer
+
+        hypotheses, references = list(hypotheses), list(references)
+        right = sum(one == other for one, other in zip(hypotheses, references, strict=True))
+        return {
+            "wer": jiwer.wer(references, hypotheses),
+            "cer": jiwer.cer(references, hypotheses),
+            "exact_match": right / len(references),
+        }
+
+
+def ctc_loss(
+    logits_BUV: jax.Array, segments_BU: jax.Array, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """Minus the log-probability of each row's labels, in nats, float32 [B]; and whether it has
+    positions enough for them, bool [B]: where not, it is 0 and has no gradient."""
+    labels_BL, label_weights_BL = batch["labels"], batch["label_weights"]
+    alike_BL = (labels_BL[:, 1:] == labels_BL[:, :-1]) * label_weights_BL[:, 1:]
+    needed_B = jnp.sum(label_weights_BL, axis=1) + jnp.sum(alike_BL, axis=1)
+    real_BU = segments_BU != 0
+    possible_B = jnp.sum(real_BU, axis=1) >= needed_B
+    nats_B = optax.ctc_loss(
+        logits_BUV.astype(jnp.float32),
+        1.0 - real_BU,
+        labels_BL,
+        1.0 - label_weights_BL,
+        blank_id=logits_BUV.shape[2] - 1,
+    )
+    return jnp.where(possible_B, nats_B, 0), possible_B

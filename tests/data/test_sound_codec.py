@@ -1,0 +1,160 @@
+"""Promises of the codec of sound: any file, one rate; damage is told; frames as the page says."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+
+from data.codecs import LogMel, decode_sound
+
+RATE = 8000
+
+
+def voice(seconds: float = 0.5, rate: int = RATE, pitch: float = 200.0) -> np.ndarray:
+    """Something that is below half of any rate: float32 [samples]."""
+    times = np.arange(round(seconds * rate)) / rate
+    parts = (np.sin(2 * np.pi * pitch * n * times) / n for n in range(1, 6))
+    return (0.3 * sum(parts) * np.sin(np.pi * times / seconds) ** 2).astype(np.float32)
+
+
+def encoded(waveform: np.ndarray, rate: int = RATE, form: str = "WAV", **options) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=form, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("form", "subtype", "error"), [
+    ("WAV", "PCM_16", 2**-15), ("WAV", "PCM_24", 2**-22), ("WAV", "FLOAT", 0),
+    ("WAV", "PCM_U8", 2**-6), ("FLAC", "PCM_16", 2**-15), ("OGG", "VORBIS", 0.05),
+    ("MP3", None, 0.05)])  # fmt: skip
+def test_every_format_is_decoded(form, subtype, error):
+    found = decode_sound(encoded(voice(), form=form, subtype=subtype), RATE)
+    assert found.dtype == np.float32
+    assert np.abs(found[: len(voice())] - voice()[: len(found)]).max() <= error
+
+
+@pytest.mark.parametrize("rate", [6000, 16_000, 22_050, 44_100, 48_000])
+def test_another_rate_gives_the_same_sound(rate):
+    found = decode_sound(encoded(voice(rate=rate), rate, subtype="FLOAT"), RATE)
+    assert abs(len(found) - len(voice())) <= 1
+    assert np.abs(found[:4000] - voice()[: len(found)]).max() < 2e-3
+
+
+def test_of_several_channels_it_is_the_mean():
+    one, other = voice(pitch=200), voice(pitch=300)
+    stereo = np.stack([one, other], axis=1)
+    found = decode_sound(encoded(stereo, subtype="FLOAT"), RATE)
+    np.testing.assert_allclose(found, (one + other) / 2, atol=1e-7)
+
+
+def head_of_a_stream(content: bytes) -> bytes:
+    """A WAV of which whoever wrote it did not know how long it would get."""
+    return content[:40] + b"\xff" * 4 + content[44:]
+
+
+def test_a_head_that_does_not_know_its_length_is_no_damage():
+    content = encoded(voice(), subtype="PCM_16")
+    assert (decode_sound(head_of_a_stream(content), RATE) == decode_sound(content, RATE)).all()
+
+
+WAV, FLAC, MP3 = (encoded(voice(1.0), form=form) for form in ("WAV", "FLAC", "MP3"))
+DAMAGED = {
+    "empty": (b"", "it is empty"),
+    "a page": (b"<html>404 not found</html>", "it is of no format that is known"),
+    "half a WAV": (WAV[: len(WAV) // 2], "it is cut off: 50% of it are there"),
+    "half a FLAC": (FLAC[: len(FLAC) // 2], "no recording that can be decoded: flac decoder"),
+    "half an MP3": (MP3[: len(MP3) // 2], "it is cut off"),
+    "a garbled FLAC": (FLAC[:3000] + b"\0" * 500 + FLAC[3500:], "flac decoder lost sync"),
+    "half an OGG": (encoded(voice(), form="OGG")[:2000], ""),
+    "only a head": (WAV[:44], "it is cut off"),
+    "no sample": (encoded(voice()[:0]), "it is empty"),
+    "no numbers": (encoded(voice() * np.float32(np.nan), subtype="FLOAT"), "not finite"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_damage_is_told_in_words(what):
+    content, words = DAMAGED[what]
+    with pytest.raises(ValueError) as raised:
+        decode_sound(content, RATE)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value) and "object at" not in str(raised.value)
+
+
+def plain_frames(waveform: np.ndarray, rate: int, num_mels: int) -> np.ndarray:
+    """The front end frame by frame and band by band, as its docstring has it."""
+    window, hop = rate * 25 // 1000, rate // 100
+    highest = 15 + 27 * np.log(rate / 2 / 1000) / np.log(6.4)
+    corners = []
+    for mel in np.linspace(0, highest, num_mels + 2):
+        corners.append(mel * 200 / 3 if mel < 15 else 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+    size = 1
+    while size < window or rate / size > corners[1] - corners[0]:
+        size *= 2
+    frames = []
+    for start in range(0, len(waveform) - window + 1, hop):
+        piece = np.zeros(size)
+        for n in range(window):
+            piece[n] = waveform[start + n] * (0.5 - 0.5 * np.cos(2 * np.pi * n / window))
+        power = np.abs(np.fft.fft(piece)[: size // 2 + 1]) ** 2
+        bands = []
+        for low, middle, high in zip(corners, corners[1:], corners[2:], strict=False):
+            total = 0.0
+            for k, of_bin in enumerate(power):
+                hertz = k * rate / size
+                if low < hertz <= middle:
+                    total += of_bin * (hertz - low) / (middle - low) * 2 / (high - low)
+                elif middle < hertz < high:
+                    total += of_bin * (high - hertz) / (high - middle) * 2 / (high - low)
+            bands.append(np.log(max(total, 1e-10)))
+        frames.append(bands)
+    return np.array(frames)
+
+
+@pytest.mark.parametrize(("rate", "mels"), [(8000, 40), (8000, 80), (16_000, 80)])
+def test_frames_are_those_of_the_plain_definition(rate, mels):
+    waveform = voice(0.2, rate) + 1e-3 * np.random.default_rng(0).normal(size=rate // 5)
+    waveform = waveform.astype(np.float32)
+    plain = plain_frames(waveform, rate, mels)
+    log_mel = LogMel(rate, mels, 25.0, 10.0, "none")
+    np.testing.assert_allclose(log_mel(waveform), plain, rtol=0, atol=1e-4)
+    normalised = (plain - plain.mean(axis=0)) / (plain.std(axis=0) + 1e-5)
+    log_mel = LogMel(rate, mels, 25.0, 10.0, "bands")
+    np.testing.assert_allclose(log_mel(waveform), normalised, rtol=0, atol=1e-3)
+
+
+def test_every_band_hears_something_and_knows_high_from_low():
+    log_mel = LogMel(8000, 80, 25.0, 10.0, "none")
+    random = np.random.default_rng(0).normal(size=8000).astype(np.float32)
+    assert log_mel(random).min() > -15  # the floor is at -23
+    loudest = [log_mel(voice(0.1, pitch=p)).mean(axis=0).argmax() for p in (100, 300, 700)]
+    assert loudest == sorted(loudest) and len({*loudest}) == 3
+
+
+@pytest.mark.parametrize("samples", [0, 1, 199, 200, 279, 280, 281, 4000])
+def test_so_many_samples_make_so_many_frames(samples):
+    log_mel = LogMel(8000, 40, 25.0, 10.0, "bands")
+    frames = log_mel(voice()[:samples])
+    assert frames.shape == (log_mel.frames(samples), 40)
+    assert len(frames) == sum(start + 200 <= samples for start in range(0, 4000, 80))
+    if len(frames):
+        longest = log_mel.most_samples(len(frames))
+        assert log_mel.frames(longest) == len(frames) == log_mel.frames(longest + 1) - 1
+        assert log_mel.seconds(len(frames)) <= samples / 8000
+
+
+def test_bands_take_loudness_out_and_silence_is_nothing():
+    log_mel = LogMel(8000, 40, 25.0, 10.0, "bands")
+    noisy = voice() + 0.01 * np.random.default_rng(0).normal(size=4000).astype(np.float32)
+    frames = log_mel(noisy)
+    np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-4)
+    np.testing.assert_allclose(log_mel(noisy), log_mel(4 * noisy), atol=1e-4)
+    assert not log_mel(np.zeros(4000, np.float32)).any()
+
+
+def test_it_can_be_sent_to_a_worker():
+    log_mel = LogMel(8000, 40, 25.0, 10.0, "bands")
+    assert (pickle.loads(pickle.dumps(log_mel))(voice()) == log_mel(voice())).all()

@@ -1,0 +1,124 @@
+"""Small folders of every family, written by hand: config.json, and our own parameters by their
+names."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import interop
+from configs.schema.model import ARCHITECTURES
+from configs.schema.settings import kind_name
+from training.state import Template, make_template
+
+GPT2 = {
+    "model_type": "gpt2",
+    "n_embd": 24,
+    "n_layer": 3,
+    "n_head": 2,
+    "n_positions": 16,
+    "vocab_size": 19,
+}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 40,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "vocab_size": 19,
+}
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+    "max_position_embeddings": 16,
+    "type_vocab_size": 2,
+    "vocab_size": 19,
+}
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 40,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 3,
+}
+FAMILIES = {"gpt2": GPT2, "llama": LLAMA, "bert": BERT, "vit": VIT}
+
+Tensors = dict[str, np.ndarray]
+
+
+def write_config(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
+    """A folder with this config.json, and one tensor that no family knows."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    save_file({"x": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
+    """A folder of a family, and our parameters that are in it, drawn at random. `num_classes`
+    among the changes: it tells so many classes apart."""
+    num_classes = changes.pop("num_classes", 5 if family == "vit" else None)
+    write_config(folder, FAMILIES[family], **changes)
+    if num_classes is not None:
+        save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")
+    found = interop.describe(folder)
+    params = draw(template(found.settings, found.sizes))
+    save_file(interop.write(family, params, scanned=False), folder / "model.safetensors")
+    return folder, params
+
+
+def rewrite(folder: Path, change) -> None:
+    """Changes the tensors of a folder in place."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def template(settings: dict[str, Any], sizes: dict[str, Any], **changes: Any) -> Template:
+    """The model of these settings, as a run would build it."""
+    settings = settings | changes
+    kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
+    section = kind(**settings).model_dump(exclude={"architecture"})
+    sizes = {"max_length": 12, **sizes} if settings["architecture"] != "vit" else sizes
+    arguments = {"architecture": settings["architecture"], **section, **sizes}
+    return _made(tuple(arguments.items()))
+
+
+@functools.cache
+def _made(arguments: tuple[tuple[str, Any], ...]) -> Template:
+    hyperparameters, number = dict(arguments), np.dtype("float32")
+    architecture = hyperparameters.pop("architecture")
+    return make_template(architecture, hyperparameters, dtype=number, param_dtype=number)
+
+
+@functools.cache
+def shapes(of: Template) -> Any:
+    """The shapes of its parameters."""
+    return jax.eval_shape(of.initialize, jax.random.key(0))[0]
+
+
+def draw(of: Template) -> Any:
+    """Random parameters of it."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: generator.normal(size=leaf.shape).astype(leaf.dtype), shapes(of)
+    )
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """Two trees, equal to the last bit."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)

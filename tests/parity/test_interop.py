@@ -1,0 +1,200 @@
+"""Weights of `transformers`: imported, they give the same logits; exported, they are the same."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+from safetensors.numpy import load_file
+
+import interop
+from configs import UsageError
+from tests.interop import folders
+
+TOLERANCE = 1e-4
+B, T = 3, 12
+TOKENS_BT = np.random.default_rng(0).integers(0, 61, (B, T), dtype=np.int32)
+LENGTHS_B = np.array([12, 7, 10])
+REAL_BT = np.arange(T) < LENGTHS_B[:, None]
+
+BLOCKS = {
+    "vocab_size": 61,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 80,
+}
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
+
+
+def gpt2(**changes):
+    config = {"vocab_size": 61, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 16}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**config | changes))
+
+
+def llama(**changes):
+    config = BLOCKS | {"num_key_value_heads": 2} | changes
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
+
+
+def bert(kind: str = "MaskedLM", **changes):
+    config = transformers.BertConfig(**BLOCKS | {"max_position_embeddings": 16} | changes)
+    return getattr(transformers, f"BertFor{kind}")(config)
+
+
+def vit(**changes):
+    config = BLOCKS | {"image_size": 12, "patch_size": 4, "num_labels": 7} | changes
+    del config["vocab_size"]
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**config))
+
+
+MODELS = {
+    "gpt2": gpt2,
+    "gpt2 untied, wide": lambda: gpt2(tie_word_embeddings=False, n_inner=72),
+    "gpt2 with gelu": lambda: gpt2(activation_function="gelu"),
+    "llama": llama,
+    "llama tied, with biases": lambda: llama(
+        tie_word_embeddings=True, attention_bias=True, mlp_bias=True, num_key_value_heads=4
+    ),
+    "llama with large heads": lambda: llama(head_dim=16, num_key_value_heads=1),
+    "llama stretched": lambda: llama(rope_parameters=LLAMA_3),
+    "bert": bert,
+    "bert before its tasks": lambda: bert("PreTraining", hidden_act="gelu_new"),
+    "bert of classes": lambda: bert("SequenceClassification", num_labels=5),
+    "vit": vit,
+    "vit of grey oblongs": lambda: vit(num_channels=1, image_size=[8, 16], hidden_act="relu"),
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Makes one of `MODELS` with weights that each have a say, and saves it."""
+
+    def make(name: str, **how: Any) -> tuple[torch.nn.Module, Path]:
+        torch.manual_seed(0)
+        theirs = MODELS[name]().eval()
+        with torch.no_grad():
+            for key, parameter in theirs.named_parameters():
+                scale = "norm" in key.lower() or ".ln_" in key
+                parameter.copy_((scale and "weight" in key) + 0.2 * torch.randn(parameter.shape))
+        theirs.save_pretrained(tmp_path, **how)
+        return theirs, tmp_path
+
+    return make
+
+
+def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
+    """Our model with the folder's weights, and they alone."""
+    found = interop.describe(folder)
+    template = folders.template(found.settings, found.sizes, **changes)
+    scanned = changes.get("scan_layers", False)
+    params = interop.read(folder, folders.shapes(template), scanned=scanned)
+    return template.bind(jax.tree.map(jnp.asarray, params), {}), params
+
+
+def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
+    sizes = interop.describe(folder).sizes
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def logits(state):
+        model = nnx.merge(graph, state)
+        if "image_shape" in sizes:
+            return model(jnp.asarray(pictures(sizes["image_shape"])), train=False)
+        if "num_classes" in sizes:
+            return model.classify(TOKENS_BT, segments_BT=jnp.asarray(REAL_BT, jnp.int32))
+        return model(TOKENS_BT)[0]
+
+    return np.asarray(logits(state))
+
+
+def logits_of_theirs(model: torch.nn.Module, folder: Path) -> np.ndarray:
+    sizes = interop.describe(folder).sizes
+    with torch.no_grad():
+        if "image_shape" in sizes:
+            channels_first = pictures(sizes["image_shape"]).transpose(0, 3, 1, 2)
+            return model(pixel_values=torch.tensor(2 * channels_first - 1)).logits.numpy()
+        tokens, mask = torch.tensor(TOKENS_BT).long(), torch.tensor(REAL_BT).long()
+        if "num_classes" in sizes:
+            return model(tokens, attention_mask=mask).logits.numpy()
+        found = model(tokens)
+        return (found["prediction_logits" if "prediction_logits" in found else "logits"]).numpy()
+
+
+def pictures(shape: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(1).uniform(size=(B, *shape)).astype(np.float32)
+
+
+def assert_equal_logits(ours: np.ndarray, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape and theirs.std(axis=0).mean() > 0.1, "the logits say nothing"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_the_same_and_what_goes_back_is_too(saved, name):
+    theirs, folder = saved(name)
+    model, params = imported(folder)
+    assert_equal_logits(logits_of_ours(model, folder), logits_of_theirs(theirs, folder))
+    file = load_file(folder / "model.safetensors")
+    if name == "bert before its tasks":  # the guess of the next sentence is none of ours
+        file = {k: v for k, v in file.items() if "pooler" not in k and "seq_relationship" not in k}
+    folders.assert_same(interop.write(interop.describe(folder).family, params, scanned=False), file)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
+def test_scanned_and_in_parts_the_logits_are_the_same(saved, name):
+    theirs, folder = saved(name, max_shard_size="60KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    model, _ = imported(folder, scan_layers=True)
+    assert_equal_logits(logits_of_ours(model, folder), logits_of_theirs(theirs, folder))
+
+
+def test_what_was_exported_opens_with_their_library(saved):
+    theirs, folder = saved("llama")
+    _, params = imported(folder)
+    tensors = interop.write("llama", params, scanned=False)
+    state = {name: torch.tensor(tensor) for name, tensor in tensors.items()}
+    fresh = transformers.LlamaForCausalLM(theirs.config).eval()
+    fresh.load_state_dict(state, strict=True)
+    np.testing.assert_array_equal(logits_of_theirs(fresh, folder), logits_of_theirs(theirs, folder))
+
+
+def test_cached_decoding_of_stretched_positions_is_the_whole_sequence(saved):
+    theirs, folder = saved("llama stretched")
+    model, _ = imported(folder)
+    state, parts = model.initial_state(B, T), []
+    for start in range(0, T, 4):
+        part, state = model(TOKENS_BT[:, start : start + 4], state=state)
+        parts.append(part)
+    assert_equal_logits(np.concatenate(parts, axis=1), logits_of_theirs(theirs, folder))
+
+
+def test_the_body_of_a_masked_model_classifies_as_its_classifier_does(saved):
+    theirs, folder = saved("bert of classes")
+    _, params = imported(folder)
+    found = interop.describe(folder)
+    template = folders.template(found.settings, found.sizes)
+    body = interop.read(folder, folders.shapes(template), scanned=False, body_only=True)
+    assert params.keys() - body.keys() == {"classes"}
+    ours = template.bind(jax.tree.map(jnp.asarray, params | body), {})
+    assert_equal_logits(logits_of_ours(ours, folder), logits_of_theirs(theirs, folder))
+
+
+def test_a_renamed_weight_is_refused_by_name(saved):
+    _, folder = saved("gpt2")
+    old, new = "transformer.h.2.mlp.c_fc.weight", "transformer.h.2.mlp.c_fz.weight"
+    folders.rewrite(folder, lambda tensors: tensors.update({new: tensors.pop(old)}))
+    with pytest.raises(UsageError, match=f"lacks {old}; it has {new}, for which"):
+        imported(folder)
