@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
     workdir = Path(arguments.workdir)
     config = configs.read_config(workdir, arguments.overrides)
+    config = configs.with_own_tokenizer(config, workdir)
     configs.check_inputs(config)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))

@@ -16,7 +16,8 @@ Standard output carries the answers alone: completions without their prompts; te
 filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
 input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
 classified its label, a tab, and the likeliest labels with their probabilities. With --json it is
-one object a line. The same prompts, settings and seed give the same text.
+one object a line. The same prompts, settings and seed give the same text. To a model that learnt
+from conversations a prompt is what the user says.
 """
 
 import contextlib
@@ -223,17 +224,18 @@ def complete(
     as_json: bool,
 ) -> None:
     """Writes the completions of `requests`, in their order."""
+    from data.codecs import for_prompts
     from inference import Generator
 
-    tokenizer = load_tokenizer(workdir)
+    tokenizer, config = load_tokenizer(workdir), restored.program.config
     for request in requests:
         if tokenizer.decode(tokenizer.encode(request.prompt)) != request.prompt:
             say(f"the prompt {request.prompt!r} has characters that the training text has not")
     generator = Generator(
-        tokenizer,
+        for_prompts(tokenizer, config.data),
         context=restored.manifest["data"]["sizes"]["max_length"],
         mesh=restored.program.mesh,
-        rules=restored.program.config.mesh.rules.model_dump(),
+        rules=config.mesh.rules.model_dump(),
     )
     writer = Writer(len(requests), as_json=as_json)
     completions = generator.complete(restored.module, requests, writer.write if stream else None)

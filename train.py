@@ -46,13 +46,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{parallel.explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    config = configs.load_config(arguments.config, arguments.overrides)
+    config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+    reading = configs.with_own_tokenizer(config, arguments.workdir)
+    configs.check_inputs(reading)
     if not arguments.show_batch:
-        if arguments.workdir is None:
-            raise UsageError(
-                "--workdir is missing: --workdir=DIR (the folder that this run writes)"
-            )
-        check_resumable(config, Path(arguments.workdir))
+        configs.check_workdir(config, arguments.workdir, notify)
         training.require_wandb(config)
 
     # ---- Mesh.
@@ -70,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
-    dataset = data.prepare(config.data, progress=progress.preparation, notify=troubles.append)
+    dataset = data.prepare(reading.data, progress=progress.preparation, notify=troubles.append)
     if arguments.show_batch:
         for trouble in troubles:
             notify(trouble)
@@ -82,6 +80,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     program = training.build_program(config, dataset.sizes, mesh, attention=attention)
     workdir = Path(arguments.workdir)
+    beginning = begin(config, workdir, dataset, program)
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
     with lock, training.StopSignals() as signals:
@@ -89,9 +88,9 @@ def main(argv: Sequence[str]) -> int:
             configs.write_config(config, workdir)
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
-        run = Run.open(config, workdir, dataset, program, progress, tuned)
-        for trouble in troubles:
-            run.record.notify(trouble)
+        run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
+        for line in (*troubles, *beginning.told):
+            run.record.notify(line)
         run.record.remember(note for note in dataset.notes if note not in troubles)
         try:
             return run.go(signals)
@@ -99,14 +98,19 @@ def main(argv: Sequence[str]) -> int:
             run.close()
 
 
-def check_resumable(config: configs.Config, workdir: Path) -> None:
-    """Refuses a workdir that was trained with other settings than those that may change."""
-    if not (workdir / "config.json").exists():
-        return
-    changed = configs.differences(configs.read_config(workdir), config)
-    configs.refuse_differences(workdir, changed)
-    for difference in changed:
-        notify(f"{difference} (since this workdir was last trained)")
+def begin(config, workdir: Path, dataset: data.Dataset, program) -> training.Beginning:
+    """What a new run begins with; nothing where `workdir` has a checkpoint to go on from.
+
+    A folder of Hugging Face is to be told apart here: `training.origin_of_arrays` takes what
+    `interop` reads of it.
+    """
+    origin, source = None, config.train.initialize_from
+    if training.finished_steps(workdir / "checkpoints"):
+        return training.Beginning()
+    if source is not None:
+        data.check_tokenizer(dataset, Path(source))
+        origin = training.open_origin(Path(source), config.train.initialize_step, notify)
+    return training.begin_with(origin, config, program)
 
 
 def training_batches(
@@ -142,6 +146,7 @@ class Run:
     checkpoints: training.Checkpoints
     record: training.Record
     progress: training.Progress
+    beginning: training.Beginning
     evaluated: dict[str, float] = field(default_factory=dict)
     course: list[float] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -153,7 +158,7 @@ class Run:
     last_step: int = 0
 
     @classmethod
-    def open(cls, config, workdir, dataset, program, progress, tuned) -> Run:
+    def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
         """Opens the checkpoints, and the record of what is told."""
         metric = config.checkpoint.best_metric
         checkpoints = training.Checkpoints(
@@ -170,8 +175,9 @@ class Run:
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data.data_table(dataset)},
         }
-        record = training.Record(config, workdir, progress, about=about, tuned=tuned)
-        run = cls(config, workdir, dataset, program, checkpoints, record, progress)
+        told = {"about": about, "tuned": tuned, "origin": beginning.facts}
+        record = training.Record(config, workdir, progress, **told)
+        run = cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
         run.answerer = inference.make_answerer(
             config, dataset.tokenizer, dataset.sizes, program.mesh
         )
@@ -236,7 +242,7 @@ class Run:
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        state = self.restore(*found) if found else self.program.initialize()
+        state = self.restore(*found) if found else self.beginning.state(self.program)
         self.compiled(example)
         meter = training.StepMeter(
             batch_size,
@@ -369,15 +375,9 @@ class Run:
     def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
         what a classifier made of each example, or a model that writes of the first ones."""
-        return evaluate_split(
-            self.program,
-            state.params if state.ema is None else state.ema,
-            state.statistics,
-            self.dataset.splits[split],
-            keep=training.Predictions.arrays(),
-            answerer=self.answerer,
-            most_answers=most_answers,
-        )
+        what = (self.program, state.weights, state.statistics, self.dataset.splits[split])
+        keep = training.Predictions.arrays()
+        return evaluate_split(*what, keep=keep, answerer=self.answerer, most_answers=most_answers)
 
     def sample(self, state, step: int) -> Sequence[inference.Sample]:
         """What the model writes: its first answers, or after each of `task.sample_prompts`; a file
@@ -389,9 +389,9 @@ class Run:
             self.writer = self.writer or inference.Samples(
                 self.config, self.dataset.tokenizer, self.program.mesh
             )
-            weights = state.params if state.ema is None else state.ema
+            module = self.program.template.bind(state.weights, state.statistics)
             with self.progress.working("writing samples"):
-                samples = self.writer.of(self.program.template.bind(weights, state.statistics))
+                samples = self.writer.of(module)
         if samples and parallel.is_main_process():
             folder = self.workdir / "samples"
             folder.mkdir(exist_ok=True)
@@ -474,9 +474,8 @@ class Run:
             tokens = batch["tokens"][0]
             return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
 
-        weights = state.params if state.ema is None else state.ema
         with self.progress.working("looking at the model"):
-            views = training.look_inside(self.program, weights, state.statistics, one[0])
+            views = training.look_inside(self.program, state.weights, state.statistics, one[0])
         if views.get("attention"):
             length = views["attention"][0].shape[-1]
             views["attended"] = example(0) if tokenizer is None else [

@@ -5,7 +5,14 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
 from configs.reading.inputs import check_inputs
 from configs.reading.recipes import load_config
-from configs.reading.saved import differences, read_config, refuse_differences, write_config
+from configs.reading.saved import (
+    check_workdir,
+    differences,
+    read_config,
+    refuse_differences,
+    with_own_tokenizer,
+    write_config,
+)
 from configs.schema import Config, resolve_mesh
 from configs.schema.mesh import AXES as MESH_AXES
 
@@ -15,6 +22,7 @@ __all__ = [
     "Flag",
     "UsageError",
     "check_inputs",
+    "check_workdir",
     "differences",
     "explain",
     "load_config",
@@ -23,5 +31,6 @@ __all__ = [
     "refuse_differences",
     "resolve_mesh",
     "run_verb",
+    "with_own_tokenizer",
     "write_config",
 ]

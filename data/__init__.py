@@ -14,6 +14,7 @@ _HOMES = {
     "Dataset": "data.dataset",
     "Split": "data.dataset",
     "cache_dir": "data.cache",
+    "check_tokenizer": "data.text",
     "data_table": "data.show",
     "describe_batch": "data.show",
     "prepare": "data.preparation",

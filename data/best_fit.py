@@ -8,7 +8,7 @@ document's first is a target exactly once, no run sees another, and what no run 
 """
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ VERSION = 1
 
 BLOCK_TOKENS = 2**23
 """Of runs that are packed together: so many are in memory."""
+
+Run = Mapping[str, NDArray[Any]]
+"""What goes into one window in a row: fields by their names, `tokens` among them, [positions]."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,8 @@ class BestFitFormat(Format):
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
         """The windows of the documents that `pieces`, int32 [tokens] each, are joined to."""
-        runs, held = [], 0
-        for run in self._runs(pieces):
-            runs.append(run)
-            held += len(run)
-            if held >= BLOCK_TOKENS:
-                yield self._fill(runs)
-                runs, held = [], 0
-        if runs:
-            yield self._fill(runs)
+        runs = ({"tokens": run[:-1], "targets": run[1:]} for run in self._runs(pieces))
+        return pack(runs, self.dtype, self.length)
 
     def _runs(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
         """Each with its targets and the token before them: 2 to T + 1 tokens."""
@@ -90,22 +86,44 @@ class BestFitFormat(Format):
         for start in range(0, len(document) - 1, self.length):
             yield document[start : start + self.length + 1]
 
-    def _fill(self, runs: Sequence[NDArray[np.int32]]) -> NDArray[Any]:
-        """The windows of a block of runs."""
-        lengths = np.array([len(run) - 1 for run in runs])
-        order = np.argsort(-lengths, kind="stable")
-        places = best_fit(lengths[order].tolist(), self.length)
-        windows = np.zeros(max(places) + 1, self.dtype)
-        tokens, targets, segments = (windows[name] for name in self.dtype.names)
-        used, count = [0] * len(windows), [0] * len(windows)
-        for place, number in zip(places, order.tolist(), strict=True):
-            run, start = runs[number], used[place]
-            used[place] = stop = start + len(run) - 1
-            count[place] += 1
-            tokens[place, start:stop] = run[:-1]
-            targets[place, start:stop] = run[1:]
-            segments[place, start:stop] = count[place]
-        return windows
+
+def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[Any]]:
+    """Windows of `dtype` that hold `runs`, each of at most `length` positions, whole.
+
+    Every field of a run stands in the window's field of that name, and in `segments` the number
+    of the run in its window, from 1; 0 where there is nothing.
+    """
+    block, held = [], 0
+    for run in runs:
+        block.append(run)
+        held += _positions(run)
+        if held >= BLOCK_TOKENS:
+            yield _fill(block, dtype, length)
+            block, held = [], 0
+    if block:
+        yield _fill(block, dtype, length)
+
+
+def _fill(runs: Sequence[Run], dtype: np.dtype, length: int) -> NDArray[Any]:
+    """The windows of a block of runs."""
+    lengths = np.array([_positions(run) for run in runs])
+    order = np.argsort(-lengths, kind="stable")
+    places = best_fit(lengths[order].tolist(), length)
+    windows = np.zeros(max(places) + 1, dtype)
+    columns = {name: windows[name] for name in dtype.names}
+    used, count = [0] * len(windows), [0] * len(windows)
+    for place, number in zip(places, order.tolist(), strict=True):
+        start = used[place]
+        used[place] = stop = start + int(lengths[number])
+        count[place] += 1
+        for name, values in runs[number].items():
+            columns[name][place, start:stop] = values
+        columns["segments"][place, start:stop] = count[place]
+    return windows
+
+
+def _positions(run: Run) -> int:
+    return len(run["tokens"])
 
 
 def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:

@@ -16,7 +16,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Format, Split
 from data.progress import Progress
 from data.records import write_names, write_records
-from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
+from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
 
 VERSION = 3
 """Of what this file makes of a text: raised when that changes."""
@@ -126,7 +126,7 @@ class LabelledTextPreparation:
 
 
 def _labels(records: Records) -> set[str]:
-    return {one["label"].decode() for block in _blocks(records) for one in block}
+    return {one["label"].decode() for block in in_blocks(records) for one in block}
 
 
 def _texts(
@@ -134,7 +134,7 @@ def _texts(
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """The first piece of each text, and the tokens of all its pieces."""
     first, tokens, done = None, [], 0
-    for block in _blocks(records):
+    for block in in_blocks(records):
         progress(stage, done, len(records), "pieces")
         ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
         for one, ids in zip(block, ids_of_each, strict=True):
@@ -165,10 +165,3 @@ def _store(
         if len(tokens) > form.length:
             cut.append(names[-1])
         yield form.store(tokens, numbers[first["label"].decode()])
-
-
-def _blocks(records: Records) -> Iterator[list[dict[str, Any]]]:
-    """All records in order, some at once."""
-    for start in range(0, len(records), PIECES_AT_ONCE):
-        stop = min(start + PIECES_AT_ONCE, len(records))
-        yield records.__getitems__([*range(start, stop)])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data.cache import build_once, cache_dir, digest
+from data.conversations import ConversationPreparation
 from data.dataset import Dataset
 from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
@@ -87,6 +88,8 @@ def _examples(source: Source, cache: Path, progress: Progress) -> Examples:
 
 
 def _preparation(sources: Sequence[Source], settings: Any) -> Preparation:
+    if settings.source == "conversations":
+        return ConversationPreparation(settings)
     if settings.modality == "text":
         return TextPreparation(settings)
     if settings.modality == "labelled_text":

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data.conversations import ConversationFormat
 from data.dataset import Dataset
 
 _EXAMPLES = 3
@@ -24,9 +25,10 @@ def describe_batch(
     origins: of a mixture the source of each row.
 
     Text: the decoded window, and the first and last positions with token, target, weight and
-    segment. Pictures: their label, and the pixels as blocks. Labelled text: its label and itself.
-    Pairs: both texts, and how many positions of the batch hold nothing.
-    Sound: its transcript or label, and its frames as blocks: time to the right, pitch upwards.
+    segment; of conversations who says what, and which part of it counts. Pictures: their label, and
+    the pixels as blocks. Labelled text: its label and itself. Pairs: both texts, and how many
+    positions of the batch hold nothing. Sound: its transcript or label, and its frames as blocks:
+    time to the right, pitch upwards.
     """
     width = max(8, *map(len, batch)) + 1
     lines = [
@@ -34,6 +36,8 @@ def describe_batch(
         for name, array in batch.items()
     ]
     describe = _describe_window
+    if isinstance(dataset.splits["train"].format, ConversationFormat):
+        describe = _describe_conversations
     if "source" in batch:
         describe = _describe_pair
         lines.append(_describe_padding(batch))
@@ -126,6 +130,27 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
         segment = example["segments"][place] if "segments" in example else "-"
         pair = "".join(f"{column:25}" for column in columns)
         yield f"  {place:8}  {pair}{weights[place]:6g}  {segment:>7}"
+
+
+def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
+    """Each conversation in turns of what counts and what does not."""
+    tokenizer = dataset.tokenizer
+    assert tokenizer is not None
+    segments, learnt = example["segments"], example["weights"] > 0
+    count, there = int(segments.max()), int((segments > 0).sum())
+    yield (
+        f"  {count} conversation{'' if count == 1 else 's'}, {there} of {len(segments)} positions; "
+        f"{int(learnt.sum())} targets count, those after >"
+    )
+    for number in range(1, count + 1):
+        (here,) = np.nonzero(segments == number)
+        tokens = np.append(example["tokens"][here[:1]], example["targets"][here])
+        counts = np.append(False, learnt[here])
+        turns = np.split(np.arange(len(tokens)), np.nonzero(np.diff(counts))[0] + 1)
+        for place, turn in enumerate(turns):
+            sign = ">" if counts[turn[0]] else " "
+            head = f"  {number:3} {sign}" if place == 0 else f"      {sign}"
+            yield f"{head} {_shorten(tokenizer.decode(tokens[turn]))!r}"
 
 
 def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:

@@ -178,10 +178,20 @@ def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -
             texts = track(_sample(train), progress, "counting words", total, "pieces")
             return _TRAINED[kind](texts, settings.vocabulary_size)
         case "file":
-            try:
-                return Tokenizer.load(settings.path)
-            except ValueError as error:
-                raise UsageError(f"data.tokenizer.path: {error}") from None
+            return _load(settings.path, "data.tokenizer.path")
+
+
+def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
+    """Raises UsageError where `workdir` keeps a tokenizer that numbers tokens otherwise than that
+    of `dataset`: its model would read other words."""
+    path = workdir / TOKENIZER
+    if dataset.tokenizer is None or not path.exists():
+        return
+    if _load(path, "train.initialize_from").vocabulary() != dataset.tokenizer.vocabulary():
+        raise UsageError(
+            f"the model in {workdir} reads other tokens than these data have: set "
+            f"--config.data.tokenizer.kind=file --config.data.tokenizer.path={path}"
+        )
 
 
 @dataclass
@@ -237,6 +247,13 @@ def _tokens(
     progress(stage, total, total, "pieces")
 
 
+def in_blocks(records: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """All records in order, some at once."""
+    for start in range(0, len(records), PIECES_AT_ONCE):
+        stop = min(start + PIECES_AT_ONCE, len(records))
+        yield records.__getitems__([*range(start, stop)])
+
+
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:
     """Texts of `train` up to `TRAINING_BYTES`, from all over it."""
     stops = np.cumsum([len(pieces) for pieces in train])
@@ -263,6 +280,13 @@ def _read(
         for place, text in zip(mine, texts, strict=True):
             found[place] = text
     return found
+
+
+def _load(path: str | Path, setting: str) -> Tokenizer:
+    try:
+        return Tokenizer.load(path)
+    except ValueError as error:
+        raise UsageError(f"{setting}: {error}") from None
 
 
 def _read_bytes(path: str) -> bytes:

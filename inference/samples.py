@@ -7,7 +7,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from configs import Config
-from data.codecs import Tokenizer
+from data.codecs import Tokenizer, for_prompts
 from inference.generation import Generator
 from inference.requests import Request, Sampling
 
@@ -37,8 +37,9 @@ class Samples:
 
     def __init__(self, config: Config, tokenizer: Tokenizer, mesh: Mesh):
         task = config.task
+        self._is_chat = config.data.source == "conversations"
         self._generator = Generator(
-            tokenizer,
+            for_prompts(tokenizer, config.data),
             context=config.data.sequence_length,
             mesh=mesh,
             rules=config.mesh.rules.model_dump(),
@@ -49,6 +50,7 @@ class Samples:
         ]
 
     def of(self, module: nnx.Module) -> Sequence[Sample]:
-        """Each prompt, and what `module` writes after it."""
+        """Each prompt, and what `module` writes after it; an answer below its question."""
         completions = self._generator.complete(module, self._requests)
-        return [{"prompt": done.prompt, "text": done.text} for done in completions]
+        start = "\n" if self._is_chat else ""
+        return [{"prompt": done.prompt, "text": f"{start}{done.text}"} for done in completions]

@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "Beginning": "initialize",
     "Checkpoints": "checkpoints",
     "Predictions": "report.predictions",
     "Profiler": "profiler",
@@ -18,14 +19,18 @@ _HOMES = {
     "StopSignals": "stop_signals",
     "TrainState": "state",
     "WorkdirLock": "workdir",
+    "begin_with": "initialize",
     "build_program": "program",
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "explain_not_finite": "nan_hunt",
     "explain_parameters": "explanation",
     "find_checkpoint": "restore",
+    "finished_steps": "checkpoints",
     "frames_picture": "report.pictures",
     "look_inside": "report.inside",
+    "open_origin": "initialize",
+    "origin_of_arrays": "initialize",
     "peak": "flops",
     "require_wandb": "wandb_log",
     "restore_model": "restore",

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from training.manifest import Damaged, read_manifest, verify, write_manifest
 from training.state import TrainState
+from training.trees import flat
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
 
@@ -199,7 +200,7 @@ def restore_fields(
     folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
 ) -> dict[str, Tree]:
     """Some fields of one item of a step, in the structure and shardings of `target`."""
-    wanted = _flatten_tree(dict(target))
+    wanted = flat(dict(target))
     stored = {name: leaf for name, leaf in manifest["leaves"].items() if name in wanted}
     # Orbax would cast and broadcast in silence: the manifest knows what was written.
     problems = [f"{name} is not in it" for name in wanted if name not in stored]
@@ -236,19 +237,11 @@ def _step_folders(folder: Path) -> list[int]:
 
 
 def _flatten(state: TrainState, fields: tuple[str, ...]) -> Leaves:
-    return _flatten_tree({name: getattr(state, name) for name in fields})
-
-
-def _flatten_tree(tree: Tree) -> Leaves:
-    """{dotted path: leaf}, in the order of the tree's leaves."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
+    return flat({name: getattr(state, name) for name in fields})
 
 
 def _leaf_table(leaves: Leaves, axes: Tree) -> dict[str, dict[str, Any]]:
-    named = _flatten_tree({"params": axes})
+    named = flat({"params": axes})
     return {
         name: {
             "shape": list(leaf.shape),

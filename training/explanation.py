@@ -4,12 +4,13 @@ each parameter; and what is legal, but not what it may look like."""
 import re
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 
 from configs import Config
-from training.optimizers import parameter_treatments, warmup_steps
+from training.lora import with_lora
+from training.optimizers import FROZEN, parameter_treatments, warmup_steps
 from training.state import make_template
+from training.trees import flat
 
 _STAND_INS = {
     "text": {"vocabulary_size": 256, "max_length": 256},
@@ -47,8 +48,8 @@ def warnings_of(config: Config) -> Iterator[str]:
 def explain_parameters(config: Config) -> str:
     """A table of all parameters, the layers that are treated alike in one row.
 
-    Neither data nor devices are needed. Raises `configs.UsageError` for a pattern of the
-    optimizer that matches no parameter.
+    Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
+    parameter.
     """
     template = make_template(
         config.model.architecture,
@@ -56,10 +57,9 @@ def explain_parameters(config: Config) -> str:
         dtype=jnp.dtype("float32"),
         param_dtype=jnp.dtype("float32"),
     )
-    treatments = parameter_treatments(config, template.axes())
+    treatments = parameter_treatments(config, with_lora(template, config).axes())
     rows = []
-    for path, treatment in jax.tree.leaves_with_path(treatments):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
+    for name, treatment in flat(treatments).items():
         decay = config.optimizer.weight_decay if treatment.decayed else 0
         rate = config.optimizer.learning_rate * treatment.multiplier
         rows.append((re.sub(r"\.\d+\.", ".*.", name), (treatment.rule, rate, decay), name))
@@ -71,5 +71,6 @@ def explain_parameters(config: Config) -> str:
     width = max(len(name) for name, _ in shown) + 2
     lines = ["PARAMETERS: update, learning rate after the warm-up, weight decay"]
     for name, (rule, rate, decay) in shown:
-        lines.append(f"  {name:{width}}{rule:14}{rate:<12g}{decay:g}")
+        numbers = "" if rule == FROZEN else f"{rate:<12g}{decay:g}"
+        lines.append(f"  {name:{width}}{rule:14}{numbers}".rstrip())
     return "\n".join(lines)

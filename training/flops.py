@@ -74,9 +74,12 @@ def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) ->
     """Operations of one example's share of a training step; `params` may be abstract.
 
     An example is a window of `data.sequence_length` tokens, or a picture. None for an
-    architecture that has no formula here.
+    architecture that has no formula here, and where parameters are frozen: then the backward pass
+    has other products.
     """
     model = config.model
+    if config.train.freeze or config.train.lora.rank is not None:
+        return None
     kernels = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)

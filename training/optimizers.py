@@ -1,9 +1,8 @@
 """Optimizers and learning-rate schedules, and what each parameter gets of them."""
 
-import difflib
-import fnmatch
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,8 +12,15 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from configs import Config, UsageError
+from training.trees import flat, matching, select
 
 Tree = Any
+
+FROZEN = "frozen"
+"""The rule of parameters that stay as they are."""
+
+LORA = "lora"
+"""Where the parameters have the pairs of matrices that `training.lora` trains."""
 
 _UNDECAYED = ("bias", "scale")
 """Names of parameters that weight decay leaves alone: offsets and the gains of norms."""
@@ -30,14 +36,16 @@ _UPDATE_SIZE = 0.2
 class Optimizer:
     """What moves parameters: functions of trees, to be called inside a jitted step.
 
-    `init(params)` makes the state. `update(gradients, state, params, learning_rate)` gives what to
-    add to the parameters, and the next state. The gradients are those at `point(params, state)`.
-    The learning rate is an argument: the step takes the schedule at its own count, so that a
-    skipped step does not hold the schedule back.
+    `moving(params)` is the part of the parameters that is not frozen: of all else it is that part
+    alone that is meant. `init(params)` makes the state. `update(gradients, state, params,
+    learning_rate)` gives what to add to the parameters, and the next state. The gradients are
+    those at `point(params, state)`. The learning rate is an argument: the step takes the schedule
+    at its own count, so that a skipped step does not hold the schedule back.
     """
 
     init: Callable[[Tree], Tree]
     update: Callable[[Tree, Tree, Tree, jax.Array], tuple[Tree, Tree]]
+    moving: Callable[[Tree], Tree]
     point: Callable[[Tree, Tree], Tree] = lambda params, state: params
 
 
@@ -45,7 +53,8 @@ class Optimizer:
 class Treatment:
     """What one parameter gets: the rule of its update, its decay, its part of the learning rate.
 
-    `matrix`: the dimensions that are rows and those that are columns, where the rule is Muon's.
+    `rule`: an optimizer's name, or `FROZEN`. `matrix`: the dimensions that are rows and those that
+    are columns, where the rule is Muon's.
     """
 
     rule: str
@@ -93,7 +102,10 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
-    treatments = parameter_treatments(config, axes)
+    everything = parameter_treatments(config, axes)
+    names = {name for name, one in flat(everything).items() if one.rule != FROZEN}
+    moving = functools.partial(select, names=names)
+    treatments = moving(everything)
 
     def each(value: Callable[[Treatment], Any]) -> Tree:
         return jax.tree.map(value, treatments)
@@ -113,13 +125,13 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
         steps.append(optax.stateless(lambda u, _: jax.tree.map(lambda m, x: m * x, multipliers, u)))
     chain = optax.chain(*steps)
     if settings.name == "schedule_free":
-        return _schedule_free(chain, settings.beta1)
+        return _schedule_free(chain, settings.beta1, moving)
 
     def update(gradients, state, params, learning_rate):
         direction, state = chain.update(gradients, state, params)
         return jax.tree.map(lambda d: -learning_rate * d, direction), state
 
-    return Optimizer(chain.init, update)
+    return Optimizer(chain.init, update, moving)
 
 
 def parameter_treatments(config: Config, axes: Tree) -> Tree:
@@ -128,27 +140,19 @@ def parameter_treatments(config: Config, axes: Tree) -> Tree:
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
-    names = [_name(path) for path, _ in jax.tree.leaves_with_path(axes)]
-
-    def matching(field: str, pattern: str) -> set[str]:
-        found = set(fnmatch.filter(names, pattern))
-        if not found:
-            near = difflib.get_close_matches(pattern.replace("*", ""), names, 2, cutoff=0.0)
-            raise UsageError(
-                f"optimizer.{field}: {pattern!r} matches no parameter; the nearest are "
-                f"{' and '.join(near)} (without it, --explain lists them all)"
-            )
-        return found
-
-    spared = {name for p in settings.no_decay for name in matching("no_decay", p)}
+    names = list(flat(axes))
+    frozen = _frozen_names(config, names)
+    spared = {name for p in settings.no_decay for name in matching(names, p, "optimizer.no_decay")}
     multipliers: dict[str, float] = {}
     for pair in settings.learning_rate_multipliers:
         pattern, _, factor = pair.rpartition("=")
-        found = matching("learning_rate_multipliers", pattern)
+        found = matching(names, pattern, "optimizer.learning_rate_multipliers")
         multipliers |= dict.fromkeys(found, float(factor))
 
     def treatment(path, axes) -> Treatment:
-        name = _name(path)
+        name = ".".join(map(_part, path))
+        if name in frozen:
+            return Treatment(FROZEN, decayed=False, multiplier=0.0, matrix=None)
         matrix = matrix_of(axes) if settings.name == "muon" else None
         return Treatment(
             rule="adamw" if settings.name == "muon" and matrix is None else settings.name,
@@ -163,9 +167,30 @@ def parameter_treatments(config: Config, axes: Tree) -> Tree:
     return jax.tree.map_with_path(treatment, axes)
 
 
+def _frozen_names(config: Config, names: Sequence[str]) -> set[str]:
+    """The parameters that stay as they are. Raises `configs.UsageError` where all would."""
+    train = config.train
+    if train.lora.rank is not None:
+        own = [name for name in names if not name.startswith(f"{LORA}.")]
+        also = [
+            matching(own, pattern, "train.lora.train_also") for pattern in train.lora.train_also
+        ]
+        return set(own).difference(*also)
+    frozen = set().union(*(matching(names, p, "train.freeze") for p in train.freeze))
+    if len(frozen) == len(names):
+        raise UsageError(f"train.freeze={','.join(train.freeze)} leaves nothing to train")
+    return frozen
+
+
 def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
     """Which dimensions of a parameter are the rows (inputs) and columns of a hidden matrix; None
-    for tables, heads, gains and biases.
+    for tables, heads, gains and biases."""
+    return None if _NO_MATRIX & set(axes) else sides_of(axes)
+
+
+def sides_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+    """Which dimensions are the rows and columns of a matrix, be it a table or a head; None where
+    there are no two sides.
 
     Heads and their numbers are one side of a matrix. The window of a convolution belongs to its
     inputs; any other dimension without a name, as `layers`, counts matrices beside each other.
@@ -179,7 +204,7 @@ def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
             sides[-1].append(i)
         else:
             sides.append([i])
-    if len(sides) != 2 or _NO_MATRIX & set(axes):
+    if len(sides) != 2:
         return None
     return MuonDimensionNumbers((*window, *sides[0]), tuple(sides[1]))
 
@@ -253,7 +278,9 @@ class ScheduleFreeState(NamedTuple):
     largest_rate: jax.Array
 
 
-def _schedule_free(chain: optax.GradientTransformation, beta: float) -> Optimizer:
+def _schedule_free(
+    chain: optax.GradientTransformation, beta: float, moving: Callable[[Tree], Tree]
+) -> Optimizer:
     """Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4 and section 4.
 
     The parameters of the state are the average x, so that whoever reads them evaluates, samples
@@ -282,7 +309,7 @@ def _schedule_free(chain: optax.GradientTransformation, beta: float) -> Optimize
         updates = jax.tree.map(lambda x, z: share * (z - x), params, fast)
         return updates, ScheduleFreeState(chain_state, fast, weight_sum, largest)
 
-    return Optimizer(init, update, point)
+    return Optimizer(init, update, moving, point)
 
 
 def _kept_in(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
@@ -302,10 +329,6 @@ def _kept_in(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.Gra
         return updates, cast(state, params, dtype)
 
     return optax.GradientTransformation(init, update)
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return ".".join(map(_part, path))
 
 
 def _part(key: Any) -> str:

@@ -17,9 +17,11 @@ import parallel
 import tasks
 from configs import Config, UsageError
 from training.flops import flops_per_example, peak
+from training.lora import with_lora
 from training.optimizers import build_optimizer, build_schedule
 from training.state import Template, TrainState, create_state, make_template
 from training.step import compile_for_mesh, evaluation_step, train_step
+from training.trees import flat, select
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Program:
     """Everything that is traced or compiled for one configuration on one mesh.
 
     `abstract_state` knows shape, dtype and sharding of each array; `initialize()` makes a fresh
-    state in its shards. `train_step(state, batch)` donates the state; `evaluation_step(params,
-    statistics, batch)` keeps what it is given.
+    state in its shards, perhaps but for some parameters and statistics that it is given. `trained`:
+    the names of the parameters that are not frozen. `train_step(state, batch)` donates the state;
+    `evaluation_step(params, statistics, batch)` keeps what it is given.
     """
 
     config: Config
@@ -39,14 +42,20 @@ class Program:
     batch_sharding: NamedSharding
     schedule: optax.Schedule
     flops_per_example: float | None
-    initialize: Callable[[], TrainState]
+    initialize: Callable[..., TrainState]
+    trained: frozenset[str]
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers the model learns."""
+        """How many numbers the model has, pairs of LoRA and what is frozen included."""
         return model_room.parameter_count(self.abstract_state.params)
+
+    @property
+    def trained_count(self) -> int:
+        """How many of them it learns."""
+        return model_room.parameter_count(select(self.abstract_state.params, self.trained))
 
     @property
     def peak_examples_per_second(self) -> float | None:
@@ -115,6 +124,7 @@ def build_program(
         dtype=compute_dtype(config, mesh),
         param_dtype=jnp.dtype(config.precision.parameter_dtype),
     )
+    template = with_lora(template, config)
     optimizer = build_optimizer(config, template.axes())
     schedule = build_schedule(config)
     abstract_state, initialize = create_state(
@@ -146,6 +156,7 @@ def build_program(
         schedule=schedule,
         flops_per_example=flops_per_example(config, abstract_state.params, sizes),
         initialize=initialize,
+        trained=frozenset(flat(optimizer.moving(abstract_state.params))),
         # State: sharded by the axes of its parameters, in and out, its buffers reused.
         # Batch: rows over `data` and `fsdp`. Metrics: the same on every device.
         train_step=compile_for_mesh(

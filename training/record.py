@@ -16,6 +16,7 @@ class Record:
 
     about: what the report says of the run beside its metrics: `parameters`; `tokens_per_example`
     and `gzip_bits_per_byte` where they apply; under `pages` further arguments of `write_report`.
+    origin: whose parameters the run began with, as JSON; None for fresh ones.
     Only the process that `open`s it writes to the workdir; the others tell of nothing but notices.
     """
 
@@ -27,11 +28,13 @@ class Record:
         *,
         about: Mapping[str, Any],
         tuned: Mapping[str, str],
+        origin: Mapping[str, Any] | None,
     ):
         self._config, self._workdir, self._progress = config, workdir, progress
         self._about, self._tuned = about, tuned
         self._logs: list[MetricLog | WandbLog] = []
         self._notices: list[str] = []
+        self._origin = origin
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -58,11 +61,16 @@ class Record:
     @property
     def history(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run's past."""
-        return {"seconds": self._seconds(), "notices": self._notices}
+        return {
+            "seconds": self._seconds(),
+            "notices": self._notices,
+            "initialized_from": self._origin,
+        }
 
     def go_on_from(self, history: Mapping[str, Any]) -> None:
         """Takes up what earlier sittings told, up to their last checkpoint."""
         self._seconds_before = history["seconds"]
+        self._origin = history.get("initialized_from")  # Not there in checkpoints from before it.
         self._notices[:0] = history["notices"]
 
     def report(

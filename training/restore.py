@@ -21,6 +21,7 @@ from training.checkpoints import (
 )
 from training.manifest import Damaged, verify
 from training.program import Program, build_program
+from training.trees import flat, overlay, select
 
 Tree = Any
 
@@ -59,19 +60,23 @@ def restore_model(
     Raises `configs.UsageError` for a step or weights that are not there, or damaged.
     """
     folder = workdir / "checkpoints"
-    number, manifest = _choose(folder, config, step, warn)
+    number, manifest = choose_step(folder, config, step, warn)
     attention = working_attention(config, mesh, warn)
     program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
         raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")
-    field = "ema" if averaged and weights != "raw" else "params"
+    abstract = program.abstract_state
+    ema = abstract.ema if averaged and weights != "raw" else None
     target = {
-        field: program.abstract_state.params,
-        "statistics": program.abstract_state.statistics,
+        # What is frozen has no average.
+        "params": select(abstract.params, flat(abstract.params).keys() - flat(ema).keys()),
+        "statistics": abstract.statistics,
+        "ema": ema,
     }
     fields = restore_fields(folder, number, manifest, "model", target)
-    return Restored(number, manifest, program, fields[field], fields["statistics"])
+    params = overlay(fields["params"], fields["ema"])
+    return Restored(number, manifest, program, params, fields["statistics"])
 
 
 def find_checkpoint(
@@ -93,9 +98,10 @@ def find_checkpoint(
     return found
 
 
-def _choose(
-    folder: Path, config: Config, step: str, warn: Callable[[str], None]
+def choose_step(
+    folder: Path, config: Config, step: str, warn: Callable[[str], None], *, asked: str = "--step"
 ) -> tuple[int, dict[str, Any]]:
+    """Number and manifest of the step that `restore_model` takes; `asked`: by what, for errors."""
     steps = finished_steps(folder)
     there = f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
     try:
@@ -110,13 +116,13 @@ def _choose(
             ranked = ranked_steps(folder, metric, higher_is_better=more)
             if not ranked:
                 raise UsageError(
-                    f"--step=best: no checkpoint in {folder} was evaluated for {metric}"
+                    f"{asked}=best: no checkpoint in {folder} was evaluated for {metric}"
                 )
             number = ranked[0][0]
         elif step.isdecimal() and int(step) in steps:
             number = int(step)
         else:
-            raise UsageError(f"--step={step}: no such checkpoint in {folder}; {there}")
+            raise UsageError(f"{asked}={step}: no such checkpoint in {folder}; {there}")
         return number, verify(folder / str(number))
     except Damaged as damage:
         raise UsageError(f"{damage}; {there}") from None

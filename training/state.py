@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 import model as model_room
 import parallel
 from training.optimizers import Optimizer, beside_parameters
+from training.trees import flat, nested, overlay
 
 Tree = Any
 
@@ -21,7 +22,8 @@ class TrainState:
 
     `step` counts batches consumed and always advances; `skipped` counts the steps in a row whose
     loss or gradient was not finite, on which nothing else changed. Both int32 scalars.
-    `ema` is None where `train.ema_decay` is not set.
+    `ema` is None where `train.ema_decay` is not set. Of what is frozen, neither `ema` nor
+    `optimizer` has anything.
     """
 
     step: jax.Array
@@ -30,6 +32,11 @@ class TrainState:
     statistics: Tree
     optimizer: Tree
     ema: Tree | None
+
+    @property
+    def weights(self) -> Tree:
+        """What the model is used with: the parameters, where there are averages these."""
+        return overlay(self.params, self.ema)
 
 
 class Template:
@@ -80,22 +87,37 @@ class Axes(tuple):
     """A tuple of logical names that JAX's tree functions take for a leaf."""
 
 
-def initial_state(template: Template, optimizer: Optimizer, *, seed: int, ema: bool) -> TrainState:
-    """A fresh state; to be jitted with `out_shardings`, so that it is born in its shards."""
-    params, statistics = template.initialize(jax.random.key(seed))
+def initial_state(
+    template: Template,
+    optimizer: Optimizer,
+    *,
+    seed: int,
+    ema: bool,
+    params: Tree = None,
+    statistics: Tree = None,
+) -> TrainState:
+    """A fresh state; to be jitted with `out_shardings`, so that it is born in its shards.
+
+    `params`, `statistics`: those that take the place of fresh ones; where one is longer or
+    shorter, as far as both go.
+    """
+    fresh = template.initialize(jax.random.key(seed))
+    params, statistics = map(_filled, fresh, (params, statistics))
+    moving = optimizer.moving(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
         params=params,
         statistics=statistics,
-        optimizer=optimizer.init(params),
+        optimizer=optimizer.init(moving),
         # A copy of its own: the step donates both.
-        ema=jax.tree.map(jnp.copy, params) if ema else None,
+        ema=jax.tree.map(jnp.copy, moving) if ema else None,
     )
 
 
 def state_shardings(
     template: Template,
+    optimizer: Optimizer,
     abstract: TrainState,
     *,
     mesh: Mesh,
@@ -124,7 +146,7 @@ def state_shardings(
             placed,
             lambda _, parameter: everywhere if parameter is None else parameter.sharding,
         ),
-        ema=None if abstract.ema is None else params,
+        ema=None if abstract.ema is None else optimizer.moving(params),
     )
 
 
@@ -136,14 +158,17 @@ def create_state(
     ema: bool,
     mesh: Mesh,
     rules: parallel.Rules,
-) -> tuple[TrainState, Callable[[], TrainState]]:
-    """The abstract state with its shardings, and the function that makes it in its shards."""
+) -> tuple[TrainState, Callable[..., TrainState]]:
+    """The abstract state with its shardings, and the function that makes it in its shards; it takes
+    the `params` and `statistics` that a run does not begin fresh."""
 
-    def initialize() -> TrainState:
-        return initial_state(template, optimizer, seed=seed, ema=ema)
+    def initialize(params: Tree = None, statistics: Tree = None) -> TrainState:
+        return initial_state(
+            template, optimizer, seed=seed, ema=ema, params=params, statistics=statistics
+        )
 
     abstract = jax.eval_shape(initialize)
-    shardings = state_shardings(template, abstract, mesh=mesh, rules=rules)
+    shardings = state_shardings(template, optimizer, abstract, mesh=mesh, rules=rules)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         abstract,
@@ -167,15 +192,21 @@ def make_template(
     )
 
 
-def _nested(flat: Any, value: Callable[[Any], Any] = lambda variable: variable[...]) -> Tree:
+def _filled(fresh: Tree, given: Tree) -> Tree:
+    """`fresh` with the leaves of `given`, as far as both go, in its own dtypes."""
+    leaves = flat(fresh)
+    for name, leaf in flat(given).items():
+        there = leaves[name]
+        common = tuple(map(slice, map(min, leaf.shape, there.shape)))
+        whole = leaf.shape == there.shape
+        leaf = leaf.astype(there.dtype)
+        leaves[name] = leaf if whole else there.at[common].set(leaf[common])
+    return nested(leaves)
+
+
+def _nested(variables: Any, value: Callable[[Any], Any] = lambda variable: variable[...]) -> Tree:
     """Nested dictionaries with string keys from (path, variable) pairs."""
-    tree: Tree = {}
-    for path, leaf in flat:
-        node = tree
-        for part in path[:-1]:
-            node = node.setdefault(str(part), {})
-        node[str(path[-1])] = value(leaf)
-    return tree
+    return nested({".".join(map(str, path)): value(leaf) for path, leaf in variables})
 
 
 def _lookup(tree: Tree, path: tuple[Any, ...]) -> Any:

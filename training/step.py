@@ -13,6 +13,7 @@ import parallel
 from tasks import Batch, Task
 from training.optimizers import Optimizer
 from training.state import Template, TrainState
+from training.trees import overlay
 
 Tree = Any
 Metrics = dict[str, jax.Array]
@@ -37,9 +38,10 @@ def train_step(
     finite, this one included); and the means of whatever else the task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    point = optimizer.point(state.params, state.optimizer)
+    moving = optimizer.moving(state.params)
+    point = optimizer.point(moving, state.optimizer)
     gradients, statistics, sums = _accumulate(
-        point, state.statistics, batch, key, task, template, accumulation
+        point, state, batch, key, task, template, accumulation
     )
     targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
     gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
@@ -48,25 +50,23 @@ def train_step(
     gradient_norm = optax.tree.norm(gradients)
     learning_rate = schedule(state.step)
 
-    updates, optimizer_state = optimizer.update(
-        gradients, state.optimizer, state.params, learning_rate
-    )
-    params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), state.params, updates)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, moving, learning_rate)
+    moved = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), moving, updates)
     ema = state.ema
     if ema_decay is not None:
-        ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, params)
+        ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
 
     # A poisoned batch changes nothing but the count of batches.
     accept = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _all_finite(updates)
-    proposed = (params, statistics, optimizer_state, ema)
-    current = (state.params, state.statistics, state.optimizer, state.ema)
-    params, statistics, optimizer_state, ema = jax.tree.map(
+    proposed = (moved, statistics, optimizer_state, ema)
+    current = (moving, state.statistics, state.optimizer, state.ema)
+    moved, statistics, optimizer_state, ema = jax.tree.map(
         lambda new, old: jnp.where(accept, new, old), proposed, current
     )
     new_state = TrainState(
         step=state.step + 1,
         skipped=jnp.where(accept, 0, state.skipped + 1),
-        params=params,
+        params=overlay(state.params, moved),
         statistics=statistics,
         optimizer=optimizer_state,
         ema=ema,
@@ -101,8 +101,8 @@ def compile_for_mesh(
 
 
 def _accumulate(
-    params: Tree,
-    statistics: Tree,
+    point: Tree,
+    state: TrainState,
     batch: Batch,
     key: jax.Array,
     task: Task,
@@ -111,6 +111,7 @@ def _accumulate(
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the summed objective, new batch statistics, and sums, over `count` micro-batches.
 
+    It is taken at `point`, which has the parameters that move; what is frozen has none.
     Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. The
     sums are divided by the targets of the whole batch afterwards, so that the gradient equals
     the large batch's however the targets are spread. Each micro-batch is normalised by its own
@@ -118,13 +119,13 @@ def _accumulate(
     """
 
     def gradient(rows: Batch, index: jax.Array) -> tuple[Tree, Tree, Metrics]:
-        def loss(params: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
-            module = template.bind(params, statistics)
+        def loss(point: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
+            module = template.bind(overlay(state.params, point), state.statistics)
             sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
             objective = sums.pop("objective", sums["loss"])
             return objective, (template.statistics_of(module), sums)
 
-        gradients, (moved, sums) = jax.grad(loss, has_aux=True)(params)
+        gradients, (moved, sums) = jax.grad(loss, has_aux=True)(point)
         return gradients, moved, sums
 
     if count == 1:

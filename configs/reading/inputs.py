@@ -5,6 +5,7 @@ import os
 
 from configs.errors import UsageError
 from configs.schema import Config
+from configs.schema.conversations import Conversations
 from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
 from configs.schema.pairs import ParallelText, TFDSPairs
 from configs.schema.pictures import ImageFolder, TFDSPictures
@@ -22,7 +23,8 @@ _PREPARED = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLa
 def check_inputs(config: Config) -> None:
     """Raises `UsageError` where the user's data, tokenizer or cache is missing or no such thing."""
     data = config.data
-    if isinstance(data, TextFiles | Records | Table):
+    has_path = isinstance(data, Conversations) and data.path is not None
+    if has_path or isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)
     if isinstance(data, ImageFolder):
         _check_folder(data.path)
@@ -49,6 +51,19 @@ def check_inputs(config: Config) -> None:
         _check_tokenizer(tokenizer.path)
     if data.cache_dir is not None and os.path.isfile(data.cache_dir):
         raise UsageError(f"data.cache_dir={data.cache_dir} is a file: give a folder")
+
+
+def check_origin(config: Config) -> None:
+    """Raises `UsageError` where the model that a new run is to begin with is not there."""
+    source = config.train.initialize_from
+    if source is None and config.train.lora.rank is not None:
+        raise UsageError(
+            "train.lora.rank changes a trained model, and none is given: say which, "
+            "--config.train.initialize_from=WORKDIR"
+        )
+    if source is not None and not os.path.isdir(source):
+        reason = "is a file" if os.path.exists(source) else f"is not there{_hint(source)}"
+        raise UsageError(f"train.initialize_from={source} {reason}: give the workdir of a run")
 
 
 def _check_text(field: str, path: str | None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,10 +10,12 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.fields import flatten
+from configs.reading.inputs import check_origin
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
 from configs.schema import Config
+from configs.schema.data import TokenizerFile
 from configs.schema.settings import about
 
 NAME = "config.json"
@@ -63,6 +65,20 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
     return assemble(values, overrides, source=str(path))
 
 
+def with_own_tokenizer(config: Config, workdir: str | Path | None) -> Config:
+    """`config` that reads the tokenizer which `workdir` keeps, where `data.tokenizer.path` is gone:
+    whoever has the workdir needs no other."""
+    tokenizer = getattr(config.data, "tokenizer", None)
+    if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
+        return config
+    own = Path(workdir) / "tokenizer.json"
+    if os.path.exists(tokenizer.path) or not own.is_file():
+        return config
+    tokenizer = tokenizer.model_copy(update={"path": str(own)})
+    data = config.data.model_copy(update={"tokenizer": tokenizer})
+    return config.model_copy(update={"data": data})
+
+
 def differences(old: Config, new: Config) -> list[Difference]:
     """The fields in which two configurations differ, in the order of the schema."""
     before, after = flatten(old), flatten(new)
@@ -76,6 +92,21 @@ def differences(old: Config, new: Config) -> list[Difference]:
             info = (after.get(path) or before[path]).info
             found.append(Difference(path, was, now, about(info).free_on_resume))
     return found
+
+
+def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> None:
+    """Raises `UsageError` where `workdir` is not given or holds a run with other settings than
+    those that may change, which `notify` is told; and where what a new run is to begin with is not
+    there."""
+    if workdir is None:
+        raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
+    if not (Path(workdir) / NAME).exists():
+        check_origin(config)
+        return
+    changed = differences(read_config(workdir), config)
+    refuse_differences(workdir, changed)
+    for difference in changed:
+        notify(f"{difference} (since this workdir was last trained)")
 
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import pydantic
 from annotated_types import Interval
 
+from configs.schema.conversations import Conversations
 from configs.schema.pairs import AnyPairs
 from configs.schema.pictures import AnyPictures
 from configs.schema.settings import (
@@ -288,6 +289,15 @@ class Table(Source):
 
 
 Data = Annotated[
-    PythonStdlib | TextFiles | Records | TFDS | Mixture | Table | AnyPairs | AnyPictures | AnySound,
+    PythonStdlib
+    | TextFiles
+    | Records
+    | TFDS
+    | Mixture
+    | Table
+    | Conversations
+    | AnyPairs
+    | AnyPictures
+    | AnySound,
     pydantic.Discriminator("source"),
 ]

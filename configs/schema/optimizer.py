@@ -7,6 +7,7 @@ from annotated_types import Interval
 
 from configs.schema.settings import (
     Fraction,
+    NamePattern,
     NonNegativeInteger,
     NonNegativeNumber,
     PositiveNumber,
@@ -15,7 +16,6 @@ from configs.schema.settings import (
 )
 
 Schedule = Literal["constant", "cosine", "linear", "wsd", "inverse_square_root"]
-Pattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
 Multiplier = Annotated[
     str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+=(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$")
 ]
@@ -92,7 +92,7 @@ class _Optimizer(Settings):
         also_called=("lr_multipliers", "param_groups", "layerwise_lr"),
     )
     weight_decay: NonNegativeNumber = _weight_decay(0.1)
-    no_decay: tuple[Pattern, ...] = field(
+    no_decay: tuple[NamePattern, ...] = field(
         (),
         "Names of further parameters, beside biases and scales, that weight decay leaves alone: "
         "embedding.*.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
 from configs.schema.blocks import Stack, multiples
+from configs.schema.conversations import Conversations
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
 
@@ -86,6 +87,11 @@ def _check_task(config: "Config") -> None:
         raise ValueError(
             f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
             f"{' or '.join(fitting)}, not {model.architecture}"
+        )
+    if isinstance(data, Conversations) and task.needs != "next_tokens":
+        raise ValueError(
+            f"data.source=conversations teaches answers, which task.name=language_modeling learns, "
+            f"not {task.name}"
         )
     if isinstance(model, RNN) and model.bidirectional and task.needs != "classes":
         raise ValueError(

@@ -24,6 +24,8 @@ NonNegativeInteger = Annotated[int, Interval(ge=0, le=INTEGER_LIMIT)]
 PositiveNumber = Annotated[float, Interval(ge=FLOAT_SMALLEST, le=FLOAT_LARGEST)]
 NonNegativeNumber = Annotated[float, Interval(ge=0.0, le=FLOAT_LARGEST)]
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
+NamePattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
+"""Names of parameters, with * for anything."""
 
 
 class Settings(pydantic.BaseModel):

@@ -5,7 +5,44 @@ from typing import Annotated, Literal, Self
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import Count, Settings, field
+from configs.schema.settings import Count, NamePattern, PositiveNumber, Settings, field
+from configs.schema.source import FilePath
+
+Step = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+|latest|best)$")]
+_PATTERNS = "patterns separated by commas, * for anything, or ()"
+
+
+class LoRA(Settings):
+    """Of some matrices a change of low rank is trained, and of the rest nothing (Hu et al. 2021,
+    arXiv:2106.09685)."""
+
+    rank: Count | None = field(
+        None,
+        "Rank of the change of each matrix; none: the parameters themselves are trained.",
+        also_called=("r", "lora_rank", "lora_r", "lora_dim"),
+    )
+    alpha: PositiveNumber = field(
+        16.0,
+        "The change is multiplied by this over the rank.",
+        also_called=("lora_alpha",),
+    )
+    on: tuple[NamePattern, ...] = field(
+        ("backbone.*",),
+        "Names of the matrices that are changed; what else these patterns match is left out.",
+        accepts=_PATTERNS,
+        also_called=("target_modules", "lora_on", "lora_target_modules"),
+    )
+    train_also: tuple[NamePattern, ...] = field(
+        (),
+        "Names of parameters that are trained themselves beside the changes, such as classes.*.",
+        accepts=_PATTERNS,
+        also_called=("modules_to_save", "lora_train_also"),
+    )
+
+    def needless(self) -> dict[str, str]:
+        if self.rank is not None:
+            return {}
+        return dict.fromkeys(("alpha", "on", "train_also"), "train.lora.rank is none")
 
 
 class Train(Settings):
@@ -37,6 +74,26 @@ class Train(Settings):
         "Parts that a global batch is cut into, one after the other, to save memory.",
         also_called=("gradient_accumulation_steps", "accumulation_steps"),
     )
+    initialize_from: FilePath | None = field(
+        None,
+        "Workdir of a run whose parameters this one begins with; what it has not, or of another "
+        "shape, begins fresh.",
+        accepts="a folder",
+        also_called=("init_from", "pretrained", "finetune_from", "load_from", "from_pretrained"),
+    )
+    initialize_step: Step = field(
+        "latest",
+        "Checkpoint of that workdir.",
+        accepts="a step's number, latest or best",
+        also_called=("pretrained_step",),
+    )
+    freeze: tuple[NamePattern, ...] = field(
+        (),
+        "Names of parameters that stay as they are: embedding.*,backbone.layers.0.*.",
+        accepts=_PATTERNS,
+        also_called=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
+    )
+    lora: LoRA = field(LoRA(), "A change of low rank in place of the parameters themselves.")
     ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = field(
         None,
         "Share of the running mean of the weights that each step keeps; none: no mean.",
@@ -113,6 +170,11 @@ class Train(Settings):
         return self
 
     def needless(self) -> dict[str, str]:
+        reasons = {}
         if self.profile_from_step is None:
-            return {"profile_steps": "train.profile_from_step is none"}
-        return {}
+            reasons["profile_steps"] = "train.profile_from_step is none"
+        if self.initialize_from is None:
+            reasons["initialize_step"] = "train.initialize_from is none"
+        if self.lora.rank is not None:
+            reasons["freeze"] = "train.lora.rank freezes all but train.lora.train_also"
+        return reasons

@@ -3,6 +3,8 @@
 import importlib
 
 _HOMES = {
+    "ChatEncoder": "data.codecs.chat",
+    "ChatTemplate": "data.codecs.chat",
     "LogMel": "data.codecs.sound",
     "SEPARATOR": "data.codecs.tokenizers",
     "StreamDecoder": "data.codecs.tokenizers",
@@ -11,6 +13,7 @@ _HOMES = {
     "decode_picture": "data.codecs.pictures",
     "decode_sound": "data.codecs.sound",
     "encode_png": "data.codecs.pictures",
+    "for_prompts": "data.codecs.chat",
 }
 
 __all__ = sorted(_HOMES)

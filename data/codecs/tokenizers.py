@@ -39,7 +39,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
-        self._backend = backend
+        self.backend = backend
         self.separator_id: int = backend.token_to_id(SEPARATOR)
         self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
 
@@ -182,11 +182,16 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Writes tokenizer.json."""
-        Path(path).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        Path(path).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
 
     def vocabulary(self) -> dict[str, int]:
         """The id of each token."""
-        return self._backend.get_vocab()
+        return self.backend.get_vocab()
+
+    def special_tokens(self) -> dict[str, int]:
+        """The id of each special token, by its name."""
+        added = self.backend.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, text: str) -> NDArray[np.int32]:
         """Ids of `text`, without a separator. int32 [tokens]."""
@@ -194,15 +199,15 @@ class Tokenizer:
 
     def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Ids of each text, on all cores."""
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD."""
-        return self._backend.decode([int(token) for token in ids], skip_special_tokens=False)
+        return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def __reduce__(self):
-        return _from_json, (self._backend.to_str(),)
+        return _from_json, (self.backend.to_str(),)
 
 
 class StreamDecoder:

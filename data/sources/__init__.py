@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from data.sources import (
+    conversations,
     dates,
     digits,
     image_folder,
@@ -25,6 +26,7 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
     "records": records.open_source,
     "tfds": prepared.open_source,
     "table": records.open_labelled,
+    "conversations": conversations.open_source,
     "parallel_text": parallel_text.open_source,
     "tfds_pairs": prepared.open_pairs,
     "dates": dates.open_source,

@@ -159,7 +159,7 @@ def open_source(settings: Any) -> Records:
     Without a validation part `data.validation_fraction` of the records is held out. The first
     record of each file is looked at, so that a wrong name is told at once. Raises UsageError.
     """
-    tables, decided = _open(settings, SUFFIXES, settings.text_field, Rows.texts)
+    tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return Records("records", tables, decided, held_out)
 
@@ -168,7 +168,7 @@ def open_labelled(settings: Any) -> LabelledRecords:
     """The rows at `data.path`, the same way; each has a text and a label."""
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
-    tables, decided = _open(settings, TABLE_SUFFIXES, text, read)
+    tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return LabelledRecords("table", tables, {**decided, "label": label}, held_out, label)
 
@@ -177,17 +177,17 @@ def open_pairs(settings: Any) -> PairRecords:
     """The rows at `data.path`, the same way; each has two texts."""
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
-    tables, decided = _open(settings, TABLE_SUFFIXES, source, read)
+    tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     return PairRecords(settings.source, tables, {**decided, "target": target}, held_out, read)
 
 
-def _open(
+def open_tables(
     settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """The tables of each split, and all that decides what they hold.
+    """The tables of each split at `data.path`, and all that decides what they hold.
 
-    field: of their texts. read: gives what is there of their rows.
+    field: of their texts. read: gives what is there of their rows. Raises UsageError.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, facts = {}, {}

@@ -42,18 +42,18 @@ class Rows:
     def texts(self) -> Iterator[str]:
         """The text of each row. Raises UsageError where one has none."""
         for where, row in self.read({self.field: "data.text_field"}):
-            yield self._text(where, row, self.field)
+            yield self.text_of(where, row, self.field)
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
         """The text of each row, and that in its field `target`."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
-            yield self._text(where, row, self.field), self._text(where, row, target)
+            yield self.text_of(where, row, self.field), self.text_of(where, row, target)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Text and label of each row; integers, true and false as JSON spells them."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
-            text = self._text(where, row, self.field)
+            text = self.text_of(where, row, self.field)
             if not text.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label])
@@ -64,21 +64,22 @@ class Rows:
         setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
         """
         for where, row in self.read({self.field: "data.path_field", told: setting}):
-            path = self._text(where, row, self.field)
+            path = self.text_of(where, row, self.field)
             if not path.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
             if setting == "data.label_field":
                 yield where, path, _label(where, told, row[told])
             else:
-                yield where, path, self._text(where, row, told)
+                yield where, path, self.text_of(where, row, told)
 
-    def _text(self, where: str, row: Mapping[str, Any], field: str) -> str:
+    def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
+        """The text in a field that `row` has. Raises UsageError for anything else."""
         text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
         if not isinstance(text, str):
             texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
-            raise no_text(where, field, _kind(text), texts)
+            raise no_text(where, field, kind_of(text), texts)
         if not text.isascii():  # JSON may spell half a character: \ud800
             text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
         return text
@@ -110,7 +111,7 @@ class JSONLines(Rows):
             except RecursionError:
                 raise UsageError(f"{where} is no JSON: nested too deeply") from None
             if not isinstance(record, dict):
-                raise UsageError(f"{where} holds {_kind(record)}, not an object with fields")
+                raise UsageError(f"{where} holds {kind_of(record)}, not an object with fields")
             _check_fields(where, fields, record)
             yield where, record
 
@@ -295,7 +296,7 @@ def _label(where: str, field: str, value: Any) -> str:
         return str(int(value))
     if not isinstance(value, str):
         raise UsageError(
-            f"{where}: field {field!r} holds {_kind(value)}, not a label: text, an integer, or "
+            f"{where}: field {field!r} holds {kind_of(value)}, not a label: text, an integer, or "
             "true or false"
         )
     if not value.strip():
@@ -303,7 +304,7 @@ def _label(where: str, field: str, value: Any) -> str:
     return value.strip()
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """What JSON calls a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")

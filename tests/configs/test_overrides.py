@@ -41,6 +41,8 @@ PADDED = {"data.augmentation.crop": "padded"}
 RESIZED = {"data.augmentation.crop": "random_resized"}
 RANDOM = {"data.augmentation.randaugment_layers": "2"}
 WITH_FILE = {"data.tokenizer.kind": "file"}
+LORA = {"train.lora.rank": "4"}
+TALK = {"data.source": "conversations"}
 SPEECH = {
     "task.name": "speech_recognition",
     "data.source": "tones",
@@ -77,6 +79,13 @@ SETTABLE = {
     "train.log_every_steps": ({}, "3", 3),
     "train.evaluate_every_steps": ({}, "9999", 9999),
     "train.gradient_accumulation": ({}, "4", 4),
+    "train.initialize_from": ({}, "runs/a", "runs/a"),
+    "train.initialize_step": ({"train.initialize_from": "runs/a"}, "120", "120"),
+    "train.freeze": ({}, "embedding.*,norm.?", ("embedding.*", "norm.?")),
+    "train.lora.rank": ({}, "8", 8),
+    "train.lora.alpha": (LORA, "32", 32.0),
+    "train.lora.on": (LORA, "*.query.kernel", ("*.query.kernel",)),
+    "train.lora.train_also": (LORA, "classes.*", ("classes.*",)),
     "train.ema_decay": ({}, ".999", 0.999),
     "train.stop_after_evaluations": ({}, "3", 3),
     "train.max_skipped_steps": ({}, "1", 1),
@@ -121,6 +130,10 @@ SETTABLE = {
     "data.text_field": ({"data.source": "records"}, "body", "body"),
     "data.path": (FROM_FILES, "a b/*.txt", "a b/*.txt"),
     "data.invalid_utf8": (FROM_FILES, "replace", "replace"),
+    "data.prompt_field": (TALK, "question", "question"),
+    "data.answer_field": (TALK, "reply", "reply"),
+    "data.messages_field": (TALK, "turns", "turns"),
+    "data.chat_template": (TALK, "{{ messages[0].content }}", "{{ messages[0].content }}"),
     "data.image_size": ({"data.source": "image_folder"}, "16", 16),
     "data.channels": ({"data.source": "image_folder"}, "1", 1),
     "data.crop_ratio": ({}, "0.875", 0.875),

@@ -64,9 +64,9 @@ WRONG_RECIPES = {
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
         "line 2: ValueError: data is one of python_stdlib, text_files, records, tfds, mixture, "
-        "table, parallel_text, tfds_pairs, dates, digits, image_folder, tfds_pictures, "
-        "sound_transcripts, sound_labels, tfds_sound_transcripts, tfds_sound_labels, tones, "
-        "not web",
+        "table, conversations, parallel_text, tfds_pairs, dates, digits, image_folder, "
+        "tfds_pictures, sound_transcripts, sound_labels, tfds_sound_transcripts, "
+        "tfds_sound_labels, tones, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,

@@ -38,6 +38,9 @@ OVERRIDES = {
     "python train.py --config=configs/python_stdlib.py --workdir": OWN_TEXT,
     "python train.py --config=configs/python_stdlib.py --workdir=runs/python_stdlib"
     " --config.train.steps": (*OWN_TEXT, "--config.train.steps=8"),  # goes on
+    "python train.py --config=configs/finetune_chat.py --workdir": (
+        *TINY_TEXT, "--config.data.sequence_length=64",
+    ),
     "python train.py --config=configs/shakespeare_char.py --workdir": TINY_TEXT,
     "python train.py --config=configs/shakespeare_char_lstm.py --workdir": TINY_TEXT,
 }  # fmt: skip

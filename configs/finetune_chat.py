@@ -1,0 +1,35 @@
+r"""LoRA on a small language model, until it answers questions.
+
+python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
+    --config.train.initialize_from=runs/python_stdlib \
+    --config.data.tokenizer.path=runs/python_stdlib/tokenizer.json
+
+`runs/python_stdlib` is what `make train` leaves; any run of the same model does. The conversations
+are a small generated set; your own come with `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
+Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?" Measured: see
+docs/results.md.
+"""
+
+from configs import base, python_stdlib
+
+
+def get_config():
+    config = base.language_modeling(source="conversations", tokenizer="file")
+    config.data.sequence_length = 128
+    config.data.global_batch_size = 16
+
+    config.model = python_stdlib.get_config().model
+    config.train.lora.rank = 16
+    config.train.lora.alpha = 32.0
+
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.warmup_steps = 20
+    config.optimizer.weight_decay = 0.0
+    config.train.steps = 300
+    config.train.evaluate_every_steps = 100
+    config.checkpoint.every_steps = 100
+
+    config.task.sample_prompts = ("What comes after Monday?", "What is the opposite of hot?")
+    config.task.sample_tokens = 40
+    config.task.sample_temperature = 0.0
+    return config

@@ -1,0 +1,242 @@
+"""Conversations as text, by a template; and as tokens, those that the assistant writes marked.
+
+A conversation is a list of messages, each with a `role` and its `content`; what the role
+"assistant" says is what a model learns to say. A template is Jinja as Hugging Face has it: it gets
+`messages`, `add_generation_prompt` (whether to open the assistant's next turn) and the special
+tokens, of which a model here has one: `bos_token` and `eos_token` are the separator of documents.
+
+Whatever a special token's letters are in a message, they stay letters: only the template writes
+special tokens.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+import numpy as np
+from numpy.typing import NDArray
+
+from data.codecs.tokenizers import SEPARATOR, Tokenizer
+
+Messages = Sequence[Mapping[str, str]]
+
+ASSISTANT = "assistant"
+
+TEMPLATE = r"""
+{%- for message in messages -%}
+{{ '' if loop.first else '\n\n' }}{{ message.role }}:{{ '\n' }}{{ message.content }}
+{{- eos_token if message.role == 'assistant' }}
+{%- endfor -%}
+{{ '\n\nassistant:\n' if add_generation_prompt }}"""
+"""The role and a colon on a line of their own, the message below, an empty line between two; the
+assistant ends its turns with the separator. Letters alone, which every vocabulary has."""
+
+_MARKS = range(0xE000, 0xF900)  # characters for private use
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a conversation: text, or the name of a special token; the assistant's or not."""
+
+    text: str
+    is_special: bool
+    is_learnt: bool
+
+
+class ChatTemplate:
+    """Conversations as pieces. source: of the template; None for `TEMPLATE`. specials: the special
+    tokens that it may write. Raises ValueError for what is no Jinja."""
+
+    def __init__(self, source: str | None, specials: Sequence[str] = (SEPARATOR,)):
+        try:
+            self._template = _environment().from_string(TEMPLATE if source is None else source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ValueError(f"line {error.lineno} is no Jinja: {error.message}") from None
+        # Of two that begin alike the longer one.
+        longest_first = sorted(specials, key=len, reverse=True)
+        self._specials = re.compile("|".join(map(re.escape, longest_first)))
+
+    def conversation(self, messages: Messages) -> list[Piece]:
+        """The pieces of `messages` up to the assistant's last turn. What the template writes for
+        each of its turns, after what opens it, is learnt, to the special token that ends it.
+
+        Raises ValueError where the template refuses the messages, or writes the beginning of a
+        conversation otherwise once it goes on: then nobody can tell which part is whose.
+        """
+        messages, mark = self._hide(messages)
+        pieces: list[Piece] = []
+        done = ""
+        for number, message in enumerate(messages):
+            if message["role"] != ASSISTANT:
+                continue
+            opened = self._render(messages[:number], opening=True)
+            answered = self._render(messages[: number + 1], opening=False)
+            if not (opened.startswith(done) and answered.startswith(opened)):
+                raise ValueError(
+                    f"the template writes what stands before message {number + 1} otherwise with "
+                    "it than without, so that the assistant's part can't be told"
+                )
+            pieces += self._split(opened[len(done) :], mark, False)
+            turn = self._split(answered[len(opened) :], mark, True)
+            ends = [place for place, piece in enumerate(turn) if piece.is_special]
+            last = ends[-1] + 1 if ends else len(turn)
+            pieces += [*turn[:last], *(replace(piece, is_learnt=False) for piece in turn[last:])]
+            done = answered
+        while pieces and not pieces[-1].is_learnt:
+            pieces.pop()
+        return pieces
+
+    def opening(self, messages: Messages) -> list[Piece]:
+        """The pieces of `messages` and of what opens the assistant's next turn."""
+        messages, mark = self._hide(messages)
+        return self._split(self._render(messages, opening=True), mark, False)
+
+    def _render(self, messages: Messages, *, opening: bool) -> str:
+        try:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=opening,
+                bos_token=SEPARATOR,
+                eos_token=SEPARATOR,
+                tools=None,
+                documents=None,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise ValueError(f"the template fails: {error}") from None
+
+    def _hide(self, messages: Messages) -> tuple[Messages, str]:
+        """The messages, a mark inside whatever looks like a special token; and that mark."""
+        texts = [text for message in messages for text in message.values()]
+        mark = next(chr(c) for c in _MARKS if not any(chr(c) in text for text in texts))
+
+        def hidden(text: str) -> str:
+            return self._specials.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+
+        return [{name: hidden(text) for name, text in one.items()} for one in messages], mark
+
+    def _split(self, text: str, mark: str, is_learnt: bool) -> list[Piece]:
+        pieces, start = [], 0
+        for found in (*self._specials.finditer(text), None):
+            stop = len(text) if found is None else found.start()
+            if start < stop:
+                pieces.append(Piece(text[start:stop].replace(mark, ""), False, is_learnt))
+            if found is not None:
+                pieces.append(Piece(found[0], True, is_learnt))
+                start = found.end()
+        return pieces
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as tokens, int32 [tokens]; which of them are learnt, bool [tokens]."""
+
+    ids: NDArray[np.int32]
+    learnt: NDArray[np.bool_]
+
+
+class ChatEncoder:
+    """Conversations as the tokens of `tokenizer`, by the template whose source is given.
+
+    The separator opens each, as it does a document. Raises ValueError for what is no Jinja.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, source: str | None):
+        self._tokenizer, self._specials = tokenizer, tokenizer.special_tokens()
+        self._template = ChatTemplate(source, list(self._specials))
+
+    def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
+        """Each conversation up to the end of the assistant's last turn. Where the template ends
+        that with no special token, the separator does, and is learnt.
+
+        Raises ValueError as `ChatTemplate.conversation` does.
+        """
+        encoded = self._encode([self._template.conversation(one) for one in conversations])
+        return [self._closed(one) for one in encoded]
+
+    def encode_opening(self, messages: Messages) -> NDArray[np.int32]:
+        """`messages` and what opens the assistant's next turn. Raises ValueError likewise."""
+        return self._encode([self._template.opening(messages)])[0].ids
+
+    @functools.cached_property
+    def end_id(self) -> int:
+        """The special token that ends the assistant's turns."""
+        asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
+        (one,) = self.encode_many([asked])
+        return next(int(i) for i in one.ids[one.learnt] if int(i) in self._specials.values())
+
+    def _encode(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
+        texts = [piece.text for one in conversations for piece in one if not piece.is_special]
+        ids_of_texts = iter(self._tokenizer.encode_many(texts))
+        separator = np.array([self._tokenizer.separator_id], np.int32)
+        encoded = []
+        for pieces in conversations:
+            parts = [
+                np.array([self._specials[piece.text]], np.int32)
+                if piece.is_special
+                else next(ids_of_texts)
+                for piece in pieces
+            ]
+            learnt = [np.full(len(ids), p.is_learnt) for p, ids in zip(pieces, parts, strict=True)]
+            if not (pieces and pieces[0].is_special and parts[0] == separator):
+                parts, learnt = [separator, *parts], [np.zeros(1, bool), *learnt]
+            encoded.append(Encoded(np.concatenate(parts), np.concatenate(learnt)))
+        return encoded
+
+    def _closed(self, one: Encoded) -> Encoded:
+        if int(one.ids[-1]) in self._specials.values():
+            return one
+        ids = np.append(one.ids, np.int32(self._tokenizer.separator_id))
+        return Encoded(ids, np.append(one.learnt, True))
+
+
+class ChatTokenizer(Tokenizer):
+    """A tokenizer for asking: a text is what the user says, and the tokens of it are those of a
+    conversation up to where the assistant answers; `separator_id` ends its answer."""
+
+    def __init__(self, tokenizer: Tokenizer, source: str | None):
+        super().__init__(tokenizer.backend)
+        self._encoder = ChatEncoder(tokenizer, source)
+        self.separator_id = self._encoder.end_id
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        return self._encoder.encode_opening([{"role": "user", "content": text}])
+
+
+def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
+    """What encodes the prompts of a model that was trained on `settings` (the configuration's
+    `data`): of conversations as a user's turn, else as they are."""
+    if settings.source != "conversations":
+        return tokenizer
+    return ChatTokenizer(tokenizer, settings.chat_template)
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}`, which marks the assistant's part in some templates, and is not needed."""
+
+    tags = frozenset({"generation"})
+
+    def parse(self, parser: Any) -> Any:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> jinja2.Environment:
+    """As Hugging Face has it."""
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
+    environment.globals["raise_exception"] = raise_exception
+    return environment

@@ -1,0 +1,214 @@
+"""Conversations to windows of tokens, of which the assistant's alone are targets that count.
+
+Each conversation, opened by the separator, is packed whole, as documents are by `data.best_fit`:
+what is longer than a window loses its end. Where nothing that counts is left it is left out.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs import UsageError
+from data import best_fit
+from data.cache import digest
+from data.cleaning import Pieces
+from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
+from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from data.dataset import Dataset, Format, Split
+from data.progress import Progress
+from data.records import write_records
+from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
+
+VERSION = 1
+"""Of what this file and `data.codecs.chat` make of a conversation: raised when that changes."""
+
+Records = Sequence[dict[str, Any]]
+"""Conversations, as `data.sources.conversations` gives them out, at random access."""
+
+
+@dataclass(frozen=True)
+class ConversationFormat(Format):
+    """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
+
+    length: int
+    vocabulary_size: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """A stored window: its tokens, their targets, which of these count, and which conversation
+        each belongs to."""
+        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
+        segment = "<u2" if self.length < 2**16 else "<i4"
+        kinds = {"tokens": token, "targets": token, "learnt": "u1", "segments": segment}
+        return np.dtype([(name, kind, (self.length,)) for name, kind in kinds.items()])
+
+    def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a target
+        that the assistant writes, else 0.
+
+        The conversations of a window are numbered from 1; 0 where there is nothing.
+        """
+        names = ("tokens", "targets", "segments")
+        batch = {name: windows[name].astype(np.int32) for name in names}
+        batch["weights"] = windows["learnt"].astype(np.float32)
+        return batch
+
+
+@dataclass
+class Counts:
+    """What became of the conversations of a split. `targets` count, `positions` are there."""
+
+    conversations: int = 0
+    cut: int = 0
+    left_out: int = 0
+    unknown: int = 0
+    targets: int = 0
+    positions: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ConversationPreparation:
+    """Writes a split's windows; `settings` are those of the source of conversations."""
+
+    settings: Any
+
+    def inputs(self) -> dict[str, Any]:
+        self._template()  # What is no template is told before anything is written.
+        return {
+            "conversations": VERSION,
+            "template": self.settings.chat_template,
+            "packing": {"best_fit": best_fit.VERSION, "block_tokens": best_fit.BLOCK_TOKENS},
+            "sequence_length": self.settings.sequence_length,
+            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+        }
+
+    def write(
+        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+    ) -> dict[str, Any]:
+        (splits,) = sources
+        for records in splits.values():
+            self._check(records)
+        tokenizer = make_tokenizer(
+            self.settings.tokenizer, [Pieces(splits["train"], self._text())], progress
+        )
+        tokenizer.save(folder / TOKENIZER)
+        form, facts, hashes = self._format(tokenizer), {}, {}
+        for split, records in splits.items():
+            counts = Counts()
+            runs = self._runs(split, records, tokenizer, counts, progress)
+            windows = best_fit.pack(runs, form.dtype, form.length)
+            count, hashes[split] = write_records(folder / f"{split}.array_record", windows)
+            if not count:
+                raise UsageError(
+                    f"no conversation of {split} has an answer within data.sequence_length="
+                    f"{form.length}: make it longer"
+                )
+            facts[split] = {"examples": count, **vars(counts)}
+        decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
+        return {"fingerprint": digest(decided), "splits": facts}
+
+    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+        tokenizer = Tokenizer.load(folder / TOKENIZER)
+        form, splits, notes = self._format(tokenizer), {}, []
+        for name, numbers in facts["splits"].items():
+            examples, total = numbers["examples"], numbers["conversations"]
+            splits[name] = Split(
+                name,
+                folder / f"{name}.array_record",
+                form,
+                examples,
+                bytes=numbers["bytes"],
+                targets=numbers["targets"],
+                padding=1 - numbers["positions"] / (examples * form.length),
+                cut=numbers["cut"],
+            )
+            too_long = f"longer than data.sequence_length={form.length}"
+            for count, what in (
+                (numbers["cut"], f"are {too_long} and cut"),
+                (numbers["left_out"], f"are {too_long} before any answer, and left out"),
+                (numbers["unknown"], "have characters that the tokenizer does not know"),
+            ):
+                if count:
+                    notes.append(f"{count:,} of {total:,} conversations of {name} {what}")
+        sizes = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length}
+        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, notes=tuple(notes))
+
+    def _format(self, tokenizer: Tokenizer) -> ConversationFormat:
+        return ConversationFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
+
+    def _template(self) -> ChatTemplate:
+        try:
+            return ChatTemplate(self.settings.chat_template)
+        except ValueError as error:
+            raise UsageError(f"data.chat_template: {error}") from None
+
+    def _check(self, records: Records) -> None:
+        """Raises UsageError where the template refuses a conversation, and says which."""
+        if self.settings.chat_template is None:
+            return
+        template = self._template()
+        for block in in_blocks(records):
+            for one in block:
+                try:
+                    template.conversation(json.loads(one["text"]))
+                except ValueError as error:
+                    raise UsageError(
+                        f"data.chat_template: {one['document'].decode()}: {error}"
+                    ) from None
+
+    def _text(self) -> Callable[[str], str]:
+        """What makes of a conversation, as JSON, the text that a tokenizer is learnt from."""
+        template = self._template()
+
+        def text(content: str) -> str:
+            pieces = template.conversation(json.loads(content))
+            return "".join(piece.text for piece in pieces if not piece.is_special)
+
+        return text
+
+    def _runs(
+        self,
+        split: str,
+        records: Records,
+        tokenizer: Tokenizer,
+        counts: Counts,
+        progress: Progress,
+    ) -> Iterator[best_fit.Run]:
+        """What goes into windows of each conversation that has a target which counts."""
+        stage, length = f"packing {split}", self.settings.sequence_length
+        specials = list(tokenizer.special_tokens().values())
+        unknown = tokenizer.vocabulary().get(UNKNOWN)
+        for one in self._encoded(stage, records, tokenizer, progress):
+            counts.conversations += 1
+            counts.unknown += bool(np.any(one.ids == unknown))
+            ids, learnt = one.ids[: length + 1], one.learnt[1 : length + 1]
+            if not learnt.any():
+                counts.left_out += 1
+                continue
+            counts.cut += len(ids) < len(one.ids)
+            targets = ids[1:]
+            counts.targets += int(learnt.sum())
+            counts.positions += len(targets)
+            written = targets[learnt & ~np.isin(targets, specials)]
+            counts.bytes += len(tokenizer.decode(written).encode())
+            yield {"tokens": ids[:-1], "targets": targets, "learnt": learnt}
+
+    def _encoded(
+        self, stage: str, records: Records, tokenizer: Tokenizer, progress: Progress
+    ) -> Iterator[Encoded]:
+        encoder = ChatEncoder(tokenizer, self.settings.chat_template)
+        done = 0
+        for block in in_blocks(records):
+            progress(stage, done, len(records), "conversations")
+            try:
+                yield from encoder.encode_many([json.loads(one["text"]) for one in block])
+            except ValueError as error:  # Of a special token that `_check` knows nothing of.
+                raise UsageError(f"data.chat_template: {error}") from None
+            done += len(block)
+        progress(stage, len(records), len(records), "conversations")

@@ -1,0 +1,107 @@
+"""Conversations: JSON lines with a prompt and its answer, or with messages; or generated ones."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from configs import UsageError
+from data.codecs.chat import ASSISTANT
+from data.sources import generated_talk
+from data.sources.records import Records, open_tables
+from data.sources.tables import Rows, kind_of, no_such_field
+
+SUFFIXES = (".jsonl", ".jsonl.gz")
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Conversations(Records):
+    """A source of conversations, which `read` gives of each table.
+
+    The `text` of an example is the list of its messages, as JSON.
+    """
+
+    read: Callable[[Any], Iterator[list[Message]]]
+
+    def _rows(self, table: Any) -> Iterator[list[Message]]:
+        return self.read(table)
+
+    def _parts(self, name: str, found: list[Message]) -> Iterator[dict[str, Any]]:
+        yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
+
+    def _most(self, table: Any) -> int:
+        return table.rows
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The table of the conversations that `data.sources.generated_talk` makes."""
+
+    name: str = "generated"
+
+    @property
+    def rows(self) -> int:
+        return len(generated_talk.conversations())
+
+
+def open_source(settings: Any) -> Conversations:
+    """The conversations at `data.path`: files found and split as those of `records` are; without
+    a path, generated ones.
+
+    Without a validation part `data.validation_fraction` of them is held out. Raises UsageError.
+    """
+    read = partial(read_conversations, settings=settings)
+    if settings.path is None:
+        tables: dict[str, Any] = {"train": [Generated()]}
+        decided: dict[str, Any] = {"generated": generated_talk.VERSION}
+        read = lambda _: iter(generated_talk.conversations())  # noqa: E731
+    else:
+        tables, decided = open_tables(settings, SUFFIXES, settings.prompt_field, read)
+        decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
+    held_out = 0.0 if "validation" in tables else settings.validation_fraction
+    return Conversations("conversations", tables, decided, held_out, read)
+
+
+def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:
+    """The messages of each row. Raises UsageError, with the line, for what is no conversation."""
+    for where, row in rows.read({}):
+        if settings.messages_field in row:
+            yield _messages(rows, where, row, settings.messages_field)
+        else:
+            yield _pair(rows, where, row, settings)
+
+
+def _pair(rows: Rows, where: str, row: Mapping[str, Any], settings: Any) -> list[Message]:
+    messages = []
+    for role, name in (("user", "prompt_field"), (ASSISTANT, "answer_field")):
+        field = getattr(settings, name)
+        if field not in row:
+            raise no_such_field(where, field, row, f"data.{name}")
+        messages.append({"role": role, "content": rows.text_of(where, row, field)})
+    return messages
+
+
+def _messages(rows: Rows, where: str, row: Mapping[str, Any], field: str) -> list[Message]:
+    found, messages = row[field], []
+    if not isinstance(found, list):
+        raise UsageError(
+            f"{where}: field {field!r} holds {kind_of(found)}, not an array of messages"
+        )
+    for number, one in enumerate(found, 1):
+        place = f"{where}, message {number}"
+        if not isinstance(one, dict):
+            raise UsageError(f"{place} is {kind_of(one)}, not an object with role and content")
+        for name in ("role", "content"):
+            if name not in one:
+                raise UsageError(f"{place} has no {name}, but {', '.join(one) or 'nothing'}")
+        messages.append({name: rows.text_of(place, one, name) for name in ("role", "content")})
+    if not any(one["role"] == ASSISTANT for one in messages):
+        roles = ", ".join(dict.fromkeys(one["role"] for one in messages)) or "no messages"
+        raise UsageError(
+            f"{where} has no message of the role {ASSISTANT!r}, but {roles}: there is nothing to "
+            "learn"
+        )
+    return messages

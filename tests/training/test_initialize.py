@@ -1,0 +1,197 @@
+"""A new run begins with another's parameters: what fits is taken, what does not is told."""
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import configs
+from configs import UsageError
+from tests.training import cells, runs
+from training import begin_with, open_origin, origin_of_arrays, restore_model, versions
+from training.checkpoints import Checkpoints
+from training.lora import merged
+from training.optimizers import sides_of
+from training.program import build_program
+from training.trees import flat
+
+BASE = {"mesh__data": "1", "train__ema_decay": "0.9"}
+SIZES = {"num_classes": 6, "image_shape": (8, 8, 1)}
+
+
+def build(config: configs.Config, **sizes):
+    mesh = cells.parallel.make_mesh(config)
+    return build_program(config, sizes or (SIZES | {"num_classes": 10}), mesh)
+
+
+def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, float]) -> None:
+    """What train.py leaves of a run."""
+    workdir.mkdir()
+    configs.write_config(program.config, workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", keep_last=9, keep_best=1,
+                              metric="accuracy", higher_is_better=True)  # fmt: skip
+    for step, state in states.items():
+        contents = {"config": {}, "data": {"sizes": SIZES}, "metrics": {"accuracy": metrics[step]},
+                    "history": {}, "versions": versions()}  # fmt: skip
+        checkpoints.save(step, state, axes=program.template.axes(), contents=contents)
+    checkpoints.close()
+
+
+@functools.cache
+def trained():
+    """A classifier of six classes, and two states of it that differ everywhere."""
+    program = build(runs.load("digits_cnn", **BASE), **SIZES)
+    first = jax.device_get(program.initialize())
+
+    def shifted(by: float):
+        move = lambda tree: jax.tree.map(lambda x: x + np.float32(by), tree)  # noqa: E731
+        return first.replace(params=move(first.params), statistics=move(first.statistics),
+                             ema=move(move(first.params)))  # fmt: skip
+
+    return program, {1: shifted(1.0), 2: shifted(2.0)}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("base") / "run"
+    program, states = trained()
+    save(workdir, program, states, {1: 0.9, 2: 0.5})
+    return workdir
+
+
+def begin(config: configs.Config, **sizes):
+    program = build(config, **sizes)
+    source = Path(config.train.initialize_from)
+    origin = open_origin(source, config.train.initialize_step, pytest.fail)
+    beginning = begin_with(origin, config, program)
+    return program, beginning, beginning.state(program)
+
+
+def load(workdir: Path, **fields: str) -> configs.Config:
+    fields = {"mesh__data": "1"} | fields
+    return runs.load("digits_cnn", train__initialize_from=str(workdir), **fields)
+
+
+@pytest.mark.parametrize("mesh", [{}, {"mesh__data": "2", "mesh__fsdp": "4"}])
+def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
+    program, beginning, state = begin(
+        load(digits, train__ema_decay="0.9", model__dropout="0.25", **mesh)
+    )
+    _, states = trained()
+    fresh = flat(jax.device_get(program.initialize().params))
+    given = flat(states[2].ema)
+    for name, value in flat(state.params).items():
+        expected = fresh if name.startswith("classes.") else given
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+        assert value.sharding == flat(program.abstract_state.params)[name].sharding
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), state.params)
+    jax.tree.map(np.testing.assert_array_equal, state.statistics, states[2].statistics)
+    assert jax.tree.leaves(state.statistics)
+    assert int(state.step) == 0
+    assert beginning.told == (
+        f"begins with the averaged weights of {digits}, step 2",
+        "unlike there: model.dropout was 0.3, is 0.25",
+        "fresh: classes.bias (10 instead of 6 classes), classes.kernel (10 instead of 6 classes)",
+    )
+    assert beginning.facts["workdir"] == str(digits) and beginning.facts["step"] == 2
+
+
+@pytest.mark.parametrize(("step", "number"), [("1", 1), ("best", 1), ("latest", 2)])
+def test_any_step_may_be_taken(digits, step, number):
+    config = load(digits, train__initialize_step=step)
+    _, beginning, state = begin(config, **SIZES)
+    _, states = trained()
+    jax.tree.map(np.testing.assert_array_equal, state.params, states[number].ema)
+    assert beginning.told == (f"begins with the averaged weights of {digits}, step {number}",)
+
+
+def test_what_can_not_be_taken_is_refused(digits, tmp_path):
+    def refusal(**fields: str) -> str:
+        with pytest.raises(UsageError) as caught:
+            begin(load(digits, **fields))
+        return str(caught.value)
+
+    assert "train.initialize_step=7: no such checkpoint in" in refusal(train__initialize_step="7")
+    told = refusal(model__channels="48,64")
+    assert "train.initialize_from: 4 of 10 parameters are as in the averaged weights" in told
+    assert "model.channels was (32, 64), is (48, 64); " in told
+    assert "(48 instead of 32 channels_out)" in told
+    told = refusal(train__freeze="classes.kernel")
+    assert "train.freeze would leave random what the averaged weights of" in told
+    assert told.endswith("does not have: let them move, classes.kernel")
+    told = refusal(train__lora__rank="2", train__lora__on="dense.*")
+    assert "name them in train.lora.train_also, classes.bias, classes.kernel" in told
+    with pytest.raises(UsageError, match=r"holds no run: it has no config\.json"):
+        begin(load(tmp_path))
+
+
+def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_path):
+    """And of what is frozen there is no average, whoever reads it."""
+    lora = {"train__lora__rank": "2", "train__lora__on": "dense.kernel,classes.*"}
+    config = load(digits, train__ema_decay="0.9", **lora)
+    program, beginning, state = begin(config, **SIZES)
+    assert beginning.told[-1].startswith("trains ")
+    random = np.random.default_rng(0)
+    state = jax.device_get(state)
+    ema = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), state.ema)
+    assert [*ema] == ["lora"]
+    state = state.replace(ema=ema)
+    save(tmp_path / "changed", program, {3: state}, {3: 0.1})
+    _, _, after = begin(load(tmp_path / "changed"), **SIZES)
+    axes = {name: of for name, of in flat(program.template.axes()).items() if sides_of(of)}
+    expected = merged(state.weights, axes, scale=8.0)
+    for name, value in flat(expected).items():
+        np.testing.assert_allclose(flat(after.params)[name], value, rtol=1e-6, err_msg=name)
+    for weights, found in (("ema", state.weights), ("raw", state.params)):
+        restored = restore_model(tmp_path / "changed", config, step="3", weights=weights,
+                                 mesh=program.mesh, warn=pytest.fail)  # fmt: skip
+        jax.tree.map(np.testing.assert_array_equal, restored.params, found)
+
+
+def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
+    """A masked language model has a token more than the classifier that begins with it."""
+    masked = cells.load("mixed, missing tokens", "one device")
+    program = cells.build(masked)
+    state = jax.device_get(program.initialize())
+    save(tmp_path / "masked", program, {5: state}, {5: 1.0})
+    recipe, fields = cells.CELLS["mixed, labelled text"]
+    fields = cells.STEADY | dict(fields) | {"mesh.data": "1"}
+    fields |= {"train.initialize_from": str(tmp_path / "masked")}
+    config = configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+    _, beginning, labelled = begin(config, **cells.sizes_of(config))
+    table = state.params["embedding"]["tokens"]["embedding"]
+    found = labelled.params["embedding"]["tokens"]["embedding"]
+    assert len(table) == len(found) + 1
+    np.testing.assert_array_equal(found, table[:-1])
+    assert "taken as far as they go: embedding.tokens.embedding (67 instead of 68 vocabulary)" in (
+        beginning.told
+    )
+    assert "fresh: classes.bias (not there), classes.kernel (not there)" in beginning.told
+
+
+def test_arrays_at_hand_are_taken_likewise():
+    config = runs.load("digits_cnn", mesh__data="1", mesh__fsdp="8")
+    program = build(config, **SIZES)
+    _, states = trained()
+    params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
+    origin = origin_of_arrays(params, name="a file", facts={"file": "a"})
+    beginning = begin_with(origin, config, program)
+    assert beginning.told == (
+        "begins with a file",
+        "fresh: classes.bias (not there), classes.kernel (not there), "
+        + ", ".join(f"{name} (not there)" for name in flat(states[1].statistics)),
+    )
+    assert beginning.facts == {"file": "a"}
+    state = beginning.state(program)
+    placed, abstract = flat(state.params), flat(program.abstract_state.params)
+    for name, value in flat(params).items():
+        np.testing.assert_array_equal(placed[name], value)
+        assert placed[name].sharding == abstract[name].sharding
+
+
+def test_without_another_run_nothing_is_told():
+    config = runs.load("digits_cnn", mesh__data="1")
+    beginning = begin_with(None, config, build(config))
+    assert (beginning.told, beginning.facts) == ((), None)

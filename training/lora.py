@@ -1,0 +1,130 @@
+"""LoRA: of a trained matrix W only a change of low rank, s A B, is trained (Hu et al. 2021,
+arXiv:2106.09685, section 4.1).
+
+It lives in the tree of parameters, and no layer knows of it: beside the model's parameters, which
+are frozen, the tree `lora` has A and B for each matrix under its name. When the model is bound to
+its arrays, W + s A B takes the place of W. So whatever trains, evaluates or generates runs merged
+weights, as an export does; the price is one product of matrix size for each of them in a step,
+and its gradient, in place of two thin products with the activations.
+
+A kernel of any number of dimensions is a matrix by its logical axes (`optimizers.sides_of`): heads
+and their numbers are one side, the window of a convolution belongs to the inputs, and what stands
+beside (scanned layers, gates of a recurrence) counts matrices that each have their own pair. A has
+the dimensions of W without its columns, then the rank; B the rank, then the dimensions of W
+without its rows; each dimension lies on the mesh where it does in W.
+
+Initial values: A normal, 1 / sqrt(inputs); B zero, so that step 0 is the model as it was.
+"""
+
+import math
+import string
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from configs import Config, UsageError
+from training.optimizers import LORA, sides_of
+from training.state import Axes, Template
+from training.trees import flat, matching, nested
+
+Tree = Any
+LogicalAxes = tuple[str | None, ...]
+
+
+class LoRATemplate(Template):
+    """The template `base` with pairs for `matrices`, the logical axes of each by its name."""
+
+    def __init__(
+        self, base: Template, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
+    ):
+        self._base, self._matrices = base, matrices
+        self._rank, self._scale = rank, scale
+
+    def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
+        params, statistics = self._base.initialize(key)
+        leaves, pairs = flat(params), {}
+        for name, axes in self._matrices.items():
+            kernel, (a_dims, b_dims) = leaves[name], _dimensions(axes)
+            a_shape = (*(kernel.shape[i] for i in a_dims), self._rank)
+            b_shape = (self._rank, *(kernel.shape[i] for i in b_dims))
+            inputs = math.prod(kernel.shape[i] for i in set(a_dims) - set(b_dims))
+            # By its name: what else is adapted changes nothing here.
+            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            drawn = jax.random.normal(own, a_shape, jnp.float32) / inputs**0.5
+            pairs[f"{name}.a"] = drawn.astype(kernel.dtype)
+            pairs[f"{name}.b"] = jnp.zeros(b_shape, kernel.dtype)
+        return params | {LORA: nested(pairs)}, statistics
+
+    def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
+        merged_params = merged(params, self._matrices, scale=self._scale)
+        return self._base.bind(merged_params, statistics)
+
+    def statistics_of(self, module: nnx.Module) -> Tree:
+        return self._base.statistics_of(module)
+
+    def axes(self) -> Tree:
+        pairs = {}
+        for name, axes in self._matrices.items():
+            for letter, of in pair_axes(axes).items():
+                pairs[f"{name}.{letter}"] = Axes(of)
+        return self._base.axes() | {LORA: nested(pairs)}
+
+
+def with_lora(template: Template, config: Config) -> Template:
+    """`template` with pairs for the matrices that `train.lora` names; itself without `train.lora`.
+
+    Raises `configs.UsageError` for a pattern that matches no parameter, or none that is a matrix.
+    """
+    settings = config.train.lora
+    if settings.rank is None:
+        return template
+    axes = flat(template.axes())
+    matrices = {name: of for name, of in axes.items() if sides_of(of) is not None}
+    found: set[str] = set()
+    for pattern in settings.on:
+        named = matching(axes, pattern, "train.lora.on")
+        if not named & matrices.keys():
+            raise UsageError(
+                f"train.lora.on: {pattern!r} matches no matrix, but {', '.join(sorted(named)[:3])}"
+            )
+        found |= named & matrices.keys()
+    kept = {name: matrices[name] for name in matrices if name in found}
+    return LoRATemplate(template, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
+
+
+def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
+    """The model's own parameters, to which those pairs are added that `params` has; `axes` of the
+    matrices by their names. The sum is computed in float32."""
+    leaves = flat({name: value for name, value in params.items() if name != LORA})
+    pairs = flat(params.get(LORA))
+    for name in axes:
+        if f"{name}.a" in pairs:
+            kernel, a, b = leaves[name], pairs[f"{name}.a"], pairs[f"{name}.b"]
+            change = jnp.einsum(_product(axes[name]), a, b, preferred_element_type=jnp.float32)
+            leaves[name] = (kernel + scale * change).astype(kernel.dtype)
+    return nested(leaves)
+
+
+def pair_axes(axes: LogicalAxes) -> dict[str, LogicalAxes]:
+    """The logical axes of the `a` and the `b` of a matrix that has these."""
+    a_dims, b_dims = _dimensions(axes)
+    return {"a": (*(axes[i] for i in a_dims), None), "b": (None, *(axes[i] for i in b_dims))}
+
+
+def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
+    """Which dimensions of a matrix its A has (all but the columns), and which its B (all but the
+    rows)."""
+    rows, columns = sides_of(axes)
+    dims = range(len(axes))
+    return [i for i in dims if i not in columns], [i for i in dims if i not in rows]
+
+
+def _product(axes: LogicalAxes) -> str:
+    """The formula of A B, as `einsum` has it: "abz,zacd->abcd"."""
+    letters = string.ascii_letters[: len(axes)]
+    a, b = ("".join(letters[i] for i in dims) for dims in _dimensions(axes))
+    return f"{a}z,z{b}->{letters}"
