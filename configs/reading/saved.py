@@ -15,8 +15,8 @@ from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
 from configs.schema import Config
-from configs.schema.data import TokenizerFile
 from configs.schema.settings import about
+from configs.schema.tokenizers import TokenizerFile
 
 NAME = "config.json"
 

@@ -12,7 +12,8 @@ import pytest
 import data
 import tasks
 from configs import UsageError
-from configs.schema.data import BPE, Bytes, Characters, Conversations
+from configs.schema.data import Conversations
+from configs.schema.tokenizers import BPE, Bytes, Characters
 from data.codecs import ChatEncoder, ChatTemplate, Tokenizer, for_prompts
 from data.sources.generated_talk import conversations as generated
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import configs
@@ -43,4 +44,7 @@ def test_offline_a_run_that_goes_on_is_the_same_run(tmp_path, monkeypatch):
     name = (tmp_path / NAME).read_text()
     files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert files and {file.name for file in files} == {f"run-{name}.wandb"}
+    until = time.monotonic() + 20  # a process of its own writes them
+    while not all(b"loss" in file.read_bytes() for file in files) and time.monotonic() < until:
+        time.sleep(0.1)
     assert all(b"loss" in file.read_bytes() for file in files)
