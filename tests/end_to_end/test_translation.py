@@ -76,7 +76,7 @@ def test_a_run_tells_what_its_model_writes(workdir, folder):
     assert metrics(workdir)[120]["loss"] < 1
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     last = {name: value for line in lines for name, value in line.items()}
-    assert last["validation/bleu"] > 50 and 0 < last["validation/exact_match"] <= 1
+    assert last["validation/chrf"] > 50 and 0 < last["validation/exact_match"] <= 1
 
 
 def test_metrics_are_sacrebleus_of_the_written_predictions(workdir, folder, tmp_path, capsys):

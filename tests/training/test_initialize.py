@@ -157,8 +157,8 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     state = jax.device_get(program.initialize())
     save(tmp_path / "masked", program, {5: state}, {5: 1.0})
     recipe, fields = cells.CELLS["mixed, labelled text"]
-    fields = cells.STEADY | dict(fields) | {"mesh.data": "1"}
-    fields |= {"train.initialize_from": str(tmp_path / "masked")}
+    fields = cells.STEADY | dict(fields) | cells.BERT | {"mesh.data": "1"}
+    fields |= {"train.initialize_from": str(tmp_path / "masked"), "model.pooling": "mean"}
     config = configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
     _, beginning, labelled = begin(config, **cells.sizes_of(config))
     table = state.params["embedding"]["tokens"]["embedding"]
