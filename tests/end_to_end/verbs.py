@@ -61,6 +61,7 @@ def run(
 
 
 def metrics(workdir: Path) -> dict[int, dict[str, Any]]:
-    """The training lines of metrics.jsonl by step."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    """The training lines of metrics.jsonl by step, but for one that is being written."""
+    whole, _, _ = (workdir / "metrics.jsonl").read_text().rpartition("\n")
+    lines = whole.splitlines()
     return {line["step"]: line for line in map(json.loads, lines) if "loss" in line}
