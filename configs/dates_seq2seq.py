@@ -9,19 +9,19 @@ from configs import base
 
 def get_config():
     config = base.sequence_to_sequence(source="dates", tokenizer="characters")
-    config.data.global_batch_size = 128
-    config.data.length_buckets = 2
+    config.data.global_batch_size = 32
+    config.data.length_buckets = 1
 
-    config.model.width = 128
+    config.model.width = 64
     config.model.depth = 2
     config.model.num_heads = 4
 
     config.optimizer = base.section("optimizer", "muon")
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 50
-    config.train.steps = 1000
-    config.train.evaluate_every_steps = 250
-    config.checkpoint.every_steps = 500
+    config.train.steps = 1200
+    config.train.evaluate_every_steps = 600
+    config.checkpoint.every_steps = 600
     config.checkpoint.best_metric = "exact_match"
     config.task.beam_size = 1
     return config
