@@ -28,7 +28,7 @@ train: $(READY)
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/full
 
-# Every family on every modality, from a mesh through a checkpoint to another one.
+# Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one.
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/full
 

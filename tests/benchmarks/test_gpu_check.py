@@ -5,13 +5,14 @@ import pytest
 
 import model
 from benchmarks import gpu_check
+from tests.end_to_end.verbs import environment
 
 
 @pytest.fixture
 def checks(tmp_path, monkeypatch):
     monkeypatch.setitem(model.NATIVE_ATTENTION, "cpu", "splash")
     jax.devices()  # before the processes' flags: later tests of this process need all of them
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", environment()["XLA_FLAGS"])
     return gpu_check.Checks(tmp_path, toy=True)
 
 

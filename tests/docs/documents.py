@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.end_to_end.verbs import environment
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -128,16 +130,11 @@ def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
         python = programs / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "JAX_PLATFORMS": "cpu",
-        "TRIFORM_CACHE": cache,
-    }
-    environment.pop("XLA_FLAGS", None)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=tree,
-        env=environment,
+        env=environment() | {"PATH": path, "TRIFORM_CACHE": cache},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
