@@ -5,6 +5,7 @@ is and nothing else: whoever learns gets below it, whatever the task, and it is 
 classifier of two classes and for a language model of 50,000 tokens.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,10 +88,11 @@ class Facts:
         """The finite losses of training, each the median of itself and its four neighbours: what
         one batch does alone is no course."""
         losses = self.logged("loss")
-        losses = np.pad(losses[np.isfinite(losses)], 2, mode="edge")
-        if len(losses) < 5:
-            return np.empty(0)
-        return np.median(np.lib.stride_tricks.sliding_window_view(losses, 5), axis=1)
+        losses = losses[np.isfinite(losses)]
+        if not len(losses):
+            return losses
+        beside = np.lib.stride_tricks.sliding_window_view(np.pad(losses, 2, mode="edge"), 5)
+        return np.median(beside, axis=1)
 
     @property
     def last_loss(self) -> float:
@@ -283,19 +285,12 @@ POOR = 0.8
 
 def _of_the_learning(facts: Facts, known: set[str]) -> Iterator[Finding]:
     """How the losses went. What the data or a rule before explains is not said again."""
-    rules: list[Callable[[Facts], Finding | None]] = [_too_high, _too_low]
-    if not known & {"constant input"}:
-        rules += [_no_information, _underfitting]
     if (explosion := _explosion(facts)) is not None:
         yield explosion
-    if not len(facts.losses):
-        yield from filter(None, [_too_high(facts)])
-        return
-    first = next(filter(None, (rule(facts) for rule in rules)), None)
-    if first is not None:
-        yield first
-    elif (overfitting := _overfitting(facts)) is not None:
-        yield overfitting
+    rules: list[Callable[[Facts], Finding | None]] = [_too_high, _too_low]
+    if "constant input" not in known:
+        rules += [_no_information, _underfitting, _overfitting]
+    yield from itertools.islice(filter(None, (rule(facts) for rule in rules)), 1)
 
 
 def _explosion(facts: Facts) -> Finding | None:
