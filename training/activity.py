@@ -1,7 +1,7 @@
 """What of a model takes part: parameters that a run never moved, units that are always zero."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -16,6 +16,8 @@ from training.report.inside import watched
 from training.state import TrainState
 from training.step import compile_for_mesh
 from training.trees import flat
+
+Tree = Any
 
 LOOKED_AT = 256
 """Examples, at least, that a unit has to be zero for: one that only a rare input needs is alive."""
@@ -58,30 +60,28 @@ def unmoved_parameters(
         elif treatment.multiplier == 0:
             held[name] = "optimizer.learning_rate_multipliers"
     found = {} if begun_elsewhere else dict(held)
-    largest = _largest_moments(program, state)
-    return found | {
-        name: "" for name, one in largest.items() if one <= _NO_GRADIENT and name not in held
-    }
+    still = without_gradient(state.optimizer, program.trained)
+    return found | dict.fromkeys(sorted(still - held.keys()), "")
 
 
-def _largest_moments(program: Program, state: TrainState) -> dict[str, float]:
-    """Of each parameter the largest number that the optimizer keeps of its gradients."""
-    moments: dict[str, list[jax.Array]] = {}
-    for path, leaf in flat(state.optimizer).items():
+def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
+    """Those of the parameters for which the state of their optimizer holds nothing but zeros, in
+    whatever it keeps under their names; none of those for which it keeps nothing."""
+    kept: dict[str, list[jax.Array]] = {}
+    for path, leaf in flat(optimizer).items():
         parts = path.split(".")
-        names = (".".join(parts[start:]) for start in range(len(parts)))
-        name = next((one for one in names if one in program.trained), None)
-        if name is not None and "fast" not in parts:  # Schedule-free's second copy of them.
-            moments.setdefault(name, []).append(leaf)
+        if "fast" not in parts:  # Schedule-free's second copy of the parameters.
+            ends = {".".join(parts[start:]) for start in range(len(parts))}
+            for name in ends.intersection(names):
+                kept.setdefault(name, []).append(leaf)
 
-    @functools.partial(jax.jit, out_shardings=parallel.replicated(program.mesh))
-    def largest(moments):
-        return {
-            name: jnp.max(jnp.stack([jnp.max(jnp.abs(one).astype(jnp.float32)) for one in of]))
-            for name, of in moments.items()
-        }
+    @jax.jit
+    def largest(kept):
+        return {name: [jnp.max(jnp.abs(one)) for one in of] for name, of in kept.items()}
 
-    return {name: float(one) for name, one in jax.device_get(largest(moments)).items()}
+    # Of arrays in shards each process gets the whole maximum.
+    found = {name: max(map(float, of)) for name, of in largest(kept).items()}
+    return {name for name, one in found.items() if one <= _NO_GRADIENT}
 
 
 def dead_units(
@@ -114,5 +114,5 @@ def dead_units(
                 shown = jax.device_get(look(state.weights, state.statistics, placed))
             except jax.errors.UnexpectedTracerError:  # Layers in a loop that the model made itself.
                 return []
-            found = [np.maximum(*pair) for pair in zip(found, shown, strict=True)] or shown
+            found = [np.maximum(*pair) for pair in zip(found or shown, shown, strict=True)]
     return [(int((one <= _ZERO).sum()), one.size) for one in found]
