@@ -217,7 +217,8 @@ class Run:
                 return self.loop(found, signals, profiler)
         except Diverged as error:
             self.record.notify(str(error))
-            self.record.report("diverged", self.last_step, samples=self.samples)
+            pages = {"samples": self.samples, "diagnosis": self.diagnosis(self.last_step)}
+            self.record.report("diverged", self.last_step, **pages)
             return 1
         finally:
             self.progress.stop()
@@ -359,13 +360,7 @@ class Run:
 
     def is_stale(self) -> bool:
         """Whether the last evaluations, as many as end a run, were no better than those before."""
-        limit = self.config.train.stop_after_evaluations
-        if limit is None or len(self.course) <= limit:
-            return False
-        best = max if self.checkpoints.higher_is_better else min
-        return not self.checkpoints.is_better(
-            best(self.course[-limit:]), best(self.course[:-limit])
-        )
+        return self.checkpoints.is_stale(self.course, self.config.train.stop_after_evaluations)
 
     def staleness(self) -> str:
         """In words, why a run ends early."""
@@ -443,9 +438,9 @@ class Run:
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
         pages |= self.views(name, state)
-        path = self.record.report("finished", step, **pages)
+        pages["diagnosis"] = self.diagnosis(step, state)
         self.progress.stop()
-        if path is None:
+        if not parallel.is_main_process():
             return
         for sample in self.samples:
             print(inference.sample_text(sample))
@@ -454,38 +449,38 @@ class Run:
             gzip = self.dataset.splits[name].gzip_bits_per_byte
             if gzip and "bits_per_byte" in metrics:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
-        print(f"report: {path}")
+        print(f"report: {self.record.report('finished', step, **pages)}")
 
     def views(self, name: str, state) -> dict[str, Any]:
         """What the report shows of the model: its answers on the split `name`, its inside."""
         name = name if name in self.dataset.splits else "train"
-        split, tokenizer = self.dataset.splits[name], self.dataset.tokenizer
-        one = data.Batches(split, global_batch_size=1, seed=self.config.seed, shuffle=False)
-
-        def example(number: int):
-            batch = one[number]
-            if "image" in batch:
-                return batch["image"][0]
-            if "frames" in batch:
-                return training.frames_picture(batch["frames"][0][batch["segments"][0] > 0])
-            return tokenizer.decode(tokens_of(batch))
-
-        def tokens_of(batch):
-            tokens = batch["tokens"][0]
-            return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
-
+        examples = data.Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
-            views = training.look_inside(self.program, state.weights, state.statistics, one[0])
+            what = (self.program, state.weights, state.statistics)
+            views = training.look_inside(*what, examples.batch(0))
         if views.get("attention"):
-            length = views["attention"][0].shape[-1]
-            views["attended"] = example(0) if tokenizer is None else [
-                tokenizer.decode([token]) for token in tokens_of(one[0])[:length]
-            ]  # fmt: skip
+            length, is_text = views["attention"][0].shape[-1], self.dataset.tokenizer is not None
+            views["attended"] = examples.tokens(0)[:length] if is_text else examples(0)
         if "prediction" in self.outputs:
             classes = self.dataset.classes
             views["predictions"] = training.Predictions.of(self.outputs, name, classes)
-            views["example"] = example
+            views["example"] = examples
         return views
+
+    def diagnosis(self, step: int, state=None) -> list[str]:
+        """What stands out in the run, a line each: in its data, how it learnt, and in the model,
+        where its `state` is there to look at."""
+        elsewhere = self.record.history["initialized_from"] is not None
+        with self.progress.working("looking for what went wrong"):
+            found = data.learning_facts(self.dataset)
+            if state is not None and step >= training.LEAST_STEPS:
+                size = self.config.data.global_batch_size
+                part = parallel.local_rows(self.program.batch_sharding, size)
+                batch = training_batches(self.config, self.dataset, part).__getitem__
+                what = (self.program, state, batch)
+                found |= training.model_facts(*what, begun_elsewhere=elsewhere)
+            metrics = training.read_metrics(self.workdir)
+        return training.verdict(training.Facts(self.config, metrics, elsewhere, **found))
 
     def close(self) -> None:
         """Waits for the disk."""

@@ -12,11 +12,13 @@ import importlib
 _HOMES = {
     "Batches": "data.batches",
     "Dataset": "data.dataset",
+    "Examples": "data.show",
     "Split": "data.dataset",
     "cache_dir": "data.cache",
     "check_tokenizer": "data.text",
     "data_table": "data.show",
     "describe_batch": "data.show",
+    "learning_facts": "data.facts",
     "prepare": "data.preparation",
     "stream": "data.prefetch",
 }

@@ -81,7 +81,7 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
     count, hasher = 0, hashlib.sha256()
     try:
         for block in blocks:
-            for record in _bytes_of(block):
+            for record in bytes_of(block):
                 hasher.update(record)
                 writer.write(record)
             count += len(block)
@@ -109,7 +109,7 @@ def read_names(records: Path) -> list[str] | None:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _bytes_of(block: NDArray[Any]) -> Iterable[bytes]:
+def bytes_of(block: NDArray[Any]) -> Iterable[bytes]:
     """The bytes of each record."""
     if block.dtype == object:
         return block.tolist()

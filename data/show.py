@@ -1,11 +1,14 @@
 """A batch in words and blocks, and what preparation did, for a person to look at."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data.batches import Batches
 from data.conversations import ConversationFormat
 from data.dataset import Dataset
 
@@ -15,6 +18,44 @@ _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
 _COLUMNS = 32  # of a picture
 _ROWS = 12  # of frames
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of a split, one at a time: `examples(7)` is a picture, uint8 [H, W, C], the
+    frames of a recording, float32 [T, F], or a text."""
+
+    dataset: Dataset
+    split: str
+
+    def __call__(self, number: int) -> NDArray[Any] | str:
+        batch = self.batch(number)
+        if "image" in batch:
+            return batch["image"][0]
+        if "frames" in batch:
+            return batch["frames"][0][batch["segments"][0] > 0]
+        assert self.dataset.tokenizer is not None
+        return self.dataset.tokenizer.decode(self._tokens(batch))
+
+    def tokens(self, number: int) -> list[str]:
+        """The tokens of a text, each by itself."""
+        tokenizer = self.dataset.tokenizer
+        assert tokenizer is not None
+        return [tokenizer.decode([token]) for token in self._tokens(self.batch(number))]
+
+    def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
+        """The batch of one example alone."""
+        return self._batches[number]
+
+    @cached_property
+    def _batches(self) -> Batches:
+        split = self.dataset.splits[self.split]
+        return Batches(split, global_batch_size=1, seed=0, shuffle=False)
+
+    @staticmethod
+    def _tokens(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        tokens = batch["tokens"][0]
+        return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
 
 
 def describe_batch(

@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.activations import activations_watched
 from model.layers.attend import (
     NATIVE_ATTENTION,
     Sight,
@@ -28,6 +29,7 @@ __all__ = [
     "NATIVE_ATTENTION",
     "Sight",
     "activation_sharding",
+    "activations_watched",
     "attend",
     "attention_limit",
     "attention_watched",

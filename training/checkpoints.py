@@ -8,7 +8,7 @@ and counts). Arrays are stored under flat names (`params.layers.0.mixer.query.ke
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ class Checkpoints:
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` of the metric beats `than`."""
         return than is None or (value > than if self.higher_is_better else value < than)
+
+    def is_stale(self, course: Sequence[float], limit: int | None) -> bool:
+        """Whether the last `limit` values of the metric were no better than those before."""
+        if limit is None or len(course) <= limit:
+            return False
+        best = max if self.higher_is_better else min
+        return not self.is_better(best(course[-limit:]), best(course[:-limit]))
 
     def close(self) -> None:
         """Waits, and lets the threads go."""

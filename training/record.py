@@ -76,7 +76,8 @@ class Record:
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
     ) -> Path | None:
-        """Writes report.html after `step` steps; None where another process does."""
+        """Writes report.html after `step` steps, and tells the lines of its diagnosis; None where
+        another process does."""
         if not self._logs:
             return None
         from training.report.machine import environment  # slow to import, and for the end only
@@ -98,6 +99,8 @@ class Record:
             summary["gzip_bits_per_byte"] = about["gzip_bits_per_byte"]
         if test is not None:
             summary["test"] = test
+        for line in pages.get("diagnosis", ()):
+            self._progress.note(f"diagnosis: {line}")
         return write_report(
             self._workdir,
             summary=summary,

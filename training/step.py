@@ -34,8 +34,9 @@ def train_step(
     """One update. State and batch are sharded; the metrics come back as replicated scalars.
 
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
-    `learning_rate`, `gradient_norm` (before clipping), `skipped` (steps in a row that were not
-    finite, this one included); and the means of whatever else the task sums up.
+    `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what was added
+    to the parameters over theirs), `skipped` (steps in a row that were not finite, this one
+    included); and the means of whatever else the task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     moving = optimizer.moving(state.params)
@@ -75,6 +76,7 @@ def train_step(
         "weight": sums["weight"],
         "learning_rate": learning_rate,
         "gradient_norm": gradient_norm,
+        "update_ratio": optax.tree.norm(updates) / jnp.maximum(optax.tree.norm(moving), 1e-30),
         "skipped": new_state.skipped,
     }
 

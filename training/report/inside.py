@@ -1,6 +1,7 @@
 """A trained model from inside: the filters of its first layer, what it attends to in an example."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -59,20 +60,33 @@ def attention_maps(
     if "tokens" in batch:
         batch = {name: rows[:, :MOST_POSITIONS] if rows.ndim > 1 else rows
                  for name, rows in batch.items()}  # fmt: skip
-    loops_unrolled = jax.disable_jit(getattr(program.config.model, "scan_layers", False))
-
-    @jax.jit
-    def weights(params, statistics, batch):
-        module = program.template.bind(params, statistics)
-        for _, part in nnx.iter_graph(module):
-            if hasattr(part, "remat"):
-                part.remat = "none"
-        maps: list[jax.Array] = []
-        with loops_unrolled, model_room.attention_watched(maps.append):
-            program.task.evaluate(module, batch)
-        return [one[0] for one in maps if one.shape[2] == one.shape[3]]
-
+    of_one = functools.partial(watched, program, model_room.attention_watched, lambda one: one[0])
+    maps = jax.jit(of_one)
     try:
-        return [np.asarray(one) for one in weights(params, statistics, dict(batch))]
+        found = maps(params, statistics, dict(batch))
     except jax.errors.UnexpectedTracerError:  # Of layers in a loop that the model made itself.
         return []
+    return [np.asarray(one) for one in found if one.shape[1] == one.shape[2]]
+
+
+def watched(
+    program: Program,
+    watch: Callable[..., Any],
+    take: Callable[[jax.Array], jax.Array],
+    params: Tree,
+    statistics: Tree,
+    batch: Mapping[str, Any],
+) -> list[jax.Array]:
+    """What `take` makes of each array that `watch` shows, while `batch` is evaluated: to be jitted.
+
+    Layers stand one after the other for it, each made once, so that all of them can be seen.
+    """
+    module = program.template.bind(params, statistics)
+    for _, part in nnx.iter_graph(module):
+        if hasattr(part, "remat"):
+            part.remat = "none"
+    found: list[jax.Array] = []
+    loops_unrolled = jax.disable_jit(getattr(program.config.model, "scan_layers", False))
+    with loops_unrolled, watch(lambda one: found.append(take(one))):
+        program.task.evaluate(module, batch)
+    return found

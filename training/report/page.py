@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import configs
 from tasks import TASKS
 from training.report import charts
-from training.report.pictures import attention_view, filter_sheet, picture_url
+from training.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
 from training.report.predictions import Predictions
 from training.wording import (
     count_text,
@@ -42,7 +42,7 @@ HIGHER_IS_BETTER = frozenset().union(*(task.higher_is_better for task in TASKS.v
 
 Metrics = Sequence[dict[str, Any]]
 Example = np.ndarray | str
-"""A picture, uint8 [H, W, C] with C of 1, 3 or 4, or a text."""
+"""A picture, uint8 [H, W, C] with C of 1, 3 or 4, the frames of a recording, or a text."""
 
 
 class Summary(TypedDict, total=False):
@@ -74,6 +74,7 @@ def write_report(
     attention: Sequence[np.ndarray] = (),
     attended: np.ndarray | Sequence[str] = (),
     notices: Sequence[str] = (),
+    diagnosis: Sequence[str] = (),
     data: Sequence[Sequence[str]] = (),
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
@@ -83,8 +84,8 @@ def write_report(
     predictions: of a classifier, and `example(i)` is the split's example i: of its mistakes those
     that it was surest of are shown. filters: of its first layer, float [N, h, w, C]. attention:
     each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
-    notices: what a reader should know, one sentence each. data: a table of what the splits hold,
-    its head first.
+    notices: what a reader should know, one sentence each. diagnosis: of `verdict`. data: a table of
+    what the splits hold, its head first.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -97,6 +98,7 @@ def write_report(
         summary=summary,
         headlines=list(_headlines(summary, metrics, config)),
         notices=[_printable(notice) for notice in _shorten([*notices, *_poisoned(metrics)])],
+        diagnosis=diagnosis,
         charts=[chart for chart in _charts(metrics, summary) if chart is not None],
         samples=[
             {name: _printable(text) for name, text in sample.items()}
@@ -296,6 +298,8 @@ def _mistakes(
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
         is_text = isinstance(shown, str)
+        if not is_text and shown.ndim == 2:
+            shown = frames_picture(shown)
         yield {
             "text": _printable(shown, MOST_CHARACTERS_OF_A_MISTAKE) if is_text else None,
             "picture": None if is_text else picture_url(shown),

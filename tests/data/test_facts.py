@@ -1,0 +1,119 @@
+"""What is found out about the data of a run."""
+
+import numpy as np
+import pytest
+
+from configs import base
+from data.codecs.pictures import encode_png
+from data.conversations import ConversationFormat
+from data.dataset import Dataset, Split
+from data.facts import learning_facts, sample, share_copied
+from data.labelled_text import LabelledFormat
+from data.packing import WindowFormat
+from data.pictures import FileFormat, PixelFormat
+from data.records import write_records
+
+RANDOM = np.random.default_rng(0)
+NOTHING = base.image_classification().data.augmentation
+PIXELS = PixelFormat((8, 8, 1), NOTHING)
+FILES = FileFormat((8, 8, 1), 1.0, NOTHING)
+
+
+@pytest.fixture
+def split(tmp_path):
+    """Writes records, and gives the split of them."""
+
+    def write(name, form, records, **numbers) -> Split:
+        path = tmp_path / f"{name}.array_record"
+        count, _ = write_records(path, [records])
+        return Split(name, path, form, count, **numbers)
+
+    return write
+
+
+def pictures(count: int, labels=None):
+    """Records of random pixels."""
+    found = np.zeros(count, PIXELS.dtype)
+    found["image"] = RANDOM.integers(0, 256, (count, 8, 8, 1))
+    found["label"] = np.arange(count) % 2 if labels is None else labels
+    return found
+
+
+def as_files(records):
+    """The same pictures, as files after their labels."""
+    found = np.empty(len(records), object)
+    found[:] = [int(r["label"]).to_bytes(4, "little", signed=True) + encode_png(r["image"])
+                for r in records]  # fmt: skip
+    return found
+
+
+def windows(tokens, form: WindowFormat):
+    """The records of a stream of tokens."""
+    return np.concatenate([*form.pack([np.asarray(tokens, np.int32)])])
+
+
+def test_classes_are_counted_and_what_knowing_their_frequencies_costs(split):
+    labels = [0] * 30 + [1] * 10 + [-1] * 5  # Five are broken.
+    found = sample(split("train", PIXELS, pictures(45, labels)), ("cat", "dog", "owl"))
+    assert found.classes == {"cat": 30, "dog": 10, "owl": 0}
+    assert found.prior_loss == pytest.approx(0.562335, abs=1e-6)
+    assert (found.commonest_target, found.padding) == (0.75, None)
+    assert found.commonest_input == pytest.approx(1 / 40)
+
+
+def test_inputs_that_are_all_alike_are_seen(split):
+    records = pictures(20)
+    records["image"][5:] = records["image"][5]
+    assert sample(split("train", PIXELS, records), ("a", "b")).commonest_input == 0.75
+
+
+def test_padding_is_counted_where_preparation_did_not(split):
+    form = LabelledFormat(10, 50)
+    texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
+    train = split("train", form, np.concatenate([form.store(text, 0) for text in texts]))
+    facts = learning_facts(Dataset("", {"train": train}, {}, classes=("a",)))
+    assert facts["padding"] == pytest.approx(1 - 16 / 30)
+    assert (facts["examples"], facts["copied"]) == (3, None)
+    told = split("told", form, form.store(texts[0], 0), padding=0.125)
+    assert learning_facts(Dataset("", {"train": told}, {}))["padding"] == 0.125
+
+
+def test_copies_of_pictures_are_found_also_where_one_split_is_kept_as_files(split):
+    train, others = pictures(200), pictures(30)
+    validation = split("validation", PIXELS, np.concatenate([train[50:60], others]))
+    for name, form, records in (("a", PIXELS, train), ("b", FILES, as_files(train))):
+        assert share_copied(split(name, form, records), validation) == 0.25
+
+
+def test_of_large_splits_a_part_tells_the_share(split, monkeypatch):
+    train = pictures(4000)
+    splits = split("train", PIXELS, train), split("validation", PIXELS, train[:1000])
+    monkeypatch.setattr("data.facts.COMPARED_BYTES", splits[0].path.stat().st_size // 4)
+    assert share_copied(*splits) == pytest.approx(1, abs=0.2)
+    other = split("other", PIXELS, pictures(1000))
+    assert share_copied(splits[0], other) == 0
+
+
+def test_copies_of_text_are_found_wherever_windows_are_cut(split):
+    form = WindowFormat(48, 256)
+    text, other = RANDOM.integers(0, 256, (2, 20_000))
+    train = split("train", form, windows(text, form))
+    copied = split("copied", form, windows(text[1007:9000], form))
+    half = split("half", form, windows(np.append(text[1007:6007], other[:5000]), form))
+    assert share_copied(train, copied) > 0.3
+    assert share_copied(train, half) == pytest.approx(share_copied(train, copied) / 2, rel=0.2)
+    assert share_copied(train, split("other", form, windows(other, form))) == 0
+
+
+def test_copies_of_conversations_are_found_in_whatever_window_they_are_packed(split):
+    form = ConversationFormat(8, 100)
+    runs = RANDOM.integers(1, 100, (12, 4))
+
+    def packed(*pairs):
+        found = np.zeros(len(pairs), form.dtype)
+        for row, pair in zip(found, pairs, strict=True):
+            row["tokens"], row["segments"] = np.concatenate(runs[list(pair)]), [1] * 4 + [2] * 4
+        return found
+
+    train = split("train", form, packed((0, 1), (2, 3), (4, 5)))
+    assert share_copied(train, split("validation", form, packed((5, 6), (7, 0)))) == 0.5

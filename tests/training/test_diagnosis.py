@@ -1,0 +1,149 @@
+"""What is said of a run from its figures alone, and what is not."""
+
+import math
+
+import numpy as np
+import pytest
+
+from configs import load_config
+from training.diagnosis import Facts, diagnose, verdict
+
+PRIOR = math.log(10)
+STEPS = np.arange(10, 401, 10)
+WAY = STEPS / STEPS[-1]
+
+
+def config(recipe: str = "digits_cnn", **overrides: str):
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_config(f"configs/{recipe}.py", dotted)
+
+
+DIGITS = config()
+
+
+def lines(losses, validations=(), **metrics):
+    """The lines of a run whose logged losses are these; and validations, spread over it."""
+    usual = {"learning_rate": 1e-3, "gradient_norm": 1.0, "update_ratio": 5e-3}
+    usual |= {"input_wait_fraction": 0.02} | metrics
+    columns = {name: np.broadcast_to(of, STEPS.shape).tolist() for name, of in usual.items()}
+    found = [
+        {"step": int(step), "loss": float(loss), **{name: of[i] for name, of in columns.items()}}
+        for i, (step, loss) in enumerate(zip(STEPS, losses, strict=True))
+    ]
+    for number, (loss, accuracy) in enumerate(validations, 1):
+        step = int(STEPS[-1]) * number // len(validations)
+        values = {"loss": loss, "accuracy": accuracy, "examples": 200}
+        found.append({"step": step} | {f"validation/{name}": v for name, v in values.items()})
+    return found
+
+
+def falling(to: float = 0.02, pace: float = 12.0):
+    return to + (PRIOR - to) * np.exp(-pace * WAY)
+
+
+GOOD = [(0.4, 0.88), (0.1, 0.97), (0.06, 0.98)]
+CHANCE = [(2.4, 0.11), (2.31, 0.09), (2.35, 0.1)]
+
+
+def facts(losses=None, validations=GOOD, settings=DIGITS, course=None, **known):
+    usual = {"examples": 1290, "prior_loss": PRIOR, "commonest_target": 0.11}
+    usual |= {"commonest_input": 0.001, "copied": 0.0, "dead": [(1, 32), (9, 128)]}
+    usual["classes"] = {str(digit): 100 for digit in range(10)}
+    metrics = lines(falling() if losses is None else losses, validations, **(course or {}))
+    return Facts(settings, metrics, **usual | known)
+
+
+def names(of: Facts) -> list[str]:
+    return [one.name for one in diagnose(of)]
+
+
+def test_of_a_run_that_learns_there_is_nothing_to_say():
+    noise = 1 + 0.3 * np.random.default_rng(0).normal(size=STEPS.shape)
+    assert names(facts(falling() * noise)) == []
+    assert verdict(facts()) == ["nothing stands out"]
+
+
+HIGH, LOW = "learning rate too high", "learning rate too low"
+SMALL, LARGE = {"update_ratio": 1e-4}, {"update_ratio": 0.05}
+TEXT, DATES = config("python_stdlib"), config("dates_seq2seq")
+UP = np.interp(WAY, [0, 0.1, 0.3, 1], [2.3, 1.5, 6.0, 2.3])
+SPIKE = {"gradient_norm": np.where(STEPS == 300, 80.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("expected", "field", "given"),
+    [
+        (HIGH, "optimizer.learning_rate=0.0001", facts(UP)),
+        (HIGH, "optimizer.learning_rate", facts(np.where(WAY > 0.5, np.nan, falling()))),
+        (HIGH, "optimizer.learning_rate", facts(np.full(40, np.nan), ())),
+        (HIGH, "optimizer.learning_rate", facts(1 - WAY + 0.05, course=LARGE)),
+        (LOW, "optimizer.learning_rate=0.01", facts(PRIOR - 0.4 * WAY, CHANCE, course=SMALL)),
+        ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (1.2, 0.7)])),
+        ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (0.5, 0.7)])),
+        ("underfitting", "model.width=256", facts(falling(to=2.0), [(2.0, 0.2), (2.0, 0.21)])),
+        ("labels without information", "data", facts(falling(to=PRIOR), CHANCE)),
+        ("labels without information", "data", facts(falling(), CHANCE)),
+        ("exploding gradients", "optimizer.gradient_clip_norm", facts(course=SPIKE)),
+        ("input-bound", "data.workers=2", facts(course={"input_wait_fraction": 0.6})),
+        ("constant input", "data.source", facts(falling(to=PRIOR), CHANCE, commonest_input=1.0)),
+        ("duplicates between training and validation", "data.source", facts(copied=0.8)),
+        ("class imbalance", "task.class_weights", facts(classes={"spam": 95, "ham": 5})),
+        ("padding waste", "data.sequence_length", facts(padding=0.8, settings=TEXT)),
+        ("padding waste", "data.length_buckets=4", facts(padding=0.8, settings=DATES)),
+        ("dead units", "optimizer.learning_rate", facts(dead=[(0, 32), (100, 128)])),
+        ("frozen layers", "train.freeze", facts(unmoved={"stages.0.kernel": "train.freeze"})),
+        ("frozen layers", "optimizer.learning_rate", facts(unmoved={"dense.kernel": ""})),
+    ],
+)  # fmt: skip
+def test_what_went_wrong_is_named_alone_and_with_a_field_to_try(expected, field, given):
+    (found,) = diagnose(given)
+    assert found.name == expected
+    assert field in found.remedy
+    assert verdict(given) == [f"{expected}: {found.told}. Try {found.remedy}"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        # Labels that a third of which nobody can know, and what is more than that is learnt.
+        facts(falling(to=0.8), [(0.9, 0.7), (0.82, 0.72)]),
+        # A slow beginning, and still falling at the end.
+        facts(np.interp(WAY, [0, 0.5, 1], [2.3, 2.2, 0.9]), [(2.2, 0.2), (0.9, 0.7)]),
+        # Of a loss that is small already a batch of mistakes is many times that.
+        facts(np.where(STEPS == 300, 0.4, falling(to=1e-4))),
+        # Gradients that were large once, when the parameters were fresh.
+        facts(course={"gradient_norm": np.where(STEPS == 10, 80.0, 1.0)}),
+        # Two classes of four to one; one of a hundred that is twenty times as common as the others.
+        facts(classes={"spam": 20, "ham": 80}),
+        facts(classes={"common": 20} | {f"rare {i}": 1 for i in range(99)}),
+        # Small steps, many of them: the loss says that they were enough.
+        facts(course=SMALL),
+        # What is trained before has little left to learn.
+        facts(np.linspace(0.9, 0.6, 40), [(0.7, 0.8)], course=SMALL, begun_elsewhere=True),
+        # Nothing is known but the losses.
+        Facts(DIGITS, lines(falling())),
+    ],
+)  # fmt: skip
+def test_what_a_healthy_run_may_look_like(given):
+    assert names(given) == []
+
+
+def test_weighted_classes_are_known_to_be_rare():
+    weighted = config(task__class_weights="1,1,1,1,1,1,1,1,1,9")
+    assert names(facts(classes={"a": 95, "b": 5}, settings=weighted)) == []
+
+
+def test_tiny_data_is_not_taken_for_labels_without_information():
+    ruined = [(2.6, 0.5), (3.1, 0.55)]
+    assert names(facts(falling(to=0.0), ruined, examples=40)) == ["overfitting"]
+
+
+def test_a_short_run_is_told_of_its_data_alone():
+    metrics = [line for line in lines(UP) if line["step"] <= 90]
+    short = Facts(DIGITS, metrics, prior_loss=PRIOR, classes={"a": 95, "b": 5}, dead=[(9, 9)])
+    imbalance, told = verdict(short)
+    assert imbalance.startswith("class imbalance: 95.0 % of the examples are of class a")
+    assert told.startswith("too short to say how it learns: 90 steps")
+    assert verdict(Facts(DIGITS)) == [
+        "too short to say how it learns: 0 steps; from 100 on, 10 of them logged, it is judged"
+    ]

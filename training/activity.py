@@ -1,0 +1,118 @@
+"""What of a model takes part: parameters that a run never moved, units that are always zero."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import model as model_room
+import parallel
+from training.optimizers import parameter_treatments
+from training.program import Program
+from training.report.inside import watched
+from training.state import TrainState
+from training.step import compile_for_mesh
+from training.trees import flat
+
+Tree = Any
+
+LOOKED_AT = 256
+"""Examples, at least, that a unit has to be zero for: one that only a rare input needs is alive."""
+
+_ZERO = 1e-3
+"""What a unit puts out at most, to be zero for the layers after it: GELU does at -4, SiLU at -9."""
+
+_NO_GRADIENT = 1e-25
+"""What a moment is at most, where no gradient ever came: Adafactor adds 1e-30 to the squares."""
+
+
+def model_facts(
+    program: Program,
+    state: TrainState,
+    batch: Callable[[int], Mapping[str, np.ndarray]],
+    *,
+    begun_elsewhere: bool,
+) -> dict[str, Any]:
+    """What `training.Facts` has of the model."""
+    unmoved = unmoved_parameters(program, state, begun_elsewhere=begun_elsewhere)
+    return {"unmoved": unmoved, "dead": dead_units(program, state, batch)}
+
+
+def unmoved_parameters(
+    program: Program, state: TrainState, *, begun_elsewhere: bool
+) -> dict[str, str]:
+    """The names of parameters that are what they were at the beginning, each with what held it:
+    `train.freeze`, `optimizer.learning_rate_multipliers`, or nothing but that it never had a
+    gradient (``).
+
+    begun_elsewhere: whether the parameters are those of another run. Then what the settings hold
+    is not told: it is held because it is trained already. Without moments (SGD without momentum)
+    nobody knows of a gradient.
+    """
+    held = {}
+    treatments = parameter_treatments(program.config, program.template.axes())
+    for name, treatment in flat(treatments).items():
+        if name not in program.trained:
+            held[name] = "train.freeze"
+        elif treatment.multiplier == 0:
+            held[name] = "optimizer.learning_rate_multipliers"
+    found = {} if begun_elsewhere else dict(held)
+    still = without_gradient(state.optimizer, program.trained)
+    return found | dict.fromkeys(sorted(still - held.keys()), "")
+
+
+def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
+    """Those of the parameters for which the state of their optimizer holds nothing but zeros, in
+    whatever it keeps under their names; none of those for which it keeps nothing."""
+    kept: dict[str, list[jax.Array]] = {}
+    for path, leaf in flat(optimizer).items():
+        parts = path.split(".")
+        if "fast" not in parts:  # Schedule-free's second copy of the parameters.
+            ends = {".".join(parts[start:]) for start in range(len(parts))}
+            for name in ends.intersection(names):
+                kept.setdefault(name, []).append(leaf)
+
+    @jax.jit
+    def largest(kept):
+        return {name: [jnp.max(jnp.abs(one)) for one in of] for name, of in kept.items()}
+
+    # Of arrays in shards each process gets the whole maximum.
+    found = {name: max(map(float, of)) for name, of in largest(kept).items()}
+    return {name for name, one in found.items() if one <= _NO_GRADIENT}
+
+
+def dead_units(
+    program: Program, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
+) -> list[tuple[int, int]]:
+    """Of each activation of the model how many of its units are zero for all of `LOOKED_AT`
+    examples, wherever in them, and how many there are.
+
+    batch: gives batch k of training. Nothing where several processes share the parameters.
+    """
+    if jax.process_count() > 1:
+        return []
+
+    def largest(one: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(one), axis=range(one.ndim - 1))
+
+    look = compile_for_mesh(
+        functools.partial(watched, program, model_room.activations_watched, largest),
+        mesh=program.mesh,
+        rules=program.config.mesh.rules.model_dump(),
+        out_shardings=parallel.replicated(program.mesh),
+    )
+    size = program.config.data.global_batch_size
+    first, found = batch(0), []
+    for number in range(-(-LOOKED_AT // size)):
+        rows = batch(number)
+        if all(rows[name].shape == first[name].shape for name in first):  # Compiled once.
+            placed = parallel.put_batch(rows, program.batch_sharding, size)
+            try:
+                shown = jax.device_get(look(state.weights, state.statistics, placed))
+            except jax.errors.UnexpectedTracerError:  # Layers in a loop that the model made itself.
+                return []
+            found = [np.maximum(*pair) for pair in zip(found or shown, shown, strict=True)]
+    return [(int((one <= _ZERO).sum()), one.size) for one in found]
