@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "Beginning": "initialize",
     "Checkpoints": "checkpoints",
+    "Origin": "initialize",
     "Predictions": "report.predictions",
     "Profiler": "profiler",
     "Program": "program",
