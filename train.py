@@ -21,6 +21,7 @@ from typing import Any
 import configs
 import data
 import inference
+import interop
 import parallel
 import training
 from configs import Flag, UsageError
@@ -48,13 +49,16 @@ def main(argv: Sequence[str]) -> int:
         return 0
     config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
     reading = configs.with_own_tokenizer(config, arguments.workdir)
-    configs.check_inputs(reading)
+    tuned = parallel.set_environment(config)
     if not arguments.show_batch:
-        configs.check_workdir(config, arguments.workdir, notify)
+        origin = config.train.initialize_from
+        begins = configs.check_workdir(config, arguments.workdir, notify)
+        if begins and origin is not None and configs.is_hugging_face(origin):
+            interop.check(origin, config)
         training.require_wandb(config)
+    configs.check_inputs(reading)
 
     # ---- Mesh.
-    tuned = parallel.set_environment(config)
     import jax
 
     parallel.start()
@@ -99,18 +103,32 @@ def main(argv: Sequence[str]) -> int:
 
 
 def begin(config, workdir: Path, dataset: data.Dataset, program) -> training.Beginning:
-    """What a new run begins with; nothing where `workdir` has a checkpoint to go on from.
-
-    A folder of Hugging Face is to be told apart here: `training.origin_of_arrays` takes what
-    `interop` reads of it.
-    """
-    origin, source = None, config.train.initialize_from
+    """What a new run begins with; nothing where `workdir` has a checkpoint to go on from."""
     if training.finished_steps(workdir / "checkpoints"):
         return training.Beginning()
-    if source is not None:
-        data.check_tokenizer(dataset, Path(source))
-        origin = training.open_origin(Path(source), config.train.initialize_step, notify)
+    origin = None
+    if config.train.initialize_from is not None:
+        origin = open_origin(config, Path(config.train.initialize_from), dataset, program)
     return training.begin_with(origin, config, program)
+
+
+def open_origin(config, source: Path, dataset: data.Dataset, program) -> training.Origin:
+    """The model in the folder `source`: a workdir, or one of Hugging Face."""
+    configs.check_origin(config)
+    data.check_tokenizer(dataset, source)
+    if not configs.is_hugging_face(source):
+        return training.open_origin(source, config.train.initialize_step, notify)
+    separator = None
+    if dataset.tokenizer is not None:
+        separator = (dataset.tokenizer.separator, dataset.tokenizer.separator_id)
+    about = {"classes": dataset.classes, "separator": separator}
+    found = interop.start(source, config, dataset.sizes, program.abstract_parameters, **about)
+    return training.origin_of_arrays(
+        found.params,
+        name=f"the weights of {source}, of Hugging Face",
+        facts={"folder": str(source.absolute())},
+        notes=found.notes,
+    )
 
 
 def training_batches(

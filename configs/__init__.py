@@ -3,7 +3,7 @@
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
-from configs.reading.inputs import check_inputs
+from configs.reading.inputs import check_inputs, check_origin, is_hugging_face
 from configs.reading.recipes import load_config
 from configs.reading.saved import (
     check_workdir,
@@ -22,9 +22,11 @@ __all__ = [
     "Flag",
     "UsageError",
     "check_inputs",
+    "check_origin",
     "check_workdir",
     "differences",
     "explain",
+    "is_hugging_face",
     "load_config",
     "parse_command_line",
     "read_config",

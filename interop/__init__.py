@@ -1,9 +1,10 @@
 """Weights to and from the layouts of Hugging Face: GPT-2, Llama, BERT, ViT.
 
-    found = describe(folder)                    # the settings and sizes that the folder needs
-    check(folder, settings, sizes)              # one line that says what differs, or nothing
-    params = read(folder, shapes, scanned=False)  # its weights as our parameters
-    tensors = write(found.family, params, scanned=False)  # and back, by their names
+    found = describe(folder)                # the settings and sizes that the folder needs
+    check(folder, config)                   # one line that says what differs, or nothing
+    weights = start(folder, config, sizes, shapes)  # what a run of that recipe begins with
+    weights = read(folder, shapes, scanned=False)   # or all of it, as our parameters
+    tensors = write(found.family, weights.params, scanned=False)  # and back, by their names
 
 A folder holds `config.json` and `model.safetensors`, whole or in parts, as `save_pretrained` leaves
 them. Each family is a table of names, from which both ways are derived. Imported lazily by name, so
@@ -19,6 +20,7 @@ _HOMES = {
     "describe": "families",
     "read": "converting",
     "special_tokens": "families",
+    "start": "starting",
     "write": "converting",
 }
 

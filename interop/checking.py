@@ -1,92 +1,141 @@
 """Whether a recipe describes the model whose weights are in a folder, before any is read."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs import Config, UsageError
+from configs.schema.model import ARCHITECTURES
+from configs.schema.settings import kind_name
+from interop.description import Description
 from interop.families import describe
 from model import feed_forward_width
+
+TOKENIZER = "tokenizer.json"
 
 _OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
 """Settings that only matter to a model that is read out as tokens."""
 
+_MISSING = "(not there)"
 
-def check(
-    folder: str | Path,
-    settings: Mapping[str, Any],
-    sizes: Mapping[str, Any],
-    *,
-    body_only: bool = False,
-) -> None:
-    """Compares a model of these `settings`, on data of these `sizes`, with what `folder` needs.
 
-    `settings` are those of the section `model`; what does not change what is computed of weights
-    (dropout, scan_layers, ...) is free. `body_only`: so is what the model is read out with.
+def check(folder: str | Path, config: Config) -> None:
+    """Compares a recipe with what the model in `folder` needs: its section `model`, its tokenizer,
+    and the sizes that it sets of the data. What does not change what is computed of weights
+    (dropout, scan_layers, ...) is free; so is how another head than theirs is made.
 
     Raises `configs.UsageError` for what `describe` does, and where anything differs: one line with
-    each field and the value to set.
+    each field, and the overrides to give.
     """
     found = describe(folder)
-    needed, classes = dict(found.settings), "num_classes" in sizes
-    if classes or body_only:
-        needed = {name: needed[name] for name in needed if name not in _OF_TOKENS}
-    if "pooling" in needed and found.family != "vit" and (body_only or not classes):
-        del needed["pooling"]
-    differing, holds = _differing(settings, needed), f"{folder} holds a {found.family}"
+    holds = f"train.initialize_from={folder} holds a {found.family}"
+    _check_use(found, config, holds)
+    if config.train.initialize_step != "latest":
+        raise UsageError(f"train.initialize_step is for workdirs, and {holds}: leave it out")
+    needed = {**_of_model(found, config), **_of_data(folder, found, config)}
+    given = {path: _given(config, path) for path in needed}
+    differing = _differing(given, needed, config)
     if differing:
-        there = ", ".join(f"model.{n} is {_text(settings[n])}" for n in differing if n in settings)
-        flags = " ".join(f"--config.model.{name}={_text(needed[name])}" for name in differing)
-        raise UsageError(f"{holds}, to which this model is no match: {there}; use {flags}")
-    faults = list(_misfits(folder, found.sizes, sizes, body_only=body_only))
-    if faults:
-        raise UsageError(f"{holds} {'; '.join(faults)}")
+        there = ", ".join(f"{n} is {_text(given[n])}" for n in differing if given[n] != _MISSING)
+        flags = " ".join(f"--config.{n}={shlex.quote(_text(needed[n]))}" for n in differing)
+        raise UsageError(f"{holds}, which this recipe does not fit: {there}; give {flags}")
 
 
-def _differing(settings: Mapping[str, Any], needed: Mapping[str, Any]) -> list[str]:
-    """Names of what is needed otherwise; all of it where the architecture is another one."""
-    if settings["architecture"] != needed["architecture"]:
-        return list(needed)
-    ours, theirs = _written_out(settings), _written_out({**settings, **needed})
-    return [name for name in needed if ours[name] != theirs[name]]
+def check_pictures(folder: str | Path, shape: tuple[int, int, int]) -> None:
+    """Raises `UsageError` where prepared pictures have another `shape` than those of the model."""
+    theirs = describe(folder).sizes["image_shape"]
+    if theirs != tuple(shape):
+        shapes = [" x ".join(map(str, one)) for one in (theirs, shape)]
+        raise UsageError(
+            f"train.initialize_from={folder} sees pictures of {shapes[0]}, but the data has "
+            f"{shapes[1]}: give --config.data.image_size={theirs[0]} "
+            f"--config.data.channels={theirs[2]}"
+        )
+
+
+def _check_use(found: Description, config: Config, holds: str) -> None:
+    """Raises `UsageError` where the model can't do what the recipe is for."""
+    name = found.settings["architecture"]
+    kind = next(one for one in ARCHITECTURES if kind_name(one) == name)
+    task, data = config.task, config.data
+    if task.needs not in kind.gives or data.modality not in kind.modalities:
+        raise UsageError(
+            f"{holds}, which reads {_words(kind.modalities)} and gives {_words(kind.gives)}, but "
+            f"task.name={task.name} on data.source={data.source} needs {_words([task.needs])} of "
+            f"{_words([data.modality])}: take another recipe, or another model"
+        )
+    height, width, *_ = found.sizes.get("image_shape", (1, 1))
+    if height != width:
+        raise UsageError(f"{holds} of pictures of {height} x {width}, and here they are square")
+
+
+def _of_model(found: Description, config: Config) -> dict[str, Any]:
+    """What `model` must be, by paths: all that this task makes something of."""
+    needed, classes = dict(found.settings), config.task.needs == "classes"
+    if classes:
+        needed = {name: needed[name] for name in needed if name not in _OF_TOKENS}
+    elif "pooling" in needed:
+        del needed["pooling"]
+    return {f"model.{name}": value for name, value in needed.items()}
+
+
+def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
+    """What `data` must be, by paths. Raises `UsageError` where the folder has no tokenizer."""
+    data = config.data
+    needed: dict[str, Any] = {}
+    tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
+    if tokenizer is not None and (tokenizer.kind != "file" or tokenizer.path is None):
+        if not file.is_file():
+            raise UsageError(
+                f"{file} is missing, and the model in {folder} reads no other tokens than its "
+                "own: let transformers write it (AutoTokenizer.from_pretrained(...)"
+                ".save_pretrained(...)), or name it where it is, --config.data.tokenizer.kind=file "
+                f"--config.data.tokenizer.path=FILE"
+            )
+        needed |= {"data.tokenizer.kind": "file", "data.tokenizer.path": str(file)}
+    longest = found.sizes.get("max_length")
+    if longest is not None and data.sequence_length > longest:
+        needed["data.sequence_length"] = longest
+    if "image_shape" in found.sizes:
+        height, _, channels = found.sizes["image_shape"]
+        if data.image_size is not None:
+            needed["data.image_size"] = height
+        if data.channels is not None:
+            needed["data.channels"] = channels
+    return needed
+
+
+def _differing(given: Mapping[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
+    """Paths of what is needed otherwise; all of `model` where the architecture is another one."""
+    if given["model.architecture"] != needed["model.architecture"]:
+        return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
+    ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given
+    ours, theirs = _written_out(ours), _written_out({**ours, **needed})
+    return [p for p in needed if given[p] != needed[p] and ours[p] != theirs[p]]
 
 
 def _written_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of blocks with what their defaults stand for."""
-    full, depth, width = dict(settings), settings["depth"], settings["width"]
-    full["pattern"] = "".join(sorted(set(settings["pattern"][:depth])))
-    full["num_kv_heads"] = settings["num_kv_heads"] or settings["num_heads"]
-    full["head_dim"] = settings["head_dim"] or width // settings["num_heads"]
-    usual = feed_forward_width(settings["feed_forward"], width)
-    full["feed_forward_width"] = settings["feed_forward_width"] or usual
+    full = dict(settings)
+    depth, width, heads = (settings[f"model.{name}"] for name in ("depth", "width", "num_heads"))
+    full["model.pattern"] = "".join(sorted(set(settings["model.pattern"][:depth])))
+    full["model.num_kv_heads"] = settings["model.num_kv_heads"] or heads
+    full["model.head_dim"] = settings["model.head_dim"] or width // heads
+    usual = feed_forward_width(settings["model.feed_forward"], width)
+    full["model.feed_forward_width"] = settings["model.feed_forward_width"] or usual
     return full
 
 
-def _misfits(
-    folder: str | Path, needed: Mapping[str, Any], sizes: Mapping[str, Any], *, body_only: bool
-) -> Iterator[str]:
-    """What of the sizes does not fit, each with what to do."""
-    for name in [name for name in needed if name in sizes]:
-        theirs, ours = needed[name], sizes[name]
-        if name == "vocabulary_size" and ours < theirs:
-            file = Path(folder) / "tokenizer.json"
-            yield (
-                f"of {theirs:,} tokens, but the data has {ours:,}: use "
-                f"--config.data.tokenizer.kind=file --config.data.tokenizer.path={file}"
-            )
-        if name == "max_length" and ours > theirs:
-            yield (
-                f"of {theirs:,} positions, but the data has {ours:,}: use "
-                f"--config.data.sequence_length={theirs}"
-            )
-        if name == "image_shape" and ours != theirs:
-            shapes = [" x ".join(map(str, shape)) for shape in (theirs, ours)]
-            yield (
-                f"of pictures of {shapes[0]}, but the data has {shapes[1]}: use "
-                f"--config.data.image_size={theirs[0]} --config.data.channels={theirs[2]}"
-            )
-        if name == "num_classes" and ours != theirs and not body_only:
-            yield f"of {theirs:,} classes, but the data has {ours:,}"
+def _given(config: Config, path: str) -> Any:
+    """The value of a field."""
+    for name in path.split("."):
+        config = getattr(config, name, _MISSING)
+    return config
+
+
+def _words(names: Any) -> str:
+    return " or ".join(name.replace("_", " ") for name in names)
 
 
 def _text(value: Any) -> str:

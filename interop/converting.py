@@ -1,6 +1,7 @@
 """Weights of a folder as parameters of ours, and back: both ways along the rows of one table."""
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ FRESH = (*HEADS, "pool.")
 _SHOWN = 4
 
 
+@dataclass(frozen=True)
+class Weights:
+    """What was read of a folder: nested dictionaries of NumPy arrays. notes: lines about what of
+    it is not in them."""
+
+    params: Tree
+    notes: tuple[str, ...]
+
+
 def read(
     folder: str | Path,
     shapes: Tree,
@@ -29,14 +39,13 @@ def read(
     scanned: bool,
     body_only: bool = False,
     tokens_like: Mapping[int, int] | None = None,
-) -> Tree:
-    """The weights of `folder` as nested dictionaries of NumPy arrays, in the layout of `shapes`:
-    the parameters of a model, each leaf with a shape and a dtype. `scanned`: its layers lie in
-    stacks, as `model.scan_layers` has them.
+) -> Weights:
+    """The weights of `folder` in the layout of `shapes`: the parameters of a model, each leaf with
+    a shape and a dtype. `scanned`: its layers lie in stacks, as `model.scan_layers` has them.
 
     `body_only`: what a model is read out with is left aside, and leaves of ours that nothing fills
-    are missing from the result. Ours may have fewer positions, and more tokens: token t of those
-    begins as token `tokens_like[t]` of theirs, or as the mean of all.
+    are missing from the result. Ours may have fewer positions, and another number of tokens: token
+    t is token `tokens_like[t]` of theirs, or t, or where there are no more their mean.
 
     Raises `configs.UsageError` for what `describe` does, and where a tensor is left over on either
     side or has another shape: it is named.
@@ -45,15 +54,19 @@ def read(
     table = table_of(describe(opened).family)
     leaves = flatten(shapes)
     ours = places(leaves, scanned=scanned)
+    matched, aside = _matched(opened, table, ours, body_only=body_only)
     arrays, filled = empty_like(leaves), set()
-    for row, name in _matched(opened, table, ours, body_only=body_only):
+    notes = [f"left aside: {_listed(aside)}"] if aside else []
+    for row, name in matched:
         there = [ours[one] for one in row.ours]
-        theirs = _fitted(opened, row, name, there, tokens_like or {})
+        theirs, note = _fitted(opened, row, name, there, tokens_like or {})
+        notes += [note] if note and note not in notes else []
         parts = row.to_ours(theirs, [place.shape for place in there])
         for place, part in zip(there, parts, strict=True):
             place.of(arrays)[...] = part
             filled.add(place.path)
-    return nested({path: array for path, array in arrays.items() if path in filled})
+    params = nested({path: array for path, array in arrays.items() if path in filled})
+    return Weights(params, tuple(notes))
 
 
 def write(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
@@ -83,13 +96,15 @@ def _rows(table: Table, ours: Mapping[str, Place]) -> list[Row]:
 
 def _matched(
     folder: Folder, table: Table, ours: Mapping[str, Place], *, body_only: bool
-) -> list[tuple[Row, str]]:
-    """Each row of a model, with the name of its tensor in the folder; raises for what is left."""
+) -> tuple[list[tuple[Row, str]], list[str]]:
+    """Each row of a model, with the name of its tensor in the folder; and with `body_only` the
+    names of what else is there. Raises for what is left over."""
     theirs = {table.short(name): name for name in folder.names}
     twice = [name for name in folder.names if theirs[table.short(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
-    rows, free = _rows(table, ours), ()
+    rows, free, aside = _rows(table, ours), (), []
     if body_only:
+        every = theirs
         heads, free = {row.theirs for row in table.rows if row.of_head}, FRESH
         theirs = {
             short: name
@@ -97,6 +112,7 @@ def _matched(
             if short not in heads and (name.startswith(table.prefix) or not prefixed)
         }
         rows = [row for row in rows if row.theirs in theirs or not row.ours[0].startswith(free)]
+        aside = [name for short, name in every.items() if short not in theirs]
     named = {name for row in rows for name in row.ours}
     without = [name for name in ours if name not in named and not name.startswith(free)]
     lacking = [
@@ -110,7 +126,7 @@ def _matched(
     ]
     if any(faults):
         raise UsageError(f"{folder.path} does not fit: {'; '.join(filter(None, faults))}")
-    return [(row, theirs[row.theirs]) for row in rows]
+    return [(row, theirs[row.theirs]) for row in rows], aside
 
 
 def _left_over(
@@ -133,24 +149,39 @@ def _fitted(
     name: str,
     ours: list[Place],
     tokens_like: Mapping[int, int],
-) -> NDArray:
-    """The tensor of a row, with as many positions or tokens as ours."""
+) -> tuple[NDArray, str]:
+    """The tensor of a row, with as many positions or tokens as ours; and a line about these."""
     found, needed = folder.shape(name), row.their_shape([place.shape for place in ours])
     fits = found == needed
     if row.counts is not None and found[1:] == needed[1:]:
-        fits = found[0] <= needed[0] if row.counts == "vocabulary" else found[0] >= needed[0]
+        fits = row.counts == "vocabulary" or found[0] >= needed[0]
     if not fits:
         raise UsageError(
             f"{folder.path} does not fit: {name} is {list(found)}, but must be {list(needed)} for "
             f"{_listed(row.ours)} of this model"
         )
-    theirs = folder.tensor(name)
-    if found == needed or row.counts == "positions":
-        return theirs[: needed[0]]
-    mean = theirs.mean(axis=0, dtype=np.float32).astype(theirs.dtype)
-    new = range(found[0], needed[0])
-    more = [theirs[tokens_like[token]] if token in tokens_like else mean for token in new]
-    return np.concatenate([theirs, np.stack(more)])
+    theirs, note = folder.tensor(name), ""
+    if found[0] > needed[0]:
+        what = {"vocabulary": "tokens"}.get(row.counts, row.counts)
+        note = f"of its {found[0]:,} {what} the first {needed[0]:,} are taken"
+    if row.counts == "vocabulary" and (found[0] < needed[0] or tokens_like):
+        theirs, note = _more_tokens(theirs, needed[0], tokens_like, note)
+    return theirs[: needed[0]], note
+
+
+def _more_tokens(
+    theirs: NDArray, count: int, tokens_like: Mapping[int, int], note: str
+) -> tuple[NDArray, str]:
+    """The rows of `count` tokens, and the line about them."""
+    rows = np.arange(count)
+    rows[[*tokens_like]] = [*tokens_like.values()]
+    new = rows >= len(theirs)
+    grown = theirs[np.where(new, 0, rows)]
+    if new.any():
+        grown[new] = theirs.mean(axis=0, dtype=np.float32).astype(theirs.dtype)
+    said = [f"token {token} begins as its {like}" for token, like in tokens_like.items()]
+    said += [f"{new.sum():,} more tokens begin as the mean of all"] if new.any() else []
+    return grown, "; ".join(filter(None, [note, *said]))
 
 
 def _listed(names: Collection[str]) -> str:

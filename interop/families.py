@@ -37,16 +37,17 @@ def describe(folder: str | Path | Folder) -> Description:
 def special_tokens(folder: str | Path) -> dict[str, int]:
     """Ids of the special tokens of a folder's tokenizer, by what they are for: "mask", "bos",
     "eos", "cls", "sep", ...; nothing where its tokenizer_config.json names none."""
-    folder = Folder(folder)
-    names, tokenizer = (
-        folder.other_json(name) for name in ("tokenizer_config.json", "tokenizer.json")
-    )
-    if names is None or tokenizer is None:
-        return {}
-    ids = {token["content"]: token["id"] for token in tokenizer.value("added_tokens", [])}
-    found = {}
-    for name, said in names:
+    names, ids = Folder(folder).other_json("tokenizer_config.json"), added_tokens(folder)
+    found: dict[str, int] = {}
+    for name, said in names or ():
         content = said["content"] if isinstance(said, dict) and "content" in said else said
         if name.endswith("_token") and isinstance(content, str) and content in ids:
             found[name.removesuffix("_token")] = ids[content]
     return found
+
+
+def added_tokens(folder: str | Path) -> dict[str, int]:
+    """Ids of the tokens that a folder's tokenizer.json has beside its model, by their text."""
+    tokenizer = Folder(folder).other_json("tokenizer.json")
+    added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
+    return {token["content"]: token["id"] for token in added}

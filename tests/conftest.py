@@ -3,8 +3,8 @@ file outside the test's own folders."""
 
 import os
 
-# Before JAX is imported anywhere. The meshes of the tests need devices; and most of what they compile
-# runs a few times, so that what makes it fast would take longer than it saves.
+# Before JAX is imported anywhere. The meshes of the tests need devices; and most of what they
+# compile runs a few times, so that what makes it fast would take longer than it saves.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

@@ -11,6 +11,7 @@ _HOMES = {
     "Checkpoints": "checkpoints",
     "Facts": "diagnosis",
     "LEAST_STEPS": "diagnosis",
+    "Origin": "initialize",
     "Predictions": "report.predictions",
     "Profiler": "profiler",
     "Program": "program",

@@ -46,7 +46,7 @@ class Origin:
     name: what it is called in what is told. facts: what it is, for the manifests of the run, as
     JSON. config: of its run, where there was one. params, statistics: the arrays that there are,
     by their names. load(params, statistics, program): the arrays of these names, on the mesh of
-    the program.
+    the program; to be called once. notes: lines about it.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Origin:
     params: Mapping[str, Stored]
     statistics: Mapping[str, Stored]
     load: Callable[[Sequence[str], Sequence[str], Program], tuple[Tree, Tree]]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,21 +142,26 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     )
 
 
-def origin_of_arrays(params: Tree, *, name: str, facts: Mapping[str, Any]) -> Origin:
-    """A model whose parameters are at hand: NumPy arrays under the names of `TrainState.params`."""
+def origin_of_arrays(
+    params: Tree, *, name: str, facts: Mapping[str, Any], notes: Sequence[str] = ()
+) -> Origin:
+    """A model whose parameters are at hand: NumPy arrays under the names of `TrainState.params`.
+
+    They are let go of as they are loaded."""
     arrays = flat(params)
+    stored = {one: Stored(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
 
     def load(names: Sequence[str], _: Sequence[str], program: Program) -> tuple[Tree, Tree]:
         axes, rules = flat(program.template.axes()), program.config.mesh.rules.model_dump()
         placed = {}
         for one in names:
-            array = arrays[one]
+            array = arrays.pop(one)
             place = parallel.named_sharding(axes[one], array.shape, mesh=program.mesh, rules=rules)
             placed[one] = jax.make_array_from_callback(array.shape, place, array.__getitem__)
+        arrays.clear()
         return nested(placed), None
 
-    stored = {one: Stored(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
-    return Origin(name, facts, None, stored, {}, load)
+    return Origin(name, facts, None, stored, {}, load, tuple(notes))
 
 
 def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
@@ -166,11 +172,7 @@ def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
     fresh is frozen.
     """
     axes, lora = flat(program.template.axes()), config.train.lora.rank is not None
-    own = {
-        name: leaf
-        for name, leaf in flat(program.abstract_state.params).items()
-        if not name.startswith(f"{LORA}.")
-    }
+    own = flat(program.abstract_parameters)
     taken, fresh, cut = _fitting(own, origin.params, axes)
     changed = differences(origin.config, config) if origin.config else []
     settings = [str(one) for one in changed if one.field.startswith("model.")]
@@ -187,7 +189,7 @@ def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
             f"have: {hint}, {_listed(untrained)}"
         )
     statistics, unlike, _ = _fitting(flat(program.abstract_state.statistics), origin.statistics, {})
-    told = [f"begins with {origin.name}"]
+    told = [f"begins with {origin.name}", *origin.notes]
     for what, names in (
         ("unlike there", settings),
         ("fresh", [f"{name} ({why})" for name, why in (fresh | unlike).items()]),

@@ -17,7 +17,7 @@ import parallel
 import tasks
 from configs import Config, UsageError
 from training.flops import flops_per_example, peak
-from training.lora import with_lora
+from training.lora import LORA, with_lora
 from training.optimizers import build_optimizer, build_schedule
 from training.state import Template, TrainState, create_state, make_template
 from training.step import compile_for_mesh, evaluation_step, train_step
@@ -46,6 +46,11 @@ class Program:
     trained: frozenset[str]
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
+
+    @property
+    def abstract_parameters(self) -> Any:
+        """Those of `abstract_state` that are the model's own: without the pairs of LoRA."""
+        return {name: one for name, one in self.abstract_state.params.items() if name != LORA}
 
     @property
     def parameter_count(self) -> int:

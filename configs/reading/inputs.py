@@ -1,6 +1,8 @@
 """Files and folders that a configuration names and that have to be there."""
 
+import difflib
 import glob
+import json
 import os
 
 from configs.errors import UsageError
@@ -59,11 +61,40 @@ def check_origin(config: Config) -> None:
     if source is None and config.train.lora.rank is not None:
         raise UsageError(
             "train.lora.rank changes a trained model, and none is given: say which, "
-            "--config.train.initialize_from=WORKDIR"
+            "--config.train.initialize_from=FOLDER"
         )
-    if source is not None and not os.path.isdir(source):
-        reason = "is a file" if os.path.exists(source) else f"is not there{_hint(source)}"
-        raise UsageError(f"train.initialize_from={source} {reason}: give the workdir of a run")
+    if source is None:
+        return
+    named = f"train.initialize_from={source}"
+    if not os.path.exists(source):
+        raise UsageError(
+            f"{named} is not there{_nearest(source)}: give the workdir of a run, or a folder of "
+            "Hugging Face on this disk (`hf download NAME --local-dir FOLDER` makes one)"
+        )
+    if not os.path.isdir(source):
+        raise UsageError(f"{named} is a file: give its folder, {os.path.dirname(source) or '.'}")
+    if not is_hugging_face(source) and not os.path.exists(os.path.join(source, "config.json")):
+        inside = glob.glob(f"{glob.escape(source)}/*/config.json")
+        inside += glob.glob(f"{glob.escape(source)}/snapshots/*/config.json")
+        there = f", but {os.path.dirname(inside[0])} is" if inside else ""
+        raise UsageError(
+            f"{named} is neither the workdir of a run nor a folder of Hugging Face (config.json, "
+            f"model.safetensors){there}"
+        )
+
+
+def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is one as `save_pretrained` of Hugging Face leaves it: no workdir."""
+    if not os.path.isdir(folder) or os.path.isdir(os.path.join(folder, "checkpoints")):
+        return False
+    if any(name.endswith((".safetensors", ".safetensors.index.json", ".bin"))
+           for name in os.listdir(folder)):  # fmt: skip
+        return True
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            return "model_type" in json.load(file)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _check_text(field: str, path: str | None) -> None:
@@ -146,3 +177,11 @@ def _hint(path: str) -> str:
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"
+
+
+def _nearest(path: str) -> str:
+    """The hint for a path that is not there: a folder beside it whose name is much alike."""
+    parent, name = os.path.split(os.path.normpath(path))
+    there = os.listdir(parent or ".") if os.path.isdir(parent or ".") else []
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.7)
+    return f" (did you mean {os.path.join(parent, near[0])}?)" if near else _hint(path)

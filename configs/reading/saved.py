@@ -94,19 +94,20 @@ def differences(old: Config, new: Config) -> list[Difference]:
     return found
 
 
-def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> None:
-    """Raises `UsageError` where `workdir` is not given or holds a run with other settings than
-    those that may change, which `notify` is told; and where what a new run is to begin with is not
-    there."""
+def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> bool:
+    """Whether a run begins there, and does not go on. Raises `UsageError` where `workdir` is not
+    given or holds a run with other settings than those that may change, which `notify` is told;
+    and where what a new run is to begin with is not there."""
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
     if not (Path(workdir) / NAME).exists():
         check_origin(config)
-        return
+        return True
     changed = differences(read_config(workdir), config)
     refuse_differences(workdir, changed)
     for difference in changed:
         notify(f"{difference} (since this workdir was last trained)")
+    return False
 
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:

@@ -76,8 +76,8 @@ class Train(Settings):
     )
     initialize_from: FilePath | None = field(
         None,
-        "Workdir of a run whose parameters this one begins with; what it has not, or of another "
-        "shape, begins fresh.",
+        "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with; what "
+        "it has not, or of another shape, begins fresh.",
         accepts="a folder",
         also_called=("init_from", "pretrained", "finetune_from", "load_from", "from_pretrained"),
     )

@@ -40,6 +40,7 @@ class Tokenizer:
         backend.no_padding()
         backend.encode_special_tokens = True
         self.backend = backend
+        self.separator = SEPARATOR
         self.separator_id: int = backend.token_to_id(SEPARATOR)
         self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
 

@@ -61,7 +61,7 @@ Tensors = dict[str, np.ndarray]
 
 def write_config(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
     """A folder with this config.json, and one tensor that no family knows."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config | changes))
     save_file({"x": np.zeros(1, np.float32)}, folder / "model.safetensors")
     return folder

@@ -5,97 +5,147 @@ import re
 import pytest
 
 import interop
-from configs import UsageError, base, load_config
+from configs import UsageError, load_config
+from interop.checking import check_pictures
 from tests.interop import folders
 
 RECIPES = {
     "gpt2": "base.language_modeling()",
     "llama": "base.language_modeling()",
     "bert": "base.language_modeling(architecture='encoder', task='masked_language_modeling')",
+    "bert of classes": "base.text_classification()",
     "vit": "base.image_classification(architecture='vit')",
 }
 
 
-def settings_of(config):
-    return config.model.model_dump()
+def recipe_for(tmp_path, name):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(f"from configs import base\ndef get_config():\n    return {RECIPES[name]}\n")
+    return recipe
 
 
-@pytest.mark.parametrize("family", RECIPES)
-def test_the_flags_of_the_refusal_are_those_that_make_a_recipe_fit(tmp_path, family):
-    folder, _ = folders.make_folder(tmp_path / "folder", family)
-    recipe, sizes = tmp_path / "recipe.py", interop.describe(folder).sizes
-    recipe.write_text(
-        f"from configs import base\ndef get_config():\n    return {RECIPES[family]}\n"
-    )
-    with pytest.raises(UsageError) as refusal:
-        interop.check(folder, settings_of(load_config(recipe)), sizes)
-    message = str(refusal.value)
-    assert f"{folder} holds a {family}" in message and "model.width is 128" in message
-    flags = dict(re.findall(r"--config\.([\w.]+)=(\S+)", message))
+def make(tmp_path, family, **changes):
+    folder, _ = folders.make_folder(tmp_path / "folder", family, **changes)
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def refusal(folder, config) -> str:
+    with pytest.raises(UsageError) as caught:
+        interop.check(folder, config)
+    return str(caught.value)
+
+
+def flags_of(message: str) -> dict[str, str]:
+    return dict(re.findall(r"--config\.([\w.]+)=(\S+)", message))
+
+
+def fitting(tmp_path, folder, name, **fields):
+    """A recipe to which the folder fits, but for some fields."""
+    recipe = recipe_for(tmp_path, name)
+    flags = flags_of(refusal(folder, load_config(recipe, inputs=False)))
+    fields = {name.replace("__", "."): value for name, value in fields.items()}
+    return load_config(recipe, flags | fields, inputs=False)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_flags_of_the_refusal_are_those_that_make_a_recipe_fit(tmp_path, name):
+    family, _, classes = name.partition(" of ")
+    folder = make(tmp_path, family, **{"num_classes": 3} if classes else {})
+    recipe = recipe_for(tmp_path, name)
+    message = refusal(folder, load_config(recipe, inputs=False))
+    assert message.startswith(f"train.initialize_from={folder} holds a {family}, which this recipe")
+    assert "model.width is 128" in message
+    flags = flags_of(message)
     assert flags["model.width"] == "24"
-    config = load_config(recipe, flags)
-    interop.check(folder, settings_of(config), sizes)
-    assert settings_of(config) | interop.describe(folder).settings == settings_of(config)
+    assert flags.get("data.tokenizer.path") == (
+        None if family == "vit" else str(folder / "tokenizer.json")
+    )
+    config = load_config(recipe, flags, inputs=False)
+    interop.check(folder, config)
+    given = config.model.model_dump()
+    needed = interop.describe(folder).settings
+    assert given | needed == given or classes
 
 
 def test_another_architecture_is_told_with_all_it_needs(tmp_path):
-    folder, _ = folders.make_folder(tmp_path, "bert")
-    settings = dict(base.section("model", "rnn"))
-    with pytest.raises(
-        UsageError, match=r"architecture is rnn, .*architecture=encoder.*norm_placement=post"
-    ):
-        interop.check(folder, settings, {"vocabulary_size": 19})
+    folder = make(tmp_path, "gpt2")
+    config = load_config("configs/text_lstm.py", inputs=False)
+    message = refusal(folder, config)
+    assert "model.architecture is rnn" in message
+    assert "--config.model.architecture=decoder --config.model.pattern=A" in message
+    assert "--config.model.norm_placement=pre" in message
 
 
-def test_defaults_written_out_do_not_differ(tmp_path):
-    folder, _ = folders.make_folder(tmp_path, "gpt2")
-    found = interop.describe(folder)
-    settings = dict(base.section("model", "decoder")) | found.settings
-    written = {"feed_forward_width": 96, "num_kv_heads": 2, "head_dim": 12, "pattern": "AA"}
-    free = {"dropout": 0.1, "scan_layers": True, "remat": "full", "attention": "xla"}
-    interop.check(folder, settings | written | free, found.sizes)
-    with pytest.raises(UsageError, match=r"model\.attention_window is 4; .*window=none$"):
-        interop.check(folder, settings | {"attention_window": 4}, found.sizes)
-
-
-def test_what_reads_tokens_out_is_free_for_a_classifier(tmp_path):
-    folder, _ = folders.make_folder(tmp_path, "bert")
-    found = interop.describe(folder)
-    settings = dict(base.section("model", "encoder")) | found.settings
-    of_classes = settings | {"head_transform": False, "tied_embeddings": False, "pooling": "max"}
-    sizes = found.sizes | {"num_classes": 3}
-    interop.check(folder, of_classes, sizes, body_only=True)
-    with pytest.raises(UsageError, match="head_transform is false"):
-        interop.check(folder, of_classes, found.sizes)
-
-
-SIZES = {
-    "tokens": (
-        "gpt2",
-        {"vocabulary_size": 18},
-        r"19 tokens.*18.*tokenizer\.path=.*tokenizer\.json",
-    ),
-    "positions": ("bert", {"max_length": 17}, r"16 positions.*17.*data\.sequence_length=16"),
-    "pictures": ("vit", {"image_shape": (8, 8, 1)}, r"8 x 8 x 3.*8 x 8 x 1.*data\.channels=3"),
-    "classes": ("vit", {"num_classes": 7}, r"5 classes, but the data has 7"),
+USES = {
+    "a task": ("gpt2", "bert", "gives next tokens or classes, but .*missing tokens of text"),
+    "pictures": ("vit", "gpt2", "reads pictures and gives classes, but .* next tokens of text"),
 }
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_data_of_other_sizes_is_told_what_to_set(tmp_path, name):
-    family, changes, message = SIZES[name]
-    folder, _ = folders.make_folder(tmp_path, family)
-    found = interop.describe(folder)
-    settings = dict(base.section("model", found.settings["architecture"])) | found.settings
-    with pytest.raises(UsageError, match=message):
-        interop.check(folder, settings, found.sizes | changes)
+@pytest.mark.parametrize("name", USES)
+def test_what_a_model_can_not_do_is_told(tmp_path, name):
+    family, recipe, message = USES[name]
+    config = load_config(recipe_for(tmp_path, recipe), inputs=False)
+    assert re.search(message, refusal(make(tmp_path, family), config))
 
 
-def test_more_tokens_and_fewer_positions_fit(tmp_path):
-    folder, _ = folders.make_folder(tmp_path, "bert")
-    found = interop.describe(folder)
-    settings = dict(base.section("model", "encoder")) | found.settings
-    interop.check(folder, settings, {"vocabulary_size": 21, "max_length": 5})
+def test_defaults_written_out_do_not_differ(tmp_path):
+    folder = make(tmp_path, "gpt2")
+    written = {"feed_forward_width": "96", "num_kv_heads": "2", "head_dim": "12", "pattern": "AA"}
+    free = {"dropout": "0.1", "remat": "full", "attention": "xla"}
+    fields = {f"model__{name}": value for name, value in (written | free).items()}
+    interop.check(folder, fitting(tmp_path, folder, "gpt2", **fields))
+    message = refusal(folder, fitting(tmp_path, folder, "gpt2", model__attention_window="4"))
+    assert message.endswith(
+        "model.attention_window is 4; give --config.model.attention_window=none"
+    )
+
+
+def test_what_reads_tokens_out_is_free_for_a_classifier(tmp_path):
+    folder = make(tmp_path, "bert")
+    free = {"model__head_transform": "false", "model__tied_embeddings": "false"}
+    interop.check(folder, fitting(tmp_path, folder, "bert of classes", model__pooling="max"))
+    assert "head_transform is false" in refusal(folder, fitting(tmp_path, folder, "bert", **free))
+
+
+FIELDS = {
+    "positions": ("bert", {"data__sequence_length": "17"}, "give --config.data.sequence_length=16"),
+    "pictures": ("vit", {"data__image_size": "16"}, "give --config.data.image_size=8"),
+    "a step": (
+        "gpt2",
+        {
+            "train__initialize_from": "a",
+            "train__initialize_step": "3",
+            "data__sequence_length": "9",
+        },
+        "initialize_step is for workdirs",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_other_fields_are_told_what_to_set(tmp_path, name):
+    family, fields, message = FIELDS[name]
+    folder = make(tmp_path, family)
+    assert message in refusal(folder, fitting(tmp_path, folder, family, **fields))
+
+
+def test_a_tokenizer_that_is_missing_is_named(tmp_path):
+    folder = make(tmp_path, "gpt2")
+    (folder / "tokenizer.json").unlink()
+    config = load_config(recipe_for(tmp_path, "gpt2"), inputs=False)
+    assert refusal(folder, config).startswith(f"{folder}/tokenizer.json is missing, and the model")
+
+
+def test_pictures_of_another_shape_are_told_what_to_set(tmp_path):
+    folder = make(tmp_path, "vit")
+    with pytest.raises(UsageError, match=r"of 8 x 8 x 3, but .* 8 x 8 x 1: .*data\.channels=3"):
+        check_pictures(folder, (8, 8, 1))
+    check_pictures(folder, [8, 8, 3])
+    oblong = make(tmp_path / "oblong", "vit", image_size=[8, 16])
+    config = load_config(recipe_for(tmp_path, "vit"), inputs=False)
+    assert "of pictures of 8 x 16, and here they are square" in refusal(oblong, config)
 
 
 BEYOND = {

@@ -47,7 +47,8 @@ def test_tensors_of_other_precisions_become_ours(gpt2, dtype):
     )
     found = interop.describe(gpt2)
     template = folders.template(found.settings, found.sizes)
-    table = interop.read(gpt2, folders.shapes(template), scanned=False)["embedding"]["tokens"]
+    params = interop.read(gpt2, folders.shapes(template), scanned=False).params
+    table = params["embedding"]["tokens"]
     expected = folders.draw(template)["embedding"]["tokens"]["embedding"].astype(dtype)
     assert table["embedding"].dtype == np.float32
     np.testing.assert_array_equal(table["embedding"], expected.astype(np.float32))

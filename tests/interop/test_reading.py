@@ -11,8 +11,12 @@ from interop.families import FAMILIES
 from tests.interop import folders
 
 
-def read(folder, *, scanned=False, sizes=None, settings=None, **how):
+def read(folder, **how):
     """Parameters of the model that the folder describes, or of one that differs in something."""
+    return weights(folder, **how).params
+
+
+def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
     found = interop.describe(folder)
     of_model = folders.template(
         found.settings | (settings or {}), found.sizes | (sizes or {}), scan_layers=scanned
@@ -157,32 +161,51 @@ def strip(tensors, prefix):
 
 def test_fewer_positions_are_the_first_and_more_are_refused(tmp_path):
     folder, params = folders.make_folder(tmp_path, "gpt2")
-    table = read(folder, sizes={"max_length": 5})["positions"]["table"]["embedding"]
+    found = weights(folder, sizes={"max_length": 5})
+    assert found.notes == ("of its 16 positions the first 5 are taken",)
+    table = found.params["positions"]["table"]["embedding"]
     np.testing.assert_array_equal(table, params["positions"]["table"]["embedding"][:5])
     with pytest.raises(UsageError, match=r"wpe\.weight is \[16, 24\], but must be \[17, 24\]"):
         read(folder, sizes={"max_length": 17})
 
 
-def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_refused(tmp_path):
+def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_the_first(tmp_path):
     folder, params = folders.make_folder(tmp_path, "bert")
-    found = read(folder, sizes={"vocabulary_size": 21}, tokens_like={20: 3})
-    theirs = params["embedding"]["tokens"]["embedding"]
+    one = weights(folder, sizes={"vocabulary_size": 21}, tokens_like={20: 3})
+    assert one.notes == ("token 20 begins as its 3; 1 more tokens begin as the mean of all",)
+    found, theirs = one.params, params["embedding"]["tokens"]["embedding"]
     ours = found["embedding"]["tokens"]["embedding"]
     np.testing.assert_array_equal(ours[:19], theirs)
     np.testing.assert_allclose(ours[19], theirs.mean(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(ours[20], theirs[3])
     assert found["head_transform"]["bias"][20] == params["head_transform"]["bias"][3]
-    with pytest.raises(UsageError, match=r"word_embeddings\.weight is \[19, 24\]"):
-        read(folder, sizes={"vocabulary_size": 18})
+    one = weights(folder, sizes={"vocabulary_size": 18}, tokens_like={17: 3})
+    assert one.notes == ("of its 19 tokens the first 18 are taken; token 17 begins as its 3",)
+    np.testing.assert_array_equal(
+        one.params["embedding"]["tokens"]["embedding"], theirs[[*range(17), 3]]
+    )
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+HEADS = {
+    "gpt2": (),
+    "llama": ("left aside: lm_head.weight",),
+    "bert": (
+        "left aside: cls.predictions.bias, cls.predictions.transform.LayerNorm.bias, "
+        "cls.predictions.transform.LayerNorm.weight, cls.predictions.transform.dense.bias "
+        "and 1 more",
+    ),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
 def test_the_body_alone_serves_a_classifier(tmp_path, family):
     folder, params = folders.make_folder(tmp_path, family)
     classes = {"sizes": {"num_classes": 3}, "settings": {"pooling": "attention"}}
     with pytest.raises(UsageError, match=r"for which this model has no place|nothing for|lacks"):
         read(folder, **classes)
-    found = read(folder, body_only=True, **classes)
+    one = weights(folder, body_only=True, **classes)
+    found, notes = one.params, one.notes
+    assert tuple(note for note in notes if "positions" not in note) == HEADS[family]
     assert found.keys() == params.keys() - {"head_transform"}
     folders.assert_same(found["backbone"], params["backbone"])
     assert found["embedding"].keys() == {"tokens"}

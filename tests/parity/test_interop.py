@@ -100,7 +100,7 @@ def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
     found = interop.describe(folder)
     template = folders.template(found.settings, found.sizes, **changes)
     scanned = changes.get("scan_layers", False)
-    params = interop.read(folder, folders.shapes(template), scanned=scanned)
+    params = interop.read(folder, folders.shapes(template), scanned=scanned).params
     return template.bind(jax.tree.map(jnp.asarray, params), {}), params
 
 
@@ -186,7 +186,7 @@ def test_the_body_of_a_masked_model_classifies_as_its_classifier_does(saved):
     _, params = imported(folder)
     found = interop.describe(folder)
     template = folders.template(found.settings, found.sizes)
-    body = interop.read(folder, folders.shapes(template), scanned=False, body_only=True)
+    body = interop.read(folder, folders.shapes(template), scanned=False, body_only=True).params
     assert params.keys() - body.keys() == {"classes"}
     ours = template.bind(jax.tree.map(jnp.asarray, params | body), {})
     assert_equal_logits(logits_of_ours(ours, folder), logits_of_theirs(theirs, folder))

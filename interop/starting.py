@@ -1,0 +1,93 @@
+"""What a run begins with of a folder: how much of it this run has a use for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs import Config
+from interop.checking import check, check_pictures
+from interop.converting import Weights, read
+from interop.families import added_tokens, describe, special_tokens, table_of
+from interop.fields import Fields
+from interop.folder import Folder
+
+Tree = Any
+
+_MASKS = ("[MASK]", "<mask>")
+"""What tokenizers call the mask, where no other file of theirs says it."""
+
+
+def start(
+    folder: str | Path,
+    config: Config,
+    sizes: Mapping[str, Any],
+    shapes: Tree,
+    *,
+    classes: Sequence[str] | None = None,
+    separator: tuple[str, int] | None = None,
+) -> Weights:
+    """The weights that a run of `config` begins with, on data of these `sizes` and `classes`; of a
+    model whose head is another one its body alone. `shapes` are those of the run's parameters.
+
+    Of the tokens that the folder does not know the `separator`, its text and its number, begins as
+    their end of a text, and the mask that masked language modelling adds as theirs.
+
+    Raises `configs.UsageError` as `check` and `read` do.
+    """
+    check(folder, config)
+    opened = Folder(folder)
+    found = describe(opened)
+    if "image_shape" in sizes:
+        check_pictures(folder, sizes["image_shape"])
+    return read(
+        folder,
+        shapes,
+        scanned=getattr(config.model, "scan_layers", False),
+        body_only=not _same_head(opened, found.family, found.sizes, sizes, classes),
+        tokens_like=_tokens_like(folder, config, sizes, separator),
+    )
+
+
+def _same_head(
+    folder: Folder,
+    family: str,
+    theirs: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    classes: Sequence[str] | None,
+) -> bool:
+    """Whether what their model is read out with is what ours is."""
+    if "num_classes" in ours or "num_classes" in theirs:
+        same = ours.get("num_classes") == theirs.get("num_classes")
+        return same and _class_names(folder.config) in (None, tuple(classes or ()))
+    table = table_of(family)
+    heads = {row.theirs for row in table.rows if row.of_head}
+    whole = any(name.startswith(table.prefix) for name in folder.names)
+    return whole or any(table.short(name) in heads for name in folder.names)
+
+
+def _class_names(config: Fields) -> tuple[str, ...] | None:
+    """The names of their classes; None where they have none but numbers."""
+    said = config.section("id2label")
+    numbers = list(map(str, range(len(said))))
+    if not said or said.keys() != set(numbers):
+        return None
+    names = tuple(str(said[number]) for number in numbers)
+    return None if all(name == f"LABEL_{n}" for n, name in enumerate(names)) else names
+
+
+def _tokens_like(
+    folder: str | Path,
+    config: Config,
+    sizes: Mapping[str, Any],
+    separator: tuple[str, int] | None,
+) -> dict[int, int]:
+    """For tokens that they do not have the one of theirs that has the same use."""
+    special, added, like = special_tokens(folder), added_tokens(folder), {}
+    ends = [special[name] for name in ("eos", "sep", "bos") if name in special]
+    masks = [special[name] for name in ("mask",) if name in special]
+    masks += [added[name] for name in _MASKS if name in added]
+    if separator is not None and separator[0] not in added and ends:
+        like[separator[1]] = ends[0]
+    if config.task.needs == "missing_tokens" and masks:
+        like[sizes["vocabulary_size"]] = masks[0]
+    return like
