@@ -89,7 +89,7 @@ SPIKE = {"gradient_norm": np.where(STEPS == 300, 80.0, 1.0)}
         ("duplicates between training and validation", "data.source", facts(copied=0.8)),
         ("class imbalance", "task.class_weights", facts(classes={"spam": 95, "ham": 5})),
         ("padding waste", "data.sequence_length", facts(padding=0.8, settings=TEXT)),
-        ("padding waste", "data.length_buckets=4", facts(padding=0.8, settings=DATES)),
+        ("padding waste", "data.length_buckets=2", facts(padding=0.8, settings=DATES)),
         ("dead units", "optimizer.learning_rate", facts(dead=[(0, 32), (100, 128)])),
         ("frozen layers", "train.freeze", facts(unmoved={"stages.0.kernel": "train.freeze"})),
         ("frozen layers", "optimizer.learning_rate", facts(unmoved={"dense.kernel": ""})),
