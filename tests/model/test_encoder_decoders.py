@@ -85,9 +85,7 @@ def make(name: str, changes: dict) -> nnx.Module:
 
 
 def compiled(function, *arguments):
-    """Quickly: what the compiler makes faster is not what is compared."""
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(function).lower(*arguments).compile(compiler_options=options)
+    return jax.jit(function).lower(*arguments).compile()
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -63,8 +63,7 @@ def padded(frames: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([first, recording(8, length)]), segments
 
 
-# Compiled quickly: what the compiler makes faster is not what is compared.
-@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
+@partial(jax.jit, static_argnums=(0, 1))
 def _run(call, graph, state, frames, segments, key=None):
     return call(nnx.merge(graph, state), frames, segments, key)
 

@@ -115,7 +115,7 @@ def losses(recipe: str, products: str) -> list[float]:
     """Of three steps of a narrow recipe on one device."""
     config = runs.load(recipe, train__matrix_products=products, mesh__data="1")
     onednn.choose_products(config, parallel.make_mesh(config))
-    program = runs.build(config)
+    program = runs.as_users_have_it(runs.build(config))
     state, found = program.initialize(), []
     for batch in runs.batches(config, 3):
         placed = parallel.put_batch(batch, program.batch_sharding, len(batch["weights"]))

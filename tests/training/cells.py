@@ -154,11 +154,10 @@ def build(config: configs.Config) -> Program:
 
 
 def compiled_step(program: Program) -> Any:
-    """The train step, compiled quickly: what the compiler makes faster is not what is compared."""
+    """The train step, compiled for the configuration's batches."""
     config = program.config
     shape = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
-    lowered = program.train_step.lower(program.abstract_state, shape)
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+    return program.train_step.lower(program.abstract_state, shape).compile()
 
 
 def take_step(program: Program, step: Any, state: Any, rows: Mapping[str, np.ndarray]):

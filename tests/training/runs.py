@@ -1,5 +1,6 @@
 """Small runs of the recipes' models for tests of the step: the same batches on any mesh."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +49,14 @@ def build(config: configs.Config) -> Program:
     else:
         sizes = {"num_classes": 10, "image_shape": (8, 8, 1)}
     return build_program(config, sizes, parallel.make_mesh(config))
+
+
+def as_users_have_it(program: Program) -> Program:
+    """The program whose step is compiled as outside of tests (`tests/conftest.py`): what is fused
+    or summed otherwise by a quick compilation parts after some steps by more than rounding."""
+    options = {"xla_backend_optimization_level": 3}
+    step = jax.jit(program.train_step, donate_argnums=0, compiler_options=options)
+    return dataclasses.replace(program, train_step=step)
 
 
 def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:

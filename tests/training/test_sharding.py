@@ -22,7 +22,7 @@ STEPS = 20
 def course(recipe: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
     """The losses of the steps, and the gradients of the first one (as Adam's first moments)."""
     settings = MESHES.get(mesh, {"mesh__data": "1"})
-    program = runs.build(runs.load(recipe, **settings))
+    program = runs.as_users_have_it(runs.build(runs.load(recipe, **settings)))
     state, losses, gradients = program.initialize(), [], []
     for batch in runs.batches(program.config, STEPS):
         state, metrics = runs.step(program, state, batch)
