@@ -7,10 +7,9 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-
-import numpy as np
 
 from data.batches import Batch, Batches
 
@@ -38,13 +37,15 @@ def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Ba
     )
     if workers:
         _let_grain_read_flags()
+        # By a pipe: shared memory is no faster, is not always given back, and containers limit it.
+        by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+        dataset = grain.experimental.WithOptionsIterDataset(dataset, by_pipe)
         processes = grain.MultiprocessingOptions(num_workers=workers)
         dataset = dataset.mp_prefetch(processes, worker_init_fn=_begin_worker)
     iterator = iter(dataset)
     atexit.register(iterator.close)
     try:
-        for batch in iterator:  # out of memory that is shared with a worker
-            yield {name: np.array(array) for name, array in batch.items()} if workers else batch
+        yield from iterator
     finally:
         iterator.close()
         atexit.unregister(iterator.close)

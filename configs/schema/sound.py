@@ -140,10 +140,11 @@ class Sound(Source):
         unit="milliseconds",
         also_called=("hop_length", "frame_shift", "window_stride", "stride"),
     )
-    normalization: Literal["bands", "none"] = field(
+    normalization: Literal["bands", "recording", "none"] = field(
         "bands",
-        "Whether each band gets mean 0 and variance 1 over a recording, whatever its loudness.",
-        also_called=("normalize", "cmvn", "per_feature"),
+        "What gets mean 0 and variance 1 over a recording, whatever its loudness: each band, or "
+        "all bands together.",
+        also_called=("normalize", "cmvn", "per_feature", "all_features"),
     )
     length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
         4,

@@ -99,7 +99,8 @@ class LogMel:
     logarithm of the power in each, 1e-10 at least.
 
     normalization="bands": from each band its mean over the recording is taken, and it is divided
-    by its standard deviation plus 1e-5. "none": neither.
+    by its standard deviation plus 1e-5. "recording": the same with mean and deviation of all bands
+    together, so that what sounds all the time is kept. "none": neither.
     """
 
     sample_rate: int
@@ -128,9 +129,10 @@ class LogMel:
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
         # Sparse, and so without the threads of BLAS, which wait long where training has all cores.
         levels = np.log(np.maximum((self._bands @ power.T).T, np.float32(_FLOOR)))
-        if self.normalization == "bands":
-            levels -= levels.mean(axis=0)
-            levels /= levels.std(axis=0) + np.float32(_LEAST_DEVIATION)
+        if self.normalization != "none":
+            over = 0 if self.normalization == "bands" else None
+            levels -= levels.mean(axis=over)
+            levels /= levels.std(axis=over) + np.float32(_LEAST_DEVIATION)
         return np.ascontiguousarray(levels)
 
     def frames(self, samples: ArrayLike) -> Any:

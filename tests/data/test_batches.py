@@ -140,6 +140,27 @@ def test_processes_stream_the_same_batches(corpus):
     check_stream(shuffled(data.prepare(settings)), 4, 23, 2)
 
 
+def test_processes_leave_nothing_behind(tmp_path):
+    """Not even shared memory, which Python would tell at its end."""
+    script = tmp_path / "reads.py"
+    script.write_text(
+        "import data\n"
+        "from configs.schema.pictures import Digits\n"
+        "def main():\n"
+        "    split = data.prepare(Digits()).splits['train']\n"
+        "    batches = data.Batches(split, global_batch_size=64, seed=0, shuffle=True)\n"
+        "    stream = data.stream(batches, 0, 12, 2)\n"
+        "    print(sum(len(next(stream)['label']) for _ in range(12)))\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(script)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "768\n"
+    assert "leaked" not in ended.stderr
+
+
 def check_stream(batches: data.Batches, start: int, stop: int, workers: int) -> None:
     received = list(data.stream(batches, start, stop, workers))
     assert len(received) == stop - start

@@ -123,6 +123,9 @@ def test_frames_are_those_of_the_plain_definition(rate, mels):
     normalised = (plain - plain.mean(axis=0)) / (plain.std(axis=0) + 1e-5)
     log_mel = LogMel(rate, mels, 25.0, 10.0, "bands")
     np.testing.assert_allclose(log_mel(waveform), normalised, rtol=0, atol=1e-3)
+    normalised = (plain - plain.mean()) / (plain.std() + 1e-5)
+    log_mel = LogMel(rate, mels, 25.0, 10.0, "recording")
+    np.testing.assert_allclose(log_mel(waveform), normalised, rtol=0, atol=1e-3)
 
 
 def test_every_band_hears_something_and_knows_high_from_low():
@@ -145,12 +148,13 @@ def test_so_many_samples_make_so_many_frames(samples):
         assert log_mel.seconds(len(frames)) <= samples / 8000
 
 
-def test_bands_take_loudness_out_and_silence_is_nothing():
-    log_mel = LogMel(8000, 40, 25.0, 10.0, "bands")
+@pytest.mark.parametrize(("normalization", "axis"), [("bands", 0), ("recording", None)])
+def test_normalization_takes_loudness_out_and_silence_is_nothing(normalization, axis):
+    log_mel = LogMel(8000, 40, 25.0, 10.0, normalization)
     noisy = voice() + 0.01 * np.random.default_rng(0).normal(size=4000).astype(np.float32)
     frames = log_mel(noisy)
-    np.testing.assert_allclose(frames.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(frames.std(axis=0), 1, atol=1e-4)
+    np.testing.assert_allclose(frames.mean(axis=axis), 0, atol=1e-5)
+    np.testing.assert_allclose(frames.std(axis=axis), 1, atol=1e-4)
     np.testing.assert_allclose(log_mel(noisy), log_mel(4 * noisy), atol=1e-4)
     assert not log_mel(np.zeros(4000, np.float32)).any()
 
