@@ -103,10 +103,16 @@ class TextPreparation:
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
-            sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length},
+            sizes=self._sizes(tokenizer, form.length),
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
+
+    @staticmethod
+    def _sizes(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+        sizes: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": length}
+        around = tokenizer.framed(np.empty(0, np.int32)).tolist()
+        return sizes | {"framing": around} if around else sizes
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -159,7 +165,7 @@ def tokenizer_facts(settings: Any) -> dict[str, Any]:
     if settings.kind in _TRAINED:
         facts |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
     if settings.kind == "file":
-        facts |= {"sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
+        facts |= {"framed": True, "sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
     return facts
 
 
@@ -233,17 +239,26 @@ class Totals:
 def _tokens(
     stage: str, pieces: Pieces, tokenizer: Tokenizer, totals: Totals, progress: Progress
 ) -> Iterator[NDArray[np.int32]]:
-    """The ids of all pieces in order, the separator before each document."""
-    separator = np.array([tokenizer.separator_id], np.int32)
-    total, done = len(pieces), 0
+    """The ids of all pieces in order; what opens a document before each of them, and what closes a
+    text after it."""
+    opening, closing = tokenizer.document_opening, tokenizer.closing
+    total, done, begun = len(pieces), 0, False
     for block in pieces.blocks(PIECES_AT_ONCE):
         progress(stage, done, total, "pieces")
         ids_of_each = tokenizer.encode_many([text for _, text in block])
         for (place, text), ids in zip(block, ids_of_each, strict=True):
-            opens = place == 0
-            totals.add(place, text, len(ids) + opens)
-            yield np.concatenate([separator, ids]) if opens else ids
+            if place:
+                totals.add(place, text, len(ids))
+                yield ids
+                continue
+            if begun and len(closing):
+                yield closing
+            totals.add(place, text, len(opening) + len(ids) + len(closing))
+            yield np.concatenate([opening, ids])
+            begun = True
         done += len(block)
+    if begun and len(closing):
+        yield closing
     progress(stage, total, total, "pieces")
 
 
