@@ -126,7 +126,7 @@ def test_llama_learns_conversations_by_lora_and_stays_what_it_was(tmp_path, caps
     folder.fit()
     assert folder.run() == 0
     told = capsys.readouterr().err
-    assert re.search(r"token \d+ begins as its 2", told)  # the separator as </s>
+    assert re.search(r"token \d+ begins as its token 2", told)  # the separator as </s>
     assert re.search(r"trains [\d,]+ of [\d,]+ parameters", told)
     (found,) = folder.answer(capsys, "--prompt=What comes after Monday?", "--max_tokens=4")
     assert found["tokens"] <= 4
@@ -136,6 +136,25 @@ def test_llama_learns_conversations_by_lora_and_stays_what_it_was(tmp_path, caps
     assert tensors.keys() == theirs.keys()
     for name, tensor in theirs.items():
         np.testing.assert_array_equal(tensors[name][: len(tensor)], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_of_conversations_that_is_not_taken_is_told(tmp_path, place):
+    folder = Folder(tmp_path, "llama")
+    template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    if place == "chat_template.jinja":
+        (folder.path / place).write_text(template)
+    else:
+        told = json.loads((folder.path / place).read_text())
+        (folder.path / place).write_text(json.dumps(told | {"chat_template": template}))
+    folder.fields["data.sequence_length"] = "64"
+    folder.fit()
+    config = configs.load_config(folder.recipe, folder.fields, inputs=False)
+    found = interop.describe(folder.path)
+    shapes = folders.shapes(folders.template(found.settings, found.sizes))
+    sizes = {"vocabulary_size": shapes["embedding"]["tokens"]["embedding"].shape[0]}
+    (note,) = interop.start(folder.path, config, sizes, shapes).notes
+    assert place in note and "--config.data.chat_template" in note
 
 
 def test_bert_of_masked_words_gives_labels_with_a_fresh_head(tmp_path, capsys):
@@ -167,7 +186,7 @@ def test_bert_goes_on_filling_in_what_is_masked(tmp_path, capsys):
     folder.fit()
     assert folder.run() == 0
     told = capsys.readouterr().err
-    assert "fresh" not in told and re.search(r"token \d+ begins as its 4", told)  # the mask
+    assert "fresh" not in told and re.search(r"token \d+ begins as its token 4", told)  # the mask
     (found,) = folder.answer(capsys, "--prompt=3 times [MASK] is 9.")
     assert len(found["candidates"]) == 1
 
