@@ -56,6 +56,26 @@ def test_documents_are_framed(family, packing, tmp_path):
     assert dataset.sizes.get("framing", []) == around
 
 
+def test_parts_of_a_long_document_are_each_framed(tmp_path):
+    tokenizer, setting = load(tmp_path / "folder", "bert")
+    text = "5 times 3 is 15, or isn't it? " * 3000  # of several pieces
+    (tmp_path / "long.txt").write_text(text)
+    settings = TextFiles(path=str(tmp_path / "long.txt"), tokenizer=setting, sequence_length=32,
+                         packing="best_fit", validation_fraction=0.0)  # fmt: skip
+    dataset = data.prepare(settings)
+    batch = rows(dataset)
+    opening, closing = tokenizer.opening[0], tokenizer.closing[0]
+    whole = batch["tokens"][:-1]
+    assert (whole[:, 0] == opening).all() and (whole[:, -1] == closing).all()
+    inside = whole[:, 1:-1]
+    assert not np.isin(inside, [opening, closing]).any()
+    last = batch["tokens"][-1][batch["segments"][-1] > 0]
+    assert (last[0], last[-1]) == (opening, closing)
+    ids = tokenizer.encode(text)  # a piece may end in a word, which is then one token more
+    assert inside.size + len(last) - 2 == pytest.approx(len(ids), abs=9)
+    assert dataset.splits["train"].targets == int(batch["weights"].sum())
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_labelled_texts_are_framed_and_their_ends_are_kept(family, tmp_path):
     tokenizer, setting = load(tmp_path / "folder", family)
