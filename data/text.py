@@ -110,6 +110,7 @@ class TextPreparation:
 
     @staticmethod
     def _sizes(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+        """What the data decide of the model; and of the task, what stands around its texts."""
         sizes: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": length}
         around = tokenizer.framed(np.empty(0, np.int32)).tolist()
         return sizes | {"framing": around} if around else sizes
