@@ -372,7 +372,7 @@ def classify_texts(
     data, tokenizer = restored.manifest["data"], load_tokenizer(workdir)
     length = data["sizes"]["max_length"]
     for number, text in enumerate(texts, start=1):
-        if (count := len(tokenizer.encode(text))) > length:
+        if (count := len(tokenizer.framed(tokenizer.encode(text)))) > length:
             say(f"prompt {number} has {count} tokens, of which this model reads the first {length}")
     found = inference.classify_texts(
         restored.module,

@@ -1,4 +1,5 @@
-"""Texts with labels to records: each text by itself, as tokens, cut to the context or filled up."""
+"""Texts with labels to records: each text by itself, as tokens, cut to the context or filled up,
+between what its tokenizer puts around every text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from data.progress import Progress
 from data.records import write_names, write_records
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
 
-VERSION = 3
+VERSION = 4
 """Of what this file makes of a text: raised when that changes."""
 
 Records = Sequence[dict[str, Any]]
@@ -83,12 +84,18 @@ class LabelledTextPreparation:
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
         form, facts, hashes = self._format(tokenizer), {}, {}
+        around = len(tokenizer.framed(np.empty(0, np.int32)))
+        if form.length <= around:
+            raise UsageError(
+                f"data.sequence_length={form.length} has no room for a text: this tokenizer puts "
+                f"{around} tokens around each"
+            )
         for split, records in splits.items():
             cut, names = [], []
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
-                _store(texts, form, classes, names, cut),
+                _store(texts, form, tokenizer, classes, names, cut),
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
@@ -152,6 +159,7 @@ def _texts(
 def _store(
     texts: Iterator[tuple[dict[str, Any], NDArray[np.int32]]],
     form: LabelledFormat,
+    tokenizer: Tokenizer,
     classes: Sequence[str],
     names: list[str],
     cut: list[str],
@@ -162,6 +170,7 @@ def _store(
         names.append(first["document"].decode())
         if not len(tokens):
             raise UsageError(f"{names[-1]}: its text has no token")
-        if len(tokens) > form.length:
+        if len(tokenizer.framed(tokens)) > form.length:
             cut.append(names[-1])
+        tokens = tokenizer.framed(tokens, form.length)
         yield form.store(tokens, numbers[first["label"].decode()])

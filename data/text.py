@@ -103,10 +103,17 @@ class TextPreparation:
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
-            sizes={"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length},
+            sizes=self._sizes(tokenizer, form.length),
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
+
+    @staticmethod
+    def _sizes(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
+        """What the data decide of the model; and of the task, what stands around its texts."""
+        sizes: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": length}
+        around = tokenizer.framed(np.empty(0, np.int32)).tolist()
+        return sizes | {"framing": around} if around else sizes
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -133,7 +140,10 @@ class TextPreparation:
         """Writes the windows of one split of one source. Returns facts of it, and their hash."""
         form, totals = self._format(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
-        tokens = _tokens(stage, pieces, tokenizer, totals, progress)
+        around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
+        if isinstance(form, BestFitFormat) and len(tokenizer.closing):
+            room = max(form.length - around, 1)  # what is cut is framed too
+        tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
         count, sha256 = write_records(self._file(folder, split, number), form.pack(tokens))
         facts = {"examples": count, **totals.facts(form.targets(totals.tokens))}
         if isinstance(form, BestFitFormat) and count:
@@ -159,7 +169,7 @@ def tokenizer_facts(settings: Any) -> dict[str, Any]:
     if settings.kind in _TRAINED:
         facts |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
     if settings.kind == "file":
-        facts |= {"sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
+        facts |= {"framed": True, "sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
     return facts
 
 
@@ -231,20 +241,47 @@ class Totals:
 
 
 def _tokens(
-    stage: str, pieces: Pieces, tokenizer: Tokenizer, totals: Totals, progress: Progress
+    stage: str,
+    pieces: Pieces,
+    tokenizer: Tokenizer,
+    totals: Totals,
+    progress: Progress,
+    room: int | None,
 ) -> Iterator[NDArray[np.int32]]:
-    """The ids of all pieces in order, the separator before each document."""
-    separator = np.array([tokenizer.separator_id], np.int32)
-    total, done = len(pieces), 0
+    """The ids of all pieces in order: what opens a document before each of them, what closes a text
+    after it; with `room` also around each stretch of so many tokens of a document."""
+    opening, closing = tokenizer.document_opening, tokenizer.closing
+    total, done, begun, left = len(pieces), 0, False, room
     for block in pieces.blocks(PIECES_AT_ONCE):
         progress(stage, done, total, "pieces")
         ids_of_each = tokenizer.encode_many([text for _, text in block])
         for (place, text), ids in zip(block, ids_of_each, strict=True):
-            opens = place == 0
-            totals.add(place, text, len(ids) + opens)
-            yield np.concatenate([separator, ids]) if opens else ids
+            left = room if place == 0 else left
+            stretches, tokens = _stretches(ids, left, room), len(ids)
+            for number, stretch in enumerate(stretches):
+                if place and number == 0:
+                    yield stretch
+                    continue
+                if begun and len(closing):
+                    yield closing
+                yield np.concatenate([opening, stretch])
+                begun, tokens = True, tokens + len(opening) + len(closing)
+            totals.add(place, text, tokens)
+            if room is not None:
+                left = (left if len(stretches) == 1 else room) - len(stretches[-1])
         done += len(block)
+    if begun and len(closing):
+        yield closing
     progress(stage, total, total, "pieces")
+
+
+def _stretches(
+    ids: NDArray[np.int32], left: int | None, room: int | None
+) -> list[NDArray[np.int32]]:
+    """The first `left` of `ids`, then `room` at a time; all of them where there is no bound."""
+    if left is None or room is None:
+        return [ids]
+    return np.split(ids, range(left, len(ids), room))
 
 
 def in_blocks(records: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

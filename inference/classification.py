@@ -77,13 +77,15 @@ def classify_texts(
     length: int,
     classes: Sequence[str],
 ) -> Iterator[Classified]:
-    """What the text classifier `module` makes of each text, in order; of what is longer than
-    `length` tokens, of their first ones. Raises `configs.UsageError` for a text without any."""
+    """What the text classifier `module` makes of each text, in order, between what the tokenizer
+    puts around each; of what is longer than `length` tokens, of the first ones. Raises
+    `configs.UsageError` for a text without any."""
     tokens, real = np.zeros((2, len(texts), length), np.int32)
     for row, text in enumerate(texts):
-        ids = tokenizer.encode(text)[:length]
+        ids = tokenizer.encode(text)
         if not len(ids):
             raise UsageError(f"a text has no token: {text!r}")
+        ids = tokenizer.framed(ids, length)
         tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
     return _classify(
         module,

@@ -74,6 +74,7 @@ def _encode(prompt: str, tokenizer: Tokenizer, mask: int, length: int) -> np.nda
     tokens = tokenizer.encode(last)
     for before in reversed(encoded):
         tokens = np.concatenate([before, [mask], tokens]).astype(np.int32)
+    tokens = tokenizer.framed(tokens)
     if len(tokens) > length:
         raise UsageError(
             f"a prompt has {len(tokens)} tokens, and this model reads {length}: shorten it"

@@ -80,7 +80,7 @@ class Generator:
         graph, parameters = nnx.split(module)
         if self._programs is None or self._programs.graph != graph:
             self._programs = _Programs.of(
-                graph, self._mesh, self._rules, self._tokenizer.separator_id, self._writable_V
+                graph, self._mesh, self._rules, self._tokenizer.end_id, self._writable_V
             )
         keys = row_keys(
             [request.sampling.seed for request in requests],
@@ -108,10 +108,15 @@ class _Row:
 
     def __init__(self, request: Request, tokenizer: Tokenizer):
         self.request = request
-        self.ids = tokenizer.encode(request.prompt).tolist() or [tokenizer.separator_id]
+        ids = tokenizer.encode(request.prompt)
+        after = ids.tolist() if tokenizer.joins_prompt else []
+        opening = tokenizer.opening if len(ids) else tokenizer.document_opening
+        self.ids = [*opening.tolist(), *ids.tolist()]
         self.prompt_tokens = len(self.ids)
         self.read = 0  # tokens that the model's state holds: all ids but the last, in the end
-        self.text = GrowingText(tokenizer, max_tokens=request.max_tokens, stop=request.stop)
+        self.text = GrowingText(
+            tokenizer, max_tokens=request.max_tokens, stop=request.stop, after=after
+        )
 
     @property
     def written(self) -> int:
@@ -264,7 +269,7 @@ class _Programs:
         graph: nnx.GraphDef,
         mesh: Mesh,
         rules: Mapping[str, Sequence[str]],
-        separator_id: int,
+        end_id: int,
         writable_V: np.ndarray,
     ) -> "_Programs":
         everywhere = parallel.replicated(mesh)
@@ -274,9 +279,7 @@ class _Programs:
             return module.initial_state(rows, length)
 
         def decode(*arguments):
-            written_BT, state, seen_BV = _decode(
-                *arguments, separator_id=separator_id, writable_V=writable_V
-            )
+            written_BT, state, seen_BV = _decode(*arguments, end_id=end_id, writable_V=writable_V)
             # Every host of a mesh reads all that was written.
             return jax.lax.with_sharding_constraint(written_BT, everywhere), state, seen_BV
 
@@ -305,11 +308,11 @@ def _decode(
     count_B,
     budget_B,
     *,
-    separator_id,
+    end_id,
     writable_V,
 ):
     """Reads each row's pending token, draws the next, and so on: `budget_B` times, or until the
-    row draws the separator. Tokens that are not `writable_V` are never drawn.
+    row draws `end_id`. Tokens that are not `writable_V` are never drawn.
 
     Returns the tokens drawn, int32 [B, MOST_STEPS] (past a row's end, anything), the state and
     what every row has seen.
@@ -332,7 +335,7 @@ def _decode(
         if seen_BV is not None:
             seen_BV = seen_BV.at[rows_B, pending_B].set(True)
         written_BT = jax.lax.dynamic_update_slice(written_BT, pending_B[:, None], (0, step))
-        ended_B = ended_B | (active_B & (drawn_B == separator_id))
+        ended_B = ended_B | (active_B & (drawn_B == end_id))
         return step + 1, state, pending_B, seen_BV, ended_B, written_BT
 
     nothing_BT = jnp.zeros((len(pending_B), MOST_STEPS), jnp.int32)

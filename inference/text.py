@@ -16,14 +16,22 @@ def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
 
 
 class GrowingText:
-    """Takes tokens until the text ends: at the separator, at a stop string or at `max_tokens`.
+    """Takes tokens until the text ends: at the tokenizer's `end_id`, at a stop string or at
+    `max_tokens`. `after`: the tokens of the text that it goes on with.
 
     `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, stop: Sequence[str]):
-        self._separator_id = tokenizer.separator_id
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_tokens: int,
+        stop: Sequence[str],
+        after: Sequence[int] = (),
+    ):
+        self._end_id = tokenizer.end_id
+        self._decoder = StreamDecoder(tokenizer, after)
         self._max_tokens = max_tokens
         self._stop = stop
         self._lengths: list[int] = []  # of the text after each token
@@ -42,7 +50,7 @@ class GrowingText:
         """Takes one more token, before the text has ended; returns what is certain since the last
         call: no half character, and nothing that may turn out to be a stop string."""
         before = len(self.text)
-        if token == self._separator_id:
+        if token == self._end_id:
             self.finish = "separator"
         else:
             self.text += self._decoder.push(token)

@@ -10,6 +10,7 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.description import Description
 from interop.families import describe
+from interop.fields import Fields
 from model import feed_forward_width
 
 TOKENIZER = "tokenizer.json"
@@ -94,6 +95,8 @@ def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str
                 f"--config.data.tokenizer.path=FILE"
             )
         needed |= {"data.tokenizer.kind": "file", "data.tokenizer.path": str(file)}
+    elif tokenizer is not None and not _same_tokens(Path(tokenizer.path), file):
+        needed["data.tokenizer.path"] = str(file)
     longest = found.sizes.get("max_length")
     if longest is not None and data.sequence_length > longest:
         needed["data.sequence_length"] = longest
@@ -104,6 +107,14 @@ def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str
         if data.channels is not None:
             needed["data.channels"] = channels
     return needed
+
+
+def _same_tokens(ours: Path, theirs: Path) -> bool:
+    """Whether two tokenizer.json number the tokens of their models alike, where both are there."""
+    if not (ours.is_file() and theirs.is_file()):
+        return True
+    one, other = (Fields(path).section("model").get("vocab") for path in (ours, theirs))
+    return one == other
 
 
 def _differing(given: Mapping[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:

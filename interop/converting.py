@@ -179,7 +179,7 @@ def _more_tokens(
     grown = theirs[np.where(new, 0, rows)]
     if new.any():
         grown[new] = theirs.mean(axis=0, dtype=np.float32).astype(theirs.dtype)
-    said = [f"token {token} begins as its {like}" for token, like in tokens_like.items()]
+    said = [f"token {token} begins as its token {like}" for token, like in tokens_like.items()]
     said += [f"{new.sum():,} more tokens begin as the mean of all"] if new.any() else []
     return grown, "; ".join(filter(None, [note, *said]))
 

@@ -1,6 +1,8 @@
 """What a run begins with of a folder: how much of it this run has a use for."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from interop.fields import Fields
 from interop.folder import Folder
 
 Tree = Any
+
+TEMPLATE = "chat_template.jinja"
 
 _MASKS = ("[MASK]", "<mask>")
 """What tokenizers call the mask, where no other file of theirs says it."""
@@ -30,7 +34,8 @@ def start(
     model whose head is another one its body alone. `shapes` are those of the run's parameters.
 
     Of the tokens that the folder does not know the `separator`, its text and its number, begins as
-    their end of a text, and the mask that masked language modelling adds as theirs.
+    their end of a text, and the mask that masked language modelling adds as theirs. A template of
+    conversations that the folder has and the recipe does not take is told.
 
     Raises `configs.UsageError` as `check` and `read` do.
     """
@@ -39,13 +44,14 @@ def start(
     found = describe(opened)
     if "image_shape" in sizes:
         check_pictures(folder, sizes["image_shape"])
-    return read(
+    weights = read(
         folder,
         shapes,
         scanned=getattr(config.model, "scan_layers", False),
         body_only=not _same_head(opened, found.family, found.sizes, sizes, classes),
         tokens_like=_tokens_like(folder, config, sizes, separator),
     )
+    return replace(weights, notes=(*weights.notes, *_template_left(opened, config)))
 
 
 def _same_head(
@@ -91,3 +97,17 @@ def _tokens_like(
     if config.task.needs == "missing_tokens" and masks:
         like[sizes["vocabulary_size"]] = masks[0]
     return like
+
+
+def _template_left(folder: Folder, config: Config) -> tuple[str, ...]:
+    """A line about their template of conversations, where a recipe of conversations has none."""
+    if config.data.source != "conversations" or config.data.chat_template is not None:
+        return ()
+    file, told = folder.path / TEMPLATE, folder.other_json("tokenizer_config.json")
+    if file.is_file():
+        flag = f'--config.data.chat_template="$(cat {shlex.quote(str(file))})"'
+        return (f"its template of conversations is not taken: {flag} takes it",)
+    if told is not None and told.value("chat_template", None) is not None:
+        taking = "write it into a file, and give its text as --config.data.chat_template"
+        return (f"the template of conversations in {told.path} is not taken: {taking}",)
+    return ()

@@ -27,10 +27,12 @@ class MaskedLanguageModeling(LanguageModeling):
     the positions that have a weight.
 
     The last entry of the model's vocabulary is the mask. In training each step draws other
-    positions; in evaluation a row's tokens decide which, so that a split has one loss.
+    positions; in evaluation a row's tokens decide which, so that a split has one loss. `framing`:
+    tokens that stand around texts, which are never left out.
     """
 
     mask_fraction: float
+    framing: tuple[int, ...] = ()
     extra_tokens = 1
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
@@ -60,7 +62,8 @@ class MaskedLanguageModeling(LanguageModeling):
             )
 
         chosen_BT, way_BT, random_BT = jax.vmap(draw)(keys_B)
-        chosen_BT = (chosen_BT < self.mask_fraction) & (batch["weights"] > 0)
+        frames_BT = jnp.isin(batch["tokens"], jnp.array(self.framing, jnp.int32))
+        chosen_BT = (chosen_BT < self.mask_fraction) & (batch["weights"] > 0) & ~frames_BT
         replaced_BT = jnp.where(way_BT < MASKED, mask, random_BT)
         left_BT = ~chosen_BT | (way_BT >= MASKED + RANDOM)
         tokens_BT = jnp.where(left_BT, batch["tokens"], replaced_BT)

@@ -92,7 +92,8 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
 def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.Task:
     """The task, with what its class takes of the settings. Raises UsageError where the data has
     other classes than they say."""
-    settings = config.task.model_dump() | {"devices": mesh.size}
+    framing = tuple(sizes.get("framing", ()))
+    settings = config.task.model_dump() | {"devices": mesh.size, "framing": framing}
     weights = settings.get("class_weights", ())
     if weights and len(weights) != sizes["num_classes"]:
         raise UsageError(
@@ -114,10 +115,12 @@ def build_program(
     """The program of `config` on `mesh`.
 
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
-    `num_classes` and `image_shape`. `attention`: what `training.working_attention` found.
+    `num_classes` and `image_shape`; and of the task: `framing`, the tokens that stand around texts.
+    `attention`: what `training.working_attention` found.
     """
     task = _build_task(config, sizes, mesh)
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
+    model.pop("framing", None)  # of the task alone
     if task.extra_tokens:
         model["vocabulary_size"] += task.extra_tokens
     if attention is not None:

@@ -2,8 +2,9 @@
 
 A conversation is a list of messages, each with a `role` and its `content`; what the role
 "assistant" says is what a model learns to say. A template is Jinja as Hugging Face has it: it gets
-`messages`, `add_generation_prompt` (whether to open the assistant's next turn) and the special
-tokens, of which a model here has one: `bos_token` and `eos_token` are the separator of documents.
+`messages`, `add_generation_prompt` (whether to open the assistant's next turn) and special tokens:
+`eos_token` is the separator of documents, `bos_token` what opens every text, where the tokenizer
+has such a token, else the separator too.
 
 Whatever a special token's letters are in a message, they stay letters: only the template writes
 special tokens.
@@ -51,9 +52,18 @@ class Piece:
 
 class ChatTemplate:
     """Conversations as pieces. source: of the template; None for `TEMPLATE`. specials: the special
-    tokens that it may write. Raises ValueError for what is no Jinja."""
+    tokens that it may write. bos, eos: what it writes for `bos_token` and `eos_token`. Raises
+    ValueError for what is no Jinja."""
 
-    def __init__(self, source: str | None, specials: Sequence[str] = (SEPARATOR,)):
+    def __init__(
+        self,
+        source: str | None,
+        specials: Sequence[str] = (SEPARATOR,),
+        *,
+        bos: str = SEPARATOR,
+        eos: str = SEPARATOR,
+    ):
+        self._bos, self._eos = bos, eos
         try:
             self._template = _environment().from_string(TEMPLATE if source is None else source)
         except jinja2.TemplateSyntaxError as error:
@@ -102,8 +112,8 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=opening,
-                bos_token=SEPARATOR,
-                eos_token=SEPARATOR,
+                bos_token=self._bos,
+                eos_token=self._eos,
                 tools=None,
                 documents=None,
             )
@@ -143,12 +153,20 @@ class Encoded:
 class ChatEncoder:
     """Conversations as the tokens of `tokenizer`, by the template whose source is given.
 
-    The separator opens each, as it does a document. Raises ValueError for what is no Jinja.
+    Each is opened as a document is, once: also by a template that opens it itself. Raises
+    ValueError for what is no Jinja.
     """
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
         self._tokenizer, self._specials = tokenizer, tokenizer.special_tokens()
-        self._template = ChatTemplate(source, list(self._specials))
+        names = {number: name for name, number in self._specials.items()}
+        opening = [names[number] for number in tokenizer.opening.tolist() if number in names]
+        self._template = ChatTemplate(
+            source,
+            list(self._specials),
+            bos="".join(opening) or tokenizer.separator,
+            eos=tokenizer.separator,
+        )
 
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
         """Each conversation up to the end of the assistant's last turn. Where the template ends
@@ -156,8 +174,12 @@ class ChatEncoder:
 
         Raises ValueError as `ChatTemplate.conversation` does.
         """
-        encoded = self._encode([self._template.conversation(one) for one in conversations])
-        return [self._closed(one) for one in encoded]
+        pieces_of_each = [self._template.conversation(one) for one in conversations]
+        pairs = zip(pieces_of_each, self._encode(pieces_of_each), strict=True)
+        return [
+            self._closed(one) if pieces and not pieces[-1].is_special else one
+            for pieces, one in pairs
+        ]
 
     def encode_opening(self, messages: Messages) -> NDArray[np.int32]:
         """`messages` and what opens the assistant's next turn. Raises ValueError likewise."""
@@ -168,12 +190,12 @@ class ChatEncoder:
         """The special token that ends the assistant's turns."""
         asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
         (one,) = self.encode_many([asked])
-        return next(int(i) for i in one.ids[one.learnt] if int(i) in self._specials.values())
+        return int(one.ids[-1])
 
     def _encode(self, conversations: Sequence[Sequence[Piece]]) -> list[Encoded]:
         texts = [piece.text for one in conversations for piece in one if not piece.is_special]
         ids_of_texts = iter(self._tokenizer.encode_many(texts))
-        separator = np.array([self._tokenizer.separator_id], np.int32)
+        opening = self._tokenizer.document_opening
         encoded = []
         for pieces in conversations:
             parts = [
@@ -183,26 +205,29 @@ class ChatEncoder:
                 for piece in pieces
             ]
             learnt = [np.full(len(ids), p.is_learnt) for p, ids in zip(pieces, parts, strict=True)]
-            if not (pieces and pieces[0].is_special and parts[0] == separator):
-                parts, learnt = [separator, *parts], [np.zeros(1, bool), *learnt]
+            while pieces and pieces[0].is_special and parts[0] in opening:
+                pieces, parts, learnt = pieces[1:], parts[1:], learnt[1:]
+            parts, learnt = [opening, *parts], [np.zeros(len(opening), bool), *learnt]
             encoded.append(Encoded(np.concatenate(parts), np.concatenate(learnt)))
         return encoded
 
     def _closed(self, one: Encoded) -> Encoded:
-        if int(one.ids[-1]) in self._specials.values():
-            return one
         ids = np.append(one.ids, np.int32(self._tokenizer.separator_id))
         return Encoded(ids, np.append(one.learnt, True))
 
 
 class ChatTokenizer(Tokenizer):
     """A tokenizer for asking: a text is what the user says, and the tokens of it are those of a
-    conversation up to where the assistant answers; `separator_id` ends its answer."""
+    conversation up to where the assistant answers, whatever opens it included; `end_id` ends its
+    answer, which is a text of its own."""
+
+    joins_prompt = False
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
         super().__init__(tokenizer.backend)
         self._encoder = ChatEncoder(tokenizer, source)
-        self.separator_id = self._encoder.end_id
+        self.opening, self.closing = self.opening[:0], self.closing[:0]
+        self.end_id = self._encoder.end_id
 
     def encode(self, text: str) -> NDArray[np.int32]:
         return self._encoder.encode_opening([{"role": "user", "content": text}])

@@ -31,18 +31,45 @@ class Tokenizer:
 
     Text is only ever text: where it holds the letters of a special token, it gets the ids of
     those letters, so that a document can't pretend to end.
+
+    `opening`, `closing`, int32 [tokens]: what stands around every text by the file's own
+    post-processor, such as BERT's [CLS] and [SEP]; nothing where it adds nothing. The separator is
+    the token that opens a text, where one does and another closes it; else `SEPARATOR`, which a
+    vocabulary without it gets. `document_opening` begins with it. `end_id`: ends what a model
+    writes. `joins_prompt`: whether what it writes is one text with the prompt.
     """
 
+    joins_prompt = True
+
     def __init__(self, backend: tokenizers.Tokenizer):
-        if backend.token_to_id(SEPARATOR) is None:
-            backend.add_special_tokens([SEPARATOR])
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
         self.backend = backend
+        self.opening, self.closing = _framing(backend)
         self.separator = SEPARATOR
-        self.separator_id: int = backend.token_to_id(SEPARATOR)
+        if len(self.opening) == 1 and len(self.closing):
+            self.separator = backend.id_to_token(int(self.opening[0]))
+        elif backend.token_to_id(SEPARATOR) is None:
+            backend.add_special_tokens([SEPARATOR])
+        self.separator_id: int = backend.token_to_id(self.separator)
+        self.end_id = int(self.closing[0]) if len(self.closing) else self.separator_id
         self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
+
+    @property
+    def document_opening(self) -> NDArray[np.int32]:
+        """What opens a document: the separator, and what opens every text."""
+        if self.separator_id in self.opening[:1]:
+            return self.opening
+        return np.append(np.int32(self.separator_id), self.opening)
+
+    def framed(self, ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.int32]:
+        """`ids` of a text between `opening` and `closing`; so many of them that it is `longest`
+        tokens at most."""
+        room = None
+        if longest is not None:
+            room = max(longest - len(self.opening) - len(self.closing), 0)
+        return np.concatenate([self.opening, ids[:room], self.closing])
 
     @classmethod
     def characters(cls, texts: Iterable[str]) -> "Tokenizer":
@@ -195,7 +222,7 @@ class Tokenizer:
         return {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Ids of `text`, without a separator. int32 [tokens]."""
+        """Ids of `text`, with nothing around them. int32 [tokens]."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
@@ -214,26 +241,35 @@ class Tokenizer:
 class StreamDecoder:
     """Text of ids that come one after the other, without ever half a character.
 
-    All that `push` and then `flush` return is, joined, what `decode` gives of all ids at once.
+    All that `push` and then `flush` return is, joined, what `decode` gives of all ids at once;
+    with `after`, ids of a text that they go on with, what it gives of both past that text.
     """
 
     # A character has at most four bytes: where a stretch of this many tokens has no text to
     # itself, its last ones do not belong to the character that its first ones end.
     _CONTEXT = 8
+    _BYTES = 4
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()):
         self._tokenizer = tokenizer
-        self._ids: list[int] = []  # the last few, from where the text still may change
-        self._emitted = 0  # characters of their text that were returned
+        self._ids = [*after]  # the last few, from where the text still may change
+        text = tokenizer.decode(self._ids)
+        self._emitted = len(text)  # characters of it that were returned
+        self._broken = 0  # tokens since it last ended with a whole character
+        self._forget(text)
 
     def push(self, *ids: int) -> str:
         """The text that is certain with `ids`, from where the last call ended."""
         self._ids.extend(ids)
         text = self._tokenizer.decode(self._ids)
-        certain = len(text) - text.endswith("\ufffd")  # perhaps a character that goes on
+        whole = text.rstrip("\ufffd")  # what follows is perhaps a character that goes on
+        self._broken = 0 if whole == text else self._broken + len(ids)
+        may_go_on = 0 < self._broken < self._BYTES
+        certain = len(whole) if may_go_on else len(text) - (whole != text)
         new = text[self._emitted : certain]
         self._emitted = max(self._emitted, certain)
-        self._forget(text)
+        if not may_go_on:
+            self._forget(text)
         return new
 
     def flush(self) -> str:
@@ -254,6 +290,20 @@ class StreamDecoder:
 
 def _from_json(text: str) -> Tokenizer:
     return Tokenizer(tokenizers.Tokenizer.from_str(text))
+
+
+def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What the post-processor puts before a text and after it."""
+    nothing = np.empty(0, np.int32)
+    if not backend.num_special_tokens_to_add(is_pair=False):
+        return nothing, nothing
+    for text in ("a", *backend.get_vocab()):  # the first that has a token of its own
+        encoding = backend.encode(text)
+        ids = np.array(encoding.ids, np.int32)
+        (own,) = np.nonzero(np.equal(encoding.special_tokens_mask, 0))
+        if own.size:
+            return ids[: own[0]], ids[own[-1] + 1 :]
+    return nothing, nothing
 
 
 def _signs_of_bytes() -> list[str]:

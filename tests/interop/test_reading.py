@@ -172,7 +172,7 @@ def test_fewer_positions_are_the_first_and_more_are_refused(tmp_path):
 def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_the_first(tmp_path):
     folder, params = folders.make_folder(tmp_path, "bert")
     one = weights(folder, sizes={"vocabulary_size": 21}, tokens_like={20: 3})
-    assert one.notes == ("token 20 begins as its 3; 1 more tokens begin as the mean of all",)
+    assert one.notes == ("token 20 begins as its token 3; 1 more tokens begin as the mean of all",)
     found, theirs = one.params, params["embedding"]["tokens"]["embedding"]
     ours = found["embedding"]["tokens"]["embedding"]
     np.testing.assert_array_equal(ours[:19], theirs)
@@ -180,7 +180,7 @@ def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_the_first(tmp_
     np.testing.assert_array_equal(ours[20], theirs[3])
     assert found["head_transform"]["bias"][20] == params["head_transform"]["bias"][3]
     one = weights(folder, sizes={"vocabulary_size": 18}, tokens_like={17: 3})
-    assert one.notes == ("of its 19 tokens the first 18 are taken; token 17 begins as its 3",)
+    assert one.notes == ("of its 19 tokens the first 18 are taken; token 17 begins as its token 3",)
     np.testing.assert_array_equal(
         one.params["embedding"]["tokens"]["embedding"], theirs[[*range(17), 3]]
     )

@@ -45,6 +45,16 @@ def test_of_the_tokens_left_out_most_are_masked_some_random_some_left():
     np.testing.assert_allclose(sums["loss"], sums["weight"] * np.log(V), rtol=1e-5)
 
 
+def test_what_stands_around_texts_is_never_left_out():
+    model, framing = Watched(), (3, 7)
+    task = build(mask_fraction=0.9, framing=framing)
+    sums = task.loss_sums(model, BATCH, dropout_key=jax.random.key(1))
+    around = np.isin(TOKENS, framing)
+    np.testing.assert_array_equal(model.tokens[around], TOKENS[around])
+    free = (np.asarray(WEIGHTS) > 0) & ~around
+    assert sums["weight"] / free.sum() == pytest.approx(0.9, abs=0.03)
+
+
 def test_each_step_leaves_out_others_and_evaluation_the_same_wherever_a_row_stands():
     task, model = build(), Watched()
     given = []
