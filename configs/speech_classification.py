@@ -3,8 +3,9 @@ r"""A small Conformer that tells which of some words is spoken, on labelled reco
 python train.py --config=configs/speech_classification.py --workdir=runs/words \
     --config.data.path=MANIFEST
 
-The manifest has a row for each recording: its `path` and its `label` (docs/data.md). Measured on
-the Free Spoken Digit Dataset: see docs/results.md.
+The manifest has a row for each recording: its `path` and its `label` (docs/data.md). On the Free
+Spoken Digit Dataset: accuracy 0.997 on its test recordings after seven minutes of one CPU core,
+beside other work (docs/results.md).
 """
 
 from configs import base
@@ -14,6 +15,15 @@ def get_config():
     config = base.sound_classification(source="sound_labels", architecture="conformer")
     config.data.sample_rate = 8000
     config.data.num_mels = 40
+    config.data.normalization = "recording"
+    config.data.length_buckets = 2
+    config.data.augmentation.shift_milliseconds = 50.0
+    config.data.augmentation.speed = 0.1
+    config.data.augmentation.noise_probability = 0.3
+    config.data.augmentation.frequency_masks = 2
+    config.data.augmentation.frequency_mask_bands = 8
+    config.data.augmentation.time_masks = 2
+    config.data.augmentation.time_mask_frames = 10
     config.data.global_batch_size = 32
 
     config.model.width = 96
@@ -27,7 +37,8 @@ def get_config():
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
-    config.train.steps = 1200
-    config.train.evaluate_every_steps = 200
-    config.checkpoint.every_steps = 400
+    config.train.steps = 2400
+    config.train.ema_decay = 0.995
+    config.train.evaluate_every_steps = 400
+    config.checkpoint.every_steps = 800
     return config

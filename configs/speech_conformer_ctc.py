@@ -4,8 +4,9 @@ python train.py --config=configs/speech_conformer_ctc.py --workdir=runs/speech \
     --config.data.path=MANIFEST
 
 The manifest has a row for each recording: its `path` and its `text` (docs/data.md). Then:
-python generate.py --workdir=runs/speech --input=FILE. Measured on the Free Spoken Digit Dataset:
-see docs/results.md.
+python generate.py --workdir=runs/speech --input=FILE. On the Free Spoken Digit Dataset, whose
+digits are spelled: word error rate 1.7 % on its test recordings after 13 minutes of one CPU core,
+beside other work (docs/results.md).
 """
 
 from configs import base
@@ -15,6 +16,15 @@ def get_config():
     config = base.speech_recognition(source="sound_transcripts", architecture="conformer")
     config.data.sample_rate = 8000
     config.data.num_mels = 40
+    config.data.normalization = "recording"
+    config.data.length_buckets = 2
+    config.data.augmentation.shift_milliseconds = 50.0
+    config.data.augmentation.speed = 0.1
+    config.data.augmentation.noise_probability = 0.3
+    config.data.augmentation.frequency_masks = 2
+    config.data.augmentation.frequency_mask_bands = 8
+    config.data.augmentation.time_masks = 2
+    config.data.augmentation.time_mask_frames = 10
     config.data.global_batch_size = 32
 
     config.model.width = 96
@@ -27,7 +37,8 @@ def get_config():
 
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
-    config.train.steps = 1500
-    config.train.evaluate_every_steps = 250
-    config.checkpoint.every_steps = 500
+    config.train.steps = 3000
+    config.train.ema_decay = 0.995
+    config.train.evaluate_every_steps = 500
+    config.checkpoint.every_steps = 1000
     return config

@@ -54,7 +54,7 @@ LABELLED = TEXT | {"model.dropout": "0", "task.label_smoothing": "0"}
 SOUND = BLOCKS | {
     "model.architecture": "sound_encoder",
     "model.subsampling_channels": "4",
-    "data.num_mels": "8",
+    "data.num_mels": "16",
     "model.dropout": "0",
 }
 CONFORMER = {"model.architecture": "conformer", "model.num_heads": "2"}
