@@ -58,33 +58,37 @@ class Lengths:
             for bounds, length in zip(self.bounds, longest, strict=True)
         )
 
-    def padding(self, *, batch_size: int, shuffle: bool) -> float:
-        """Share of the positions of the batches of an epoch that hold nothing.
+    def longest_first(self, count: int) -> NDArray[np.int64]:
+        """The first `count` examples, sorted so that batches of them have few common shapes."""
+        lengths = self._values[:count]
+        return np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]
 
-        Of shuffled batches those of seed 0, of a million examples at most.
-        """
-        count = min(len(self._values), 10**6)
-        batches = -(-count // batch_size)
-        if shuffle:
-            together = self.batches_together(batch_size)
-            batches = -(-batches // together) * together
+    def common_shape(self, records: NDArray[np.int64]) -> Shape:
+        """The same, if all lengths of an example are in one bucket, the one of the longest: there
+        are no more such shapes than buckets."""
+        bucket = self._buckets(self._values[records]).max()
+        return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
+
+    def padding(self, batch_size: int) -> float:
+        """Share of the positions of the training batches of an epoch that hold nothing: of those of
+        seed 0, of a million examples at most."""
+        batches = -(-min(len(self._values), 10**6) // batch_size)
+        together = self.batches_together(batch_size)
         real = padded = 0
-        for first in range(0, batches, together if shuffle else 1):
-            if shuffle:
-                numbers = np.arange(first, first + together)
-                _, records = positions(
-                    numbers, batch_size=batch_size, size=len(self._values), seed=0
-                )
-                block, records = first // together, records.ravel()
-                arranged = self.arrange(records, batch_size=batch_size, seed=0, block=block)
-                groups = records[arranged]
-            else:
-                start = first * batch_size
-                groups = [np.arange(start, min(start + batch_size, count))]
-            for records in groups:
-                real += int(self._values[records].sum())
-                padded += len(records) * sum(self.shape(records))
+        for block in range(-(-batches // together)):
+            numbers = block * together + np.arange(together)
+            _, records = positions(numbers, batch_size=batch_size, size=len(self._values), seed=0)
+            records = records.ravel()
+            places = self.arrange(records, batch_size=batch_size, seed=0, block=block)
+            for of_batch in records[places]:
+                real += int(self._values[of_batch].sum())
+                padded += len(of_batch) * sum(self.shape(of_batch))
         return 1 - real / padded
+
+    def _buckets(self, lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Of each example, int32 [examples, L]: the first bucket that has room for all lengths."""
+        of_each = zip(self.bounds, lengths.T, strict=True)
+        return np.max([np.searchsorted(bounds, one) for bounds, one in of_each], axis=0)
 
     @cached_property
     def _values(self) -> NDArray[np.int32]:

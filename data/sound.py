@@ -151,7 +151,7 @@ class SoundPreparation:
         form, padding = self._format(name, bounds[-1], max_labels), None
         if name == "train":
             size, longer = self.settings.global_batch_size, form.most_frames() / form.max_frames
-            padding = 1 - (1 - lengths.padding(batch_size=size, shuffle=True)) / longer
+            padding = 1 - (1 - lengths.padding(size)) / longer
         return Split(name, path, form, padding=padding, lengths=lengths, **numbers)
 
     def _format(
