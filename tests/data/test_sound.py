@@ -275,6 +275,41 @@ def test_what_is_strange_is_told_and_stays(folder):
     assert batch["weights"].all() and not batch["label_weights"][0].any()
 
 
+@pytest.mark.parametrize("kind", [SoundTranscripts, SoundLabels])
+def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
+    changes = {"validation_fraction": 0.0, "kind": kind}
+    whole = stored(data.prepare(settings(folder, **changes)))
+    with_more(folder, {"long.wav": encoded(voice(30.0)), "cut.wav": BROKEN["cut.wav"]})
+    rows = rows_of(folder)
+    rows[12]["text"] = "onetwothree" * 9
+    write_table(folder / "train.jsonl", rows)
+    told = notes(folder, **changes)
+    assert [line for line in told if line.startswith(
+        "the longest recording of train, sounds/long.wav, lasts 30 seconds, and half of all 0.6"
+    )]  # fmt: skip
+
+    told = notes(folder, max_seconds=0.85, **changes)
+    assert (
+        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out, "
+        "such as sounds/long.wav" in told
+    )
+    assert "1 of 32 recordings are broken, and count for nothing" in told
+    assert not [line for line in told if "the longest" in line]
+    dataset = data.prepare(settings(folder, max_seconds=0.85, **changes))
+    assert ("left out", "1", "0") in data.data_table(dataset)
+    assert "sounds/long.wav" not in dataset.splits["train"].names()
+    batch = stored(dataset)
+    kept = batch["weights"] > 0
+    assert kept.tolist() == 12 * [True] + [False] + 12 * [True]
+    for name, array in batch.items():
+        assert (array[kept] == whole[name]).all()
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(folder):
+    message = refusal(folder, max_seconds=0.1, validation_fraction=0.0)
+    assert message.startswith("no recording of train is left: 24 of 24 recordings of train last")
+
+
 def test_a_missing_file_is_told_with_its_row(folder):
     rows = rows_of(folder)
     rows[4]["path"], rows[7]["path"] = "sounds/none.wav", "sounds"
