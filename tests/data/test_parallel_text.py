@@ -112,6 +112,17 @@ def test_what_is_named_after_no_split_is_all_training_or_told(tmp_path):
     )
 
 
+def test_tables_beside_the_files_are_left_out_and_told(tmp_path):
+    write(tmp_path / "set", train__en="a\nb\n", train__de="c\nd\n", test__tsv="en\tde\ne\tf\n")
+    told: list[str] = []
+    made = settings(tmp_path / "set", validation_fraction=0.0)
+    assert list(data.prepare(made, notify=told.append).splits) == ["train"]
+    assert told[0] == (
+        f"{tmp_path}/set/test.tsv is left out: train.en and train.de are read, and no tables "
+        "beside such files"
+    )
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_table_has_a_column_for_each_side(tmp_path, suffix):
     pairs = [(source, target.replace("\u2028", " ")) for source, target in PAIRS]
