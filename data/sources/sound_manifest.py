@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs import UsageError, nearest_path
 from data.cache import digest
 from data.classes import class_names
 from data.codecs.sound import Waveform, decode_sound
@@ -102,15 +102,12 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
                 for where, name, text in rows.recordings(told, setting):
                     path = table.parent / name
                     if not path.is_file():
-                        missing.append(f"{where}: {path} is {_what_else(path)}")
+                        missing.append((where, path))
                     elif not missing:
                         sha256 = remembered.of(path, _hash)
                         found[split].append(Recording(path, name, text, sha256))
         if missing:
-            more = f", nor are {len(missing) - 1} more of its rows" if len(missing) > 1 else ""
-            raise UsageError(
-                f"{missing[0]}{more}. Paths are absolute, or seen from the folder of the table"
-            )
+            raise _missing(missing)
         if not found[split]:
             raise UsageError(f"{tables[0]} holds no recording")
     return found
@@ -175,5 +172,14 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
-def _what_else(path: Path) -> str:
-    return "a folder" if path.is_dir() else "not there"
+def _missing(rows: Sequence[tuple[str, Path]]) -> UsageError:
+    """The error for rows, where each stands and its path, that name no file."""
+    where, path = rows[0]
+    what = "a folder" if path.is_dir() else "not there"
+    near = None if path.is_dir() else nearest_path(path)
+    meant = f" (did you mean {near}?)" if near else ""
+    more = f", in one of {len(rows):,} such rows" if len(rows) > 1 else ""
+    return UsageError(
+        f"{where}: {path} is {what}{meant}{more}. Paths are absolute, or seen from the folder of "
+        "the table"
+    )

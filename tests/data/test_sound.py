@@ -319,7 +319,10 @@ def test_a_missing_file_is_told_with_its_row(folder):
         f"{folder / 'train.jsonl'}, line 5: {folder / 'sounds' / 'none.wav'} is not there"
         in message
     )
-    assert "nor are 1 more" in message
+    assert "is not there, in one of 2 such rows. Paths are absolute, or seen from" in message
+    rows[4]["path"], rows[7]["path"] = "sounds/04.WAV", rows[8]["path"]
+    write_table(folder / "train.jsonl", rows)
+    assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
 
 
 def test_tables_that_say_something_else_are_refused(folder, tmp_path):
