@@ -1,6 +1,7 @@
 """The user's own recordings: tables that name a file, and its transcript or label, a row each."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 from configs import UsageError, nearest_path
 from data.cache import digest
-from data.classes import class_names
+from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
 from data.remembered import Remembered
 from data.sources.files import SPLITS, meant_split, split_of
@@ -85,7 +86,7 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.told for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_copies(recordings)]
+    notes = [*_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(notes))
@@ -146,7 +147,14 @@ def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[
 
 
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
-    """Of recordings that are held out, and learnt from as well."""
+    """Of recordings that are listed twice in a split, or are held out and learnt from as well."""
+    for split, of in recordings.items():
+        counts = Counter(one.name for one in of)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            yield (
+                f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "
+                f"as {twice[0]}: each row counts"
+            )
     learnt = {one.sha256 for one in recordings["train"]}
     for split, of in recordings.items():
         copies = [one.name for one in of if one.sha256 in learnt and split != "train"]

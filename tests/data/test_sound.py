@@ -152,6 +152,14 @@ def test_any_table_lists_them_with_paths_from_anywhere(folder, name, tmp_path):
     assert dataset.tokenizer.vocabulary() == plain.tokenizer.vocabulary()
 
 
+def test_labels_that_differ_in_capitals_alone_are_told(folder):
+    rows = rows_of(folder)
+    rows[0]["label"] = rows[0]["label"].upper()
+    write_table(folder / "train.jsonl", rows)
+    told = "classes that differ in capitals or spaces alone are told apart: 'ONE' and 'one'"
+    assert told in notes(folder, kind=SoundLabels)
+
+
 def test_what_is_appended_moves_no_other_between_the_parts(folder):
     before = open_source(settings(folder, validation_fraction=0.3)).recordings
     rows = rows_of(folder)
@@ -256,6 +264,7 @@ def test_what_is_strange_is_told_and_stays(folder):
     with_more(folder, {"silence.wav": encoded(np.zeros(8000, np.float32))})
     rows = rows_of(folder)
     rows[0]["text"], rows[1]["text"] = "", "three" * 20
+    rows[4]["path"] = rows[3]["path"]
     write_table(folder / "train.jsonl", rows)
     tests = rows_of(folder, "test")
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
@@ -263,6 +272,7 @@ def test_what_is_strange_is_told_and_stays(folder):
     told = notes(folder, validation_fraction=0.0)
     first, every = ", such as sounds/0", "on every 4th frame"
     for words in (
+        "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
         "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
