@@ -103,7 +103,7 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
                 for where, name, text in rows.recordings(told, setting):
                     path = table.parent / name
                     if not path.is_file():
-                        missing.append((where, path))
+                        missing.append((where, table, name))
                     elif not missing:
                         sha256 = remembered.of(path, _hash)
                         found[split].append(Recording(path, name, text, sha256))
@@ -180,14 +180,21 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
-def _missing(rows: Sequence[tuple[str, Path]]) -> UsageError:
-    """The error for rows, where each stands and its path, that name no file."""
-    where, path = rows[0]
+def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
+    """The error for rows, where each stands, its table, and its path, that name no file."""
+    where, table, name = rows[0]
+    path = table.parent / name
     what = "a folder" if path.is_dir() else "not there"
-    near = None if path.is_dir() else nearest_path(path)
+    near = None if path.is_dir() else nearest_path(path) or _deeper(table.parent, name)
     meant = f" (did you mean {near}?)" if near else ""
     more = f", in one of {len(rows):,} such rows" if len(rows) > 1 else ""
     return UsageError(
         f"{where}: {path} is {what}{meant}{more}. Paths are absolute, or seen from the folder of "
         "the table"
     )
+
+
+def _deeper(folder: Path, name: str) -> Path | None:
+    """The file `name` in a folder inside, where some sets keep what their tables list."""
+    inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
+    return next((path for path in inside if path.is_file()), None)

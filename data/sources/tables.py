@@ -324,6 +324,7 @@ def no_such_field(
     free = [name for name in there if name not in taken]
     near = [name for name in free if name.endswith(f".{field}")]
     near += difflib.get_close_matches(field, free, n=1, cutoff=0.5)
+    near += [name for name in free if len(field) > 3 and field in name]
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}"
     listed = [
         name if len(name) <= _LISTED_CHARACTERS else f"{name[:_LISTED_CHARACTERS]}..."

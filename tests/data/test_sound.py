@@ -333,11 +333,16 @@ def test_a_missing_file_is_told_with_its_row(folder):
     rows[4]["path"], rows[7]["path"] = "sounds/04.WAV", rows[8]["path"]
     write_table(folder / "train.jsonl", rows)
     assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
+    rows[4]["path"] = "04.wav"
+    write_table(folder / "train.jsonl", rows)
+    assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
 
 
 def test_tables_that_say_something_else_are_refused(folder, tmp_path):
     table = folder / "train.jsonl"
     assert "did you mean data.path_field=path?" in refusal(folder, path_field="paths")
+    (folder / "other.csv").write_text("audio_filepath,duration,text\na.wav,1,one\n")
+    assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "other.csv")
     assert f"{table}, line 1 has no field 'said'" in refusal(folder, text_field="said")
     rows = rows_of(folder)
     write_table(table, [rows[0] | {"text": 7}, *rows[1:]])
