@@ -199,10 +199,12 @@ class Batches:
 
 
 def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:
-    """The examples of a split, or the first `most`, in the order in which they are evaluated.
+    """The examples of a split that count, or the first `most`, in the order in which they are
+    evaluated.
 
     Where they have lengths the longest come first: there are few shapes of batches with little
     padding, what does not fit in memory shows at once, and the shortest batch is filled up.
     """
-    count = split.examples if most is None else min(most, split.examples)
-    return np.arange(count) if split.lengths is None else split.lengths.longest_first(count)
+    if split.lengths is not None:
+        return split.lengths.longest_first(most)
+    return np.arange(split.examples)[:most]

@@ -28,7 +28,8 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True)
 class Lengths:
     """How long the examples of a split are: int32 [examples, L] in the file `path` (.npy), which
-    is opened at its first use, in each process. To pickle it costs nothing.
+    is opened at its first use, in each process. To pickle it costs nothing. Of length 0 are those
+    that count for nothing.
 
     bounds: for each of the L lengths what it is padded to, the longest at the end.
     """
@@ -58,10 +59,12 @@ class Lengths:
             for bounds, length in zip(self.bounds, longest, strict=True)
         )
 
-    def longest_first(self, count: int) -> NDArray[np.int64]:
-        """The first `count` examples, sorted so that batches of them have few common shapes."""
-        lengths = self._values[:count]
-        return np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]
+    def longest_first(self, most: int | None = None) -> NDArray[np.int64]:
+        """The examples that count, or the first `most` of them, sorted so that batches of them have
+        few common shapes."""
+        (there,) = self._values.any(axis=1).nonzero()
+        lengths = self._values[there[:most]]
+        return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
     def common_shape(self, records: NDArray[np.int64]) -> Shape:
         """The same, if all lengths of an example are in one bucket, the one of the longest: there

@@ -96,7 +96,7 @@ class SoundPreparation:
                             "seconds": writing.seconds}  # fmt: skip
             max_labels = max(max_labels, writing.max_labels)
             notes += writing.notes()
-        broken.check()
+        broken.check_splits(facts)
         return {
             "fingerprint": digest([hashes, decided]),
             "splits": facts,
@@ -154,7 +154,7 @@ class SoundPreparation:
         self, name: str, path: Path, max_labels: int | None, numbers: Mapping[str, Any]
     ) -> Split:
         frames = np.load(_lengths_path(path))[:, 0]
-        bounds = choose_bounds(frames, self.settings.length_buckets)
+        bounds = choose_bounds(frames[frames > 0], self.settings.length_buckets)
         lengths = Lengths(_lengths_path(path), (bounds,))
         form, padding = self._format(name, bounds[-1], max_labels), None
         if name == "train":
@@ -194,8 +194,8 @@ class _Writing:
     """What is written of a split, and counted of it.
 
     max_seconds: longer recordings are left out. unknown: the token of what a transcript holds and
-    the tokenizer does not. names, frames: of each recording that stays; a broken one counts as one
-    frame. left_out: the names of the others. max_labels: tokens of the longest transcript.
+    the tokenizer does not. names, frames: of each recording that stays; a broken one has none.
+    left_out: the names of the others. max_labels: tokens of the longest transcript.
     """
 
     split: str
@@ -239,13 +239,13 @@ class _Writing:
                 f"{count:,} of {total:,} recordings of {self.split} last longer than data."
                 f"max_seconds={self.max_seconds:g}, and are left out, such as {self.left_out[0]}"
             )
-        seconds = [*map(self.form.log_mel.seconds, self.frames)]
-        longest, half = max(seconds, default=0), np.median(seconds or [0])
+        half, longest = np.quantile([frames for frames in self.frames if frames] or [0], (0.5, 1))
         if longest > _FAR_LONGER * half:
+            name, seconds = self.names[np.argmax(self.frames)], self.form.log_mel.seconds
             yield (
-                f"the longest recording of {self.split}, {self.names[np.argmax(seconds)]}, lasts "
-                f"{longest:,.0f} seconds, and half of all {half:.1f} at most: data.max_seconds "
-                "leaves out what is longer"
+                f"the longest recording of {self.split}, {name}, lasts {seconds(longest):,.0f} "
+                f"seconds, and half of all {seconds(half):.1f} at most: data.max_seconds leaves "
+                "out what is longer"
             )
 
     def _of_contents(self) -> list[str]:
@@ -253,7 +253,7 @@ class _Writing:
             "silent": "nothing but silence",
             "empty": "an empty transcript",
             "unknown": "a transcript with characters, or words, that are not in the vocabulary",
-            "long": f"a transcript too long for CTC on every {SUBSAMPLING}th frame",
+            "long": f"a transcript too long for CTC with model.subsampling={SUBSAMPLING}",
         }
         return [
             f"{len(names):,} of {len(self.names):,} recordings of {self.split} have {told[what]}, "
@@ -287,7 +287,7 @@ class _Writing:
         self.max_labels = max(self.max_labels, len(targets))
         if isinstance(waveform, str):
             self.broken.add(one.get("path", one["name"]), waveform)
-            self.frames.append(1)
+            self.frames.append(0)
             return self.form.nothing()
         frames = int(self.form.log_mel.frames(len(waveform)))
         self.frames.append(frames)

@@ -181,7 +181,7 @@ def nearest_path(path: str | os.PathLike[str]) -> str | None:
     except (OSError, ValueError):
         return None
     names = {one.casefold(): one for one in there}
-    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.75)
     return os.path.join(parent, names[near[0]]) if near else None
 
 

@@ -1,6 +1,7 @@
 """The user's own recordings: tables that name a file, and its transcript or label, a row each."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,7 +186,7 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
     where, table, name = rows[0]
     path = table.parent / name
     what = "a folder" if path.is_dir() else "not there"
-    near = None if path.is_dir() else nearest_path(path) or _deeper(table.parent, name)
+    near = None if path.is_dir() else nearest_path(path) or _elsewhere(table.parent, name)
     meant = f" (did you mean {near}?)" if near else ""
     more = f", in one of {len(rows):,} such rows" if len(rows) > 1 else ""
     return UsageError(
@@ -194,7 +195,9 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
     )
 
 
-def _deeper(folder: Path, name: str) -> Path | None:
-    """The file `name` in a folder inside, where some sets keep what their tables list."""
+def _elsewhere(folder: Path, name: str) -> Path | None:
+    """The file `name` as Windows writes it, or in a folder inside, where some sets keep what their
+    tables list."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
-    return next((path for path in inside if path.is_file()), None)
+    paths = itertools.chain([folder / name.replace("\\", "/")], inside)
+    return next((path for path in paths if path.is_file()), None)

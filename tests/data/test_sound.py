@@ -260,6 +260,22 @@ def test_too_many_broken_recordings_end_it(folder):
     assert "cut.wav: it is cut off" in message
 
 
+def test_a_split_of_broken_recordings_alone_is_refused(folder):
+    rows = rows_of(folder, "test")[:2]
+    for row, content in zip(rows, BROKEN.values(), strict=False):
+        (folder / row["path"]).write_bytes(content)
+    write_table(folder / "test.jsonl", rows)
+    assert refusal(folder).startswith("all 2 recordings of test are broken: ")
+
+
+def test_broken_recordings_are_not_evaluated(folder):
+    with_more(folder, BROKEN)
+    split = data.prepare(settings(folder, validation_fraction=0.0)).splits["train"]
+    whole = [number for number in range(28) if not 12 <= number < 16]
+    assert sorted(data.evaluation_order(split)) == whole
+    assert sorted(data.evaluation_order(split, 14)) == whole[:14]
+
+
 def test_what_is_strange_is_told_and_stays(folder):
     with_more(folder, {"silence.wav": encoded(np.zeros(8000, np.float32))})
     rows = rows_of(folder)
@@ -270,7 +286,7 @@ def test_what_is_strange_is_told_and_stays(folder):
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
     write_table(folder / "test.jsonl", tests)
     told = notes(folder, validation_fraction=0.0)
-    first, every = ", such as sounds/0", "on every 4th frame"
+    first, every = ", such as sounds/0", "with model.subsampling=4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
@@ -333,9 +349,11 @@ def test_a_missing_file_is_told_with_its_row(folder):
     rows[4]["path"], rows[7]["path"] = "sounds/04.WAV", rows[8]["path"]
     write_table(folder / "train.jsonl", rows)
     assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
-    rows[4]["path"] = "04.wav"
-    write_table(folder / "train.jsonl", rows)
-    assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
+    for elsewhere in ("04.wav", "sounds\\04.wav"):
+        rows[4]["path"] = elsewhere
+        write_table(folder / "train.jsonl", rows)
+        meant = f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths"
+        assert meant in refusal(folder)
 
 
 def test_tables_that_say_something_else_are_refused(folder, tmp_path):
