@@ -22,6 +22,7 @@ one object a line. The same prompts, settings and seed give the same text. To a 
 from conversations a prompt is what the user says.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import glob
@@ -325,10 +326,14 @@ def texts_to_translate(arguments: SimpleNamespace) -> Iterator[tuple[str, str]]:
             file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
             for number, line in enumerate(file, start=1):
                 place = f"line {number} of {'standard input' if path == '-' else path}"
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 try:
                     yield place, line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError:
-                    raise UsageError(f"{place} is no UTF-8") from None
+                except UnicodeDecodeError as error:
+                    raise UsageError(
+                        f"{place} is no UTF-8 text, byte 0x{line[error.start]:02x}: convert it"
+                    ) from None
 
 
 def fill_in(

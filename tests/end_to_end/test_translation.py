@@ -134,7 +134,8 @@ def test_lines_and_prompts_are_translated_in_order(workdir, folder, capsys, monk
 
     from_file = ask(f"--input={folder / 'some.txt'}", f"--prompt={sources[4]}")
     assert len(from_file) == 6 and from_file[4] == ""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sources[4].encode() + b"\r\n")))
+    typed = b"\xef\xbb\xbf" + sources[4].encode() + b"\r\n"  # as Windows may have it
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
     told = ask("--input=-", f"--input={folder / 'some.txt'}", "--json", "--beam_size=4")
     told = [json.loads(line) for line in told]
     assert [list(one) for one in told] == [["source", "text", "score"]] * 6
