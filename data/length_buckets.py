@@ -67,8 +67,8 @@ class Lengths:
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
     def common_shape(self, records: NDArray[np.int64]) -> Shape:
-        """The same, if all lengths of an example are in one bucket, the one of the longest: there
-        are no more such shapes than buckets."""
+        """The bounds that a batch of `records` is padded to where all lengths of an example count
+        as in one bucket, the last of theirs: there are no more such shapes than buckets."""
         bucket = self._buckets(self._values[records]).max()
         return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
 
@@ -105,11 +105,10 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     """At most `count` of the `lengths` [N], the longest among them, to pad all of them to with the
     least padding: by dynamic programming over their distribution."""
     lengths = np.asarray(lengths, np.int64)
-    coarse = -(-int(lengths.max()) // _DISTINCT)
-    longest = int(lengths.max())
-    values, counts = np.unique(
-        np.minimum(-(-lengths // coarse) * coarse, longest), return_counts=True
-    )
+    values = np.unique(lengths)
+    if len(values) > _DISTINCT:
+        values = values[np.linspace(0, len(values) - 1, _DISTINCT).round().astype(int)]
+    counts = np.bincount(np.searchsorted(values, lengths))
     up_to = np.concatenate([[0], np.cumsum(counts)])  # examples before each of the values
     # cost[j]: of the values before j, padded to as many bounds as were given so far.
     cost = np.where(np.arange(len(values) + 1) == 0, 0.0, np.inf)

@@ -72,6 +72,14 @@ def test_bounds_waste_least():
     assert choose_bounds(np.arange(1, 100_000), 8)[-1] == 99_999
 
 
+def test_one_very_long_example_leaves_the_bounds_of_the_others_where_they_are():
+    lengths = np.random.default_rng(0).integers(20, 60, 1000)
+    assert choose_bounds([*lengths, 30_000], 5) == (*choose_bounds(lengths, 4), 30_000)
+    many = np.arange(1, 5000)
+    bounds = choose_bounds(many, 4)
+    assert bounds[-1] == 4999 and np.abs(np.array(bounds[:3]) - [1250, 2500, 3750]).max() < 20
+
+
 def test_every_example_once_an_epoch_in_few_shapes(split):
     lengths, split = split
     batches = batches_of(split)
