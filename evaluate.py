@@ -12,7 +12,7 @@ if there is one, else `validation`; without --weights the average (EMA) where th
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ import parallel
 from configs import Flag, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     import data
     import training
 
@@ -125,32 +127,40 @@ def evaluate_split(
     import training
 
     batch_size = training.evaluation_batch_size(program)
-    batches = data.Batches(
-        split,
-        global_batch_size=batch_size,
-        seed=program.config.seed,
-        shuffle=False,
-        rows=parallel.local_rows(program.batch_sharding, batch_size),
-    )
+
+    def batches_of(order: "np.ndarray") -> "Iterator[Mapping[str, np.ndarray]]":
+        batches = data.Batches(
+            split,
+            global_batch_size=batch_size,
+            seed=program.config.seed,
+            shuffle=False,
+            examples=order,
+            rows=parallel.local_rows(program.batch_sharding, batch_size),
+        )
+        return data.stream(batches, 0, len(batches), 0)
+
+    order = data.evaluation_order(split)
     metrics, outputs = training.evaluate(
         program,
         params,
         statistics,
-        data.stream(batches, 0, len(batches), 0),
+        batches_of(order),
         global_batch_size=batch_size,
+        order=order,
         facts={"bytes": split.bytes},
         keep=keep,
     )
     if answerer is None or most_answers == 0:
         return metrics, outputs
+    order = data.evaluation_order(split, most_answers)
     answers = inference.answer_split(
         answerer,
         program.template.bind(params, statistics),
         (
             parallel.put_batch(rows, program.batch_sharding, batch_size)
-            for rows in data.stream(batches, 0, len(batches), 0)
+            for rows in batches_of(order)
         ),
-        most=most_answers,
+        order,
     )
     metrics |= program.task.text_metrics(answers["hypothesis"], answers["reference"])
     return metrics, outputs | answers

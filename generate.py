@@ -12,6 +12,8 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--json]   of pictur
 python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
                                                                     a recogniser of speech
 
+FILE may be a glob, in quotes: --input='calls/*.wav' is all of them, in the order of their names.
+
 Standard output carries the answers alone: completions without their prompts; texts whose gaps are
 filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
 input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
@@ -20,10 +22,13 @@ one object a line. The same prompts, settings and seed give the same text. To a 
 from conversations a prompt is what the user says.
 """
 
+import codecs
 import contextlib
 import dataclasses
+import glob
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,7 +85,7 @@ FLAGS = (
     *SEARCH_FLAGS,
     Flag(
         "input",
-        meaning="a picture, a recording, or a text to translate by lines",
+        meaning="a picture, a recording, or a text to translate by lines; or a glob of several",
         repeatable=True,
     ),
     Flag("json", meaning="write one JSON object a line", switch=True),
@@ -182,11 +187,32 @@ def check_files(arguments: SimpleNamespace, kind: str) -> None:
             )
     if not arguments.input:
         raise UsageError(f"--input is missing: --input=VALUE (a {kind} file)")
-    for path in arguments.input:
-        if Path(path).is_dir():
-            raise UsageError(f"--input={path} is a folder: give a {kind} in it")
-        if not Path(path).is_file():
-            raise UsageError(f"--input={path}: no such file")
+    arguments.input = input_files(arguments.input, f"a {kind}")
+
+
+def input_files(
+    given: Sequence[str], kind: str, *, or_standard_input: bool = False
+) -> tuple[str, ...]:
+    """The files that --input names, those of a glob in the order of their names; raises
+    `UsageError` where one is not there. kind: what each is to be. - is standard input."""
+    found: list[str] = []
+    for path in given:
+        if Path(path).is_file() or (path == "-" and or_standard_input):
+            found.append(path)
+        elif Path(path).is_dir():
+            raise UsageError(
+                f"--input={path} is a folder: give {kind} in it, or a glob in quotes for several"
+            )
+        elif glob.has_magic(path):
+            files = sorted(filter(os.path.isfile, glob.iglob(path, recursive=True)))
+            if not files:
+                raise UsageError(f"--input={path}: no file matches")
+            found += files
+        else:
+            near = configs.nearest_path(path)
+            hint = f", did you mean {near}?" if near else ""
+            raise UsageError(f"--input={path}: no such file{hint}")
+    return tuple(found)
 
 
 def check_texts(arguments: SimpleNamespace, task: str) -> None:
@@ -208,11 +234,7 @@ def check_translation(arguments: SimpleNamespace, task: str) -> None:
             "--input is missing: --input=VALUE (a text file to translate line by line; - for "
             "standard input), or --prompt=VALUE (a text)"
         )
-    for path in arguments.input:
-        if Path(path).is_dir():
-            raise UsageError(f"--input={path} is a folder: give a text file in it")
-        if path != "-" and not Path(path).is_file():
-            raise UsageError(f"--input={path}: no such file")
+    arguments.input = input_files(arguments.input, "a text file", or_standard_input=True)
 
 
 def complete(
@@ -304,10 +326,14 @@ def texts_to_translate(arguments: SimpleNamespace) -> Iterator[tuple[str, str]]:
             file = sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
             for number, line in enumerate(file, start=1):
                 place = f"line {number} of {'standard input' if path == '-' else path}"
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 try:
                     yield place, line.decode("utf-8").rstrip("\r\n")
-                except UnicodeDecodeError:
-                    raise UsageError(f"{place} is no UTF-8") from None
+                except UnicodeDecodeError as error:
+                    raise UsageError(
+                        f"{place} is no UTF-8 text, byte 0x{line[error.start]:02x}: convert it"
+                    ) from None
 
 
 def fill_in(

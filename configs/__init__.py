@@ -3,7 +3,7 @@
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
-from configs.reading.inputs import check_inputs, check_origin, is_hugging_face
+from configs.reading.inputs import check_inputs, check_origin, is_hugging_face, nearest_path
 from configs.reading.recipes import load_config
 from configs.reading.saved import (
     check_workdir,
@@ -28,6 +28,7 @@ __all__ = [
     "explain",
     "is_hugging_face",
     "load_config",
+    "nearest_path",
     "parse_command_line",
     "read_config",
     "refuse_differences",

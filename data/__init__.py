@@ -18,6 +18,7 @@ _HOMES = {
     "check_tokenizer": "data.text",
     "data_table": "data.show",
     "describe_batch": "data.show",
+    "evaluation_order": "data.batches",
     "learning_facts": "data.facts",
     "prepare": "data.preparation",
     "stream": "data.prefetch",

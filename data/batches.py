@@ -36,7 +36,8 @@ class Batches:
 
     shuffle=True: epochs without end, each in its own order, one after the other without a
     remainder (see data.order), and augmented. shuffle=False: once through the split as it is
-    stored; the last batch is filled up with rows of weight 0.
+    stored, or through its `examples` in the order they are given in (see evaluation_order); the
+    last batch is filled up with rows of weight 0.
 
     Of a mixture each source has its own epochs; which one an example is from, data.mixing says.
     Examples of many lengths meet others of about theirs (see data.length_buckets).
@@ -53,6 +54,7 @@ class Batches:
         global_batch_size: int,
         seed: int,
         shuffle: bool,
+        examples: NDArray[np.int64] | None = None,
         rows: slice | None = None,
         kept_bytes: int = KEPT_BYTES,
     ):
@@ -60,6 +62,7 @@ class Batches:
         self._batch_size = global_batch_size
         self._seed = seed
         self._shuffle = shuffle
+        self._chosen = examples
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
         self._records = [Records(part.path, part.format.dtype, kept_bytes) for part in self._parts]
@@ -72,7 +75,7 @@ class Batches:
         """Batches that hold the split once; shuffled ones have no end."""
         if self._shuffle:
             raise TypeError("shuffled batches have no end")
-        return -(-self._split.examples // self._batch_size)
+        return -(-self._count // self._batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
         """Batch number `batch`, from 0: arrays by name, as `data.dataset` describes them."""
@@ -84,11 +87,11 @@ class Batches:
             found = self._read(plan.numbers[place], plan.records[place])
             form = self._format(plan.shapes[place] if plan.shapes else None)
             return form.augmented(found, self._seed, plan.examples[place])
-        examples = self._examples(batch)
-        there = examples < self._split.examples
+        places = self._examples(batch)
+        there = places < self._count
         form = self._format(self._shape(batch))
-        records = np.zeros(len(examples), form.dtype)
-        records[there] = self._read(*self._stored(examples[there]))
+        records = np.zeros(len(places), form.dtype)
+        records[there] = self._read(*self._stored(self._in_order(places[there])))
         arrays = form.batch(records)
         arrays["weights"][~there] = 0
         return arrays
@@ -114,14 +117,22 @@ class Batches:
         """Numbers of the examples of a batch, or of each of several, that are to be read."""
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
+    @property
+    def _count(self) -> int:
+        """Examples of all batches, where they are not shuffled."""
+        return self._split.examples if self._chosen is None else len(self._chosen)
+
+    def _in_order(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The examples at `places` of those."""
+        return places if self._chosen is None else self._chosen[places]
+
     def _shape(self, batch: int) -> Shape | None:
-        """What a batch of the split as it is stored is padded to, whichever rows are read of it."""
+        """What such a batch is padded to, whichever rows are read of it."""
         if self._split.lengths is None:
             return None
         start = batch * self._batch_size
-        return self._split.lengths.shape(
-            np.arange(start, min(start + self._batch_size, self._split.examples))
-        )
+        places = np.arange(start, min(start + self._batch_size, self._count))
+        return self._split.lengths.common_shape(self._in_order(places))
 
     def _format(self, shape: Shape | None) -> Format:
         form = self._split.format
@@ -185,3 +196,15 @@ class Batches:
             mine = numbers == number
             found[mine] = self._records[number].read(records[mine])
         return found
+
+
+def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:
+    """The examples of a split that count, or the first `most`, in the order in which they are
+    evaluated.
+
+    Where they have lengths the longest come first: there are few shapes of batches with little
+    padding, what does not fit in memory shows at once, and the shortest batch is filled up.
+    """
+    if split.lengths is not None:
+        return split.lengths.longest_first(most)
+    return np.arange(split.examples)[:most]

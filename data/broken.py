@@ -1,6 +1,8 @@
 """Examples that can't be decoded: named, counted, of weight 0, and the end of it if too many."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs import UsageError
 
@@ -36,6 +38,16 @@ class Broken:
                 f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.told)}. Mend or "
                 "remove them, or raise it"
             )
+
+    def check_splits(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises UsageError where they are too many, or all `examples` of a split."""
+        self.check()
+        for split, numbers in facts.items():
+            if numbers["broken"] == numbers["examples"]:
+                raise UsageError(
+                    f"all {numbers['examples']:,} {self.what} of {split} are broken: "
+                    f"{'; '.join(self.told)}"
+                )
 
     def lines(self) -> list[str]:
         """For the user: the first of them by name, and how many there are."""

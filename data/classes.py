@@ -1,6 +1,6 @@
 """The classes of examples whose labels are texts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from configs import UsageError
 
@@ -29,3 +29,14 @@ def class_names(
         return tuple(sorted(known, key=int))
     except ValueError:
         return tuple(sorted(known))
+
+
+def alike(classes: Iterable[str]) -> Iterator[str]:
+    """For the user: classes whose names differ in nothing but capitals and spaces."""
+    by_letters: dict[str, list[str]] = {}
+    for name in classes:
+        by_letters.setdefault("".join(name.casefold().split()), []).append(name)
+    if pairs := [names for names in by_letters.values() if len(names) > 1]:
+        told = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
+        more = f", and {len(pairs) - 3} more such" if len(pairs) > 3 else ""
+        yield f"classes that differ in capitals or spaces alone are told apart: {told}{more}"

@@ -66,7 +66,7 @@ class Split:
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
     where documents are packed whole; of those of training batches, where these are padded. broken:
     pictures, or recordings, that can't be decoded. cut: texts, or pairs, that were longer than T.
-    left_out: pairs that lacked a text, or were too long to be trained on. seconds: of all
+    left_out: pairs that lacked a text, or were too long; recordings that were. seconds: of all
     recordings. None where they do not apply.
 
     lengths: of its examples, where they are padded batch by batch.

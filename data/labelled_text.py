@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from configs import UsageError
 from data.cache import digest
-from data.classes import class_names
+from data.classes import alike, class_names
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Format, Split
@@ -120,6 +120,7 @@ class LabelledTextPreparation:
         notes = []
         if lost := facts["lost"]:
             notes.append(f"every text labelled {', '.join(lost)} is held out: training sees none")
+        notes += alike(classes)
         notes += [
             f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
             f"data.sequence_length={form.length} and cut"

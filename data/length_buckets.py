@@ -28,7 +28,8 @@ Shape = tuple[int, ...]
 @dataclass(frozen=True)
 class Lengths:
     """How long the examples of a split are: int32 [examples, L] in the file `path` (.npy), which
-    is opened at its first use, in each process. To pickle it costs nothing.
+    is opened at its first use, in each process. To pickle it costs nothing. Of length 0 are those
+    that count for nothing.
 
     bounds: for each of the L lengths what it is padded to, the longest at the end.
     """
@@ -58,33 +59,39 @@ class Lengths:
             for bounds, length in zip(self.bounds, longest, strict=True)
         )
 
-    def padding(self, *, batch_size: int, shuffle: bool) -> float:
-        """Share of the positions of the batches of an epoch that hold nothing.
+    def longest_first(self, most: int | None = None) -> NDArray[np.int64]:
+        """The examples that count, or the first `most` of them, sorted so that batches of them have
+        few common shapes."""
+        (there,) = self._values.any(axis=1).nonzero()
+        lengths = self._values[there[:most]]
+        return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
-        Of shuffled batches those of seed 0, of a million examples at most.
-        """
-        count = min(len(self._values), 10**6)
-        batches = -(-count // batch_size)
-        if shuffle:
-            together = self.batches_together(batch_size)
-            batches = -(-batches // together) * together
+    def common_shape(self, records: NDArray[np.int64]) -> Shape:
+        """The bounds that a batch of `records` is padded to where all lengths of an example count
+        as in one bucket, the last of theirs: there are no more such shapes than buckets."""
+        bucket = self._buckets(self._values[records]).max()
+        return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
+
+    def padding(self, batch_size: int) -> float:
+        """Share of the positions of the training batches of an epoch that hold nothing: of those of
+        seed 0, of a million examples at most."""
+        batches = -(-min(len(self._values), 10**6) // batch_size)
+        together = self.batches_together(batch_size)
         real = padded = 0
-        for first in range(0, batches, together if shuffle else 1):
-            if shuffle:
-                numbers = np.arange(first, first + together)
-                _, records = positions(
-                    numbers, batch_size=batch_size, size=len(self._values), seed=0
-                )
-                block, records = first // together, records.ravel()
-                arranged = self.arrange(records, batch_size=batch_size, seed=0, block=block)
-                groups = records[arranged]
-            else:
-                start = first * batch_size
-                groups = [np.arange(start, min(start + batch_size, count))]
-            for records in groups:
-                real += int(self._values[records].sum())
-                padded += len(records) * sum(self.shape(records))
+        for block in range(-(-batches // together)):
+            numbers = block * together + np.arange(together)
+            _, records = positions(numbers, batch_size=batch_size, size=len(self._values), seed=0)
+            records = records.ravel()
+            places = self.arrange(records, batch_size=batch_size, seed=0, block=block)
+            for of_batch in records[places]:
+                real += int(self._values[of_batch].sum())
+                padded += len(of_batch) * sum(self.shape(of_batch))
         return 1 - real / padded
+
+    def _buckets(self, lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Of each example, int32 [examples, L]: the first bucket that has room for all lengths."""
+        of_each = zip(self.bounds, lengths.T, strict=True)
+        return np.max([np.searchsorted(bounds, one) for bounds, one in of_each], axis=0)
 
     @cached_property
     def _values(self) -> NDArray[np.int32]:
@@ -98,11 +105,10 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     """At most `count` of the `lengths` [N], the longest among them, to pad all of them to with the
     least padding: by dynamic programming over their distribution."""
     lengths = np.asarray(lengths, np.int64)
-    coarse = -(-int(lengths.max()) // _DISTINCT)
-    longest = int(lengths.max())
-    values, counts = np.unique(
-        np.minimum(-(-lengths // coarse) * coarse, longest), return_counts=True
-    )
+    values = np.unique(lengths)
+    if len(values) > _DISTINCT:
+        values = values[np.linspace(0, len(values) - 1, _DISTINCT).round().astype(int)]
+    counts = np.bincount(np.searchsorted(values, lengths))
     up_to = np.concatenate([[0], np.cumsum(counts)])  # examples before each of the values
     # cost[j]: of the values before j, padded to as many bounds as were given so far.
     cost = np.where(np.arange(len(values) + 1) == 0, 0.0, np.inf)

@@ -174,7 +174,7 @@ class PicturePreparation:
             if None not in names:
                 write_names(path, names)
             facts["splits"][split] = {"examples": count, "broken": broken.count - before}
-        broken.check()
+        broken.check_splits(facts["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
         return {"fingerprint": digest(decided), "notes": notes, "broken": broken.told, **facts}
 

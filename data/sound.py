@@ -32,6 +32,8 @@ SUBSAMPLING = 4
 
 _AT_ONCE = 64
 
+_FAR_LONGER = 20  # than half of the recordings: so much padding beside one of them is told
+
 Recordings = Sequence[Mapping[str, Any]]
 """Of a split, at random access: see `SoundPreparation`."""
 
@@ -50,7 +52,8 @@ class SoundPreparation:
 
     def inputs(self) -> dict[str, Any]:
         log_mel = asdict(LogMel.of(self.settings))
-        facts = {"sound": VERSION, "frames": log_mel, "waveforms": self._are_waveforms("train")}
+        facts = {"sound": VERSION, "frames": log_mel, "max_seconds": self.settings.max_seconds,
+                 "waveforms": self._are_waveforms("train")}  # fmt: skip
         if self._is_transcribed:
             tokenizer = tokenizer_facts(self.settings.tokenizer)
             facts |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase}
@@ -77,22 +80,27 @@ class SoundPreparation:
             decided, unknown = self.source.classes, None
         total = sum(map(len, splits.values()))
         broken = Broken("recordings", total, self.settings.broken_fraction)
-        facts, hashes = {}, {}
+        facts, hashes, max_labels = {}, {}, 0
         for split, recordings in splits.items():
-            writing = _Writing(split, self._format(split), broken, unknown)
+            limit = self.settings.max_seconds
+            writing = _Writing(split, self._format(split), limit, broken, unknown)
             path, before = folder / f"{split}.array_record", broken.count
             blocks = writing.blocks(recordings, targets[split], progress)
             count, hashes[split] = write_records(path, blocks)
+            if not count:
+                raise UsageError(f"no recording of {split} is left: {'; '.join(writing.notes())}")
             write_names(path, writing.names)
             write_lengths(_lengths_path(path), [(frames,) for frames in writing.frames])
-            found = {"broken": broken.count - before, "seconds": writing.seconds}
-            facts[split] = {"examples": count, **found}
+            facts[split] = {"examples": count, "broken": broken.count - before,
+                            "left_out": len(writing.left_out),
+                            "seconds": writing.seconds}  # fmt: skip
+            max_labels = max(max_labels, writing.max_labels)
             notes += writing.notes()
-        broken.check()
+        broken.check_splits(facts)
         return {
             "fingerprint": digest([hashes, decided]),
             "splits": facts,
-            "max_labels": max(len(one) for of in targets.values() for one in of),
+            "max_labels": max_labels,
             "notes": notes,
             "broken": broken.told,
         }
@@ -111,7 +119,7 @@ class SoundPreparation:
         }
         broken = Broken(
             "recordings",
-            total=sum(split.examples for split in splits.values()),
+            total=sum(split.examples + split.left_out for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
             told=facts["broken"],
@@ -146,12 +154,12 @@ class SoundPreparation:
         self, name: str, path: Path, max_labels: int | None, numbers: Mapping[str, Any]
     ) -> Split:
         frames = np.load(_lengths_path(path))[:, 0]
-        bounds = choose_bounds(frames, self.settings.length_buckets)
+        bounds = choose_bounds(frames[frames > 0], self.settings.length_buckets)
         lengths = Lengths(_lengths_path(path), (bounds,))
         form, padding = self._format(name, bounds[-1], max_labels), None
         if name == "train":
             size, longer = self.settings.global_batch_size, form.most_frames() / form.max_frames
-            padding = 1 - (1 - lengths.padding(batch_size=size, shuffle=True)) / longer
+            padding = 1 - (1 - lengths.padding(size)) / longer
         return Split(name, path, form, padding=padding, lengths=lengths, **numbers)
 
     def _format(
@@ -185,47 +193,78 @@ class _Transcripts(Sequence):
 class _Writing:
     """What is written of a split, and counted of it.
 
-    unknown: the token of what a transcript holds and the tokenizer does not. names, frames: of
-    each recording; a broken one counts as one frame.
+    max_seconds: longer recordings are left out. unknown: the token of what a transcript holds and
+    the tokenizer does not. names, frames: of each recording that stays; a broken one has none.
+    left_out: the names of the others. max_labels: tokens of the longest transcript.
     """
 
     split: str
     form: SoundFormat
+    max_seconds: float | None
     broken: Broken
     unknown: int | None
     names: list[str] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    max_labels: int = 0
     _strange: dict[str, list[str]] = field(default_factory=dict)
 
     def blocks(
         self, recordings: Recordings, targets: Sequence[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """What is stored of each with its `targets`."""
+        """What is stored of each that stays, with its `targets`."""
         stage, total = f"decoding {self.split}", len(recordings)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for start in range(0, total, _AT_ONCE):
                 progress(stage, start, total, "recordings")
                 group = [recordings[n] for n in range(start, min(start + _AT_ONCE, total))]
-                block = np.empty(len(group), object)
+                block = []
                 for row, waveform in enumerate(threads.map(self._decode, group)):
-                    block[row] = self._store(group[row], waveform, targets[start + row])
-                yield block
+                    if self._is_too_long(waveform):
+                        self.left_out.append(group[row]["name"])
+                    else:
+                        block.append(self._store(group[row], waveform, targets[start + row]))
+                yield np.array(block, object)
         progress(stage, total, total, "recordings")
 
     def notes(self) -> list[str]:
         """For the user: what is strange, in how many of them, and in which first."""
+        return [*self._of_lengths(), *self._of_contents()]
+
+    def _of_lengths(self) -> Iterator[str]:
+        if self.left_out:
+            count, total = len(self.left_out), len(self.left_out) + len(self.names)
+            yield (
+                f"{count:,} of {total:,} recordings of {self.split} last longer than data."
+                f"max_seconds={self.max_seconds:g}, and are left out, such as {self.left_out[0]}"
+            )
+        half, longest = np.quantile([frames for frames in self.frames if frames] or [0], (0.5, 1))
+        if longest > _FAR_LONGER * half:
+            name, seconds = self.names[np.argmax(self.frames)], self.form.log_mel.seconds
+            yield (
+                f"the longest recording of {self.split}, {name}, lasts {seconds(longest):,.0f} "
+                f"seconds, and half of all {seconds(half):.1f} at most: data.max_seconds leaves "
+                "out what is longer"
+            )
+
+    def _of_contents(self) -> list[str]:
         told = {
             "silent": "nothing but silence",
             "empty": "an empty transcript",
             "unknown": "a transcript with characters, or words, that are not in the vocabulary",
-            "long": f"a transcript too long for CTC on every {SUBSAMPLING}th frame",
+            "long": f"a transcript too long for CTC with model.subsampling={SUBSAMPLING}",
         }
         return [
             f"{len(names):,} of {len(self.names):,} recordings of {self.split} have {told[what]}, "
             f"such as {names[0]}"
             for what, names in self._strange.items()
         ]
+
+    def _is_too_long(self, waveform: Waveform | str) -> bool:
+        if isinstance(waveform, str) or self.max_seconds is None:
+            return False
+        return len(waveform) > self.max_seconds * self.form.log_mel.sample_rate
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
         """The waveform, or in words why there is none."""
@@ -245,9 +284,10 @@ class _Writing:
         self, one: Mapping[str, Any], waveform: Waveform | str, targets: NDArray[np.int32]
     ) -> bytes:
         self.names.append(one["name"])
+        self.max_labels = max(self.max_labels, len(targets))
         if isinstance(waveform, str):
             self.broken.add(one.get("path", one["name"]), waveform)
-            self.frames.append(1)
+            self.frames.append(0)
             return self.form.nothing()
         frames = int(self.form.log_mel.frames(len(waveform)))
         self.frames.append(frames)

@@ -151,7 +151,7 @@ class PairPreparation:
             padding = None
             if name == "train":
                 size = self.settings.global_batch_size
-                padding = lengths.padding(batch_size=size, shuffle=True)
+                padding = lengths.padding(size)
             splits[name] = Split(name, path, form, padding=padding, lengths=lengths, **numbers)
         source, target = self._limits
         sizes = {

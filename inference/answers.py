@@ -58,16 +58,19 @@ def answer_split(
     answerer: Answerer,
     module: nnx.Module,
     batches: Iterable[Batch],
-    *,
-    most: int | None = None,
+    order: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """`reference`, `hypothesis`, `score`, and what else is a text, of each example of the global
-    `batches` that has weight, in order; of the first `most` of them."""
-    rows: list[dict[str, Any]] = []
+    `batches` that has weight, in the order of the split. order: the number in it of each row."""
+    rows: dict[int, dict[str, Any]] = {}
+    start = 0
     for batch in batches:
-        texts = answerer.texts(parallel.everywhere(batch))
-        for known, answer in zip(texts, answerer.answer(module, batch), strict=True):
-            rows.append(known | {"hypothesis": answer.text, "score": answer.score})
-        if most is not None and len(rows) >= most:
-            break
-    return {name: np.array([row[name] for row in rows[:most]], object) for name in rows[0]}
+        there = parallel.everywhere(batch)
+        weights = there["weights"].reshape(len(there["weights"]), -1)
+        examples = order[start + np.flatnonzero(weights.any(axis=1))].tolist()
+        answers = answerer.answer(module, batch)
+        for example, known, answer in zip(examples, answerer.texts(there), answers, strict=True):
+            rows[example] = known | {"hypothesis": answer.text, "score": answer.score}
+        start += len(weights)
+    found = [row for _, row in sorted(rows.items())]
+    return {name: np.array([row[name] for row in found], object) for name in found[0]}

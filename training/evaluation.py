@@ -20,14 +20,15 @@ def evaluate(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     global_batch_size: int,
+    order: np.ndarray,
     facts: Mapping[str, Any],
     keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """The metrics of the split that `batches` (this process's rows) run through once.
 
-    Rows of weight zero, which fill up the last batch, count nowhere. Those of the task's
-    per-example arrays that `keep` names (None: all) come back too, in the order of the split, and
-    with them `example`, the number in the split of each.
+    order: the number in the split of each row. Rows of weight zero, which fill up the last batch,
+    count nowhere. Those of the task's per-example arrays that `keep` names (None: all) come back
+    too, in the order of the split, and with them `example`, the number of each.
     """
     totals: dict[str, float] = {}
     kept: list[dict[str, np.ndarray]] = []
@@ -41,7 +42,7 @@ def evaluate(
             weights, wanted = jax.device_get((outputs["weights"], wanted))
             wanted.pop("weights", None)
             there = np.flatnonzero(weights.reshape(global_batch_size, -1).any(axis=1))
-            numbers = {"example": number * global_batch_size + there}
+            numbers = {"example": order[number * global_batch_size + there]}
             kept.append(numbers | {name: value[there] for name, value in wanted.items()})
 
     for number, rows in enumerate(batches):
@@ -54,6 +55,9 @@ def evaluate(
     if pending is not None:
         read(*pending)
     outputs = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}
+    if outputs:
+        places = np.argsort(outputs["example"])
+        outputs = {name: values[places] for name, values in outputs.items()}
     return program.task.summarize(totals, facts), outputs
 
 

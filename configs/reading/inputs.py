@@ -68,7 +68,7 @@ def check_origin(config: Config) -> None:
     named = f"train.initialize_from={source}"
     if not os.path.exists(source):
         raise UsageError(
-            f"{named} is not there{_nearest(source)}: give the workdir of a run, or a folder of "
+            f"{named} is not there{_hint(source)}: give the workdir of a run, or a folder of "
             "Hugging Face on this disk (`hf download NAME --local-dir FOLDER` makes one)"
         )
     if not os.path.isdir(source):
@@ -113,7 +113,7 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named} is a folder without files")
     elif glob.has_magic(path):
         if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
-            raise UsageError(f"{named}: no file matches{_hint(path)}")
+            raise UsageError(f"{named}: no file matches{_seen_from(path)}")
     else:
         raise UsageError(f"{named} is not there{_hint(path)}")
 
@@ -173,15 +173,26 @@ def _check_readable(named: str, path: str) -> None:
         raise UsageError(f"{named} can not be read: its permissions forbid it")
 
 
+def nearest_path(path: str | os.PathLike[str]) -> str | None:
+    """What there is in the folder of `path`, which is not there, by much the same name."""
+    parent, name = os.path.split(os.path.normpath(path))
+    try:
+        there = os.listdir(parent or ".")
+    except (OSError, ValueError):
+        return None
+    names = {one.casefold(): one for one in there}
+    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.75)
+    return os.path.join(parent, names[near[0]]) if near else None
+
+
 def _hint(path: str) -> str:
+    """What may have been meant by a path that is not there."""
+    if near := nearest_path(path):
+        return f" (did you mean {near}?)"
+    return _seen_from(path)
+
+
+def _seen_from(path: str) -> str:
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"
-
-
-def _nearest(path: str) -> str:
-    """The hint for a path that is not there: a folder beside it whose name is much alike."""
-    parent, name = os.path.split(os.path.normpath(path))
-    there = os.listdir(parent or ".") if os.path.isdir(parent or ".") else []
-    near = difflib.get_close_matches(name, there, n=1, cutoff=0.7)
-    return f" (did you mean {os.path.join(parent, near[0])}?)" if near else _hint(path)

@@ -20,6 +20,7 @@ from configs.schema.tokenizers import Characters, Tokenizer
 Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 Decibels = Annotated[float, Interval(ge=-100.0, le=100.0)]
 Milliseconds = Annotated[float, Interval(ge=1.0, le=1000.0)]
+Seconds = Annotated[float, Interval(gt=0.0, le=100_000.0)]
 
 
 class SoundAugmentation(Settings):
@@ -145,6 +146,12 @@ class Sound(Source):
         "What gets mean 0 and variance 1 over a recording, whatever its loudness: each band, or "
         "all bands together.",
         also_called=("normalize", "cmvn", "per_feature", "all_features"),
+    )
+    max_seconds: Seconds | None = field(
+        None,
+        "Longest recording: longer ones are left out, of all splits; none: all are taken.",
+        unit="seconds",
+        also_called=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
     length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
         4,

@@ -62,6 +62,7 @@ def open_source(settings: Any) -> PairRecords:
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     decided = {"files": facts, "invalid": settings.invalid_utf8}
+    notes = (*notes, *_tables_beside(settings.path, next(iter(found.values()))))
     return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, notes)
 
 
@@ -112,6 +113,15 @@ def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ..
         for name in others
     )
     return {split: parts[split] for split in SPLITS if split in parts}, notes
+
+
+def _tables_beside(given: str, sides: Sides) -> Iterator[str]:
+    """Of tables in the folder of the pairs of files, one of which has these `sides`."""
+    folder = Path(given).expanduser()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if _is_table(path):
+            read = " and ".join(side.name for side in sides)
+            yield f"{path} is left out: {read} are read, and no tables beside such files"
 
 
 def _refuse_fields(settings: Any, sides: Sides) -> None:

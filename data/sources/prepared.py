@@ -98,13 +98,14 @@ class PreparedSet:
 
     @cached_property
     def splits(self) -> dict[str, Mapping[str, Any]]:
-        there = {split["name"]: split for split in self.info["splits"]}
+        there = {split["name"]: split for split in self.info.get("splits", ()) if _rows(split)}
         if "train" not in there:
-            raise UsageError(f"{self.where} has no split train, but {', '.join(there)}")
+            what = f"it has {', '.join(there)}" if there else "it has no examples at all"
+            raise UsageError(f"{self.where} has no examples in a split train to learn from: {what}")
         return {name: there[name] for name in SPLITS if name in there}
 
     def rows(self, split: str) -> int:
-        return sum(map(int, self.splits[split].get("shardLengths", ())))
+        return _rows(self.splits[split])
 
     def class_names(self, label: str) -> tuple[str, ...]:
         """Of the feature `label`; numbers where the set has no names."""
@@ -213,6 +214,10 @@ def _tables(found: PreparedSet, field: str, settings: Any) -> dict[str, list[Pre
         ]
         for name, split in found.splits.items()
     }
+
+
+def _rows(split: Mapping[str, Any]) -> int:
+    return sum(map(int, split.get("shardLengths", ())))
 
 
 def data_dir(settings: Any) -> Path:

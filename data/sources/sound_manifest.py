@@ -1,15 +1,17 @@
 """The user's own recordings: tables that name a file, and its transcript or label, a row each."""
 
 import hashlib
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs import UsageError, nearest_path
 from data.cache import digest
-from data.classes import class_names
+from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
 from data.remembered import Remembered
 from data.sources.files import SPLITS, meant_split, split_of
@@ -85,7 +87,7 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.told for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_copies(recordings)]
+    notes = [*_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(notes))
@@ -102,15 +104,12 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
                 for where, name, text in rows.recordings(told, setting):
                     path = table.parent / name
                     if not path.is_file():
-                        missing.append(f"{where}: {path} is {_what_else(path)}")
+                        missing.append((where, table, name))
                     elif not missing:
                         sha256 = remembered.of(path, _hash)
                         found[split].append(Recording(path, name, text, sha256))
         if missing:
-            more = f", nor are {len(missing) - 1} more of its rows" if len(missing) > 1 else ""
-            raise UsageError(
-                f"{missing[0]}{more}. Paths are absolute, or seen from the folder of the table"
-            )
+            raise _missing(missing)
         if not found[split]:
             raise UsageError(f"{tables[0]} holds no recording")
     return found
@@ -149,7 +148,14 @@ def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[
 
 
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
-    """Of recordings that are held out, and learnt from as well."""
+    """Of recordings that are listed twice in a split, or are held out and learnt from as well."""
+    for split, of in recordings.items():
+        counts = Counter(one.name for one in of)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            yield (
+                f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "
+                f"as {twice[0]}: each row counts"
+            )
     learnt = {one.sha256 for one in recordings["train"]}
     for split, of in recordings.items():
         copies = [one.name for one in of if one.sha256 in learnt and split != "train"]
@@ -175,5 +181,23 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
-def _what_else(path: Path) -> str:
-    return "a folder" if path.is_dir() else "not there"
+def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
+    """The error for rows, where each stands, its table, and its path, that name no file."""
+    where, table, name = rows[0]
+    path = table.parent / name
+    what = "a folder" if path.is_dir() else "not there"
+    near = None if path.is_dir() else nearest_path(path) or _elsewhere(table.parent, name)
+    meant = f" (did you mean {near}?)" if near else ""
+    more = f", in one of {len(rows):,} such rows" if len(rows) > 1 else ""
+    return UsageError(
+        f"{where}: {path} is {what}{meant}{more}. Paths are absolute, or seen from the folder of "
+        "the table"
+    )
+
+
+def _elsewhere(folder: Path, name: str) -> Path | None:
+    """The file `name` as Windows writes it, or in a folder inside, where some sets keep what their
+    tables list."""
+    inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
+    paths = itertools.chain([folder / name.replace("\\", "/")], inside)
+    return next((path for path in paths if path.is_file()), None)

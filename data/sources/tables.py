@@ -1,4 +1,7 @@
-"""Files of rows with named fields: JSON lines, Parquet, CSV and TSV; a wrong row is named."""
+"""Files of rows with named fields: JSON lines, Parquet, CSV and TSV; a wrong row is named.
+
+Fields inside of another one have both names: `translation.en` of {"translation": {"en": "Hello"}}.
+"""
 
 import csv
 import difflib
@@ -15,6 +18,9 @@ from configs import UsageError
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, for errors, and its values by their fields."""
+
+_LISTED, _LISTED_CHARACTERS = 12, 40  # of the fields there are, for errors
+_DEEPEST = 8  # of the names of a field inside of others
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,11 @@ class Rows:
             yield self.text_of(where, row, self.field)
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """The text of each row, and that in its field `target`."""
+        """The text of each row, and that in its field `target`; an empty one for null."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
-            yield self.text_of(where, row, self.field), self.text_of(where, row, target)
+            sides = ("" if row[side] is None else self.text_of(where, row, side) for side in fields)
+            yield tuple(sides)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Text and label of each row; integers, true and false as JSON spells them."""
@@ -78,7 +85,7 @@ class Rows:
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
         if not isinstance(text, str):
-            texts = [name for name, value in row.items() if isinstance(value, str | bytes)]
+            texts = [name for name, value in _leaves(row) if isinstance(value, str | bytes)]
             raise no_text(where, field, kind_of(text), texts)
         if not text.isascii():  # JSON may spell half a character: \ud800
             text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
@@ -112,7 +119,9 @@ class JSONLines(Rows):
                 raise UsageError(f"{where} is no JSON: nested too deeply") from None
             if not isinstance(record, dict):
                 raise UsageError(f"{where} holds {kind_of(record)}, not an object with fields")
-            _check_fields(where, fields, record)
+            record |= _inside(record, fields)
+            if any(field not in record for field in fields):
+                _check_fields(where, fields, [name for name, _ in _leaves(record)])
             yield where, record
 
     @cached_property
@@ -140,9 +149,18 @@ class CSV(Rows):
                 names = [value.strip() for value in values]
                 self._check_names(where, fields, names)
             elif len(values) != len(names):
-                raise UsageError(f"{where} has {len(values)} fields, and line 1 {len(names)}")
+                raise self._other_count(where, len(values), len(names))
             else:
                 yield where, dict(zip(names, values, strict=True))
+
+    def _other_count(self, where: str, count: int, names: int) -> UsageError:
+        hint = ""
+        if count > names:
+            hint = ": a text with a comma in it stands in quotation marks"
+            if self._is_tsv:
+                hint = ": no text can have a tab in it"
+        fields = f"{count} field{'' if count == 1 else 's'}"
+        return UsageError(f"{where} has {fields}, and line 1 {names}{hint}")
 
     def _check_names(self, where: str, fields: Mapping[str, str], names: list[str]) -> None:
         if len(names) == 1 and ";" in names[0]:
@@ -161,12 +179,11 @@ class CSV(Rows):
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Each row with the number of its first line."""
-        is_tsv = self.path.name.removesuffix(".gz").endswith(".tsv")
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
             (self._decoded(number, line) for number, line in lines_of(self.path)),
-            delimiter="\t" if is_tsv else ",",
-            quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL,
+            delimiter="\t" if self._is_tsv else ",",
+            quoting=csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL,
             strict=True,
         )
         first = 1
@@ -181,6 +198,10 @@ class CSV(Rows):
                 what = "a quotation mark that opens there is never closed"
             raise UsageError(f"{self.path}, line {first} is no row: {what}") from None
 
+    @property
+    def _is_tsv(self) -> bool:
+        return self.path.name.removesuffix(".gz").endswith(".tsv")
+
     def _decoded(self, number: int, line: bytes) -> str:
         text = decode(line, self.invalid_utf8, f"{self.path}, line {number}")
         return text.removeprefix("\ufeff") if number == 1 else text
@@ -193,15 +214,14 @@ class Parquet(Rows):
         import pyarrow
 
         file, row = self._open(), 0
-        schema, named = file.schema_arrow, [*fields]
-        texts = [field.name for field in schema if _is_text(field.type)]
-        _check_fields(str(self.path), fields, schema.names)
+        kinds, named = dict(_columns(file.schema_arrow)), [*fields]
+        texts = [name for name, kind in kinds.items() if _is_text(kind)]
+        _check_fields(str(self.path), fields, kinds)
         if self.field not in texts:
-            kind = str(schema.field(self.field).type)
-            raise no_text(str(self.path), self.field, kind, texts)
+            raise no_text(str(self.path), self.field, str(kinds[self.field]), texts)
         try:
             for batch in file.iter_batches(batch_size=1024, columns=named):
-                columns = [batch.column(name) for name in named]
+                columns = [_column(batch, name) for name in named]
                 columns = [
                     column.cast(pyarrow.string()).cast(pyarrow.binary())
                     if name in texts
@@ -246,6 +266,43 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
         raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
+def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a record, in place of an object those inside of it, and their values."""
+    for name, value in record.items():
+        if isinstance(value, dict) and value and outer.count(".") < _DEEPEST:
+            yield from _leaves(value, f"{outer}{name}.")
+        else:
+            yield f"{outer}{name}", value
+
+
+def _inside(record: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Those of `fields` that are inside of an object of the record, and their values."""
+    missing = [field for field in fields if field not in record and "." in field]
+    leaves = dict(_leaves(record)) if missing else {}
+    return {field: leaves[field] for field in missing if field in leaves}
+
+
+def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]]:
+    """The columns of a Parquet file, in place of a structure those inside, and their types."""
+    from pyarrow import types
+
+    for field in schema:
+        if types.is_struct(field.type):
+            yield from _columns(field.type, f"{outer}{field.name}.")
+        else:
+            yield f"{outer}{field.name}", field.type
+
+
+def _column(batch: Any, name: str) -> Any:
+    """The values of a column, which may be inside of a structure."""
+    import pyarrow.compute
+
+    if name in batch.schema.names:
+        return batch.column(name)
+    outer, *inner = name.split(".")
+    return pyarrow.compute.struct_field(batch.column(outer), inner)
+
+
 def _check_fields(where: str, fields: Mapping[str, str], there: Iterable[str]) -> None:
     for field, setting in fields.items():
         if field not in there:
@@ -263,15 +320,24 @@ def no_such_field(
 
     taken: fields that are asked for, and so are not what is meant.
     """
+    there = [*there]
     free = [name for name in there if name not in taken]
-    near = difflib.get_close_matches(field, free, n=1, cutoff=0.5)
+    near = [name for name in free if name.endswith(f".{field}")]
+    near += difflib.get_close_matches(field, free, n=1, cutoff=0.5)
+    near += [name for name in free if len(field) > 3 and field in name]
     hint = f"did you mean {setting}={near[0]}?" if near else f"set {setting}"
-    return UsageError(f"{where} has no field {field!r}, but {', '.join(there) or 'none'}: {hint}")
+    listed = [
+        name if len(name) <= _LISTED_CHARACTERS else f"{name[:_LISTED_CHARACTERS]}..."
+        for name in there[:_LISTED]
+    ]
+    if len(there) > _LISTED:
+        listed.append(f"{len(there) - _LISTED} more")
+    return UsageError(f"{where} has no field {field!r}, but {', '.join(listed) or 'none'}: {hint}")
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
     """The error for a field that holds something else than text."""
-    others = f": text is in {', '.join(texts)}" if texts else ""
+    others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 

@@ -140,6 +140,7 @@ SETTABLE = {
     "data.decoded": ({}, "files", "files"),
     "data.decoded_bytes": ({}, "1_000", 1000),
     "data.broken_fraction": ({}, "0", 0.0),
+    "data.max_seconds": (SPEECH, "20", 20.0),
     "data.image_field": ({"data.source": "tfds_pictures"}, "picture", "picture"),
     "data.label_field": ({"data.source": "tfds_pictures"}, "class", "class"),
     "data.augmentation.crop": ({}, "padded", "padded"),
@@ -305,6 +306,8 @@ def test_every_optional_field_can_be_unset(path, tmp_path):
     make = f'language_modeling(source="{source}", tokenizer="file")'
     if path in OF_PICTURES:
         make = f'image_classification(source="{source}")'
+    if source == SPEECH["data.source"]:
+        make = f'speech_recognition(source="{source}", architecture="conformer")'
     if recipe_of(path) == PAIRS:
         model = SETTABLE[path][0].get("model.architecture", "encoder_decoder")
         make = f'sequence_to_sequence(architecture="{model}")'

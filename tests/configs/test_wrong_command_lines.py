@@ -283,6 +283,8 @@ def test_missing_text_is_refused(refusal, tmp_path):
     cases = {
         None: "data.path is not given: say where the text is, --config.data.path=FILE",
         tmp_path / "gone.txt": "gone.txt is not there",
+        tmp_path
+        / "Nothing.TXT": f"Nothing.TXT is not there (did you mean {tmp_path}/nothing.txt?)",
         tmp_path / "empty": "is a folder without files",
         tmp_path / "nested": "is a folder without files",
         tmp_path / "nothing.txt": "is an empty file",
@@ -341,7 +343,11 @@ def test_missing_recordings_are_refused(refusal, tmp_path):
                 "--config.model.architecture=conformer", "--config.checkpoint.best_metric=wer",
                 "--config.data.source=sound_transcripts")  # fmt: skip
     assert "say where the recordings are listed" in refusal(*of_sound)
-    for name, words in {"gone.jsonl": "is not there", "empty.jsonl": "is an empty file"}.items():
+    for name, words in {
+        "gone.jsonl": "gone.jsonl is not there",
+        "emty.jsonl": f"emty.jsonl is not there (did you mean {tmp_path}/empty.jsonl?)",
+        "empty.jsonl": "is an empty file",
+    }.items():
         assert words in refusal(*of_sound, f"--config.data.path={tmp_path / name}")
     of_sound = (*of_sound[:-1], "--config.data.source=tfds_sound_transcripts")
     assert "data.name is not given" in refusal(*of_sound)

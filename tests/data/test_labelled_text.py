@@ -113,6 +113,17 @@ def test_long_texts_are_cut_and_told(tmp_path):
     assert [text for text, _ in examples(dataset, "train")] == ["short", 64 * "x", 64 * "z"]
 
 
+def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(tmp_path):
+    rows = [("a", "Dog"), ("b", "dog"), ("c", "hot dog"), ("d", "Hot  Dog"), ("e", "cat")]
+    told: list[str] = []
+    made = settings(write(tmp_path / "all.csv", rows), validation_fraction=0.0)
+    assert len(data.prepare(made, notify=told.append).classes) == 5
+    assert told == [
+        "classes that differ in capitals or spaces alone are told apart: 'Dog' and 'dog', "
+        "'Hot  Dog' and 'hot dog'"
+    ]
+
+
 def test_the_tokenizer_is_learnt_from_the_training_part(tmp_path):
     write(tmp_path / "train.csv", [("banana " * 20, n % 2) for n in range(9)])
     write(tmp_path / "test.csv", [("zebra " * 20, n % 2) for n in range(9)])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.batches import Batches
+from data.batches import Batches, evaluation_order
 from data.dataset import Format, Split
 from data.length_buckets import Lengths, choose_bounds, write_lengths
 from data.records import write_records
@@ -49,6 +49,13 @@ def batches_of(split, **options):
     return Batches(split, **settings)
 
 
+def padding_of(split, lengths, **options) -> float:
+    """Share of the positions of 20 rows that hold nothing, batch by batch without shuffling."""
+    batches = batches_of(split, shuffle=False, **options)
+    shapes = [batches[number]["padded"].shape[1:] for number in range(len(batches))]
+    return 1 - lengths.sum() / (20 * sum(map(sum, shapes)))
+
+
 def test_bounds_waste_least():
     lengths = [1, 1, 1, 2, 9, 9, 10, 30]
     for count in range(1, 6):
@@ -63,6 +70,14 @@ def test_bounds_waste_least():
         assert len(choose_bounds(lengths, count)) <= count
     assert choose_bounds([5, 5], 3) == (5,)
     assert choose_bounds(np.arange(1, 100_000), 8)[-1] == 99_999
+
+
+def test_one_very_long_example_leaves_the_bounds_of_the_others_where_they_are():
+    lengths = np.random.default_rng(0).integers(20, 60, 1000)
+    assert choose_bounds([*lengths, 30_000], 5) == (*choose_bounds(lengths, 4), 30_000)
+    many = np.arange(1, 5000)
+    bounds = choose_bounds(many, 4)
+    assert bounds[-1] == 4999 and np.abs(np.array(bounds[:3]) - [1250, 2500, 3750]).max() < 20
 
 
 def test_every_example_once_an_epoch_in_few_shapes(split):
@@ -83,9 +98,9 @@ def test_padding_is_what_the_batches_hold_and_less_than_without_sorting(split):
     lengths, split = split
     batches = batches_of(split, seed=0)
     padded = sum(sum(batches[number]["padded"].shape[1:]) * 20 for number in range(25))
-    padding = split.lengths.padding(batch_size=20, shuffle=True)
+    padding = split.lengths.padding(20)
     assert padding == pytest.approx(1 - lengths.sum() / padded)
-    assert padding < 0.6 * split.lengths.padding(batch_size=20, shuffle=False)
+    assert padding < 0.6 * padding_of(split, lengths)
 
 
 def test_a_batch_depends_on_seed_and_number_alone_and_hosts_read_parts_of_one(split):
@@ -114,7 +129,7 @@ def test_the_example_numbers_are_those_of_the_plain_order(split):
 
 
 def test_stored_order_is_padded_to_what_each_whole_batch_needs(split):
-    _, split = split
+    lengths, split = split
     batches = batches_of(split, shuffle=False, global_batch_size=64)
     host = batches_of(split, shuffle=False, global_batch_size=64, rows=slice(0, 1))
     for number in range(len(batches)):
@@ -123,5 +138,32 @@ def test_stored_order_is_padded_to_what_each_whole_batch_needs(split):
         np.testing.assert_array_equal(
             batch["number"][there], np.arange(500)[64 * number : 64 * number + 64]
         )
-        shape = split.lengths.shape(batch["number"][there])
-        assert batch["padded"].shape[1:] == host[number]["padded"].shape[1:] == shape
+        shape = batch["padded"].shape[1:]
+        assert shape == host[number]["padded"].shape[1:]
+        assert shape in set(zip(*split.lengths.bounds, strict=True))
+        assert (lengths[batch["number"][there]] <= shape).all()
+
+
+def test_evaluation_takes_the_longest_first_in_no_more_shapes_than_buckets(split):
+    lengths, split = split
+    order = evaluation_order(split)
+    batches = batches_of(split, shuffle=False, examples=order)
+    found = [batches[number] for number in range(len(batches))]
+    np.testing.assert_array_equal(np.concatenate([one["number"] for one in found]), order)
+    np.testing.assert_array_equal(np.sort(order), np.arange(500))
+    shapes = [one["padded"].shape[1:] for one in found]
+    assert shapes == sorted(shapes, reverse=True) and len(set(shapes)) <= 4
+    for one, shape in zip(found, shapes, strict=True):
+        assert (lengths[one["number"]] <= shape).all()
+    assert padding_of(split, lengths, examples=order) < 0.8 * padding_of(split, lengths)
+
+
+def test_of_some_examples_those_that_are_evaluated_are_the_first(split):
+    _, split = split
+    order = evaluation_order(split, 50)
+    np.testing.assert_array_equal(np.sort(order), np.arange(50))
+    batches = batches_of(split, shuffle=False, examples=order)
+    assert len(batches) == 3
+    assert [int((batches[number]["weights"] > 0).sum()) for number in range(3)] == [20, 20, 10]
+    plain = replace(split, lengths=None)
+    np.testing.assert_array_equal(evaluation_order(plain, 1000), np.arange(500))

@@ -112,6 +112,17 @@ def test_what_is_named_after_no_split_is_all_training_or_told(tmp_path):
     )
 
 
+def test_tables_beside_the_files_are_left_out_and_told(tmp_path):
+    write(tmp_path / "set", train__en="a\nb\n", train__de="c\nd\n", test__tsv="en\tde\ne\tf\n")
+    told: list[str] = []
+    made = settings(tmp_path / "set", validation_fraction=0.0)
+    assert list(data.prepare(made, notify=told.append).splits) == ["train"]
+    assert told[0] == (
+        f"{tmp_path}/set/test.tsv is left out: train.en and train.de are read, and no tables "
+        "beside such files"
+    )
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_table_has_a_column_for_each_side(tmp_path, suffix):
     pairs = [(source, target.replace("\u2028", " ")) for source, target in PAIRS]
@@ -121,6 +132,35 @@ def test_a_table_has_a_column_for_each_side(tmp_path, suffix):
     other = write_table(tmp_path / f"b.{suffix}", pairs, ("question", "answer"))
     given = {"source_field": "question", "target_field": "answer", "validation_fraction": 0.0}
     assert pairs_of(other, **given) == {"train": pairs}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_columns_may_be_inside_of_another(tmp_path, suffix):
+    rows = [{"id": n, "translation": {"en": one, "de": other}} for n, (one, other) in
+            enumerate(PAIRS)]  # fmt: skip
+    path = tmp_path / f"all.{suffix}"
+    if suffix == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"source_field": "translation.en", "target_field": "translation.de"}
+    assert pairs_of(path, **given, validation_fraction=0.0) == {"train": PAIRS}
+    assert "did you mean data.source_field=translation.en?" in refusal(path)
+    assert "did you mean data.target_field=translation.de?" in refusal(
+        path, source_field="translation.en"
+    )
+
+
+def test_null_is_a_text_that_is_missing(tmp_path):
+    path = write(tmp_path, all__jsonl='{"en": "a", "de": null}\n{"en": "b", "de": "c"}\n')
+    told: list[str] = []
+    made = settings(path / "all.jsonl", validation_fraction=0.0)
+    dataset = data.prepare(made, notify=told.append)
+    assert dataset.splits["train"].examples == 1
+    assert told[0] == "1 of 2 pairs of train lack a text, and are left out"
 
 
 def test_a_folder_may_hold_a_table_for_each_split(tmp_path):
@@ -187,8 +227,34 @@ WRONG = {
         {"train__tsv": "Go.\tGeh.\nRun!\tLauf!\n"}, {},
         "line 1, which names the columns, has no field 'en', but Go., Geh.: set data.source_field",
     ),
+    "a head of sentences": (
+        {"train__tsv": f"{'a ' * 30}\t{'b ' * 30}\n"}, {},
+        f"has no field 'en', but {'a ' * 20}..., {'b ' * 20}...: set data.source_field",
+    ),
+    "a tab in a text": (
+        {"train__tsv": "en\tde\na\tb\tc\n"}, {},
+        "line 2 has 3 fields, and line 1 2: no text can have a tab in it",
+    ),
+    "a comma in a text": (
+        {"train__csv": "en,de\na,b,c\n"}, {},
+        "line 2 has 3 fields, and line 1 2: a text with a comma in it stands in quotation marks",
+    ),
+    "a text is missing in a table": (
+        {"train__csv": "en,de\na\n"}, {}, "line 2 has 1 field, and line 1 2",
+    ),
+    "a field inside of another": (
+        {"train__jsonl": '{"id": 1, "translation": {"en": "a", "de": "b"}}\n'}, {},
+        "line 1 has no field 'en', but id, translation.en, translation.de: did you mean "
+        "data.source_field=translation.en?",
+    ),
+    "an object in place of a text": (
+        {"train__jsonl": '{"translation": {"en": "a", "de": "b"}, "de": "c"}\n'},
+        {"source_field": "translation"},
+        "field 'translation' holds an object, not text: text is in translation.en, "
+        "translation.de, de",
+    ),
     "no text": (
-        {"train__jsonl": '{"en": "a", "de": null}\n'}, {}, "field 'de' holds null, not text",
+        {"train__jsonl": '{"en": "a", "de": 5}\n'}, {}, "field 'de' holds a number, not text",
     ),
 }  # fmt: skip
 

@@ -222,7 +222,11 @@ def test_too_many_broken_pictures_end_it(folder):
     message = refusal(folder, broken_fraction=0.17)
     assert "5 of 29 pictures are broken, more than data.broken_fraction=0.17 allows" in message
     assert "xtruncated.jpg" in message
-    assert data.prepare(settings(folder, broken_fraction=0.18)).splits
+    assert refusal(folder, broken_fraction=0.18).startswith(
+        "all 1 pictures of validation are broken: "
+    )
+    whole = settings(folder, broken_fraction=0.18, validation_fraction=0.0)
+    assert data.prepare(whole).splits["train"].broken == 5
     assert "more than data.broken_fraction=0.1 allows" in refusal(folder, broken_fraction=0.1)
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"")

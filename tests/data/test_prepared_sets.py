@@ -119,6 +119,20 @@ def test_a_set_in_tfrecord_files_is_told_with_the_command(sets, tmp_path):
     assert "can't be read" in refusal(tmp_path, "letters")
 
 
+def test_a_set_without_examples_to_learn_from_is_told_with_what_it_has(sets, tmp_path):
+    folder = Path(shutil.copytree(sets / "letters" / "plain", tmp_path / "letters")) / "1.2.0"
+    facts = json.loads((folder / "dataset_info.json").read_text())
+    splits = {split["name"]: split for split in facts["splits"]}
+    wanted = "data.name=letters has no examples in a split train to learn from: it has "
+    for left, told in (
+        ([splits["test"], splits["unsupervised"]], "test, unsupervised"),
+        ([splits["train"] | {"shardLengths": []}, splits["test"]], "test"),
+        ([], "no examples at all"),
+    ):
+        (folder / "dataset_info.json").write_text(json.dumps(facts | {"splits": left}))
+        assert refusal(tmp_path, "letters") == wanted + told
+
+
 def test_a_wrong_field_is_told_with_the_nearest(sets):
     assert "did you mean data.text_field=body?" in refusal(sets, text_field="bodi")
     message = refusal(sets, text_field="stars")

@@ -152,6 +152,14 @@ def test_any_table_lists_them_with_paths_from_anywhere(folder, name, tmp_path):
     assert dataset.tokenizer.vocabulary() == plain.tokenizer.vocabulary()
 
 
+def test_labels_that_differ_in_capitals_alone_are_told(folder):
+    rows = rows_of(folder)
+    rows[0]["label"] = rows[0]["label"].upper()
+    write_table(folder / "train.jsonl", rows)
+    told = "classes that differ in capitals or spaces alone are told apart: 'ONE' and 'one'"
+    assert told in notes(folder, kind=SoundLabels)
+
+
 def test_what_is_appended_moves_no_other_between_the_parts(folder):
     before = open_source(settings(folder, validation_fraction=0.3)).recordings
     rows = rows_of(folder)
@@ -252,17 +260,35 @@ def test_too_many_broken_recordings_end_it(folder):
     assert "cut.wav: it is cut off" in message
 
 
+def test_a_split_of_broken_recordings_alone_is_refused(folder):
+    rows = rows_of(folder, "test")[:2]
+    for row, content in zip(rows, BROKEN.values(), strict=False):
+        (folder / row["path"]).write_bytes(content)
+    write_table(folder / "test.jsonl", rows)
+    assert refusal(folder).startswith("all 2 recordings of test are broken: ")
+
+
+def test_broken_recordings_are_not_evaluated(folder):
+    with_more(folder, BROKEN)
+    split = data.prepare(settings(folder, validation_fraction=0.0)).splits["train"]
+    whole = [number for number in range(28) if not 12 <= number < 16]
+    assert sorted(data.evaluation_order(split)) == whole
+    assert sorted(data.evaluation_order(split, 14)) == whole[:14]
+
+
 def test_what_is_strange_is_told_and_stays(folder):
     with_more(folder, {"silence.wav": encoded(np.zeros(8000, np.float32))})
     rows = rows_of(folder)
     rows[0]["text"], rows[1]["text"] = "", "three" * 20
+    rows[4]["path"] = rows[3]["path"]
     write_table(folder / "train.jsonl", rows)
     tests = rows_of(folder, "test")
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
     write_table(folder / "test.jsonl", tests)
     told = notes(folder, validation_fraction=0.0)
-    first, every = ", such as sounds/0", "on every 4th frame"
+    first, every = ", such as sounds/0", "with model.subsampling=4"
     for words in (
+        "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
         "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
@@ -275,6 +301,41 @@ def test_what_is_strange_is_told_and_stays(folder):
     assert batch["weights"].all() and not batch["label_weights"][0].any()
 
 
+@pytest.mark.parametrize("kind", [SoundTranscripts, SoundLabels])
+def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
+    changes = {"validation_fraction": 0.0, "kind": kind}
+    whole = stored(data.prepare(settings(folder, **changes)))
+    with_more(folder, {"long.wav": encoded(voice(30.0)), "cut.wav": BROKEN["cut.wav"]})
+    rows = rows_of(folder)
+    rows[12]["text"] = "onetwothree" * 9
+    write_table(folder / "train.jsonl", rows)
+    told = notes(folder, **changes)
+    assert [line for line in told if line.startswith(
+        "the longest recording of train, sounds/long.wav, lasts 30 seconds, and half of all 0.6"
+    )]  # fmt: skip
+
+    told = notes(folder, max_seconds=0.85, **changes)
+    assert (
+        "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out, "
+        "such as sounds/long.wav" in told
+    )
+    assert "1 of 32 recordings are broken, and count for nothing" in told
+    assert not [line for line in told if "the longest" in line]
+    dataset = data.prepare(settings(folder, max_seconds=0.85, **changes))
+    assert ("left out", "1", "0") in data.data_table(dataset)
+    assert "sounds/long.wav" not in dataset.splits["train"].names()
+    batch = stored(dataset)
+    kept = batch["weights"] > 0
+    assert kept.tolist() == 12 * [True] + [False] + 12 * [True]
+    for name, array in batch.items():
+        assert (array[kept] == whole[name]).all()
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(folder):
+    message = refusal(folder, max_seconds=0.1, validation_fraction=0.0)
+    assert message.startswith("no recording of train is left: 24 of 24 recordings of train last")
+
+
 def test_a_missing_file_is_told_with_its_row(folder):
     rows = rows_of(folder)
     rows[4]["path"], rows[7]["path"] = "sounds/none.wav", "sounds"
@@ -284,12 +345,22 @@ def test_a_missing_file_is_told_with_its_row(folder):
         f"{folder / 'train.jsonl'}, line 5: {folder / 'sounds' / 'none.wav'} is not there"
         in message
     )
-    assert "nor are 1 more" in message
+    assert "is not there, in one of 2 such rows. Paths are absolute, or seen from" in message
+    rows[4]["path"], rows[7]["path"] = "sounds/04.WAV", rows[8]["path"]
+    write_table(folder / "train.jsonl", rows)
+    assert f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths" in refusal(folder)
+    for elsewhere in ("04.wav", "sounds\\04.wav"):
+        rows[4]["path"] = elsewhere
+        write_table(folder / "train.jsonl", rows)
+        meant = f"is not there (did you mean {folder / 'sounds' / '04.wav'}?). Paths"
+        assert meant in refusal(folder)
 
 
 def test_tables_that_say_something_else_are_refused(folder, tmp_path):
     table = folder / "train.jsonl"
     assert "did you mean data.path_field=path?" in refusal(folder, path_field="paths")
+    (folder / "other.csv").write_text("audio_filepath,duration,text\na.wav,1,one\n")
+    assert "did you mean data.path_field=audio_filepath?" in refusal(folder / "other.csv")
     assert f"{table}, line 1 has no field 'said'" in refusal(folder, text_field="said")
     rows = rows_of(folder)
     write_table(table, [rows[0] | {"text": 7}, *rows[1:]])

@@ -1,6 +1,7 @@
 """Speech: trained on generated tones, evaluated, and asked; labels of sound alike."""
 
 import json
+from pathlib import Path
 
 import jiwer
 import numpy as np
@@ -83,6 +84,8 @@ def test_a_recording_is_written_down_as_it_is_alone_by_both_decoders(tones, told
         assert [answer["input"] for answer in together] == recordings
         assert all(answer["score"] < 0 for answer in together)
         assert told(generate, tones, inputs[alone], *flags) == [together[alone]["text"]]
+        several = f"--input={Path(recordings[0]).parent}/[ab].*"
+        assert told(generate, tones, several, *flags) == [answer["text"] for answer in together]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,10 @@ def test_a_recording_is_written_down_as_it_is_alone_by_both_decoders(tones, told
     [
         ([], "--input is missing: --input=VALUE (a recording file)"),
         (["--input=gone.wav"], "--input=gone.wav: no such file"),
-        (["--input=."], "--input=. is a folder: give a recording in it"),
+        (["--input=Train.pi"], "--input=Train.pi: no such file, did you mean train.py?"),
+        (["--input=gone/*.wav"], "--input=gone/*.wav: no file matches"),
+        (["--input=-"], "--input=-: no such file"),
+        (["--input=."], "--input=. is a folder: give a recording in it, or a glob in quotes for"),
         (["--prompt=a"], "--prompt is for texts, and this model reads recordings"),
         (["--length_penalty=1"], "--length_penalty is for models that translate"),
     ],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import sacrebleu
 
 import configs
+import data
 import evaluate
 import generate
 from tests.end_to_end.verbs import metrics, run
@@ -99,6 +101,29 @@ def test_metrics_are_sacrebleus_of_the_written_predictions(workdir, folder, tmp_
     assert json.loads(capsys.readouterr().out)["loss"] == pytest.approx(measured["loss"])
 
 
+def test_the_order_of_evaluation_changes_nothing(workdir, tmp_path, capsys, monkeypatch):
+    several = shutil.copytree(workdir, tmp_path / "run")
+    settings = json.loads((several / "config.json").read_text())
+    settings["data"]["length_buckets"] = 4
+    (several / "config.json").write_text(json.dumps(settings))
+
+    def evaluated(name):
+        flags = [f"--workdir={several}", f"--predictions={tmp_path / name}"]
+        assert evaluate.main(flags) == 0
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        return json.loads(capsys.readouterr().out.splitlines()[-1]), rows
+
+    measured, rows = evaluated("sorted.jsonl")
+    monkeypatch.setattr(data, "evaluation_order", lambda split, most=None: np.arange(40))
+    stored, stored_rows = evaluated("stored.jsonl")
+    assert len(rows) == 40
+    for one, other in zip([measured, *rows], [stored, *stored_rows], strict=True):
+        assert one == {
+            name: pytest.approx(value, rel=1e-4, abs=1e-4) if isinstance(value, float) else value
+            for name, value in other.items()
+        }
+
+
 def test_lines_and_prompts_are_translated_in_order(workdir, folder, capsys, monkeypatch):
     sources = (folder / "test.en").read_text().splitlines()[:5]
     (folder / "some.txt").write_text("\n".join([*sources[:3], "", sources[3]]))  # no last \n
@@ -109,7 +134,8 @@ def test_lines_and_prompts_are_translated_in_order(workdir, folder, capsys, monk
 
     from_file = ask(f"--input={folder / 'some.txt'}", f"--prompt={sources[4]}")
     assert len(from_file) == 6 and from_file[4] == ""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sources[4].encode() + b"\r\n")))
+    typed = b"\xef\xbb\xbf" + sources[4].encode() + b"\r\n"  # as Windows may have it
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed)))
     told = ask("--input=-", f"--input={folder / 'some.txt'}", "--json", "--beam_size=4")
     told = [json.loads(line) for line in told]
     assert [list(one) for one in told] == [["source", "text", "score"]] * 6

@@ -35,6 +35,7 @@ def evaluated(program, state) -> dict[str, float]:
         state.statistics,
         cells.batches(program.config, 2),
         global_batch_size=size,
+        order=np.arange(2 * size),
         facts={"bytes": 100},
     )
     return metrics

@@ -69,10 +69,11 @@ def test_a_batch_is_answered_beside_what_is_right(module, translator):
         "weights": weights.astype(np.float32),
     }
     answers = translator.translate(module, [text for text in texts if text])
-    found = answer_split(translator, module, [batch, batch], most=5)
-    assert found["source"].tolist() == [TEXTS[place] for place in (0, 2, 6, 0, 2)]
+    order = np.arange(8)[::-1]  # as if the split were evaluated from its end
+    found = answer_split(translator, module, [batch, batch], order)
+    assert found["source"].tolist() == [TEXTS[place] for place in (6, 2, 0, 6, 2, 0)]
     assert found["reference"].tolist() == [text[::-1] for text in found["source"]]
-    assert found["hypothesis"][:3].tolist() == [answer.text for answer in answers]
+    assert found["hypothesis"][2::-1].tolist() == [answer.text for answer in answers]
     np.testing.assert_allclose(
-        found["score"][:3].astype(float), [answer.score for answer in answers], rtol=1e-5
+        found["score"][2::-1].astype(float), [answer.score for answer in answers], rtol=1e-5
     )
