@@ -66,9 +66,10 @@ class Facts:
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """A metric of all validations."""
+        """A metric of all validations where it was finite."""
         name = f"validation/{name}"
-        return np.array([line[name] for line in self.metrics if name in line])
+        values = np.array([line[name] for line in self.metrics if name in line])
+        return values[np.isfinite(values)]
 
     @cached_property
     def _lines(self) -> list[Mapping[str, Any]]:
@@ -354,7 +355,6 @@ def _no_information(facts: Facts) -> Finding | None:
     """Validation was never better than the prior: neither its loss by a twentieth, nor its accuracy
     by more than chance, three standard deviations, leaves room for."""
     losses, prior = facts.validated("loss"), facts.prior_loss
-    losses = losses[np.isfinite(losses)]
     if not prior or not len(losses) or losses.min() < NO_BETTER * prior:
         return None
     right, examples = facts.validated("accuracy"), facts.validated("examples")
@@ -375,7 +375,6 @@ def _overfitting(facts: Facts) -> Finding | None:
     """Validation is above training by `GAP`; or by `SMALL_GAP`, and above its own best by `REGRET`.
     A gap alone is no harm as long as it is small: training has seen its examples before."""
     losses = facts.validated("loss")
-    losses = losses[np.isfinite(losses)]
     if not len(losses):
         return None
     gap, regret = losses[-1] - facts.last_loss, losses[-1] - losses.min()

@@ -138,6 +138,14 @@ def test_tiny_data_is_not_taken_for_labels_without_information():
     assert names(facts(falling(to=0.0), ruined, examples=40)) == ["overfitting"]
 
 
+def test_validations_that_were_not_finite_are_left_out():
+    given = facts(validations=[(0.4, 0.9), (math.nan, math.inf), (0.1, 0.95)])
+    assert given.validated("loss").tolist() == [0.4, 0.1]
+    assert given.validated("accuracy").tolist() == [0.9, 0.95]
+    assert names(facts(validations=[(0.1, 0.95), (math.inf, 0.95)])) == []
+    assert names(facts(validations=[(math.nan, 0.95)])) == []
+
+
 def test_a_short_run_is_told_of_its_data_alone():
     metrics = [line for line in lines(UP) if line["step"] <= 90]
     short = Facts(DIGITS, metrics, prior_loss=PRIOR, classes={"a": 95, "b": 5}, dead=[(9, 9)])
