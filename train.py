@@ -12,7 +12,6 @@ from __future__ import annotations  # Rooms give their names lazily: JAX starts 
 
 import contextlib
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,9 +270,8 @@ class Run:
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
-            asked = time.perf_counter()
-            rows = next(stream)
-            waited = time.perf_counter() - asked
+            with meter.waiting():
+                rows = next(stream)
             shapes_known = len(self.steps)
             train_step = self.compiled(rows)
             if len(self.steps) > shapes_known:
@@ -286,7 +284,7 @@ class Run:
                 self.hunt_nans(state, batch, step, metrics)
             if train.log_batch_crc32:
                 metrics["batch_crc32"] = parallel.batch_crc32(rows)
-            self.read(meter.push(step, metrics, waited), meter)
+            self.read(meter.push(step, metrics), meter)
             self.checkpoints.check()
 
             stopped = parallel.any_process(signals.received is not None)
