@@ -174,7 +174,7 @@ HEALTHY: Mapping[str, tuple[Fields, Callable[[Path, Random], Fields]]] = {
     "digits_cnn": (CNN | {"train.steps": "300"}, nothing),
     "digits_vit": ({"model.depth": "2", "train.steps": "300"}, nothing),
     "digits_convnext": (
-        {"model.channels": "16,32", "model.depths": "1,1", "train.steps": "250"},
+        {"model.depths": "1,1", "data.global_batch_size": "16", "train.steps": "300"},
         nothing,
     ),
     "shakespeare_char": (NARROW | {"train.steps": "300"}, source_text),
@@ -199,9 +199,11 @@ HEALTHY: Mapping[str, tuple[Fields, Callable[[Path, Random], Fields]]] = {
         {
             "data.recordings": "400",
             "data.most_digits": "4",
+            "data.length_buckets": "1",
             "data.global_batch_size": "16",
             "model.width": "32",
-            "train.steps": "200",
+            "task.decoder": "greedy",
+            "train.steps": "400",
         },
         nothing,
     ),
