@@ -75,10 +75,11 @@ def reviews(folder: Path, random: Random, **how) -> Fields:
 
 
 def shuffled_labels(folder: Path, random: Random) -> Fields:
-    labels, texts = zip(*rows(random, 1000), strict=True)
-    shuffled = zip(random.permutation(labels), texts, strict=True)
-    write_table(folder / "texts.csv", [*shuffled])
-    return {"data.path": str(folder / "texts.csv")}
+    labels, texts = zip(*rows(random, 1200), strict=True)
+    shuffled = [*zip(random.permutation(labels), texts, strict=True)]
+    write_table(folder / "train.csv", shuffled[:800])
+    write_table(folder / "validation.csv", shuffled[800:])
+    return {"data.path": str(folder)}
 
 
 def few_texts(folder: Path, random: Random) -> Fields:
