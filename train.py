@@ -12,7 +12,6 @@ from __future__ import annotations  # Rooms give their names lazily: JAX starts 
 
 import contextlib
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,7 +234,7 @@ class Run:
                 return self.loop(found, signals, profiler)
         except Diverged as error:
             self.record.notify(str(error))
-            pages = {"samples": self.samples, "diagnosis": self.diagnosis(self.last_step)}
+            pages = {"samples": self.samples, "diagnosis": self.diagnosis()}
             self.record.report("diverged", self.last_step, **pages)
             return 1
         finally:
@@ -271,9 +270,8 @@ class Run:
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
 
         for step in range(first + 1, train.steps + 1):
-            asked = time.perf_counter()
-            rows = next(stream)
-            waited = time.perf_counter() - asked
+            with meter.waiting():
+                rows = next(stream)
             shapes_known = len(self.steps)
             train_step = self.compiled(rows)
             if len(self.steps) > shapes_known:
@@ -286,7 +284,7 @@ class Run:
                 self.hunt_nans(state, batch, step, metrics)
             if train.log_batch_crc32:
                 metrics["batch_crc32"] = parallel.batch_crc32(rows)
-            self.read(meter.push(step, metrics, waited), meter)
+            self.read(meter.push(step, metrics), meter)
             self.checkpoints.check()
 
             stopped = parallel.any_process(signals.received is not None)
@@ -328,15 +326,12 @@ class Run:
         return self.steps[shapes]
 
     def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
-        """After the first of some steps that are not finite: names the operation that was not.
-
-        Such a step moves nothing but the counts, so that the state before it is still there.
-        """
+        """After the first of some steps that are not finite: names the operation that was not."""
         if int(metrics["skipped"]) != 1:
             return
-        before = state.replace(step=state.step - 1, skipped=state.skipped - 1)
+        what = (self.program.train_step, state.before_skipped, batch)
         with self.progress.working(f"looking for what was not finite in step {step}"):
-            told = training.explain_not_finite(self.program.train_step, before, batch)
+            told = training.explain_not_finite(*what)
         self.record.notify(f"step {step} again, one operation at a time: {told}")
 
     def read(self, ready, meter: training.StepMeter) -> None:
@@ -405,11 +400,7 @@ class Run:
             module = self.program.template.bind(state.weights, state.statistics)
             with self.progress.working("writing samples"):
                 samples = self.writer.of(module)
-        if samples and parallel.is_main_process():
-            folder = self.workdir / "samples"
-            folder.mkdir(exist_ok=True)
-            shown = "\n".join(map(inference.sample_text, samples))
-            training.write_atomically(folder / f"step-{step:08d}.txt", shown)
+        self.record.write_samples(step, [*map(inference.sample_text, samples)])
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
@@ -456,7 +447,7 @@ class Run:
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
         pages |= self.views(name, state)
-        pages["diagnosis"] = self.diagnosis(step, state)
+        pages["diagnosis"] = self.diagnosis(state)
         self.progress.stop()
         if not parallel.is_main_process():
             return
@@ -475,30 +466,24 @@ class Run:
         examples = data.Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
             what = (self.program, state.weights, state.statistics)
-            views = training.look_inside(*what, examples.batch(0))
-        if views.get("attention"):
-            length, is_text = views["attention"][0].shape[-1], self.dataset.tokenizer is not None
-            views["attended"] = examples.tokens(0)[:length] if is_text else examples(0)
+            views = training.look_inside(*what, examples)
         if "prediction" in self.outputs:
             classes = self.dataset.classes
             views["predictions"] = training.Predictions.of(self.outputs, name, classes)
             views["example"] = examples
         return views
 
-    def diagnosis(self, step: int, state=None) -> list[str]:
-        """What stands out in the run, a line each: in its data, how it learnt, and in the model,
-        where its `state` is there to look at."""
-        elsewhere = self.record.history["initialized_from"] is not None
+    def diagnosis(self, state=None) -> list[str]:
+        """What stands out in the run, a line each."""
         with self.progress.working("looking for what went wrong"):
-            found = data.learning_facts(self.dataset)
-            if state is not None and step >= training.LEAST_STEPS:
-                size = self.config.data.global_batch_size
-                part = parallel.local_rows(self.program.batch_sharding, size)
-                batch = training_batches(self.config, self.dataset, part).__getitem__
-                what = (self.program, state, batch)
-                found |= training.model_facts(*what, begun_elsewhere=elsewhere)
-            metrics = training.read_metrics(self.workdir)
-        return training.verdict(training.Facts(self.config, metrics, elsewhere, **found))
+            return training.diagnose_run(
+                self.program,
+                state,
+                training_batches(self.config, self.dataset, rows=None).__getitem__,
+                metrics=training.read_metrics(self.workdir),
+                data_facts=data.learning_facts(self.dataset),
+                begun_elsewhere=self.record.history["initialized_from"] is not None,
+            )
 
     def close(self) -> None:
         """Waits for the disk."""

@@ -9,8 +9,6 @@ from typing import Any
 _HOMES = {
     "Beginning": "initialize",
     "Checkpoints": "checkpoints",
-    "Facts": "diagnosis",
-    "LEAST_STEPS": "diagnosis",
     "Origin": "initialize",
     "Predictions": "report.predictions",
     "Profiler": "profiler",
@@ -24,6 +22,7 @@ _HOMES = {
     "WorkdirLock": "workdir",
     "begin_with": "initialize",
     "build_program": "program",
+    "diagnose_run": "activity",
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",
     "explain_not_finite": "nan_hunt",
@@ -31,7 +30,6 @@ _HOMES = {
     "find_checkpoint": "restore",
     "finished_steps": "checkpoints",
     "look_inside": "report.inside",
-    "model_facts": "activity",
     "open_origin": "initialize",
     "origin_of_arrays": "initialize",
     "peak": "flops",
@@ -39,11 +37,9 @@ _HOMES = {
     "require_wandb": "wandb_log",
     "restore_model": "restore",
     "restore_state": "checkpoints",
-    "verdict": "diagnosis",
     "versions": "report.machine",
     "warnings_of": "explanation",
     "working_attention": "attention",
-    "write_atomically": "workdir",
 }
 
 __all__ = list(_HOMES)

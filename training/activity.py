@@ -1,7 +1,11 @@
-"""What of a model takes part: parameters that a run never moved, units that are always zero."""
+"""What of a model takes part: parameters that a run never moved, units that are always zero.
+
+Of these, its metrics and its data a run is diagnosed.
+"""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +14,7 @@ import numpy as np
 
 import model as model_room
 import parallel
+from training.diagnosis import LEAST_STEPS, Facts, verdict
 from training.optimizers import parameter_treatments
 from training.program import Program
 from training.report.inside import watched
@@ -29,16 +34,26 @@ _NO_GRADIENT = 1e-25
 """What a moment is at most, where no gradient ever came: Adafactor adds 1e-30 to the squares."""
 
 
-def model_facts(
+def diagnose_run(
     program: Program,
-    state: TrainState,
+    state: TrainState | None,
     batch: Callable[[int], Mapping[str, np.ndarray]],
     *,
+    metrics: Sequence[Mapping[str, Any]],
+    data_facts: Mapping[str, Any],
     begun_elsewhere: bool,
-) -> dict[str, Any]:
-    """What `training.Facts` has of the model."""
-    unmoved = unmoved_parameters(program, state, begun_elsewhere=begun_elsewhere)
-    return {"unmoved": unmoved, "dead": dead_units(program, state, batch)}
+) -> list[str]:
+    """The lines of `verdict` for a run that left `metrics` and, where it is there to look at, its
+    last `state`.
+
+    batch: gives batch k of training. data_facts: what `Facts` has of the data. begun_elsewhere:
+    whether with the parameters of another run.
+    """
+    facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)
+    if state is not None and int(state.step) >= LEAST_STEPS:  # The same in all processes.
+        unmoved = unmoved_parameters(program, state, begun_elsewhere=begun_elsewhere)
+        facts = replace(facts, unmoved=unmoved, dead=dead_units(program, state, batch))
+    return verdict(facts)
 
 
 def unmoved_parameters(

@@ -66,9 +66,10 @@ class Facts:
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """A metric of all validations."""
+        """A metric of all validations where it was finite."""
         name = f"validation/{name}"
-        return np.array([line[name] for line in self.metrics if name in line])
+        values = np.array([line[name] for line in self.metrics if name in line])
+        return values[np.isfinite(values)]
 
     @cached_property
     def _lines(self) -> list[Mapping[str, Any]]:
@@ -125,8 +126,10 @@ def diagnose(facts: Facts) -> list[Finding]:
     found = [*_of_the_data(facts)]
     if facts.is_short:
         return found
-    found += _of_the_model(facts)
-    found += _of_the_learning(facts, {one.name for one in found})
+    is_constant = any(one.name == CONSTANT for one in found)
+    found += [*_frozen(facts), *_of_the_learning(facts, is_constant)]
+    if not is_constant:
+        found += _dead(facts)
     return found
 
 
@@ -146,8 +149,12 @@ def verdict(facts: Facts) -> list[str]:
 MOST_WAITING = 0.3
 """Of the time of steps: what the devices could save by not waiting is more than noise then."""
 
-MOST_PADDING = 0.5
-"""Of the positions: more is computed on nothing than on something."""
+MOST_PADDING = 0.7
+"""Of the positions. Lengths that are spread evenly leave half of them empty where all are filled up
+to the longest, and those of dates as people write them 58 %; here shorter batches would take less
+than a third of the work."""
+
+CONSTANT = "constant input"
 
 MOST_ALIKE = 0.5
 """Of the inputs, being the same one: most of what there is can't be told apart."""
@@ -161,15 +168,15 @@ IMBALANCE = 9
 
 
 def _of_the_data(facts: Facts) -> Iterator[Finding]:
-    data = facts.config.data
-    source = "data.path" if hasattr(data, "path") else "data.source"
-    if facts.commonest_input is not None and facts.commonest_input >= MOST_ALIKE:
+    data, source = facts.config.data, _source(facts)
+    is_constant = facts.commonest_input is not None and facts.commonest_input >= MOST_ALIKE
+    if is_constant:
         yield Finding(
-            "constant input",
+            CONSTANT,
             f"{percent_text(facts.commonest_input)} of the inputs are one and the same",
             f"another {source} (--show_batch shows what the model sees)",
         )
-    if facts.copied is not None and facts.copied >= MOST_COPIED:
+    if facts.copied is not None and facts.copied >= MOST_COPIED and not is_constant:
         yield Finding(
             "duplicates between training and validation",
             f"{percent_text(facts.copied)} of validation stands in training too, so that its "
@@ -195,6 +202,11 @@ def _of_the_data(facts: Facts) -> Iterator[Finding]:
             f"steps spend {percent_text(share)} of their time waiting for their batch",
             f"data.workers={max(2, 2 * data.workers)}",
         )
+
+
+def _source(facts: Facts) -> str:
+    """The field that says which data it is."""
+    return "data.path" if hasattr(facts.config.data, "path") else "data.source"
 
 
 def _imbalance(facts: Facts) -> Finding | None:
@@ -224,7 +236,7 @@ than was asked for."""
 MOST_NAMES = 3
 
 
-def _of_the_model(facts: Facts) -> Iterator[Finding]:
+def _frozen(facts: Facts) -> Iterator[Finding]:
     if facts.unmoved:
         names, held = [*facts.unmoved], sorted({why for why in facts.unmoved.values() if why})
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
@@ -234,6 +246,10 @@ def _of_the_model(facts: Facts) -> Iterator[Finding]:
             f"{', '.join(names[:MOST_NAMES])}{more} {told}",
             " and ".join(f"another {one}" for one in held) or "a lower optimizer.learning_rate",
         )
+
+
+def _dead(facts: Facts) -> Iterator[Finding]:
+    """Told last: what learning did wrong may be why. Of one and the same input most units are."""
     worst = max(facts.dead, key=lambda one: one[0] / one[1], default=(0, 1))
     if worst[0] >= MOST_DEAD * worst[1]:
         place = facts.dead.index(worst) + 1
@@ -250,9 +266,11 @@ def _of_the_model(facts: Facts) -> Iterator[Finding]:
 
 # ---- The learning.
 
-EXPLOSION = 10
+EXPLOSION, HARM = 10, 0.1
 """How many times the largest gradient of the first tenth, which fresh parameters have, and the
-usual one at once."""
+usual one at once; and how far, of the prior's loss, the smoothed loss is then above what it was.
+Where hardly a mistake is left, one that is made has many times the usual gradient and does no
+harm."""
 
 RISE = 0.5
 """Of the prior's loss: where a smoothed loss rises by that above what it was, steps undo what was
@@ -282,30 +300,37 @@ NO_BETTER = 0.95
 POOR = 0.8
 """Of the prior's loss: what is left to a model that explains less than a fifth of it."""
 
+STANDSTILL = 500
+"""Steps from which on a loss that stands near the prior's says something. Until then it may be the
+plateau at which language models know how frequent words are and nothing else yet, and at which
+recognisers that learn by CTC write blanks alone: small ones stay there for hundreds of steps."""
 
-def _of_the_learning(facts: Facts, known: set[str]) -> Iterator[Finding]:
-    """How the losses went. What the data or a rule before explains is not said again."""
+
+def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
+    """How the losses went. What constant input or a rule before explains is not said again."""
     if (explosion := _explosion(facts)) is not None:
         yield explosion
     rules: list[Callable[[Facts], Finding | None]] = [_too_high, _too_low]
-    if "constant input" not in known:
+    if not is_constant:
         rules += [_no_information, _underfitting, _overfitting]
     yield from itertools.islice(filter(None, (rule(facts) for rule in rules)), 1)
 
 
 def _explosion(facts: Facts) -> Finding | None:
-    norms = facts.logged("gradient_norm")
-    beginning, rest = np.array_split(norms, [max(1, len(norms) // 10)])
-    rest = rest[np.isfinite(rest)]
-    if not len(rest) or not np.isfinite(beginning).any():
+    norms = facts.logged("gradient_norm")[np.isfinite(facts.logged("loss"))]
+    first = max(1, len(norms) // 10)
+    beginning, rest = norms[:first], norms[first:]
+    if not np.isfinite(rest).any() or not np.isfinite(beginning).any():
         return None
-    limit = EXPLOSION * max(np.nanmax(beginning), np.median(rest))
-    if rest.max() < limit:
+    usual, highest = float(np.nanmedian(rest)), float(np.nanmax(rest))
+    top = first + int(np.nanargmax(rest))
+    rise = facts.losses[top:].max() - facts.losses[:top].min()
+    if highest < EXPLOSION * max(np.nanmax(beginning), usual) or rise < HARM * facts.scale:
         return None
     return Finding(
         "exploding gradients",
-        f"the norm of the gradient reached {number_text(float(rest.max()))}, and was "
-        f"{number_text(float(np.median(rest)))} as a rule",
+        f"the norm of the gradient reached {number_text(highest)}, and was {number_text(usual)} as "
+        "a rule",
         "a lower optimizer.gradient_clip_norm",
     )
 
@@ -352,10 +377,12 @@ def _too_low(facts: Facts) -> Finding | None:
 
 def _no_information(facts: Facts) -> Finding | None:
     """Validation was never better than the prior: neither its loss by a twentieth, nor its accuracy
-    by more than chance, three standard deviations, leaves room for."""
+    by more than chance, three standard deviations, leaves room for. And training, which can learn
+    by heart, was, or had time to be."""
     losses, prior = facts.validated("loss"), facts.prior_loss
-    losses = losses[np.isfinite(losses)]
     if not prior or not len(losses) or losses.min() < NO_BETTER * prior:
+        return None
+    if facts.last_loss >= NO_BETTER * prior and facts.steps < STANDSTILL:
         return None
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if len(right) and facts.commonest_target is not None:
@@ -367,7 +394,7 @@ def _no_information(facts: Facts) -> Finding | None:
         "labels without information",
         f"validation was never better than answering by frequency alone: loss "
         f"{number_text(float(losses.min()))}, and {number_text(prior)} for that",
-        "data with labels that belong to their inputs (--show_batch shows both)",
+        f"another {_source(facts)} (--show_batch shows inputs with their labels)",
     )
 
 
@@ -375,7 +402,6 @@ def _overfitting(facts: Facts) -> Finding | None:
     """Validation is above training by `GAP`; or by `SMALL_GAP`, and above its own best by `REGRET`.
     A gap alone is no harm as long as it is small: training has seen its examples before."""
     losses = facts.validated("loss")
-    losses = losses[np.isfinite(losses)]
     if not len(losses):
         return None
     gap, regret = losses[-1] - facts.last_loss, losses[-1] - losses.min()
@@ -402,7 +428,7 @@ def _overfitting(facts: Facts) -> Finding | None:
 def _underfitting(facts: Facts) -> Finding | None:
     """The loss of training came to a stand above `POOR`."""
     prior = facts.prior_loss
-    if not prior or facts.last_loss < POOR * prior:
+    if not prior or facts.last_loss < POOR * prior or facts.steps < STANDSTILL:
         return None
     if facts.half_loss - facts.last_loss >= REGRET * prior:
         return None

@@ -1,7 +1,7 @@
 """What is told of a run: its notices, its metrics, and its report."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from configs import Config
 from training.metric_log import MetricLog, read_metrics
 from training.progress import Progress
 from training.wandb_log import WandbLog
+from training.workdir import write_atomically
 
 
 class Record:
@@ -57,6 +58,13 @@ class Record:
         """A line of metrics.jsonl, and the same elsewhere, if this is the process that writes."""
         for log in self._logs:
             log.write(step, metrics)
+
+    def write_samples(self, step: int, texts: Sequence[str]) -> None:
+        """What the model wrote after `step`, as a file in samples/, likewise."""
+        if self._logs and texts:
+            folder = self._workdir / "samples"
+            folder.mkdir(exist_ok=True)
+            write_atomically(folder / f"step-{step:08d}.txt", "\n".join(texts))
 
     @property
     def history(self) -> dict[str, Any]:

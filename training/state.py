@@ -1,7 +1,7 @@
 """The state of a run: everything that a restart needs, as plain nested dictionaries of arrays."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ class TrainState:
     def weights(self) -> Tree:
         """What the model is used with: the parameters, where there are averages these."""
         return overlay(self.params, self.ema)
+
+    @property
+    def before_skipped(self) -> Self:
+        """What a step that was not finite began with: it moved nothing but the counts."""
+        return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
 class Template:

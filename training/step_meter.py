@@ -1,18 +1,23 @@
 """The metrics of steps, read one step late so that the device never waits for the host."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 
 class StepMeter:
-    """Collects what each step returned and how long the host waited for its batch.
+    """Collects what each step returned and how long the devices waited for its batch.
 
     `push` hands over a step that was only dispatched and returns the metrics of the one before,
     which is done or nearly so; `drain` waits for the last one. Rates are means since the last
     time that `take_rates` was called; all times in seconds. `mfu` is the share of
     `peak_examples_per_second`, where that is known.
+
+    The host asks for a batch while the devices are still at the step before: waiting for one that
+    comes before they are done costs nothing, and does not count.
     """
 
     def __init__(
@@ -33,11 +38,16 @@ class StepMeter:
         self._since = time.perf_counter()
         self._steps, self._targets, self._waited = 0, 0.0, 0.0
 
-    def push(
-        self, step: int, metrics: dict[str, Any], waited: float
-    ) -> tuple[int, dict[str, float]] | None:
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Measures how long the next batch takes to come."""
+        asked = time.perf_counter()
+        yield
+        if self._pending is None or self._pending[1]["loss"].is_ready():
+            self._waited += time.perf_counter() - asked
+
+    def push(self, step: int, metrics: dict[str, Any]) -> tuple[int, dict[str, float]] | None:
         """Takes the metrics of `step`; returns (step, metrics) of the one before, if there was."""
-        self._waited += waited
         ready, self._pending = self._pending, (step, metrics)
         return self._read(ready)
 

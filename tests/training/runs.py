@@ -21,6 +21,7 @@ NARROW = {
         "data.global_batch_size": "16",
     },
     "digits_cnn": {"model.channels": "32,64", "model.width": "32", "data.global_batch_size": "16"},
+    "digits_vit": {"model.width": "32", "model.depth": "2", "data.global_batch_size": "16"},
 }
 """Each recipe, made narrow: what is tested of it does not depend on how wide it is."""
 

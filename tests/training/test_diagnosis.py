@@ -1,15 +1,20 @@
 """What is said of a run from its figures alone, and what is not."""
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs import load_config
+from configs.reading.names import is_field_or_section
+from training import diagnosis
 from training.diagnosis import Facts, diagnose, verdict
 
 PRIOR = math.log(10)
-STEPS = np.arange(10, 401, 10)
+STEPS = np.arange(20, 801, 20)
 WAY = STEPS / STEPS[-1]
 
 
@@ -67,38 +72,40 @@ HIGH, LOW = "learning rate too high", "learning rate too low"
 SMALL, LARGE = {"update_ratio": 1e-4}, {"update_ratio": 0.05}
 TEXT, DATES = config("python_stdlib"), config("dates_seq2seq")
 UP = np.interp(WAY, [0, 0.1, 0.3, 1], [2.3, 1.5, 6.0, 2.3])
-SPIKE = {"gradient_norm": np.where(STEPS == 300, 80.0, 1.0)}
+SPIKE = {"gradient_norm": np.where(STEPS == 600, 80.0, 1.0)}
+SHAKEN = falling() + np.where((STEPS >= 600) & (STEPS < 700), 0.4, 0)
 
 
-@pytest.mark.parametrize(
-    ("expected", "field", "given"),
-    [
-        (HIGH, "optimizer.learning_rate=0.0001", facts(UP)),
-        (HIGH, "optimizer.learning_rate", facts(np.where(WAY > 0.5, np.nan, falling()))),
-        (HIGH, "optimizer.learning_rate", facts(np.full(40, np.nan), ())),
-        (HIGH, "optimizer.learning_rate", facts(1 - WAY + 0.05, course=LARGE)),
-        (LOW, "optimizer.learning_rate=0.01", facts(PRIOR - 0.4 * WAY, CHANCE, course=SMALL)),
-        ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (1.2, 0.7)])),
-        ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (0.5, 0.7)])),
-        ("underfitting", "model.width=256", facts(falling(to=2.0), [(2.0, 0.2), (2.0, 0.21)])),
-        ("labels without information", "data", facts(falling(to=PRIOR), CHANCE)),
-        ("labels without information", "data", facts(falling(), CHANCE)),
-        ("exploding gradients", "optimizer.gradient_clip_norm", facts(course=SPIKE)),
-        ("input-bound", "data.workers=2", facts(course={"input_wait_fraction": 0.6})),
-        ("constant input", "data.source", facts(falling(to=PRIOR), CHANCE, commonest_input=1.0)),
-        ("duplicates between training and validation", "data.source", facts(copied=0.8)),
-        ("class imbalance", "task.class_weights", facts(classes={"spam": 95, "ham": 5})),
-        ("padding waste", "data.sequence_length", facts(padding=0.8, settings=TEXT)),
-        ("padding waste", "data.length_buckets=2", facts(padding=0.8, settings=DATES)),
-        ("dead units", "optimizer.learning_rate", facts(dead=[(0, 32), (100, 128)])),
-        ("frozen layers", "train.freeze", facts(unmoved={"stages.0.kernel": "train.freeze"})),
-        ("frozen layers", "optimizer.learning_rate", facts(unmoved={"dense.kernel": ""})),
-    ],
-)  # fmt: skip
+FAULTS = [
+    (HIGH, "optimizer.learning_rate=0.0001", facts(UP)),
+    (HIGH, "optimizer.learning_rate", facts(np.where(WAY > 0.5, np.nan, falling()))),
+    (HIGH, "optimizer.learning_rate", facts(np.full(40, np.nan), ())),
+    (HIGH, "optimizer.learning_rate", facts(1 - WAY + 0.05, course=LARGE)),
+    (LOW, "optimizer.learning_rate=0.01", facts(PRIOR - 0.4 * WAY, CHANCE, course=SMALL)),
+    ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (1.2, 0.7)])),
+    ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (0.5, 0.7)])),
+    ("underfitting", "model.width=256", facts(falling(to=2.0), [(2.0, 0.2), (2.0, 0.21)])),
+    ("labels without information", "data", facts(falling(to=PRIOR), CHANCE)),
+    ("labels without information", "data", facts(falling(), CHANCE)),
+    ("exploding gradients", "optimizer.gradient_clip_norm", facts(SHAKEN, course=SPIKE)),
+    ("input-bound", "data.workers=2", facts(course={"input_wait_fraction": 0.6})),
+    ("constant input", "data.source", facts(falling(to=PRIOR), CHANCE, commonest_input=1.0)),
+    ("duplicates between training and validation", "data.source", facts(copied=0.8)),
+    ("class imbalance", "task.class_weights", facts(classes={"spam": 95, "ham": 5})),
+    ("padding waste", "data.sequence_length", facts(padding=0.8, settings=TEXT)),
+    ("padding waste", "data.length_buckets=2", facts(padding=0.8, settings=DATES)),
+    ("dead units", "optimizer.learning_rate", facts(dead=[(0, 32), (100, 128)])),
+    ("frozen layers", "train.freeze", facts(unmoved={"stages.0.kernel": "train.freeze"})),
+    ("frozen layers", "optimizer.learning_rate", facts(unmoved={"dense.kernel": ""})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("expected", "field", "given"), FAULTS)
 def test_what_went_wrong_is_named_alone_and_with_a_field_to_try(expected, field, given):
     (found,) = diagnose(given)
     assert found.name == expected
     assert field in found.remedy
+    assert all(map(is_field_or_section, re.findall(r"\b\w+(?:\.[a-z_]+)+", found.remedy)))
     assert verdict(given) == [f"{expected}: {found.told}. Try {found.remedy}"]
 
 
@@ -110,9 +117,11 @@ def test_what_went_wrong_is_named_alone_and_with_a_field_to_try(expected, field,
         # A slow beginning, and still falling at the end.
         facts(np.interp(WAY, [0, 0.5, 1], [2.3, 2.2, 0.9]), [(2.2, 0.2), (0.9, 0.7)]),
         # Of a loss that is small already a batch of mistakes is many times that.
-        facts(np.where(STEPS == 300, 0.4, falling(to=1e-4))),
+        facts(np.where(STEPS == 600, 0.4, falling(to=1e-4))),
+        # A large gradient that did no harm.
+        facts(course=SPIKE),
         # Gradients that were large once, when the parameters were fresh.
-        facts(course={"gradient_norm": np.where(STEPS == 10, 80.0, 1.0)}),
+        facts(course={"gradient_norm": np.where(STEPS == 20, 80.0, 1.0)}),
         # Two classes of four to one; one of a hundred that is twenty times as common as the others.
         facts(classes={"spam": 20, "ham": 80}),
         facts(classes={"common": 20} | {f"rare {i}": 1 for i in range(99)}),
@@ -138,12 +147,48 @@ def test_tiny_data_is_not_taken_for_labels_without_information():
     assert names(facts(falling(to=0.0), ruined, examples=40)) == ["overfitting"]
 
 
+PLATEAU = falling(to=PRIOR), CHANCE
+
+
+def test_a_plateau_is_no_fault_before_there_was_time_to_leave_it():
+    run = facts(*PLATEAU)
+    early = [line for line in run.metrics if line["step"] <= 400]
+    early.append(run.metrics[-1] | {"step": 400})
+    assert names(replace(run, metrics=early)) == []
+    assert names(run) == ["labels without information"]
+
+
+def test_what_another_fault_explains_is_not_told():
+    same = {"commonest_input": 1.0, "copied": 1.0, "dead": [(20, 32)]}
+    assert names(facts(*PLATEAU, **same)) == ["constant input"]
+    assert names(facts(UP, dead=[(20, 32)])) == ["learning rate too high", "dead units"]
+
+
+def test_validations_that_were_not_finite_are_left_out():
+    given = facts(validations=[(0.4, 0.9), (math.nan, math.inf), (0.1, 0.95)])
+    assert given.validated("loss").tolist() == [0.4, 0.1]
+    assert given.validated("accuracy").tolist() == [0.9, 0.95]
+    assert names(facts(validations=[(0.1, 0.95), (math.inf, 0.95)])) == []
+    assert names(facts(validations=[(math.nan, 0.95)])) == []
+
+
 def test_a_short_run_is_told_of_its_data_alone():
     metrics = [line for line in lines(UP) if line["step"] <= 90]
     short = Facts(DIGITS, metrics, prior_loss=PRIOR, classes={"a": 95, "b": 5}, dead=[(9, 9)])
     imbalance, told = verdict(short)
     assert imbalance.startswith("class imbalance: 95.0 % of the examples are of class a")
-    assert told.startswith("too short to say how it learns: 90 steps")
+    assert told.startswith("too short to say how it learns: 80 steps")
     assert verdict(Facts(DIGITS)) == [
         "too short to say how it learns: 0 steps; from 100 on, 10 of them logged, it is judged"
     ]
+
+
+def test_the_page_of_the_findings_names_each_of_them_and_the_limits_as_they_are():
+    page = (Path(diagnosis.__file__).parents[1] / "docs/diagnosis.md").read_text()
+    told = set(re.findall(r"^\| ([a-z -]+) \|", page, re.MULTILINE))
+    assert told == {name for name, *_ in FAULTS}
+    limits = re.findall(r"`([A-Z_]+)` = (\d+(?:\.\d+)?)", page)
+    for name, value in limits:
+        assert getattr(diagnosis, name) == float(value), name
+    constants = {name for name, value in vars(diagnosis).items() if isinstance(value, int | float)}
+    assert constants - {"MOST_NAMES"} == {name for name, _ in limits}

@@ -17,9 +17,25 @@ def opened(recipe: str, **fields: str):
     return program, program.initialize(), {name: rows[:1] for name, rows in batch.items()}
 
 
+class One:
+    """A split of one example."""
+
+    def __init__(self, batch):
+        self.rows = batch
+
+    def __call__(self, number):
+        return self.rows["image"][number]
+
+    def batch(self, number):
+        return self.rows
+
+    def tokens(self, number):
+        return [str(token) for token in self.rows["tokens"][number]]
+
+
 def test_the_filters_are_those_of_the_convolution_over_the_picture():
     program, state, batch = opened("digits_cnn", mesh__data="2", mesh__fsdp="4")
-    found = look_inside(program, state.params, state.statistics, batch)
+    found = look_inside(program, state.params, state.statistics, One(batch))
     kernel = state.params["stages"]["0"]["convolution"]["kernel"]
     np.testing.assert_array_equal(found["filters"], np.moveaxis(kernel, 3, 0))
     assert found["attention"] == []
@@ -83,4 +99,14 @@ def test_the_weights_are_those_that_the_result_was_made_with():
 
 def test_a_model_without_attention_has_no_maps():
     program, state, batch = opened("shakespeare_char_lstm", mesh__data="1")
-    assert look_inside(program, state.params, state.statistics, batch) == {"attention": []}
+    what = (program, state.params, state.statistics, One(batch))
+    assert look_inside(*what) == {"attention": []}
+
+
+def test_the_tokens_or_the_picture_that_is_attended_to_comes_along():
+    program, state, batch = opened("shakespeare_char", mesh__data="1")
+    found = look_inside(program, state.params, state.statistics, One(batch))
+    assert found["attended"] == [str(token) for token in batch["tokens"][0, :MOST_POSITIONS]]
+    program, state, batch = opened("digits_vit", mesh__data="1")
+    found = look_inside(program, state.params, state.statistics, One(batch))
+    np.testing.assert_array_equal(found["attended"], batch["image"][0])

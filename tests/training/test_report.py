@@ -100,6 +100,7 @@ def training_line(step: int, loss: float) -> dict[str, float]:
         "loss": loss,
         "learning_rate": 1e-3,
         "gradient_norm": 1.0 + loss,
+        "update_ratio": 1e-3 * loss,
         "examples_per_second": 50.0,
         "tokens_per_second": 12_400.0,
         "step_seconds": 0.05,
@@ -134,7 +135,8 @@ def test_a_text_run_shows_its_curves_and_figures(tmp_path):
     summary = SUMMARY | {"tokens": 32_768_000, "examples": 128_000, "gzip_bits_per_byte": 2.0}
     page = page_of(tmp_path, metrics=text_run(400), summary=summary)
     assert [*page.charts] == [
-        "Loss", "Bits per byte", "Learning rate", "Gradient norm", "Throughput", "Input wait",
+        "Loss", "Bits per byte", "Learning rate", "Gradient norm", "Update ratio", "Throughput",
+        "Input wait",
     ]  # fmt: skip
     curves = page.charts["Loss"]["data"]["curves"]
     assert [curve["name"] for curve in curves] == ["training", "validation"]
@@ -175,7 +177,7 @@ def test_a_beginning_that_would_flatten_the_rest_is_cut_off_and_told(tmp_path):
 def test_a_run_of_few_points_has_a_report(tmp_path, lines):
     summary = SUMMARY | {"step": lines, "status": "stopped by SIGTERM"}
     page = page_of(tmp_path, metrics=text_run(10 * lines), summary=summary)
-    assert len(page.charts) == (5 if lines else 0)
+    assert len(page.charts) == (6 if lines else 0)
     assert f"Steps {lines} of 400" in page.text
     assert "stopped by SIGTERM" in page.text
 

@@ -1,8 +1,8 @@
 """A trained model from inside: the filters of its first layer, what it attends to in an example."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -17,18 +17,28 @@ MOST_POSITIONS = 24
 """Of a text that is looked at: its beginning."""
 
 
-def look_inside(
-    program: Program, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """What there is to see, as arguments of `write_report`: `filters`, `attention`.
+class Examples(Protocol):
+    """Examples as the model gets them, and as a reader does: of `data.Examples`."""
 
-    batch: of one example, whose attention is shown. Nothing where several processes share the
-    parameters.
+    def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
+    def tokens(self, number: int) -> Sequence[str]: ...
+    def __call__(self, number: int) -> np.ndarray | str: ...
+
+
+def look_inside(
+    program: Program, params: Tree, statistics: Tree, examples: Examples
+) -> dict[str, Any]:
+    """What there is to see, as arguments of `write_report`: `filters`, and of the first of the
+    examples `attention` and `attended`. Nothing where several processes share the parameters.
     """
     if jax.process_count() > 1:
         return {}
-    axes = program.template.axes()
-    found: dict[str, Any] = {"attention": attention_maps(program, params, statistics, batch)}
+    batch, axes = examples.batch(0), program.template.axes()
+    maps = attention_maps(program, params, statistics, batch)
+    found: dict[str, Any] = {"attention": maps}
+    if maps:
+        length = maps[0].shape[-1]
+        found["attended"] = examples.tokens(0)[:length] if "tokens" in batch else examples(0)
     if "image" in batch:
         found["filters"] = first_filters(params, axes, batch["image"].shape[-1])
     return found

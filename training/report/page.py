@@ -247,6 +247,7 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
     for title, subtitle, key, numbers, limits in (
         ("Learning rate", "", "learning_rate", charts.PLAIN, (0, None)),
         ("Gradient norm", "before clipping", "gradient_norm", charts.PLAIN, None),
+        ("Update ratio", "of a step to the parameters", "update_ratio", charts.PLAIN, None),
         ("Throughput", f"{unit} per second", f"{unit}_per_second", charts.COUNTS, (0, None)),
         ("Utilisation", "model FLOPs, share of the peak", "mfu", charts.SHARES, (0, 1)),
         ("Input wait", "share of the step's time", "input_wait_fraction", charts.SHARES, (0, 1)),
