@@ -7,7 +7,9 @@ python evaluate.py --workdir=runs/translation
 python generate.py --workdir=runs/translation --input=sentences.en
 
 `data.path` is a folder with train.en, train.de, and perhaps validation and test. The sizes are for
-some ten thousand short pairs, such as Multi30k (Elliott et al. 2016, arXiv:1605.00459).
+some ten thousand short pairs, such as Multi30k (Elliott et al. 2016, arXiv:1605.00459): there 37.4
+BLEU on the test split after 37 minutes of 2 CPU cores with `--config.train.matrix_products=onednn`,
+38.2 at the end, after 48 (docs/results.md).
 """
 
 from configs import base
@@ -16,7 +18,7 @@ from configs import base
 def get_config():
     config = base.sequence_to_sequence(source="parallel_text", tokenizer="bpe")
     config.data.source_language, config.data.target_language = "en", "de"
-    config.data.tokenizer.vocabulary_size = 8000
+    config.data.tokenizer.vocabulary_size = 4000
     config.data.max_source_length = config.data.max_target_length = 128
     config.data.global_batch_size = 128
     config.data.length_buckets = 3
@@ -31,9 +33,9 @@ def get_config():
     config.optimizer = base.section("optimizer", "muon")
     config.optimizer.learning_rate = 6e-3
     config.optimizer.warmup_steps = 200
-    config.train.steps = 6000
+    config.train.steps = 4000
     config.train.ema_decay = 0.998
-    config.train.evaluate_every_steps = 1000
+    config.train.evaluate_every_steps = 2000
     config.checkpoint.every_steps = 1000
     config.checkpoint.best_metric = "bleu"
     return config
