@@ -107,6 +107,7 @@ def test_the_tokens_or_the_picture_that_is_attended_to_comes_along():
     program, state, batch = opened("shakespeare_char", mesh__data="1")
     found = look_inside(program, state.params, state.statistics, One(batch))
     assert found["attended"] == [str(token) for token in batch["tokens"][0, :MOST_POSITIONS]]
-    program, state, batch = opened("digits_vit", mesh__data="1")
+    narrow = {"model__width": "32", "model__depth": "2", "data__global_batch_size": "16"}
+    program, state, batch = opened("digits_vit", mesh__data="1", **narrow)
     found = look_inside(program, state.params, state.statistics, One(batch))
     np.testing.assert_array_equal(found["attended"], batch["image"][0])

@@ -91,6 +91,7 @@ def test_examples_of_weight_0_count_nowhere_and_shift_no_other():
             batches,
             global_batch_size=size,
             facts={},
+            order=np.arange(2 * size),
             keep=keep,
         )
 
