@@ -6,7 +6,9 @@ python train.py --config=configs/translation_rnn.py --workdir=runs/translation_r
 python evaluate.py --workdir=runs/translation_rnn
 python generate.py --workdir=runs/translation_rnn --input=sentences.en
 
-`data.path` is a folder with train.en, train.de, and perhaps validation and test.
+`data.path` is a folder with train.en, train.de, and perhaps validation and test. On Multi30k 32.6
+BLEU on the test split after 32 minutes of one CPU core, beside other work, with
+`--config.train.matrix_products=onednn` (docs/results.md).
 """
 
 from configs import base, translation_transformer
@@ -19,5 +21,8 @@ def get_config():
     config.model.recurrence = "gru"
     config.model.dropout = 0.3
     config.optimizer.learning_rate = 3e-3
-    config.train.steps = 3000
+    config.train.steps = 1500
+    config.train.ema_decay = 0.995
+    config.train.evaluate_every_steps = 750
+    config.checkpoint.every_steps = 750
     return config

@@ -4,6 +4,7 @@ import socket
 import subprocess
 
 import numpy as np
+import pytest
 
 import configs
 import data
@@ -57,6 +58,12 @@ def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[s
     errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n\n".join(errors)
     return errors
+
+
+@pytest.fixture(autouse=True)
+def _compiled_as_users_have_it(monkeypatch):
+    """As `tests.training.runs.as_users_have_it`: twenty steps are followed."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
 
 def test_two_hosts_augment_train_evaluate_save_and_resume_as_one(tmp_path):
