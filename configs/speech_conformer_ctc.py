@@ -9,7 +9,7 @@ digits are spelled: word error rate 1.7 % on its test recordings after 13 minute
 beside other work (docs/results.md).
 """
 
-from configs import base
+from configs import base, speech_classification
 
 
 def get_config():
@@ -18,13 +18,7 @@ def get_config():
     config.data.num_mels = 40
     config.data.normalization = "recording"
     config.data.length_buckets = 2
-    config.data.augmentation.shift_milliseconds = 50.0
-    config.data.augmentation.speed = 0.1
-    config.data.augmentation.noise_probability = 0.3
-    config.data.augmentation.frequency_masks = 2
-    config.data.augmentation.frequency_mask_bands = 8
-    config.data.augmentation.time_masks = 2
-    config.data.augmentation.time_mask_frames = 10
+    config.data.augmentation = speech_classification.get_config().data.augmentation
     config.data.global_batch_size = 32
 
     config.model.width = 96

@@ -171,7 +171,8 @@ def _store(
         names.append(first["document"].decode())
         if not len(tokens):
             raise UsageError(f"{names[-1]}: its text has no token")
-        if len(tokenizer.framed(tokens)) > form.length:
+        stored = tokenizer.framed(tokens)
+        if len(stored) > form.length:
             cut.append(names[-1])
-        tokens = tokenizer.framed(tokens, form.length)
-        yield form.store(tokens, numbers[first["label"].decode()])
+            stored = tokenizer.framed(tokens, form.length)
+        yield form.store(stored, numbers[first["label"].decode()])
