@@ -18,13 +18,16 @@ Standard output carries the answers alone: completions without their prompts; te
 filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
 input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
 classified its label, a tab, and the likeliest labels with their probabilities. With --json it is
-one object a line. The same prompts, settings and seed give the same text. To a model that learnt
-from conversations a prompt is what the user says.
+one object a line. In the place of an input among several that can't be read stands an empty line,
+or an object with its `error`; the others are answered, and the exit status is 2. The same prompts,
+settings and seed give the same text. To a model that learnt from conversations a prompt is what the
+user says.
 """
 
 import codecs
 import contextlib
 import dataclasses
+import functools
 import glob
 import itertools
 import json
@@ -33,7 +36,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import configs
 import parallel
@@ -41,8 +44,11 @@ from configs import Flag, UsageError
 from inference import Completion, Request, Sampling
 
 if TYPE_CHECKING:
+    from flax import nnx
+
     import training
     from data.codecs import Tokenizer
+    from inference import Answer, Translator, Unreadable
     from inference.classification import Classified
 
 TEXT_FLAGS = (
@@ -90,6 +96,7 @@ FLAGS = (
     ),
     Flag("json", meaning="write one JSON object a line", switch=True),
 )
+Found = TypeVar("Found")
 FILES = {
     "pictures": "picture",
     "transcribed_sound": "recording",
@@ -99,6 +106,7 @@ FILES = {
 
 LABELS_SHOWN = 5
 LINES_AT_ONCE = 1024  # of texts to translate: so many are read before the first is written
+RECORDINGS_AT_ONCE = 256  # of those to write down: so many are sorted by their lengths
 
 
 def main(argv: Sequence[str]) -> int:
@@ -145,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     elif needs == "transcript":
         transcribe(restored, workdir, arguments)
     elif modality in FILES:
-        classify(restored, arguments.input, as_json=arguments.json)
+        classify(restored, arguments)
     else:
         classify_texts(restored, workdir, arguments.prompt, as_json=arguments.json)
     return 0
@@ -303,22 +311,38 @@ def translate(restored: "training.Restored", workdir: Path, arguments: SimpleNam
     config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
     translator = Translator.of(config, tokenizer, sizes, restored.program.mesh)
     sources = texts_to_translate(arguments)
+    for text, answer in answered(translations(translator, tokenizer, module, sources), arguments):
+        if arguments.json:
+            print(json.dumps({"source": text, "text": answer.text, "score": answer.score}))
+        else:
+            print(" ".join(answer.text.splitlines()))
+
+
+def translations(
+    translator: "Translator",
+    tokenizer: "Tokenizer",
+    module: "nnx.Module",
+    sources: "Iterator[tuple[str, str] | Unreadable]",
+) -> "Iterator[tuple[str, Answer] | Unreadable]":
+    """Each of `sources`, which are places and texts, with its translation, in their order."""
     while some := list(itertools.islice(sources, LINES_AT_ONCE)):
-        places, texts = zip(*some, strict=True)
-        for place, count in zip(places, map(len, tokenizer.encode_many(texts)), strict=True):
-            if count > translator.longest:
-                say(f"{place} has {count} tokens, of which this model reads the first "
+        there = [one for one in some if isinstance(one, tuple)]
+        texts = [text for _, text in there]
+        for (place, _), ids in zip(there, tokenizer.encode_many(texts), strict=True):
+            if len(ids) > translator.longest:
+                say(f"{place} has {len(ids)} tokens, of which this model reads the first "
                     f"{translator.longest}")  # fmt: skip
-        for text, answer in zip(texts, translator.translate(module, texts), strict=True):
-            if arguments.json:
-                print(json.dumps({"source": text, "text": answer.text, "score": answer.score}))
-            else:
-                print(" ".join(answer.text.splitlines()))
+        answers = iter(translator.translate(module, texts))
+        for one in some:
+            yield (one[1], next(answers)) if isinstance(one, tuple) else one
         sys.stdout.flush()
 
 
-def texts_to_translate(arguments: SimpleNamespace) -> Iterator[tuple[str, str]]:
-    """Where each text stands, in words, and itself. Raises `UsageError` for what is no UTF-8."""
+def texts_to_translate(arguments: SimpleNamespace) -> "Iterator[tuple[str, str] | Unreadable]":
+    """Where each text stands, in words, and itself; `Unreadable` for a line that is no UTF-8.
+    Raises `UsageError` for a file that is no text."""
+    from inference import Unreadable
+
     for number, prompt in enumerate(arguments.prompt, start=1):
         yield f"prompt {number}", prompt
     for path in arguments.input:
@@ -328,12 +352,35 @@ def texts_to_translate(arguments: SimpleNamespace) -> Iterator[tuple[str, str]]:
                 place = f"line {number} of {'standard input' if path == '-' else path}"
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
+                if b"\0" in line:  # UTF-16, or no text at all
+                    raise UsageError(f"{place} is no UTF-8 text, it has a NUL: convert the file")
                 try:
                     yield place, line.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    raise UsageError(
-                        f"{place} is no UTF-8 text, byte 0x{line[error.start]:02x}: convert it"
-                    ) from None
+                    byte = f"byte 0x{line[error.start]:02x}"
+                    yield Unreadable(place, f"no UTF-8 text, {byte}")
+
+
+def answered(
+    found: "Iterable[Found | Unreadable]", arguments: SimpleNamespace
+) -> "Iterator[Found]":
+    """The answers among `found`. What could not be read is told, with an empty line or an object
+    with its `error` in its place; after the last answer it is a `UsageError`."""
+    from inference import Unreadable
+
+    count = unread = 0
+    for one in found:
+        count += 1
+        if not isinstance(one, Unreadable):
+            yield one
+            continue
+        if arguments.input == (one.input,):
+            raise UsageError(f"{one.input}: {one.reason}")
+        unread += 1
+        say(f"{one.input}: {one.reason}")
+        print(json.dumps({"input": one.input, "error": one.reason}) if arguments.json else "")
+    if unread:
+        raise UsageError(f"{unread} of {count} inputs could not be read")
 
 
 def fill_in(
@@ -358,17 +405,25 @@ def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNa
     if arguments.beam_size is not None:
         asked = {"decoder": "beam", "beam_size": arguments.beam_size}
         config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    recordings = inference.read_recordings(paths, LogMel.of(config.data))
     transcriber = inference.make_answerer(
         config, load_tokenizer(workdir), restored.manifest["data"]["sizes"], restored.program.mesh
     )
-    answers = transcriber.transcribe(restored.module, recordings)
-    for path, answer in zip(paths, answers, strict=True):
-        found = {"input": path, "text": answer.text, "score": answer.score}
-        print(json.dumps(found) if arguments.json else " ".join(answer.text.splitlines()))
+    found = inference.answer_files(
+        paths,
+        functools.partial(inference.read_recording, log_mel=LogMel.of(config.data)),
+        lambda names, recordings: [
+            *zip(names, transcriber.transcribe(restored.module, recordings), strict=True)
+        ],
+        RECORDINGS_AT_ONCE,
+    )
+    for path, answer in answered(found, arguments):
+        if arguments.json:
+            print(json.dumps({"input": path, "text": answer.text, "score": answer.score}))
+        else:
+            print(" ".join(answer.text.splitlines()))
 
 
-def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bool) -> None:
+def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:
     """Writes what the model makes of each picture, or of each recording."""
     import inference
     from data.codecs import LogMel
@@ -377,16 +432,16 @@ def classify(restored: "training.Restored", paths: Sequence[str], *, as_json: bo
     if settings.modality == "pictures":
         found = inference.classify(
             restored.module,
-            paths,
+            arguments.input,
             shape=data["sizes"]["image_shape"],
             classes=data["classes"],
             crop_ratio=settings.crop_ratio,
         )
     else:
         found = inference.classify_recordings(
-            restored.module, paths, log_mel=LogMel.of(settings), classes=data["classes"]
+            restored.module, arguments.input, log_mel=LogMel.of(settings), classes=data["classes"]
         )
-    write_labels(found, as_json=as_json)
+    write_labels(answered(found, arguments), as_json=arguments.json)
 
 
 def classify_texts(

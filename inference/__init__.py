@@ -18,6 +18,8 @@ _HOMES = {
     "Sampling": "requests",
     "Transcriber": "transcription",
     "Translator": "translation",
+    "Unreadable": "files",
+    "answer_files": "files",
     "answer_split": "answers",
     "classify": "classification",
     "classify_recordings": "classification",
@@ -25,7 +27,7 @@ _HOMES = {
     "fill_in": "filling",
     "first_answers": "samples",
     "make_answerer": "answers",
-    "read_recordings": "recordings",
+    "read_recording": "recordings",
     "sample_text": "samples",
 }
 

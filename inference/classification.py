@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,9 @@ from flax import nnx
 
 from configs import UsageError
 from data.codecs import LogMel, Tokenizer, decode_picture
-from inference.recordings import padded, read_recordings
+from inference.files import Unreadable, answer_files
+from inference.on_mesh import rounded_up
+from inference.recordings import padded, read_recording
 
 MOST_AT_ONCE = 64
 
@@ -35,37 +38,35 @@ def classify(
     shape: tuple[int, int, int],
     classes: Sequence[str],
     crop_ratio: float = 1.0,
-) -> Iterator[Classified]:
+) -> Iterator[Classified | Unreadable]:
     """What the picture classifier `module` makes of each file, in order.
 
     Pictures are brought to `shape` (height, width, channels) as those of evaluation are, of which
     `crop_ratio` of the short side is seen.
-    Raises `configs.UsageError` for a file that is no picture, before any is classified.
     """
-    images = np.stack([_read(path, shape, crop_ratio) for path in paths])
-    return _classify(
-        module,
-        paths,
-        classes,
-        lambda model, images: model(images, train=False),
-        lambda part: (images[part],),
-    )
+    classifier = _Classifier(module, classes, lambda model, images: model(images, train=False))
+
+    def answer(names: Sequence[str], pictures: Sequence[np.ndarray]) -> list[Classified]:
+        return classifier(names, _filled_up(np.stack(pictures)))
+
+    decode = partial(decode_picture, shape=tuple(shape), crop_ratio=crop_ratio)
+    return answer_files(paths, decode, answer, MOST_AT_ONCE)
 
 
 def classify_recordings(
     module: nnx.Module, paths: Sequence[str], *, log_mel: LogMel, classes: Sequence[str]
-) -> Iterator[Classified]:
-    """What the classifier of sound `module` makes of each file, in order.
-
-    Raises `configs.UsageError` for a file that is no recording, before any is classified.
-    """
-    recordings = read_recordings(paths, log_mel)
-    return _classify(
+) -> Iterator[Classified | Unreadable]:
+    """What the classifier of sound `module` makes of each file, in order."""
+    classifier = _Classifier(
         module,
-        paths,
         classes,
         lambda model, frames, segments: model.classify(frames, segments_BT=segments),
-        lambda part: padded(recordings[part]),
+    )
+    return answer_files(
+        paths,
+        partial(read_recording, log_mel=log_mel),
+        lambda names, recordings: classifier(names, *padded(recordings)),
+        MOST_AT_ONCE,
     )
 
 
@@ -87,40 +88,40 @@ def classify_texts(
             raise UsageError(f"a text has no token: {text!r}")
         ids = tokenizer.framed(ids, length)
         tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
-    return _classify(
-        module,
-        texts,
-        classes,
-        lambda model, tokens, real: model.classify(tokens, segments_BT=real),
-        lambda part: (tokens[part], real[part]),
+    classifier = _Classifier(
+        module, classes, lambda model, tokens, real: model.classify(tokens, segments_BT=real)
     )
-
-
-def _classify(
-    module: nnx.Module,
-    names: Sequence[str],
-    classes: Sequence[str],
-    logits: Callable[..., jax.Array],
-    inputs: Callable[[slice], Sequence[np.ndarray]],
-) -> Iterator[Classified]:
-    """`logits(module, *inputs(part))` has a row for each of a part of `names`, or more."""
-    graph, arrays = nnx.split(module)
-
-    @jax.jit
-    def probabilities(arrays, *inputs):
-        return jax.nn.softmax(logits(nnx.merge(graph, arrays), *inputs), axis=-1)
-
-    for start in range(0, len(names), MOST_AT_ONCE):
+    for start in range(0, len(texts), MOST_AT_ONCE):
         part = slice(start, start + MOST_AT_ONCE)
-        found = np.asarray(probabilities(arrays, *inputs(part)))[: len(names[part])]
-        for name, scores in zip(names[part], found.tolist(), strict=True):
-            named = dict(zip(classes, scores, strict=True))
-            yield Classified(name, max(named, key=named.__getitem__), named)
+        yield from classifier(texts[part], _filled_up(tokens[part]), _filled_up(real[part]))
 
 
-def _read(path: str, shape: tuple[int, int, int], crop_ratio: float) -> np.ndarray:
-    try:
-        return decode_picture(Path(path).read_bytes(), tuple(shape), crop_ratio=crop_ratio)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path}: {reason}") from None
+class _Classifier:
+    """`logits(module, *inputs)` has a row for each of the names, or more."""
+
+    def __init__(
+        self, module: nnx.Module, classes: Sequence[str], logits: Callable[..., jax.Array]
+    ):
+        graph, self._arrays = nnx.split(module)
+        self._classes = classes
+
+        @jax.jit
+        def probabilities(arrays: Any, *inputs: jax.Array) -> jax.Array:
+            return jax.nn.softmax(logits(nnx.merge(graph, arrays), *inputs), axis=-1)
+
+        self._probabilities = probabilities
+
+    def __call__(self, names: Sequence[str], *inputs: np.ndarray) -> list[Classified]:
+        found = np.asarray(self._probabilities(self._arrays, *inputs))[: len(names)]
+        every = [dict(zip(self._classes, scores, strict=True)) for scores in found.tolist()]
+        return [
+            Classified(name, max(scores, key=scores.__getitem__), scores)
+            for name, scores in zip(names, every, strict=True)
+        ]
+
+
+def _filled_up(rows: np.ndarray) -> np.ndarray:
+    """With rows of zeros up to a power of two, so that few programs are compiled."""
+    filled = np.zeros((rounded_up(len(rows)), *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled

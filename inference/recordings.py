@@ -4,11 +4,9 @@ Axes: B batch, T frames, F mel bands.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from configs import UsageError
 from data.codecs import LogMel, decode_sound
 from inference.on_mesh import rounded_up
 
@@ -16,10 +14,13 @@ SHORTEST = 32
 """Frames that recordings are filled up to."""
 
 
-def read_recordings(paths: Sequence[str], log_mel: LogMel) -> list[np.ndarray]:
-    """The frames of each file, float32 [T, F]. Raises `configs.UsageError` for one that is no
+def read_recording(content: bytes, log_mel: LogMel) -> np.ndarray:
+    """The frames of a file with that content, float32 [T, F]. Raises ValueError for one that is no
     recording, or is shorter than a frame."""
-    return [_read(path, log_mel) for path in paths]
+    frames_TF = log_mel(decode_sound(content, log_mel.sample_rate))
+    if not len(frames_TF):
+        raise ValueError(f"shorter than a frame of {log_mel.window_milliseconds:g} milliseconds")
+    return frames_TF
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -32,16 +33,3 @@ def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     for row, frames_TF in enumerate(recordings):
         frames_BTF[row, : len(frames_TF)], segments_BT[row, : len(frames_TF)] = frames_TF, 1
     return frames_BTF, segments_BT
-
-
-def _read(path: str, log_mel: LogMel) -> np.ndarray:
-    try:
-        frames_TF = log_mel(decode_sound(Path(path).read_bytes(), log_mel.sample_rate))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path}: {reason}") from None
-    if not len(frames_TF):
-        raise UsageError(
-            f"{path}: shorter than a frame of {log_mel.window_milliseconds:g} milliseconds"
-        )
-    return frames_TF

@@ -144,6 +144,21 @@ def test_lines_and_prompts_are_translated_in_order(workdir, folder, capsys, monk
     assert all(one["score"] <= 0 for one in told)
 
 
+def test_a_line_that_is_no_text_takes_no_other_answer_away(workdir, tmp_path, capsys):
+    path = tmp_path / "some.txt"
+    path.write_bytes("A dog.\nEin Mädchen.\nTwo dogs.\n".encode("latin-1"))
+    told = []
+    for flags in ([], ["--json"]):
+        with pytest.raises(configs.UsageError, match="1 of 3 inputs could not be read"):
+            generate.main([f"--workdir={workdir}", f"--input={path}", *flags])
+        told.append(capsys.readouterr())
+        assert f"line 2 of {path}: no UTF-8 text, byte 0xe4" in told[-1].err
+    plain, objects = told[0].out.splitlines(), [*map(json.loads, told[1].out.splitlines())]
+    assert objects[1] == {"input": f"line 2 of {path}", "error": "no UTF-8 text, byte 0xe4"}
+    assert plain == [objects[0]["text"], "", objects[2]["text"]]
+    assert [one["source"] for one in objects[::2]] == ["A dog.", "Two dogs."]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -152,7 +167,7 @@ def test_lines_and_prompts_are_translated_in_order(workdir, folder, capsys, monk
         (["--prompt=a", "--beam_size=0"], "--beam_size must be an integer >= 1"),
         (["--input=gone.en"], "--input=gone.en: no such file"),
         (["--input=configs"], "is a folder"),
-        (["--input=pictures/report.png"], "line 1 of pictures/report.png is no UTF-8"),
+        (["--input=pictures/report.png"], "line 3 of pictures/report.png is no UTF-8 text"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_line(workdir, flags, message):
