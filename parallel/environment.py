@@ -22,6 +22,11 @@ MALLOC = {
 comes from the heap, 64 MiB more than asked for, and is never given back. XLA asks for its buffers
 anew in each step, and every page that comes back from the system has to be cleared first."""
 
+ASYNC_DISPATCH = "jax_cpu_enable_async_dispatch"
+"""Of JAX, which no variable sets. Without it a step runs in the thread that asks for it, the main
+one. The heap of any other thread ends at 64 MiB: what is larger would be mapped, and its pages
+cleared, anew in each step after all."""
+
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
 """Also switches autotuning off, which may choose other algorithms in each run."""
 
@@ -46,6 +51,8 @@ def planned_environment(config: Config) -> list[Setting]:
             for name, (_, value, variable) in MALLOC.items()
             if variable not in os.environ
         ]
+        why = "runs steps in the main thread, whose memory is kept"
+        planned.append(Setting(ASYNC_DISPATCH, "False", why))
     flag = DETERMINISTIC_GPU.partition("=")[0]
     if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
         planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
@@ -53,11 +60,15 @@ def planned_environment(config: Config) -> list[Setting]:
 
 
 def set_environment(config: Config) -> dict[str, str]:
-    """Sets what `planned_environment` says, before JAX is imported. Returns {name: value} of it."""
+    """Sets what `planned_environment` says, before JAX starts. Returns {name: value} of it."""
     done = {}
     for setting in planned_environment(config):
         if setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
+        elif setting.name == ASYNC_DISPATCH:
+            import jax
+
+            jax.config.update(ASYNC_DISPATCH, False)
         elif not _mallopt(setting.name.removeprefix("mallopt ")):
             continue
         done[setting.name] = setting.value

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -16,7 +17,6 @@ import ctypes, resource, sys
 import configs, parallel
 config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
 parallel.set_environment(config)
-assert "jax" not in sys.modules
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
@@ -27,6 +27,19 @@ for _ in range(2):
     libc.free(buffer)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """  # noqa: E501
+STEPS = """
+import resource, sys
+import configs, parallel
+config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
+parallel.set_environment(config)
+import jax, jax.numpy as jnp
+step = jax.jit(lambda x: (jnp.sin(x @ x[:64]) @ x[:64, :1]).max())  # through a buffer of 96 MiB
+x = jnp.ones((24 << 14, 64))
+for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step(x).block_until_ready()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +57,9 @@ def load(**fields: str) -> configs.Config:
     return configs.load_config("configs/digits_cnn.py", overrides)
 
 
-def page_faults(tune: str, **more: str) -> list[int]:
-    """Of the first and the second use of 64 MiB, in a process of its own."""
-    command = [sys.executable, "-c", FAULTS, tune]
+def page_faults(tune: str, program: str = FAULTS, **more: str) -> list[int]:
+    """Of the first use of some memory and of later ones, in a process of its own."""
+    command = [sys.executable, "-c", program, tune]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
     output = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     return [int(line) for line in output.stdout.split()]
@@ -60,6 +73,14 @@ def test_memory_is_kept_on_cpu_unless_the_field_or_the_user_says_no():
     assert page_faults("true")[1] < pages / 100
     assert page_faults("false")[1] > pages / 2
     assert page_faults("true", GLIBC_TUNABLES="glibc.malloc.trim_threshold=4096")[1] > pages / 2
+
+
+def test_what_xla_asks_for_comes_from_the_memory_that_is_kept():
+    if not environment.planned_environment(load()):
+        return
+    pages = (96 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert median(page_faults("true", STEPS)) < pages / 10
+    assert median(page_faults("false", STEPS)) > pages / 2
 
 
 def test_what_the_user_set_is_left_alone(monkeypatch):
