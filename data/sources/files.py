@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from configs import UsageError
 
@@ -66,9 +67,21 @@ def meant_split(name: str) -> str | None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but hidden ones; links to folders are not followed."""
-    for parent, folders, files in os.walk(folder):
+    """All files below `folder` but hidden ones; links to folders are not followed.
+
+    Raises UsageError for a folder that can't be read.
+    """
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
                 yield Path(parent) / name
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def name_below(root: Path, path: Path) -> str:
+    """The name of the file `path` below `root`: bytes of it that are no UTF-8 are spelt out."""
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
