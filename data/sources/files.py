@@ -42,9 +42,8 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
     """The files of each split of `folder`; all of them for training where it has no splits."""
     files = [path for path in files_in(folder) if accepts(path)]
     parts = {
-        split: [path for path in files if path.is_relative_to(folder / split)]
-        for split in SPLITS
-        if (folder / split).is_dir()
+        split: [path for path in files if path.is_relative_to(part)]
+        for split, part in split_folders(folder).items()
     }
     if not parts and all(file.parent == folder and split_of(file) for file in files):
         parts = {split: [file for file in files if split_of(file) == split] for split in SPLITS}
@@ -52,6 +51,21 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
     if parts and "train" not in parts:
         raise UsageError(f"{folder} holds {' and '.join(parts)}, but no train")
     return parts or {"train": files}
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders train, validation and test in `root`, as far as they are there.
+
+    Raises UsageError where several splits are meant, and one by another name: val, Test. A single
+    such folder is none of a split: Bus, Car, Train may be classes.
+    """
+    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    folders = sorted(one for one in root.iterdir() if one.is_dir())
+    meant = {folder: split for folder in folders if (split := meant_split(folder.name))}
+    for folder, right in meant.items():
+        if right not in parts and len({*meant.values()}) > 1:
+            raise UsageError(f"{folder} should be called {right}: rename it")
+    return parts
 
 
 def split_of(file: Path) -> str | None:

@@ -12,7 +12,7 @@ from configs import UsageError
 from data.cache import digest
 from data.classes import alike
 from data.remembered import Remembered
-from data.sources.files import SPLITS, files_in, meant_split, name_below
+from data.sources.files import SPLITS, files_in, name_below, split_folders
 from data.sources.source import copies, held_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -77,8 +77,9 @@ def open_source(settings: Any) -> ImageFolder:
     class may be a link. Raises UsageError.
     """
     root = Path(settings.path).expanduser()
-    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    _check_parts(root, parts)
+    parts = split_folders(root)
+    if parts and "train" not in parts:
+        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
     found = {split: _Found(folder) for split, folder in (parts or {"train": root}).items()}
     classes = found["train"].classes()
     _check_classes(settings.path, found, classes)
@@ -140,17 +141,6 @@ class _Found:
                 f"name ({', '.join(SUFFIXES)}), or in no folder of a class; such as "
                 f"{', '.join(str(one_of_each[suffix]) for suffix, _ in commonest)}"
             )
-
-
-def _check_parts(root: Path, parts: Mapping[str, Path]) -> None:
-    folders = sorted(one for one in root.iterdir() if one.is_dir())
-    meant = {folder: split for folder in folders if (split := meant_split(folder.name))}
-    if len({*meant.values()}) > 1:  # a single one may be a class: Bus, Car, Train
-        for folder, right in meant.items():
-            if right not in parts:
-                raise UsageError(f"{folder} should be called {right}: rename it")
-    if parts and "train" not in parts:
-        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
 
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:

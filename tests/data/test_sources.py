@@ -52,6 +52,16 @@ def test_names_that_are_no_utf8_are_spelt_out(tmp_path):
     assert both == {"a.txt": "one", "b.txt": "two", "gro\\xdf.txt": "three"}
 
 
+def test_folders_that_are_splits_by_another_name_are_refused(tmp_path):
+    path = write(tmp_path, train__a="one", val__b="two")
+    assert refusal(path=path) == f"{tmp_path}/val should be called validation: rename it"
+    (tmp_path / "train").rename(tmp_path / "Train")
+    assert refusal(path=path) == f"{tmp_path}/Train should be called train: rename it"
+    (tmp_path / "val").rename(tmp_path / "letters")
+    source = open_source(TextFiles(path=path, validation_fraction=0.0))
+    assert names(source, "train") == ["Train/a.txt", "letters/b.txt"]
+
+
 def test_the_standard_library_is_there_without_tests_and_tables():
     source = open_source(PythonStdlib())
     train, validation = names(source, "train"), names(source, "validation")
