@@ -4,6 +4,8 @@ import io
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ from configs.schema.pictures import Augmentation, Digits, ImageFolder
 from data.codecs import decode_picture
 from data.sources import open_source
 
+ROOT = Path(__file__).parents[2]
 SIZE = 48
 
 
@@ -193,6 +196,12 @@ BROKEN = {
     "truncated.png": encoded(picture(1))[:-300],
     "bomb.png": bomb(),
 }
+
+
+def test_what_is_large_but_not_too_large_is_read_without_a_word():
+    read = "from data.codecs.pictures import *; print(picture_size(b'P5 12000 12000 255 '))"
+    found = subprocess.run([sys.executable, "-c", read], capture_output=True, cwd=ROOT)
+    assert (found.stdout, found.stderr) == (b"(12000, 12000)\n", b"")
 
 
 @pytest.mark.parametrize("decoded", ["arrays", "files"])
