@@ -1,6 +1,7 @@
 """Pictures as arrays: uint8 [height, width, channels], 1 channel of grey or 3 of colours."""
 
 import io
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,9 @@ Size = tuple[float, float]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom of a part of a picture, in its pixels."""
+
+# Pillow warns of what is large without its name; it refuses what is twice as large.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # EXIF

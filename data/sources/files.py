@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from configs import UsageError
 
@@ -41,9 +42,8 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
     """The files of each split of `folder`; all of them for training where it has no splits."""
     files = [path for path in files_in(folder) if accepts(path)]
     parts = {
-        split: [path for path in files if path.is_relative_to(folder / split)]
-        for split in SPLITS
-        if (folder / split).is_dir()
+        split: [path for path in files if path.is_relative_to(part)]
+        for split, part in split_folders(folder).items()
     }
     if not parts and all(file.parent == folder and split_of(file) for file in files):
         parts = {split: [file for file in files if split_of(file) == split] for split in SPLITS}
@@ -51,6 +51,21 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
     if parts and "train" not in parts:
         raise UsageError(f"{folder} holds {' and '.join(parts)}, but no train")
     return parts or {"train": files}
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders train, validation and test in `root`, as far as they are there.
+
+    Raises UsageError where several splits are meant, and one by another name: val, Test. A single
+    such folder is none of a split: Bus, Car, Train may be classes.
+    """
+    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    folders = sorted(one for one in root.iterdir() if one.is_dir())
+    meant = {folder: split for folder in folders if (split := meant_split(folder.name))}
+    for folder, right in meant.items():
+        if right not in parts and len({*meant.values()}) > 1:
+            raise UsageError(f"{folder} should be called {right}: rename it")
+    return parts
 
 
 def split_of(file: Path) -> str | None:
@@ -66,9 +81,21 @@ def meant_split(name: str) -> str | None:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but hidden ones; links to folders are not followed."""
-    for parent, folders, files in os.walk(folder):
+    """All files below `folder` but hidden ones; links to folders are not followed.
+
+    Raises UsageError for a folder that can't be read.
+    """
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
                 yield Path(parent) / name
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def name_below(root: Path, path: Path) -> str:
+    """The name of the file `path` below `root`: bytes of it that are no UTF-8 are spelt out."""
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

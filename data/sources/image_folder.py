@@ -10,9 +10,10 @@ from typing import Any
 
 from configs import UsageError
 from data.cache import digest
+from data.classes import alike
 from data.remembered import Remembered
-from data.sources.files import SPLITS, files_in, meant_split
-from data.sources.source import held_out
+from data.sources.files import SPLITS, files_in, name_below, split_folders
+from data.sources.source import copies, held_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -71,13 +72,14 @@ def open_source(settings: Any) -> ImageFolder:
     """The pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
 
     Without a validation part `data.validation_fraction` of the training part is held out: whole
-    files by a hash of their names. Files that are no pictures by their names, or in no class, are
-    left out and told; hidden ones are left out. Raises UsageError.
+    files by a hash of their names. Files that are no pictures by their names, in no class, or
+    beside the folders of splits are left out and told; hidden ones are left out. The folder of a
+    class may be a link. Raises UsageError.
     """
     root = Path(settings.path).expanduser()
-    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
-    if parts:
-        _check_parts(root, parts)
+    parts = split_folders(root)
+    if parts and "train" not in parts:
+        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
     found = {split: _Found(folder) for split, folder in (parts or {"train": root}).items()}
     classes = found["train"].classes()
     _check_classes(settings.path, found, classes)
@@ -89,7 +91,9 @@ def open_source(settings: Any) -> ImageFolder:
             "train": [one for one in train if one.name not in names],
             "validation": [one for one in train if one.name in names],
         }
-    notes = [note for one in found.values() for note in one.notes(classes)]
+    notes = [*_beside(root, parts)] if parts else []
+    notes += [note for one in found.values() for note in one.notes(classes)]
+    notes += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
         notes.append(f"every picture of {', '.join(lost)} is held out: training sees none")
     return ImageFolder({s: pictures[s] for s in SPLITS if pictures.get(s)}, classes, tuple(notes))
@@ -102,8 +106,11 @@ class _Found:
         self.folder = folder
         self.files: list[tuple[Path, str]] = []  # pictures and their classes
         self.others: list[Path] = []
-        for path in sorted(files_in(folder)):
-            parts = path.relative_to(folder).parts
+        there = [*files_in(folder)]
+        for path in self.folders().values():
+            there += files_in(path) if path.is_symlink() else ()
+        for path in sorted(there):
+            parts = name_below(folder, path).split("/")
             if len(parts) > 1 and path.name.lower().endswith(SUFFIXES):
                 self.files.append((path, parts[0]))
             else:
@@ -114,45 +121,51 @@ class _Found:
         """Those that have a picture."""
         return tuple(sorted(self.counts))
 
-    def folders(self) -> list[str]:
-        """Names of the folders in it, with pictures or without."""
+    def folders(self) -> dict[str, Path]:
+        """The folders in it by their names, with pictures or without."""
         with os.scandir(self.folder) as there:
-            names = [one.name for one in there if one.is_dir() and not one.name.startswith(".")]
-        return sorted(names)
+            found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
+        return {name_below(self.folder, path): path for path in sorted(found)}
 
     def notes(self, classes: Sequence[str]) -> Iterator[str]:
-        empty = [name for name in self.folders() if not self.counts[name]]
-        for name in empty:
-            what = "the class has none here" if name in classes else "it is no class"
-            yield f"{self.folder / name} holds no picture: {what}"
+        for name, path in self.folders().items():
+            if not self.counts[name]:
+                what = "the class has none here" if name in classes else "it is no class"
+                yield f"{path} holds no picture: {what}"
         if self.others:
             plural = "" if len(self.others) == 1 else "s"
+            one_of_each = {path.suffix.lower(): path for path in reversed(self.others)}
+            commonest = Counter(path.suffix.lower() for path in self.others).most_common(3)
             yield (
                 f"{len(self.others)} file{plural} in {self.folder} left out: no picture by its "
                 f"name ({', '.join(SUFFIXES)}), or in no folder of a class; such as "
-                f"{self.others[0]}"
+                f"{', '.join(str(one_of_each[suffix]) for suffix, _ in commonest)}"
             )
 
 
-def _check_parts(root: Path, parts: Mapping[str, Path]) -> None:
-    for folder in sorted(one for one in root.iterdir() if one.is_dir()):
-        right = meant_split(folder.name)
-        if right and right not in parts:
-            raise UsageError(f"{folder} should be called {right}: rename it")
-    if "train" not in parts:
-        raise UsageError(f"{root} holds {' and '.join(parts)}, but no train")
+def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:
+    """For the user: what is not read because it is in none of `parts`."""
+    others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        are = "is" if len(parts) == 1 else "are"
+        yield f"in {root} only {', '.join(parts)} {are} read, not {', '.join(others[:5])}{more}"
 
 
 def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str]) -> None:
+    train = found["train"]
     if not classes:
         raise UsageError(
             f"data.path={path}: there is no picture ({', '.join(SUFFIXES)}) in a folder of its "
-            "class, CLASS/NAME.jpg"
+            f"class, {train.folder}/CLASS/NAME.jpg"
         )
     if len(classes) == 1:
+        inside = train.folders()[classes[0]]
+        deeper = len(found) == 1 and len(_Found(inside).classes()) > 1
+        hint = f", or data.path={inside}" if deeper else ""
         raise UsageError(
             f"data.path={path}: all pictures are of one class, {classes[0]}: give a folder for "
-            "each class, CLASS/NAME.jpg"
+            f"each class, {train.folder}/CLASS/NAME.jpg{hint}"
         )
     for split, one in found.items():
         if not one.files:
@@ -169,7 +182,7 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
 def _pictures(found: _Found, root: Path, settings: Any) -> list[Picture]:
     with Remembered(settings, "pictures", str(found.folder.absolute())) as remembered:
         return [
-            Picture(path, path.relative_to(root).as_posix(), label, remembered.of(path, _hash))
+            Picture(path, name_below(root, path), label, remembered.of(path, _hash))
             for path, label in found.files
         ]
 

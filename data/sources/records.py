@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from configs import UsageError
 from data.remembered import Remembered
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
-from data.sources.files import SPLITS, find_files
+from data.sources.files import SPLITS, find_files, name_below
 from data.sources.source import held_out_mask
 from data.sources.tables import Rows, open_rows
 
@@ -196,8 +196,7 @@ def open_tables(
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
             raise UsageError(f"{what}: records are read from {', '.join(suffixes)}")
         tables[split] = [
-            open_rows(path, path.relative_to(root).as_posix(), field, settings.invalid_utf8)
-            for path in paths
+            open_rows(path, name_below(root, path), field, settings.invalid_utf8) for path in paths
         ]
         with Remembered(settings, "records", str(root.absolute()), split) as remembered:
             facts[split] = [

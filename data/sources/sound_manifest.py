@@ -16,7 +16,7 @@ from data.codecs.sound import Waveform, decode_sound
 from data.remembered import Remembered
 from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES
-from data.sources.source import held_out
+from data.sources.source import copies, held_out
 from data.sources.tables import open_rows
 
 
@@ -156,14 +156,7 @@ def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
                 f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "
                 f"as {twice[0]}: each row counts"
             )
-    learnt = {one.sha256 for one in recordings["train"]}
-    for split, of in recordings.items():
-        copies = [one.name for one in of if one.sha256 in learnt and split != "train"]
-        if copies:
-            yield (
-                f"{len(copies):,} of {len(of):,} recordings of {split} are in train "
-                f"too, such as {copies[0]}: what they measure was learnt by heart"
-            )
+    yield from copies(recordings, "recordings")
 
 
 def _decode(path: Path, sample_rate: int) -> Waveform:

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +44,19 @@ def held_out(names: Iterable[str], fraction: float) -> frozenset[str]:
     """
     names = list(names)
     return frozenset(itertools.compress(names, held_out_mask(names, fraction)))
+
+
+def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
+    """For the user: of `files`, a `name` and a `sha256` each, by their split, those of train that
+    are measured on. things: what they are."""
+    learnt = {one.sha256 for one in files["train"]}
+    for split, of in files.items():
+        names = [one.name for one in of if one.sha256 in learnt and split != "train"]
+        if names:
+            yield (
+                f"{len(names):,} of {len(of):,} {things} of {split} are in train too, such as "
+                f"{names[0]}: what they measure was learnt by heart"
+            )
 
 
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:

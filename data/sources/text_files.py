@@ -5,7 +5,7 @@ from typing import Any
 
 from configs import UsageError
 from data.sources.documents import Document, Documents, TextFile, read_facts, whole
-from data.sources.files import SPLITS, find_files
+from data.sources.files import SPLITS, find_files, name_below
 from data.sources.source import held_out
 
 
@@ -28,7 +28,7 @@ def open_source(settings: Any) -> Documents:
 
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
     """Facts of the files of `split` that hold text."""
-    named = ((path, path.relative_to(root).as_posix()) for path in paths)
+    named = ((path, name_below(root, path)) for path in paths)
     files = read_facts(named, settings.invalid_utf8, settings, str(root.absolute()), split)
     filled = [file for file in files if file.characters]
     if not filled:

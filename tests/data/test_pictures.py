@@ -1,8 +1,12 @@
 """Promises of pictures: folders of any files, broken ones named and of no weight, one decoding."""
 
 import io
+import os
 import shutil
 import struct
+import subprocess
+import sys
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from configs.schema.pictures import Augmentation, Digits, ImageFolder
 from data.codecs import decode_picture
 from data.sources import open_source
 
+ROOT = Path(__file__).parents[2]
 SIZE = 48
 
 
@@ -35,10 +40,10 @@ def encoded(image: Image.Image, form: str = "png", **options) -> bytes:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Two classes of twelve pictures of several sizes."""
-    for label in ("cat", "dog"):
+    for taller, label in enumerate(("cat", "dog")):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(12):
-            image = picture(number, 60 + number, 44 + 2 * number)
+            image = picture(number, 60 + number, 44 + 2 * number + taller)
             image.save(tmp_path / "set" / label / f"{number:02}.jpg", quality=95)
     return tmp_path / "set"
 
@@ -193,6 +198,12 @@ BROKEN = {
 }
 
 
+def test_what_is_large_but_not_too_large_is_read_without_a_word():
+    read = "from data.codecs.pictures import *; print(picture_size(b'P5 12000 12000 255 '))"
+    found = subprocess.run([sys.executable, "-c", read], capture_output=True, cwd=ROOT)
+    assert (found.stdout, found.stderr) == (b"(12000, 12000)\n", b"")
+
+
 @pytest.mark.parametrize("decoded", ["arrays", "files"])
 def test_broken_pictures_are_named_and_have_no_weight(folder, decoded):
     whole = stored(data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded)))
@@ -276,11 +287,98 @@ def test_what_is_no_picture_is_told(folder):
     assert len(told) == 2
 
 
+def test_of_what_is_left_out_each_kind_is_named(folder):
+    for name in ("a.heic", "b.heic", "c.txt"):
+        (folder / "cat" / name).write_text("x")
+    (told,) = notes(folder)
+    assert told.endswith(f"such as {folder}/cat/a.heic, {folder}/cat/c.txt")
+
+
+def test_what_is_beside_the_splits_is_told(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "parts" / "train")
+    assert notes(tmp_path / "parts") == []
+    shutil.copytree(folder / "cat", tmp_path / "parts" / "wolf")
+    (tmp_path / "parts" / ".hidden").mkdir()
+    picture(3).save(tmp_path / "parts" / "train" / "cat" / "new.png")
+    assert notes(tmp_path / "parts") == [f"in {tmp_path}/parts only train is read, not wolf"]
+
+
+def test_classes_alike_and_pictures_that_are_measured_on_too_are_told(folder, tmp_path):
+    (folder / "dog").rename(folder / "CAT")
+    shutil.copytree(folder, tmp_path / "parts" / "train")
+    (tmp_path / "parts" / "test" / "CAT").mkdir(parents=True)
+    (tmp_path / "parts" / "test" / "cat").mkdir()
+    picture(50).save(tmp_path / "parts" / "test" / "cat" / "other.png")
+    shutil.copy(folder / "cat" / "03.jpg", tmp_path / "parts" / "test" / "cat" / "again.jpg")
+    told = notes(tmp_path / "parts", validation_fraction=0.0)
+    assert "classes that differ in capitals or spaces alone are told apart: 'CAT' and 'cat'" in told
+    assert (
+        "1 of 2 pictures of test are in train too, such as test/cat/again.jpg: what they measure "
+        "was learnt by heart" in told
+    )
+
+
+def test_the_folder_of_a_class_may_be_a_link(folder, tmp_path):
+    (tmp_path / "some").mkdir()
+    for name, label in (("cat", "cat"), ("dog", "hound")):
+        (tmp_path / "some" / label).symlink_to(folder / name)
+    dataset = data.prepare(settings(tmp_path / "some", validation_fraction=0.0))
+    assert dataset.classes == ("cat", "hound")
+    assert dataset.splits["train"].names()[-1] == "hound/11.jpg"
+    assert (
+        stored(dataset)["image"]
+        == stored(data.prepare(settings(folder, validation_fraction=0.0)))["image"]
+    ).all()
+
+
+def test_names_that_are_no_utf8_are_spelt_out(folder):
+    strange = Path(os.fsdecode(os.fsencode(folder) + b"/l\xf6we"))
+    try:
+        strange.mkdir()
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    shutil.copy(folder / "cat" / "03.jpg", strange / os.fsdecode(b"gro\xdf.jpg"))
+    (strange / os.fsdecode(b"kl\xe9in.png")).write_bytes(b"")
+    dataset = data.prepare(settings(folder, validation_fraction=0.0))
+    assert dataset.classes == ("cat", "dog", "l\\xf6we")
+    names = dataset.splits["train"].names()
+    assert names[-2:] == ["l\\xf6we/gro\\xdf.jpg", "l\\xf6we/kl\\xe9in.png"]
+    assert stored(dataset)["weights"][-2:].tolist() == [1, 0]
+    assert data.prepare(settings(folder)).splits["validation"].examples  # by a hash of the names
+
+
+def test_a_folder_that_can_not_be_read_is_named(folder):
+    with tempfile.TemporaryDirectory() as name:  # that of the test's user is for no other one
+        shutil.copytree(folder, Path(name) / "set")
+        closed = Path(name) / "set" / "cat" / "more"
+        closed.mkdir(0)
+        os.chmod(name, 0o755)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(65534)
+        try:
+            assert refusal(closed.parents[1]) == f"{closed} can't be read: Permission denied"
+        finally:
+            if was_root:
+                os.seteuid(0)
+            closed.chmod(0o755)
+
+
 def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
     (tmp_path / "empty" / "cat").mkdir(parents=True)
     assert "there is no picture" in refusal(tmp_path / "empty")
     picture(1).save(tmp_path / "empty" / "cat" / "a.png")
     assert "of one class, cat" in refusal(tmp_path / "empty")
+    assert "or data.path" not in refusal(tmp_path / "empty")
+    shutil.copytree(folder, tmp_path / "wrapped" / "images")
+    assert refusal(tmp_path / "wrapped").endswith(f", or data.path={tmp_path}/wrapped/images")
+    (tmp_path / "wrapped" / "images" / "cat").rename(tmp_path / "wrapped" / "Train")
+    assert data.prepare(settings(tmp_path / "wrapped")).classes == ("Train", "images")
+    (tmp_path / "wrapped" / "images").rename(tmp_path / "wrapped" / "Test")
+    assert "Test should be called test" in refusal(tmp_path / "wrapped")
+    (tmp_path / "wrapped" / "Test").rename(tmp_path / "wrapped" / "car")
+    (tmp_path / "wrapped" / "Train").rename(tmp_path / "wrapped" / "train")
+    assert f"its class, {tmp_path}/wrapped/train/CLASS/NAME.jpg" in refusal(tmp_path / "wrapped")
     for split in ("train", "test"):
         shutil.copytree(folder, tmp_path / "parts" / split)
     (tmp_path / "parts" / "test" / "dog").rename(tmp_path / "parts" / "test" / "wolf")

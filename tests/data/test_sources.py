@@ -1,5 +1,6 @@
 """Promises of the sources: which examples there are, and what is said where there are none."""
 
+import os
 import sysconfig
 from pathlib import Path
 
@@ -38,6 +39,27 @@ def write(folder: Path, **files: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".txt").write_text(text)
     return str(folder)
+
+
+def test_names_that_are_no_utf8_are_spelt_out(tmp_path):
+    write(tmp_path, a="one", b="two")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/gro\xdf.txt")).write_text("three")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    source = open_source(TextFiles(path=str(tmp_path), validation_fraction=0.4))
+    both = texts(source, "train") | texts(source, "validation")
+    assert both == {"a.txt": "one", "b.txt": "two", "gro\\xdf.txt": "three"}
+
+
+def test_folders_that_are_splits_by_another_name_are_refused(tmp_path):
+    path = write(tmp_path, train__a="one", val__b="two")
+    assert refusal(path=path) == f"{tmp_path}/val should be called validation: rename it"
+    (tmp_path / "train").rename(tmp_path / "Train")
+    assert refusal(path=path) == f"{tmp_path}/Train should be called train: rename it"
+    (tmp_path / "val").rename(tmp_path / "letters")
+    source = open_source(TextFiles(path=path, validation_fraction=0.0))
+    assert names(source, "train") == ["Train/a.txt", "letters/b.txt"]
 
 
 def test_the_standard_library_is_there_without_tests_and_tables():
