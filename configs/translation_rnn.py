@@ -7,8 +7,8 @@ python evaluate.py --workdir=runs/translation_rnn
 python generate.py --workdir=runs/translation_rnn --input=sentences.en
 
 `data.path` is a folder with train.en, train.de, and perhaps validation and test. On Multi30k 32.6
-BLEU on the test split after 32 minutes of one CPU core, beside other work, with
-`--config.train.matrix_products=onednn` (docs/results.md).
+BLEU on the test split after 21 minutes of 2 CPU cores with `--config.train.matrix_products=onednn`
+(docs/results.md).
 """
 
 from configs import base, translation_transformer
