@@ -6,8 +6,11 @@ python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
 
 `runs/python_stdlib` is what `make train` leaves; any run of the same model does. The conversations
 are a small generated set; your own come with `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
-Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?" Measured: see
-docs/results.md.
+Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"
+
+The head is trained too: that of a model of three minutes can't be sure of anything. One that was
+trained for long does not need it, and a tied one has none: `--config.train.lora.train_also=()`.
+Measured: see docs/results.md.
 """
 
 from configs import base, python_stdlib
@@ -21,6 +24,7 @@ def get_config():
     config.model = python_stdlib.get_config().model
     config.train.lora.rank = 16
     config.train.lora.alpha = 32.0
+    config.train.lora.train_also = ("embedding.head.*",)
 
     config.optimizer.learning_rate = 3e-3
     config.optimizer.warmup_steps = 20

@@ -1,6 +1,7 @@
 """The recipes that come with the project, and how they are explained."""
 
 import ast
+import re
 import textwrap
 from pathlib import Path
 
@@ -21,6 +22,12 @@ def test_the_recipes_are_found_and_nothing_else():
     files = {path.stem for path in Path("configs").glob("*.py")}
     assert set(OURS) == files - {"__init__", "base", "errors"}
     assert {"digits_cnn", "gpt2_124m", "python_stdlib", "shakespeare_char_lstm"} <= set(OURS)
+
+
+def test_every_recipe_has_a_row_of_results():
+    table = Path("docs/results.md").read_text().partition("\n\n|")[2].partition("\n\n")[0]
+    told = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines()[1:]]
+    assert sorted(name for row in told for name in row) == sorted(OURS)
 
 
 @pytest.mark.parametrize("name", OURS)

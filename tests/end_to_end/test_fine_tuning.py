@@ -37,7 +37,6 @@ def test_a_model_learns_to_answer_and_needs_the_one_it_began_with_no_more(tmp_pa
         "train__initialize_from": str(base),
         "data__path": str(path),
         "optimizer__learning_rate": "3e-2",
-        "train__lora__train_also": "embedding.head.*",  # that of four steps says nothing yet
         "train__log_every_steps": "1",
         "checkpoint__best_metric": "bits_per_byte",
     }
