@@ -311,11 +311,7 @@ def translate(restored: "training.Restored", workdir: Path, arguments: SimpleNam
     config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
     translator = Translator.of(config, tokenizer, sizes, restored.program.mesh)
     sources = texts_to_translate(arguments)
-    for text, answer in answered(translations(translator, tokenizer, module, sources), arguments):
-        if arguments.json:
-            print(json.dumps({"source": text, "text": answer.text, "score": answer.score}))
-        else:
-            print(" ".join(answer.text.splitlines()))
+    write_answers(translations(translator, tokenizer, module, sources), "source", arguments)
 
 
 def translations(
@@ -335,7 +331,6 @@ def translations(
         answers = iter(translator.translate(module, texts))
         for one in some:
             yield (one[1], next(answers)) if isinstance(one, tuple) else one
-        sys.stdout.flush()
 
 
 def texts_to_translate(arguments: SimpleNamespace) -> "Iterator[tuple[str, str] | Unreadable]":
@@ -383,6 +378,18 @@ def answered(
         raise UsageError(f"{unread} of {count} inputs could not be read")
 
 
+def write_answers(
+    found: "Iterable[tuple[str, Answer] | Unreadable]", asked: str, arguments: SimpleNamespace
+) -> None:
+    """The text of each answer, in a line; `asked` is the field of what it answers."""
+    for name, answer in answered(found, arguments):
+        if arguments.json:
+            line = json.dumps({asked: name, "text": answer.text, "score": answer.score})
+        else:
+            line = " ".join(answer.text.splitlines())
+        print(line, flush=True)
+
+
 def fill_in(
     restored: "training.Restored", workdir: Path, prompts: Sequence[str], *, as_json: bool
 ) -> None:
@@ -416,11 +423,7 @@ def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNa
         ],
         RECORDINGS_AT_ONCE,
     )
-    for path, answer in answered(found, arguments):
-        if arguments.json:
-            print(json.dumps({"input": path, "text": answer.text, "score": answer.score}))
-        else:
-            print(" ".join(answer.text.splitlines()))
+    write_answers(found, "input", arguments)
 
 
 def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:

@@ -31,14 +31,16 @@ def answer_files(
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]
-        there: dict[int, Content] = {}
-        reasons: dict[int, str] = {}
-        for index, path in enumerate(part):
-            try:
-                there[index] = decode(Path(path).read_bytes())
-            except (OSError, ValueError) as error:
-                told = error.strerror if isinstance(error, OSError) else None
-                reasons[index] = told or str(error)
-        found = iter(answer([part[index] for index in there], [*there.values()]) if there else ())
-        for index, path in enumerate(part):
-            yield next(found) if index in there else Unreadable(path, reasons[index])
+        contents = [_read(path, decode) for path in part]
+        pairs = zip(part, contents, strict=True)
+        readable = [pair for pair in pairs if not isinstance(pair[1], Unreadable)]
+        found = iter(answer(*zip(*readable, strict=True)) if readable else ())
+        for content in contents:
+            yield content if isinstance(content, Unreadable) else next(found)
+
+
+def _read(path: str, decode: Callable[[bytes], Content]) -> Content | Unreadable:
+    try:
+        return decode(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        return Unreadable(path, getattr(error, "strerror", None) or str(error))

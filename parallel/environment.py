@@ -63,15 +63,16 @@ def set_environment(config: Config) -> dict[str, str]:
     """Sets what `planned_environment` says, before JAX starts. Returns {name: value} of it."""
     done = {}
     for setting in planned_environment(config):
-        if setting.name == "XLA_FLAGS":
+        if setting.name.startswith("mallopt "):
+            if not _mallopt(setting.name.removeprefix("mallopt ")):
+                continue
+        elif setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
-        elif setting.name == ASYNC_DISPATCH:
-            import jax
-
-            jax.config.update(ASYNC_DISPATCH, False)
-        elif not _mallopt(setting.name.removeprefix("mallopt ")):
-            continue
         done[setting.name] = setting.value
+    if ASYNC_DISPATCH in done:  # The last: what stands above is for the import of JAX too.
+        import jax
+
+        jax.config.update(ASYNC_DISPATCH, False)
     return done
 
 

@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import configs
+import generate
+
 ROOT = Path(__file__).parents[2]
 
 TINY_TEXT = {
@@ -66,3 +71,17 @@ def metrics(workdir: Path) -> dict[int, dict[str, Any]]:
     whole, _, _ = (workdir / "metrics.jsonl").read_text().rpartition("\n")
     lines = whole.splitlines()
     return {line["step"]: line for line in map(json.loads, lines) if "loss" in line}
+
+
+def answers_but_one(
+    capsys: pytest.CaptureFixture[str], unread: str, of: int, *flags: str
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """What generate.py answers to `of` inputs in this process, as lines and as objects, where one
+    can't be read, of which `unread` is told."""
+    printed = []
+    for form in ((), ("--json",)):
+        with pytest.raises(configs.UsageError, match=f"^1 of {of} inputs could not be read$"):
+            generate.main([*flags, *form])
+        printed.append(capsys.readouterr())
+        assert unread in printed[-1].err
+    return printed[0].out.splitlines(), [*map(json.loads, printed[1].out.splitlines())]

@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 FAULTS = """
 import ctypes, resource, sys
 import configs, parallel
+from parallel import environment
 config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
+set_one = environment._mallopt
+def before_jax(name):
+    assert "jax" not in sys.modules
+    return set_one(name)
+environment._mallopt = before_jax
 parallel.set_environment(config)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
