@@ -1,12 +1,16 @@
 """What every test shares: eight virtual CPU devices, programs that are compiled quickly, and no
 file outside the test's own folders."""
 
+import gc
 import os
+import sys
 
 # Before JAX is imported anywhere. The meshes of the tests need devices; and most of what they
-# compile runs a few times, so that what makes it fast would take longer than it saves.
+# compile runs a few times, so that what makes it fast would take longer than it saves: so too the
+# emitters of fusions, half of whose time is that each makes an MLIR context of its own.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_cpu_use_fusion_emitters=false"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -22,3 +26,18 @@ def cache_dir(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def _private_cache(cache_dir, monkeypatch):
     monkeypatch.setenv("TRIFORM_CACHE", cache_dir)
+
+
+MOST_PROGRAMS = 64
+"""Compiled programs that a process keeps from test to test: each makes the next take longer to
+compile (by a third once ten large ones are there)."""
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    yield
+    if (jax := sys.modules.get("jax")) is None:
+        return
+    if len(jax.local_devices()[0].client.live_executables()) > MOST_PROGRAMS:
+        jax.clear_caches()
+        gc.collect()

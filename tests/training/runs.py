@@ -55,7 +55,7 @@ def build(config: configs.Config) -> Program:
 def as_users_have_it(program: Program) -> Program:
     """The program whose step is compiled as outside of tests (`tests/conftest.py`): what is fused
     or summed otherwise by a quick compilation parts after some steps by more than rounding."""
-    options = {"xla_backend_optimization_level": 3}
+    options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
     step = jax.jit(program.train_step, donate_argnums=0, compiler_options=options)
     return dataclasses.replace(program, train_step=step)
 
