@@ -98,7 +98,7 @@ class AttentionalRecurrence(nnx.Module):
             state = advance(self.kind, gates_BGU, kernel_UGU, state)
             return state, (state["hidden"], c_BF)
 
-        gates_TBGU = self.cell.gates(x_BTD).swapaxes(0, 1)
+        gates_TBGU = self.cell.gates(x_BTD)
         state, (h_TBU, c_TBF) = jax.lax.scan(step, state, gates_TBGU)
         h_BTU = constrain(h_TBU.swapaxes(0, 1).astype(self.dtype), "batch", "length", "width")
         return h_BTU, c_TBF.swapaxes(0, 1), state

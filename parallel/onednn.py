@@ -93,13 +93,20 @@ def product(
     """`jax.lax.dot_general(lhs, rhs, dimension_numbers)` by oneDNN: float32, of any shapes without
     a zero, [*batch, *free of lhs, *free of rhs]. XLA refuses to compile it where it has no oneDNN.
     """
-    (lhs_contracting, rhs_contracting), (lhs_batch, rhs_batch) = dimension_numbers
+    contracting, (lhs_batch, rhs_batch) = dimension_numbers
+    # In the order that the first has them in memory, and then as a rule the second has too.
+    pairs = sorted(zip(*contracting, strict=True))
+    lhs_contracting, rhs_contracting = zip(*pairs, strict=True) if pairs else ((), ())
     a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
     shape = tuple(lhs.shape[d] for d in lhs_batch) + a.free_shape + b.free_shape
     # A kernel's gradient comes with its operands crossed, and is turned round afterwards. Computed
     # the other way round, the two turns cancel.
     if (a.flipped and b.flipped and not lhs_batch) or (a.scattered and not b.scattered):
-        return jnp.swapaxes(_call(b, a), -1, -2).reshape(shape)
+        start = len(lhs_batch)
+        crossed = _call(b, a).reshape(*shape[:start], *b.free_shape, *a.free_shape)
+        kept = len(b.free_shape) + start
+        order = (*range(start), *range(kept, len(shape)), *range(start, kept))
+        return lax.transpose(crossed, order)
     return _call(a, b).reshape(shape)
 
 

@@ -38,13 +38,14 @@ class Optimizer:
 
     `moving(params)` is the part of the parameters that is not frozen: of all else it is that part
     alone that is meant. `init(params)` makes the state. `update(gradients, state, params,
-    learning_rate)` gives what to add to the parameters, and the next state. The gradients are
-    those at `point(params, state)`. The learning rate is an argument: the step takes the schedule
-    at its own count, so that a skipped step does not hold the schedule back.
+    learning_rate)` gives a direction, how many times it is to be added to the parameters, and the
+    next state. The gradients are those at `point(params, state)`. The learning rate is an argument:
+    the step takes the schedule at its own count, so that a skipped step does not hold the schedule
+    back.
     """
 
     init: Callable[[Tree], Tree]
-    update: Callable[[Tree, Tree, Tree, jax.Array], tuple[Tree, Tree]]
+    update: Callable[[Tree, Tree, Tree, jax.Array], tuple[Tree, jax.Array, Tree]]
     moving: Callable[[Tree], Tree]
     point: Callable[[Tree, Tree], Tree] = lambda params, state: params
 
@@ -112,7 +113,7 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
 
     steps = []
     if settings.gradient_clip_norm is not None:
-        steps.append(optax.clip_by_global_norm(settings.gradient_clip_norm))
+        steps.append(_clipped(settings.gradient_clip_norm))
     direction = _direction(settings, each)
     if settings.state_dtype != "auto":
         direction = _kept_in(direction, jnp.dtype(settings.state_dtype))
@@ -129,7 +130,7 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
 
     def update(gradients, state, params, learning_rate):
         direction, state = chain.update(gradients, state, params)
-        return jax.tree.map(lambda d: -learning_rate * d, direction), state
+        return direction, -learning_rate, state
 
     return Optimizer(chain.init, update, moving)
 
@@ -249,6 +250,19 @@ def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
 _AS_IS = optax.identity()
 
 
+def _clipped(most: float) -> optax.GradientTransformation:
+    """Gradients of a norm of at most `most` (Pascanu et al. 2013, arXiv:1211.5063, algorithm 1).
+
+    By one factor, where `optax.clip_by_global_norm` chooses between two trees, both written out.
+    """
+
+    def clip(gradients: Tree, _: Tree) -> Tree:
+        factor = most / jnp.maximum(optax.tree.norm(gradients), most)
+        return jax.tree.map(lambda gradient: (gradient * factor).astype(gradient.dtype), gradients)
+
+    return optax.stateless(clip)
+
+
 def _kept_by_adafactor(step: jax.Array, exponent: float) -> jax.Array:
     """Share of the mean that step 0, 1, ... keeps; bounded, or the mean would come to a stand."""
     return jnp.minimum(0.999, 1 - (step + 1.0) ** -exponent)
@@ -306,8 +320,8 @@ def _schedule_free(
         largest = jnp.maximum(state.largest_rate, learning_rate)
         weight_sum = state.weight_sum + largest**2
         share = largest**2 / weight_sum
-        updates = jax.tree.map(lambda x, z: share * (z - x), params, fast)
-        return updates, ScheduleFreeState(chain_state, fast, weight_sum, largest)
+        towards = jax.tree.map(jnp.subtract, fast, params)
+        return towards, share, ScheduleFreeState(chain_state, fast, weight_sum, largest)
 
     return Optimizer(init, update, moving, point)
 

@@ -153,6 +153,7 @@ def build_program(
         seed=config.seed,
         accumulation=config.train.gradient_accumulation,
         ema_decay=config.train.ema_decay,
+        branch=mesh.devices.flat[0].platform == "cpu",
     )
     return Program(
         config=config,

@@ -1,5 +1,6 @@
 """One update, for every family, modality and sharding; and one batch of an evaluation."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,13 +31,18 @@ def train_step(
     seed: int,
     accumulation: int,
     ema_decay: float | None,
+    branch: bool,
 ) -> tuple[TrainState, Metrics]:
     """One update. State and batch are sharded; the metrics come back as replicated scalars.
 
+    branch: whether a batch that is not finite is passed over by a branch around the optimizer, or
+    each new value is chosen against the old one. An update costs a CPU its memory's time, of which
+    the branch saves a third; the host of a GPU would have to wait for the answer.
+
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
     `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what was added
-    to the parameters over theirs), `skipped` (steps in a row that were not finite, this one
-    included); and the means of whatever else the task sums up.
+    to the parameters over theirs; 0 of a step that is passed over), `skipped` (steps in a row that
+    were not finite, this one included); and the means of whatever else the task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     moving = optimizer.moving(state.params)
@@ -44,26 +50,35 @@ def train_step(
     gradients, statistics, sums = _accumulate(
         point, state, batch, key, task, template, accumulation
     )
-    targets = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
-    gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
+    targets = _targets(sums)
     means = {name: total / targets for name, total in sums.items() if name != "weight"}
-    loss = means["loss"]
-    gradient_norm = optax.tree.norm(gradients)
     learning_rate = schedule(state.step)
+    gradient_norm, norm = optax.tree.norm(gradients), optax.tree.norm(moving)
 
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer, moving, learning_rate)
-    moved = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), moving, updates)
-    ema = state.ema
-    if ema_decay is not None:
-        ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
+    def move():
+        direction, factor, optimizer_state = optimizer.update(
+            gradients, state.optimizer, moving, learning_rate
+        )
+        moved = jax.tree.map(lambda p, d: (p + factor * d).astype(p.dtype), moving, direction)
+        ema = state.ema
+        if ema_decay is not None:
+            ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
+        change = jnp.abs(factor) * optax.tree.norm(direction)
+        return (moved, statistics, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
 
-    # A poisoned batch changes nothing but the count of batches.
-    accept = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & _all_finite(updates)
-    proposed = (moved, statistics, optimizer_state, ema)
-    current = (moving, state.statistics, state.optimizer, state.ema)
-    moved, statistics, optimizer_state, ema = jax.tree.map(
-        lambda new, old: jnp.where(accept, new, old), proposed, current
-    )
+    def stay():
+        current = (moving, state.statistics, state.optimizer, state.ema)
+        return current, jnp.zeros_like(gradient_norm)
+
+    # A poisoned batch changes nothing but the count of batches. With the parameters' norm among
+    # what is asked, it has been read before they are written in place: else XLA copies them first.
+    accept = jnp.all(jnp.isfinite(jnp.stack([means["loss"], gradient_norm, norm])))
+    if branch:
+        proposed, update_ratio = jax.lax.cond(accept, move, stay)
+    else:
+        choose = functools.partial(jnp.where, accept)
+        proposed, update_ratio = jax.tree.map(choose, move(), stay())
+    moved, statistics, optimizer_state, ema = proposed
     new_state = TrainState(
         step=state.step + 1,
         skipped=jnp.where(accept, 0, state.skipped + 1),
@@ -76,7 +91,7 @@ def train_step(
         "weight": sums["weight"],
         "learning_rate": learning_rate,
         "gradient_norm": gradient_norm,
-        "update_ratio": optax.tree.norm(updates) / jnp.maximum(optax.tree.norm(moving), 1e-30),
+        "update_ratio": update_ratio,
         "skipped": new_state.skipped,
     }
 
@@ -111,27 +126,31 @@ def _accumulate(
     template: Template,
     count: int,
 ) -> tuple[Tree, Tree, Metrics]:
-    """Gradient of the summed objective, new batch statistics, and sums, over `count` micro-batches.
+    """Gradient of the objective's mean over the batch's targets, new batch statistics, and sums,
+    over `count` micro-batches.
 
     It is taken at `point`, which has the parameters that move; what is frozen has none.
-    Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. The
+    Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. Their
     sums are divided by the targets of the whole batch afterwards, so that the gradient equals
     the large batch's however the targets are spread. Each micro-batch is normalised by its own
     batch statistics, and the running ones move once, by the mean of what each would make of them.
     """
 
-    def gradient(rows: Batch, index: jax.Array) -> tuple[Tree, Tree, Metrics]:
+    def gradient(rows: Batch, index: jax.Array, *, mean: bool) -> tuple[Tree, Tree, Metrics]:
         def loss(point: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
             module = template.bind(overlay(state.params, point), state.statistics)
             sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
             objective = sums.pop("objective", sums["loss"])
             return objective, (template.statistics_of(module), sums)
 
-        gradients, (moved, sums) = jax.grad(loss, has_aux=True)(point)
+        objective, backward, (moved, sums) = jax.vjp(loss, point, has_aux=True)
+        # Where the backward pass begins, a division costs nothing.
+        begin = 1 / _targets(sums) if mean else jnp.ones(())
+        (gradients,) = backward(begin.astype(objective.dtype))
         return gradients, moved, sums
 
     if count == 1:
-        return gradient(batch, jnp.int32(0))
+        return gradient(batch, jnp.int32(0), mean=True)
 
     micro = jax.tree.map(
         lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch
@@ -139,14 +158,17 @@ def _accumulate(
 
     def add(carry, item):
         index, rows = item
-        return jax.tree.map(jnp.add, carry, gradient(rows, index)), None
+        return jax.tree.map(jnp.add, carry, gradient(rows, index, mean=False)), None
 
     first = jax.tree.map(lambda x: x[0], micro)
-    shapes = jax.eval_shape(gradient, first, jnp.int32(0))
+    shapes = jax.eval_shape(functools.partial(gradient, mean=False), first, jnp.int32(0))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     (gradients, summed, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
+    targets = _targets(sums)
+    gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)
     return gradients, jax.tree.map(lambda x: x / count, summed), sums
 
 
-def _all_finite(tree: Tree) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _targets(sums: Metrics) -> jax.Array:
+    """How many targets there were, 1 where there were none: what sums are divided by."""
+    return jnp.where(sums["weight"] > 0, sums["weight"], 1.0)

@@ -111,11 +111,12 @@ class Recurrence(nnx.Module):
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def gates(self, x_BTD: jax.Array) -> jax.Array:
-        """W x + b of every gate, [B, T, D] -> [B, T, G, U]."""
-        gates_BTGU = jnp.einsum("BTD,DGU->BTGU", x_BTD, self.input_kernel[...].astype(self.dtype))
+        """W x + b of every gate, in the order of a scan: [B, T, D] -> [T, B, G, U]."""
+        x_TBD = x_BTD.swapaxes(0, 1)  # What goes in is turned: it is smaller than what comes out.
+        gates_TBGU = jnp.einsum("TBD,DGU->TBGU", x_TBD, self.input_kernel[...].astype(self.dtype))
         bias_GU = self.bias[...].astype(self.dtype)
-        gates_BTGU = of_all_gates(self.kind, gates_BTGU) + bias_GU
-        return constrain(gates_BTGU, "batch", "length", None, "recurrent")
+        gates_TBGU = of_all_gates(self.kind, gates_TBGU) + bias_GU
+        return constrain(gates_TBGU, "length", "batch", None, "recurrent")
 
     def __call__(
         self,
@@ -130,7 +131,7 @@ class Recurrence(nnx.Module):
         where a segment starts. With a state: the next T positions of each row. Positions of
         segment 0 leave the state as it is.
         """
-        gates_TBGU = self.gates(x_BTD).swapaxes(0, 1)
+        gates_TBGU = self.gates(x_BTD)
         kernel_UGU = whole_rows(self.recurrent_kernel[...], self.dtype)
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
         keeps_TB = resets_TB = None
@@ -245,7 +246,9 @@ def _recur_backward(kind, residuals, cotangents):
     gates_TBGU, state = backward(cotangents)
     # What enters the gates as R h has the gates' own cotangent.
     of_product_TBGU = gates_TBGU[:, :, : CELLS[kind].recurrent]
-    kernel_UGU = jnp.einsum("TBU,TBGV->UGV", hidden_TBU, of_product_TBGU)
+    # Turned round afterwards, as JAX has every kernel's gradient (see parallel/onednn.py).
+    kernel_GVU = jnp.tensordot(of_product_TBGU, hidden_TBU, axes=((0, 1), (0, 1)))
+    kernel_UGU = jnp.moveaxis(kernel_GVU, -1, 0)
     return gates_TBGU, kernel_UGU, state, None, None
 
 
