@@ -13,6 +13,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -32,8 +33,12 @@ STATUS_RETURNING = 2
 SMALLEST_PRODUCT = 2**15
 """Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
 
-MOST_OFFSETS = 64
-"""Elements of a kernel up to which its gradient is a product for each: 8 x 8."""
+MOST_PLACES = 64
+"""Elements of a kernel up to which its convolution, or its gradient, is made of products: 8 x 8."""
+
+MOST_PATCH_CHANNELS, MOST_PATCH_BYTES = 64, 2**25
+"""Input channels up to which patches are faster than XLA's convolutions, and what those of one
+layer may take: they stay from the forward pass to the backward one."""
 
 _usual: dict[Primitive, Any] = {}  # JAX's own rules, while ours are in their place
 
@@ -167,32 +172,69 @@ def _call(a: _Matrix, b: _Matrix) -> jax.Array:
     )(a.x, b.x)
 
 
-def kernel_gradient(
-    lhs: jax.Array, rhs: jax.Array, shape: Sequence[int], *, specs, strides, padding, dilation
-) -> jax.Array:
-    """A convolution with a large window and few places for it, as the gradient of a kernel is: a
-    product for each place. float32 of `shape`; the others as `lax.conv_general_dilated` has them,
-    `specs` its `ConvDimensionNumbers`, `strides`, `padding` and `dilation` (of rhs) one for each
-    spatial dimension."""
-    _, features, *spatial = specs.lhs_spec
-    _, in_features, *window = specs.rhs_spec
-    pads = [(0, 0, 0)] * lhs.ndim
-    for d, (low, high) in zip(spatial, padding, strict=True):
-        pads[d] = (low, high, 0)
-    lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), pads)
-    places = itertools.product(*(range(shape[d]) for d in specs.out_spec[2:]))
-    contracting = ((features, *spatial), (in_features, *window))
-    products = []
-    for place in places:
-        start, step, limit = [0] * lhs.ndim, [1] * lhs.ndim, list(lhs.shape)
-        for n, d in enumerate(spatial):
-            start[d], step[d] = place[n] * strides[n], dilation[n]
-            limit[d] = start[d] + (rhs.shape[window[n]] - 1) * dilation[n] + 1
-        rows = lax.slice(lhs, start, limit, step)
-        products.append(lax.dot_general(rows, rhs, (contracting, ((), ()))))
-    sizes = [shape[d] for d in specs.out_spec]
-    found = jnp.stack(products, -1).reshape(sizes)
-    return lax.transpose(found, tuple(specs.out_spec.index(d) for d in range(len(sizes))))
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of channels-last arrays, as `lax.conv_general_dilated` has its `specs`; one of
+    `strides`, of `padding` and of `dilation` (of rhs) for each spatial dimension.
+
+    As products it has rows: of lhs what lies under one place of the window, at all positions.
+    """
+
+    specs: lax.ConvDimensionNumbers
+    strides: Sequence[int]
+    padding: Sequence[tuple[int, int]]
+    dilation: Sequence[int]
+
+    def forward(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
+        """One product of patches with the kernel."""
+        out_features, in_features, *window = self.specs.rhs_spec
+        positions = [shape[d] for d in self.specs.out_spec[2:]]
+        sizes = [rhs.shape[d] for d in window]
+        rows = self._rows(lhs, sizes, self.dilation, positions, self.strides)
+        patches = lax.concatenate(rows, self.specs.lhs_spec[1])
+        kernel = lax.transpose(rhs, (*window, in_features, out_features))
+        kernel = kernel.reshape(-1, rhs.shape[out_features])
+        return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
+
+    def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
+        """With a large window and few places for it, as the gradient of a kernel is: one product
+        of the patches that the forward pass had, or where those would be too large a product for
+        each place."""
+        channels, features, *spatial = self.specs.lhs_spec
+        _, in_features, *window = self.specs.rhs_spec
+        sizes = [shape[d] for d in self.specs.out_spec]
+        positions = [rhs.shape[d] for d in window]
+        rows = self._rows(lhs, sizes[2:], self.strides, positions, self.dilation)
+        contracting = ((in_features, *window), (features, *spatial))
+        if suits_patches(lhs.shape[channels], sizes[1], len(rows) * rows[0].size):
+            rows = [lax.concatenate(rows, channels)]
+        # Crossed, as JAX has every kernel's gradient.
+        products = [lax.dot_general(rhs, one, (contracting, ((), ()))) for one in rows]
+        found = jnp.concatenate(products, 1).reshape(sizes[1], *sizes[2:], sizes[0])
+        # [out features, *places, channels] -> [channels, out features, *places] -> as asked for
+        order = [found.ndim - 1, *range(found.ndim - 1)]
+        return lax.transpose(
+            found, [order[self.specs.out_spec.index(d)] for d in range(len(sizes))]
+        )
+
+    def _rows(self, lhs, places, between_places, positions, between_positions) -> list[jax.Array]:
+        pads = [(0, 0, 0)] * lhs.ndim
+        for d, (low, high) in zip(self.specs.lhs_spec[2:], self.padding, strict=True):
+            pads[d] = (low, high, 0)
+        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), pads)
+        rows = []
+        for place in itertools.product(*map(range, places)):
+            start, step, limit = [0] * lhs.ndim, [1] * lhs.ndim, list(lhs.shape)
+            for n, d in enumerate(self.specs.lhs_spec[2:]):
+                start[d], step[d] = place[n] * between_places[n], between_positions[n]
+                limit[d] = start[d] + (positions[n] - 1) * between_positions[n] + 1
+            rows.append(lax.slice(lhs, start, limit, step))
+        return rows
+
+
+def suits_patches(channels: int, out_features: int, size: int) -> bool:
+    """Whether a convolution is faster as a product of its patches, `size` numbers, and may be."""
+    return channels <= min(out_features, MOST_PATCH_CHANNELS) and 4 * size <= MOST_PATCH_BYTES
 
 
 def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **options):
@@ -212,22 +254,30 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
     (left, right), (result,) = context.avals_in, context.avals_out
     specs = options["dimension_numbers"]
     places = math.prod(result.shape[d] for d in specs.out_spec[2:])
-    if (
-        not _suits(context, left, right, result)
-        or places > min(MOST_OFFSETS, math.prod(right.shape[d] for d in specs.rhs_spec[2:]))
-        or options["feature_group_count"] * options["batch_group_count"] > 1
-        or any(factor > 1 for factor in options["lhs_dilation"])
+    window = math.prod(right.shape[d] for d in specs.rhs_spec[2:])
+    channels, out_features = left.shape[specs.lhs_spec[1]], right.shape[specs.rhs_spec[0]]
+    size = left.shape[specs.lhs_spec[0]] * places * window * channels
+    strided = any(factor > 1 for factor in options["lhs_dilation"])
+    grouped = options["feature_group_count"] * options["batch_group_count"] > 1
+    names = {"strides": "window_strides", "padding": "padding", "dilation": "rhs_dilation"}
+    ours = Convolution(specs, **{name: options[theirs] for name, theirs in names.items()})
+    last = left.ndim - 1
+    if not _suits(context, left, right, result) or strided or grouped:
+        made = None
+    elif places <= min(MOST_PLACES, window):
+        made = ours.kernel_gradient
+    elif (
+        window <= MOST_PLACES
+        and specs.lhs_spec == specs.out_spec == (0, last, *range(1, last))
+        and suits_patches(channels, out_features, size)
     ):
+        made = ours.forward
+    else:
+        made = None
+    if made is None:
         return usual(context, lhs, rhs, **options)
-    gradient = functools.partial(
-        kernel_gradient,
-        shape=result.shape,
-        specs=specs,
-        strides=options["window_strides"],
-        padding=options["padding"],
-        dilation=options["rhs_dilation"],
-    )
-    return mlir.lower_fun(gradient, multiple_results=False)(context, lhs, rhs)
+    made = functools.partial(made, shape=result.shape)
+    return mlir.lower_fun(made, multiple_results=False)(context, lhs, rhs)
 
 
 def _suits(context, *arrays) -> bool:
