@@ -205,16 +205,15 @@ class Convolution:
         sizes = [shape[d] for d in self.specs.out_spec]
         positions = [rhs.shape[d] for d in window]
         rows = self._rows(lhs, sizes[2:], self.strides, positions, self.dilation)
-        contracting = ((in_features, *window), (features, *spatial))
         if suits_patches(lhs.shape[channels], sizes[1], len(rows) * rows[0].size):
             rows = [lax.concatenate(rows, channels)]
-        # Crossed, as JAX has every kernel's gradient.
-        products = [lax.dot_general(rhs, one, (contracting, ((), ()))) for one in rows]
-        found = jnp.concatenate(products, 1).reshape(sizes[1], *sizes[2:], sizes[0])
-        # [out features, *places, channels] -> [channels, out features, *places] -> as asked for
-        order = [found.ndim - 1, *range(found.ndim - 1)]
+        contracting = ((features, *spatial), (in_features, *window))
+        products = [lax.dot_general(one, rhs, (contracting, ((), ()))) for one in rows]
+        found = jnp.concatenate(products).reshape(*sizes[2:], *sizes[:2])
+        # [*places, channels, out features] -> [channels, out features, *places] -> as asked for
+        order = [len(sizes) - 2, len(sizes) - 1, *range(len(sizes) - 2)]
         return lax.transpose(
-            found, [order[self.specs.out_spec.index(d)] for d in range(len(sizes))]
+            found, [order[self.specs.out_spec.index(d)] for d in range(len(order))]
         )
 
     def _rows(self, lhs, places, between_places, positions, between_positions) -> list[jax.Array]:
