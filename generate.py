@@ -27,7 +27,6 @@ user says.
 import codecs
 import contextlib
 import dataclasses
-import functools
 import glob
 import itertools
 import json
@@ -406,18 +405,18 @@ def fill_in(
 def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
     """Writes what is said in each recording."""
     import inference
-    from data.codecs import LogMel
 
     config, paths = restored.program.config, arguments.input
+    sizes = restored.manifest["data"]["sizes"]
     if arguments.beam_size is not None:
         asked = {"decoder": "beam", "beam_size": arguments.beam_size}
         config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
     transcriber = inference.make_answerer(
-        config, load_tokenizer(workdir), restored.manifest["data"]["sizes"], restored.program.mesh
+        config, load_tokenizer(workdir), sizes, restored.program.mesh
     )
     found = inference.answer_files(
         paths,
-        functools.partial(inference.read_recording, log_mel=LogMel.of(config.data)),
+        inference.recording_reader(config.data, sizes),
         lambda names, recordings: [
             *zip(names, transcriber.transcribe(restored.module, recordings), strict=True)
         ],
@@ -429,7 +428,6 @@ def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNa
 def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:
     """Writes what the model makes of each picture, or of each recording."""
     import inference
-    from data.codecs import LogMel
 
     data, settings = restored.manifest["data"], restored.program.config.data
     if settings.modality == "pictures":
@@ -442,7 +440,10 @@ def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:
         )
     else:
         found = inference.classify_recordings(
-            restored.module, arguments.input, log_mel=LogMel.of(settings), classes=data["classes"]
+            restored.module,
+            arguments.input,
+            read=inference.recording_reader(settings, data["sizes"]),
+            classes=data["classes"],
         )
     write_labels(answered(found, arguments), as_json=arguments.json)
 

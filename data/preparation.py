@@ -49,7 +49,7 @@ def prepare(
 ) -> Dataset:
     """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
 
-    notify: is told in a line or two what preparation left out, once it has happened.
+    notify: is told in a line or two what preparation left out, also when that was earlier.
 
     The folder's name is a hash of the source's contents and of every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
@@ -63,7 +63,6 @@ def prepare(
         contents = [[source.name, source.contents()] for source in sources]
     key = digest({"source": settings.source, "contents": contents, **preparation.inputs()})
     folder = cache / "prepared" / f"{settings.source}-{key[:24]}"
-    is_new = not folder.exists()
 
     def build(temporary: Path) -> None:
         examples = [_examples(source, cache, progress) for source in sources]
@@ -72,9 +71,8 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
-    if is_new:
-        for line in describe_preparation(dataset):
-            notify(line)
+    for line in describe_preparation(dataset):
+        notify(line)
     return dataset
 
 

@@ -24,7 +24,7 @@ from data.sound_augmentation import changes_waveforms
 from data.sound_batches import SoundFormat
 from data.text import TOKENIZER, make_tokenizer, tokenizer_facts
 
-VERSION = 1
+VERSION = 2
 """Of what this file makes of a recording: raised when that changes."""
 
 SUBSAMPLING = 4

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
@@ -122,7 +123,7 @@ class PairPreparation:
         both = Pieces(_Texts(splits["train"]))
         tokenizer = make_tokenizer(self.settings.tokenizer, [both], progress)
         tokenizer.save(folder / TOKENIZER)
-        facts, notes, hashes = {}, [], {}
+        facts, notes, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
         for split, records in splits.items():
             writing = _Writing(split, self._format(tokenizer), self._limits)
             path = folder / f"{split}.array_record"
@@ -137,6 +138,15 @@ class PairPreparation:
             if writing.names:
                 write_names(path, writing.names)
             notes += writing.notes(len(records))
+            pairs = np.concatenate(writing.pairs)
+            if split == "train":
+                learnt = pairs
+            elif copies := np.count_nonzero(np.isin(pairs, learnt)):
+                notes.append(
+                    f"{copies:,} of {count:,} pairs of {split} are in train too, such as "
+                    f"{writing.names[np.argmax(np.isin(pairs, learnt))]}: what they measure was "
+                    "learnt by heart"
+                )
             facts[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
                             **writing.facts()}  # fmt: skip
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
@@ -199,14 +209,15 @@ class _Texts(Sequence):
 class _Writing:
     """What is written of a split, and counted of it.
 
-    limits: longest source and target. lengths: of the pairs that stay, block by block. names: of
-    the same, but for those of training.
+    limits: longest source and target. lengths, pairs: of the pairs that stay, block by block, and
+    a hash of each. names: of the same, but for those of training.
     """
 
     def __init__(self, split: str, form: PairFormat, limits: Shape):
         self._split, self._form, self._limits = split, form, limits
         self._counts: Counter[str] = Counter()
         self.lengths: list[NDArray[np.int32]] = []
+        self.pairs: list[NDArray[np.uint64]] = []
         self.names: list[str] = []
 
     def blocks(
@@ -234,6 +245,8 @@ class _Writing:
                     self.names.append(one["name"].decode())
             if block:
                 self.lengths.append(np.array(lengths, np.int32))
+                digests = b"".join(blake2b(pair, digest_size=8).digest() for pair in block)
+                self.pairs.append(np.frombuffer(digests, np.uint64))
                 yield np.array(block, object)
         progress(stage, total, total, "pairs")
 

@@ -27,7 +27,7 @@ _HOMES = {
     "fill_in": "filling",
     "first_answers": "samples",
     "make_answerer": "answers",
-    "read_recording": "recordings",
+    "recording_reader": "recordings",
     "sample_text": "samples",
 }
 

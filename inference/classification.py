@@ -10,10 +10,10 @@ import numpy as np
 from flax import nnx
 
 from configs import UsageError
-from data.codecs import LogMel, Tokenizer, decode_picture
+from data.codecs import Tokenizer, decode_picture
 from inference.files import Unreadable, answer_files
 from inference.on_mesh import rounded_up
-from inference.recordings import padded, read_recording
+from inference.recordings import groups, padded
 
 MOST_AT_ONCE = 64
 
@@ -54,20 +54,28 @@ def classify(
 
 
 def classify_recordings(
-    module: nnx.Module, paths: Sequence[str], *, log_mel: LogMel, classes: Sequence[str]
+    module: nnx.Module,
+    paths: Sequence[str],
+    *,
+    read: Callable[[bytes], np.ndarray],
+    classes: Sequence[str],
 ) -> Iterator[Classified | Unreadable]:
-    """What the classifier of sound `module` makes of each file, in order."""
+    """What the classifier of sound `module` makes of each file, in order. read: see
+    `recording_reader`."""
     classifier = _Classifier(
         module,
         classes,
         lambda model, frames, segments: model.classify(frames, segments_BT=segments),
     )
-    return answer_files(
-        paths,
-        partial(read_recording, log_mel=log_mel),
-        lambda names, recordings: classifier(names, *padded(recordings)),
-        MOST_AT_ONCE,
-    )
+
+    def answer(names: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Classified]:
+        found: dict[int, Classified] = {}
+        for group in groups(recordings, MOST_AT_ONCE):
+            inputs = padded([recordings[index] for index in group])
+            found |= zip(group, classifier([names[index] for index in group], *inputs), strict=True)
+        return [found[index] for index in range(len(names))]
+
+    return answer_files(paths, read, answer, MOST_AT_ONCE)
 
 
 def classify_texts(

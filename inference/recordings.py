@@ -3,7 +3,9 @@
 Axes: B batch, T frames, F mel bands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +15,49 @@ from inference.on_mesh import rounded_up
 SHORTEST = 32
 """Frames that recordings are filled up to."""
 
+MOST_PAIRS = 2**27
+"""Pairs of frames that attention may compare at once: 32 recordings of 20 seconds have as many."""
 
-def read_recording(content: bytes, log_mel: LogMel) -> np.ndarray:
-    """The frames of a file with that content, float32 [T, F]. Raises ValueError for one that is no
-    recording, or is shorter than a frame."""
-    frames_TF = log_mel(decode_sound(content, log_mel.sample_rate))
-    if not len(frames_TF):
+FAR_LONGER = 10
+"""Times the longest recording that a model has heard: so long ones are refused."""
+
+
+def recording_reader(settings: Any, sizes: Mapping[str, Any]) -> Callable[[bytes], np.ndarray]:
+    """What gives the frames of a file, float32 [T, F], from its content, as `settings` (the
+    configuration's `data`) say. It raises ValueError for one that is no recording, is shorter than
+    a frame, or longer than those may be, or far longer than any that the model, of these `sizes`,
+    has heard."""
+    log_mel, most = LogMel.of(settings), FAR_LONGER * sizes["max_frames"]
+    if settings.max_seconds is not None:
+        most = int(log_mel.frames(round(settings.max_seconds * settings.sample_rate)))
+    return partial(_read, log_mel=log_mel, most_frames=most)
+
+
+def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
+    waveform = decode_sound(content, log_mel.sample_rate)
+    frames = int(log_mel.frames(len(waveform)))
+    if not frames:
         raise ValueError(f"shorter than a frame of {log_mel.window_milliseconds:g} milliseconds")
-    return frames_TF
+    if frames > most_frames:
+        lasts, most = (round(log_mel.seconds(count), 1) for count in (frames, most_frames))
+        raise ValueError(
+            f"it lasts {lasts:g} seconds, and this model takes {most:g} at most: cut it into parts"
+        )
+    return log_mel(waveform)
+
+
+def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
+    """Which of the recordings, frames [T, F] each, are answered together: at most `most`, of about
+    one length, and of long ones fewer, for attention's sake."""
+    group: list[int] = []
+    for index in np.argsort([*map(len, recordings)], kind="stable"):
+        length = max(rounded_up(len(recordings[index])), SHORTEST)
+        if group and len(group) >= min(most, MOST_PAIRS // length**2):
+            yield group
+            group = []
+        group.append(int(index))
+    if group:
+        yield group
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

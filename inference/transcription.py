@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 import parallel
 from configs import Config
-from data.codecs import Tokenizer
+from data.codecs import UNKNOWN, Tokenizer
 from inference.answers import Answer, Batch
 from inference.ctc import best_path, labels_of, prefix_beam_search
 from inference.on_mesh import on_mesh
-from inference.recordings import padded
+from inference.recordings import groups, padded
 from inference.text import writable_tokens
 
 MOST_ROWS = 32
@@ -72,16 +72,15 @@ class Transcriber:
         """As in `Answerer`: `reference`."""
         rows = np.flatnonzero(batch["weights"] > 0)
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
-        return [{"reference": self._tokenizer.decode(ids)} for ids in labels]
+        # One character that no model writes, where the transcript has one it does not know.
+        return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Answer]:
         """What is said in each of `recordings`, frames [T, F], in their order."""
         answers = [Answer("", 0.0)] * len(recordings)
-        by_length = np.argsort([*map(len, recordings)], kind="stable")
-        for start in range(0, len(recordings), MOST_ROWS):
-            part = by_length[start : start + MOST_ROWS]
-            found = self._answers(module, *padded([recordings[index] for index in part]))
-            for index, answer in zip(part, found, strict=False):
+        for group in groups(recordings, MOST_ROWS):
+            found = self._answers(module, *padded([recordings[index] for index in group]))
+            for index, answer in zip(group, found, strict=False):
                 answers[index] = answer
         return answers
 

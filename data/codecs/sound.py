@@ -19,6 +19,8 @@ _FLOOR = 1e-10  # of a band's power: less than rounding to 16 bits leaves in it
 _LEAST_DEVIATION = 1e-5  # of a band that never changes
 _TOLERATED = 0.01  # of a recording's length may be missing: some programs write wrong heads
 _UNKNOWN_SIZE = 0x7FFF0000  # from here on a head says that its writer did not know
+_PAGE = b"OggS"  # how each page of an Ogg file begins
+_LOUDEST = 2.0**32  # some programs write 32-bit integers as floats: what is louder is no sound
 
 
 def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
@@ -38,6 +40,8 @@ def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
     share = min(len(channels) / expected if expected else 1, 1 - _missing(encoded))
     if share < 1 - _TOLERATED:
         raise ValueError(f"it is cut off: {share:.0%} of it are there")
+    if encoded[:4] == _PAGE and not _ends(encoded):
+        raise ValueError("it is cut off: its last page is not there")
     return to_rate(channels.mean(axis=1), rate, sample_rate)
 
 
@@ -50,6 +54,8 @@ def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
         raise ValueError("it is empty")
     if not np.isfinite(waveform).all():
         raise ValueError("it holds numbers that are not finite")
+    if (loudest := np.abs(waveform).max()) > _LOUDEST:
+        raise ValueError(f"it holds numbers as large as {loudest:.1g}, and 1 is the loudest sound")
     if rate == sample_rate:
         return waveform
     import soxr
@@ -64,6 +70,16 @@ def _reason(encoded: bytes, error: Exception) -> str:
     elif reason.startswith("Format not recognised"):
         reason = "it is of no format that is known"
     return f"no recording that can be decoded: {reason.rstrip('.')}"
+
+
+def _ends(encoded: bytes) -> bool:
+    """Whether an Ogg file's last page is whole, and says that it is the last (RFC 3533, 6)."""
+    place = encoded.rfind(_PAGE)
+    head = encoded[place : place + 27]
+    if len(head) < 27 or not head[5] & 4:
+        return False
+    sizes = encoded[place + 27 : place + 27 + head[26]]
+    return len(sizes) == head[26] and place + 27 + len(sizes) + sum(sizes) <= len(encoded)
 
 
 def _missing(encoded: bytes) -> float:

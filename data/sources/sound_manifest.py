@@ -77,7 +77,8 @@ def open_transcripts(settings: Any) -> SoundManifest:
     of each one's path as the table has it. Raises UsageError, also for a path without a file.
     """
     recordings = _cut(_read(settings, settings.text_field, "data.text_field"), settings)
-    return SoundManifest("sound_transcripts", recordings, None, (*_copies(recordings),))
+    notes = (*_unread(settings.path), *_copies(recordings))
+    return SoundManifest("sound_transcripts", recordings, None, notes)
 
 
 def open_labels(settings: Any) -> SoundManifest:
@@ -87,7 +88,7 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.told for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_copies(recordings), *alike(classes)]
+    notes = [*_unread(settings.path), *_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(notes))
@@ -137,6 +138,16 @@ def _tables(given: str) -> dict[str, list[Path]]:
     return {split: of for split, of in tables.items() if of}
 
 
+def _unread(given: str) -> Iterator[str]:
+    """Of tables beside those of the splits."""
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        files = [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
+        if others := [one.name for one in files if split_of(one) is None]:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            yield f"{others[0]}{more} in {given} is not read: splits are {', '.join(SPLITS)}"
+
+
 def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[Recording]]:
     """With validation held out of training, where there is none."""
     recordings = dict(found)
@@ -150,7 +161,15 @@ def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
     """Of recordings that are listed twice in a split, or are held out and learnt from as well."""
     for split, of in recordings.items():
-        counts = Counter(one.name for one in of)
+        counts, told = Counter(one.name for one in of), dict[str, set[str]]()
+        for one in of:
+            told.setdefault(one.name, set()).add(one.told)
+        if torn := [name for name, all_told in told.items() if len(all_told) > 1]:
+            first, second, *_ = sorted(told[torn[0]])
+            yield (
+                f"{len(torn):,} of {len(counts):,} recordings of {split} have rows that contradict "
+                f"each other, such as {torn[0]}: {first!r} and {second!r}"
+            )
         if twice := [name for name, count in counts.items() if count > 1]:
             yield (
                 f"{len(twice):,} of {len(counts):,} recordings of {split} have several rows, such "

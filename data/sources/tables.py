@@ -3,6 +3,7 @@
 Fields inside of another one have both names: `translation.en` of {"translation": {"en": "Hello"}}.
 """
 
+import codecs
 import csv
 import difflib
 import gzip
@@ -87,8 +88,17 @@ class Rows:
         if not isinstance(text, str):
             texts = [name for name, value in _leaves(row) if isinstance(value, str | bytes)]
             raise no_text(where, field, kind_of(text), texts)
-        if not text.isascii():  # JSON may spell half a character: \ud800
-            text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
+        if not text.isascii():  # JSON may spell half a character
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                if self.invalid_utf8 == "error":
+                    half = ascii(text[error.start])[1:-1]
+                    raise UsageError(
+                        f"{where}: field {field!r} spells half a character, {half}: mend it, or "
+                        "set data.invalid_utf8=replace"
+                    ) from None
+                text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
         return text
 
     @cached_property
@@ -346,10 +356,10 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{where} is not UTF-8 text: byte 0x{content[error.start]:02x}. Convert the file, or "
-            "set data.invalid_utf8=replace"
-        ) from None
+        what = f"{where} is not UTF-8 text: byte 0x{content[error.start]:02x}"
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UsageError(f"{what}. Convert the file, from UTF-16") from None
+        raise UsageError(f"{what}. Convert the file, or set data.invalid_utf8=replace") from None
 
 
 def _label(where: str, field: str, value: Any) -> str:

@@ -162,13 +162,13 @@ def test_what_is_off_changes_nothing_and_what_is_on_is_another_preparation(tmp_p
     assert unicodedata.is_normalized("NFC", text_of(prepare(path, unicode="nfc"), "train"))
 
 
-def test_it_is_told_once(tmp_path):
+def test_it_is_told_each_time(tmp_path):
     path = write_splits(tmp_path, train=["text", "text"], validation=["other"])
     settings = TextFiles(path=path, tokenizer=Bytes(), cleaning=Cleaning(duplicates="exact"))
     told: list[str] = []
     for _ in range(2):
         data.prepare(settings, notify=told.append)
-    assert told == [
+    assert told == 2 * [
         "cleaning validation: 1 of 1 documents stay",
         "cleaning train: 1 of 2 documents stay (exact duplicates 1 document, 4 characters)",
     ]

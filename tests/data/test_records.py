@@ -127,7 +127,8 @@ def test_another_field_another_record_is_another_set(tmp_path):
         (b'["text"]', "line 3 holds an array, not an object with fields"),
         (b'{"text": "\xff"}', "line 3 is not UTF-8 text: byte 0xff. Convert the file, or set "
          "data.invalid_utf8=replace"),
-        (b'{"text": "\\ud800"}', "line 3 is not UTF-8 text: byte 0xed"),
+        (b'{"text": "\\ud800"}', "line 3: field 'text' spells half a character, \\ud800"),
+        ("text".encode("utf-16"), "line 3 is not UTF-8 text: byte 0xff. Convert the file, from "),
         (b"[" * 100_000, "line 3 is no JSON"),
     ],
 )  # fmt: skip

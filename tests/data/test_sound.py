@@ -285,10 +285,14 @@ def test_what_is_strange_is_told_and_stays(folder):
     tests = rows_of(folder, "test")
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
     write_table(folder / "test.jsonl", tests)
+    write_table(folder / "tset.csv", tests)
     told = notes(folder, validation_fraction=0.0)
+    assert told == notes(folder, validation_fraction=0.0)  # of what is prepared already, too
     first, every = ", such as sounds/0", "with model.subsampling=4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
+        "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
+        f"tset.csv in {folder} is not read: splits are train, validation, test",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
         "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",

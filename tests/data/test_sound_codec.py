@@ -60,6 +60,7 @@ def test_a_head_that_does_not_know_its_length_is_no_damage():
 
 
 WAV, FLAC, MP3 = (encoded(voice(1.0), form=form) for form in ("WAV", "FLAC", "MP3"))
+OGG = encoded(np.tile(voice(1.0), 20), form="OGG")
 DAMAGED = {
     "empty": (b"", "it is empty"),
     "a page": (b"<html>404 not found</html>", "it is of no format that is known"),
@@ -68,6 +69,9 @@ DAMAGED = {
     "half an MP3": (MP3[: len(MP3) // 2], "it is cut off"),
     "a garbled FLAC": (FLAC[:3000] + b"\0" * 500 + FLAC[3500:], "flac decoder lost sync"),
     "half an OGG": (encoded(voice(), form="OGG")[:2000], ""),
+    "an OGG without its end": (OGG[: OGG.rfind(b"OggS")], "it is cut off: its last page is not"),
+    "a page too short": (OGG[:-1], "it is cut off: its last page is not there"),
+    "thunder": (encoded(voice() * np.float32(1e30), subtype="FLOAT"), "as large as "),
     "only a head": (WAV[:44], "it is cut off"),
     "no sample": (encoded(voice()[:0]), "it is empty"),
     "no numbers": (encoded(voice() * np.float32(np.nan), subtype="FLOAT"), "not finite"),

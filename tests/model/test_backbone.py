@@ -100,7 +100,7 @@ def test_activations_are_named_where_a_placement_is_open(make_decoder):
         ("batch", "length", "heads", "head_dim"),
         ("batch", None, "kv_heads", "head_dim"),
         ("batch", "length", "mlp"),
-        ("batch", "length", None, "recurrent"),
+        ("length", "batch", None, "recurrent"),
         (None, None, "recurrent"),
         ("batch", "length", "vocabulary"),
     } <= seen
