@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from data.dataset import Dataset, Format, Split
 from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
 from data.progress import Progress
 from data.records import write_names, write_records
+from data.sources.source import copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
 
 VERSION = 1
@@ -141,12 +143,8 @@ class PairPreparation:
             pairs = np.concatenate(writing.pairs)
             if split == "train":
                 learnt = pairs
-            elif copies := np.count_nonzero(np.isin(pairs, learnt)):
-                notes.append(
-                    f"{copies:,} of {count:,} pairs of {split} are in train too, such as "
-                    f"{writing.names[np.argmax(np.isin(pairs, learnt))]}: what they measure was "
-                    "learnt by heart"
-                )
+            elif copies := [*compress(writing.names, np.isin(pairs, learnt))]:
+                notes.append(copies_line(copies, f"{count:,} pairs of {split}"))
             facts[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
                             **writing.facts()}  # fmt: skip
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}

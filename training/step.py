@@ -59,11 +59,14 @@ def train_step(
         direction, factor, optimizer_state = optimizer.update(
             gradients, state.optimizer, moving, learning_rate
         )
-        moved = jax.tree.map(lambda p, d: (p + factor * d).astype(p.dtype), moving, direction)
+        change = jnp.abs(factor) * optax.tree.norm(direction)
+        is_finite = jnp.isfinite(change)  # as a rule it is, where the gradients are
+        moved = jax.tree.map(
+            lambda p, d: jnp.where(is_finite, p + factor * d, p).astype(p.dtype), moving, direction
+        )
         ema = state.ema
         if ema_decay is not None:
             ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
-        change = jnp.abs(factor) * optax.tree.norm(direction)
         return (moved, statistics, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
 
     def stay():
@@ -78,6 +81,7 @@ def train_step(
     else:
         choose = functools.partial(jnp.where, accept)
         proposed, update_ratio = jax.tree.map(choose, move(), stay())
+    accept &= jnp.isfinite(update_ratio)
     moved, statistics, optimizer_state, ema = proposed
     new_state = TrainState(
         step=state.step + 1,

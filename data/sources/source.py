@@ -53,10 +53,15 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
     for split, of in files.items():
         names = [one.name for one in of if one.sha256 in learnt and split != "train"]
         if names:
-            yield (
-                f"{len(names):,} of {len(of):,} {things} of {split} are in train too, such as "
-                f"{names[0]}: what they measure was learnt by heart"
-            )
+            yield copies_line(names, f"{len(of):,} {things} of {split}")
+
+
+def copies_line(names: Sequence[str], of_all: str) -> str:
+    """For the user: that these, `of_all` that are measured on, are in train too."""
+    return (
+        f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
+        "learnt by heart"
+    )
 
 
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
