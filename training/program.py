@@ -89,6 +89,11 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     return jnp.dtype(asked)
 
 
+def _branches(mesh: Mesh) -> bool:
+    """Whether the step branches around the optimizer (`train_step`)."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
 def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.Task:
     """The task, with what its class takes of the settings. Raises UsageError where the data has
     other classes than they say."""
@@ -153,7 +158,7 @@ def build_program(
         seed=config.seed,
         accumulation=config.train.gradient_accumulation,
         ema_decay=config.train.ema_decay,
-        branch=mesh.devices.flat[0].platform == "cpu",
+        branch=_branches(mesh),
     )
     return Program(
         config=config,

@@ -60,6 +60,13 @@ def test_accumulation_on_a_mesh_equals_one_device():
     assert_gradients_close(accumulated("2", mesh__data="1"), accumulated("2", mesh__data="8"))
 
 
+@pytest.fixture(params=[True, False], ids=["as on CPUs", "as on accelerators"])
+def passing_over(request, monkeypatch):
+    """A step that branches around the optimizer, and one that chooses values."""
+    monkeypatch.setattr("training.program._branches", lambda mesh: request.param)
+
+
+@pytest.mark.usefixtures("passing_over")
 def test_a_batch_that_is_not_finite_changes_nothing_but_the_count():
     program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9"))
     good = next(runs.batches(program.config, 1))
@@ -77,6 +84,29 @@ def test_a_batch_that_is_not_finite_changes_nothing_but_the_count():
     assert not np.array_equal(
         jax.tree.leaves(after.params)[0], jax.device_get(jax.tree.leaves(state.params)[0])
     )
+
+
+@pytest.mark.usefixtures("passing_over")
+def test_an_update_beyond_float32_leaves_the_parameters_and_counts_as_passed_over():
+    far = {"optimizer__learning_rate": "1e30", "optimizer__learning_rate_multipliers": "*=1e10"}
+    program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9", **far))
+    before = jax.device_get(program.initialize())
+    state, metrics = runs.step(program, program.initialize(), next(runs.batches(program.config, 1)))
+    after = jax.device_get(state)
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])
+    assert not np.isfinite(metrics["update_ratio"])
+    assert int(metrics["skipped"]) == int(after.skipped) == 1
+    for field in ("params", "ema"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(before, field), getattr(after, field))
+
+
+def test_a_step_that_branches_equals_one_that_chooses(monkeypatch):
+    states = []
+    for branches in (True, False):
+        monkeypatch.setattr("training.program._branches", lambda mesh, one=branches: one)
+        program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9"))
+        states.append(jax.device_get(runs.train(program, 2)))
+    assert_states_close(*states)
 
 
 def test_the_average_follows_the_parameters():
