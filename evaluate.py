@@ -82,6 +82,10 @@ def main(argv: Sequence[str]) -> int:
     )
     if arguments.predictions is not None:
         write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
+        if missing := split.examples - len(outputs["example"]):
+            progress.note(
+                f"{missing:,} of {split.examples:,} examples are broken: no line for them"
+            )
     if "prediction" in outputs:
         told = training.Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")

@@ -13,7 +13,7 @@ from configs import UsageError
 from data.codecs import Tokenizer, decode_picture
 from inference.files import Unreadable, answer_files
 from inference.on_mesh import rounded_up
-from inference.recordings import groups, padded
+from inference.recordings import in_groups
 
 MOST_AT_ONCE = 64
 
@@ -69,11 +69,10 @@ def classify_recordings(
     )
 
     def answer(names: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Classified]:
-        found: dict[int, Classified] = {}
-        for group in groups(recordings, MOST_AT_ONCE):
-            inputs = padded([recordings[index] for index in group])
-            found |= zip(group, classifier([names[index] for index in group], *inputs), strict=True)
-        return [found[index] for index in range(len(names))]
+        def of_group(group, *inputs):
+            return classifier([names[index] for index in group], *inputs)
+
+        return in_groups(recordings, MOST_AT_ONCE, of_group)
 
     return answer_files(paths, read, answer, MOST_AT_ONCE)
 

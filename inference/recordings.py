@@ -60,6 +60,20 @@ def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
         yield group
 
 
+def in_groups(
+    recordings: Sequence[np.ndarray],
+    most: int,
+    answer: Callable[[Sequence[int], np.ndarray, np.ndarray], Sequence[Any]],
+) -> list[Any]:
+    """The answers to the recordings, in their order. answer: gives those to a group, first, of what
+    it is told of them: which they are, and what `padded` makes of them."""
+    found: dict[int, Any] = {}
+    for group in groups(recordings, most):
+        answers = answer(group, *padded([recordings[index] for index in group]))
+        found |= zip(group, answers, strict=False)
+    return [found[index] for index in range(len(recordings))]
+
+
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """As a batch, float32 [B, T, F] and the segments int32 [B, T] (1 a frame, 0 nothing): its two
     sizes are rounded up to powers of two, so that few programs are compiled."""

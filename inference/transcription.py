@@ -18,7 +18,7 @@ from data.codecs import UNKNOWN, Tokenizer
 from inference.answers import Answer, Batch
 from inference.ctc import best_path, labels_of, prefix_beam_search
 from inference.on_mesh import on_mesh
-from inference.recordings import groups, padded
+from inference.recordings import in_groups
 from inference.text import writable_tokens
 
 MOST_ROWS = 32
@@ -77,12 +77,9 @@ class Transcriber:
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Answer]:
         """What is said in each of `recordings`, frames [T, F], in their order."""
-        answers = [Answer("", 0.0)] * len(recordings)
-        for group in groups(recordings, MOST_ROWS):
-            found = self._answers(module, *padded([recordings[index] for index in group]))
-            for index, answer in zip(group, found, strict=False):
-                answers[index] = answer
-        return answers
+        return in_groups(
+            recordings, MOST_ROWS, lambda group, *inputs: self._answers(module, *inputs)
+        )
 
     def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Answer]:
         """What is said in each row; positions of segment 0 are padding."""

@@ -77,7 +77,7 @@ def open_transcripts(settings: Any) -> SoundManifest:
     of each one's path as the table has it. Raises UsageError, also for a path without a file.
     """
     recordings = _cut(_read(settings, settings.text_field, "data.text_field"), settings)
-    notes = (*_unread(settings.path), *_copies(recordings))
+    notes = (*_told_of_tables(settings.path), *_copies(recordings))
     return SoundManifest("sound_transcripts", recordings, None, notes)
 
 
@@ -88,7 +88,7 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.told for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_unread(settings.path), *_copies(recordings), *alike(classes)]
+    notes = [*_told_of_tables(settings.path), *_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(notes))
@@ -125,7 +125,7 @@ def _tables(given: str) -> dict[str, list[Path]]:
         return {"train": [path]}
     if not path.is_dir():
         raise UsageError(f"{given}: there is no such file or folder")
-    files = [one for one in sorted(path.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
+    files = _listed(path)
     tables = {split: [one for one in files if split_of(one) == split] for split in SPLITS}
     for one in files:
         right = meant_split(one.name.partition(".")[0])
@@ -138,14 +138,25 @@ def _tables(given: str) -> dict[str, list[Path]]:
     return {split: of for split, of in tables.items() if of}
 
 
-def _unread(given: str) -> Iterator[str]:
-    """Of tables beside those of the splits."""
+def _told_of_tables(given: str) -> Iterator[str]:
+    """Of tables beside those of the splits, and of several for one."""
     folder = Path(given).expanduser()
-    if folder.is_dir():
-        files = [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
-        if others := [one.name for one in files if split_of(one) is None]:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            yield f"{others[0]}{more} in {given} is not read: splits are {', '.join(SPLITS)}"
+    if not folder.is_dir():
+        return
+    names: dict[str | None, list[str]] = {}
+    for one in _listed(folder):
+        names.setdefault(split_of(one), []).append(one.name)
+    if others := names.pop(None, None):
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        yield f"{others[0]}{more} in {given} is not read: splits are {', '.join(SPLITS)}"
+    for split, several in names.items():
+        if len({name.partition(".")[2] for name in several}) > 1:
+            yield f"{' and '.join(several)} in {given} are read as one {split}"
+
+
+def _listed(folder: Path) -> list[Path]:
+    """All tables in a folder."""
+    return [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
 
 
 def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[Recording]]:

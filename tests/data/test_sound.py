@@ -286,6 +286,7 @@ def test_what_is_strange_is_told_and_stays(folder):
     tests[0]["text"], tests[1]["path"] = "éé", rows[2]["path"]
     write_table(folder / "test.jsonl", tests)
     write_table(folder / "tset.csv", tests)
+    write_table(folder / "test.csv", tests[2:3])
     told = notes(folder, validation_fraction=0.0)
     assert told == notes(folder, validation_fraction=0.0)  # of what is prepared already, too
     first, every = ", such as sounds/0", "with model.subsampling=4"
@@ -293,11 +294,12 @@ def test_what_is_strange_is_told_and_stays(folder):
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
         f"tset.csv in {folder} is not read: splits are train, validation, test",
+        f"test.csv and test.jsonl in {folder} are read as one test",
         f"1 of 25 recordings of train have an empty transcript{first}0.wav",
         f"1 of 25 recordings of train have a transcript too long for CTC {every}{first}1",
         "1 of 25 recordings of train have nothing but silence, such as sounds/silence.wav",
-        "1 of 6 recordings of test have a transcript with characters, or words, that are not in",
-        "1 of 6 recordings of test are in train too, such as sounds/02.ogg",
+        "1 of 7 recordings of test have a transcript with characters, or words, that are not in",
+        "1 of 7 recordings of test are in train too, such as sounds/02.ogg",
         "batches of train: ",
     ):
         assert [line for line in told if words in line], (words, told)

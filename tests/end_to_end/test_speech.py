@@ -125,7 +125,7 @@ def test_what_is_no_recording_takes_no_other_answer_away(tones, recordings, caps
     assert [plain[0], plain[2]] == [objects[0]["text"], objects[2]["text"]]
 
 
-def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told):
+def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told, capsys):
     rows = []
     for number in range(24):
         label, path = ("low", "high")[number % 2], tmp_path / f"{number}.wav"
@@ -133,6 +133,8 @@ def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told):
         wave = np.sin(np.arange(2400 + 80 * number) * 2 * np.pi * hertz / 8000)
         soundfile.write(path, 0.3 * wave, 8000)
         rows.append({"path": path.name, "label": label})
+    (tmp_path / "no_sound.wav").write_bytes(b"RIFF and no more")
+    rows.append({"path": "no_sound.wav", "label": "low"})
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = {name: TINY[name] for name in TINY.keys() - {"data__recordings", "model__pattern"}}
@@ -140,8 +142,15 @@ def test_labels_of_sound_are_learnt_told_and_asked(tmp_path, told):
     fields |= {"train__steps": "40", "data__path": str(manifest)}
     recipe = "--config=configs/speech_classification.py"
     run("train.py", recipe, f"--workdir={tmp_path / 'run'}", **fields)
-    *_, last = told(evaluate, tmp_path / "run", "--split=train")
-    assert json.loads(last)["accuracy"] == 1
+    predictions = tmp_path / "predictions.jsonl"
+    flags = [f"--workdir={tmp_path / 'run'}", "--split=train", f"--predictions={predictions}"]
+    assert evaluate.main(flags) == 0
+    printed = capsys.readouterr()
+    measured, written = json.loads(printed.out.splitlines()[-1]), predictions.read_text()
+    assert measured["accuracy"] == 1
+    assert measured["examples"] == written.count("\n") and "no_sound.wav" not in written
+    many = measured["examples"] + 1
+    assert f"1 of {many} examples are broken: no line for them" in printed.err
     inputs = [f"--input={tmp_path / name}" for name in ("0.wav", "1.wav")]
     answers = [json.loads(line) for line in told(generate, tmp_path / "run", *inputs, "--json")]
     assert [answer["label"] for answer in answers] == ["low", "high"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs.schema.sound import SoundLabels
-from inference.recordings import MOST_PAIRS, groups, recording_reader
+from inference.recordings import MOST_PAIRS, groups, in_groups, recording_reader
 from tests.data.test_sound_codec import encoded, voice
 
 SETTINGS = {"path": "x.csv", "sample_rate": 8000, "num_mels": 20}
@@ -21,6 +21,15 @@ def test_each_is_in_one_group_with_those_of_its_length():
         [90, 100, 110], [120, 2500, 2900], [3000], [30_000],
     ]  # fmt: skip
     assert sorted(index for group in found for index in group) == [*range(8)]
+
+
+def test_answers_come_in_the_order_of_the_recordings():
+    lengths = [100, 3000, 120, 90]
+
+    def answer(group, frames_BTF, segments_BT):
+        return [(index, row.sum()) for index, row in zip(group, segments_BT, strict=False)]
+
+    assert in_groups(recordings(*lengths), 2, answer) == [*enumerate(lengths)]
 
 
 @pytest.mark.parametrize(("length", "rows"), [(2000, 32), (4000, 8), (8000, 2), (9000, 1)])
