@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -50,16 +50,18 @@ class _View:
 
 
 class _Pace:
-    """How long the rest takes, at the mean pace since the first call."""
+    """How long the rest takes, at the mean pace since the first time that something was done."""
 
     def __init__(self):
-        self._begin: tuple[float, int] | None = None
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
 
-    def left(self, done: int, total: int) -> str:
-        now = time.monotonic()
-        if self._begin is None:
-            self._begin = now, done
-        began, first = self._begin
+    def reached(self, done: int) -> None:
+        self._last = time.monotonic(), done
+        self._first = self._first or self._last
+
+    def left(self, total: int) -> str:
+        (began, first), (now, done) = self._first or self._last, self._last
         if done <= first or done >= total:
             return ""
         return f"{seconds_text(round((now - began) / (done - first) * (total - done)))} left"
@@ -68,8 +70,9 @@ class _Pace:
 class Progress:
     """Shows preparation, compilation, steps and validations; never on standard output.
 
-    On a terminal a thread draws the bar four times a second, however many calls there are, so the
-    loop may tell of every step. `stop()` leaves the last state of the bar standing.
+    On a terminal a thread draws the bar four times a second, however many calls there are, and only
+    what is drawn is put into words, so the loop may tell of every step. `stop()` leaves the last
+    state of the bar standing.
     """
 
     def __init__(self):
@@ -77,7 +80,7 @@ class Progress:
         # Not `is_terminal` alone, which FORCE_COLOR switches on for files too.
         self._has_bar = self._console.is_interactive and sys.stderr.isatty()
         self._live: Live | None = None
-        self._view = _View("", None)
+        self._view: Callable[[], _View] = lambda: _View("", None)
         self._line_at = float("-inf")
         self._pace = _Pace()
         self._stage: str | None = None
@@ -103,18 +106,20 @@ class Progress:
             passed = seconds_text(time.monotonic() - self._stage_began)
             self.note(f"{stage}: {done:,} {unit} in {passed}")
         elif total is None:
-            self._show(_View(f"{stage}: {done:,} {unit}", None))
+            self._show(lambda: _View(f"{stage}: {done:,} {unit}", None))
             self._line_if_due()
         else:
-            left = self._pace.left(done, total)
-            self._show(_View(f"{stage}: {done:,}/{total:,} {unit}", done / total, left))
+            head, pace = f"{stage}: {done:,}/{total:,} {unit}", self._pace
+            pace.reached(done)
+            self._show(lambda: _View(head, done / total, pace.left(total)))
             self._line_if_due()
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
         """Shows on a terminal what the run is at while it makes no steps, such as "evaluating"."""
         before, shown = self._view, self._live is not None
-        self._show(_View(text, None, details=before.details, since=time.monotonic()))
+        now = _View(text, None, details=before().details, since=time.monotonic())
+        self._show(lambda: now)
         try:
             yield
         finally:
@@ -149,14 +154,13 @@ class Progress:
         """Begins the bar of `total` steps, of which `first_step` are done."""
         self._stage = None
         self._total, self._pace, self._line_at = total, _Pace(), float("-inf")
-        self._show(_View(f"step {first_step:,}/{total:,}", first_step / total))
+        self._show(lambda: _View(f"step {first_step:,}/{total:,}", first_step / total))
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """The metrics of `step`; a plain line comes only of a logged step, which has its rates."""
         self._metrics |= metrics
-        left = self._pace.left(step, self._total)
-        head = f"step {step:,}/{self._total:,}"
-        self._show(_View(head, step / self._total, left, " · ".join(self._details())))
+        self._pace.reached(step)
+        self._show(lambda: self._after(step))
         if "step_seconds" in metrics:
             self._line_if_due(at_any_rate=step == self._total)
 
@@ -172,7 +176,12 @@ class Progress:
         drawn = self._live is not None
         self._hide()
         if drawn and self._stage is None:
-            self._console.print(self._view)
+            self._console.print(self._view())
+
+    def _after(self, step: int) -> _View:
+        left = self._pace.left(self._total)
+        head = f"step {step:,}/{self._total:,}"
+        return _View(head, step / self._total, left, " · ".join(self._details()))
 
     def _details(self) -> Iterator[str]:
         if "loss" in self._metrics:
@@ -189,14 +198,14 @@ class Progress:
         now = time.monotonic()
         if not self._has_bar and (at_any_rate or now - self._line_at >= SECONDS_BETWEEN_LINES):
             self._line_at = now
-            self.note(str(self._view))
+            self.note(str(self._view()))
 
-    def _show(self, view: _View) -> None:
+    def _show(self, view: Callable[[], _View]) -> None:
         self._view = view
         if self._has_bar and self._live is None:
             self._live = Live(
                 console=self._console,
-                get_renderable=lambda: self._view,
+                get_renderable=lambda: self._view(),
                 refresh_per_second=4,
                 transient=True,
                 redirect_stdout=False,  # Results go there, also while the bar is drawn.
