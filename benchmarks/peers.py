@@ -7,6 +7,7 @@ Axes: B batch, T length, D width, N heads, H head dimension.
 
 import itertools
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -150,7 +151,7 @@ class CNN(nn.Module):
 
 def fill(parameter: nn.Parameter, values) -> None:
     """Copies an array of the same shape into a parameter."""
-    values = torch.as_tensor(values).contiguous()
+    values = torch.tensor(np.asarray(values))
     assert parameter.shape == values.shape, (parameter.shape, values.shape)
     with torch.no_grad():
         parameter.copy_(values)
