@@ -11,7 +11,6 @@ import functools
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax._src import compilation_cache
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jax.lax import conv_general_dilated_p, dot_general_p
@@ -40,7 +40,9 @@ MOST_PATCH_CHANNELS, MOST_PATCH_BYTES = 64, 2**25
 """Input channels up to which patches are faster than XLA's convolutions, and what those of one
 layer may take: they stay from the forward pass to the backward one."""
 
-_usual: dict[Primitive, Any] = {}  # JAX's own rules, while ours are in their place
+# While ours are in their place: JAX's own rules, and what keeps a program for the next start.
+_usual: dict[Primitive, Any] = {}
+_usually_kept: list[Callable] = []
 
 
 def choose_products(config: Config, mesh: Mesh) -> None:
@@ -82,14 +84,16 @@ def multiply_by_onednn() -> None:
     for primitive, rule in ours.items():
         with_usual = functools.partial(rule, _usual[primitive].rule)
         mlir.register_lowering(primitive, with_usual, platform="cpu")
-    # XLA can't write such programs down, which the field's meaning says.
-    warnings.filterwarnings("ignore", message="Error writing persistent compilation cache entry")
+    _usually_kept.append(compilation_cache.put_executable_and_time)
+    compilation_cache.put_executable_and_time = functools.partial(_keep, *_usually_kept)
 
 
 def multiply_by_xla() -> None:
     """Takes `multiply_by_onednn` back."""
     mlir._platform_specific_lowerings["cpu"].update(_usual)
     _usual.clear()
+    while _usually_kept:
+        compilation_cache.put_executable_and_time = _usually_kept.pop()
 
 
 def product(
@@ -277,6 +281,19 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
         return usual(context, lhs, rhs, **options)
     made = functools.partial(made, shape=result.shape)
     return mlir.lower_fun(made, multiple_results=False)(context, lhs, rhs)
+
+
+def _keep(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:
+    """Keeps a program for the next start, unless it has a call of oneDNN's.
+
+    XLA's writer takes such a call for one of another kind, and asks malloc for as many bytes as it
+    finds where a length would stand. It goes on when that is refused; but glibc has then moved the
+    main thread for good from its heap to one of those that give memory back after every step.
+    """
+    mark = MATMUL.encode()
+    modules = executable.hlo_modules()
+    if not any(mark in module.as_serialized_hlo_module_proto() for module in modules):
+        usual(key, name, executable, *others)
 
 
 def _suits(context, *arrays) -> bool:
