@@ -1,6 +1,7 @@
 """Metrics of a trained model on a split: the last line on standard output is one JSON object.
 
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
+                   [--config.section.field=value ...]
 
 Of a classifier a table of its classes stands before that line. With --predictions a file gets one
 JSON object for each example: its number in the split, its file or row, and what the model makes of

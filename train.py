@@ -94,7 +94,6 @@ def main(argv: Sequence[str]) -> int:
         run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
         for line in (*troubles, *beginning.told):
             run.record.notify(line)
-        run.record.remember(note for note in dataset.notes if note not in troubles)
         try:
             return run.go(signals)
         finally:
@@ -345,7 +344,7 @@ class Run:
         train = self.config.train
         if skipped:
             self.record.notify(
-                f"step {step}: the loss or its gradient is not finite; the batch changed nothing "
+                f"step {step} is passed over: its loss, gradient or update is not finite "
                 f"({skipped} in a row)"
             )
         if step % train.log_every_steps == 0 or step == train.steps or skipped:
@@ -404,15 +403,18 @@ class Run:
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
-        """Whether `step` is due for a checkpoint, or the best one that was evaluated so far."""
+        """Whether `step` is due for a checkpoint, or the best that was evaluated so far: by what
+        the main process finds on disk, where others may not see all yet."""
         settings = self.config.checkpoint
         if step % settings.every_steps == 0:
             return True
         if not settings.keep_best or self.evaluated.get("step") != step:
             return False
         self.checkpoints.wait()
-        value = self.evaluated.get(settings.best_metric)
-        return value is not None and self.checkpoints.is_better(value, self.checkpoints.best())
+        value, worth = self.evaluated.get(settings.best_metric), False
+        if value is not None and parallel.is_main_process():
+            worth = self.checkpoints.is_better(value, self.checkpoints.best())
+        return parallel.any_process(worth)
 
     def save(self, state, step: int) -> None:
         """Hands the state to the background, once for each step."""

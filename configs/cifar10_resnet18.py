@@ -4,8 +4,7 @@ tfds build cifar10 --file_format=array_record     (once, elsewhere: it needs Ten
 python train.py --config=configs/cifar10_resnet18.py --workdir=runs/cifar10
 
 200 epochs of SGD with padded crops and flips (He et al. 2016, section 4.2; the schedule is a
-cosine): 95 to 96 % of the test pictures in the literature. For accelerators; not trained to the end
-by us.
+cosine): 95 to 96 % of the test pictures in the literature. For accelerators; not trained by us.
 """
 
 from configs import base

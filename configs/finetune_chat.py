@@ -9,7 +9,7 @@ are a small generated set; your own come with `--config.data.path=chat.jsonl` (d
 Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"
 
 The head is trained too: that of a model of three minutes can't be sure of anything. One that was
-trained for long does not need it, and a tied one has none: `--config.train.lora.train_also=()`.
+trained for long does not need it, and a tied one has none: `'--config.train.lora.train_also=()'`.
 Measured: see docs/results.md.
 """
 

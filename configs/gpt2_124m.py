@@ -4,7 +4,7 @@ python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2 \
     --config.data.path='text/*.txt'
 
 Half a million tokens an update, for accelerators: on one, `train.gradient_accumulation` cuts them
-into parts that fit. Not trained to the end by us; speed and memory: see docs/results.md.
+into parts that fit. Not trained by us.
 """
 
 from configs import base

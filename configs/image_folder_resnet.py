@@ -3,9 +3,10 @@ r"""A residual network on your own pictures, in a folder for each class.
 python train.py --config=configs/image_folder_resnet.py --workdir=runs/pictures \
     --config.data.path=PICTURES
 
-PICTURES holds `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). Pictures of up to 64 pixels keep their
-size, larger ones become 224 x 224: for a quick look take `--config.data.image_size=64`. The run
-ends where eight evaluations in a row were no better. Measured: see docs/results.md.
+PICTURES holds `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). Pictures that are all of one size of
+up to 64 pixels keep it, others become 224 x 224: for a quick look take
+`--config.data.image_size=64`. The run ends where eight evaluations in a row were no better.
+Measured: see docs/results.md.
 """
 
 from configs import base

@@ -1,6 +1,8 @@
-r"""ResNet-50 on ImageNet, as Goyal et al. 2017 (arXiv:1706.02677) train it.
+r"""ResNet-50 on ImageNet, much as Goyal et al. 2017 (arXiv:1706.02677) train it: the schedule is a
+cosine, and labels are smoothed by 0.1.
 
-tfds build imagenet2012 --file_format=array_record     (once; its files come from image-net.org)
+tfds build imagenet2012 --file_format=array_record
+    (once, elsewhere: it needs TensorFlow, and files from image-net.org)
 python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
 90 epochs of batches of 1,024, SGD at 0.1 for every 256 pictures after five epochs of warm-up, decay

@@ -1,6 +1,7 @@
 r"""ViT-S/16 on ImageNet, as Beyer et al. 2022 (arXiv:2205.01580) train it.
 
-tfds build imagenet2012 --file_format=array_record     (once; its files come from image-net.org)
+tfds build imagenet2012 --file_format=array_record
+    (once, elsewhere: it needs TensorFlow, and files from image-net.org)
 python train.py --config=configs/imagenet_vit_s16.py --workdir=runs/imagenet_vit
 
 90 epochs of batches of 1,024, fixed positions, all patches' mean in place of a class token, light

@@ -4,7 +4,7 @@ python train.py --config=configs/llama_1b.py --workdir=runs/llama_1b \
     --config.data.path='text/*.txt' --config.data.tokenizer.path=tokenizer.json
 
 `llama_8b` made smaller: a million tokens an update, windows of 4,096. Not trained by us; what its
-step needs on 16 TPU v5e, and its speed where it was measured: see docs/results.md.
+step needs on 16 TPU v5e: see docs/results.md.
 """
 
 from configs import llama_8b

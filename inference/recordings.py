@@ -39,7 +39,7 @@ def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
     if not frames:
         raise ValueError(f"shorter than a frame of {log_mel.window_milliseconds:g} milliseconds")
     if frames > most_frames:
-        lasts, most = (round(log_mel.seconds(count), 1) for count in (frames, most_frames))
+        lasts, most = (round(log_mel.seconds(count), 3) for count in (frames, most_frames))
         raise ValueError(
             f"it lasts {lasts:g} seconds, and this model takes {most:g} at most: cut it into parts"
         )

@@ -174,9 +174,7 @@ class SoundModel(nnx.Module):
         if dropout_key is not None:
             hidden_key, pool_key = jax.random.split(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
-        real_BU = segments_BU != 0
-        real_BU = real_BU | ~jnp.any(real_BU, axis=1, keepdims=True)  # of no frame: made of padding
-        x_BD = drop(self.pool(x_BUD, real_BU), self.dropout_rate, pool_key)
+        x_BD = drop(self.pool(x_BUD, segments_BU != 0), self.dropout_rate, pool_key)
         return constrain(self.classes(x_BD).astype(jnp.float32), "batch", "classes")
 
     def _hidden(

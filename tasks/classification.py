@@ -35,7 +35,12 @@ class Classification:
         labels_B, others_B, share_B = batch["label"], None, None
         if images is not None and (self.mixup or self.cutmix):
             images, others_B, share_B = mix(
-                images, labels_B, mix_key, mixup=self.mixup, cutmix=self.cutmix
+                images,
+                labels_B,
+                batch["weights"],
+                mix_key,
+                mixup=self.mixup,
+                cutmix=self.cutmix,
             )
         logits_BC = _logits(model, batch, images, train=True, dropout_key=model_key)
         class_weights_C = jnp.asarray(self.class_weights) if self.class_weights else None

@@ -24,7 +24,7 @@ FACTOR = 0x01000193
 @dataclass(frozen=True, kw_only=True)
 class MaskedLanguageModeling(LanguageModeling):
     """Batches as of language modelling; the targets are `tokens` themselves, at `mask_fraction` of
-    the positions that have a weight.
+    the positions that have a weight, and at one of each row at least.
 
     The last entry of the model's vocabulary is the mask. In training each step draws other
     positions; in evaluation a row's tokens decide which, so that a split has one loss. `framing`:
@@ -61,9 +61,11 @@ class MaskedLanguageModeling(LanguageModeling):
                 jax.random.randint(keys[2], (T,), 0, mask),
             )
 
-        chosen_BT, way_BT, random_BT = jax.vmap(draw)(keys_B)
+        drawn_BT, way_BT, random_BT = jax.vmap(draw)(keys_B)
         frames_BT = jnp.isin(batch["tokens"], jnp.array(self.framing, jnp.int32))
-        chosen_BT = (chosen_BT < self.mask_fraction) & (batch["weights"] > 0) & ~frames_BT
+        drawn_BT = jnp.where((batch["weights"] > 0) & ~frames_BT, drawn_BT, 2.0)
+        least_B1 = jnp.min(drawn_BT, axis=1, keepdims=True)
+        chosen_BT = (drawn_BT < self.mask_fraction) | ((drawn_BT == least_B1) & (drawn_BT < 1))
         replaced_BT = jnp.where(way_BT < MASKED, mask, random_BT)
         left_BT = ~chosen_BT | (way_BT >= MASKED + RANDOM)
         tokens_BT = jnp.where(left_BT, batch["tokens"], replaced_BT)

@@ -8,16 +8,22 @@ import jax.numpy as jnp
 
 
 def mix(
-    image_BHWC: jax.Array, label_B: jax.Array, key: jax.Array, *, mixup: float, cutmix: float
+    image_BHWC: jax.Array,
+    label_B: jax.Array,
+    weights_B: jax.Array,
+    key: jax.Array,
+    *,
+    mixup: float,
+    cutmix: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mixed pictures as floats 0..1, the labels of those mixed in, and the share of the first ones.
 
-    Row b is mixed with row B - 1 - b. Mixup (Zhang et al. 2018, arXiv:1710.09412, eq. 1): x of
-    the one and 1 - x of the other, x drawn from Beta(mixup, mixup) for each row. CutMix (Yun et
-    al. 2019, arXiv:1905.04899, section 3): a patch of the other covers 1 - x of the picture, x
-    from Beta(cutmix, cutmix); what lies over an edge is cut off, and the share is that of what is
-    seen. 0: not so; where both are, each row draws one of them. The key decides all: the same
-    rows with the same key are mixed alike, on any number of devices.
+    Row b is mixed with row B - 1 - b, unless that has no weight. Mixup (Zhang et al. 2018,
+    arXiv:1710.09412, eq. 1): x of the one and 1 - x of the other, x drawn from Beta(mixup, mixup)
+    for each row. CutMix (Yun et al. 2019, arXiv:1905.04899, section 3): a patch of the other covers
+    1 - x of the picture, x from Beta(cutmix, cutmix); what lies over an edge is cut off, and the
+    share is that of what is seen. 0: not so; where both are, each row draws one of them. The key
+    decides all: the same rows with the same key are mixed alike, on any number of devices.
     """
     B, H, W, _ = image_BHWC.shape
     x_BHWC = image_BHWC.astype(jnp.float32)
@@ -40,6 +46,7 @@ def mix(
         if mixup:
             cut_B = jax.random.bernoulli(choice_key, 0.5, (B,))
         own_BHW = jnp.where(cut_B[:, None, None], 1.0 - inside_BHW, own_BHW)
+    own_BHW = jnp.where(weights_B[::-1, None, None] > 0, own_BHW, 1.0)
     share_B = jnp.mean(own_BHW, axis=(1, 2))
     own_BHW1 = own_BHW[..., None]
     return own_BHW1 * x_BHWC + (1 - own_BHW1) * other_BHWC, other_B, share_B

@@ -6,6 +6,7 @@ and counts). Arrays are stored under flat names (`params.layers.0.mixer.query.ke
 """
 
 import logging
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from training.manifest import Damaged, read_manifest, verify, write_manifest
+from training.manifest import Damaged, Unfinished, read_manifest, verify, write_manifest
 from training.state import TrainState
 from training.trees import flat
 
@@ -85,19 +86,22 @@ class Checkpoints:
             pending.result()
 
     def best(self) -> float | None:
-        """The best value of the metric among the finished steps, None without any."""
+        """The best finite value of the metric among the finished steps, None without any."""
         ranked = self._ranked()
         return ranked[0][1] if ranked else None
 
     def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` of the metric beats `than`."""
+        """Whether `value` of the metric beats `than`. What is not finite beats nothing."""
+        if not math.isfinite(value):
+            return False
         return than is None or (value > than if self.higher_is_better else value < than)
 
     def is_stale(self, course: Sequence[float], limit: int | None) -> bool:
         """Whether the last `limit` values of the metric were no better than those before."""
         if limit is None or len(course) <= limit:
             return False
-        best = max if self.higher_is_better else min
+        best, worst = (max, -math.inf) if self.higher_is_better else (min, math.inf)
+        course = [value if math.isfinite(value) else worst for value in course]
         return not self.is_better(best(course[-limit:]), best(course[:-limit]))
 
     def close(self) -> None:
@@ -140,29 +144,33 @@ def finished_steps(folder: Path) -> list[int]:
 
 
 def ranked_steps(folder: Path, metric: str, *, higher_is_better: bool) -> list[tuple[int, float]]:
-    """(step, value) of the finished steps at which `metric` was evaluated, the best first."""
+    """(step, value) of the finished steps at which `metric` was finite, the best first."""
     values = [
         (step, read_manifest(folder / str(step))["metrics"].get(metric))
         for step in finished_steps(folder)
     ]
-    known = [(step, value) for step, value in values if value is not None]
+    known = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
     return sorted(known, key=lambda pair: pair[1], reverse=higher_is_better)
 
 
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
     """The newest step whose every file agrees with its manifest, and the manifest.
 
-    Each newer one that does not is named through `warn`. None if there are no steps at all.
+    Each newer one that does not is named through `warn`. None if there are no steps at all, or but
+    such as were never finished.
 
-    Raises `Damaged` if there are steps but none is whole.
+    Raises `Damaged` if there are finished steps but none is whole.
     """
-    steps = _step_folders(folder)
-    for step in reversed(steps):
+    finished = False
+    for step in reversed(_step_folders(folder)):
         try:
             return step, verify(folder / str(step))
+        except Unfinished as unfinished:
+            warn(f"checkpoint {step} is not used: {unfinished}")
         except Damaged as damage:
             warn(f"checkpoint {step} is not used: {damage}")
-    if steps:
+            finished = True
+    if finished:
         raise Damaged(f"none of the checkpoints in {folder} is whole")
     return None
 

@@ -23,6 +23,10 @@ class Damaged(Exception):
     """A step that must not be used; the text names the files."""
 
 
+class Unfinished(Damaged):
+    """A step whose writing was cut off before its manifest."""
+
+
 def write_manifest(folder: Path, contents: Mapping[str, Any]) -> None:
     """Hashes every file under `folder` and writes the manifest: `contents` and the hashes."""
     manifest = {"format": FORMAT, **contents, "files": _hash_files(folder)}
@@ -33,13 +37,13 @@ def write_manifest(folder: Path, contents: Mapping[str, Any]) -> None:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a step, checked against its own digest.
 
-    Raises `Damaged` if it is missing (the step was never finished), cut short or altered.
+    Raises `Unfinished` if it is missing, `Damaged` if it is cut short or altered.
     """
     path = folder / NAME
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise Damaged(f"{folder} has no {NAME}: its writing was never finished") from None
+        raise Unfinished(f"{folder} has no {NAME}: its writing was never finished") from None
     except UnicodeDecodeError:
         raise Damaged(f"{path} is damaged (not UTF-8)") from None
     try:

@@ -115,8 +115,10 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     if settings.gradient_clip_norm is not None:
         steps.append(_clipped(settings.gradient_clip_norm))
     direction = _direction(settings, each)
-    if settings.state_dtype != "auto":
-        direction = _kept_in(direction, jnp.dtype(settings.state_dtype))
+    weights_dtype = config.precision.parameter_dtype
+    kept_dtype = weights_dtype if settings.state_dtype == "auto" else settings.state_dtype
+    if {weights_dtype, kept_dtype} != {"float32"}:
+        direction = _kept_in(direction, jnp.dtype(kept_dtype))
     steps.append(direction)
     if settings.weight_decay:
         decayed = each(lambda treatment: treatment.decayed)

@@ -93,8 +93,8 @@ class Progress:
         """A line of its own, above the bar where there is one."""
         self._console.print(Text(text), soft_wrap=True)
 
-    def preparation(self, stage: str, done: int, total: int | None, unit: str) -> None:
-        """The callback of `data.prepare`: `done` of `total` (None: unknown) files, records, ...
+    def preparation(self, stage: str, done: int, total: int, unit: str) -> None:
+        """The callback of `data.prepare`: `done` of `total` files, records, ...
 
         A stage ends with done == total and leaves one line.
         """
@@ -105,9 +105,6 @@ class Progress:
             self._hide()
             passed = seconds_text(time.monotonic() - self._stage_began)
             self.note(f"{stage}: {done:,} {unit} in {passed}")
-        elif total is None:
-            self._show(lambda: _View(f"{stage}: {done:,} {unit}", None))
-            self._line_if_due()
         else:
             head, pace = f"{stage}: {done:,}/{total:,} {unit}", self._pace
             pace.reached(done)

@@ -1,7 +1,7 @@
 """What is told of a run: its notices, its metrics, and its report."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,6 @@ class Record:
         self._notices.append(text)
         self._progress.note(text)
 
-    def remember(self, texts: Iterable[str]) -> None:
-        """Lines of the report alone, once each: they were told when they were new."""
-        self._notices += [text for text in texts if text not in self._notices]
-
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, and the same elsewhere, if this is the process that writes."""
         for log in self._logs:
@@ -76,10 +72,11 @@ class Record:
         }
 
     def go_on_from(self, history: Mapping[str, Any]) -> None:
-        """Takes up what earlier sittings told, up to their last checkpoint."""
+        """Takes up what earlier sittings told, up to their last checkpoint, each line once."""
         self._seconds_before = history["seconds"]
         self._origin = history.get("initialized_from")  # Not there in checkpoints from before it.
-        self._notices[:0] = history["notices"]
+        told = list(history["notices"])
+        self._notices = told + [line for line in self._notices if line not in told]
 
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any

@@ -20,10 +20,9 @@ Tree = Any
 class TrainState:
     """Parameters and what moves them. No random key: each step folds its number into the seed.
 
-    `step` counts batches consumed and always advances; `skipped` counts the steps in a row whose
-    loss or gradient was not finite, on which nothing else changed. Both int32 scalars.
-    `ema` is None where `train.ema_decay` is not set. Of what is frozen, neither `ema` nor
-    `optimizer` has anything.
+    `step` counts batches consumed and always advances; `skipped` counts the steps in a row that
+    were passed over (`train_step`). Both int32 scalars. `ema`, in float32, is None where
+    `train.ema_decay` is not set. Of what is frozen, neither `ema` nor `optimizer` has anything.
     """
 
     step: jax.Array
@@ -40,7 +39,8 @@ class TrainState:
 
     @property
     def before_skipped(self) -> Self:
-        """What a step that was not finite began with: it moved nothing but the counts."""
+        """What a step without a finite loss or gradient began with: it moved nothing but the
+        counts."""
         return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
@@ -115,8 +115,8 @@ def initial_state(
         params=params,
         statistics=statistics,
         optimizer=optimizer.init(moving),
-        # A copy of its own: the step donates both.
-        ema=jax.tree.map(jnp.copy, moving) if ema else None,
+        # In float32 (`train_step`), and a copy of its own: the step donates both.
+        ema=jax.tree.map(lambda p: jnp.array(p, jnp.float32), moving) if ema else None,
     )
 
 

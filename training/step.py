@@ -35,14 +35,18 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One update. State and batch are sharded; the metrics come back as replicated scalars.
 
-    branch: whether a batch that is not finite is passed over by a branch around the optimizer, or
-    each new value is chosen against the old one. An update costs a CPU its memory's time, of which
-    the branch saves a third; the host of a GPU would have to wait for the answer.
+    A step whose loss, gradient or update is not finite is passed over: nothing changes but the
+    counts.
+
+    branch: whether that is done by a branch around the optimizer, or each new value is chosen
+    against the old one. An update costs a CPU its memory's time, of which the branch saves a third;
+    the host of a GPU would have to wait for the answer. The branch is taken before the update is
+    known: where that alone is not finite, all stays but the optimizer's state.
 
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
     `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what was added
-    to the parameters over theirs; 0 of a step that is passed over), `skipped` (steps in a row that
-    were not finite, this one included); and the means of whatever else the task sums up.
+    to the parameters over theirs; 0 of a step that changes nothing), `skipped` (steps in a row that
+    were passed over, this one included); and the means of whatever else the task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     moving = optimizer.moving(state.params)
@@ -53,36 +57,42 @@ def train_step(
     targets = _targets(sums)
     means = {name: total / targets for name, total in sums.items() if name != "weight"}
     learning_rate = schedule(state.step)
-    gradient_norm, norm = optax.tree.norm(gradients), optax.tree.norm(moving)
+    gradients = optax.tree.cast(gradients, jnp.float32)
+    gradient_norm = optax.tree.norm(gradients)
+    norm = optax.tree.norm(optax.tree.cast(moving, jnp.float32))
 
     def move():
         direction, factor, optimizer_state = optimizer.update(
             gradients, state.optimizer, moving, learning_rate
         )
         change = jnp.abs(factor) * optax.tree.norm(direction)
-        is_finite = jnp.isfinite(change)  # as a rule it is, where the gradients are
+        kept = functools.partial(jnp.where, jnp.isfinite(change))
         moved = jax.tree.map(
-            lambda p, d: jnp.where(is_finite, p + factor * d, p).astype(p.dtype), moving, direction
+            lambda p, d: kept(p + factor * d, p).astype(p.dtype), moving, direction
         )
+        measured = jax.tree.map(kept, statistics, state.statistics)
         ema = state.ema
         if ema_decay is not None:
+            # In float32, whatever the parameters are: small steps would be rounded away.
             ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
-        return (moved, statistics, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
+        return (moved, measured, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
 
     def stay():
         current = (moving, state.statistics, state.optimizer, state.ema)
-        return current, jnp.zeros_like(gradient_norm)
+        return current, jnp.zeros(())
 
     # A poisoned batch changes nothing but the count of batches. With the parameters' norm among
     # what is asked, it has been read before they are written in place: else XLA copies them first.
     accept = jnp.all(jnp.isfinite(jnp.stack([means["loss"], gradient_norm, norm])))
     if branch:
-        proposed, update_ratio = jax.lax.cond(accept, move, stay)
+        state_after, update_ratio = jax.lax.cond(accept, move, stay)
+        accept &= jnp.isfinite(update_ratio)
     else:
+        proposed = move()
+        accept &= jnp.isfinite(proposed[-1])
         choose = functools.partial(jnp.where, accept)
-        proposed, update_ratio = jax.tree.map(choose, move(), stay())
-    accept &= jnp.isfinite(update_ratio)
-    moved, statistics, optimizer_state, ema = proposed
+        state_after, update_ratio = jax.tree.map(choose, proposed, stay())
+    moved, statistics, optimizer_state, ema = state_after
     new_state = TrainState(
         step=state.step + 1,
         skipped=jnp.where(accept, 0, state.skipped + 1),
@@ -166,7 +176,9 @@ def _accumulate(
 
     first = jax.tree.map(lambda x: x[0], micro)
     shapes = jax.eval_shape(functools.partial(gradient, mean=False), first, jnp.int32(0))
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), shapes
+    )
     (gradients, summed, sums), _ = jax.lax.scan(add, zeros, (jnp.arange(count), micro))
     targets = _targets(sums)
     gradients = jax.tree.map(lambda gradient: gradient / targets, gradients)

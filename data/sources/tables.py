@@ -64,7 +64,7 @@ class Rows:
             text = self.text_of(where, row, self.field)
             if not text.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
-            yield text, _label(where, label, row[label])
+            yield text, _label(where, label, row[label], self.invalid_utf8)
 
     def recordings(self, told: str, setting: str) -> Iterator[tuple[str, str, str]]:
         """Where each row stands, the path in `field`, and what is in the field `told`.
@@ -76,7 +76,7 @@ class Rows:
             if not path.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
             if setting == "data.label_field":
-                yield where, path, _label(where, told, row[told])
+                yield where, path, _label(where, told, row[told], self.invalid_utf8)
             else:
                 yield where, path, self.text_of(where, row, told)
 
@@ -88,18 +88,7 @@ class Rows:
         if not isinstance(text, str):
             texts = [name for name, value in _leaves(row) if isinstance(value, str | bytes)]
             raise no_text(where, field, kind_of(text), texts)
-        if not text.isascii():  # JSON may spell half a character
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                if self.invalid_utf8 == "error":
-                    half = ascii(text[error.start])[1:-1]
-                    raise UsageError(
-                        f"{where}: field {field!r} spells half a character, {half}: mend it, or "
-                        "set data.invalid_utf8=replace"
-                    ) from None
-                text = decode(text.encode("utf-8", "surrogatepass"), self.invalid_utf8, where)
-        return text
+        return whole_text(text, self.invalid_utf8, where, field)
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
@@ -362,10 +351,26 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
         raise UsageError(f"{what}. Convert the file, or set data.invalid_utf8=replace") from None
 
 
-def _label(where: str, field: str, value: Any) -> str:
+def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
+    """The text of a field, which in JSON may spell half a character. Raises UsageError for it, or
+    puts U+FFFD in its place, as `data.invalid_utf8` says."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if invalid_utf8 == "error":
+            half = ascii(text[error.start])[1:-1]
+            raise UsageError(
+                f"{where}: field {field!r} spells half a character, {half}: mend it, or set "
+                "data.invalid_utf8=replace"
+            ) from None
+        return decode(text.encode("utf-8", "surrogatepass"), invalid_utf8, where)
+    return text
+
+
+def _label(where: str, field: str, value: Any, invalid_utf8: str) -> str:
     """A label as text."""
     if isinstance(value, bytes):
-        value = decode(value, "error", where)
+        value = decode(value, invalid_utf8, where)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -377,7 +382,7 @@ def _label(where: str, field: str, value: Any) -> str:
         )
     if not value.strip():
         raise UsageError(f"{where}: field {field!r} is empty: every row needs a label")
-    return value.strip()
+    return whole_text(value, invalid_utf8, where, field).strip()
 
 
 def kind_of(value: Any) -> str:

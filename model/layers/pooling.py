@@ -47,11 +47,12 @@ class Pool(nnx.Module):
             )
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-        """[B, T, D] -> [B, D], over the positions that `real_BT` (bool; at least one a row) names:
-        all where there is none."""
+        """[B, T, D] -> [B, D], over the positions that `real_BT` (bool) names: all where there is
+        none, and in a row that has none."""
         B, T, D = x_BTD.shape
         if real_BT is None:
             real_BT = jnp.ones((B, T), bool)
+        real_BT = real_BT | ~jnp.any(real_BT, axis=1, keepdims=True)
         if self.kind == "attention":
             pooled_BD = self._attend(x_BTD, real_BT).reshape(B, D)
         elif self.kind == "max":
@@ -59,8 +60,8 @@ class Pool(nnx.Module):
         elif self.kind == "mean":
             weights_BT = real_BT.astype(jnp.float32)
             sums_BD = jnp.einsum("BT,BTD->BD", weights_BT, x_BTD.astype(jnp.float32))
-            count_B1 = jnp.maximum(jnp.sum(weights_BT, axis=1, keepdims=True), 1)
-            pooled_BD = (sums_BD / count_B1).astype(x_BTD.dtype)
+            pooled_BD = sums_BD / jnp.sum(weights_BT, axis=1, keepdims=True)
+            pooled_BD = pooled_BD.astype(x_BTD.dtype)
         else:
             index_T = jnp.arange(T)
             furthest_B = jnp.max(jnp.where(real_BT, index_T, 0), axis=1)

@@ -169,6 +169,12 @@ def test_a_row_without_a_label_is_named_in_other_tables_too(tmp_path):
     assert "line 2: field 'label' holds a number, not a label" in message
 
 
+def test_half_a_character_in_a_label_is_named(tmp_path):
+    (tmp_path / "train.jsonl").write_bytes(b'{"text": "x", "label": "a\\ud83d"}\n')
+    told = "line 1: field 'label' spells half a character, \\ud83d"
+    assert told in refusal(tmp_path)
+
+
 def test_a_label_that_training_has_not_is_refused(tmp_path):
     write(tmp_path / "train.csv", [("a", "x"), ("b", "y")])
     write(tmp_path / "test.csv", [("a", "z")])

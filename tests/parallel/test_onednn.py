@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src import compilation_cache
 
 import configs
 import parallel
@@ -145,6 +146,27 @@ def test_what_was_asked_for_does_not_outlive_its_run(by_onednn):
     losses("digits_cnn", "xla")
     _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert onednn.MATMUL not in text
+
+
+@pytest.mark.skipif(not THERE, reason="jaxlib has no oneDNN here")
+def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkeypatch, by_onednn):
+    kept = []
+    monkeypatch.setattr(
+        compilation_cache, "put_executable_and_time", lambda _, name, *__: kept.append(name)
+    )
+    programs = {}
+    onednn.multiply_by_onednn()
+    for function in (jnp.matmul, jnp.add):
+        lowered = jax.jit(lambda *x, function=function: function(*x)).lower(
+            *draw((64, 64), (64, 64))
+        )
+        programs[function.__name__] = lowered.compile().runtime_executable()
+    for name, program in programs.items():
+        compilation_cache.put_executable_and_time("key", name, program, None, 1)
+    assert kept == ["add"]
+    onednn.multiply_by_xla()
+    compilation_cache.put_executable_and_time("key", "after", programs["matmul"], None, 1)
+    assert kept == ["add", "after"]
 
 
 def test_several_devices_are_refused(by_onednn):

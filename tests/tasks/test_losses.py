@@ -29,6 +29,35 @@ def test_smoothing_and_z_loss_change_what_is_minimised_and_not_the_loss():
     assert same[0] is same[1]
 
 
+@pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.0, 0.0)], ids=["alike", "class weights"])
+@pytest.mark.parametrize("extra", [{}, {"label_smoothing": 0.1, "z_loss": 0.01}], ids=str)
+def test_the_gradient_is_that_of_the_formula(weights, extra):
+    logits = 4 * jax.random.normal(jax.random.key(0), (5, 3, 4))
+    targets = jax.random.randint(jax.random.key(1), (5, 3), 0, 4)
+    counts = jax.random.uniform(jax.random.key(2), (5, 3)).at[0].set(0)
+    weights = None if weights is None else jnp.array(weights)
+
+    def ours(logits):
+        both = cross_entropy(logits, targets, class_weights=weights, **extra)
+        return sum(jnp.sum(counts * one) for one in both)
+
+    def formula(logits):
+        log_p = logits - jnp.log(jnp.sum(jnp.exp(logits), -1, keepdims=True))
+        share = extra.get("label_smoothing", 0.0)
+        aim = (1 - share) * jax.nn.one_hot(targets, 4) + share / 4
+        aim = aim if weights is None else aim * weights
+        squares = extra.get("z_loss", 0.0) * jnp.log(jnp.sum(jnp.exp(logits), -1)) ** 2
+        minimised = squares - jnp.sum(aim * log_p, -1)
+        return jnp.sum(counts * (minimised - jnp.sum(jax.nn.one_hot(targets, 4) * log_p, -1)))
+
+    (value, gradient), (expected, right) = (
+        jax.value_and_grad(one)(logits) for one in (ours, formula)
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, right, rtol=0, atol=1e-5)
+    assert jnp.abs(gradient[1:]).max() > 0.1 and not gradient[0].any()
+
+
 def batch(vocabulary_size: int, B: int, T: int) -> dict[str, jax.Array]:
     random = np.random.default_rng(0)
     tokens = random.integers(0, vocabulary_size, (B, T + 1), dtype=np.int32)

@@ -55,6 +55,13 @@ def test_what_stands_around_texts_is_never_left_out():
     assert sums["weight"] / free.sum() == pytest.approx(0.9, abs=0.03)
 
 
+def test_of_each_row_one_token_is_left_out_at_least_that_may_be():
+    few = {"weights": jnp.zeros((B, T)).at[:, :3].set(1).at[5].set(0)}
+    sums, outputs = build(mask_fraction=0.01).evaluate(Watched(), BATCH | few)
+    assert outputs["targets"][5] == 0 and sums["examples"] == B - 1
+    assert outputs["targets"].sum() == sums["weight"] < 1.3 * B
+
+
 def test_each_step_leaves_out_others_and_evaluation_the_same_wherever_a_row_stands():
     task, model = build(), Watched()
     given = []

@@ -1,6 +1,7 @@
 """A checkpoint is used only when it is proven whole; damage is named and an older one is used."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training.checkpoints import (
     Checkpoints,
     find_good_step,
     finished_steps,
+    ranked_steps,
     restore_state,
     set_aside_unusable,
 )
@@ -146,6 +148,14 @@ def test_when_no_step_is_whole_nothing_is_guessed(folder):
         find_good_step(folder, lambda text: None)
 
 
+def test_a_first_checkpoint_whose_writing_was_cut_off_is_no_reason_not_to_begin(folder):
+    for step in "12":
+        (folder / step / "manifest.json").unlink()
+    warnings = []
+    assert find_good_step(folder, warnings.append) is None
+    assert len(warnings) == 2 and all("never finished" in line for line in warnings)
+
+
 def test_unusable_steps_are_set_aside_and_half_written_ones_removed(folder):
     (folder / "2" / "manifest.json").unlink()
     (folder / "3.orbax-checkpoint-tmp-7").mkdir()
@@ -165,6 +175,23 @@ def test_best_of_an_accuracy_is_the_highest(tmp_path):
     values = {1: 0.5, 2: 0.9, 3: 0.7}
     save_all(tmp_path / "c", values, keep_last=1, keep_best=1, higher_is_better=True)
     assert finished_steps(tmp_path / "c") == [2, 3]
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_what_is_not_finite_is_never_the_best_and_ends_no_run(tmp_path, higher_is_better):
+    which = {"metric": "loss", "higher_is_better": higher_is_better}
+    values = {1: math.nan, 2: 2.0, 3: math.inf, 4: -math.inf}
+    save_all(tmp_path / "c", values, keep_last=1, **which)
+    assert finished_steps(tmp_path / "c") == [2, 4]
+    assert ranked_steps(tmp_path / "c", **which) == [(2, 2.0)]
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=1, keep_best=1, **which)
+    assert checkpoints.best() == 2.0
+    better = 3.0 if higher_is_better else 1.0
+    assert checkpoints.is_better(better, 2.0)
+    assert not checkpoints.is_better(math.nan, 2.0) and not checkpoints.is_better(math.nan, None)
+    assert not checkpoints.is_stale([math.nan, 2.0, better], 1)
+    assert checkpoints.is_stale([math.nan, 2.0, math.nan], 1)
+    checkpoints.close()
 
 
 def test_another_models_arrays_are_refused_by_name(folder):

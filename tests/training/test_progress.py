@@ -132,14 +132,16 @@ def test_every_validation_is_told_whole(capfd, clock):
     ]
 
 
-def test_preparation_of_unknown_size_counts(capfd, clock):
+def test_preparation_tells_now_and_then_how_far_it_is(capfd, clock):
     progress = Progress()
-    for done in range(1000):
+    for done in range(1, 1001):
         clock[0] += 0.01
-        progress.preparation("reading", done, None, "files")
-    progress.preparation("packing", 7, 7, "windows")
-    lines = capfd.readouterr().err.splitlines()
-    assert lines == ["reading: 0 files", "reading: 500 files", "packing: 7 windows in 0 s"]
+        progress.preparation("reading", done, 1000, "files")
+    assert capfd.readouterr().err.splitlines() == [
+        "reading: 1/1,000 files",
+        "reading: 501/1,000 files · 5 s left",
+        "reading: 1,000 files in 10 s",
+    ]
 
 
 def test_a_failed_compilation_is_not_called_done(capfd):

@@ -61,12 +61,13 @@ def test_accumulation_on_a_mesh_equals_one_device():
 
 
 @pytest.fixture(params=[True, False], ids=["as on CPUs", "as on accelerators"])
-def passing_over(request, monkeypatch):
-    """A step that branches around the optimizer, and one that chooses values."""
+def branches(request, monkeypatch):
+    """Whether a step branches around the optimizer, or chooses values."""
     monkeypatch.setattr("training.program._branches", lambda mesh: request.param)
+    return request.param
 
 
-@pytest.mark.usefixtures("passing_over")
+@pytest.mark.usefixtures("branches")
 def test_a_batch_that_is_not_finite_changes_nothing_but_the_count():
     program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9"))
     good = next(runs.batches(program.config, 1))
@@ -86,17 +87,16 @@ def test_a_batch_that_is_not_finite_changes_nothing_but_the_count():
     )
 
 
-@pytest.mark.usefixtures("passing_over")
-def test_an_update_beyond_float32_leaves_the_parameters_and_counts_as_passed_over():
+def test_an_update_beyond_float32_leaves_the_parameters_and_counts_as_passed_over(branches):
     far = {"optimizer__learning_rate": "1e30", "optimizer__learning_rate_multipliers": "*=1e10"}
     program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9", **far))
     before = jax.device_get(program.initialize())
     state, metrics = runs.step(program, program.initialize(), next(runs.batches(program.config, 1)))
     after = jax.device_get(state)
     assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])
-    assert not np.isfinite(metrics["update_ratio"])
     assert int(metrics["skipped"]) == int(after.skipped) == 1
-    for field in ("params", "ema"):
+    stays = ["params", "statistics", "ema"] + ["optimizer"] * (not branches)
+    for field in stays:
         jax.tree.map(np.testing.assert_array_equal, getattr(before, field), getattr(after, field))
 
 
@@ -115,6 +115,29 @@ def test_the_average_follows_the_parameters():
     state = runs.train(program, 1)
     halfway = jax.tree.map(lambda a, b: (a + b) / 2, start.params, jax.device_get(state.params))
     assert_states_close(jax.device_get(state.ema), halfway)
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "sgd", "lion", "adafactor", "muon", "schedule_free"]
+)
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_parameters_in_bfloat16_train_and_their_average_is_finer(optimizer, parts):
+    fields = {"optimizer__name": optimizer, "optimizer__warmup_steps": "2", "mesh__data": "1"}
+    fields |= {"precision__parameter_dtype": "bfloat16", "train__ema_decay": "0.999"}
+    fields |= {"train__gradient_accumulation": parts}
+    program = runs.build(runs.load("shakespeare_char", **fields))
+    start, state = (jax.device_get(one) for one in (program.initialize(), runs.train(program, 2)))
+    dtypes = [jax.tree.map(lambda leaf: leaf.dtype, one) for one in (program.abstract_state, state)]
+    assert dtypes[0] == dtypes[1]
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("bfloat16")}
+    trees = (start.ema, state.ema, start.params, state.params)
+    moves = [
+        (after - before, np.float32(end) - np.float32(begin))
+        for before, after, begin, end in zip(*map(jax.tree.leaves, trees), strict=True)
+    ]
+    # Two steps of a thousandth each, of the way to parameters that may have come back since.
+    assert all(np.abs(average).max() <= 2.1e-3 * np.abs(way).max() + 1e-5 for average, way in moves)
+    assert max(np.abs(average).max() for average, _ in moves) > 1e-7
 
 
 def test_batch_statistics_are_those_of_the_whole_batch_on_every_mesh():
