@@ -7,8 +7,8 @@ python evaluate.py --workdir=runs/translation
 python generate.py --workdir=runs/translation --input=sentences.en
 
 `data.path` is a folder with train.en, train.de, and perhaps validation and test. The sizes are for
-some ten thousand short pairs, such as Multi30k (Elliott et al. 2016, arXiv:1605.00459): there 38.1
-BLEU on the test split after 34 minutes of 2 CPU cores with `--config.train.matrix_products=onednn`
+some ten thousand short pairs, such as Multi30k (Elliott et al. 2016, arXiv:1605.00459): there 37.7
+BLEU on the test split after 39 minutes of 2 CPU cores with `--config.train.matrix_products=onednn`
 (docs/results.md).
 """
 
