@@ -354,6 +354,8 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
 def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
     """The text of a field, which in JSON may spell half a character. Raises UsageError for it, or
     puts U+FFFD in its place, as `data.invalid_utf8` says."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:
