@@ -33,6 +33,10 @@ STATUS_RETURNING = 2
 SMALLEST_PRODUCT = 2**15
 """Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
 
+FEW_ROWS = 64
+"""Rows of the first operand up to which XLA is as fast or faster, without batch dimensions: the
+products of a recurrent layer's steps, and of decoding."""
+
 MOST_PLACES = 64
 """Elements of a kernel up to which its convolution, or its gradient, is made of products: 8 x 8."""
 
@@ -242,12 +246,15 @@ def suits_patches(channels: int, out_features: int, size: int) -> bool:
 
 def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **options):
     (left, right), (result,) = context.avals_in, context.avals_out
-    (contracting, _), (batch, _) = dimension_numbers
+    (contracting, rights), (batch, _) = dimension_numbers
     shared = math.prod(left.shape[d] for d in (*contracting, *batch))
     multiplications = result.size * math.prod(left.shape[d] for d in contracting)
     # With a vector it is slower by far than XLA.
     vector = min(left.size, right.size) == shared
-    if vector or multiplications < SMALLEST_PRODUCT or not _suits(context, left, right, result):
+    as_xla_has_them = (contracting, rights, batch) == ((left.ndim - 1,), (0,), ())
+    few = as_xla_has_them and left.size <= FEW_ROWS * shared
+    small = vector or few or multiplications < SMALLEST_PRODUCT
+    if small or not _suits(context, left, right, result):
         return usual(context, lhs, rhs, dimension_numbers=dimension_numbers, **options)
     multiply = functools.partial(product, dimension_numbers=dimension_numbers)
     return mlir.lower_fun(multiply, multiple_results=False)(context, lhs, rhs)

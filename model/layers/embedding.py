@@ -3,6 +3,8 @@
 Axes: B batch, T length, D width, V vocabulary.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -91,7 +93,30 @@ class TokenEmbedding(nnx.Module):
             logits_BTV = self.head(x_BTD)
         else:
             table_VD = self.tokens.embedding[...].astype(self.dtype)
-            logits_BTV = jnp.einsum(
-                "BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32
-            )
+            logits_BTV = _decode_tied(x_BTD, table_VD)
         return constrain(logits_BTV, "batch", "length", "vocabulary")
+
+
+@jax.custom_vjp
+def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
+    """Logits, float32 [B, T, V].
+
+    JAX derives every kernel's gradient transposed and turns it round, as oneDNN's products expect
+    (parallel/onednn.py). A table is a transposed kernel, so its gradient is turned round here.
+    """
+    return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
+
+
+def _decode_tied_forward(x_BTD, table_VD):
+    return _decode_tied(x_BTD, table_VD), (x_BTD, table_VD)
+
+
+def _decode_tied_backward(residuals, logits_BTV):
+    x_BTD, table_VD = residuals
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    kernel_DV = product(x_BTD, logits_BTV, (((0, 1), (0, 1)), ((), ())))
+    x_gradient_BTD = product(logits_BTV, table_VD, (((2,), (0,)), ((), ())))
+    return x_gradient_BTD.astype(x_BTD.dtype), kernel_DV.T.astype(table_VD.dtype)
+
+
+_decode_tied.defvjp(_decode_tied_forward, _decode_tied_backward)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.layers import attend, attention, convolution, feed_forward, norms, positions, recurrence
+from model.layers import (
+    attend,
+    attention,
+    convolution,
+    embedding,
+    feed_forward,
+    norms,
+    positions,
+    recurrence,
+)
 
 NUMBERS = {"dtype": jnp.float32, "param_dtype": jnp.float32}
 
@@ -158,6 +167,36 @@ def test_norms_and_all_their_gradients_equal_the_librarys(kind, library, param_d
         tolerance = 1e-5 if one.dtype == jnp.float32 else 1e-2
         np.testing.assert_allclose(
             one.astype(jnp.float32), other.astype(jnp.float32), rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_tied_heads_gradients_are_those_of_the_plain_product(dtype):
+    table = embedding.TokenEmbedding(
+        37, 16, tied=True, dtype=dtype, param_dtype="float32", rngs=nnx.Rngs(0)
+    )
+    random = np.random.default_rng(0)
+    x_BTD = jnp.asarray(random.normal(size=(2, 5, 16)), dtype)
+    towards_BTV = jnp.asarray(random.normal(size=(2, 5, 37)), jnp.float32)
+
+    def plain(x_BTD, kernel_VD):
+        kernel_VD = kernel_VD.astype(dtype)
+        return jnp.einsum("BTD,VD->BTV", x_BTD, kernel_VD, preferred_element_type=jnp.float32)
+
+    graph, state = nnx.split(table)
+
+    def ours(x_BTD, kernel_VD):
+        return nnx.merge(graph, jax.tree.map(lambda _: kernel_VD, state)).decode(x_BTD)
+
+    def gradients(decode):
+        logits_BTV, backward = jax.vjp(decode, x_BTD, kernel_VD)
+        return logits_BTV, *backward(towards_BTV)
+
+    kernel_VD = jnp.asarray(random.normal(size=(37, 16)), jnp.float32)
+    for found, expected in zip(gradients(ours), gradients(plain), strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(
+            found.astype(jnp.float32), expected.astype(jnp.float32), rtol=1e-5, atol=1e-5
         )
 
 
