@@ -40,7 +40,8 @@ def put_batch(
         if sharding.mesh.devices.flat[0].platform != "cpu":
             return dict(batch)
         large = {name: rows for name, rows in batch.items() if rows.nbytes >= LARGE}
-        return dict(batch) | jax.block_until_ready(jax.device_put(large, sharding))
+        copied = jax.block_until_ready(jax.device_put(large, sharding)) if large else {}
+        return dict(batch) | copied
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)
     return {
