@@ -33,9 +33,9 @@ STATUS_RETURNING = 2
 SMALLEST_PRODUCT = 2**15
 """Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
 
-FEW_ROWS = 64
-"""Rows of the first operand up to which XLA is as fast or faster, without batch dimensions: the
-products of a recurrent layer's steps, and of decoding."""
+FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
+"""Rows by a kernel are as fast or faster by XLA up to so many rows, as in a recurrent layer's steps
+and in decoding, and below so many multiplications: 1024 x 128 by 128 x 128."""
 
 MOST_PLACES = 64
 """Elements of a kernel up to which its convolution, or its gradient, is made of products: 8 x 8."""
@@ -246,18 +246,27 @@ def suits_patches(channels: int, out_features: int, size: int) -> bool:
 
 def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **options):
     (left, right), (result,) = context.avals_in, context.avals_out
-    (contracting, rights), (batch, _) = dimension_numbers
+    (contracting, _), (batch, _) = dimension_numbers
     shared = math.prod(left.shape[d] for d in (*contracting, *batch))
     multiplications = result.size * math.prod(left.shape[d] for d in contracting)
+    smallest = SMALLEST_PRODUCT
+    if _is_rows_by_kernel(left, right, dimension_numbers):
+        smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
     # With a vector it is slower by far than XLA.
     vector = min(left.size, right.size) == shared
-    as_xla_has_them = (contracting, rights, batch) == ((left.ndim - 1,), (0,), ())
-    few = as_xla_has_them and left.size <= FEW_ROWS * shared
-    small = vector or few or multiplications < SMALLEST_PRODUCT
-    if small or not _suits(context, left, right, result):
+    if vector or multiplications < smallest or not _suits(context, left, right, result):
         return usual(context, lhs, rhs, dimension_numbers=dimension_numbers, **options)
     multiply = functools.partial(product, dimension_numbers=dimension_numbers)
     return mlir.lower_fun(multiply, multiple_results=False)(context, lhs, rhs)
+
+
+def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:
+    """Whether XLA multiplies the two as they lie in memory: [*rows, *shared] by
+    [*shared, *columns], or by [*columns, shared]."""
+    contracting, (batch, _) = dimension_numbers
+    pairs = sorted(zip(*contracting, strict=True))
+    in_rows = [(left.ndim - len(pairs) + n, n) for n in range(len(pairs))]
+    return not batch and pairs in (in_rows, [(left.ndim - 1, right.ndim - 1)])
 
 
 def _lower_convolution(usual: Callable, context, lhs, rhs, **options):

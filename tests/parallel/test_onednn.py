@@ -17,15 +17,15 @@ from parallel import onednn
 from tests.training import runs
 
 PRODUCTS = [
-    ("BTD,DF->BTF", (8, 16, 32), (32, 64)),
-    ("BTD,DGU->BTGU", (8, 16, 32), (32, 4, 24)),
+    ("BTD,DF->BTF", (4, 16, 32), (32, 64)),
+    ("BTD,DGU->BTGU", (4, 16, 32), (32, 4, 24)),
     ("BTNH,NHD->BTD", (2, 32, 4, 16), (4, 16, 64)),
     ("BTKGH,BSKH->BKGTS", (2, 32, 4, 1, 16), (2, 32, 4, 16)),
     ("BTKGH,BSKH->BKGTS", (2, 32, 4, 2, 16), (2, 32, 4, 16)),
     ("BKGTS,BSKH->BTKGH", (2, 4, 1, 32, 32), (2, 32, 4, 16)),
     ("BKGTS,BTKGH->BSKH", (2, 4, 2, 32, 32), (2, 32, 4, 2, 16)),
     ("TBU,TBGV->UGV", (9, 20, 32), (9, 20, 4, 32)),
-    ("ABC,CBD->DA", (80, 16, 32), (32, 16, 96)),  # contracted in another order on each side
+    ("ABC,CBD->DA", (8, 16, 32), (32, 16, 24)),  # contracted in another order on each side
     ("MKB,NKB->BMN", (16, 32, 4), (16, 32, 4)),  # the batch is the fastest dimension
 ]
 CONVOLUTIONS = [
@@ -70,6 +70,14 @@ def draw(*shapes):
     return [jnp.asarray(0.3 * random.normal(size=shape), jnp.float32) for shape in shapes]
 
 
+@pytest.fixture
+def at_any_size(monkeypatch):
+    """Rows by kernels too, of which XLA keeps the small ones, are multiplied by oneDNN."""
+    monkeypatch.setattr(onednn, "FEW_ROWS", 0)
+    monkeypatch.setattr(onednn, "SMALLEST_OF_ROWS", 0)
+
+
+@pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize(("equation", "left", "right"), PRODUCTS)
 def test_a_product_and_its_gradients_are_those_of_xla(by_onednn, equation, left, right):
     def both_ways(a, b):
@@ -81,6 +89,7 @@ def test_a_product_and_its_gradients_are_those_of_xla(by_onednn, equation, left,
     assert_same(found, plain)
 
 
+@pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize(("channels", "features", "products"), [(16, 32, 2), (80, 96, 9)])
 @pytest.mark.parametrize("options", CONVOLUTIONS)
 def test_a_convolution_and_its_gradients_are_those_of_xla(
@@ -103,9 +112,11 @@ def test_a_convolution_and_its_gradients_are_those_of_xla(
 @pytest.mark.parametrize(
     ("equation", "left", "right"),
     [
-        ("MK,KN->MN", (8, 8), (8, 8)),
+        ("MK,MN->KN", (8, 8), (8, 8)),
         ("MK,K->M", (512, 512), (512,)),
         ("BU,UGV->BGV", (onednn.FEW_ROWS, 512), (512, 4, 512)),
+        ("BV,UV->BU", (onednn.FEW_ROWS, 2048), (512, 2048)),
+        ("BTNH,NHD->BTD", (8, 64, 4, 32), (4, 32, 128)),
     ],
 )
 def test_small_products_vectors_and_few_rows_stay_with_xla(by_onednn, equation, left, right):
@@ -113,10 +124,24 @@ def test_small_products_vectors_and_few_rows_stay_with_xla(by_onednn, equation, 
     assert onednn.MATMUL not in text
 
 
+@pytest.mark.parametrize(
+    ("equation", "left", "right"),
+    [
+        ("MK,MN->KN", (32, 32), (32, 32)),
+        ("BMK,BKN->BMN", (4, 32, 32), (4, 32, 32)),
+        ("BTD,DF->BTF", (8, 128, 128), (128, 128)),
+    ],
+)
+def test_what_is_large_enough_goes_to_onednn(by_onednn, equation, left, right):
+    *_, text = by_onednn(functools.partial(jnp.einsum, equation), *draw(left, right))
+    assert (onednn.MATMUL in text) == THERE
+
+
+@pytest.mark.usefixtures("at_any_size")
 def test_what_is_spread_over_devices_stays_with_xla(by_onednn):
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
     rows = jax.NamedSharding(mesh, jax.P("data"))
-    a, b = draw((80, 64), (64, 64))
+    a, b = draw((64, 64), (64, 64))
     *_, text = by_onednn(jnp.matmul, jax.device_put(a, rows), b)
     assert onednn.MATMUL not in text
 
@@ -134,6 +159,7 @@ def losses(recipe: str, products: str) -> list[float]:
     return found
 
 
+@pytest.mark.usefixtures("at_any_size")
 @pytest.mark.parametrize("recipe", ["shakespeare_char", "shakespeare_char_lstm", "digits_cnn"])
 def test_a_recipe_trains_alike_with_either(by_onednn, recipe):
     expected = losses(recipe, "xla")
@@ -144,14 +170,16 @@ def test_a_recipe_trains_alike_with_either(by_onednn, recipe):
             losses(recipe, "onednn")
 
 
+@pytest.mark.usefixtures("at_any_size")
 def test_what_was_asked_for_does_not_outlive_its_run(by_onednn):
     if THERE:
         losses("digits_cnn", "onednn")
     losses("digits_cnn", "xla")
-    _, text = compiled(jnp.matmul, *draw((80, 64), (64, 64)))
+    _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert onednn.MATMUL not in text
 
 
+@pytest.mark.usefixtures("at_any_size")
 def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkeypatch, by_onednn):
     """Where there is no oneDNN, all are given to it as ever."""
     kept = []
@@ -160,7 +188,7 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
     )
 
     def keep(function):
-        program = jax.jit(lambda *x: function(*x)).lower(*draw((80, 80), (80, 80))).compile()
+        program = jax.jit(lambda *x: function(*x)).lower(*draw((64, 64), (64, 64))).compile()
         executable = program.runtime_executable()
         compilation_cache.put_executable_and_time("key", function.__name__, executable, None, 1)
 
@@ -189,5 +217,5 @@ def test_where_it_fails_all_stays_and_the_run_is_refused(by_onednn, monkeypatch)
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="1")
     with pytest.raises(configs.UsageError, match=r"does not work here \(.*nobody.*\): use xla"):
         onednn.choose_products(config, parallel.make_mesh(config))
-    _, text = compiled(jnp.matmul, *draw((80, 64), (64, 64)))
+    _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert "__nobody$knows" not in text
