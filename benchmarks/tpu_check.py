@@ -75,9 +75,8 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     lowered = program.train_step.lower(program.abstract_state, shape)
     splash = "tpu_custom_call" in lowered.as_text()
     memory = lowered.compile().memory_analysis()
-    held, extra = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-    # The new state takes the place of the old one.
-    extra += memory.output_size_in_bytes - memory.alias_size_in_bytes
+    # Not `temp_size_in_bytes`, in which some libtpu count memory as often as it is used again.
+    held, peak = memory.argument_size_in_bytes, memory.peak_memory_in_bytes
     mesh = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items() if size > 1)
     length = getattr(config.data, "sequence_length", None)
     room = MEMORY.get(devices[0].device_kind)
@@ -88,8 +87,8 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
         f"{global_batch_size} × {length:,}" if length else str(global_batch_size),
         "splash" if splash else "XLA" if "A" in getattr(config.model, "pattern", "") else "none",
         f"{held / GIB:.3g}",
-        f"{extra / GIB:.3g}",
-        f"{(held + extra) / GIB:.2f}" + (f" of {room}" if room else ""),
+        f"{(peak - held) / GIB:.3g}",
+        f"{peak / GIB:.2f}" + (f" of {room}" if room else ""),
         f"{time.monotonic() - began:.0f} s",
     ]
 
