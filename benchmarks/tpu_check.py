@@ -75,7 +75,7 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     lowered = program.train_step.lower(program.abstract_state, shape)
     splash = "tpu_custom_call" in lowered.as_text()
     memory = lowered.compile().memory_analysis()
-    # Not `temp_size_in_bytes`, in which some libtpu count memory as often as it is used again.
+    # Not `temp_size_in_bytes`, which differs between versions of libtpu that have the same peak.
     held, peak = memory.argument_size_in_bytes, memory.peak_memory_in_bytes
     mesh = ", ".join(f"{axis}={size}" for axis, size in program.mesh.shape.items() if size > 1)
     length = getattr(config.data, "sequence_length", None)

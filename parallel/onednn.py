@@ -34,8 +34,8 @@ SMALLEST_PRODUCT = 2**15
 """Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
 
 FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
-"""Rows by a kernel are as fast or faster by XLA up to so many rows, as in a recurrent layer's steps
-and in decoding, and below so many multiplications: 1024 x 128 by 128 x 128."""
+"""Rows by a kernel are, as a rule, as fast or faster by XLA up to so many rows, as in a recurrent
+layer's steps and in decoding, and below so many multiplications: 1024 x 128 by 128 x 128."""
 
 MOST_PLACES = 64
 """Elements of a kernel up to which its convolution, or its gradient, is made of products: 8 x 8."""

@@ -29,5 +29,5 @@ def test_a_row_tells_what_the_compiler_says(row, attention):
     assert cells["slice"].startswith("toy, ") and cells["slice"].endswith("=8")
     assert cells["attention"] == attention
     state, step = float(cells["state"]), float(cells["step"])
-    assert 0 < state < 0.1 and 0 <= step < 1
+    assert 0 < state < 0.1 and 0 < step < 1
     assert float(cells["GiB a chip"]) == pytest.approx(state + step, abs=0.01)
