@@ -19,16 +19,19 @@ Batch = dict[str, NDArray[Any]]
 class Plan(NamedTuple):
     """Part, record and example number of each row of the batches of a block, [batches, rows] each.
 
-    shapes: what each batch is padded to, where examples have lengths.
+    shapes: what each batch is padded to, where examples have lengths. made: the arrays of all the
+    batches, [batches, rows, ...] each, where they are made together.
     """
 
     numbers: NDArray[Any]
     records: NDArray[np.int64]
     examples: NDArray[np.int64]
     shapes: Sequence[Shape] | None = None
+    made: Batch | None = None
 
 
-_PLANNED_ROWS = 1024  # whose places are computed at once: alone one takes as long as hundreds
+_PLANNED_ROWS = 4096  # whose places are computed at once: alone one takes as long as hundreds
+_MADE_BYTES = 2**21  # of records at hand that become batches at once, likewise
 
 
 class Batches:
@@ -78,12 +81,15 @@ class Batches:
         return -(-self._count // self._batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        """Batch number `batch`, from 0: arrays by name, as `data.dataset` describes them."""
+        """Batch number `batch`, from 0: arrays by name, as `data.dataset` describes them, perhaps
+        such that can't be written to."""
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         if self._shuffle:
             block, place = divmod(batch, self._planned_at_once)
             plan = self._plan(block)
+            if plan.made is not None:
+                return {name: arrays[place] for name, arrays in plan.made.items()}
             found = self._read(plan.numbers[place], plan.records[place])
             form = self._format(plan.shapes[place] if plan.shapes else None)
             return form.augmented(found, self._seed, plan.examples[place])
@@ -146,9 +152,23 @@ class Batches:
             if self._split.lengths is not None:
                 plans[block] = self._of_like_length(batches, block)
             else:
-                plans[block] = self._mixed(batches) if self._split.parts else self._single(batches)
+                plan = self._mixed(batches) if self._split.parts else self._single(batches)
+                plans[block] = plan._replace(made=self._made(plan))
             self._plans = plans
         return plans[block]
+
+    def _made(self, plan: Plan) -> Batch | None:
+        """The batches of a plan, if they are at hand and small: then most of what one by itself
+        takes are the calls of NumPy. Nobody may change them: others may get them too."""
+        form = self._split.format
+        if not self.at_hand or plan.records.size * form.dtype.itemsize > _MADE_BYTES:
+            return None
+        found = self._read(plan.numbers.ravel(), plan.records.ravel())
+        made = form.augmented(found, self._seed, plan.examples.ravel())
+        for name, rows in made.items():
+            made[name] = rows.reshape(*plan.records.shape, *rows.shape[1:])
+            made[name].flags.writeable = False
+        return made
 
     def _single(self, batches: NDArray[np.int64]) -> Plan:
         _, records = positions(

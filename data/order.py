@@ -73,11 +73,12 @@ def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) ->
     """A permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
     rows = math.isqrt(size - 1) + 1
     a, b = np.uint64(rows), np.uint64(-(-size // rows))
-    left, right = places // b, places % b
-    round_keys = keys + np.arange(ROUNDS, dtype=np.uint64)[:, None] * np.uint64(_STRIDE)
-    for even, odd in zip(round_keys[::2], round_keys[1::2], strict=True):
-        left = (left + _mix(right + even)) % a
-        right = (right + _mix(left + odd)) % b
+    left, right = np.divmod(places, b)
+    for _ in range(ROUNDS // 2):
+        left = (left + _mix(right + keys)) % a
+        keys = keys + np.uint64(_STRIDE)
+        right = (right + _mix(left + keys)) % b
+        keys = keys + np.uint64(_STRIDE)
     return left * b + right
 
 

@@ -128,6 +128,19 @@ def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
     assert len(each.read([])) == len(kept.read([])) == 0
 
 
+def test_batches_made_together_are_those_made_one_by_one(dataset):
+    together, each = shuffled(dataset), shuffled(dataset, kept_bytes=0)
+    assert together.at_hand and not each.at_hand
+    for number in (0, 1, 341, 342, 10**6):  # 341 batches of 12 are a block, at most
+        assert_equal(together[number], each[number])
+
+
+def test_nobody_can_change_what_others_get(dataset):
+    for array in shuffled(dataset)[0].values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
 def test_the_stream_is_the_batches_in_order(dataset):
     batches = shuffled(dataset)
     for start, stop in ((0, 11), (4, 23)):
