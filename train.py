@@ -12,7 +12,7 @@ from __future__ import annotations  # Rooms give their names lazily: JAX starts 
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,11 @@ def training_batches(
     )
 
 
+def shapes_of(rows: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    """Of the arrays of a batch."""
+    return tuple(array.shape for array in rows.values())
+
+
 def notify(text: str) -> None:
     """A line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
@@ -260,20 +265,22 @@ class Run:
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.beginning.state(self.program)
-        self.compiled(example)
+        self.compile(example)
         meter = training.StepMeter(
             batch_size,
+            log_every_steps=train.log_every_steps,
             counts_tokens="tokens" in example,
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
         stream = data.stream(batches, first, train.steps, self.config.data.workers)
+        stream = meter.waiting_for(stream)
 
         for step in range(first + 1, train.steps + 1):
-            with meter.waiting():
-                rows = next(stream)
-            shapes_known = len(self.steps)
-            train_step = self.compiled(rows)
-            if len(self.steps) > shapes_known:
+            rows = next(stream)
+            train_step = self.steps.get(shapes_of(rows))
+            if train_step is None:
+                self.read(meter.drain(), meter)
+                train_step = self.compile(rows)
                 meter.restart_clock()
             batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
@@ -281,9 +288,10 @@ class Run:
             profiler.end(step, metrics)
             if train.debug_nans:
                 self.hunt_nans(state, batch, step, metrics)
+            known = {}
             if train.log_batch_crc32:
-                metrics["batch_crc32"] = parallel.batch_crc32(rows)
-            self.read(meter.push(step, metrics), meter)
+                known["batch_crc32"] = parallel.batch_crc32(rows)
+            self.read(meter.push(step, metrics, **known), meter)
             self.checkpoints.check()
 
             stopped = parallel.any_process(signals.received is not None)
@@ -312,19 +320,17 @@ class Run:
         self.finish(state, step)
         return 0
 
-    def compiled(self, rows: dict[str, Any]):
-        """The train step for batches such as `rows`, compiled when the first of their shape comes:
-        of the very first one, before it is consumed."""
-        shapes = tuple(array.shape for array in rows.values())
-        if shapes not in self.steps:
-            abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
-            what = f" for shape {len(self.steps) + 1}" if self.steps else ""
-            with self.progress.compiling(f"the train step{what}"):
-                lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
-                self.steps[shapes] = lowered.compile()
-        return self.steps[shapes]
+    def compile(self, rows: Mapping[str, Any]):
+        """The train step for batches such as `rows`, when the first of their shape comes: of the
+        very first one, before it is consumed."""
+        abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
+        what = f" for shape {len(self.steps) + 1}" if self.steps else ""
+        with self.progress.compiling(f"the train step{what}"):
+            lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
+            train_step = self.steps[shapes_of(rows)] = lowered.compile()
+        return train_step
 
-    def hunt_nans(self, state, batch, step: int, metrics: dict[str, Any]) -> None:
+    def hunt_nans(self, state, batch, step: int, metrics: Mapping[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not."""
         if int(metrics["skipped"]) != 1:
             return
@@ -334,28 +340,27 @@ class Run:
         self.record.notify(f"step {step} again, one operation at a time: {told}")
 
     def read(self, ready, meter: training.StepMeter) -> None:
-        """Logs a step whose metrics have arrived, and ends a run that is poisoned."""
-        if ready is None:
-            return
-        step, metrics = ready
-        self.last_step = step
-        skipped = int(metrics.pop("skipped"))
-        metrics.pop("weight")
+        """Logs the steps whose metrics have arrived, and ends a run that is poisoned."""
         train = self.config.train
-        if skipped:
-            self.record.notify(
-                f"step {step} is passed over: its loss, gradient or update is not finite "
-                f"({skipped} in a row)"
-            )
-        if step % train.log_every_steps == 0 or step == train.steps or skipped:
-            metrics |= meter.take_rates()
-            self.record.write(step, metrics)
-        self.progress.update(step, metrics)
-        if skipped >= train.max_skipped_steps:
-            raise Diverged(
-                f"{skipped} steps in a row were not finite (train.max_skipped_steps). Try a lower "
-                f"optimizer.learning_rate; the last checkpoint is {max(self.saved_step, 0)}"
-            )
+        for step, metrics in ready:
+            self.last_step = step
+            skipped = int(metrics.pop("skipped"))
+            metrics.pop("weight")
+            if skipped:
+                self.record.notify(
+                    f"step {step} is passed over: its loss, gradient or update is not finite "
+                    f"({skipped} in a row)"
+                )
+            if step % train.log_every_steps == 0 or step == train.steps or skipped:
+                metrics |= meter.take_rates()
+                self.record.write(step, metrics)
+            self.progress.update(step, metrics)
+            if skipped >= train.max_skipped_steps:
+                raise Diverged(
+                    f"{skipped} steps in a row were not finite (train.max_skipped_steps). Try a "
+                    "lower optimizer.learning_rate; the last checkpoint is "
+                    f"{max(self.saved_step, 0)}"
+                )
 
     def evaluate(self, state, step: int) -> None:
         """Metrics of the validation split into the log, and samples of what the model writes."""

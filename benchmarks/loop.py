@@ -99,14 +99,13 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
     turns: list[Turns] = []
 
     class Run(train.Run):
-        def compiled(self, rows):
-            if turns:
-                return turns[0]
-            every, step = self.config.checkpoint.every_steps, super().compiled(rows)
+        def compile(self, rows):
+            every, step = self.config.checkpoint.every_steps, super().compile(rows)
             fit = [n for n in range(2, SLICES + 1) if every % n == 0 and every // n >= STEPS]
             if not fit:
                 raise configs.UsageError(f"checkpoint.every_steps={every} can't be cut into slices")
             turns.append(Turns(self, step, every // fit[-1], rounds * fit[-1]))
+            self.steps = dict.fromkeys(self.steps, turns[0])
             return turns[0]
 
     with tempfile.TemporaryDirectory() as folder:

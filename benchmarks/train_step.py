@@ -109,7 +109,7 @@ def triform_step(row: dict):
         nonlocal state
         placed = parallel.put_batch(data, program.batch_sharding, row["batch"])
         state, metrics = program.train_step(state, placed)
-        return float(metrics["loss"])
+        return metrics.read()["loss"]
 
     return weights, step
 

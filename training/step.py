@@ -13,6 +13,7 @@ import model as model_room
 import parallel
 from tasks import Batch, Task
 from training.optimizers import Optimizer
+from training.scalars import Scalars
 from training.state import Template, TrainState
 from training.trees import overlay
 
@@ -32,8 +33,8 @@ def train_step(
     accumulation: int,
     ema_decay: float | None,
     branch: bool,
-) -> tuple[TrainState, Metrics]:
-    """One update. State and batch are sharded; the metrics come back as replicated scalars.
+) -> tuple[TrainState, Scalars]:
+    """One update. State and batch are sharded; the metrics come back replicated.
 
     A step whose loss, gradient or update is not finite is passed over: nothing changes but the
     counts.
@@ -101,13 +102,16 @@ def train_step(
         optimizer=optimizer_state,
         ema=ema,
     )
-    return new_state, means | {
-        "weight": sums["weight"],
-        "learning_rate": learning_rate,
-        "gradient_norm": gradient_norm,
-        "update_ratio": update_ratio,
-        "skipped": new_state.skipped,
-    }
+    return new_state, Scalars.of(
+        means
+        | {
+            "weight": sums["weight"],
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "update_ratio": update_ratio,
+            "skipped": new_state.skipped,
+        }
+    )
 
 
 def evaluation_step(

@@ -105,7 +105,7 @@ def test_a_step_that_branches_equals_one_that_chooses(monkeypatch):
     for branches in (True, False):
         monkeypatch.setattr("training.program._branches", lambda mesh, one=branches: one)
         program = runs.build(runs.load("digits_cnn", mesh__data="1", train__ema_decay="0.9"))
-        states.append(jax.device_get(runs.train(program, 2)))
+        states.append(jax.device_get(runs.train(runs.as_users_have_it(program), 2)))
     assert_states_close(*states)
 
 
