@@ -11,11 +11,11 @@ infinity: a number that is not finite is written as null.
 import functools
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from training.tensorboard import TensorBoard
 from training.workdir import write_atomically
 
 NAME = "metrics.jsonl"
@@ -33,8 +33,8 @@ class MetricLog:
         path = workdir / NAME
         _cut(path, first_step, notify)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._open_tensorboard = functools.partial(_open_tensorboard, workdir, first_step)
-        self._tensorboard: Any = None
+        self._open_tensorboard = functools.partial(TensorBoard, workdir / "tensorboard", first_step)
+        self._tensorboard: TensorBoard | None = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Appends the line of `step`, flushed, and the same numbers to TensorBoard."""
@@ -43,7 +43,7 @@ class MetricLog:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         if self._tensorboard is None:
             self._tensorboard = self._open_tensorboard()
-        self._tensorboard.file_writer.add_summary(_summary(finite), step)
+        self._tensorboard.write(step, finite)
 
     def close(self) -> None:
         """Writes what TensorBoard still holds back."""
@@ -56,28 +56,6 @@ class MetricLog:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _open_tensorboard(workdir: Path, first_step: int) -> Any:
-    """Only when there is something to write: to import it takes as long as many steps.
-
-    Where PyTorch is installed tensorboardX would import that too, for more than a second.
-    """
-    hidden = sys.modules.setdefault("torch", None) is None
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10)
-
-
-def _summary(metrics: Mapping[str, float]) -> Any:
-    """All of a line in one event: an event takes longer than what it holds."""
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    tags = {name if "/" in name else f"train/{name}": metrics[name] for name in metrics}
-    return Summary(value=[Summary.Value(tag=t, simple_value=number) for t, number in tags.items()])
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
