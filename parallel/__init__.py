@@ -35,4 +35,5 @@ __all__ = list(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'parallel' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"parallel.{_HOMES[name]}"), name)
+    found = globals()[name] = getattr(importlib.import_module(f"parallel.{_HOMES[name]}"), name)
+    return found

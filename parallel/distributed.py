@@ -1,5 +1,6 @@
 """Start-up of several processes as one machine (`jax.distributed`)."""
 
+import functools
 import os
 
 import jax
@@ -43,8 +44,14 @@ def wait_for_all(point: str) -> None:
 
 def any_process(flag: bool) -> bool:
     """Whether `flag` is true in any process: how a signal that reached one host stops them all."""
-    if jax.process_count() == 1:
+    if _is_alone():
         return flag
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+@functools.cache
+def _is_alone() -> bool:
+    """Whether there is no other process: asked once, for any_process is called in every step."""
+    return jax.process_count() == 1

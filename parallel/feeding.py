@@ -1,6 +1,8 @@
 """Batches from this process's memory into one global array over the mesh."""
 
+import functools
 import itertools
+import math
 import zlib
 from collections.abc import Mapping
 
@@ -37,11 +39,11 @@ def put_batch(
     memory is not kept (`parallel.environment`).
     """
     if sharding.mesh.size == 1:
-        if sharding.mesh.devices.flat[0].platform != "cpu":
+        limit = _taken_below(sharding)
+        large = {name: rows for name, rows in batch.items() if rows.nbytes >= limit}
+        if not large:
             return dict(batch)
-        large = {name: rows for name, rows in batch.items() if rows.nbytes >= LARGE}
-        copied = jax.block_until_ready(jax.device_put(large, sharding)) if large else {}
-        return dict(batch) | copied
+        return dict(batch) | jax.block_until_ready(jax.device_put(large, sharding))
     if jax.process_count() == 1:
         return jax.device_put(dict(batch), sharding)
     return {
@@ -50,6 +52,12 @@ def put_batch(
         )
         for name, rows in batch.items()
     }
+
+
+@functools.cache
+def _taken_below(sharding: NamedSharding) -> float:
+    """Bytes of an array up to which a step on the one device of `sharding` takes it as it is."""
+    return LARGE if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
 
 
 def everywhere(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
