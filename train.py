@@ -272,8 +272,8 @@ class Run:
             counts_tokens="tokens" in example,
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
-        stream = data.stream(batches, first, train.steps, self.config.data.workers)
-        stream = meter.waiting_for(stream)
+        ahead = data.stream(batches, first, train.steps, self.config.data.workers)
+        stream = meter.waiting_for(ahead)
 
         for step in range(first + 1, train.steps + 1):
             rows = next(stream)
@@ -288,10 +288,8 @@ class Run:
             profiler.end(step, metrics)
             if train.debug_nans:
                 self.hunt_nans(state, batch, step, metrics)
-            known = {}
-            if train.log_batch_crc32:
-                known["batch_crc32"] = parallel.batch_crc32(rows)
-            self.read(meter.push(step, metrics, **known), meter)
+            crc32 = {"batch_crc32": parallel.batch_crc32(rows)} if train.log_batch_crc32 else {}
+            self.read(meter.push(step, metrics, **crc32), meter)
             self.checkpoints.check()
 
             stopped = parallel.any_process(signals.received is not None)

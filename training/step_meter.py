@@ -10,6 +10,7 @@ from training.scalars import Scalars
 
 _Pushed = tuple[int, Scalars, dict[str, float]]
 Ready = list[tuple[int, dict[str, float]]]
+"""Steps with their metrics, in their order."""
 
 READ_TOGETHER = 16
 """Steps, at most, whose metrics are read at once: after a step each by itself takes as long as all
@@ -19,7 +20,7 @@ SECONDS_UNREAD = 0.05
 """How long the metrics of a step may wait for those of others, when another comes."""
 
 _SHORT = 50e-6
-"""Seconds of waiting that do not count: to ask whether the devices waited too takes so long."""
+"""Seconds of waiting that do not count: to ask whether the devices waited too takes a fifth."""
 
 
 class StepMeter:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 SECONDS_HELD_BACK = 10.0
-"""How old what is not yet in the file may be, when more comes."""
+"""How long numbers may wait for others before they are written, when others come."""
 
 
 class TensorBoard:
@@ -16,8 +16,8 @@ class TensorBoard:
 
     Straight into the file, those of some seconds at once: the queue and the threads of
     tensorboardX's own `SummaryWriter` take the loop longer than the bytes do. All numbers of a step
-    are one event, which takes longer than what it holds. A name without a room (`a/b`) belongs to
-    `train/`.
+    are one event, which takes longer than what it holds. A name without a group (`validation/loss`
+    has one) gets `train/`.
 
     Made when there is something to write: to import tensorboardX takes as long as many steps.
     """
@@ -38,20 +38,20 @@ class TensorBoard:
         """Takes the numbers of `step`, which may wait until there are those of others."""
         self._held_back.append((time.time(), step, metrics))
         if time.monotonic() - self._flushed_at >= SECONDS_HELD_BACK:
-            self._flush()
+            self._write_held_back()
+            self._file.flush()
+            self._flushed_at = time.monotonic()
 
     def close(self) -> None:
         """Writes what is still held back."""
-        self._flush()
+        self._write_held_back()
         self._file.close()
 
-    def _flush(self) -> None:
+    def _write_held_back(self) -> None:
         for at, step, metrics in self._held_back:
             values = [self._summary.Value(tag=_tag(n), simple_value=x) for n, x in metrics.items()]
             self._add(at, step, summary=self._summary(value=values))
         self._held_back.clear()
-        self._file.flush()
-        self._flushed_at = time.monotonic()
 
     def _add(self, at: float, step: int, **what) -> None:
         self._file.write_event(self._event(wall_time=at, step=step, **what))

@@ -83,9 +83,9 @@ def test_no_more_are_left_unread_than_fit():
     assert sum(lengths) + len(one.drain()) == 199
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["slow steps", "several processes"])
-def test_slow_steps_and_those_of_several_processes_are_read_one_by_one(alone, monkeypatch):
-    if alone:
+@pytest.mark.parametrize("several", [False, True], ids=["slow steps", "several processes"])
+def test_slow_steps_and_those_of_several_processes_are_read_one_by_one(several, monkeypatch):
+    if several:
         monkeypatch.setattr(jax, "process_count", lambda: 2)
     else:
         monkeypatch.setattr(step_meter, "SECONDS_UNREAD", 0.0)
