@@ -188,6 +188,7 @@ class Run:
             keep_best=config.checkpoint.keep_best,
             metric=metric,
             higher_is_better=metric in program.task.higher_is_better,
+            also=[workdir / training.METRICS],
         )
         validation = dataset.splits.get("validation")
         about = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import UsageError
+from configs.files import make_folder, sync_folder, sync_tree
 
 _SIZES = "files.json"  # size of each file of a folder, in bytes
 
@@ -32,8 +33,8 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
     """Makes `folder` with `build`, unless it is there.
 
     `build` fills a temporary folder beside it, which takes its name when it is whole: whatever
-    ends the process before leaves nothing that could be taken for it. Of several processes one
-    builds, and the others wait for it.
+    ends the process or the machine before leaves nothing that could be taken for it. Of several
+    processes one builds, and the others wait for it.
 
     Raises UsageError where a file of the folder was lost or has another size than when it was
     made. (Of damage that leaves the size, ArrayRecord's own checks tell when a record is read.)
@@ -60,7 +61,9 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
             }
             (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
             temporary.chmod(0o777 & ~_umask())  # others may read it, as they may any new folder
+            sync_tree(temporary)
             temporary.rename(folder)
+            sync_folder(folder.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,7 +91,7 @@ def _damaged(folder: Path, name: str, what: str) -> UsageError:
 def _locked(folder: Path) -> Iterator[None]:
     """Holds a lock on `folder`; the system releases it when the process ends, however it ends."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         lock = folder.with_name(f".{folder.name}.lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:

@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    "METRICS": "metric_log",
     "Beginning": "initialize",
     "Checkpoints": "checkpoints",
     "Origin": "initialize",

@@ -35,6 +35,7 @@ class Checkpoints:
     step is proven whole. One writer per folder: hold the workdir's lock.
 
     `metric` and `higher_is_better` rank the steps that were evaluated (`keep_best` of them stay).
+    `also` are files beside the steps that are on the disk before a step counts.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Checkpoints:
         keep_best: int,
         metric: str,
         higher_is_better: bool,
+        also: Sequence[Path] = (),
     ):
-        self._folder = folder.absolute()
+        self._folder, self._also = folder.absolute(), also
         self._keep_last, self._keep_best = keep_last, keep_best
         self._metric, self.higher_is_better = metric, higher_is_better
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -115,7 +117,7 @@ class Checkpoints:
     def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            write_manifest(self._folder / str(step), contents)
+            write_manifest(self._folder / str(step), contents, also=self._also)
             self._retain()
 
     def _retain(self) -> None:

@@ -1,19 +1,20 @@
 """The manifest of a checkpoint step: what it holds, and proof that it still does.
 
 Orbax restores flipped bits in silence and cannot tell a whole step from one whose writing was cut
-off. `manifest.json` lies in the step's folder, is written last and atomically, and names every
+off. `manifest.json` lies in the step's folder, is written last and atomically, after all else has
+reached the disk, and names every
 file with its size and SHA-256, and every array with shape, dtype and axes. A step is there when
 its manifest is there and agrees.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from training.workdir import write_atomically
+from configs.files import sync_file, sync_folder, sync_tree, write_durably
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -27,11 +28,22 @@ class Unfinished(Damaged):
     """A step whose writing was cut off before its manifest."""
 
 
-def write_manifest(folder: Path, contents: Mapping[str, Any]) -> None:
-    """Hashes every file under `folder` and writes the manifest: `contents` and the hashes."""
+def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[Path] = ()) -> None:
+    """Hash every file under `folder` and write the manifest: `contents` and the hashes.
+
+    Before that every file and folder of the step, the folders above it up to the workdir, and the
+    files `also` (where they are there) are brought to the disk: a power cut leaves no manifest of
+    what is not.
+    """
+    sync_tree(folder)
+    for above in (folder.parent, folder.parent.parent):
+        sync_folder(above)
+    for path in also:
+        if path.exists():
+            sync_file(path)
     manifest = {"format": FORMAT, **contents, "files": _hash_files(folder)}
     manifest["digest"] = _digest(manifest)
-    write_atomically(folder / NAME, json.dumps(manifest, indent=1))
+    write_durably(folder / NAME, json.dumps(manifest, indent=1))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from configs.files import write_durably
 from training.tensorboard import TensorBoard
-from training.workdir import write_atomically
 
-NAME = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 class MetricLog:
@@ -30,7 +30,7 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
-        path = workdir / NAME
+        path = workdir / METRICS
         _cut(path, first_step, notify)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._open_tensorboard = functools.partial(TensorBoard, workdir / "tensorboard", first_step)
@@ -63,7 +63,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
     A last line cut short by a kill is left out. Raises ValueError naming any other broken line.
     """
-    path = workdir / NAME
+    path = workdir / METRICS
     lines, broken, count = _parse(path)
     for number in broken:
         if number != count:
@@ -113,4 +113,4 @@ def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
         cut.append(f"line {', '.join(map(str, broken))}, not whole")
     notify(f"{path}: cut to step {last_step}, where this run goes on: without {'; '.join(cut)}")
     kept = [json.dumps(line) + "\n" for line in good.values() if line["step"] <= last_step]
-    write_atomically(path, "".join(kept))
+    write_durably(path, "".join(kept))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from configs import Config
+from configs.files import make_folder, write_durably
 from training.metric_log import MetricLog, read_metrics
 from training.progress import Progress
 from training.wandb_log import WandbLog
-from training.workdir import write_atomically
 
 
 class Record:
@@ -59,8 +59,8 @@ class Record:
         """What the model wrote after `step`, as a file in samples/, likewise."""
         if self._logs and texts:
             folder = self._workdir / "samples"
-            folder.mkdir(exist_ok=True)
-            write_atomically(folder / f"step-{step:08d}.txt", "\n".join(texts))
+            make_folder(folder)
+            write_durably(folder / f"step-{step:08d}.txt", "\n".join(texts))
 
     @property
     def history(self) -> dict[str, Any]:

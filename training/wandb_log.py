@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from configs import Config, UsageError
+from configs.files import write_durably
 
 NAME = "wandb-run-id"
 """A file of the workdir: a run that goes on is the same run there."""
@@ -35,7 +36,7 @@ class WandbLog:
 
         path = workdir / NAME
         if not path.exists():
-            path.write_text(secrets.token_hex(4))
+            write_durably(path, secrets.token_hex(4))
         try:
             self._run = wandb.init(
                 project=config.train.wandb_project,

@@ -1,46 +1,19 @@
-"""The folder of a run: one writer at a time, and files that are whole or not there."""
+"""The folder of a run: one writer at a time."""
 
 import fcntl
 import json
 import os
-import secrets
 import shlex
 import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from configs import UsageError
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes `content` (text as UTF-8) so that a reader finds the old file or the new one, whole.
-
-    Outlasts a crash of the machine: file and folder are synced before it returns. A process that
-    is killed on the way may leave a `.NAME.*.writing` behind, which nothing reads.
-    """
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Some network file systems sync no folders: there the renaming is all there is.
-        with suppress(OSError):
-            os.fsync(folder)
-    finally:
-        os.close(folder)
+from configs.files import make_folder
 
 
 def _to_standard_error(text: str) -> None:
@@ -86,7 +59,7 @@ class WorkdirLock:
                 f"{os.path.realpath(workdir)}"
             )
         try:
-            workdir.mkdir(parents=True, exist_ok=True)
+            make_folder(workdir)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             return os.open(workdir / "lock", flags, 0o666)
         except (FileExistsError, NotADirectoryError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from configs.errors import UsageError
+from configs.files import write_durably
 from configs.reading import names
 from configs.reading.fields import flatten
 from configs.reading.inputs import check_origin
@@ -35,11 +36,9 @@ class Difference:
 
 
 def write_config(config: Config, workdir: str | Path) -> None:
-    """Writes `config.json` into the folder `workdir`, whole or not at all."""
-    path = Path(workdir) / NAME
-    temporary = path.with_name(f".{NAME}.{os.getpid()}")
-    temporary.write_text(json.dumps(config.model_dump(), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    """Writes `config.json` into the folder `workdir`, whole or not at all, and to stay."""
+    content = json.dumps(config.model_dump(), indent=2, allow_nan=False) + "\n"
+    write_durably(Path(workdir) / NAME, content)
 
 
 def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:

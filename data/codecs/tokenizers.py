@@ -14,6 +14,8 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from configs.files import write_durably
+
 SEPARATOR = "<|endoftext|>"
 """Opens every document."""
 
@@ -209,8 +211,8 @@ class Tokenizer:
             raise ValueError(f"{path} is no tokenizer.json: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Writes tokenizer.json."""
-        Path(path).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        """Write tokenizer.json, whole or not at all, and to stay."""
+        write_durably(Path(path), self.backend.to_str(pretty=True))
 
     def vocabulary(self) -> dict[str, int]:
         """The id of each token."""

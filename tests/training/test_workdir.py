@@ -1,9 +1,8 @@
-"""One writer per workdir, and files that are whole or not there."""
+"""One writer per workdir."""
 
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from configs import UsageError
-from training.workdir import WorkdirLock, write_atomically
+from training.workdir import WorkdirLock
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -155,29 +154,3 @@ def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path):
 def test_a_read_only_place_is_refused(unprivileged_folder):
     assert "can't be written: Permission denied" in refusal(unprivileged_folder)
     assert "can't be written: Permission denied" in refusal(unprivileged_folder / "run")
-
-
-def test_atomic_writing_replaces_the_whole_file(tmp_path):
-    path = tmp_path / "config.json"
-    write_atomically(path, "the old one, which is longer")
-    write_atomically(path, "größer")
-    assert path.read_bytes() == "größer".encode()
-    write_atomically(path, b"\x00\xff")
-    assert path.read_bytes() == b"\x00\xff"
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_atomic_writing_gives_the_modes_that_open_gives(tmp_path):
-    (tmp_path / "opened").write_text("")
-    write_atomically(tmp_path / "written", "")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("opened", "written")}
-    assert len(modes) == 1
-
-
-def test_atomic_writing_that_fails_leaves_the_old_file_alone(tmp_path):
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "folder", "no folder can be replaced by a file")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(tmp_path / "text", "\ud800")
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]

@@ -12,6 +12,7 @@ import pydantic
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import configs
+from configs.files import write_durably
 from tasks import TASKS
 from training.report import charts
 from training.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
@@ -26,7 +27,6 @@ from training.wording import (
     seconds_text,
     value_text,
 )
-from training.workdir import write_atomically
 
 NAME = "report.html"
 
@@ -116,7 +116,7 @@ def write_report(
     )
     path = workdir / NAME
     # A command line or a path may hold bytes that are no text, which Python keeps as surrogates.
-    write_atomically(path, page.encode("utf-8", errors="replace"))
+    write_durably(path, page.encode("utf-8", errors="replace"))
     return path
 
 

@@ -1,0 +1,176 @@
+"""Cuts the power of a disk under a run, again and again: does it go on from its last save?
+
+python benchmarks/power_cuts.py [--cuts=20] [--seed=0]
+
+The workdir and the prepared data lie on a file system of their own (ext4 on a loop device), whose
+power is cut by the kernel's own means (FS_IOC_SHUTDOWN without a flush): whatever was not synced
+is gone. Training begins on it, is cut off at a random moment after a save, and must go on from a
+step that is at most one save older than the newest that was finished before the cut; then again,
+on the same workdir. Linux, root and mkfs.ext4 are needed.
+"""
+
+import argparse
+import fcntl
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FS_IOC_SHUTDOWN, NO_FLUSH = 0x8004587D, 2  # linux/fs.h: _IOR('X', 125, __u32); ext4.h
+EVERY_STEPS = 5
+SETTINGS = {
+    "model.width": "32",
+    "model.depth": "2",
+    "data.sequence_length": "16",
+    "data.global_batch_size": "8",
+    "optimizer.schedule": "constant",
+    "train.steps": "1000000",
+    "train.evaluate_every_steps": "1000000",
+    "checkpoint.every_steps": str(EVERY_STEPS),
+    "task.sample_prompts": "()",
+}
+PATIENCE = 300
+"""Seconds until a run has to have saved; on a busy machine a start takes long."""
+
+
+class Disk:
+    """An ext4 file system in a file, whose power can be cut. Raises OSError where none can be had.
+
+    `folder` is where it is mounted.
+    """
+
+    def __init__(self, home: Path, megabytes: int = 256):
+        self._image, self.folder = home / "disk.img", home / "disk"
+        self.folder.mkdir()
+        with self._image.open("wb") as file:
+            file.truncate(megabytes << 20)
+        _do("mkfs.ext4", "-q", "-F", str(self._image))
+        self.mount()
+
+    def mount(self) -> None:
+        """Attach it; the file system's journal is replayed."""
+        _do("mount", "-o", "loop", str(self._image), str(self.folder))
+
+    def unmount(self) -> None:
+        """Detach it, where it is attached."""
+        for _ in range(100):  # the kernel lets go of a killed process's files a moment later
+            if not os.path.ismount(self.folder):
+                return
+            subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
+            time.sleep(0.1)
+        raise OSError(f"{self.folder} can't be unmounted")
+
+    def cut_power(self) -> None:
+        """Stop it at once: what was not synced is lost."""
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_FLUSH))
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def disk() -> Iterator[Disk]:
+    """A disk in a temporary folder. Raises OSError where loop devices can't be had."""
+    if shutil.which("mkfs.ext4") is None or os.geteuid() != 0:
+        raise PermissionError("root and mkfs.ext4 are needed")
+    with tempfile.TemporaryDirectory() as home:
+        made = Disk(Path(home))
+        try:
+            yield made
+        finally:
+            made.unmount()
+
+
+def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int, int]:
+    """Train on the disk, cut its power after a save, and go on.
+
+    Returns the newest step that was finished before the cut, and the step from which the run went
+    on. text: what is learnt; it lies elsewhere.
+    """
+    workdir = made.folder / "run"
+    with _training(made, text) as process:
+        first = _newest(workdir)
+        deadline = time.monotonic() + PATIENCE
+        while _newest(workdir) == first:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no step was saved: status {process.poll()}")
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 2))
+        # What is looked for first may be older than what is cut off: never newer.
+        finished = _newest(workdir)
+        made.cut_power()
+    made.unmount()
+    made.mount()
+    with _training(made, text, log := made.folder.parent / "errors.txt") as process:
+        deadline, found = time.monotonic() + PATIENCE, None
+        while found is None:
+            found = re.search(r"going on from checkpoint (\d+)", log.read_text())
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"it did not go on:\n{log.read_text()}")
+            time.sleep(0.05)
+    return finished, int(found[1])
+
+
+@contextmanager
+def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subprocess.Popen]:
+    """A run on the disk, killed in the end."""
+    command = [sys.executable, "train.py", "--config=configs/shakespeare_char.py"]
+    command += [f"--workdir={made.folder / 'run'}", f"--config.data.path={text}"]
+    command += [f"--config.{name}={value}" for name, value in SETTINGS.items()]
+    environment = os.environ | {"TRIFORM_CACHE": str(made.folder / "cache")}
+    with (log or Path(os.devnull)).open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _newest(workdir: Path) -> int:
+    """The newest step with a manifest; -1 where there is none."""
+    found = (path.parent.name for path in workdir.glob("checkpoints/*/manifest.json"))
+    return max((int(name) for name in found if name.isdecimal()), default=-1)
+
+
+def _do(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def main() -> int:
+    """Prints a line a cut; the exit status is 1 if one lost more than a save."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cuts", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    moments, lost = random.Random(arguments.seed), 0
+    with disk() as made:
+        text = made.folder.parent / "input.txt"
+        text.write_text("".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400)))
+        for number in range(1, arguments.cuts + 1):
+            finished, resumed = cut_and_resume(made, text, moments)
+            good = resumed >= finished - EVERY_STEPS
+            lost += not good
+            print(f"cut {number}: step {finished} was finished, went on from {resumed}", flush=True)
+    print(
+        f"{arguments.cuts - lost} of {arguments.cuts} runs went on from a step at most one save old"
+    )
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
