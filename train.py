@@ -81,8 +81,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    program = training.build_program(config, dataset.sizes, mesh, attention=attention)
     workdir = Path(arguments.workdir)
+    past = training.newest_manifest(workdir / "checkpoints")
+    warmup = training.warmup_steps(config, past)
+    what = {"attention": attention, "warmup": warmup}
+    program = training.build_program(config, dataset.sizes, mesh, **what)
     beginning = begin(config, workdir, dataset, program)
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
@@ -169,7 +172,7 @@ class Run:
     progress: training.Progress
     beginning: training.Beginning
     evaluated: dict[str, float] = field(default_factory=dict)
-    course: list[float] = field(default_factory=list)
+    evaluations: list[Mapping[str, Any]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
     answerer: inference.Answerer | None = None
@@ -181,13 +184,11 @@ class Run:
     @classmethod
     def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
         """Opens the checkpoints, and the record of what is told."""
-        metric = config.checkpoint.best_metric
         checkpoints = training.Checkpoints(
             workdir / "checkpoints",
             keep_last=config.checkpoint.keep_last,
             keep_best=config.checkpoint.keep_best,
-            metric=metric,
-            higher_is_better=metric in program.task.higher_is_better,
+            metric=training.BestMetric.of(config),
             also=[workdir / training.METRICS],
         )
         validation = dataset.splits.get("validation")
@@ -216,15 +217,17 @@ class Run:
                 f"larger --config.train.steps. Its report is {self.workdir / 'report.html'}"
             )
             return 0
-        self.course = list(found[1]["history"].get("course", ())) if found else []
-        if self.is_stale():
+        self.evaluations = training.evaluations_in(found[1]) if found else []
+        if why := self.staleness():
             notify(
-                f"{self.workdir} ended early, at step {first}: {self.staleness()}. To go on, give "
+                f"{self.workdir} ended early, at step {first}: {why}. To go on, give "
                 f"a larger --config.train.stop_after_evaluations, or none"
             )
             return 0
-        for warning in training.warnings_of(self.config):
+        for warning in training.warnings_of(self.config, self.program.warmup_steps):
             self.record.notify(warning)
+        if told := self.metric.not_compared(self.evaluations):
+            self.record.notify(told)
         if found and found[1]["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "
@@ -250,6 +253,8 @@ class Run:
         self.saved_step = step
         self.record.go_on_from(manifest["history"])
         self.record.notify(f"going on from checkpoint {step}")
+        if change := training.schedule_change(self.config, manifest, self.program.warmup_steps):
+            self.record.notify(change)
         folder = self.workdir / "checkpoints"
         return training.restore_state(folder, step, manifest, self.program.abstract_state)
 
@@ -300,7 +305,7 @@ class Run:
                 self.read(meter.drain(), meter)
                 if evaluate:
                     self.evaluate(state, step)
-                    last = last or self.is_stale()
+                    last = last or self.staleness() is not None
                 if stopped or last or self.is_worth_saving(step):
                     self.save(state, step)
                 meter.restart_clock()
@@ -371,17 +376,18 @@ class Run:
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
-            self.course.append(metrics[self.config.checkpoint.best_metric])
+            self.evaluations.append(training.evaluation_record(metrics, self.config))
         self.samples = self.sample(state, step)
 
-    def is_stale(self) -> bool:
-        """Whether the last evaluations, as many as end a run, were no better than those before."""
-        return self.checkpoints.is_stale(self.course, self.config.train.stop_after_evaluations)
+    def staleness(self) -> str | None:
+        """Why the run ends early, None where it does not."""
+        limit = self.config.train.stop_after_evaluations
+        return self.metric.staleness(self.evaluations, limit)
 
-    def staleness(self) -> str:
-        """In words, why a run ends early."""
-        limit, metric = self.config.train.stop_after_evaluations, self.config.checkpoint.best_metric
-        return f"{limit} evaluations without a better {metric} (train.stop_after_evaluations)"
+    @property
+    def metric(self) -> training.BestMetric:
+        """The metric that says which checkpoints are best, and when the run ends early."""
+        return self.checkpoints.metric
 
     def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
@@ -415,9 +421,9 @@ class Run:
         if not settings.keep_best or self.evaluated.get("step") != step:
             return False
         self.checkpoints.wait()
-        value, worth = self.evaluated.get(settings.best_metric), False
-        if value is not None and parallel.is_main_process():
-            worth = self.checkpoints.is_better(value, self.checkpoints.best())
+        worth = parallel.is_main_process() and self.metric.is_better(
+            self.evaluated.get(self.metric.name), self.checkpoints.best()
+        )
         return parallel.any_process(worth)
 
     def save(self, state, step: int) -> None:
@@ -437,7 +443,11 @@ class Run:
                 "config": self.config.model_dump(mode="json"),
                 "data": facts,
                 "metrics": self.evaluated if self.evaluated.get("step") == step else {},
-                "history": {**self.record.history, "course": self.course},
+                "history": {
+                    **self.record.history,
+                    "evaluations": self.evaluations,
+                    "warmup_steps": self.program.warmup_steps,
+                },
                 "versions": training.versions(),
             },
         )

@@ -63,7 +63,7 @@ def peer(config: configs.Config, own_start: bool) -> tuple[float, int]:
     import torch
     from torch.nn import functional
 
-    from training.optimizers import build_schedule
+    from training.schedules import build_schedule
 
     dataset = data.prepare(config.data)
     torch.manual_seed(config.seed)

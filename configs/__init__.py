@@ -13,7 +13,7 @@ from configs.reading.saved import (
     with_own_tokenizer,
     write_config,
 )
-from configs.schema import Config, resolve_mesh
+from configs.schema import Config, resolve_mesh, written_task
 from configs.schema.mesh import AXES as MESH_AXES
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "run_verb",
     "with_own_tokenizer",
     "write_config",
+    "written_task",
 ]

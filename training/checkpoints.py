@@ -6,7 +6,6 @@ and counts). Arrays are stored under flat names (`params.layers.0.mixer.query.ke
 """
 
 import logging
-import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +16,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from training.manifest import Damaged, Unfinished, read_manifest, verify, write_manifest
+from training.best_metric import BestMetric, Evaluation, evaluation_in
+from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, write_manifest
 from training.state import TrainState
+from training.step_lock import HeldStep, remove_step
 from training.trees import flat
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
@@ -34,7 +35,7 @@ class Checkpoints:
     """The writer's side: saves, keeps the last k and the best k, and never deletes before a newer
     step is proven whole. One writer per folder: hold the workdir's lock.
 
-    `metric` and `higher_is_better` rank the steps that were evaluated (`keep_best` of them stay).
+    `metric` ranks the steps that were evaluated (`keep_best` of them stay).
     `also` are files beside the steps that are on the disk before a step counts.
     """
 
@@ -44,13 +45,12 @@ class Checkpoints:
         *,
         keep_last: int,
         keep_best: int,
-        metric: str,
-        higher_is_better: bool,
+        metric: BestMetric,
         also: Sequence[Path] = (),
     ):
         self._folder, self._also = folder.absolute(), also
         self._keep_last, self._keep_best = keep_last, keep_best
-        self._metric, self.higher_is_better = metric, higher_is_better
+        self.metric = metric
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
@@ -89,22 +89,8 @@ class Checkpoints:
 
     def best(self) -> float | None:
         """The best finite value of the metric among the finished steps, None without any."""
-        ranked = self._ranked()
+        ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
-
-    def is_better(self, value: float, than: float | None) -> bool:
-        """Whether `value` of the metric beats `than`. What is not finite beats nothing."""
-        if not math.isfinite(value):
-            return False
-        return than is None or (value > than if self.higher_is_better else value < than)
-
-    def is_stale(self, course: Sequence[float], limit: int | None) -> bool:
-        """Whether the last `limit` values of the metric were no better than those before."""
-        if limit is None or len(course) <= limit:
-            return False
-        best, worst = (max, -math.inf) if self.higher_is_better else (min, math.inf)
-        course = [value if math.isfinite(value) else worst for value in course]
-        return not self.is_better(best(course[-limit:]), best(course[:-limit]))
 
     def close(self) -> None:
         """Waits, and lets the threads go."""
@@ -121,58 +107,89 @@ class Checkpoints:
             self._retain()
 
     def _retain(self) -> None:
-        steps = finished_steps(self._folder)
-        kept = set(steps[-self._keep_last :])
-        kept |= {step for step, _ in self._ranked()[: self._keep_best]}
-        for step in set(steps) - kept:
-            # Renamed first: a deletion that is cut off leaves nothing that looks like a step.
-            doomed = (self._folder / str(step)).rename(self._folder / f"{step}.removing")
-            shutil.rmtree(doomed)
-
-    def _ranked(self) -> list[tuple[int, float]]:
-        return ranked_steps(self._folder, self._metric, higher_is_better=self.higher_is_better)
+        """Deletes the steps that are neither among the last nor the best; what is being read stays
+        until the next time."""
+        manifests = _read_manifests(self._folder)
+        kept = set(list(manifests)[-self._keep_last :])
+        evaluations = _evaluations(manifests)
+        best = _best_steps(evaluations, self.metric, as_measured_last=False)
+        kept |= set(best[: self._keep_best])
+        for step in manifests.keys() - kept:
+            remove_step(self._folder / str(step))
 
 
 def finished_steps(folder: Path) -> list[int]:
-    """The steps that have a readable manifest, ascending; their files are not verified."""
-    steps = []
-    for step in _step_folders(folder):
-        try:
-            read_manifest(folder / str(step))
-        except Damaged:
-            continue
-        steps.append(step)
-    return steps
+    """Return the steps that have a readable manifest, ascending; their files are not verified."""
+    return list(_read_manifests(folder))
 
 
-def ranked_steps(folder: Path, metric: str, *, higher_is_better: bool) -> list[tuple[int, float]]:
-    """(step, value) of the finished steps at which `metric` was finite, the best first."""
-    values = [
-        (step, read_manifest(folder / str(step))["metrics"].get(metric))
-        for step in finished_steps(folder)
-    ]
-    known = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
-    return sorted(known, key=lambda pair: pair[1], reverse=higher_is_better)
+def newest_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the newest manifest that can be read; its files are not verified."""
+    return next(reversed(_read_manifests(folder).values()), None)
+
+
+def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
+    """Return (step, value) of the finished steps at which `metric` was finite, the best first."""
+    return _ranked(_evaluations(_read_manifests(folder)), metric)
+
+
+def best_step(folder: Path, metric: BestMetric) -> int | None:
+    """Return the finished step that is best by `metric`, as it was measured last; None where none
+    was evaluated for it."""
+    evaluations = _evaluations(_read_manifests(folder))
+    best = _best_steps(evaluations, metric, as_measured_last=True)
+    return best[0] if best else None
 
 
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-    """The newest step whose every file agrees with its manifest, and the manifest.
+    """Return the newest step whose every file agrees with its manifest, and the manifest.
 
     Each newer one that does not is named through `warn`. None if there are no steps at all, or but
-    such as were never finished.
+    such as were never finished. For the writer of the folder: who only reads it holds the step
+    (`hold_good_step`).
 
     Raises `Damaged` if there are finished steps but none is whole.
     """
-    finished = False
-    for step in reversed(_step_folders(folder)):
+    found = hold_good_step(folder, warn)
+    if found is None:
+        return None
+    step, manifest, held = found
+    held.release()
+    return step, manifest
+
+
+def hold_good_step(
+    folder: Path, warn: Callable[[str], None], *, is_written: Callable[[], bool] = lambda: False
+) -> tuple[int, dict[str, Any], HeldStep] | None:
+    """Do as `find_good_step`, and return the step held: no retention deletes it until its release.
+
+    is_written: whether another process is writing the folder, so that a step without a manifest
+    is not cut off but on its way.
+    """
+    passed: set[int] = set()
+    is_damaged = False
+    while steps := [step for step in _step_folders(folder) if step not in passed]:
+        step = steps[-1]
+        path = folder / str(step)
         try:
-            return step, verify(folder / str(step))
-        except Unfinished as unfinished:
-            warn(f"checkpoint {step} is not used: {unfinished}")
-        except Damaged as damage:
+            held = HeldStep(path)
+        except FileNotFoundError:
+            if not path.exists() or (path / NAME).exists():
+                continue  # Retention took it, or is about to; there may be newer ones.
+            passed.add(step)
+            if not is_written():
+                warn(f"checkpoint {step} is not used: {unfinished(path)}")
+            continue
+        try:
+            return step, verify(path), held
+        except (Damaged, FileNotFoundError) as damage:
+            held.release()
+            if not path.exists():
+                continue
+            passed.add(step)
+            is_damaged = True
             warn(f"checkpoint {step} is not used: {damage}")
-            finished = True
-    if finished:
+    if is_damaged:
         raise Damaged(f"none of the checkpoints in {folder} is whole")
     return None
 
@@ -245,6 +262,40 @@ def restore_fields(
         )[item]
     leaves = [restored[name] for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(dict(target)), leaves)
+
+
+def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
+    """The manifests that can be read, by their steps, ascending."""
+    manifests = {}
+    for step in _step_folders(folder):
+        try:
+            manifests[step] = read_manifest(folder / str(step))
+        except Damaged:
+            continue
+    return manifests
+
+
+def _evaluations(manifests: Mapping[int, Mapping[str, Any]]) -> dict[int, Evaluation]:
+    """The validations at those of the steps that were evaluated."""
+    return {step: evaluation_in(one) for step, one in manifests.items() if one["metrics"]}
+
+
+def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[tuple[int, float]]:
+    """(step, value) of the steps at which the metric is known and finite, the best first."""
+    values = [(step, metric.value(one)) for step, one in evaluations.items()]
+    known = [(step, value) for step, value in values if value is not None]
+    return sorted(known, key=lambda pair: pair[1], reverse=metric.higher_is_better)
+
+
+def _best_steps(
+    evaluations: Mapping[int, Evaluation], metric: BestMetric, *, as_measured_last: bool
+) -> list[int]:
+    """The steps from the best on: those measured as `metric` says (as_measured_last: as the newest
+    one was), then as the newest of the others was, and so on back. What was measured otherwise
+    can't be compared."""
+    ways = [] if as_measured_last else [metric]
+    ways += [metric.measured_as(one) for one in reversed(evaluations.values())]
+    return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))
 
 
 def _step_folders(folder: Path) -> list[int]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from configs import Config
 from training.lora import with_lora
-from training.optimizers import FROZEN, parameter_treatments, warmup_steps
+from training.optimizers import FROZEN, parameter_treatments
 from training.state import make_template
 from training.trees import flat
 
@@ -32,11 +32,13 @@ _UNFORGOTTEN = 0.05
 """Share of initial values in the last average (EMA) that is told."""
 
 
-def warnings_of(config: Config) -> Iterator[str]:
-    """A line for each setting that a run this short makes something else of."""
+def warnings_of(config: Config, warmup: int) -> Iterator[str]:
+    """Yield a line for each setting that a run this short makes something else of. warmup: the
+    steps that its warm-up has."""
     steps, decay = config.train.steps, config.train.ema_decay or 0.0
-    if config.optimizer.warmup_steps != warmup_steps(config):
-        yield f"optimizer.warmup_steps is longer than the run: cut to {warmup_steps(config)}"
+    asked = config.optimizer.warmup_steps
+    if warmup != asked:
+        yield f"the warm-up is cut to {warmup} steps: the run began with no more than {asked}"
     if (left := decay**steps) > _UNFORGOTTEN:
         yield (
             f"train.ema_decay={decay:g} averages over {1 / (1 - decay):,.0f} steps, and this run "

@@ -100,7 +100,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
-    number, manifest = choose_step(folder, config, step, warn, asked="train.initialize_step")
+    number, manifest, held = choose_step(workdir, config, step, warn, asked="train.initialize_step")
     leaves = {
         name: Stored(tuple(leaf["shape"]), leaf["dtype"], tuple(leaf.get("axes", ())))
         for name, leaf in manifest["leaves"].items()
@@ -119,7 +119,8 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
             target[f"{field}.{name}"] = _abstract(params[name], program)
         for name in statistics:
             target[f"statistics.{name}"] = _abstract(leaves[f"statistics.{name}"], program)
-        found = restore_fields(folder, number, manifest, "model", nested(target))
+        with held:
+            found = restore_fields(folder, number, manifest, "model", nested(target))
         loaded = overlay(found.get("params"), found.get("ema"))
         if lora.rank is not None:
             axes = {name: params[name].axes for name in names}

@@ -24,8 +24,9 @@ class Damaged(Exception):
     """A step that must not be used; the text names the files."""
 
 
-class Unfinished(Damaged):
-    """A step whose writing was cut off before its manifest."""
+def unfinished(folder: Path) -> str:
+    """Say of a step that its writing was cut off before its manifest."""
+    return f"{folder} has no {NAME}: its writing was never finished"
 
 
 def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[Path] = ()) -> None:
@@ -49,13 +50,13 @@ def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a step, checked against its own digest.
 
-    Raises `Unfinished` if it is missing, `Damaged` if it is cut short or altered.
+    Raises `Damaged` if it is missing, cut short or altered.
     """
     path = folder / NAME
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise Unfinished(f"{folder} has no {NAME}: its writing was never finished") from None
+        raise Damaged(unfinished(folder)) from None
     except UnicodeDecodeError:
         raise Damaged(f"{path} is damaged (not UTF-8)") from None
     try:

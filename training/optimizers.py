@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, and what each parameter gets of them."""
+"""Optimizers, and what each parameter gets of them."""
 
 import functools
 import math
@@ -62,39 +62,6 @@ class Treatment:
     decayed: bool
     multiplier: float
     matrix: MuonDimensionNumbers | None
-
-
-def warmup_steps(config: Config) -> int:
-    """The warm-up in steps: cut to a tenth of the run where it would be longer than the run."""
-    asked = config.optimizer.warmup_steps
-    return asked if asked < config.train.steps else config.train.steps // 10
-
-
-def build_schedule(config: Config) -> optax.Schedule:
-    """Learning rate of step 0, 1, ...: linear warm-up, then what `optimizer.schedule` says."""
-    settings, steps = config.optimizer, config.train.steps
-    peak, warmup = settings.learning_rate, warmup_steps(config)
-    last = peak * settings.final_learning_rate_ratio
-    rest = max(1, steps - warmup)
-    if settings.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, rest, alpha=settings.final_learning_rate_ratio)
-    elif settings.schedule == "linear":
-        after = optax.linear_schedule(peak, last, rest)
-    elif settings.schedule == "wsd":  # warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395
-        decay = min(rest, max(1, round(steps * settings.decay_fraction)))
-        after = optax.linear_schedule(peak, last, decay, transition_begin=rest - decay)
-    elif settings.schedule == "inverse_square_root":
-        start = max(1, warmup)
-
-        def after(count):
-            return peak * jnp.sqrt(start / (start + count))
-    else:
-        after = optax.constant_schedule(peak)
-    if not warmup:
-        return after
-    # The first step moves already: (step + 1) / warmup.
-    ramp = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
-    return optax.join_schedules([ramp, after], [warmup])
 
 
 def build_optimizer(config: Config, axes: Tree) -> Optimizer:

@@ -18,7 +18,8 @@ import tasks
 from configs import Config, UsageError
 from training.flops import flops_per_example, peak
 from training.lora import LORA, with_lora
-from training.optimizers import build_optimizer, build_schedule
+from training.optimizers import build_optimizer
+from training.schedules import build_schedule, warmup_steps
 from training.state import Template, TrainState, create_state, make_template
 from training.step import compile_for_mesh, evaluation_step, train_step
 from training.trees import flat, select
@@ -41,6 +42,7 @@ class Program:
     abstract_state: TrainState
     batch_sharding: NamedSharding
     schedule: optax.Schedule
+    warmup_steps: int
     flops_per_example: float | None
     initialize: Callable[..., TrainState]
     trained: frozenset[str]
@@ -115,13 +117,19 @@ def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.T
 
 
 def build_program(
-    config: Config, sizes: Mapping[str, Any], mesh: Mesh, *, attention: str | None = None
+    config: Config,
+    sizes: Mapping[str, Any],
+    mesh: Mesh,
+    *,
+    attention: str | None = None,
+    warmup: int | None = None,
 ) -> Program:
     """The program of `config` on `mesh`.
 
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
     `num_classes` and `image_shape`; and of the task: `framing`, the tokens that stand around texts.
-    `attention`: what `training.working_attention` found.
+    `attention`: what `training.working_attention` found. `warmup`: its steps, where a run
+    goes on.
     """
     task = _build_task(config, sizes, mesh)
     model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
@@ -139,7 +147,8 @@ def build_program(
     )
     template = with_lora(template, config)
     optimizer = build_optimizer(config, template.axes())
-    schedule = build_schedule(config)
+    warmup = warmup_steps(config) if warmup is None else warmup
+    schedule = build_schedule(config, warmup)
     abstract_state, initialize = create_state(
         template,
         optimizer,
@@ -168,6 +177,7 @@ def build_program(
         abstract_state=abstract_state,
         batch_sharding=NamedSharding(mesh, jax.sharding.PartitionSpec(tuple(rules["batch"]))),
         schedule=schedule,
+        warmup_steps=warmup,
         flops_per_example=flops_per_example(config, abstract_state.params, sizes),
         initialize=initialize,
         trained=frozenset(flat(optimizer.moving(abstract_state.params))),

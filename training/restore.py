@@ -10,18 +10,21 @@ from jax.sharding import Mesh
 
 import parallel
 from configs import Config, UsageError
-from tasks import TASKS
 from training.attention import working_attention
+from training.best_metric import BestMetric
 from training.checkpoints import (
+    best_step,
     find_good_step,
     finished_steps,
-    ranked_steps,
+    hold_good_step,
     restore_fields,
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify
 from training.program import Program, build_program
+from training.step_lock import HeldStep
 from training.trees import flat, overlay, select
+from training.workdir import is_in_use
 
 Tree = Any
 
@@ -59,22 +62,22 @@ def restore_model(
 
     Raises `configs.UsageError` for a step or weights that are not there, or damaged.
     """
-    folder = workdir / "checkpoints"
-    number, manifest = choose_step(folder, config, step, warn)
-    attention = working_attention(config, mesh, warn)
-    program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
         raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")
-    abstract = program.abstract_state
-    ema = abstract.ema if averaged and weights != "raw" else None
-    target = {
-        # What is frozen has no average.
-        "params": select(abstract.params, flat(abstract.params).keys() - flat(ema).keys()),
-        "statistics": abstract.statistics,
-        "ema": ema,
-    }
-    fields = restore_fields(folder, number, manifest, "model", target)
+    number, manifest, held = choose_step(workdir, config, step, warn)
+    with held:
+        attention = working_attention(config, mesh, warn)
+        program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
+        abstract = program.abstract_state
+        ema = abstract.ema if averaged and weights != "raw" else None
+        target = {
+            # What is frozen has no average.
+            "params": select(abstract.params, flat(abstract.params).keys() - flat(ema).keys()),
+            "statistics": abstract.statistics,
+            "ema": ema,
+        }
+        fields = restore_fields(workdir / "checkpoints", number, manifest, "model", target)
     params = overlay(fields["params"], fields["ema"])
     return Restored(number, manifest, program, params, fields["statistics"])
 
@@ -99,30 +102,53 @@ def find_checkpoint(
 
 
 def choose_step(
-    folder: Path, config: Config, step: str, warn: Callable[[str], None], *, asked: str = "--step"
-) -> tuple[int, dict[str, Any]]:
-    """Number and manifest of the step that `restore_model` takes; `asked`: by what, for errors."""
-    steps = finished_steps(folder)
-    there = f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
+    workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, asked: str = "--step"
+) -> tuple[int, dict[str, Any], HeldStep]:
+    """Return number and manifest of the step that `restore_model` takes, verified and held: the
+    run may go on meanwhile, and does not delete it until it is released.
+
+    asked: by which flag or field the step is asked for. Raises `configs.UsageError` as
+    `restore_model` does.
+    """
+    folder = workdir / "checkpoints"
+
+    def there() -> str:
+        steps = finished_steps(folder)
+        return f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
+
     try:
         if step == "latest":
-            found = find_good_step(folder, warn)
+            found = hold_good_step(folder, warn, is_written=lambda: is_in_use(workdir))
             if found is None:
                 raise UsageError(f"{folder} holds no checkpoint: train first")
             return found
-        if step == "best":
-            metric = config.checkpoint.best_metric
-            more = metric in TASKS[config.task.name].higher_is_better
-            ranked = ranked_steps(folder, metric, higher_is_better=more)
-            if not ranked:
-                raise UsageError(
-                    f"{asked}=best: no checkpoint in {folder} was evaluated for {metric}"
-                )
-            number = ranked[0][0]
-        elif step.isdecimal() and int(step) in steps:
-            number = int(step)
-        else:
-            raise UsageError(f"{asked}={step}: no such checkpoint in {folder}; {there}")
-        return number, verify(folder / str(number))
+        while True:
+            number = _named_step(folder, config, step, asked, there)
+            try:
+                held = HeldStep(folder / str(number))
+            except FileNotFoundError:
+                continue  # The run has just deleted it.
+            try:
+                return number, verify(folder / str(number)), held
+            except Damaged:
+                held.release()
+                raise
     except Damaged as damage:
-        raise UsageError(f"{damage}; {there}") from None
+        raise UsageError(f"{damage}; {there()}") from None
+
+
+def _named_step(
+    folder: Path, config: Config, step: str, asked: str, there: Callable[[], str]
+) -> int:
+    """The number of the step `best`, or of a number as text."""
+    if step == "best":
+        metric = BestMetric.of(config)
+        number = best_step(folder, metric)
+        if number is None:
+            raise UsageError(
+                f"{asked}=best: no checkpoint in {folder} was evaluated for {metric.name}"
+            )
+        return number
+    if step.isdecimal() and int(step) in finished_steps(folder):
+        return int(step)
+    raise UsageError(f"{asked}={step}: no such checkpoint in {folder}; {there()}")

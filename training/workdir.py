@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -71,7 +72,7 @@ class WorkdirLock:
 
     def _acquire(self) -> None:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except BlockingIOError:
             raise UsageError(
                 f"{self._workdir} is in use by {self._living_owner()}: "
@@ -97,6 +98,13 @@ class WorkdirLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
 
+    def _lock(self) -> None:
+        for _ in range(10):
+            with suppress(BlockingIOError):  # `is_in_use` may be looking: for a moment only
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(0.01)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def _living_owner(self) -> str:
         for _ in range(20):  # It may hold the lock and not have written its name yet.
             content = self._read()
@@ -111,6 +119,18 @@ class WorkdirLock:
     def _close(self) -> None:
         os.close(self._descriptor)  # Frees the lock.
         self._descriptor = None
+
+
+def is_in_use(workdir: Path) -> bool:
+    """Whether a living process holds the lock of `workdir`."""
+    try:
+        with (workdir / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or no locks there
+        return False
+    return False
 
 
 def _describe(content: bytes) -> str:

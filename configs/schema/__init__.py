@@ -17,7 +17,7 @@ from configs.schema.optimizer import AdamW, Optimizer
 from configs.schema.precision import Precision
 from configs.schema.rules import check_sections, needless_across, resolve_mesh
 from configs.schema.settings import NonNegativeInteger, Settings, field
-from configs.schema.task import LanguageModeling, Task
+from configs.schema.task import LanguageModeling, Task, written_task
 from configs.schema.train import Train
 
 
@@ -44,4 +44,4 @@ class Config(Settings):
         return self
 
 
-__all__ = ["Config", "Settings", "needless_across", "resolve_mesh"]
+__all__ = ["Config", "Settings", "needless_across", "resolve_mesh", "written_task"]

@@ -1,5 +1,6 @@
 """What is learnt: the loss, the metrics, and which data and models it goes with."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 import pydantic
@@ -13,6 +14,7 @@ from configs.schema.settings import (
     PositiveNumber,
     Settings,
     field,
+    kind_name,
 )
 
 
@@ -50,6 +52,15 @@ class TaskSettings(Settings):
 
     text_metrics: ClassVar[tuple[str, ...]] = ()
     """Those of them that are of written answers."""
+
+    answer_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that decide what the model writes, and so how `text_metrics` are measured."""
+
+    @property
+    def measured_by(self) -> dict[str, Any]:
+        """Field and value of those `answer_fields` that have an effect."""
+        unused = self.needless()
+        return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
 
 class Tokens(TaskSettings):
@@ -122,6 +133,12 @@ class SequenceToSequence(Tokens):
     needs: ClassVar = "target_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy", "exact_match", "bleu", "chrf")
     text_metrics: ClassVar = ("exact_match", "bleu", "chrf")
+    answer_fields: ClassVar = (
+        "beam_size",
+        "length_penalty",
+        "answer_length_ratio",
+        "answered_examples",
+    )
 
     name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "What is learnt.")
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
@@ -186,6 +203,7 @@ class SpeechRecognition(TaskSettings):
     needs: ClassVar = "transcript"
     metrics: ClassVar = ("loss", "wer", "cer", "exact_match")
     text_metrics: ClassVar = ("wer", "cer", "exact_match")
+    answer_fields: ClassVar = ("decoder", "beam_size", "answered_examples")
 
     name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
     decoder: Literal["greedy", "beam"] = field(
@@ -216,3 +234,10 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
 """The kinds of the section `task`: every class above that says its `name`."""
 
 Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007
+
+
+def written_task(values: Mapping[str, Any]) -> TaskSettings:
+    """Return the section `task` of a configuration that was written earlier, fields that are new
+    since then with their defaults. Nothing is checked again."""
+    (kind,) = [one for one in TASKS if kind_name(one) == values["name"]]
+    return kind.model_construct(**values)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
+import configs
 from tests.end_to_end.verbs import TINY_TEXT, metrics, run, write_text
 from training.report.predictions import Predictions
+from training.schedules import build_schedule
 
 DIGITS = {
     "model__channels": "8,16",
@@ -170,9 +172,18 @@ def test_more_steps_go_on_and_another_model_is_refused(digits, tmp_path):
         "train.py", RECIPE, f"--workdir={workdir}", expect=2, **DIGITS | {"model__width": "48"}
     )
     assert "model.width was 32, is 48" in done.stderr
-    done = run("train.py", RECIPE, f"--workdir={workdir}", **DIGITS | {"train__steps": "50"})
+    longer = DIGITS | {"train__steps": "60", "train__log_every_steps": "1"}
+    done = run("train.py", RECIPE, f"--workdir={workdir}", **longer)
     assert "going on from checkpoint 40" in done.stderr
-    assert max(metrics(workdir)) == 50
+    assert max(metrics(workdir)) == 60
+
+    # The warm-up of 50 steps was cut to 4: it has been, and the way down is longer now.
+    config = configs.read_config(workdir)
+    rates = [metrics(workdir)[step]["learning_rate"] for step in range(41, 61)]
+    np.testing.assert_allclose(rates, build_schedule(config, 4)(np.arange(40, 60)), rtol=1e-5)
+    was = float(build_schedule(configs.read_config(digits), 4)(40))
+    told = f"the learning rate of step 41 is {rates[0]:.3g}, and was to be {was:.3g}: "
+    assert told + "optimizer.schedule=cosine now goes over train.steps=60, and" in done.stderr
 
 
 def test_more_devices_than_there_are_is_refused_before_the_workdir_is_made(tmp_path):

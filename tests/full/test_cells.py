@@ -61,9 +61,9 @@ def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh
     batches = [*cells.batches(program.config, BEFORE + AFTER)]
     state = cells.place(program, cells.fresh(cell))
     state, first = steps(program, state, batches[:BEFORE])
-    checkpoints = training.Checkpoints(
-        tmp_path / "checkpoints", keep_last=1, keep_best=0, metric="loss", higher_is_better=False
-    )
+    metric = training.BestMetric("loss", higher_is_better=False)
+    folder = tmp_path / "checkpoints"
+    checkpoints = training.Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
     contents = {
         "config": program.config.model_dump(mode="json"),
         "data": {"fingerprint": "", "sizes": {}, "classes": None},

@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from training import checkpoints as checkpoints_module
+from training.best_metric import BestMetric
 from training.checkpoints import (
     Checkpoints,
+    best_step,
     find_good_step,
     finished_steps,
+    hold_good_step,
     ranked_steps,
     restore_state,
     set_aside_unusable,
@@ -38,14 +42,15 @@ def make_state(seed: int) -> TrainState:
     )
 
 
+CONFIG = {"task": {"name": "classification"}}
 AXES = {"embedding": {"table": "ve"}, "layers": {"0": {"kernel": "ee", "bias": "e"}}}
 
 
 def save_all(folder: Path, steps: dict[int, float], **options) -> None:
-    defaults = {"keep_last": 9, "keep_best": 1, "metric": "loss", "higher_is_better": False}
+    defaults = {"keep_last": 9, "keep_best": 1, "metric": BestMetric("loss", False)}
     checkpoints = Checkpoints(folder, **(defaults | options))
     for step, loss in steps.items():
-        contents = {"config": {}, "data": {}, "metrics": {"loss": loss}, "versions": {}}
+        contents = {"config": CONFIG, "data": {}, "metrics": {"loss": loss}, "versions": {}}
         checkpoints.save(step, make_state(step), axes=AXES, contents=contents)
     checkpoints.close()
 
@@ -173,24 +178,19 @@ def test_the_last_k_and_the_best_k_are_kept(tmp_path):
 
 def test_best_of_an_accuracy_is_the_highest(tmp_path):
     values = {1: 0.5, 2: 0.9, 3: 0.7}
-    save_all(tmp_path / "c", values, keep_last=1, keep_best=1, higher_is_better=True)
+    save_all(tmp_path / "c", values, keep_last=1, keep_best=1, metric=BestMetric("loss", True))
     assert finished_steps(tmp_path / "c") == [2, 3]
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_what_is_not_finite_is_never_the_best_and_ends_no_run(tmp_path, higher_is_better):
-    which = {"metric": "loss", "higher_is_better": higher_is_better}
+    metric = BestMetric("loss", higher_is_better)
     values = {1: math.nan, 2: 2.0, 3: math.inf, 4: -math.inf}
-    save_all(tmp_path / "c", values, keep_last=1, **which)
+    save_all(tmp_path / "c", values, keep_last=1, metric=metric)
     assert finished_steps(tmp_path / "c") == [2, 4]
-    assert ranked_steps(tmp_path / "c", **which) == [(2, 2.0)]
-    checkpoints = Checkpoints(tmp_path / "c", keep_last=1, keep_best=1, **which)
+    assert ranked_steps(tmp_path / "c", metric) == [(2, 2.0)]
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=1, keep_best=1, metric=metric)
     assert checkpoints.best() == 2.0
-    better = 3.0 if higher_is_better else 1.0
-    assert checkpoints.is_better(better, 2.0)
-    assert not checkpoints.is_better(math.nan, 2.0) and not checkpoints.is_better(math.nan, None)
-    assert not checkpoints.is_stale([math.nan, 2.0, better], 1)
-    assert checkpoints.is_stale([math.nan, 2.0, math.nan], 1)
     checkpoints.close()
 
 
@@ -206,9 +206,8 @@ def test_another_models_arrays_are_refused_by_name(folder):
 
 
 def test_the_failure_of_an_asynchronous_save_reaches_the_loop(tmp_path):
-    checkpoints = Checkpoints(
-        tmp_path / "c", keep_last=1, keep_best=0, metric="loss", higher_is_better=False
-    )
+    metric = BestMetric("loss", higher_is_better=False)
+    checkpoints = Checkpoints(tmp_path / "c", keep_last=1, keep_best=0, metric=metric)
     contents = {"config": object(), "data": {}, "metrics": {}, "versions": {}}  # no JSON
     checkpoints.save(1, make_state(1), axes=AXES, contents=contents)
     with pytest.raises(TypeError, match="JSON"):
@@ -231,3 +230,64 @@ def test_the_manifest_lists_every_array_with_shape_dtype_and_axes(folder):
     }
     assert leaves["step"] == {"shape": [], "dtype": "int32"}
     assert len(leaves) == len(jax.tree.leaves(make_state(0)))
+
+
+def test_a_step_that_is_read_is_not_deleted_until_it_is_let_go(tmp_path):
+    folder = tmp_path / "c"
+    save_all(folder, {1: 1.0})
+    step, _, held = hold_good_step(folder, pytest.fail)
+    save_all(folder, {2: 2.0, 3: 3.0}, keep_last=1, keep_best=0)
+    assert step == 1 and finished_steps(folder) == [1, 3]
+    restored = restore_state(folder, 1, verify(folder / "1"), abstract(make_state(0)))
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(1))
+    held.release()
+    save_all(folder, {4: 4.0}, keep_last=1, keep_best=0)
+    assert finished_steps(folder) == [4]
+
+
+def test_a_step_that_goes_while_it_is_chosen_means_choosing_again(folder, monkeypatch):
+    """As where the file system has no locks: the step is deleted between choice and reading."""
+    taken = []
+
+    def verify_late(path):
+        if not taken:
+            taken.append(path)
+            shutil.rmtree(path)
+            save_all(folder, {3: 1.0})
+        return verify(path)
+
+    monkeypatch.setattr(checkpoints_module, "verify", verify_late)
+    assert find_good_step(folder, pytest.fail)[0] == 3
+    assert taken == [folder / "2"]
+
+
+def test_a_step_that_is_being_written_is_passed_over_without_a_word(folder):
+    (folder / "2" / "manifest.json").unlink()
+    step, _, held = hold_good_step(folder, pytest.fail, is_written=lambda: True)
+    held.release()
+    assert step == 1
+
+
+def test_the_best_as_measured_before_stays_until_there_is_one_measured_as_now(tmp_path):
+    task = {"name": "speech_recognition", "decoder": "greedy"}
+    wer = BestMetric("wer", False, {"decoder": "greedy", "answered_examples": 200})
+    beam = BestMetric("wer", False, {"decoder": "beam", "beam_size": 8, "answered_examples": 200})
+
+    def save(step: int, value: float | None, decoder: str, metric: BestMetric) -> None:
+        checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=1, metric=metric)
+        contents = {
+            "config": {"task": task | {"decoder": decoder}},
+            "metrics": {} if value is None else {"wer": value},
+        }
+        checkpoints.save(step, make_state(step), axes=AXES, contents=contents)
+        checkpoints.close()
+
+    save(1, 0.1, "greedy", wer)
+    save(2, 0.2, "greedy", wer)
+    save(3, None, "beam", beam)
+    assert finished_steps(tmp_path) == [1, 3]
+    assert best_step(tmp_path, beam) == 1
+    save(4, 0.5, "beam", beam)
+    save(5, 0.6, "beam", beam)
+    assert finished_steps(tmp_path) == [4, 5]
+    assert best_step(tmp_path, wer) == 4

@@ -3,7 +3,7 @@
 import pytest
 
 from configs import Config
-from training import warnings_of
+from training import warmup_steps, warnings_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from training import warnings_of
         (100, 10, 0.999, ["train.ema_decay=0.999 averages over 1,000 steps, and this run has 100: "
                           "initial values keep 90% of the average, which is what is "
                           "evaluated. Use 0.95, or evaluate with --weights=raw"]),
-        (100, 200, None, ["optimizer.warmup_steps is longer than the run: cut to 10"]),
+        (100, 200, None, ["the warm-up is cut to 10 steps: the run began with no more than 200"]),
     ],
 )  # fmt: skip
 def test_what_a_run_is_too_short_for_is_told(steps, warmup, decay, told):
@@ -24,4 +24,4 @@ def test_what_a_run_is_too_short_for_is_told(steps, warmup, decay, told):
             "optimizer": {"name": "adamw", "warmup_steps": warmup},
         }
     )
-    assert list(warnings_of(config)) == told
+    assert list(warnings_of(config, warmup_steps(config))) == told

@@ -11,6 +11,7 @@ import configs
 from configs import UsageError
 from tests.training import cells, runs
 from training import begin_with, open_origin, origin_of_arrays, restore_model, versions
+from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
 from training.lora import merged
 from training.optimizers import sides_of
@@ -30,10 +31,12 @@ def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, f
     """What train.py leaves of a run."""
     workdir.mkdir()
     configs.write_config(program.config, workdir)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep_last=9, keep_best=1,
-                              metric="accuracy", higher_is_better=True)  # fmt: skip
+    accuracy = BestMetric("accuracy", higher_is_better=True)
+    folder = workdir / "checkpoints"
+    checkpoints = Checkpoints(folder, keep_last=9, keep_best=1, metric=accuracy)
     for step, state in states.items():
-        contents = {"config": {}, "data": {"sizes": SIZES}, "metrics": {"accuracy": metrics[step]},
+        contents = {"config": program.config.model_dump(mode="json"), "data": {"sizes": SIZES},
+                    "metrics": {"accuracy": metrics[step]},
                     "history": {}, "versions": versions()}  # fmt: skip
         checkpoints.save(step, state, axes=program.template.axes(), contents=contents)
     checkpoints.close()

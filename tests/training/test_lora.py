@@ -11,6 +11,7 @@ import configs
 from configs import UsageError
 from tests.training import cells, runs
 from training import explain_parameters
+from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
 from training.lora import merged
 from training.optimizers import sides_of
@@ -117,8 +118,8 @@ def test_it_resumes_exactly_and_meshes_agree(tmp_path):
     for mesh in ("one device", "fsdp=8"):
         program, folder = built(mesh)[0], tmp_path / mesh
         state, losses = go_on(mesh, start(mesh), 0, 2)
-        ranking = {"metric": "loss", "higher_is_better": False}
-        checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, **ranking)
+        metric = BestMetric("loss", higher_is_better=False)
+        checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
         checkpoints.save(2, state, axes=program.template.axes(), contents={"metrics": {}})
         checkpoints.close()
         step, manifest = find_good_step(folder, pytest.fail)

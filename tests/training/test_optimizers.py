@@ -10,6 +10,7 @@ import pytest
 from configs import UsageError
 from tests.training import runs
 from training import explain_parameters
+from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
 from training.optimizers import build_optimizer, matrix_of, parameter_treatments
 
@@ -53,8 +54,8 @@ def test_it_resumes_exactly_and_meshes_agree(name, tmp_path):
     for mesh in ("one device", "fsdp=8"):
         program, folder = build(name, mesh), tmp_path / mesh
         state, losses = go_on(program, program.initialize(), 0, STEPS // 2)
-        ranking = {"metric": "loss", "higher_is_better": False}
-        checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, **ranking)
+        metric = BestMetric("loss", higher_is_better=False)
+        checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
         checkpoints.save(3, state, axes=program.template.axes(), contents={"metrics": {}})
         checkpoints.close()
         step, manifest = find_good_step(folder, pytest.fail)

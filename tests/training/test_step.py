@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.training import runs
-from training.optimizers import build_schedule, parameter_treatments, warmup_steps
+from training.optimizers import parameter_treatments
+from training.schedules import build_schedule, warmup_steps
 
 
 def assert_states_close(one, other):

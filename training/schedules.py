@@ -1,0 +1,72 @@
+"""The learning rate of each step, and what it becomes where a run goes on with other steps."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from configs import Config
+
+
+def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:
+    """Return the warm-up in steps, cut to a tenth of the run where it would be longer than the run.
+
+    manifest: of the checkpoint from which a run goes on. Its warm-up is the one that it began
+    with, however many steps it has now.
+    """
+    if manifest is not None:
+        kept = manifest["history"].get("warmup_steps")  # Earlier manifests do not have it.
+        return warmup_steps(_as_saved(config, manifest)) if kept is None else kept
+    asked = config.optimizer.warmup_steps
+    return asked if asked < config.train.steps else config.train.steps // 10
+
+
+def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
+    """Return the learning rate of step 0, 1, ...: linear warm-up, then what `optimizer.schedule`
+    says. warmup: its steps, where they are not those of a run that begins (`warmup_steps`)."""
+    settings, steps = config.optimizer, config.train.steps
+    peak, warmup = settings.learning_rate, warmup_steps(config) if warmup is None else warmup
+    last = peak * settings.final_learning_rate_ratio
+    rest = max(1, steps - warmup)
+    if settings.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, rest, alpha=settings.final_learning_rate_ratio)
+    elif settings.schedule == "linear":
+        after = optax.linear_schedule(peak, last, rest)
+    elif settings.schedule == "wsd":  # warm-up, stable, decay: Hu et al. 2024, arXiv:2404.06395
+        decay = min(rest, max(1, round(steps * settings.decay_fraction)))
+        after = optax.linear_schedule(peak, last, decay, transition_begin=rest - decay)
+    elif settings.schedule == "inverse_square_root":
+        start = max(1, warmup)
+
+        def after(count):
+            return peak * jnp.sqrt(start / (start + count))
+    else:
+        after = optax.constant_schedule(peak)
+    if not warmup:
+        return after
+    # The first step moves already: (step + 1) / warmup.
+    ramp = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+    return optax.join_schedules([ramp, after], [warmup])
+
+
+def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) -> str | None:
+    """Return a line on the learning rate that the next step has because the run has other steps
+    than when the checkpoint of `manifest` was saved; None where it is as it was to be."""
+    step, saved = manifest["step"], _as_saved(config, manifest)
+    was, now = (float(build_schedule(one, warmup)(step)) for one in (saved, config))
+    if math.isclose(was, now, rel_tol=1e-5):
+        return None
+    return (
+        f"the learning rate of step {step + 1:,} is {now:.3g}, and was to be {was:.3g}: "
+        f"optimizer.schedule={config.optimizer.schedule} now goes over train.steps="
+        f"{config.train.steps}, and went over {saved.train.steps}"
+    )
+
+
+def _as_saved(config: Config, manifest: Mapping[str, Any]) -> Config:
+    """`config` with the steps that the run had when the checkpoint was saved; what else decides
+    the schedule can't change."""
+    train = config.train.model_copy(update={"steps": manifest["config"]["train"]["steps"]})
+    return config.model_copy(update={"train": train})
