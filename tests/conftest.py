@@ -15,6 +15,11 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says nothing of the code where other work runs beside the tests.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ VALUES = {
 
 
 @given(chosen=st.fixed_dictionaries({}, optional=VALUES))
-@settings(suppress_health_check=[HealthCheck.filter_too_much], deadline=None)
+@settings(suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 def test_a_written_configuration_comes_back_equal(tmp_path_factory, chosen):
     overrides = {path: _text(value) for path, value in chosen.items()}
     try:

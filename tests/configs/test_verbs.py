@@ -1,18 +1,25 @@
-"""A verb as its own process: what it prints, how it ends, how long it takes, what it touches."""
+"""A verb as its own process: what it prints, how it ends, what it imports, what it touches."""
 
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 VERB = '''"""A verb."""
+import atexit
+import os
 import sys
 import configs
 
+def tell_imports():
+    heavy = [name for name in ("jax", "flax", "numpy", "grain") if name in sys.modules]
+    with open(os.environ["IMPORTED"], "w") as file:
+        print(*heavy, file=file)
+
+atexit.register(tell_imports)
 FLAGS = [configs.Flag("config", "the recipe", required=True),
          configs.Flag("workdir", "the folder of the run"),
          configs.Flag("explain", "every field", switch=True)]
@@ -29,7 +36,6 @@ def main(arguments):
         raise RuntimeError("of our own making")
     if config.seed == 3:
         return 75
-    print("heavy:", *(name for name in ("jax", "flax", "numpy", "grain") if name in sys.modules))
 
 if __name__ == "__main__":
     configs.run_verb(main)
@@ -42,13 +48,15 @@ def verb(tmp_path):
     (tmp_path / "verb.py").write_text(VERB)
     folder = tmp_path / "empty"
     folder.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    imported = tmp_path / "imported"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IMPORTED": str(imported)}
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(tmp_path / "verb.py"), *arguments]
         ended = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
         )
+        assert imported.read_text() == "\n", "JAX and the like start late: an error comes at once"
         assert list(folder.iterdir()) == [], "something was made"
         return ended
 
@@ -69,20 +77,17 @@ RECIPE = f"--config={ROOT / 'configs' / 'digits_cnn.py'}"
         [RECIPE, "--workdir=made", "--config.train.steps=\udcff"],
     ],
 )
-def test_a_mistake_is_one_line_and_status_2_within_two_seconds(verb, arguments):
-    started = time.monotonic()
+def test_a_mistake_is_one_line_and_status_2(verb, arguments):
     ended = verb(*arguments)
-    seconds = time.monotonic() - started
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr.startswith("verb.py: error: ")
     assert ended.stderr.count("\n") == 1 and ended.stderr.endswith("\n")
-    assert seconds < 2
 
 
-def test_the_whole_reading_imports_no_jax(verb):
+def test_the_whole_reading_says_nothing(verb):
     ended = verb(RECIPE, "--config.train.steps=3")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "heavy:\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_ctrl_c_and_a_status_of_its_own_and_an_error_of_ours(verb):
@@ -102,7 +107,7 @@ def test_help_and_explain_go_to_standard_output(verb):
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     (tmp_path / "verb.py").write_text(VERB)
     command = f"{sys.executable} {tmp_path / 'verb.py'} {RECIPE} --explain | head -1"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IMPORTED": str(tmp_path / "imported")}
     ended = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
     assert ended.stderr == ""
     assert ended.stdout.count("\n") == 1

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import data
@@ -38,7 +38,6 @@ def runs(batch: dict) -> list[tuple[list[int], list[int]]]:
 
 
 @given(documents, st.integers(2, 20), st.integers(1, 30), st.integers(20, 400))
-@settings(deadline=None)
 def test_every_token_but_each_first_is_a_target_once(texts, length, cut, block):
     form = BestFitFormat(length, 100, SEPARATOR)
     before, packing.BLOCK_TOKENS = packing.BLOCK_TOKENS, block

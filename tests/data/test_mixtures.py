@@ -33,7 +33,7 @@ def counts(sources: np.ndarray, number: int, size: int) -> np.ndarray:
 @example([999999, 1, 1])
 @example([0.3337, 0.3337, 0.3326])
 @example([0.49995, 0.49995, 0.0001])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_thousand_examples_hold_each_share_to_within_one(weights):
     plan = schedule(tuple(weights))
     twice = np.concatenate([plan.sources, plan.sources[: 2 * ROUND]])  # over the period's end too
@@ -45,7 +45,7 @@ def test_any_thousand_examples_hold_each_share_to_within_one(weights):
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=12))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_so_do_those_of_any_number_of_sources(weights):
     weights = [weight for weight in weights if weight / sum(weights) > 1e-6]
     plan, shares = schedule(tuple(weights)), millionths(weights)

@@ -21,7 +21,7 @@ def rows_of(batches: range, **order) -> np.ndarray:
 
 
 @given(sizes, batch_sizes, seeds, st.integers(0, 10**6), st.integers(1, 3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_record_comes_once_an_epoch(size, batch_size, seed, first_epoch, epochs):
     start, stop = first_epoch * size, (first_epoch + epochs) * size
     batches = range(start // batch_size, -(-stop // batch_size))
@@ -33,7 +33,6 @@ def test_every_record_comes_once_an_epoch(size, batch_size, seed, first_epoch, e
 
 
 @given(sizes, batch_sizes, seeds, st.integers(0, 10**9), st.data())
-@settings(deadline=None)
 def test_hosts_read_the_rows_of_the_same_batch(size, batch_size, seed, batch, data):
     order = {"batch_size": batch_size, "size": size, "seed": seed}
     cuts = sorted(data.draw(st.lists(st.integers(0, batch_size), max_size=7)))
@@ -43,7 +42,6 @@ def test_hosts_read_the_rows_of_the_same_batch(size, batch_size, seed, batch, da
 
 
 @given(sizes, batch_sizes, seeds, st.integers(0, 1000), st.integers(0, 10))
-@settings(deadline=None)
 def test_a_restart_goes_on_with_the_same_rows(size, batch_size, seed, start, count):
     order = {"batch_size": batch_size, "size": size, "seed": seed}
     at_once = rows_of(range(start, start + 2 * count + 1), **order)
@@ -52,7 +50,6 @@ def test_a_restart_goes_on_with_the_same_rows(size, batch_size, seed, start, cou
 
 
 @given(sizes, st.sampled_from([2, 4, 8]), batch_sizes, seeds)
-@settings(deadline=None)
 def test_the_sequence_of_examples_does_not_depend_on_the_batch_size(size, split, batch_size, seed):
     large = rows_of(range(4), batch_size=split * batch_size, size=size, seed=seed)
     small = rows_of(range(4 * split), batch_size=batch_size, size=size, seed=seed)
@@ -60,7 +57,6 @@ def test_the_sequence_of_examples_does_not_depend_on_the_batch_size(size, split,
 
 
 @given(st.integers(50, 3000), seeds, st.integers(0, 10**6))
-@settings(deadline=None)
 def test_epochs_and_seeds_are_shuffled_differently(size, seed, epoch):
     places = np.arange(size)
     one = permutation(places, size=size, seed=seed, epoch=epoch)

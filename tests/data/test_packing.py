@@ -1,7 +1,7 @@
 """Promises of data.packing: nothing of a stream is lost, repeated or mixed up."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.packing import WindowFormat
@@ -18,7 +18,6 @@ def pack(form: WindowFormat, texts: list[list[int]]) -> np.ndarray:
 
 
 @given(documents, st.integers(2, 20), st.data())
-@settings(deadline=None)
 def test_every_token_but_the_first_is_a_target_once(texts, length, data):
     form = WindowFormat(length, 100)
     stream = [token for text in texts for token in (SEPARATOR, *text)]
@@ -37,7 +36,6 @@ def test_every_token_but_the_first_is_a_target_once(texts, length, data):
 
 
 @given(documents, st.integers(2, 20))
-@settings(deadline=None)
 def test_documents_of_a_window_are_numbered_from_one(texts, length):
     form = WindowFormat(length, 100, separator_id=SEPARATOR)
     stream = [number for number, text in enumerate(texts) for _ in (SEPARATOR, *text)]

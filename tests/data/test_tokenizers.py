@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.codecs import SEPARATOR, UNKNOWN, StreamDecoder, Tokenizer
@@ -36,7 +36,6 @@ def test_text_comes_back(tokenizer):
 
 
 @given(st.text(max_size=60))
-@settings(deadline=None)
 def test_any_text_comes_back_from_bytes(text):
     for kind in ("bytes", "bpe", "unigram", "wordpiece"):
         tokenizer = TOKENIZERS[kind]
@@ -132,7 +131,6 @@ def test_a_file_that_is_no_tokenizer_is_named(content, tmp_path):
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_a_stream_of_ids_is_decoded_as_the_whole_is(data):
     """Also where the ids are no text at all, as those of an untrained model are."""
     tokenizer = TOKENIZERS[data.draw(st.sampled_from(sorted(TOKENIZERS)))]

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,13 +32,37 @@ def settings(text: Path, **more: str) -> dict[str, str]:
     return fields | {"data__path": str(text)} | more
 
 
+PACED = """
+import pathlib, sys, time
+import configs, train
+from training.record import Record
+
+_, step, sent, *arguments = sys.argv
+write = Record.write
+
+def write_and_wait(self, now, metrics):
+    write(self, now, metrics)
+    while now == int(step) and not pathlib.Path(sent).exists():
+        time.sleep(0.005)
+
+Record.write = write_and_wait
+sys.argv = ["train.py", *arguments]
+configs.run_verb(train.main)
+"""
+
+
 def stop_at(
     step: int, kind: signal.Signals, workdir: Path, *, devices: int = 1, **fields
 ) -> tuple[int, str]:
-    """Runs train.py, sends a signal once `step` is logged; exit status and standard error."""
+    """Runs train.py, sends a signal once `step` is logged; exit status and standard error.
+
+    The run waits there until the signal has been sent: it is not over before, on any machine.
+    """
+    recipe, sent = f"--config=configs/{fields.pop('recipe')}.py", workdir.with_suffix(".sent")
+    sent.unlink(missing_ok=True)
     process = subprocess.Popen(
-        command("train.py", f"--config=configs/{fields.pop('recipe')}.py", f"--workdir={workdir}",
-                **fields),
+        [sys.executable, "-c", PACED, str(step), str(sent),
+         *command("train.py", recipe, f"--workdir={workdir}", **fields)[2:]],
         cwd=ROOT,
         env=environment(devices),
         stderr=subprocess.PIPE,
@@ -47,6 +72,7 @@ def stop_at(
     while time.monotonic() < deadline and process.poll() is None:
         if (workdir / "metrics.jsonl").exists() and max(metrics(workdir), default=0) >= step:
             os.kill(process.pid, kind)
+            sent.touch()
             break
         time.sleep(0.005)
     _, errors = process.communicate(timeout=300)

@@ -34,12 +34,14 @@ def slow_batches(seconds: float) -> Iterator[str]:
 def test_waiting_while_the_devices_are_busy_costs_nothing():
     x = jnp.eye(512)
     long_step(x).block_until_ready()
-    busy = meter()
-    batches = busy.waiting_for(slow_batches(0.001))
-    metrics = Scalars(long_step(x)[None], ("weight",))
-    assert not metrics.is_ready()
-    busy.push(1, metrics)
-    assert next(batches) == "a batch"
+    for _ in range(100):
+        busy = meter()
+        batches = busy.waiting_for(slow_batches(0.001))
+        metrics = Scalars(long_step(x)[None], ("weight",))
+        busy.push(1, metrics)
+        assert next(batches) == "a batch"
+        if not metrics.is_ready():  # Beside other work the step may be over before: then again.
+            break
     assert not metrics.is_ready()
     busy.drain()
     assert busy.take_rates()["input_wait_fraction"] == 0.0

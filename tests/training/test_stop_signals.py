@@ -14,6 +14,7 @@ from training import stop_signals
 from training.stop_signals import StopSignals
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 300  # seconds: what is waited for comes at once, unless the machine is busy
 LOOP = """
 import sys, time
 from training.stop_signals import StopSignals
@@ -46,7 +47,7 @@ def start(script: str) -> subprocess.Popen:
 
 
 def wait_for(signals: StopSignals) -> str | None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE
     while signals.received is None and time.monotonic() < until:
         time.sleep(0.001)
     return signals.received
@@ -68,7 +69,7 @@ def test_a_signal_is_told_and_left_to_the_loop(kind, capfd):
 def test_the_loop_ends_by_its_own_will():
     process = start(LOOP.format(stops="yes"))
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (0, "SIGTERM\n")
     assert "SIGTERM: saving" in err
 
@@ -80,7 +81,7 @@ def test_a_second_signal_stops_at_once(kind):
     assert "saving at the end of this step" in process.stderr.readline()
     time.sleep(stop_signals.COPY_SECONDS + 0.1)
     process.send_signal(kind)
-    assert process.wait(timeout=5) == 128 + kind
+    assert process.wait(timeout=PATIENCE) == 128 + kind
     assert "at once" in process.communicate()[1]
 
 
@@ -91,11 +92,12 @@ def test_both_promises_hold_during_one_long_call_into_c():
     assert "SIGINT: saving" in process.stderr.readline()
     time.sleep(stop_signals.COPY_SECONDS + 0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=5) == 128 + signal.SIGINT
+    assert process.wait(timeout=PATIENCE) == 128 + signal.SIGINT
     process.communicate()
 
 
-def test_a_copy_of_the_same_signal_is_no_second_one():
+def test_a_copy_of_the_same_signal_is_no_second_one(monkeypatch):
+    monkeypatch.setattr(stop_signals, "COPY_SECONDS", 3600.0)
     with StopSignals() as signals:
         for _ in range(5):
             os.kill(os.getpid(), signal.SIGINT)
@@ -108,9 +110,11 @@ def test_another_kind_of_signal_is_no_second_one(capfd):
         wait_for(signals)
         time.sleep(stop_signals.COPY_SECONDS + 0.1)
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.1)
+        told, until = "", time.monotonic() + PATIENCE
+        while "SIGTERM" not in told and time.monotonic() < until:
+            told += capfd.readouterr().err
         assert signals.received == "SIGINT"
-    assert "SIGTERM: saving" in capfd.readouterr().err
+    assert "SIGTERM: saving" in told
 
 
 def test_the_handlers_of_before_are_restored():

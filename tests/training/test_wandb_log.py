@@ -26,7 +26,7 @@ configs.run_verb(train.main)
 def test_without_the_package_it_is_one_line_and_nothing_is_touched(tmp_path):
     command = [sys.executable, "-c", WITHOUT, "--config=configs/digits_cnn.py",
                f"--workdir={tmp_path / 'run'}", "--config.train.wandb_project=mine"]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "pip install -e '.[wandb]'" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -44,7 +44,7 @@ def test_offline_a_run_that_goes_on_is_the_same_run(tmp_path, monkeypatch):
     name = (tmp_path / NAME).read_text()
     files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert files and {file.name for file in files} == {f"run-{name}.wandb"}
-    until = time.monotonic() + 20  # a process of its own writes them
+    until = time.monotonic() + 300  # a process of its own writes them
     while not all(b"loss" in file.read_bytes() for file in files) and time.monotonic() < until:
         time.sleep(0.1)
     assert all(b"loss" in file.read_bytes() for file in files)
