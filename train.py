@@ -49,9 +49,10 @@ def main(argv: Sequence[str]) -> int:
     config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
     reading = configs.with_own_tokenizer(config, arguments.workdir)
     tuned = parallel.set_environment(config)
+    events: list[str] = []
     if not arguments.show_batch:
         origin = config.train.initialize_from
-        begins = configs.check_workdir(config, arguments.workdir, notify)
+        begins = configs.check_workdir(config, arguments.workdir, events.append)
         if begins and origin is not None and configs.is_hugging_face(origin):
             interop.check(origin, config)
         training.require_wandb(config)
@@ -71,10 +72,11 @@ def main(argv: Sequence[str]) -> int:
     attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
-    dataset = data.prepare(reading.data, progress=progress.preparation, notify=troubles.append)
+    lines = {"notify": troubles.append, "inform": events.append}
+    dataset = data.prepare(reading.data, progress=progress.preparation, **lines)
     if arguments.show_batch:
-        for trouble in troubles:
-            notify(trouble)
+        for line in (*troubles, *events):
+            notify(line)
         batches = training_batches(config, dataset, rows=None)
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
         print(data.describe_batch(batches[0], dataset, origins))
@@ -95,8 +97,10 @@ def main(argv: Sequence[str]) -> int:
             if dataset.tokenizer is not None:
                 dataset.tokenizer.save(workdir / "tokenizer.json")
         run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
-        for line in (*troubles, *beginning.told):
+        for line in troubles:
             run.record.notify(line)
+        for line in (*events, *beginning.told):
+            run.record.info(line)
         try:
             return run.go(signals)
         finally:
@@ -252,7 +256,7 @@ class Run:
         """The state of a checkpoint on this run's mesh."""
         self.saved_step = step
         self.record.go_on_from(manifest["history"])
-        self.record.notify(f"going on from checkpoint {step}")
+        self.record.info(f"going on from checkpoint {step}")
         if change := training.schedule_change(self.config, manifest, self.program.warmup_steps):
             self.record.notify(change)
         folder = self.workdir / "checkpoints"
@@ -316,11 +320,11 @@ class Run:
         self.checkpoints.wait()
         if not last:
             stop = f"stopped by {signals.received or 'a signal elsewhere'}"
-            self.record.notify(f"{stop} after saving step {step}; the same command goes on")
+            self.record.info(f"{stop} after saving step {step}; the same command goes on")
             self.record.report(stop, step, samples=self.samples)
             return STOPPED_AFTER_SAVING
         if step < train.steps:
-            self.record.notify(f"ended early, at step {step}: {self.staleness()}")
+            self.record.info(f"ended early, at step {step}: {self.staleness()}")
         self.finish(state, step)
         return 0
 
@@ -430,18 +434,13 @@ class Run:
         """Hands the state to the background, once for each step."""
         if step == self.saved_step:
             return
-        facts = {
-            "fingerprint": self.dataset.fingerprint,
-            "sizes": self.dataset.sizes,
-            "classes": self.dataset.classes,
-        }
         self.checkpoints.save(
             step,
             state,
             axes=self.program.template.axes(),
             contents={
                 "config": self.config.model_dump(mode="json"),
-                "data": facts,
+                "data": self.dataset.metadata,
                 "metrics": self.evaluated if self.evaluated.get("step") == step else {},
                 "history": {
                     **self.record.history,

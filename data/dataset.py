@@ -133,6 +133,11 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, as JSON."""
+        return {"fingerprint": self.fingerprint, "sizes": self.sizes, "classes": self.classes}
+
+    @property
     def tokens_per_example(self) -> float | None:
         """How many tokens a model learns of an example of the training split, padding and all
         where it has one length, of targets on average where it has many. None without tokens."""

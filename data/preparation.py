@@ -46,10 +46,12 @@ def prepare(
     *,
     progress: Progress = silent,
     notify: Callable[[str], None] = lambda line: None,
+    inform: Callable[[str], None] | None = None,
 ) -> Dataset:
     """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
 
-    notify: is told in a line or two what preparation left out, also when that was earlier.
+    notify: gets a line for each thing of the data that is not as it should be; inform (default:
+    notify): for what preparation did as it was asked to. Both also when that was earlier.
 
     The folder's name is a hash of the source's contents and of every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
@@ -71,8 +73,10 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
-    for line in describe_preparation(dataset):
+    for line in dataset.notes:
         notify(line)
+    for line in describe_preparation(dataset):
+        (inform or notify)(line)
     return dataset
 
 

@@ -97,8 +97,7 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """What there is to tell, and a line for each split of which something was changed."""
-    yield from dataset.notes
+    """A line for each split that was cleaned, packed or padded."""
     for split, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {told}" for name, told in _steps(counts) if told != "0"]

@@ -1,4 +1,4 @@
-"""What is told of a run: its notices, its metrics, and its report."""
+"""What is told of a run: its messages, its metrics, and its report."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Record:
     about: what the report says of the run beside its metrics: `parameters`; `tokens_per_example`
     and `gzip_bits_per_byte` where they apply; under `pages` further arguments of `write_report`.
     origin: whose parameters the run began with, as JSON; None for fresh ones.
-    Only the process that `open`s it writes to the workdir; the others tell of nothing but notices.
+    Only the process that `open`s it writes to the workdir; the others show messages alone.
     """
 
     def __init__(
@@ -34,7 +34,8 @@ class Record:
         self._config, self._workdir, self._progress = config, workdir, progress
         self._about, self._tuned = about, tuned
         self._logs: list[MetricLog | WandbLog] = []
-        self._notices: list[str] = []
+        self._warnings: list[str] = []
+        self._events: list[str] = []
         self._origin = origin
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -43,11 +44,16 @@ class Record:
         """Begins to write the metrics of the steps after `first_step`."""
         self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.notify))
         if self._config.train.wandb_project is not None:
-            self._logs.append(WandbLog(self._config, self._workdir, self.notify))
+            self._logs.append(WandbLog(self._config, self._workdir, self.info))
 
     def notify(self, text: str) -> None:
-        """A line that stands above the progress, and in the report."""
-        self._notices.append(text)
+        """Shows a warning: a line above the progress, highlighted in the report."""
+        self._warnings.append(text)
+        self._progress.note(text)
+
+    def info(self, text: str) -> None:
+        """Shows an ordinary event: a line above the progress, and a plain one in the report."""
+        self._events.append(text)
         self._progress.note(text)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -67,7 +73,8 @@ class Record:
         """What a checkpoint keeps of the run's past."""
         return {
             "seconds": self._seconds(),
-            "notices": self._notices,
+            "notices": self._warnings,
+            "events": self._events,
             "initialized_from": self._origin,
         }
 
@@ -75,8 +82,9 @@ class Record:
         """Takes up what earlier sittings told, up to their last checkpoint, each line once."""
         self._seconds_before = history["seconds"]
         self._origin = history.get("initialized_from")  # Not there in checkpoints from before it.
-        told = list(history["notices"])
-        self._notices = told + [line for line in self._notices if line not in told]
+        self._warnings = _joined(history["notices"], self._warnings)
+        # Not there in older checkpoints, which kept events among the notices.
+        self._events = _joined(history.get("events", ()), self._events)
 
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
@@ -112,7 +120,8 @@ class Record:
             config=self._config,
             environment=environment(self._tuned),
             metrics=read_metrics(self._workdir),
-            notices=self._notices,
+            warnings=self._warnings,
+            events=self._events,
             **about.get("pages", {}),
             **pages,
         )
@@ -124,3 +133,8 @@ class Record:
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
+
+
+def _joined(earlier: Sequence[str], now: Sequence[str]) -> list[str]:
+    """Returns the lines of earlier sittings, then those of this one that are new."""
+    return [*earlier, *(line for line in now if line not in earlier)]

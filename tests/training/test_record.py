@@ -5,14 +5,40 @@ from training.progress import Progress
 from training.record import Record
 
 
-def test_what_each_sitting_tells_stands_in_the_report_once(tmp_path, capfd):
+def record_in(workdir) -> Record:
     config = runs.load("digits_cnn")
-    history = {"seconds": 1.0, "notices": []}
+    about = {"parameters": 10}
+    return Record(config, workdir, Progress(), about=about, tuned={}, origin=None)
+
+
+def test_what_each_sitting_tells_stands_in_the_report_once(tmp_path, capfd):
+    history = {"seconds": 1.0, "notices": [], "events": []}
     for _ in range(3):
-        record = Record(config, tmp_path, Progress(), about={}, tuned={}, origin=None)
+        record = record_in(tmp_path)
         record.notify("a picture is broken")
+        record.info("1 % is padding")
         record.go_on_from(history)
-        record.notify("going on")
+        record.info("going on")
         history = record.history
-    assert history["notices"] == ["a picture is broken", *3 * ["going on"]]
+    assert history["notices"] == ["a picture is broken"]
+    assert history["events"] == ["1 % is padding", *3 * ["going on"]]
     assert capfd.readouterr().err.count("a picture is broken") == 3
+
+
+def test_only_warnings_are_marked_in_the_report_and_older_notices_are_kept(tmp_path):
+    record = record_in(tmp_path)
+    record.open(0)
+    record.go_on_from({"seconds": 1.0, "notices": ["an old notice"]})
+    record.notify("a picture is broken")
+    record.info("going on from checkpoint 20")
+    page = record.report("finished", 40).read_text()
+    record.close()
+    lists = {}
+    for part in page.split('<ul class="messages')[1:]:
+        classes, _, items = part.partition('">')
+        lists[classes.strip()] = items.partition("</ul>")[0]
+    assert [*lists] == ["panel marked", "panel"]
+    assert "an old notice" in lists["panel marked"]
+    assert "a picture is broken" in lists["panel marked"]
+    assert "going on" not in lists["panel marked"]
+    assert "going on from checkpoint 20" in lists["panel"]

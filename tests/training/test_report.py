@@ -227,7 +227,8 @@ def test_what_is_shown_is_escaped(tmp_path):
             summary=SUMMARY | {"name": evil, "status": evil},
             environment=MACHINE | {"command": evil, "flags": {evil: evil}},
             samples=[{"prompt": evil, "text": evil}, {"source": evil, "hypothesis": evil}],
-            notices=[evil],
+            warnings=[evil],
+            events=[evil],
             predictions=predictions,
             example=lambda _, shown=shown: shown,
             attention=[np.full((1, 2, 2), 0.5)],
@@ -237,7 +238,7 @@ def test_what_is_shown_is_escaped(tmp_path):
     ]
     for page in pages:
         assert [tag for tag, _ in page.attributes].count("script") == 1
-    assert [sum(evil in text for text in page.texts) for page in pages] == [16, 17]
+    assert [sum(evil in text for text in page.texts) for page in pages] == [17, 18]
 
 
 def test_samples_keep_every_character_that_can_be_shown(tmp_path):

@@ -32,7 +32,7 @@ NAME = "report.html"
 
 # What keeps the file below two megabytes; what is left out is said on the page.
 MOST_SAMPLES, MOST_CHARACTERS = 20, 20_000
-MOST_NOTICES = 200
+MOST_MESSAGES = 200
 MOST_CLASSES = 30
 MOST_PAIRS = 20
 MOST_MISTAKES = 20
@@ -73,7 +73,8 @@ def write_report(
     filters: np.ndarray | None = None,
     attention: Sequence[np.ndarray] = (),
     attended: np.ndarray | Sequence[str] = (),
-    notices: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    events: Sequence[str] = (),
     diagnosis: Sequence[str] = (),
     data: Sequence[Sequence[str]] = (),
 ) -> Path:
@@ -84,7 +85,8 @@ def write_report(
     predictions: of a classifier, and `example(i)` is the split's example i: of its mistakes those
     that it was surest of are shown. filters: of its first layer, float [N, h, w, C]. attention:
     each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
-    notices: what a reader should know, one sentence each. diagnosis: of `verdict`. data: a table of
+    warnings: what a reader should know, one sentence each; events: what happened as it should.
+    diagnosis: of `verdict`. data: a table of
     what the splits hold, its head first.
     """
     template = Environment(
@@ -97,7 +99,8 @@ def write_report(
     page = template.render(
         summary=summary,
         headlines=list(_headlines(summary, metrics, config)),
-        notices=[_printable(notice) for notice in _shorten([*notices, *_poisoned(metrics)])],
+        warnings=[*map(_printable, _shorten([*warnings, *_poisoned(metrics)]))],
+        events=[*map(_printable, _shorten(events))],
         diagnosis=diagnosis,
         charts=[chart for chart in _charts(metrics, summary) if chart is not None],
         samples=[
@@ -310,15 +313,15 @@ def _mistakes(
         }
 
 
-# ---- Notices and configuration.
+# ---- Messages and configuration.
 
 
-def _shorten(notices: Sequence[str]) -> list[str]:
-    left_out = len(notices) - MOST_NOTICES
+def _shorten(messages: Sequence[str]) -> list[str]:
+    left_out = len(messages) - MOST_MESSAGES
     if left_out <= 0:
-        return [*notices]
-    half = MOST_NOTICES // 2
-    return [*notices[:half], f"... {left_out:,} more ...", *notices[-half:]]
+        return [*messages]
+    half = MOST_MESSAGES // 2
+    return [*messages[:half], f"... {left_out:,} more ...", *messages[-half:]]
 
 
 def _config_rows(config: configs.Config) -> list[dict[str, Any]]:
