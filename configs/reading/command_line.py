@@ -27,6 +27,17 @@ from configs.reading.values import quote
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 """What looks like a dash, and what word processors make of two."""
 
+_ALSO_CALLED = {
+    "config": ("cfg", "config_file", "config_path", "recipe"),
+    "workdir": (
+        "work_dir", "output_dir", "output", "out", "out_dir", "outdir", "save_dir", "save_path",
+        "logdir", "log_dir", "run_dir", "checkpoint_dir", "ckpt_dir", "default_root_dir",
+        "run_name", "exp_name", "experiment_name", "project",
+    ),
+    "explain": ("dry_run", "print_config", "show_config"),
+}  # fmt: skip
+"""What other trainers call our flags, for suggestions."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -237,6 +248,9 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
     """The flag or field, without dashes, that `name` may have meant."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
+    called = {one: flag for flag in flags for one in _ALSO_CALLED.get(flag, ())}
+    if near := difflib.get_close_matches(name.replace("-", "_"), called, n=1, cutoff=0.85):
+        return called[near[0]]
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
     likeness = difflib.SequenceMatcher(None, name, near[0]).ratio() if near else 0
     fields = names.nearest_fields(name.removeprefix("config.")) if overrides else []
@@ -248,6 +262,8 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
 def _unknown(name: str, flags: dict[str, Flag], overrides: bool) -> str:
     if name.startswith("config.") and not overrides:
         return f"--{name}: the configuration is fixed by the workdir and can not be changed here"
+    if overrides and (why := names.unneeded(name)):
+        return f"unknown flag --{name}: {why}"
     near = _suggestion(name, flags, overrides)
     if near:
         return f"unknown flag --{name}: did you mean --{near}?"
@@ -258,7 +274,10 @@ def _stray(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
     """The message for an argument that is no flag."""
     bare = argument.lstrip(_DASHES)
     name, equals, text = bare.partition("=")
-    near = _suggestion(name, flags, overrides) if equals or bare != argument else None
+    meant = equals or bare != argument
+    near = _suggestion(name, flags, overrides) if meant else None
+    if overrides and meant and (why := names.unneeded(name)):
+        return f"stray argument {argument!r}: {why}"
     hint = f"did you mean --{near}{equals}{text}?" if near else "flags are --name=value"
     return f"stray argument {argument!r}: {hint}"
 

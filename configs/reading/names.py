@@ -12,6 +12,32 @@ from configs.schema.settings import about, accepts, kind_name, kinds
 _LIKENESS = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
 
+_UNNEEDED = {
+    "training goes on by itself from the newest checkpoint in --workdir: run the same command "
+    "again (another run's weights are --config.train.initialize_from=DIR)": (
+        "resume", "resume_from", "resume_from_checkpoint", "resume_training", "resume_path",
+        "auto_resume", "continue", "continue_training", "restore", "restore_from",
+        "restore_checkpoint", "checkpoint", "checkpoint_path", "ckpt", "ckpt_path",
+        "load_checkpoint", "load_ckpt", "last_ckpt",
+    ),
+    "all devices that JAX finds are used: CUDA_VISIBLE_DEVICES=0,1 before the command chooses "
+    "GPUs, JAX_PLATFORMS=cpu the CPU, --config.mesh.data=N how many": (
+        "device", "devices", "gpu", "gpus", "num_gpus", "n_gpu", "ngpu", "gpu_ids", "cuda", "cpu",
+        "tpu", "use_gpu", "no_cuda", "use_cpu", "accelerator", "strategy", "local_rank",
+        "nproc_per_node", "num_devices", "num_nodes", "nnodes", "distributed",
+    ),
+    "a run is never written over: give another --workdir": (
+        "overwrite", "overwrite_output_dir", "force", "exist_ok",
+    ),
+    "it trains, validates on the way, and measures the test split at the end; evaluate.py "
+    "--workdir=DIR measures a trained model": (
+        "do_train", "do_eval", "do_predict", "do_test", "eval", "evaluate", "eval_only", "test",
+        "test_only", "mode",
+    ),
+    "the train step is always compiled": ("compile", "jit", "torch_compile"),
+}  # fmt: skip
+"""Why there is no such setting, and what other trainers call it."""
+
 
 @functools.cache
 def fields() -> dict[str, FieldInfo]:
@@ -20,6 +46,12 @@ def fields() -> dict[str, FieldInfo]:
     for path, info in _walk(Config, ""):
         found.setdefault(path, info)
     return found
+
+
+def unneeded(name: str) -> str | None:
+    """Why there is no setting for what other trainers call `name`; None for any other name."""
+    plain = name.rpartition(".")[2].lower().replace("-", "_")
+    return next((why for why, called in _UNNEEDED.items() if plain in called), None)
 
 
 def is_field_or_section(path: str) -> bool:
@@ -35,13 +67,16 @@ def tells_kind(path: str) -> bool:
 def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     """Fields that `wanted` may have meant, best first: by name or by what others call them.
 
-    A field of the section that was named goes before one of another section.
+    A field of the section that was named goes before one of another section. A section stands for
+    the field that tells its kind.
     """
     section, _, name = wanted.rpartition(".")
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
         likeness = max(_likeness(name, one) for one in (own_name, *about(info).also_called))
+        if tells_kind(path):
+            likeness = max(likeness, 0.95 * _likeness(name, own_section.rpartition(".")[2]))
         if likeness >= _LIKENESS:
             depth = path.count(".")
             scores[path] = likeness + 0.25 * _likeness(section, own_section) - 0.1 * depth
@@ -51,6 +86,8 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
 
 def unknown_field(path: str, prefix: str = "") -> str:
     """The message for a field that is not there; `prefix` (`--config.`) is how fields are given."""
+    if why := unneeded(path):
+        return f"{prefix}{path} is no field: {why}"
     near = [f"{prefix}{one}" for one in nearest_fields(path)]
     if near:
         return f"{prefix}{path} is no field of the configuration: did you mean {' or '.join(near)}?"

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Interval
 
 from configs.schema.settings import INTEGER_LIMIT, field
-from configs.schema.source import INVALID_UTF8, FilePath, InvalidUTF8, PlainText, Source
+from configs.schema.source import INVALID_UTF8, PATH_NAMES, FilePath, InvalidUTF8, PlainText, Source
 from configs.schema.tokenizers import BPE, Tokenizer
 
 
@@ -20,7 +20,7 @@ class Conversations(Source):
         "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
     prompt_field: PlainText = field(
         "prompt",

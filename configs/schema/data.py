@@ -20,6 +20,7 @@ from configs.schema.settings import (
 from configs.schema.sound import AnySound
 from configs.schema.source import (
     INVALID_UTF8,
+    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
@@ -79,7 +80,7 @@ class Cleaning(Settings):
         return self
 
 
-_LENGTH_NAMES = ("block_size", "context_length", "seq_len", "max_length")
+_LENGTH_NAMES = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
 
 
 class Text(Source):
@@ -133,7 +134,7 @@ class TextFiles(Text):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
@@ -148,7 +149,7 @@ class Records(Text):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
     text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
@@ -261,7 +262,7 @@ class Table(Source):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
     text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(

@@ -85,7 +85,9 @@ class Decoder(TokenBlocks):
     modalities: ClassVar = ("text", "labelled_text")
     gives: ClassVar = ("next_tokens", "classes")
 
-    architecture: Literal["decoder"] = field("decoder", _ARCHITECTURE)
+    architecture: Literal["decoder"] = field(
+        "decoder", _ARCHITECTURE, also_called=("arch", "model_type", "model_name")
+    )
     pooling: Pooling = _pooling("last")
 
 

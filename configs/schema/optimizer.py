@@ -72,7 +72,7 @@ class _Optimizer(Settings):
         100,
         "Steps in which the learning rate grows linearly from zero.",
         unit="steps",
-        also_called=("warmup", "warmup_iters"),
+        also_called=("warmup", "warmup_iters", "warmup_ratio", "num_warmup_steps"),
     )
     decay_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
         0.2,
@@ -124,7 +124,9 @@ class _Optimizer(Settings):
 class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
-    name: Literal["adamw"] = field("adamw", "How gradients become updates.")
+    name: Literal["adamw"] = field(
+        "adamw", "How gradients become updates.", also_called=("optim", "opt")
+    )
     beta1: Fraction = _beta1()
     beta2: Fraction = _beta2(0.95)
     epsilon: PositiveNumber = _epsilon()

@@ -8,6 +8,7 @@ from annotated_types import Interval
 from configs.schema.settings import INTEGER_LIMIT, field
 from configs.schema.source import (
     INVALID_UTF8,
+    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
@@ -115,7 +116,7 @@ class ParallelText(WrittenPairs):
         required=True,
         free_on_resume=True,
         accepts="a folder, the beginning of files' names, a file or a glob",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
 
 

@@ -5,7 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 
 from configs.schema.settings import Count, Fraction, Settings, field
-from configs.schema.source import PREPARED_DIR, PREPARED_NAME, FilePath, PlainText, Source
+from configs.schema.source import (
+    PATH_NAMES,
+    PREPARED_DIR,
+    PREPARED_NAME,
+    FilePath,
+    PlainText,
+    Source,
+)
 
 Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 ImageSize = Annotated[int, Interval(ge=4, le=1024)]
@@ -129,7 +136,7 @@ class ImageFolder(Pictures):
         required=True,
         free_on_resume=True,
         accepts="a folder",
-        also_called=("file", "dir", "folder", "dataset"),
+        also_called=PATH_NAMES,
     )
 
 

@@ -8,6 +8,7 @@ from annotated_types import Interval
 from configs.schema.settings import Count, Fraction, NonNegativeInteger, Settings, field
 from configs.schema.source import (
     INVALID_UTF8,
+    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
@@ -212,7 +213,7 @@ _MANIFEST = field(
     required=True,
     free_on_resume=True,
     accepts="a file or a folder",
-    also_called=("manifest", "file", "dir", "folder", "dataset", "train_manifest"),
+    also_called=(*PATH_NAMES, "manifest", "train_manifest"),
 )
 _PATH_FIELD = field(
     "path",

@@ -11,6 +11,12 @@ PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
 FilePath = PlainText
 InvalidUTF8 = Literal["error", "replace"]
 
+PATH_NAMES = (
+    "file", "dir", "folder", "dataset", "data", "data_path", "data_root", "dataset_path",
+    "train_file", "train_data", "train_path", "train_dir",
+)  # fmt: skip
+"""What other trainers call `data.path`."""
+
 
 class Source(Settings):
     """What all sources of data have."""
@@ -21,19 +27,25 @@ class Source(Settings):
         32,
         "Examples that one update sees, over all devices and accumulation.",
         unit="examples",
-        also_called=("batch_size", "batch"),
+        also_called=(
+            "batch_size",
+            "batch",
+            "bs",
+            "train_batch_size",
+            "per_device_train_batch_size",
+        ),
     )
     validation_fraction: Fraction = field(
         0.1,
         "Share of the training part that is held out where there is no validation part.",
-        also_called=("val_fraction", "holdout"),
+        also_called=("val_fraction", "holdout", "val_split", "validation_split", "val_ratio"),
     )
     workers: Annotated[int, Interval(ge=0, le=1024)] = field(
         0,
         "Processes that read and decode; 0: threads of the trainer itself.",
         unit="processes",
         free_on_resume=True,
-        also_called=("num_workers",),
+        also_called=("num_workers", "dataloader_num_workers", "num_proc"),
     )
     cache_dir: FilePath | None = field(
         None,

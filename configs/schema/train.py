@@ -9,6 +9,10 @@ from configs.schema.settings import Count, NamePattern, PositiveNumber, Settings
 from configs.schema.source import FilePath
 
 Step = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+|latest|best)$")]
+_PRETRAINED = (
+    "init_from", "pretrained", "finetune_from", "load_from", "from_pretrained",
+    "model_name_or_path", "pretrained_model", "weights",
+)  # fmt: skip
 _PATTERNS = "patterns separated by commas, * for anything, or ()"
 
 
@@ -60,14 +64,14 @@ class Train(Settings):
         "Interval of lines in metrics.jsonl.",
         unit="steps",
         free_on_resume=True,
-        also_called=("log_interval", "log_every"),
+        also_called=("log_interval", "log_every", "logging_steps", "log_steps"),
     )
     evaluate_every_steps: Count = field(
         250,
         "Interval of validations; the last step is always validated.",
         unit="steps",
         free_on_resume=True,
-        also_called=("eval_interval", "eval_every"),
+        also_called=("eval_interval", "eval_every", "eval_steps", "val_check_interval"),
     )
     gradient_accumulation: Count = field(
         1,
@@ -79,7 +83,7 @@ class Train(Settings):
         "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with; what "
         "it has not, or of another shape, begins fresh.",
         accepts="a folder",
-        also_called=("init_from", "pretrained", "finetune_from", "load_from", "from_pretrained"),
+        also_called=_PRETRAINED,
     )
     initialize_step: Step = field(
         "latest",
