@@ -82,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
         print(data.describe_batch(batches[0], dataset, origins))
         return 0
 
+    config = configs.resolve_steps(config, dataset.splits["train"].examples)
+
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     workdir = Path(arguments.workdir)
     past = training.newest_manifest(workdir / "checkpoints")
@@ -149,11 +151,6 @@ def training_batches(
     )
 
 
-def shapes_of(rows: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    """Of the arrays of a batch."""
-    return tuple(array.shape for array in rows.values())
-
-
 def notify(text: str) -> None:
     """A line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
@@ -218,7 +215,8 @@ class Run:
         if first >= steps:
             notify(
                 f"{self.workdir} is finished: {first} of {steps} steps are done. To go on, give a "
-                f"larger --config.train.steps. Its report is {self.workdir / 'report.html'}"
+                f"larger --config.train.{self.config.train.length_field}. Its report is "
+                f"{self.workdir / 'report.html'}"
             )
             return 0
         self.evaluations = training.evaluations_in(found[1]) if found else []
@@ -287,7 +285,7 @@ class Run:
 
         for step in range(first + 1, train.steps + 1):
             rows = next(stream)
-            train_step = self.steps.get(shapes_of(rows))
+            train_step = self.steps.get(data.shapes_of(rows))
             if train_step is None:
                 self.read(meter.drain(), meter)
                 train_step = self.compile(rows)
@@ -335,7 +333,7 @@ class Run:
         what = f" for shape {len(self.steps) + 1}" if self.steps else ""
         with self.progress.compiling(f"the train step{what}"):
             lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
-            train_step = self.steps[shapes_of(rows)] = lowered.compile()
+            train_step = self.steps[data.shapes_of(rows)] = lowered.compile()
         return train_step
 
     def hunt_nans(self, state, batch, step: int, metrics: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from configs.reading.saved import (
     with_own_tokenizer,
     write_config,
 )
-from configs.schema import Config, resolve_mesh, written_task
+from configs.schema import Config, resolve_mesh, resolve_steps, written_task
 from configs.schema.mesh import AXES as MESH_AXES
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "read_config",
     "refuse_differences",
     "resolve_mesh",
+    "resolve_steps",
     "run_verb",
     "with_own_tokenizer",
     "write_config",

@@ -21,6 +21,7 @@ _HOMES = {
     "evaluation_order": "data.batches",
     "learning_facts": "data.facts",
     "prepare": "data.preparation",
+    "shapes_of": "data.batches",
     "stream": "data.prefetch",
 }
 

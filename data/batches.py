@@ -1,7 +1,7 @@
 """Batches by their number."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -216,6 +216,11 @@ class Batches:
             mine = numbers == number
             found[mine] = self._records[number].read(records[mine])
         return found
+
+
+def shapes_of(batch: Mapping[str, Any]) -> tuple[Shape, ...]:
+    """Returns the shape of each array of a batch: what decides whether a step is compiled anew."""
+    return tuple(array.shape for array in batch.values())
 
 
 def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:

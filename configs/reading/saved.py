@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading import names
-from configs.reading.fields import flatten
+from configs.reading.fields import flatten, needless
 from configs.reading.inputs import check_origin
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
@@ -102,10 +102,11 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
     if not (Path(workdir) / NAME).exists():
         check_origin(config)
         return True
-    changed = differences(read_config(workdir), config)
+    changed, unused = differences(read_config(workdir), config), needless(config)
     refuse_differences(workdir, changed)
     for difference in changed:
-        notify(f"{difference} (since this workdir was last trained)")
+        if difference.field not in unused:  # train.steps that follow from train.epochs
+            notify(f"{difference} (since this workdir was last trained)")
     return False
 
 

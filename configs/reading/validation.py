@@ -21,6 +21,8 @@ def assemble(values: Mapping[str, Any], overrides: Mapping[str, str], source: st
     source: where the values are from, for messages. Raises `UsageError`.
     """
     values = _plain(values)
+    if "train.steps" in overrides and isinstance(values.get("train"), dict):
+        values["train"].pop("epochs", None)  # They say the same: the command line goes before.
     override(values, overrides)
     try:
         config = Config.model_validate(values)

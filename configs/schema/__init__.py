@@ -15,7 +15,7 @@ from configs.schema.mesh import Mesh
 from configs.schema.model import Decoder, Model
 from configs.schema.optimizer import AdamW, Optimizer
 from configs.schema.precision import Precision
-from configs.schema.rules import check_sections, needless_across, resolve_mesh
+from configs.schema.rules import check_sections, needless_across, resolve_mesh, resolve_steps
 from configs.schema.settings import NonNegativeInteger, Settings, field
 from configs.schema.task import LanguageModeling, Task, written_task
 from configs.schema.train import Train
@@ -44,4 +44,11 @@ class Config(Settings):
         return self
 
 
-__all__ = ["Config", "Settings", "needless_across", "resolve_mesh", "written_task"]
+__all__ = [
+    "Config",
+    "Settings",
+    "needless_across",
+    "resolve_mesh",
+    "resolve_steps",
+    "written_task",
+]

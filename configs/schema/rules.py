@@ -49,6 +49,16 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
     return sizes
 
 
+def resolve_steps(config: "Config", examples: int) -> "Config":
+    """Returns `config` with the number of its steps, once it is known that there are so many
+    `examples` to train on. Raises `UsageError`."""
+    try:
+        train = config.train.with_steps(examples, config.data.global_batch_size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return config.model_copy(update={"train": train})
+
+
 def needless_across(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
     model, reasons = config.model, {}

@@ -1,11 +1,21 @@
 """How long training lasts and what happens on the way."""
 
+import math
+from fractions import Fraction
 from typing import Annotated, Literal, Self
 
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import Count, NamePattern, PositiveNumber, Settings, field
+from configs.schema.settings import (
+    FLOAT_LARGEST,
+    INTEGER_LIMIT,
+    Count,
+    NamePattern,
+    PositiveNumber,
+    Settings,
+    field,
+)
 from configs.schema.source import FilePath
 
 Step = Annotated[str, pydantic.StringConstraints(pattern=r"^(\d+|latest|best)$")]
@@ -57,7 +67,15 @@ class Train(Settings):
         "Updates in the whole run.",
         unit="steps",
         free_on_resume=True,
-        also_called=("max_steps", "num_steps", "iterations", "max_iters", "epochs"),
+        also_called=("max_steps", "num_steps", "iterations", "max_iters"),
+    )
+    epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
+        None,
+        "Passes over the training examples, a fraction too; the steps follow from it. none: "
+        "train.steps says how many.",
+        unit="epochs",
+        free_on_resume=True,
+        also_called=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
     )
     log_every_steps: Count = field(
         10,
@@ -166,15 +184,43 @@ class Train(Settings):
     @pydantic.model_validator(mode="after")
     def _profile_within_run(self) -> Self:
         first = self.profile_from_step
-        if first is not None and first > self.steps:
+        if first is not None and first > self.steps and self.epochs is None:
             raise ValueError(
                 f"train.profile_from_step={first} is behind the last step, "
                 f"train.steps={self.steps}: take an earlier one"
             )
         return self
 
+    @property
+    def length_field(self) -> str:
+        """The field that says how long the run is."""
+        return "steps" if self.epochs is None else "epochs"
+
+    def with_steps(self, examples: int, batch_size: int) -> Self:
+        """Returns the section with `steps` computed where `epochs` is given, of so many training
+        `examples`: with B examples a batch and N in all, epoch e ends in step ceil(e * N / B).
+
+        Raises ValueError for more steps than can be counted, and as the section itself does.
+        """
+        if self.epochs is None:
+            return self
+        steps = math.ceil(Fraction(str(self.epochs)) * examples / batch_size)
+        if steps > INTEGER_LIMIT:
+            raise ValueError(
+                f"train.epochs={self.epochs:g} of {examples:,} examples are {steps:,} steps: at "
+                f"most {INTEGER_LIMIT:,} can be counted"
+            )
+        if (first := self.profile_from_step) is not None and first > steps:
+            raise ValueError(
+                f"train.profile_from_step={first} is behind the last step: train.epochs="
+                f"{self.epochs:g} are {steps:,} steps"
+            )
+        return self.model_copy(update={"steps": steps})
+
     def needless(self) -> dict[str, str]:
         reasons = {}
+        if self.epochs is not None:
+            reasons["steps"] = f"train.epochs={self.epochs:g} says how long the run is"
         if self.profile_from_step is None:
             reasons["profile_steps"] = "train.profile_from_step is none"
         if self.initialize_from is None:

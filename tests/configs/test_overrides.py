@@ -76,6 +76,7 @@ SETTABLE = {
     "task.sample_temperature": ({}, "0", 0.0),
     "task.decoder": (SPEECH, "beam", "beam"),
     "train.steps": ({}, "1", 1),
+    "train.epochs": ({}, "2.5", 2.5),
     "train.log_every_steps": ({}, "3", 3),
     "train.evaluate_every_steps": ({}, "9999", 9999),
     "train.gradient_accumulation": ({}, "4", 4),

@@ -24,7 +24,7 @@ WRONG_FIELDS = [
     ("--config.train.step=3", "did you mean --config.train.steps?"),
     ("--config.data.tokeniser.kind=bpe", "did you mean --config.data.tokenizer.kind?"),
     ("--config.mesh.rules.hedas=()", "did you mean --config.mesh.rules.heads"),
-    ("--config.train.qqqq=3", "train has steps, log_every_steps"),
+    ("--config.train.qqqq=3", "train has steps, epochs, log_every_steps"),
     ("--config.qqqq=3", "the sections are seed, task, train"),
     ("--config.model.width.height=3", "--config.model.width.height is no field"),
     # What needs no setting says so, wherever it is sought.
