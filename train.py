@@ -39,17 +39,19 @@ def main(argv: Sequence[str]) -> int:
     """The whole of a run. Returns the exit status."""
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = configs.parse_command_line(argv, FLAGS)
+    recipe = arguments.config, arguments.overrides
     if arguments.explain:
-        config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+        config = configs.load_config(*recipe, inputs=False, workdir=arguments.workdir)
         parameters = training.explain_parameters(config)
-        print(configs.explain(arguments.config, arguments.overrides))
+        print(configs.explain(*recipe, workdir=arguments.workdir))
         print(f"\n{parallel.explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    config = configs.load_config(arguments.config, arguments.overrides, inputs=False)
+    events: list[str] = []
+    here = {"workdir": arguments.workdir, "notify": events.append}
+    config = configs.load_config(*recipe, inputs=False, **here)
     reading = configs.with_own_tokenizer(config, arguments.workdir)
     tuned = parallel.set_environment(config)
-    events: list[str] = []
     if not arguments.show_batch:
         origin = config.train.initialize_from
         begins = configs.check_workdir(config, arguments.workdir, events.append)

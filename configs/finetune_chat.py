@@ -1,11 +1,11 @@
 r"""LoRA on a small language model, until it answers questions.
 
 python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
-    --config.train.initialize_from=runs/python_stdlib \
-    --config.data.tokenizer.path=runs/python_stdlib/tokenizer.json
+    --config.train.initialize_from=runs/python_stdlib
 
-`runs/python_stdlib` is what `make train` leaves; any run of the same model does. The conversations
-are a small generated set; your own come with `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
+`runs/python_stdlib` is what `make train` leaves; any run of a decoder does, and its model and
+tokenizer are taken over. The conversations are a small generated set; your own come with
+`--config.data.path=chat.jsonl` (docs/fine_tuning.md).
 Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"
 
 The head is trained too: that of a model of three minutes can't be sure of anything. One that was

@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.reading import names
 from configs.reading.fields import Field, flatten, needless
 from configs.reading.overriding import FLAG
-from configs.reading.recipes import load_config
+from configs.reading.recipes import load_and_take_over
 from configs.reading.values import format_value
 from configs.schema import Config
 from configs.schema.settings import about
@@ -18,16 +18,23 @@ _ROW_WIDTH = 120
 """Columns of the text, but for rows of long values."""
 
 
-def explain(recipe: str | Path, overrides: Mapping[str, str] | None = None) -> str:
+def explain(
+    recipe: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    workdir: str | None = None,
+) -> str:
     """A table of all fields of `recipe` under `overrides` (path to text).
 
     Of each field: its value, where that came from, what is valid, the unit, the meaning. Files
     that only the user can give need not be there. Raises `UsageError` as `load_config` does.
     """
     overrides = overrides or {}
-    config = load_config(recipe, overrides, inputs=False)
+    config, taken = load_and_take_over(recipe, overrides, workdir)
+    taken_over = {path for one in taken for path in one.fields}
     fields, unused = flatten(config), needless(config)
     origins = {path: _origin(path, field, overrides) for path, field in fields.items()}
+    origins |= dict.fromkeys(taken_over, "train.initialize_from")
     width = max(map(len, fields)) + 2
     lines = [
         f"{recipe}{f', {len(overrides)} overridden' if overrides else ''}. "

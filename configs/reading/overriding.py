@@ -41,6 +41,11 @@ def override(values: Values, overrides: Mapping[str, str]) -> None:
             raise UsageError(f"{FLAG}{path} must be {accepts(info)}, not {quote(text)}") from None
 
 
+def kind_of_section(values: Values, path: str) -> type[Settings]:
+    """The kind of the section that has the field `path`, such as `data.source`, in `values`."""
+    return _find(values, path).owner
+
+
 @dataclass(frozen=True)
 class _Place:
     """A section among nested values."""

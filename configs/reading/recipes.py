@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.inputs import check_inputs
+from configs.reading.overriding import Values
 from configs.reading.validation import assemble
+from configs.reading.warm_start import TakenOver, take_over
 from configs.schema import Config
 
 RECIPES = Path(__file__).parent.parent
@@ -20,16 +22,38 @@ RECIPES = Path(__file__).parent.parent
 
 
 def load_config(
-    recipe: str | Path, overrides: Mapping[str, str] | None = None, *, inputs: bool = True
+    recipe: str | Path,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    inputs: bool = True,
+    workdir: str | None = None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Config:
     """The checked configuration of the recipe file under `overrides` (path to text).
 
-    inputs: whether files that the user names have to be there. Raises `UsageError`.
+    inputs: whether files that the user names have to be there. workdir: where the run is, if it is
+    to go on. notify: gets a line for what a new run takes over from another one
+    (`configs.reading.warm_start`). Raises `UsageError`.
     """
-    config = assemble(read_recipe(recipe), overrides or {}, source=str(recipe))
+    config, taken = load_and_take_over(recipe, overrides or {}, workdir)
+    for one in taken:
+        if one.message is not None:
+            notify(one.message)
     if inputs:
         check_inputs(config)
     return config
+
+
+def load_and_take_over(
+    recipe: str | Path, overrides: Mapping[str, str], workdir: str | None = None
+) -> tuple[Config, tuple[TakenOver, ...]]:
+    """As `load_config`, whatever files are there; and what is as in another run."""
+    taken: list[TakenOver] = []
+
+    def complete(values: Values) -> None:
+        taken.extend(take_over(values, overrides, workdir))
+
+    return assemble(read_recipe(recipe), overrides, str(recipe), complete), tuple(taken)
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:

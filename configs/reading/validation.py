@@ -1,6 +1,6 @@
 """Nested values become a checked `Config`, or one line that says what is wrong with them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pydantic
@@ -15,15 +15,22 @@ from configs.schema import Config, Settings
 from configs.schema.settings import accepts, kind_name, kinds
 
 
-def assemble(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
+def assemble(
+    values: Mapping[str, Any],
+    overrides: Mapping[str, str],
+    source: str,
+    complete: Callable[[Values], None] = lambda values: None,
+) -> Config:
     """The configuration of `values` (nested sections) under `overrides` (path to text).
 
-    source: where the values are from, for messages. Raises `UsageError`.
+    source: where the values are from, for messages. complete: changes the values that are
+    overridden in place, before they are checked. Raises `UsageError`.
     """
     values = _plain(values)
     if "train.steps" in overrides and isinstance(values.get("train"), dict):
         values["train"].pop("epochs", None)  # They say the same: the command line goes before.
     override(values, overrides)
+    complete(values)
     try:
         config = Config.model_validate(values)
     except pydantic.ValidationError as error:

@@ -13,8 +13,8 @@ from configs import UsageError
 from tests.end_to_end.verbs import metrics, write_text
 from training.manifest import read_manifest
 
-TINY = {"model.width": "32", "model.depth": "1", "data.sequence_length": "64", "mesh.data": "1",
-        "data.global_batch_size": "8", "task.sample_prompts": "()"}  # fmt: skip
+TINY = {"data.sequence_length": "64", "mesh.data": "1", "data.global_batch_size": "8",
+        "task.sample_prompts": "()"}  # fmt: skip
 
 
 def start(recipe: str, workdir, **fields: str) -> int:
@@ -27,7 +27,8 @@ def test_a_model_learns_to_answer_and_needs_the_one_it_began_with_no_more(tmp_pa
     base, chat = tmp_path / "base", tmp_path / "chat"
     text = {"data__source": "text_files", "data__path": str(write_text(tmp_path / "input.txt"))}
     pairs = {"data__tokenizer__kind": "bpe", "data__tokenizer__vocabulary_size": "300"}
-    start("python_stdlib", base, train__steps="4", **text, **pairs)
+    small = {"model__width": "32", "model__depth": "1"}
+    start("python_stdlib", base, train__steps="4", **text, **pairs, **small)
 
     path = tmp_path / "chat.jsonl"
     path.write_text("".join(
@@ -43,15 +44,18 @@ def test_a_model_learns_to_answer_and_needs_the_one_it_began_with_no_more(tmp_pa
     with pytest.raises(UsageError, match=r"reads other tokens .*kind=file .*/base/tokenizer\.json"):
         start("finetune_chat", chat, data__tokenizer__kind="bytes", **fields)
     assert not chat.exists()
-    fields["data__tokenizer__path"] = str(base / "tokenizer.json")
     start("finetune_chat", chat, train__steps="60", **fields)
     told = capsys.readouterr().err
+    assert f"the model is that of {base}: model.width=32 instead of 192, model.depth=1" in told
+    assert f"the tokenizer is that of {base}: data.tokenizer.kind=file, data.tokeniz" in told
     assert f"begins with the weights of {base}, step 4" in told
     assert "trains " in told
 
     shutil.rmtree(base)
     start("finetune_chat", chat, train__steps="62", **fields)
-    assert "going on from checkpoint 60" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "going on from checkpoint 60" in told and "train.steps was 60, is 62 (since" in told
+    assert "model.width was" not in told and "data.tokenizer" not in told
     losses = [line["loss"] for line in metrics(chat).values()]
     assert len(losses) == 62
     assert np.mean(losses[-4:]) < 0.5 * losses[0]
