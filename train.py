@@ -40,16 +40,15 @@ def main(argv: Sequence[str]) -> int:
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = configs.parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
+    events: list[str] = []
+    here = {"workdir": arguments.workdir, "notify": events.append}
+    config = configs.load_config(*recipe, inputs=False, **here)
     if arguments.explain:
-        config = configs.load_config(*recipe, inputs=False, workdir=arguments.workdir)
         parameters = training.explain_parameters(config)
         print(configs.explain(*recipe, workdir=arguments.workdir))
         print(f"\n{parallel.explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    events: list[str] = []
-    here = {"workdir": arguments.workdir, "notify": events.append}
-    config = configs.load_config(*recipe, inputs=False, **here)
     reading = configs.with_own_tokenizer(config, arguments.workdir)
     tuned = parallel.set_environment(config)
     if not arguments.show_batch:
@@ -275,6 +274,9 @@ class Run:
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.beginning.state(self.program)
+        rows = data.split_rows(self.dataset, self.config.data)
+        rows = training.summarize_start(self.program, example, self.dataset.splits["train"], rows)
+        self.record.start(rows, first_step=first)
         self.compile(example)
         meter = training.StepMeter(
             batch_size,
@@ -342,9 +344,8 @@ class Run:
         """After the first of some steps that are not finite: names the operation that was not."""
         if int(metrics["skipped"]) != 1:
             return
-        what = (self.program.train_step, state.before_skipped, batch)
         with self.progress.working(f"looking for what was not finite in step {step}"):
-            told = training.explain_not_finite(*what)
+            told = training.explain_not_finite(self.program.train_step, state.before_skipped, batch)
         self.record.notify(f"step {step} again, one operation at a time: {told}")
 
     def read(self, ready, meter: training.StepMeter) -> None:

@@ -22,6 +22,7 @@ _HOMES = {
     "learning_facts": "data.facts",
     "prepare": "data.preparation",
     "shapes_of": "data.batches",
+    "split_rows": "data.show",
     "stream": "data.prefetch",
 }
 

@@ -120,7 +120,7 @@ class Dataset:
     `max_labels` or `num_classes`).
     classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
     text that was cleaned what that did, as `data.cleaning.clean` counts it. notes: lines for the
-    user, about what preparation met.
+    user, about what preparation met. places: where the examples of each split come from.
     """
 
     fingerprint: str
@@ -131,6 +131,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from data.progress import Progress, silent
 from data.show import describe_preparation
 from data.sound import SoundPreparation
 from data.sources import Source, open_sources
+from data.sources.places import places
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
@@ -73,6 +75,7 @@ def prepare(
 
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
+    dataset = replace(dataset, places=places(sources, settings, dataset.splits))
     for line in dataset.notes:
         notify(line)
     for line in describe_preparation(dataset):

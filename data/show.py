@@ -118,6 +118,29 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
             )
 
 
+_THINGS = {
+    "text": "windows",
+    "labelled_text": "texts",
+    "text_pairs": "pairs",
+    "pictures": "pictures",
+    "transcribed_sound": "recordings",
+    "labelled_sound": "recordings",
+}
+"""What the examples of each modality are."""
+
+
+def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
+    """For each split its name, how much it holds, and where that comes from. settings: the
+    configuration's `data`."""
+    rows = []
+    for name, split in dataset.splits.items():
+        held = [f"{split.examples:,} {_THINGS[settings.modality]}"]
+        held += [f"{split.targets:,} tokens to predict"] if split.targets is not None else []
+        held += [f"{split.seconds / 3600:.2f} hours"] if split.seconds is not None else []
+        rows.append((name, f"{', '.join(held)}: {dataset.places[name]}"))
+    return rows
+
+
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
     """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
     splits, cleaned = dataset.splits, dataset.cleaning

@@ -43,6 +43,7 @@ _HOMES = {
     "restore_model": "restore",
     "restore_state": "checkpoints",
     "schedule_change": "schedules",
+    "summarize_start": "start_summary",
     "versions": "report.machine",
     "warmup_steps": "schedules",
     "warnings_of": "explanation",

@@ -31,7 +31,8 @@ class Program:
 
     `abstract_state` knows shape, dtype and sharding of each array; `initialize()` makes a fresh
     state in its shards, perhaps but for some parameters and statistics that it is given. `trained`:
-    the names of the parameters that are not frozen. `train_step(state, batch)` donates the state;
+    the names of the parameters that are not frozen. `attention`: of `training.working_attention`,
+    None for a model without. `train_step(state, batch)` donates the state;
     `evaluation_step(params, statistics, batch)` keeps what it is given.
     """
 
@@ -46,6 +47,7 @@ class Program:
     flops_per_example: float | None
     initialize: Callable[..., TrainState]
     trained: frozenset[str]
+    attention: str | None
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
 
@@ -181,6 +183,7 @@ def build_program(
         flops_per_example=flops_per_example(config, abstract_state.params, sizes),
         initialize=initialize,
         trained=frozenset(flat(optimizer.moving(abstract_state.params))),
+        attention=attention,
         # State: sharded by the axes of its parameters, in and out, its buffers reused.
         # Batch: rows over `data` and `fsdp`. Metrics: the same on every device.
         train_step=compile_for_mesh(

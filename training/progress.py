@@ -20,6 +20,12 @@ from training.wording import (
     seconds_text,
 )
 
+MEASURED_STEPS = 5
+"""How many steps are timed before it is said how long the run takes."""
+
+SHORT_SECONDS = 10.0
+"""What takes no longer needs no estimate."""
+
 SECONDS_BETWEEN_LINES = 5.0
 """Where there is no terminal, steps and stages say something at most this often."""
 
@@ -60,6 +66,19 @@ class _Pace:
         self._last = time.monotonic(), done
         self._first = self._first or self._last
 
+    def estimate(self, steps: int) -> str:
+        """How long `steps` take; nothing before enough of them are timed, and of few seconds."""
+        (began, first), (now, done) = self._first or self._last, self._last
+        if done - first < MEASURED_STEPS:
+            return ""
+        each = (now - began) / (done - first)
+        if each * steps < SHORT_SECONDS:
+            return ""
+        return (
+            f"about {seconds_text(each * steps)} for {steps:,} steps at {seconds_text(each)} a "
+            "step, evaluations and checkpoints not counted"
+        )
+
     def left(self, total: int) -> str:
         (began, first), (now, done) = self._first or self._last, self._last
         if done <= first or done >= total:
@@ -86,6 +105,7 @@ class Progress:
         self._stage: str | None = None
         self._stage_began = 0.0
         self._first_step = self._total = 0
+        self._is_estimated = self._has_bar  # The bar says it itself, all the time.
         self._metrics: dict[str, float] = {}
         self._validation = ""
 
@@ -150,7 +170,8 @@ class Progress:
     def start(self, total: int, first_step: int) -> None:
         """Begins the bar of `total` steps, of which `first_step` are done."""
         self._stage = None
-        self._total, self._pace, self._line_at = total, _Pace(), float("-inf")
+        self._first_step, self._total = first_step, total
+        self._pace, self._line_at = _Pace(), float("-inf")
         self._show(lambda: _View(f"step {first_step:,}/{total:,}", first_step / total))
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -159,6 +180,7 @@ class Progress:
         self._pace.reached(step)
         self._show(lambda: self._after(step))
         if "step_seconds" in metrics:
+            self._estimate_once(step)
             self._line_if_due(at_any_rate=step == self._total)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -174,6 +196,13 @@ class Progress:
         self._hide()
         if drawn and self._stage is None:
             self._console.print(self._view())
+
+    def _estimate_once(self, step: int) -> None:
+        """Says in a line how long the run takes, as soon as that can be said."""
+        estimate = self._pace.estimate(self._total - self._first_step)
+        if estimate and not self._is_estimated and step < self._total:
+            self._is_estimated = True
+            self.note(estimate)
 
     def _after(self, step: int) -> _View:
         left = self._pace.left(self._total)

@@ -9,6 +9,7 @@ from configs import Config
 from configs.files import make_folder, write_durably
 from training.metric_log import MetricLog, read_metrics
 from training.progress import Progress
+from training.start_summary import Rows, aligned
 from training.wandb_log import WandbLog
 
 
@@ -55,6 +56,16 @@ class Record:
         """Shows an ordinary event: a line above the progress, and a plain one in the report."""
         self._events.append(text)
         self._progress.note(text)
+
+    def start(self, rows: Rows, *, first_step: int) -> None:
+        """Shows what the run is, in the report too; in one line where it goes on."""
+        self._about = {**self._about, "pages": {**self._about.get("pages", {}), "start": rows}}
+        lines = aligned(rows)
+        if first_step:
+            told = dict(rows)
+            lines = [f"{told['length']}; {told['devices']}"]
+        for line in lines:
+            self._progress.note(line)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """A line of metrics.jsonl, and the same elsewhere, if this is the process that writes."""

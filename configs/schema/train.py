@@ -98,7 +98,7 @@ class Train(Settings):
     )
     initialize_from: FilePath | None = field(
         None,
-        "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with, as far "
+        "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with as far "
         "as they fit; of a workdir with its model and tokenizer, where none is given.",
         accepts="a folder",
         also_called=_PRETRAINED,

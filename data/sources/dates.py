@@ -144,7 +144,7 @@ class Dates:
     Days are drawn from 1500 to 2500 by a fixed order; a hash of the day holds out `validation`.
     """
 
-    validation_fraction: float
+    held_out: float
     name: str = field(default="dates", init=False)
 
     @cached_property
@@ -153,7 +153,7 @@ class Dates:
         size = (LAST - FIRST).days + 1
         days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0)
         test, others = days[:TEST], days[TEST:]
-        mask = held_out_mask(map(str, others), self.validation_fraction)
+        mask = held_out_mask(map(str, others), self.held_out)
         splits = {"train": others[~mask], "validation": others[mask], "test": test}
         return {split: days for split, days in splits.items() if len(days)}
 
@@ -162,7 +162,7 @@ class Dates:
         return {split: len(days) for split, days in self.days.items()}
 
     def contents(self) -> dict[str, Any]:
-        return {"version": VERSION, "validation_fraction": self.validation_fraction}
+        return {"version": VERSION, "validation_fraction": self.held_out}
 
     def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: _Written(split, days) for split, days in self.days.items()}

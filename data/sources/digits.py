@@ -20,7 +20,7 @@ class Digits:
     `validation`.
     """
 
-    validation_fraction: float
+    held_out: float
     name = "digits"
     classes = tuple("0123456789")
     channels = 1
@@ -31,7 +31,7 @@ class Digits:
         # What train_test_split does, without the second that importing scikit-learn takes.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
-        validation = held_out(map(str, rest), self.validation_fraction)
+        validation = held_out(map(str, rest), self.held_out)
         members = {
             "train": sorted(number for number in rest if str(number) not in validation),
             "validation": sorted(map(int, validation)),

@@ -46,6 +46,7 @@ class Documents:
     name: str
     documents: Mapping[str, tuple[Document, ...]]
     invalid_utf8: str
+    held_out: float
 
     @cached_property
     def splits(self) -> dict[str, int]:

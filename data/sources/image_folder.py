@@ -35,6 +35,7 @@ class ImageFolder:
     pictures: Mapping[str, Sequence[Picture]]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    held_out: float
     name: str = field(default="image_folder", init=False)
     channels: int = field(default=3, init=False)
 
@@ -84,8 +85,9 @@ def open_source(settings: Any) -> ImageFolder:
     classes = found["train"].classes()
     _check_classes(settings.path, found, classes)
     pictures = {split: _pictures(one, root, settings) for split, one in found.items()}
-    if "validation" not in pictures and settings.validation_fraction:
-        names = held_out((one.name for one in pictures["train"]), settings.validation_fraction)
+    share = 0.0 if "validation" in pictures else settings.validation_fraction
+    if share:
+        names = held_out((one.name for one in pictures["train"]), share)
         train = pictures["train"]
         pictures |= {
             "train": [one for one in train if one.name not in names],
@@ -96,7 +98,8 @@ def open_source(settings: Any) -> ImageFolder:
     notes += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
         notes.append(f"every picture of {', '.join(lost)} is held out: training sees none")
-    return ImageFolder({s: pictures[s] for s in SPLITS if pictures.get(s)}, classes, tuple(notes))
+    pictures = {s: pictures[s] for s in SPLITS if pictures.get(s)}
+    return ImageFolder(pictures, classes, tuple(notes), share)
 
 
 class _Found:

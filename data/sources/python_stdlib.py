@@ -32,7 +32,7 @@ def open_source(settings: Any) -> Documents:
     documents = {"train": tuple(whole(file) for file in files if file.name not in validation)}
     if validation:
         documents["validation"] = tuple(whole(file) for file in files if file.name in validation)
-    return Documents("python_stdlib", documents, "replace")
+    return Documents("python_stdlib", documents, "replace", settings.validation_fraction)
 
 
 def _modules(folder: Path) -> Iterator[str]:

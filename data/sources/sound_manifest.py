@@ -38,6 +38,7 @@ class SoundManifest:
     recordings: Mapping[str, Sequence[Recording]]
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+    held_out: float
 
     @property
     def splits(self) -> dict[str, int]:
@@ -76,22 +77,23 @@ def open_transcripts(settings: Any) -> SoundManifest:
     Without a validation part `data.validation_fraction` of the recordings is held out, by a hash
     of each one's path as the table has it. Raises UsageError, also for a path without a file.
     """
-    recordings = _cut(_read(settings, settings.text_field, "data.text_field"), settings)
+    found = _read(settings, settings.text_field, "data.text_field")
+    recordings, share = _cut(found, settings)
     notes = (*_told_of_tables(settings.path), *_copies(recordings))
-    return SoundManifest("sound_transcripts", recordings, None, notes)
+    return SoundManifest("sound_transcripts", recordings, None, notes, share)
 
 
 def open_labels(settings: Any) -> SoundManifest:
     """The same, with their labels."""
     found = _read(settings, settings.label_field, "data.label_field")
-    recordings = _cut(found, settings)
+    recordings, share = _cut(found, settings)
     labels = {split: {one.told for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
     notes = [*_told_of_tables(settings.path), *_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
-    return SoundManifest("sound_labels", recordings, classes, tuple(notes))
+    return SoundManifest("sound_labels", recordings, classes, tuple(notes), share)
 
 
 def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
@@ -159,14 +161,17 @@ def _listed(folder: Path) -> list[Path]:
     return [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
 
 
-def _cut(found: Mapping[str, list[Recording]], settings: Any) -> dict[str, list[Recording]]:
-    """With validation held out of training, where there is none."""
-    recordings = dict(found)
+def _cut(
+    found: Mapping[str, list[Recording]], settings: Any
+) -> tuple[dict[str, list[Recording]], float]:
+    """With validation held out of training, where there is none; and the share that is."""
+    recordings, share = dict(found), 0.0
     if "validation" not in found and settings.validation_fraction:
-        names = held_out((one.name for one in found["train"]), settings.validation_fraction)
+        share = settings.validation_fraction
+        names = held_out((one.name for one in found["train"]), share)
         recordings["train"] = [one for one in found["train"] if one.name not in names]
         recordings["validation"] = [one for one in found["train"] if one.name in names]
-    return {split: recordings[split] for split in SPLITS if recordings.get(split)}
+    return {split: recordings[split] for split in SPLITS if recordings.get(split)}, share
 
 
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:

@@ -23,6 +23,9 @@ class Source(Protocol):
     splits: Mapping[str, int]
     """Splits by name, each with the number of its examples or a little more."""
 
+    held_out: float
+    """Share of the training part that is cut off for validation; 0 where that is stored itself."""
+
     def contents(self) -> Mapping[str, Any]:
         """All that decides what the examples are, hashes of files among it, as JSON."""
         ...

@@ -20,10 +20,11 @@ def open_source(settings: Any) -> Documents:
         split: tuple(whole(file) for file in _read(split, paths, root, settings))
         for split, (paths, root) in find_files(settings.path).items()
     }
-    if "validation" not in documents and settings.validation_fraction:
+    held_out = 0.0 if "validation" in documents else settings.validation_fraction
+    if held_out:
         documents |= _hold_out(documents["train"], settings)
     return Documents("text_files", {s: documents[s] for s in SPLITS if s in documents},
-                     settings.invalid_utf8)  # fmt: skip
+                     settings.invalid_utf8, held_out)  # fmt: skip
 
 
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:

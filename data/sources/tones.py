@@ -44,7 +44,7 @@ class Tones:
     recordings: int
     most_digits: int
     lowest_ratio: float
-    validation_fraction: float
+    held_out: float
     name = "tones"
     notes = ()
 
@@ -58,7 +58,7 @@ class Tones:
             drawn["".join(map(str, random.integers(0, 10, count)))] = None
         drawn = [*drawn]
         learnt = drawn[test:]
-        validation = held_out(learnt, self.validation_fraction)
+        validation = held_out(learnt, self.held_out)
         numbers = {
             "train": [one for one in learnt if one not in validation],
             "validation": [one for one in learnt if one in validation],
@@ -71,7 +71,7 @@ class Tones:
         return {split: len(numbers) for split, numbers in self.numbers.items()}
 
     def contents(self) -> dict[str, Any]:
-        drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.validation_fraction)
+        drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
         return {"version": VERSION, "drawn": drawn}
 
     def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:

@@ -104,6 +104,8 @@ def test_plain_lines_come_of_logged_steps_every_five_seconds(capfd, clock):
         progress.update(step, {"loss": 2.0} | (RATES if step % 10 == 0 else {}))
     progress.stop()
     lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith("about 2 min 5 s for 1,000 steps at 0.12 s a step, evaluations and ")
+    del lines[0]
     assert lines[0] == "step 10/1,000 · loss 2.0000 · 12,400 tokens/s · 2 min 4 s left"
     steps = [int(line.split("/")[0].removeprefix("step ").replace(",", "")) for line in lines]
     assert steps == [10, *range(50, 1000, 40), 1000]
@@ -117,6 +119,27 @@ def test_the_time_left_counts_from_where_a_run_goes_on(capfd, clock):
     clock[0] += 9
     progress.update(910, {"loss": 2.0} | RATES)
     assert "1 min 30 s left" in capfd.readouterr().err
+
+
+def test_how_long_a_run_takes_is_said_once_when_enough_steps_are_timed(capfd, clock):
+    progress = Progress()
+    progress.start(total=2100, first_step=100)
+    for step in range(101, 131):
+        clock[0] += 60 if step == 101 else 0.1  # Compilation.
+        progress.update(step, {"loss": 2.0} | RATES)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("about")]
+    assert told == [
+        "about 3 min 20 s for 2,000 steps at 0.1 s a step, evaluations and checkpoints not counted"
+    ]
+
+
+def test_a_run_of_seconds_needs_no_estimate(capfd, clock):
+    progress = Progress()
+    progress.start(total=60, first_step=0)
+    for step in range(1, 61):
+        clock[0] += 0.1
+        progress.update(step, {"loss": 2.0} | RATES)
+    assert "about" not in capfd.readouterr().err
 
 
 def test_every_validation_is_told_whole(capfd, clock):

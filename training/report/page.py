@@ -77,6 +77,7 @@ def write_report(
     events: Sequence[str] = (),
     diagnosis: Sequence[str] = (),
     data: Sequence[Sequence[str]] = (),
+    start: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
@@ -87,7 +88,7 @@ def write_report(
     each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
     warnings: what a reader should know, one sentence each; events: what happened as it should.
     diagnosis: of `verdict`. data: a table of
-    what the splits hold, its head first.
+    what the splits hold, its head first. start: of `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -113,6 +114,7 @@ def write_report(
         filters=filter_sheet(filters) if filters is not None else None,
         attention=attention_view(attention, attended),
         data=data,
+        start=start,
         config=_config_rows(config),
         environment=environment,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

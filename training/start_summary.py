@@ -1,0 +1,79 @@
+"""What a run is before its first step: a few rows for the terminal and the report."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from model import NATIVE_ATTENTION
+from training.program import Program, compute_dtype
+from training.wording import count_text
+
+Rows = Sequence[tuple[str, str]]
+
+_INPUTS = ("image", "frames", "source", "tokens")
+"""Arrays of a batch that a model reads."""
+
+
+def summarize_start(program: Program, batch: Mapping[str, Any], train: Any, splits: Rows) -> Rows:
+    """Returns rows of a name and a text.
+
+    batch: the first one. train: the training split, of which `examples` and `lengths` are read.
+    splits: rows of what each split holds.
+    """
+    return [
+        ("parameters", _parameters(program)),
+        *splits,
+        ("length", _length(program, train.examples)),
+        ("devices", _devices(program)),
+        ("train step", ", ".join(_train_step(program, batch, train))),
+    ]
+
+
+def aligned(rows: Rows) -> Iterator[str]:
+    """The rows as lines, their texts below each other."""
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        yield f"{name:{width}}  {text}"
+
+
+def _parameters(program: Program) -> str:
+    count, trained = program.parameter_count, program.trained_count
+    frozen = f", {trained:,} of them trained" if trained < count else ""
+    return f"{count:,}{frozen} ({program.config.model.architecture})"
+
+
+def _length(program: Program, examples: int) -> str:
+    train, size = program.config.train, program.config.data.global_batch_size
+    epochs = train.steps * size / examples
+    parts = train.gradient_accumulation
+    cut = f" in {parts} parts one after the other" if parts > 1 else ""
+    return (
+        f"{_counted(train.steps, 'step')} of {_counted(size, 'example')}{cut}: "
+        f"{count_text(epochs)} epochs of {count_text(examples / size)} steps"
+    )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def _devices(program: Program) -> str:
+    devices = program.mesh.devices
+    axes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
+    mesh = f" ({', '.join(axes)})" if axes else ""
+    kind = devices.flat[0].device_kind
+    return f"{devices.size} x {kind}{mesh}, {compute_dtype(program.config, program.mesh)}"
+
+
+def _train_step(program: Program, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
+    """What is compiled: for which inputs, and with what where there is a choice."""
+    size = program.config.data.global_batch_size
+    for name in _INPUTS:
+        if name in batch:
+            yield f"{name} {' x '.join(map(str, (size, *batch[name].shape[1:])))}"
+    if train.lengths is not None and any(len(bounds) > 1 for bounds in train.lengths.bounds):
+        yield "and for other lengths when the first of them comes"
+    if program.attention is not None:
+        native = NATIVE_ATTENTION.get(program.mesh.devices.flat[0].platform, "xla")
+        yield f"attention by {native if program.attention == 'auto' else program.attention}"
+    if program.config.train.matrix_products != "xla":
+        yield f"products by {program.config.train.matrix_products}"
