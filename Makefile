@@ -1,6 +1,5 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
-# `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-check`,
-# `make bench-gpu`.
+# `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-run`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
@@ -10,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full parity lint tpu-check gpu-check bench-gpu wheels clean-venv
+.PHONY: setup train test test-full parity lint tpu-check gpu-run gpu-check bench-gpu wheels clean-venv
 
 setup: $(READY)
 
@@ -57,20 +56,26 @@ $(VENV)/.tpu: $(READY)
 	@touch $@
 
 # On a GPU, with the interpreter that PYTHON names as it is: no set-up, no network. It has JAX with
-# CUDA, Flax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else it lacks comes
-# from wheels/, which `make wheels` fills, elsewhere and with the same version of Python.
+# CUDA, Flax, Optax, Orbax, tokenizers, rich, jinja2, pillow, matplotlib and scikit-learn; what else
+# it lacks comes from wheels/, which `make wheels` fills, elsewhere and with the same version of
+# Python; without what is only there to fetch data sets.
 CARRIED := tensorflow-datasets grain array-record ml-collections pydantic tensorboardX soundfile soxr
 OFFLINE  = PYTHONPATH=$(CURDIR)/wheels $(PYTHON)
 
+gpu-run:
+	$(OFFLINE) benchmarks/gpu_run.py
+
+# Parts of it: does it compute what the CPU does, and how fast, beside PyTorch.
 gpu-check:
-	$(OFFLINE) benchmarks/gpu_check.py
+	$(OFFLINE) benchmarks/gpu_run.py --only=checks
 
 bench-gpu:
-	$(OFFLINE) benchmarks/bench_gpu.py --out=runs/bench_gpu.json
+	$(OFFLINE) benchmarks/gpu_run.py --only=speed
 
 wheels:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --upgrade --no-compile --target wheels/site $(CARRIED)
-	@cd wheels/site && rm -rf bin numpy* pyarrow*
+	@cd wheels/site && rm -rf bin numpy* pyarrow* && \
+	  find tensorflow_datasets -name '*.txt' -delete -o -name '*.tsv' -delete -o -name '*.bib' -delete
 	@echo 'import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), "site"))' > wheels/sitecustomize.py
 
 clean-venv:

@@ -1,23 +1,19 @@
-"""Training and decoding speed on this GPU, beside PyTorch's with the same mathematics.
+"""Training and decoding speed on this GPU, beside PyTorch's with the same mathematics: a row is a
+part of `gpu_run.py`.
 
-python benchmarks/bench_gpu.py [--out=FILE] [--toy] [ROW ...]     (`make bench-gpu PYTHON=python3`)
-
-Needs no network and no data; the PyTorch columns need a torch with CUDA. Both sides begin with the
-same float32 weights and compute in bfloat16, PyTorch by autocast (decoding: bfloat16 weights), with
-one AdamW and one batch; PyTorch is the faster of eager and compiled, with its fused attention and
-optimizer. A side is a process of its own; where memory allows they take turns. The last line of
-standard output, and FILE, is one JSON object. --toy tries it, small, on whatever there is.
+The PyTorch columns need a torch with CUDA. Both sides begin with the same float32 weights and
+compute in bfloat16, PyTorch by autocast (decoding: bfloat16 weights), with one AdamW and one batch;
+PyTorch is the faster of eager and compiled, with its fused attention and optimizer. A side is a
+process of its own; where memory allows they take turns.
 
 `mfu` is as in `training/flops.py`; `floor_share` is the time that reading the weights and the
-cache once takes at the memory's full bandwidth, over the time a decoded token took.
+cache once takes at the memory's full bandwidth, over the time a decoded token took; `peak_bytes`
+is the most memory that a side's arrays had at once.
 """
 
-import json
 import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -27,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.findings import Findings, expect
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
 
 LLAMA_1B = {
     "kind": "llama", "width": 2048, "depth": 16, "heads": 32, "kv_heads": 8, "hidden": 8192,
@@ -54,18 +51,21 @@ ROWS: dict[str, dict[str, Any]] = {
 TOY_LLAMA = {
     "kind": "llama", "width": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 64,
     "vocabulary": 67, "length": 16, "batch": 2, "together": False,
+    "dtype": "float32",
 }  # fmt: skip
 TOY_ROWS: dict[str, dict[str, Any]] = {
-    "gpt2": {
+    "gpt2_124m": {
         "kind": "gpt2", "width": 32, "depth": 2, "heads": 2, "vocabulary": 67, "length": 16,
-        "batch": 2, "together": True,
+        "batch": 2, "together": True, "dtype": "float32",
     },
-    "llama": TOY_LLAMA,
-    "decode": TOY_LLAMA | {"decode": 4, "length": 8},
+    "llama_1b": TOY_LLAMA,
+    "decode_1b_batch_1": TOY_LLAMA | {"decode": 4, "length": 8},
 }  # fmt: skip
 SIDES = ("triform", "eager", "compiled")
-SECONDS_IN_ALL = 9 * 60
 LEARNING_RATE = 1e-4
+TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
+"""Largest relative difference of the sides' first losses."""
+
 TURNS, SECONDS_A_TURN = 4, 2.5
 
 
@@ -300,10 +300,22 @@ def live(pipe, side: str, row: dict[str, Any], folder: Path) -> None:
         while (steps := pipe.recv()) is not None:
             began = time.perf_counter()
             results = run(steps)
-            pipe.send(("results", (time.perf_counter() - began, results)))
+            seconds = time.perf_counter() - began
+            pipe.send(("results", (seconds, results, peak_bytes(side))))
     except Exception as error:
         traceback.print_exc()
         pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]))
+
+
+def peak_bytes(side: str) -> int | None:
+    """The most memory that arrays had on this process's GPU; None on CPU."""
+    if side == "triform":
+        import jax
+
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
 class Side:
@@ -313,6 +325,7 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self.failed: str | None = None
         self.seconds: list[float] = []
+        self.peak_bytes: int | None = None
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=live, args=(other, name, row, folder), daemon=True)
         self._process.start()
@@ -324,10 +337,14 @@ class Side:
         self.steps = max(1, int(SECONDS_A_TURN / pace[0])) if pace else 1
 
     def run(self, steps: int) -> tuple[float, list[float]] | None:
+        """Seconds and results of so many steps; None of a side that failed."""
         if self.failed:
             return None
         self._pipe.send(steps)
-        return self._receive()
+        if (done := self._receive()) is None:
+            return None
+        seconds, results, self.peak_bytes = done
+        return seconds, results
 
     def turn(self, seconds: float) -> None:
         steps = 1 if seconds == 0 else self.steps
@@ -386,6 +403,8 @@ def figures(row: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
         else:
             rates[name] = tokens / statistics.median(side.seconds)
             found[f"{name}_tokens_per_second"] = round(rates[name], 1)
+            if side.peak_bytes is not None:
+                found[f"{name}_peak_bytes"] = side.peak_bytes
     peers = {name: rate for name, rate in rates.items() if name != "triform"}
     best = max(peers, key=peers.get, default=None)
     found["torch"] = next((s.facts["torch"] for s in sides.values() if "torch" in s.facts), None)
@@ -411,55 +430,38 @@ def cache_numbers(row: dict[str, Any]) -> int:
     return 2 * row["depth"] * row["batch"] * row["length"] * row["kv_heads"] * head_dim
 
 
-def torch_is_there(toy: bool) -> str | None:
-    """Why PyTorch can't be measured; None if it can. Asked in a process of its own."""
-    code = f"import torch, sys; sys.exit(0 if {toy} or torch.cuda.is_available() else 3)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    return {0: None, 3: "torch has no CUDA here"}.get(done.returncode, "torch is not installed")
-
-
-def told(name: str, found: dict[str, Any]) -> Iterator[str]:
-    """A row for people."""
-    yield f"{name}: batch {found['batch']} × {found['length']}"
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """A row for people: a line for each side, and the ratio."""
     for side in SIDES:
         if f"{side}_tokens_per_second" in found:
-            shares = [
-                f"{share.upper() if share == 'mfu' else 'of the floor'} {found[key]:.1%}"
-                for share in ("mfu", "floor_share")
-                if (key := f"{side}_{share}") in found
-            ]
-            rate = f"{found[f'{side}_tokens_per_second']:,.0f} tokens/s"
-            yield "  " + f"{side:9} " + " · ".join([rate, *shares])
+            parts = [f"{side} {found[f'{side}_tokens_per_second']:,.0f} tokens/s"]
+            if f"{side}_mfu" in found:
+                parts.append(f"MFU {found[f'{side}_mfu']:.1%}")
+            if f"{side}_floor_share" in found:
+                parts.append(f"{found[f'{side}_floor_share']:.1%} of the floor")
+            if f"{side}_peak_bytes" in found:
+                parts.append(f"{found[f'{side}_peak_bytes'] / 2**30:.2f} GiB")
+            yield ", ".join(parts)
         elif f"{side}_failed" in found:
-            yield f"  {side:9} failed: {found[f'{side}_failed']}"
+            yield f"{side} failed: {found[f'{side}_failed']}"
     if found["ratio"]:
-        yield f"  ours / {found['best_torch']} PyTorch: {found['ratio']:.2f}"
+        yield f"ours / {found['best_torch']} PyTorch {found['ratio']:.2f}"
 
 
-def main(arguments: list[str]) -> int:
-    """Measures, tells, and writes. Returns the exit status."""
-    began, toy = time.monotonic(), "--toy" in arguments
-    out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), None)
-    rows = TOY_ROWS if toy else ROWS
-    names = [a for a in arguments if not a.startswith("--")] or list(rows)
-    missing = torch_is_there(toy)
-    sides = SIDES if missing is None else SIDES[:1]
-    report: dict[str, Any] = {"no_torch": missing, "rows": {}}
-    for name in names:
-        if time.monotonic() - began > SECONDS_IN_ALL:
-            report["rows"][name] = {"skipped": f"{SECONDS_IN_ALL} s were over"}
-            continue
-        row = rows[name] | ({"dtype": "float32"} if toy else {})
-        report["rows"][name] = found = figures(row, measure(row, sides, toy=toy))
-        print(*told(name, found), sep="\n", flush=True)
-    report["seconds"] = round(time.monotonic() - began, 1)
-    line = json.dumps(report)
-    if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(line + "\n", encoding="utf-8")
-    print(line)
-    return 1 if any("triform_failed" in found for found in report["rows"].values()) else 0
+def measured(part: Findings, name: str) -> None:
+    """The part of a row."""
+    row = (TOY_ROWS if part.toy else ROWS)[name]
+    sides = SIDES if part.torch else SIDES[:1]
 
+    def check() -> str:
+        found = figures(row, measure(row, sides, toy=part.toy))
+        part.note(**found)
+        line = "; ".join(told(found))
+        expect("triform_failed" not in found and (found["best_torch"] or not part.torch), line)
+        if "decode" not in row:
+            tolerance = TOLERANCE[row.get("dtype", "bfloat16")]
+            for ours, theirs in found.get("first_results", ()):
+                expect(abs(ours / theirs - 1) <= tolerance, f"losses {ours} and {theirs}; {line}")
+        return line
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    part.check(f"batch {row['batch']} × {row['length']}", check)

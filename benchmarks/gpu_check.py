@@ -1,27 +1,10 @@
-"""Whether everything works on this GPU as it does on the CPU.
+"""Whether this GPU computes what the CPU does: the parts `attention` and `parity` of `gpu_run.py`.
 
-python benchmarks/gpu_check.py [--toy]       (`make gpu-check PYTHON=python3`)
-
-Needs no network and no data. Prints a line for each check; exit status 1 if one fails, 2 where
-there is no GPU. --toy tries the checks themselves, small, on whatever device there is.
+The GPU and the CPU are both there, as losses are compared (JAX_PLATFORMS=cuda,cpu). At toy size
+the checks themselves are tried, on CPU alone.
 """
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-if __name__ == "__main__":
-    # Both, as losses are compared.
-    os.environ["JAX_PLATFORMS"] = "cpu" if "--toy" in sys.argv else "cuda,cpu"
-    # Checks run verbs in processes of their own, which need memory too.
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +14,10 @@ import configs
 import model
 import parallel
 import training
+from benchmarks.findings import Findings, expect
 from benchmarks.invented import batch, sizes_of
 from model import Sight, attend
-from model.layers import attend as attention
+from model.layers import attend as attention_layer
 from training.attention import TOLERANCE as ATTENTION_TOLERANCE
 
 ROOT = Path(__file__).parents[1]
@@ -56,40 +40,33 @@ TOY = {
 }
 
 
-class Failed(Exception):
-    """A check that did not hold, and why."""
+def attention(found: Findings) -> None:
+    """The part `attention`."""
+    if found.toy and jax.devices()[0].platform == "cpu":
+        model.NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
+    checks = Checks(toy=found.toy)
+    found.check("every kind equals XLA's", checks.attention_kinds)
+    found.check("what a step runs", checks.attention_dispatch)
+    found.check("a kernel that fails", checks.attention_fallback)
 
 
-def expect(condition: object, text: str) -> None:
-    if not condition:
-        raise Failed(text)
+def parity(found: Findings) -> None:
+    """The part `parity`."""
+    checks = Checks(toy=found.toy)
+    for recipe in RECIPES:
+        for dtype in list(TOLERANCE)[: 1 if found.toy else None]:
+            name = f"{recipe} in {dtype}, {checks.steps} steps as on CPU"
+            found.check(name, lambda recipe=recipe, dtype=dtype: checks.parity(recipe, dtype))
 
 
 class Checks:
-    """The checks, in their order; each returns what it found. `toy`: small ones."""
+    """The checks; each returns what it found. toy: small ones."""
 
-    def __init__(self, folder: Path, *, toy: bool):
-        self.folder, self.toy = folder, toy
+    def __init__(self, *, toy: bool):
+        self.toy = toy
         self.steps = 3 if toy else STEPS
         self.device = jax.devices()[0]
         self.native = model.NATIVE_ATTENTION.get(self.device.platform, "xla")
-        self.text = folder / "text.txt"
-        lines = (f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400 if toy else 4000))
-        self.text.write_text("".join(lines), encoding="utf-8")
-
-    def all(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        for recipe in RECIPES:
-            for dtype in TOLERANCE:
-                yield (
-                    f"{recipe} in {dtype}, {self.steps} steps as on CPU",
-                    lambda recipe=recipe, dtype=dtype: self.parity(recipe, dtype),
-                )
-        yield "attention: every kind equals XLA's", self.attention_kinds
-        yield "attention: what a step runs", self.attention_dispatch
-        yield "attention: a kernel that fails", self.attention_fallback
-        yield "train.py, and on from its checkpoint", self.train_and_resume
-        yield "train.py on from a checkpoint of the CPU", self.resume_from_cpu
-        yield "evaluate.py and generate.py", self.answers
 
     # ---- One step on two devices.
 
@@ -148,6 +125,8 @@ class Checks:
             "segments and window": Sight(True, 50, segments_BT=segments),
             "prefill": Sight(True, None, first_B=jnp.array([0, 64], jnp.int32)),
         }
+        if self.toy:
+            sights = {name: sights[name] for name in ("causal",)}
         found = []
         for name, sight in sights.items():
             targets = 128 if sight.first_B is not None else 256
@@ -206,112 +185,14 @@ class Checks:
 
         config, told = self.attention_config(), []
         mesh = parallel.make_mesh(config, [self.device])
-        whole = getattr(attention, f"_{self.native}")
-        setattr(attention, f"_{self.native}", broken)
+        whole = getattr(attention_layer, f"_{self.native}")
+        setattr(attention_layer, f"_{self.native}", broken)
         try:
             found = training.working_attention(config, mesh, told.append)
             program = self.program(config, self.device, attention=found)
             losses = self.losses(program, program.initialize(), 2)
         finally:
-            setattr(attention, f"_{self.native}", whole)
+            setattr(attention_layer, f"_{self.native}", whole)
         expect(found == "xla" and len(told) == 1, f"{found}, told {told}")
         expect("planted by gpu_check.py" in told[0] and np.isfinite(losses).all(), str(told))
         return told[0]
-
-    # ---- The verbs, as users run them.
-
-    def run(self, verb: str, *arguments: str, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / verb), *arguments],
-            cwd=ROOT,
-            env=os.environ | {"TRIFORM_CACHE": str(self.folder / "cache")} | environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        expect(done.returncode == 0, f"{verb} ended with {done.returncode}: {done.stderr[-1500:]}")
-        return done.stdout
-
-    def train(
-        self, name: str, steps: int, *, dtype: str = "float32", **environment: str
-    ) -> dict[int, float]:
-        """The losses of a run of so many steps in all, by step."""
-        fields = STEADY | {
-            "data.path": str(self.text),
-            "train.steps": str(steps),
-            "train.log_every_steps": "1",
-            "task.sample_tokens": "16",
-            "precision.compute_dtype": dtype,
-        }
-        if self.toy:
-            fields |= TOY
-        overrides = [f"--config.{field}={value}" for field, value in fields.items()]
-        workdir = self.folder / name
-        recipe = "--config=configs/shakespeare_char.py"
-        self.run("train.py", recipe, f"--workdir={workdir}", *overrides, **environment)
-        lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-        return {line["step"]: line["loss"] for line in lines if "loss" in line}
-
-    def train_and_resume(self) -> str:
-        half, whole = self.steps, 2 * self.steps
-        self.train("here", half)
-        self.resumed = self.train("here", whole)
-        expect(list(self.resumed) == list(range(1, whole + 1)), f"steps {list(self.resumed)}")
-        first, last = self.resumed[1], self.resumed[whole]
-        expect(self.toy or last < 0.9 * first, f"the loss went from {first:.3f} to {last:.3f}")
-        if not self.toy:
-            losses = self.train("in_bfloat16", whole, dtype="bfloat16")
-            expect(abs(losses[whole] / last - 1) < 0.05, f"in bfloat16 {losses[whole]:.3f}")
-        return f"loss {first:.3f} at step 1, {last:.3f} at step {whole}"
-
-    def resume_from_cpu(self) -> str:
-        self.train("from_cpu", self.steps, JAX_PLATFORMS="cpu")
-        moved = self.train("from_cpu", 2 * self.steps)
-        worst = max(abs(moved[step] / loss - 1) for step, loss in self.resumed.items())
-        expect(worst <= 1e-2, f"losses differ by {worst:.1e}")
-        return f"losses differ by {worst:.1e} at most from those of the GPU alone"
-
-    def answers(self) -> str:
-        workdir = f"--workdir={self.folder / 'here'}"
-        metrics = json.loads(self.run("evaluate.py", workdir).splitlines()[-1])
-        expect(np.isfinite(metrics["loss"]), str(metrics))
-        asked = (workdir, "--prompt=12 times", "--max_tokens=24", "--temperature=0", "--json")
-        told = json.loads(self.run("generate.py", *asked))
-        expect(told["tokens"] > 0 and told["text"], str(told))
-        return f"loss {metrics['loss']:.3f}; '12 times' goes on {told['text']!r}"
-
-
-def main(arguments: list[str]) -> int:
-    """Runs the checks. Returns the exit status."""
-    toy = "--toy" in arguments
-    try:
-        device = jax.devices()[0]
-        reason = None if toy or device.platform == "gpu" else f"only {device.device_kind}"
-    except RuntimeError as error:  # JAX was asked for CUDA.
-        reason = str(error).splitlines()[0]
-    if reason:
-        print(
-            f"gpu_check.py: JAX finds no GPU here ({reason}); --toy tries the checks on CPU",
-            file=sys.stderr,
-        )
-        return 2
-    if toy and device.platform == "cpu":
-        model.NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
-    print(f"{device.device_kind}, jax {jax.__version__}", flush=True)
-    failed, began = 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
-        for name, check in Checks(Path(folder), toy=toy).all():
-            start = time.monotonic()
-            try:
-                verdict = f"ok      {name}: {check()}"
-            except Exception as error:  # The other checks still have something to say.
-                failed += 1
-                verdict = f"FAILED  {name}: {type(error).__name__}: {error}"
-            print(f"{verdict} ({time.monotonic() - start:.0f} s)", flush=True)
-    print(f"{failed} failed, {time.monotonic() - began:.0f} s")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`make bench-gpu` at toy size, on CPU; beside PyTorch where that is installed."""
+"""Rows of `bench_gpu.py` at toy size, on CPU; beside PyTorch where that is installed."""
 
 import json
 from importlib.util import find_spec
@@ -6,13 +6,14 @@ from importlib.util import find_spec
 import pytest
 
 from benchmarks import bench_gpu
+from benchmarks.findings import Findings
 
 PEERS = ("eager",) if find_spec("torch") else ()
 
 
 @pytest.mark.parametrize("name", bench_gpu.TOY_ROWS)
 def test_a_row_measures_each_side(name):
-    row = bench_gpu.TOY_ROWS[name] | {"dtype": "float32"}
+    row = bench_gpu.TOY_ROWS[name]
     sides = bench_gpu.measure(row, ("triform", *PEERS), toy=True)
     assert {side: alive.failed for side, alive in sides.items()} == dict.fromkeys(sides)
     found = bench_gpu.figures(row, sides)
@@ -24,12 +25,14 @@ def test_a_row_measures_each_side(name):
 
 def test_shares_are_told_where_the_peak_is_known():
     class Alive:
-        failed, seconds, first = None, [0.1], []
+        failed, seconds, first, peak_bytes = None, [0.1], [], 3 << 30
         facts = {"parameters": 1e9, "flops_per_token": 6e9, "peak_flops": 1e15}  # noqa: RUF012
 
     found = bench_gpu.figures(bench_gpu.ROWS["gpt2_124m"], {"triform": Alive()})
     assert found["triform_mfu"] == pytest.approx(16 * 1024 / 0.1 * 6e9 / 1e15, rel=1e-2)
     assert found["ratio"] is None
+    (line,) = bench_gpu.told(found)
+    assert line == f"triform 163,840 tokens/s, MFU {found['triform_mfu']:.1%}, 3.00 GiB"
     Alive.facts["peak_bandwidth"] = 3.35e12
     row = bench_gpu.ROWS["decode_1b_batch_32"]
     found = bench_gpu.figures(row, {"triform": Alive()})
@@ -38,7 +41,24 @@ def test_shares_are_told_where_the_peak_is_known():
 
 
 def test_a_side_that_fails_says_why():
-    row = bench_gpu.TOY_ROWS["gpt2"] | {"batch": 0}
+    row = bench_gpu.TOY_ROWS["gpt2_124m"] | {"batch": 0}
     found = bench_gpu.figures(row, bench_gpu.measure(row, ("triform",), toy=True))
     assert "data.global_batch_size" in found["triform_failed"]
-    assert list(bench_gpu.told("gpt2", found))[1].startswith("  triform   failed: UsageError")
+    assert next(bench_gpu.told(found)).startswith("triform failed: UsageError")
+
+
+def test_sides_that_compute_something_else_fail_the_row(tmp_path, monkeypatch):
+    def told_apart(row, sides, *, toy):
+        class Alive:
+            failed, seconds, facts, peak_bytes = None, [0.1], {}, None
+
+            def __init__(self, first):
+                self.first = first
+
+        return {"triform": Alive([2.0, 1.9]), "eager": Alive([2.0, 1.8])}
+
+    monkeypatch.setattr(bench_gpu, "measure", told_apart)
+    part = Findings(tmp_path / "found.json", tmp_path, toy=True, torch=True)
+    bench_gpu.measured(part, "gpt2_124m")
+    (check,) = part.checks.values()
+    assert not check["passed"] and check["found"].startswith("losses 1.9 and 1.8; triform ")

@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from benchmarks.gpu_training import arrays_of
 from tests.end_to_end.verbs import (
     ROOT,
     TINY_TEXT,
@@ -21,8 +21,7 @@ from tests.end_to_end.verbs import (
     run,
     write_text,
 )
-from training.checkpoints import ITEMS, finished_steps, restore_fields
-from training.manifest import verify
+from training.checkpoints import finished_steps
 
 RECIPES = {"attention": "shakespeare_char", "recurrence": "shakespeare_char_lstm"}
 
@@ -80,22 +79,6 @@ def stop_at(
     return process.returncode, errors.decode()
 
 
-def read_arrays(workdir: Path, step: int = 40) -> dict[str, np.ndarray]:
-    """Every array of a step's state by name."""
-    folder = workdir / "checkpoints"
-    manifest = verify(folder / str(step))
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    found = {}
-    for item, fields in ITEMS.items():
-        target = {
-            name: jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
-            for name, leaf in manifest["leaves"].items()
-            if name.split(".")[0] in fields
-        }
-        found |= restore_fields(folder, step, manifest, item, target)
-    return found
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> Path:
     return write_text(tmp_path_factory.mktemp("text") / "input.txt")
@@ -123,7 +106,7 @@ def test_killed_and_stopped_on_the_way_a_run_ends_bit_equal(family, text, tmp_pa
     whole, again = metrics(tmp_path / "whole"), metrics(parted)
     assert [m["batch_crc32"] for m in whole.values()] == [m["batch_crc32"] for m in again.values()]
     assert [m["loss"] for m in whole.values()] == [m["loss"] for m in again.values()]
-    arrays, others = read_arrays(tmp_path / "whole"), read_arrays(parted)
+    arrays, others = arrays_of(tmp_path / "whole", 40), arrays_of(parted, 40)
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)

@@ -1,0 +1,68 @@
+"""What a part of `gpu_run.py` tells of itself: checks, figures, and the file that keeps them."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.workdir import write_atomically
+
+
+class Failed(Exception):
+    """A check that did not hold, and why."""
+
+
+def expect(condition: object, text: str) -> None:
+    """Raises `Failed` unless the condition holds."""
+    if not condition:
+        raise Failed(text)
+
+
+@dataclass
+class Findings:
+    """The checks and figures of one part. Each is in `file` as soon as it is known.
+
+    toy: everything small, on whatever device there is. text: the file to train on; None for the
+    standard library's sources. target_loss: None for the one that fits the text.
+    folder: empty, for the part's own files. torch: whether PyTorch is there to be measured.
+    """
+
+    file: Path
+    folder: Path
+    toy: bool = False
+    torch: bool = False
+    text: str | None = None
+    target_loss: float | None = None
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, name: str, function: Callable[[], str]) -> None:
+        """Runs a check and keeps what it returns, or why it failed; the next ones still run."""
+        began = time.monotonic()
+        try:
+            passed, text = True, function()
+        except Failed as failed:
+            passed, text = False, str(failed)
+        except Exception as error:
+            traceback.print_exc()
+            passed, text = False, f"{type(error).__name__}: {error}"
+        seconds = round(time.monotonic() - began, 1)
+        self.checks[name] = {"passed": passed, "seconds": seconds, "found": text}
+        print(f"{'ok' if passed else 'FAILED'}  {name}: {text} ({seconds:.0f} s)", flush=True)
+        self._write()
+
+    def note(self, **figures: Any) -> None:
+        """Keeps figures."""
+        self.figures |= figures
+        self._write()
+
+    @property
+    def passed(self) -> bool:
+        return all(check["passed"] for check in self.checks.values())
+
+    def _write(self) -> None:
+        content = {"checks": self.checks, "figures": self.figures}
+        write_atomically(self.file, json.dumps(content))
