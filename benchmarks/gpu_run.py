@@ -168,7 +168,7 @@ def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
     found = in_own_process(machine, 120, arguments.toy)
     if found["status"] != "passed":
         raise UsageError(
-            f"JAX finds no GPU here ({found['last_lines'][-1]}); --toy tries this on CPU"
+            f"JAX finds no GPU here ({found['last_lines'][-1]}): --toy tries this on CPU"
         )
     fresh = {
         "machine": found["figures"],
@@ -210,7 +210,10 @@ def machine(found: Findings) -> None:
     """The hardware and the versions. Ends with an error where JAX finds no GPU."""
     import jax
 
-    device = jax.devices()[0]
+    try:
+        device = jax.devices()[0]
+    except Exception as error:  # Without the plugin of CUDA, an AssertionError without a word.
+        raise RuntimeError(str(error).partition("\n")[0] or "no plugin for CUDA") from None
     if not found.toy and device.platform != "gpu":
         raise RuntimeError(f"only {device.device_kind}")
     here = environment()

@@ -120,7 +120,7 @@ def test_the_gpu_variant_is_the_one_that_the_recipe_tells():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], r"JAX finds no GPU here \(.*\); --toy tries this on CPU"),
+        ([], r"JAX finds no GPU here \(.*(CUDA|cuda|only cpu).*\): --toy tries this on CPU"),
         (["--text=nowhere.txt"], "--text=nowhere.txt is not a file"),
         (["--only=everything"], "--only must be one of training, gpt2_124m, attention"),
         (["--toy", "--only=lstm_2x650"], "--toy has no such part"),
