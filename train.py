@@ -82,14 +82,14 @@ def main(argv: Sequence[str]) -> int:
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
         print(data.describe_batch(batches[0], dataset, origins))
         return 0
+    workdir = Path(arguments.workdir)
+    training.check_data(config, workdir, lambda: data.learning_facts(dataset), troubles.append)
 
     config = configs.resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    workdir = Path(arguments.workdir)
     past = training.newest_manifest(workdir / "checkpoints")
-    warmup = training.warmup_steps(config, past)
-    what = {"attention": attention, "warmup": warmup}
+    what = {"attention": attention, "warmup": training.warmup_steps(config, past)}
     program = training.build_program(config, dataset.sizes, mesh, **what)
     beginning = begin(config, workdir, dataset, program)
     main_process = parallel.is_main_process()
@@ -481,8 +481,7 @@ class Run:
         name = name if name in self.dataset.splits else "train"
         examples = data.Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
-            what = (self.program, state.weights, state.statistics)
-            views = training.look_inside(*what, examples)
+            views = training.look_inside(self.program, state.weights, state.statistics, examples)
         if "prediction" in self.outputs:
             classes = self.dataset.classes
             views["predictions"] = training.Predictions.of(self.outputs, name, classes)

@@ -1,5 +1,9 @@
-"""What the data of a run looks like to a model, as far as it says how well that can learn."""
+"""What the data of a run looks like to a model, as far as it says how well that can learn.
 
+All of it is measured on bounded samples, so that it takes about a second of data of any size.
+"""
+
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,43 +19,61 @@ from data.records import Records, bytes_of
 SAMPLED = 1024
 """Training examples that are looked at: a share of them is then right to 3 %."""
 
-COMPARED_BYTES = 2**26
+SAMPLED_BYTES = 2**25
+"""Of their records: what has to be decoded takes a second or two then."""
+
+COMPARED, COMPARED_BYTES = 2**15, 2**24
 """Of a split, records that are compared with those of another."""
 
 _AT_ONCE = 64
 _INPUTS = ("image", "source", "frames", "tokens")
 _SNIPPET = 64  # tokens that are compared where windows are cut anywhere, or 3/4 of a window
+_SHORTEST_SNIPPET = 24  # shorter ones recur by themselves: of 6 characters of a play most do
 _ANCHOR, _APART = 8, 16  # tokens that decide whether a snippet begins: of so many places one
 
 
 class Sample(NamedTuple):
-    """padding: share of the positions, None without any. classes: of each label, how many examples
-    have it. prior_loss: in nats a target, of always answering by the frequencies of the targets.
-    commonest_target, commonest_input: share of the one that there is most of."""
+    """What was measured on some examples of a split.
 
+    inputs: how many of them are not broken. padding: share of the positions, None without any.
+    classes: of each label, how many examples have it. prior_loss: in nats a target, of always
+    answering by the frequencies of the targets. commonest_target, commonest_input: share of the
+    one that there is most of. commonest_name: of an example with that input, where it has a name.
+    """
+
+    inputs: int
     padding: float | None
     classes: dict[str, int] | None
     prior_loss: float | None
     commonest_target: float | None
     commonest_input: float
+    commonest_name: str | None
 
 
 def learning_facts(dataset: Dataset) -> dict[str, Any]:
-    """What `training.Facts` has of the data: `examples` of the training split, `copied`, the share
-    of validation that it has too, and of a `Sample` of it all fields."""
-    train, validation = dataset.splits["train"], dataset.splits.get("validation")
+    """Return what `training.Facts` has of the data: `examples` of the training split, `copied`,
+    and of a `Sample` of it all fields.
+
+    copied: of two splits, (the earlier, the later), the share of the later one that the earlier
+    one holds too; without those that can't be compared.
+    """
+    train = dataset.splits["train"]
     facts = sample(train, dataset.classes)._asdict()
     if train.padding is not None:
         facts["padding"] = train.padding
-    copied = None if validation is None else share_copied(train, validation)
+    shares = {
+        (first.name, second.name): share_copied(first, second)
+        for first, second in itertools.combinations(dataset.splits.values(), 2)
+    }
+    copied = {names: share for names, share in shares.items() if share is not None}
     return {"examples": train.examples, "copied": copied, **facts}
 
 
 def sample(split: Split, classes: tuple[str, ...] | None) -> Sample:
-    """Of `SAMPLED` examples of a split, drawn at random; always the same ones."""
-    inputs, targets = Counter(), Counter()
+    """Measures up to `SAMPLED` examples of a split, drawn at random; always the same ones."""
+    inputs, targets, first = Counter(), Counter(), {}
     filled = positions = 0
-    for batch in _batches(split, SAMPLED):
+    for part, rows, batch in _batches(split):
         there = batch["weights"] > 0
         if "label" in batch:
             targets.update(batch["label"][there].tolist())
@@ -62,56 +84,97 @@ def sample(split: Split, classes: tuple[str, ...] | None) -> Sample:
             targets.update(batch[name][weights].tolist())
         for real in _filled(batch):
             filled, positions = filled + int(real.sum()), positions + real.size
-        inputs.update(_input_hashes(batch))
+        for row, number in _input_hashes(batch):
+            inputs[number] += 1
+            first.setdefault(number, (part, rows[row]))
     counts = np.array([*targets.values()], float)
-    shares = counts / max(counts.sum(), 1)
+    (commonest, most), *_ = [*inputs.most_common(1), (None, 0)]
     return Sample(
+        inputs=inputs.total(),
         padding=1 - filled / positions if positions else None,
         classes=None if classes is None else {
             name: targets[number] for number, name in enumerate(classes)
         },
-        prior_loss=float(-(shares * np.log(shares)).sum()) if len(shares) else None,
-        commonest_target=float(shares.max()) if len(shares) else None,
-        commonest_input=max(inputs.values(), default=0) / max(inputs.total(), 1),
+        prior_loss=entropy(counts) if len(counts) else None,
+        commonest_target=float(counts.max() / counts.sum()) if len(counts) else None,
+        commonest_input=most / max(inputs.total(), 1),
+        commonest_name=_name(*first[commonest]) if most > 1 else None,
     )  # fmt: skip
 
 
-def share_copied(train: Split, validation: Split) -> float:
-    """Share of what `validation` holds that `train` holds too, to the byte.
+def entropy(counts: NDArray[np.float64]) -> float:
+    """Return the entropy, in nats, of what was drawn from, where `counts` of each were drawn.
+
+    Where some were drawn once others were not drawn at all, and the shares of the drawn ones alone
+    have too little of it: of 1,024 examples of 1,000 classes 6.4 for 6.9. Then by Chao and Shen,
+    "Nonparametric estimation of Shannon's index of diversity" (2003).
+    """
+    drawn = counts.sum()
+    shares, singles = counts / drawn, int((counts == 1).sum())
+    if not singles or drawn < 2:
+        return float(-(shares * np.log(shares)).sum())
+    shares *= 1 - min(singles, drawn - 1) / drawn
+    return float(-(shares * np.log(shares) / -np.expm1(drawn * np.log1p(-shares))).sum())
+
+
+def share_copied(first: Split, second: Split) -> float | None:
+    """Return the share of what `second` holds that `first` holds too, to the byte.
 
     Examples are compared, and of text conversations and documents that are packed whole; where
-    windows are cut anywhere, snippets that begin where the tokens say, whatever the window. Of a
-    split with more than `COMPARED_BYTES` a random part is: the share is that which would make as
-    many meet.
+    windows are cut anywhere, snippets that begin where the tokens say, whatever the window; None
+    where windows are so short that snippets recur by themselves. Of a split with more than
+    `COMPARED` records, or `COMPARED_BYTES`, a random part is compared: the share is then what would
+    make as many meet, less two standard errors, and what recurs within a part is left out.
     """
-    alike = _are_alike(train, validation)
-    sought, _ = _units(validation, alike)
-    found, looked_at = _units(train, alike)
-    sought, found = np.unique(sought), np.unique(found)
+    alike = _are_alike(first, second)
+    if alike and _snippet_length(second) < _SHORTEST_SNIPPET:
+        return None
+    sought, _ = _units(second, alike)
+    found, looked_at = _units(first, alike)
+    sought = np.unique(sought)
+    found, times = np.unique(found, return_counts=True)
+    if looked_at < 1:
+        found = found[times == 1]
     if not len(sought):
         return 0.0
     met = np.isin(sought, found).sum()
-    return float(min(1.0, met / len(sought) / looked_at))
+    met -= 2 * np.sqrt(met * (1 - looked_at))
+    return float(np.clip(met / len(sought) / looked_at, 0, 1))
 
 
-def _batches(split: Split, most: int) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Batches of up to `most` random examples, as evaluation sees them."""
+def _batches(
+    split: Split,
+) -> Iterator[tuple[Split, NDArray[np.int64], Mapping[str, NDArray[Any]]]]:
+    """Yields random examples of a split in batches, as evaluation sees them: the part of the split
+    that they are of, their numbers in it, and the batch."""
     weights = split.weights or (1.0,)
     for part, weight in zip(split.parts or (split,), weights, strict=True):
-        for records, rows in _records(part, round(most * weight / sum(weights)) or 1):
+        share = weight / sum(weights)
+        most = round(min(SAMPLED, _records_of(part, SAMPLED_BYTES)) * share) or 1
+        for records, rows in _records(part, most):
             form = part.format
             if part.lengths is not None:
                 form = form.padded_to(part.lengths.shape(rows))
-            yield form.batch(records)
+            yield part, rows, form.batch(records)
+
+
+def _records_of(split: Split, size: int) -> int:
+    """Return how many records of a split have `size` bytes."""
+    return max(1, size * split.examples // max(split.path.stat().st_size, 1))
 
 
 def _records(split: Split, most: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Up to `most` random records, and their numbers, some at a time."""
+    """Yields up to `most` random records, and their numbers, some at a time."""
     count = min(most, split.examples)
     rows = permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
     reader = Records(split.path, split.format.dtype)
     for some in np.array_split(rows, -(-count // _AT_ONCE)):
         yield reader.read(some), some
+
+
+def _name(split: Split, row: int) -> str | None:
+    names = split.names()
+    return None if names is None else names[row]
 
 
 def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
@@ -124,16 +187,23 @@ def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
         yield batch["weights"] > 0
 
 
-def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[int]:
-    """A number for each input that is not broken, the same for the same input."""
+def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]]:
+    """Yields the row of each input that is not broken, and a number, the same for the same input.
+
+    A recording whose frames are all one and the same, such as silence, is the same however long.
+    """
     name = next(name for name in _INPUTS if name in batch)
     real = batch.get("source_segments" if name == "source" else "segments")
     for row in np.flatnonzero(batch["weights"].reshape(len(batch["weights"]), -1).any(axis=1)):
         values = batch[name][row]
-        yield hash((values if real is None else values[real[row] > 0]).tobytes())
+        if real is not None:
+            values = values[real[row] > 0]
+        if name == "frames" and (values == values[:1]).all():
+            values = values[:1]
+        yield row, hash(values.tobytes())
 
 
-# ---- What of validation stands in training too.
+# ---- What of a split stands in another too.
 
 
 def _are_alike(*splits: Split) -> bool:
@@ -147,7 +217,7 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
     """A number for each thing that is compared, and the share of the split that was looked at."""
     found, looked_at = [np.empty(0, np.int64)], 0
     for part in split.parts or (split,):
-        most = max(1, COMPARED_BYTES * part.examples // max(part.path.stat().st_size, 1))
+        most = min(COMPARED, _records_of(part, COMPARED_BYTES))
         if not alike:  # They are decoded, which takes its time.
             most = min(most, SAMPLED)
         for records, rows in _records(part, most):
@@ -157,13 +227,22 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
             else:
                 shape = None if part.lengths is None else part.lengths.shape(rows)
                 form = part.format if shape is None else part.format.padded_to(shape)
-                found.append(np.fromiter(_input_hashes(form.batch(records)), np.int64))
+                hashes = (number for _, number in _input_hashes(form.batch(records)))
+                found.append(np.fromiter(hashes, np.int64))
     return np.concatenate(found), looked_at / split.examples
+
+
+def _snippet_length(split: Split) -> float:
+    """Return the tokens of a snippet of windows that are cut anywhere; infinity of other records,
+    which are compared whole."""
+    forms = [part.format for part in split.parts or (split,)]
+    lengths = [form.length for form in forms if isinstance(form, WindowFormat)]
+    return min(_SNIPPET, min(lengths) * 3 // 4) if lengths else np.inf
 
 
 def _record_hashes(records: NDArray[Any], split: Split) -> NDArray[np.int64]:
     if isinstance(split.format, WindowFormat):
-        return _snippet_hashes(records["tokens"], min(_SNIPPET, split.format.length * 3 // 4))
+        return _snippet_hashes(records["tokens"], int(_snippet_length(split)))
     if "segments" in (records.dtype.names or ()):
         runs = ((row, n) for row in records for n in range(1, int(row["segments"].max()) + 1))
         return np.fromiter((hash(r["tokens"][r["segments"] == n].tobytes()) for r, n in runs), int)
@@ -171,11 +250,13 @@ def _record_hashes(records: NDArray[Any], split: Split) -> NDArray[np.int64]:
 
 
 def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """Of windows [B, T + 1] all snippets that the hash of their first tokens lets begin."""
+    """Return a number for each snippet of windows [B, T + 1] that the hash of its first tokens
+    lets begin."""
     mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    anchors = _rolling(mixed, min(_ANCHOR, length))[:, : tokens.shape[1] - length + 1]
+    anchors = _rolling(mixed, _ANCHOR)[:, : tokens.shape[1] - length + 1]
     rows, places = np.nonzero((anchors >> np.uint64(40)) % np.uint64(_APART) == 0)
-    return _rolling(mixed, length)[rows, places].astype(np.int64)
+    snippets = np.lib.stride_tricks.sliding_window_view(mixed, length, axis=1)[rows, places]
+    return _rolling(snippets, length)[:, 0].astype(np.int64)
 
 
 def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:

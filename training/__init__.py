@@ -24,6 +24,7 @@ _HOMES = {
     "WorkdirLock": "workdir",
     "begin_with": "initialize",
     "build_program": "program",
+    "check_data": "data_diagnosis",
     "diagnose_run": "activity",
     "evaluate": "evaluation",
     "evaluation_batch_size": "evaluation",

@@ -14,7 +14,8 @@ import numpy as np
 
 import model as model_room
 import parallel
-from training.diagnosis import LEAST_STEPS, Facts, verdict
+from training.diagnosis import verdict
+from training.findings import LEAST_STEPS, Facts
 from training.optimizers import parameter_treatments
 from training.program import Program
 from training.report.inside import watched

@@ -12,6 +12,9 @@ from training.progress import Progress
 from training.start_summary import Rows, aligned
 from training.wandb_log import WandbLog
 
+PREFIX = "diagnosis: "
+"""Of each line of the diagnosis, where it stands among other lines."""
+
 
 class Record:
     """The words and figures of one run, over all its sittings.
@@ -37,6 +40,7 @@ class Record:
         self._logs: list[MetricLog | WandbLog] = []
         self._warnings: list[str] = []
         self._events: list[str] = []
+        self._told: set[str] = set()  # By this sitting; warnings are of earlier ones too.
         self._origin = origin
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -50,6 +54,7 @@ class Record:
     def notify(self, text: str) -> None:
         """Shows a warning: a line above the progress, highlighted in the report."""
         self._warnings.append(text)
+        self._told.add(text)
         self._progress.note(text)
 
     def info(self, text: str) -> None:
@@ -123,15 +128,19 @@ class Record:
             summary["gzip_bits_per_byte"] = about["gzip_bits_per_byte"]
         if test is not None:
             summary["test"] = test
-        for line in pages.get("diagnosis", ()):
-            self._progress.note(f"diagnosis: {line}")
+        diagnosis = [f"{PREFIX}{line}" for line in pages.get("diagnosis", ())]
+        new = [line for line in diagnosis if line not in self._told]
+        if diagnosis and not new:
+            new = [f"{PREFIX}nothing else stands out than what was told before the first step"]
+        for line in new:
+            self._progress.note(line)
         return write_report(
             self._workdir,
             summary=summary,
             config=self._config,
             environment=environment(self._tuned),
             metrics=read_metrics(self._workdir),
-            warnings=self._warnings,
+            warnings=[line for line in self._warnings if line not in diagnosis],
             events=self._events,
             **about.get("pages", {}),
             **pages,

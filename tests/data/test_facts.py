@@ -73,7 +73,7 @@ def test_padding_is_counted_where_preparation_did_not(split):
     train = split("train", form, np.concatenate([form.store(text, 0) for text in texts]))
     facts = learning_facts(Dataset("", {"train": train}, {}, classes=("a",)))
     assert facts["padding"] == pytest.approx(1 - 16 / 30)
-    assert (facts["examples"], facts["copied"]) == (3, None)
+    assert (facts["examples"], facts["inputs"], facts["copied"]) == (3, 3, {})
     told = split("told", form, form.store(texts[0], 0), padding=0.125)
     assert learning_facts(Dataset("", {"train": told}, {}))["padding"] == 0.125
 

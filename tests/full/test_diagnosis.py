@@ -141,7 +141,7 @@ PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]]
         source_text,
     ),
     "shuffled labels": (
-        "labels without information",
+        "no generalization",
         "text_classification",
         LABELS | {"train.steps": "400"},
         shuffled_labels,
@@ -163,7 +163,7 @@ PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]]
     "one class at 95 %": ("class imbalance", "text_classification", LABELS, one_class),
     "80 % padding": ("padding waste", "text_classification", LABELS, short_texts),
     "validation copied into training": (
-        "duplicates between training and validation",
+        "duplicates between splits",
         "text_classification",
         LABELS,
         copied_validation,

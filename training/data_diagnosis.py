@@ -1,0 +1,130 @@
+"""What stands out in the data of a run: rules on what was measured of it, before the first step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs import Config, UsageError
+from training.checkpoints import finished_steps
+from training.findings import Facts, Finding
+from training.record import PREFIX
+from training.wording import percent_text
+
+MOST_PADDING = 0.7
+"""Of the positions. Lengths that are spread evenly leave half of them empty where all are filled up
+to the longest, and those of dates as people write them 58 %; here shorter batches would take less
+than a third of the work."""
+
+CONSTANT = "constant input"
+
+MOST_ALIKE = 0.5
+"""Of the inputs, being the same one: most of what there is can't be told apart."""
+
+NEARLY_ALL, LEAST_INPUTS = 0.99, 10
+"""Of the inputs, being the same one, and how many have to be there: a run that learns from them is
+stopped before it begins. Whoever tries a model on one example has fewer."""
+
+MOST_COPIED = 0.1
+"""Of a split: where licences, boilerplate and short texts recur by themselves it is below 3 %,
+and what a tenth of the examples knows by heart moves a metric by more than runs differ."""
+
+IMBALANCE = 9
+"""How often the commonest class is there for one of all others on average: 90 % of two classes."""
+
+
+def check_data(
+    config: Config,
+    workdir: Path,
+    learning_facts: Callable[[], Mapping[str, Any]],
+    notify: Callable[[str], None],
+) -> None:
+    """Tells `notify` what stands out in the data of a new run, before its first step.
+
+    learning_facts: measures what `Facts` has of the data. It is not asked where `workdir` has a
+    checkpoint to go on from: that run was told. Raises `UsageError` where all of the inputs, or
+    nearly all, are one and the same.
+    """
+    if finished_steps(workdir / "checkpoints"):
+        return
+    facts = Facts(config, **learning_facts())
+    if is_constant(facts):
+        raise UsageError(_constant_text(facts))
+    for finding in data_findings(facts):
+        notify(f"{PREFIX}{finding}")
+
+
+def data_findings(facts: Facts) -> Iterator[Finding]:
+    """Yields what stands out in the data alone."""
+    is_alike = facts.commonest_input is not None and facts.commonest_input >= MOST_ALIKE
+    if is_alike and facts.inputs >= LEAST_INPUTS:
+        such = f", such as {facts.commonest_name}" if facts.commonest_name else ""
+        yield Finding(
+            CONSTANT,
+            f"{percent_text(facts.commonest_input)} of the inputs are one and the same{such}",
+            f"another {source_field(facts)} (--show_batch shows what the model sees)",
+        )
+    copied = {names: share for names, share in facts.copied.items() if share >= MOST_COPIED}
+    if copied and not is_alike:
+        told = (
+            f"{percent_text(share)} of {second} stands in {first} too"
+            for (first, second), share in copied.items()
+        )
+        of = " and ".join(dict.fromkeys(second for _, second in copied))
+        yield Finding(
+            "duplicates between splits",
+            f"{', '.join(told)}, so that the metrics of {of} say little",
+            f"{source_field(facts)} without them",
+        )
+    if finding := _imbalance(facts):
+        yield finding
+    if facts.padding is not None and facts.padding >= MOST_PADDING:
+        data, remedy = facts.config.data, "a smaller data.sequence_length"
+        if hasattr(data, "length_buckets"):
+            remedy = f"data.length_buckets={2 * data.length_buckets}"
+        yield Finding(
+            "padding waste",
+            f"{percent_text(facts.padding)} of the positions of training batches hold nothing",
+            remedy,
+        )
+
+
+def is_constant(facts: Facts) -> bool:
+    """Return whether nearly all inputs are one and the same."""
+    share = facts.commonest_input or 0.0
+    return share >= NEARLY_ALL and facts.inputs >= LEAST_INPUTS
+
+
+def _constant_text(facts: Facts) -> str:
+    """Return what is constant, where, and how to look."""
+    share, data = facts.commonest_input, facts.config.data
+    many = f"all {facts.inputs:,}" if share == 1 else f"{percent_text(share)} of {facts.inputs:,}"
+    field = source_field(facts)
+    such = f", such as {facts.commonest_name}" if facts.commonest_name else ""
+    return (
+        f"{CONSTANT}: {many} training inputs that were looked at are one and the same{such}, in "
+        f"{field}={getattr(data, field.partition('.')[2])}: nothing can be learnt from them. The "
+        f"same command with --show_batch shows what the model sees; give another {field}"
+    )
+
+
+def source_field(facts: Facts) -> str:
+    """Return the field that says which data it is."""
+    return "data.path" if getattr(facts.config.data, "path", None) else "data.source"
+
+
+def _imbalance(facts: Facts) -> Finding | None:
+    """One class has at least half of the examples, and `IMBALANCE` times as many as another on
+    average. Of a thousand classes a common one is no harm; and who weighs them knows."""
+    classes = facts.classes or {}
+    if len(classes) < 2 or getattr(facts.config.task, "class_weights", ()):
+        return None
+    name, most = max(classes.items(), key=lambda one: one[1])
+    total = sum(classes.values())
+    if 2 * most < total or most * (len(classes) - 1) < IMBALANCE * (total - most):
+        return None
+    return Finding(
+        "class imbalance",
+        f"{percent_text(most / total)} of the examples are of class {name}: as much accuracy is "
+        "had without looking",
+        "task.class_weights",
+    )
