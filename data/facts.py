@@ -26,6 +26,7 @@ COMPARED, COMPARED_BYTES = 2**15, 2**24
 """Of a split, records that are compared with those of another."""
 
 _AT_ONCE = 64
+_SAME_FRAMES = 1e-3  # what frames of silence may differ by, in nats
 _INPUTS = ("image", "source", "frames", "tokens")
 _SNIPPET = 64  # tokens that are compared where windows are cut anywhere, or 3/4 of a window
 _SHORTEST_SNIPPET = 24  # shorter ones recur by themselves: of 6 characters of a play most do
@@ -190,17 +191,21 @@ def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
 def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]]:
     """Yields the row of each input that is not broken, and a number, the same for the same input.
 
-    A recording whose frames are all one and the same, such as silence, is the same however long.
+    Of a window of several texts each is an input. A recording whose frames are all one and the
+    same, such as silence, is the same however long, and whatever level normalization rounds it to.
     """
     name = next(name for name in _INPUTS if name in batch)
-    real = batch.get("source_segments" if name == "source" else "segments")
+    segments = batch.get("source_segments" if name == "source" else "segments")
     for row in np.flatnonzero(batch["weights"].reshape(len(batch["weights"]), -1).any(axis=1)):
         values = batch[name][row]
-        if real is not None:
-            values = values[real[row] > 0]
-        if name == "frames" and (values == values[:1]).all():
-            values = values[:1]
-        yield row, hash(values.tobytes())
+        if segments is None:
+            yield row, hash(values.tobytes())
+            continue
+        for number in range(1, int(segments[row].max()) + 1):
+            found = values[segments[row] == number]
+            if name == "frames" and (np.ptp(found, axis=0) < _SAME_FRAMES).all():
+                found = (found[0] - found[0].mean()).round(2) + 0.0  # -0.0 is 0.0
+            yield row, hash(found.tobytes())
 
 
 # ---- What of a split stands in another too.

@@ -30,12 +30,19 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 
 def verdict(facts: Facts) -> list[str]:
-    """The same as lines for the user, who is told too that there is nothing to tell."""
+    """The same as lines for the user, who is told too that there is nothing to tell, or that it is
+    too early to."""
     lines = [str(one) for one in diagnose(facts)]
     if facts.is_short:
         lines.append(
             f"too short to say how it learns: {facts.steps:,} steps; from {LEAST_STEPS} on, "
             f"{LEAST_LINES} of them logged, it is judged"
+        )
+    elif not lines and _is_at_prior(facts):
+        lines.append(
+            f"nothing learnt so far: the loss is {number_text(facts.last_loss)}, and "
+            f"{number_text(facts.prior_loss)} is that of answering by frequency alone; from "
+            f"{STANDSTILL} steps on it is judged"
         )
     return lines or ["nothing stands out"]
 
@@ -245,11 +252,14 @@ def _beyond_chance(facts: Facts) -> float | None:
     return (int(likely.sum()) + 1) / count
 
 
+def _is_at_prior(facts: Facts) -> bool:
+    """Whether neither validation nor training was better than the prior."""
+    return _is_no_better(facts) and facts.last_loss >= NO_BETTER * facts.prior_loss
+
+
 def _nothing_learnt(facts: Facts) -> Finding | None:
     """Neither validation nor training, which can learn by heart, was better than the prior."""
-    if not _is_no_better(facts) or facts.last_loss < NO_BETTER * facts.prior_loss:
-        return None
-    if facts.steps < STANDSTILL:
+    if not _is_at_prior(facts) or facts.steps < STANDSTILL:
         return None
     return Finding(
         "nothing learnt",

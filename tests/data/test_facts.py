@@ -5,13 +5,15 @@ import pytest
 
 from configs import base
 from data.codecs.pictures import encode_png
+from data.codecs.sound import LogMel
 from data.conversations import ConversationFormat
 from data.dataset import Dataset, Split
-from data.facts import learning_facts, sample, share_copied
+from data.facts import entropy, learning_facts, sample, share_copied
 from data.labelled_text import LabelledFormat
 from data.packing import WindowFormat
 from data.pictures import FileFormat, PixelFormat
-from data.records import write_records
+from data.records import write_names, write_records
+from data.sound_batches import SoundFormat
 
 RANDOM = np.random.default_rng(0)
 NOTHING = base.image_classification().data.augmentation
@@ -67,6 +69,54 @@ def test_inputs_that_are_all_alike_are_seen(split):
     assert sample(split("train", PIXELS, records), ("a", "b")).commonest_input == 0.75
 
 
+def test_the_commonest_input_is_named_where_examples_have_names(split):
+    records = pictures(12)
+    records["image"][2:] = records["image"][2]
+    of = split("train", PIXELS, records)
+    assert sample(of, ("a", "b")).commonest_name is None
+    write_names(of.path, [f"{number}.png" for number in range(12)])
+    found = sample(of, ("a", "b"))
+    assert found.commonest_name in {f"{number}.png" for number in range(2, 12)}
+    assert (found.inputs, found.commonest_input) == (12, pytest.approx(10 / 12))
+
+
+@pytest.mark.parametrize("normalization", ["none", "bands", "recording"])
+def test_silence_is_one_and_the_same_input_however_long_and_padded_sound_is_not(
+    split, normalization
+):
+    settings = base.sound_classification(source="sound_labels", architecture="conformer").data
+    settings.normalization = normalization
+    form = SoundFormat(LogMel.of(settings), settings.augmentation, False, 400, None)
+    lengths = RANDOM.integers(8_000, 32_000, 20)
+    silence = [form.store(np.zeros(length, np.float32), [0]) for length in lengths]
+    words = [np.append(RANDOM.normal(0, 0.1, 2000), np.zeros(n)).astype("f4") for n in lengths]
+    of = split("silence", form, np.array(silence, object))
+    assert sample(of, ("a", "b")).commonest_input == 1
+    of = split("words", form, np.array([form.store(word, [1]) for word in words], object))
+    assert sample(of, ("a", "b")).commonest_input == 1 / 20
+
+
+def test_each_text_of_a_packed_window_is_an_input(split):
+    form = ConversationFormat(8, 100)
+    found = np.zeros(6, form.dtype)
+    found["tokens"], found["segments"] = [5, 6, 7, 8] * 2, [1] * 4 + [2] * 4
+    found["learnt"] = 1
+    packed = sample(split("train", form, found), None)
+    assert (packed.inputs, packed.commonest_input) == (12, 1)
+
+
+def test_what_was_not_drawn_counts_for_the_prior():
+    counts = np.unique(RANDOM.integers(0, 1000, 1024), return_counts=True)[1].astype(float)
+    assert entropy(counts) == pytest.approx(np.log(1000), abs=0.15)
+    assert entropy(np.ones(3)) < 3 and entropy(np.array([1.0])) == 0
+
+
+def test_a_sample_has_so_many_bytes_at_most(split, monkeypatch):
+    of = split("train", FILES, as_files(pictures(400)))
+    monkeypatch.setattr("data.facts.SAMPLED_BYTES", of.path.stat().st_size // 4)
+    assert sample(of, ("a", "b")).inputs == 100
+
+
 def test_padding_is_counted_where_preparation_did_not(split):
     form = LabelledFormat(10, 50)
     texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
@@ -92,6 +142,39 @@ def test_of_large_splits_a_part_tells_the_share(split, monkeypatch):
     assert share_copied(*splits) == pytest.approx(1, abs=0.2)
     other = split("other", PIXELS, pictures(1000))
     assert share_copied(splits[0], other) == 0
+
+
+def test_what_recurs_within_a_part_of_a_large_split_is_no_copy(split, monkeypatch):
+    train, validation = pictures(4000), pictures(400)
+    train["image"][::20], train["label"][::20] = 7, 0  # A licence, say, in every twentieth.
+    validation["image"][0], validation["label"][0] = 7, 0
+    splits = split("train", PIXELS, train), split("validation", PIXELS, validation)
+    assert share_copied(*splits) == 1 / 400
+    monkeypatch.setattr("data.facts.COMPARED", 400)
+    assert share_copied(*splits) == 0
+
+
+def test_short_windows_are_not_compared(split):
+    play = "".join(RANDOM.choice(list("abcd"), 30_000))
+    tokens = np.frombuffer(play.encode(), np.uint8)
+    for length, told in ((8, None), (31, None), (32, 0.0)):
+        form = WindowFormat(length, 256)
+        train = split(f"train {length}", form, windows(tokens[:25_000], form))
+        validation = split(f"validation {length}", form, windows(tokens[25_000:], form))
+        share = share_copied(train, validation)
+        assert share is None if told is None else share < 0.02
+
+
+def test_all_pairs_of_splits_are_compared(split):
+    train, validation, others = pictures(100), pictures(50), pictures(50)
+    test = np.concatenate([train[:10], validation[:30], others[:10]])
+    named = {"train": train, "validation": validation, "test": test}
+    splits = {name: split(name, PIXELS, records) for name, records in named.items()}
+    assert learning_facts(Dataset("", splits, {}))["copied"] == {
+        ("train", "validation"): 0,
+        ("train", "test"): 0.2,
+        ("validation", "test"): 0.6,
+    }
 
 
 def test_copies_of_text_are_found_wherever_windows_are_cut(split):

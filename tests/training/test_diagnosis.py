@@ -269,6 +269,8 @@ def test_a_plateau_is_no_fault_before_there_was_time_to_leave_it():
     early = [line for line in run.metrics if line["step"] <= 400]
     early.append(run.metrics[-1] | {"step": 400})
     assert names(replace(run, metrics=early)) == []
+    (told,) = verdict(replace(run, metrics=early))
+    assert told.startswith("nothing learnt so far") and "from 500 steps on" in told
     assert names(run) == ["nothing learnt"]
 
 

@@ -1,0 +1,86 @@
+"""What train.py says of its data before the first step, as its user reads it."""
+
+import html
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from configs import UsageError
+from tests.end_to_end.verbs import run
+
+RECIPE = "--config=configs/digits_cnn.py"
+TINY = {
+    "data__source": "image_folder",
+    "data__global_batch_size": "8",
+    "model__channels": "8",
+    "model__width": "8",
+    "mesh__data": "1",
+    "train__steps": "4",
+    "train__log_every_steps": "1",
+    "train__evaluate_every_steps": "4",
+    "checkpoint__every_steps": "2",
+}
+
+
+def write_pictures(folder: Path, counts: dict[str, int], *, same: bool = False) -> Path:
+    """A folder for each class with so many pictures: random ones, or the same again and again."""
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (8, 8), np.uint8)
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = picture if same else random.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_constant_input_ends_with_a_line_and_status_2_and_leaves_the_workdir(tmp_path):
+    pictures = write_pictures(tmp_path / "pictures", {"a": 20, "b": 20}, same=True)
+    fields = TINY | {"data__path": str(pictures)}
+    with pytest.raises(UsageError, match="^constant input: all "):
+        train.main(arguments(tmp_path / "new", **fields))
+    assert not (tmp_path / "new").exists()
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "notes.txt").write_text("mine")
+    done = run("train.py", RECIPE, f"--workdir={old}", expect=2, **fields)
+    (line,) = (line for line in done.stderr.splitlines() if "constant input" in line)
+    assert line.startswith("train.py: error: constant input: all ")
+    assert f"in data.path={pictures}: nothing can be learnt" in line
+    assert re.search(r"such as [ab]/\d+\.png", line) and "--show_batch" in line
+    assert "Traceback" not in done.stderr
+    assert [one.name for one in old.iterdir()] == ["notes.txt"]
+
+
+def arguments(workdir: Path, **fields: str) -> list[str]:
+    overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
+    return [RECIPE, f"--workdir={workdir}", *overrides]
+
+
+def in_this_process(workdir: Path, capsys, **fields: str) -> list[str]:
+    """The lines on standard error of a run."""
+    assert train.main(arguments(workdir, **fields)) == 0
+    return capsys.readouterr().err.splitlines()
+
+
+def test_findings_of_the_data_come_before_the_first_step_and_once(tmp_path, capsys):
+    pictures = write_pictures(tmp_path / "pictures", {"a": 60, "b": 3})
+    fields = TINY | {"data__path": str(pictures), "data__validation_fraction": "0.2"}
+    told = in_this_process(tmp_path / "run", capsys, **fields)
+    places = [place for place, line in enumerate(told) if "class imbalance" in line]
+    assert len(places) == 1 and "diagnosis: class imbalance: 9" in told[places[0]]
+    assert places[0] < next(i for i, line in enumerate(told) if "too short to say" in line)
+    report = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert report.count("class imbalance: 9") == 1
+    # A run that goes on does not look at its data again, and ends with all that there is to say.
+    more = fields | {"train__steps": "6", "train__evaluate_every_steps": "6"}
+    told = in_this_process(tmp_path / "run", capsys, **more)
+    assert sum("class imbalance" in line for line in told) == 1
+    going_on = next(place for place, line in enumerate(told) if "going on from" in line)
+    assert going_on < next(place for place, line in enumerate(told) if "class imbalance" in line)
+    report = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert report.count("class imbalance: 9") == 1
