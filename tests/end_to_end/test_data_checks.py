@@ -1,11 +1,13 @@
 """What train.py says of its data before the first step, as its user reads it."""
 
 import html
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 import train
@@ -41,7 +43,7 @@ def write_pictures(folder: Path, counts: dict[str, int], *, same: bool = False) 
 def test_constant_input_ends_with_a_line_and_status_2_and_leaves_the_workdir(tmp_path):
     pictures = write_pictures(tmp_path / "pictures", {"a": 20, "b": 20}, same=True)
     fields = TINY | {"data__path": str(pictures)}
-    with pytest.raises(UsageError, match="^constant input: all "):
+    with pytest.raises(UsageError, match=r"^constant input: all "):
         train.main(arguments(tmp_path / "new", **fields))
     assert not (tmp_path / "new").exists()
     old = tmp_path / "old"
@@ -54,6 +56,52 @@ def test_constant_input_ends_with_a_line_and_status_2_and_leaves_the_workdir(tmp
     assert re.search(r"such as [ab]/\d+\.png", line) and "--show_batch" in line
     assert "Traceback" not in done.stderr
     assert [one.name for one in old.iterdir()] == ["notes.txt"]
+
+
+def constant_data(kind: str, folder: Path) -> Path:
+    """What a user may give by mistake: the same again and again, with targets that differ."""
+    path = folder / kind
+    if kind == "pairs":
+        path.mkdir()
+        (path / "train.en").write_text("the same\n" * 60)
+        (path / "train.de").write_text("".join(f"anders {n % 7}\n" for n in range(60)))
+    elif kind == "text":
+        path.write_text("a" * 20_000)
+    elif kind == "labelled":
+        path = path.with_suffix(".csv")
+        rows = (f"{'yes' if n % 3 else 'no'},one and the same text\n" for n in range(60))
+        path.write_text("label,text\n" + "".join(rows))
+    elif kind == "conversations":
+        path = path.with_suffix(".jsonl")
+        turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+        path.write_text((json.dumps({"messages": turns}) + "\n") * 60)
+    else:
+        path = path.with_suffix(".csv")
+        lines = ["path,label"]
+        for number in range(30):  # Silence of many lengths.
+            file = folder / f"{number}.wav"
+            soundfile.write(file, np.zeros(2000 + 100 * number, np.float32), 8000)
+            lines.append(f"{file},{'yes' if number % 2 else 'no'}")
+        path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("kind", "recipe"), [
+    ("pairs", "translation_rnn"),
+    ("text", "shakespeare_char"),
+    ("labelled", "text_classification"),
+    ("conversations", "shakespeare_char"),
+    ("sound", "speech_classification"),
+])  # fmt: skip
+def test_constant_input_of_any_kind_stops_before_the_first_step(kind, recipe, tmp_path):
+    path = constant_data(kind, tmp_path)
+    given = [f"--config=configs/{recipe}.py", f"--workdir={tmp_path / 'run'}"]
+    given += [f"--config.data.path={path}", "--config.mesh.data=1"]
+    if kind == "conversations":
+        given.append("--config.data.source=conversations")
+    with pytest.raises(UsageError, match=rf"^constant input: .* in data\.path={path}: "):
+        train.main(given)
+    assert not (tmp_path / "run").exists()
 
 
 def arguments(workdir: Path, **fields: str) -> list[str]:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
+import soundfile
+from PIL import Image, ImageDraw
 
 import configs
 import train
@@ -103,14 +103,46 @@ def short_texts(folder: Path, random: Random) -> Fields:
     return reviews(folder, random, words=5)
 
 
-def one_picture(folder: Path, random: Random) -> Fields:
-    """A folder for each class, with the same picture again and again."""
-    picture = Image.fromarray((load_digits().images[0] * 15).astype(np.uint8))
-    for label in "abc":
-        (folder / "pictures" / label).mkdir(parents=True)
-        for number in range(60):
-            picture.save(folder / "pictures" / label / f"{number}.png")
+SHAPES = ("circle", "square", "triangle")
+
+
+def drawn(random: Random, shape: str) -> Image.Image:
+    """A picture of a shape, somewhere, of any colour, with noise."""
+    picture = Image.new("RGB", (32, 32), tuple(random.integers(0, 90, 3).tolist()))
+    (left, top), size = random.integers(4, 12, 2).tolist(), int(random.integers(10, 17))
+    colour = tuple(random.integers(120, 255, 3).tolist())
+    corners = {"circle": 40, "square": 4, "triangle": 3}[shape]
+    circle = (left + size // 2, top + size // 2, size // 2)
+    ImageDraw.Draw(picture).regular_polygon(circle, corners, fill=colour)
+    noisy = np.asarray(picture) + random.normal(0, 12, (32, 32, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def shapes(folder: Path, random: Random, *, each: int = 120, known: bool = True) -> Fields:
+    """A folder for each class of pictures; with labels that are drawn by lot, unless `known`."""
+    for shape in SHAPES:
+        for number in range(each):
+            label = shape if known else random.choice(SHAPES)
+            (folder / "pictures" / label).mkdir(parents=True, exist_ok=True)
+            drawn(random, shape).save(folder / "pictures" / label / f"{shape}{number}.png")
     return {"data.path": str(folder / "pictures")}
+
+
+def any_shapes(folder: Path, random: Random) -> Fields:
+    return shapes(folder, random, known=False)
+
+
+def tones(folder: Path, random: Random) -> Fields:
+    """Recordings of a tone, high or low, somewhere in noise."""
+    lines = ["path,label"]
+    for number in range(240):
+        sound = random.normal(0, 0.02, int(random.integers(4000, 7000)))
+        start, hertz = int(random.integers(0, 2000)), (500, 1200)[number % 2]
+        sound[start : start + 2000] += 0.3 * np.sin(2 * np.pi * hertz / 8000 * np.arange(2000))
+        soundfile.write(folder / f"{number}.wav", sound, 8000)
+        lines.append(f"{number}.wav,{('low', 'high')[number % 2]}")
+    (folder / "sound.csv").write_text("\n".join(lines) + "\n")
+    return {"data.path": str(folder / "sound.csv")}
 
 
 def nothing(folder: Path, random: Random) -> Fields:
@@ -126,6 +158,8 @@ LABELS = {
     "train.steps": "200",
     "train.evaluate_every_steps": "50",
 }
+
+PICTURES = CNN | {"data.source": "image_folder", "data.image_size": "32"}
 
 PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]] = {
     "learning rate x 100": (
@@ -154,11 +188,11 @@ PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]]
         nothing,
     ),
     "tiny data": ("overfitting", "text_classification", LABELS, few_texts),
-    "constant input": (
-        "constant input",
+    "pictures with labels drawn by lot": (
+        "no generalization",
         "digits_cnn",
-        CNN | {"data.source": "image_folder", "data.image_size": "8", "train.steps": "150"},
-        one_picture,
+        PICTURES | {"model.dropout": "0", "train.steps": "300"},
+        any_shapes,
     ),
     "one class at 95 %": ("class imbalance", "text_classification", LABELS, one_class),
     "80 % padding": ("padding waste", "text_classification", LABELS, short_texts),
@@ -172,6 +206,19 @@ PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]]
 """Of each fault the finding, the recipe, what is set, and what makes the data."""
 
 HEALTHY: Mapping[str, tuple[Fields, Callable[[Path, Random], Fields]]] = {
+    "image_folder_resnet": (
+        {
+            "model.depth": "18",
+            "data.augmentation.crop": "none",
+            "train.steps": "150",
+            "train.evaluate_every_steps": "50",
+        },
+        shapes,
+    ),
+    "speech_classification": (
+        {"model.width": "32", "train.steps": "200", "train.evaluate_every_steps": "50"},
+        tones,
+    ),
     "digits_cnn": (CNN | {"train.steps": "300"}, nothing),
     "digits_vit": ({"model.depth": "2", "train.steps": "300"}, nothing),
     "digits_convnext": (
@@ -225,6 +272,7 @@ def trained(recipe: str, fields: Fields, workdir: Path, capsys) -> list[str]:
     assert train.main([f"--config=configs/{recipe}.py", f"--workdir={workdir}", *arguments]) == 0
     told = re.findall(r"^diagnosis: (.*)$", capsys.readouterr().err, re.MULTILINE)
     report = html.unescape((workdir / "report.html").read_text(encoding="utf-8"))
+    told = [line for line in told if not line.startswith("nothing else stands out")]
     assert told and all(f"<li>{line}</li>" in report for line in told)
     return told
 
