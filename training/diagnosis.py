@@ -154,12 +154,12 @@ recognisers that learn by CTC write blanks alone: small ones stay there for hund
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
     """How the losses went. What constant input or a rule before explains is not said again; of a
-    run that is good only what is no matter of how well it learnt."""
+    run that is good only what went wrong on the way."""
     if (explosion := _explosion(facts)) is not None:
         yield explosion
-    rules: list[Callable[[Facts], Finding | None]] = [_not_finite]
+    rules: list[Callable[[Facts], Finding | None]] = [_not_finite, _too_high]
     if not facts.is_good:
-        rules += [_too_high, _too_low]
+        rules.append(_too_low)
         if not is_constant:
             rules += [_nothing_learnt, _no_generalization, _underfitting, _overfitting]
     yield from itertools.islice(filter(None, (rule(facts) for rule in rules)), 1)
@@ -205,7 +205,7 @@ def _too_high(facts: Facts) -> Finding | None:
         low, high = number_text(float(losses[:top].min())), number_text(float(losses[top]))
         return Finding(TOO_HIGH, f"the loss rose from {low} to {high}", remedy)
     unsettled = facts.half_loss - facts.last_loss >= UNSETTLED * facts.scale
-    unlearnt = facts.last_loss >= UNLEARNT * facts.scale
+    unlearnt = facts.last_loss >= UNLEARNT * facts.scale and not facts.is_good
     if facts.update_ratio < LARGE_UPDATE or not (unsettled or unlearnt):
         return None
     told = f"a step moves the parameters by {percent_text(facts.update_ratio)} of their size"

@@ -17,7 +17,7 @@ as many, and of fewer losses no half can be told from the other."""
 
 GOOD = 0.1
 """Of the mistakes of guessing, or of the prior's loss: a run that ends with no more learnt what
-there was. Of how it learnt nothing is told, as nothing is to be mended."""
+there was. Of what it learnt nothing is told, as nothing is to be mended."""
 
 
 class Finding(NamedTuple):
