@@ -208,7 +208,7 @@ PLANTED: Mapping[str, tuple[str, str, Fields, Callable[[Path, Random], Fields]]]
 HEALTHY: Mapping[str, tuple[Fields, Callable[[Path, Random], Fields]]] = {
     "image_folder_resnet": (
         {
-            "model.depth": "18",
+            "model.width": "16",
             "data.augmentation.crop": "none",
             "train.steps": "150",
             "train.evaluate_every_steps": "50",
