@@ -297,12 +297,15 @@ def _no_generalization(facts: Facts) -> Finding | None:
 
 def _overfitting(facts: Facts) -> Finding | None:
     """Validation is above training by `GAP`; or by `SMALL_GAP`, and above its own best by `REGRET`.
-    A gap alone is no harm as long as it is small: training has seen its examples before."""
+    A gap alone is no harm as long as it is small: training has seen its examples before; nor is a
+    larger one where the last validation is the best by `REGRET`: there is more to come."""
     losses = facts.validated("loss")
     if not len(losses):
         return None
     gap, regret = losses[-1] - facts.last_loss, losses[-1] - losses.min()
     unit = facts.scale
+    if len(losses) > 1 and losses[:-1].min() - losses[-1] >= REGRET * unit:
+        return None
     if gap < SMALL_GAP * unit or (gap < GAP * unit and regret < REGRET * unit):
         return None
     epochs = facts.steps * facts.config.data.global_batch_size / max(facts.examples, 1)

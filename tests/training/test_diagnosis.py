@@ -133,6 +133,8 @@ def test_what_went_wrong_is_named_alone_and_with_a_field_to_try(expected, field,
         facts(course=SMALL),
         # What is trained before has little left to learn.
         facts(np.linspace(0.9, 0.6, 40), [(0.7, 0.8)], course=SMALL, begun_elsewhere=True),
+        # Validation lags behind training, and comes down as fast.
+        facts(falling(to=1.1), [(2.3, 0.07), (2.2, 0.27), (1.99, 0.4)]),
         # Nothing is known but the losses.
         Facts(DIGITS, lines(falling())),
     ],
