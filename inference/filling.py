@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from configs import UsageError
-from data.codecs import Tokenizer
+from data.codecs import GapCodec, Piece, Tokenizer, joined_ids
 
 MASK = "[MASK]"
 """Stands in a prompt for one token that is left out."""
@@ -38,7 +38,9 @@ def fill_in(
     Raises `configs.UsageError` for a prompt without a gap, or longer than `length` tokens, before
     any is filled in.
     """
-    rows = [_encode(prompt, tokenizer, module.vocabulary_size - 1, length) for prompt in prompts]
+    codec, mask = GapCodec(tokenizer), module.vocabulary_size - 1
+    pieces_of_each = [codec.encode(_around_gaps(prompt)) for prompt in prompts]
+    rows = [_tokens(pieces, tokenizer, mask, length) for pieces in pieces_of_each]
     graph, arrays = nnx.split(module)
 
     @jax.jit
@@ -46,35 +48,36 @@ def fill_in(
         logits_BTV, _ = nnx.merge(graph, arrays)(tokens_BT, segments_BT=segments_BT)
         return jax.nn.softmax(logits_BTV, axis=-1)
 
-    for prompt, tokens in zip(prompts, rows, strict=True):
+    for prompt, pieces, tokens in zip(prompts, pieces_of_each, rows, strict=True):
         padded = np.zeros((1, length), np.int32)
         padded[0, : len(tokens)] = tokens
         segments = (np.arange(length) < len(tokens)).astype(np.int32)[None]
         of_each = np.asarray(probabilities(arrays, padded, segments)[0, : len(tokens)])
-        candidates, pieces = [], prompt.split(MASK)
-        text = pieces[0]
-        gaps = np.flatnonzero(tokens == module.vocabulary_size - 1)
-        for gap, after in zip(gaps, pieces[1:], strict=True):
-            likeliest = np.argsort(-of_each[gap, : tokenizer.vocabulary_size])[:CANDIDATES]
-            named = [(tokenizer.decode([int(one)]), float(of_each[gap, one])) for one in likeliest]
-            candidates.append([{"token": token, "score": score} for token, score in named])
-            token = named[0][0]  # may begin with the space before a word: not written twice
-            text = text.removesuffix(" ") if token.startswith(" ") else text
-            text += token + after
-        yield Filled(prompt, text, candidates)
+        of_gaps = of_each[tokens == mask, : tokenizer.vocabulary_size]
+        likeliest = np.argsort(-of_gaps, axis=1)[:, :CANDIDATES]
+        best = likeliest[:, 0].tolist()
+        candidates = [
+            [
+                {"token": codec.name_token(token, gap, pieces, best), "score": float(scores[token])}
+                for token in tokens_of_gap.tolist()
+            ]
+            for gap, (tokens_of_gap, scores) in enumerate(zip(likeliest, of_gaps, strict=True))
+        ]
+        yield Filled(prompt, codec.fill(pieces, best), candidates)
 
 
-def _encode(prompt: str, tokenizer: Tokenizer, mask: int, length: int) -> np.ndarray:
-    pieces = prompt.split(MASK)
-    if len(pieces) == 1:
+def _around_gaps(prompt: str) -> list[str]:
+    """What stands around the gaps; raises `UsageError` where there is none."""
+    texts = prompt.split(MASK)
+    if len(texts) == 1:
         raise UsageError(f"{prompt!r} has no {MASK}: write it where a token is left out")
-    *others, last = pieces
-    # The space before a gap is most often a part of the token that is missing.
-    encoded = [tokenizer.encode(piece.removesuffix(" ")) for piece in others]
-    tokens = tokenizer.encode(last)
-    for before in reversed(encoded):
-        tokens = np.concatenate([before, [mask], tokens]).astype(np.int32)
-    tokens = tokenizer.framed(tokens)
+    return texts
+
+
+def _tokens(pieces: Sequence[Piece], tokenizer: Tokenizer, mask: int, length: int) -> np.ndarray:
+    """The ids of a whole prompt, int32 [T]."""
+    ids = joined_ids(pieces, [mask] * (len(pieces) - 1))
+    tokens = tokenizer.framed(np.array(ids, np.int32))
     if len(tokens) > length:
         raise UsageError(
             f"a prompt has {len(tokens)} tokens, and this model reads {length}: shorten it"

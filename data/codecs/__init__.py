@@ -5,7 +5,9 @@ import importlib
 _HOMES = {
     "ChatEncoder": "data.codecs.chat",
     "ChatTemplate": "data.codecs.chat",
+    "GapCodec": "data.codecs.gaps",
     "LogMel": "data.codecs.sound",
+    "Piece": "data.codecs.gaps",
     "SEPARATOR": "data.codecs.tokenizers",
     "StreamDecoder": "data.codecs.tokenizers",
     "Tokenizer": "data.codecs.tokenizers",
@@ -14,6 +16,7 @@ _HOMES = {
     "decode_sound": "data.codecs.sound",
     "encode_png": "data.codecs.pictures",
     "for_prompts": "data.codecs.chat",
+    "joined_ids": "data.codecs.gaps",
 }
 
 __all__ = sorted(_HOMES)

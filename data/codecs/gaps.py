@@ -1,0 +1,157 @@
+"""Texts with gaps, each in the place of one missing token, as ids and back."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from data.codecs.tokenizers import Tokenizer
+
+FILLERS = 256
+"""Tokens, at most, that are tried in a gap."""
+
+_CONTEXT = 8
+"""Tokens before a gap that may decide how the token in it is written."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a text before a gap, or behind the last one: its text and ids, int32 [tokens].
+
+    `keeps_space` is False where the space at its end is a part of the missing token.
+    """
+
+    text: str
+    ids: NDArray[np.int32]
+    keeps_space: bool = True
+
+
+def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
+    """The ids of `pieces` with one of `tokens` between any two."""
+    ids = pieces[0].ids.tolist()
+    for token, piece in zip(tokens, pieces[1:], strict=True):
+        ids += [token, *piece.ids.tolist()]
+    return ids
+
+
+class GapCodec:
+    """Encodes what stands around gaps as it is encoded in a whole text, and writes what fills them.
+
+    Which ids that are depends on the tokenizer: the space before a gap may belong to the missing
+    token, be a token itself or none at all; the rest of a word may have tokens of its own. So the
+    tokenizer is asked: other tokens of its vocabulary are put into the gaps.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+        self._backend.post_processor = None  # It may cut spaces off from the offsets of tokens.
+        self._backend.encode_special_tokens = True
+        self._fillers = self._find_fillers()
+        word = next(filter(str.isalpha, self._fillers), self._fillers[0])
+        self._neutral = tokenizer.encode(word).tolist()
+        spans = self._backend.encode(f"{word} {word}", add_special_tokens=False).offsets
+        self.drops_spaces = not any(start <= len(word) < stop for start, stop in spans)
+        """Whether no token has the spaces between words, as in BERT's WordPiece."""
+
+    def encode(self, texts: Sequence[str]) -> list[Piece]:
+        """The pieces of a text; between any two of `texts` is a gap."""
+        last = len(texts) - 1
+        return [
+            self._encode_piece(text, after_gap=number > 0, before_gap=number < last)
+            for number, text in enumerate(texts)
+        ]
+
+    def fill(self, pieces: Sequence[Piece], tokens: Sequence[int]) -> str:
+        """The whole text, with one of `tokens` in each gap. Tokens of gaps in a row are written
+        together: they may be the bytes of one character."""
+        text, first = pieces[0].text, 0
+        for gap, after in enumerate(pieces[1:]):
+            if after.text or gap == len(tokens) - 1:
+                before = joined_ids(pieces[: first + 1], tokens[:first])
+                filling = self._written(tokens[first : gap + 1], pieces[first], before)
+                if filling.startswith(" ") and not pieces[first].keeps_space:
+                    text = text[:-1]
+                text += filling + after.text
+                first = gap + 1
+        return text
+
+    def name_token(
+        self, token: int, gap: int, pieces: Sequence[Piece], tokens: Sequence[int]
+    ) -> str:
+        """The text of `token` in a gap, with one of `tokens` in each gap before it; with the signs
+        of its own that tell it from others, where the tokenizer has no spaces."""
+        if self.drops_spaces:
+            return self._tokenizer.decode([token])
+        before = joined_ids(pieces[: gap + 1], tokens[:gap])
+        return self._written([token], pieces[gap], before)
+
+    def _written(self, ids: Sequence[int], piece: Piece, before: Sequence[int]) -> str:
+        """The text of `ids` behind `piece`, where all ids `before` them stand."""
+        context = [*before[-_CONTEXT:]]
+        if self.drops_spaces or not (context or piece.keeps_space):
+            context = self._neutral
+        text = self._tokenizer.decode([*context, *ids])[len(self._tokenizer.decode(context)) :]
+        # The spaces of such a tokenizer are its decoder's, and those of the text stay as they are.
+        return text.removeprefix(" ") if self.drops_spaces else text
+
+    def _find_fillers(self) -> list[str]:
+        """Texts of tokens from all over the vocabulary."""
+        special = set(self._tokenizer.special_tokens().values())
+        ids = [one for one in sorted(self._tokenizer.vocabulary().values()) if one not in special]
+        places = np.linspace(0, len(ids) - 1, min(FILLERS, len(ids))).astype(int)
+        texts = (self._tokenizer.decode([ids[place]]).strip() for place in places)
+        return [*dict.fromkeys(text for text in texts if text and "\ufffd" not in text)] or ["a"]
+
+    def _like(self, neighbour: str, side: int) -> list[str]:
+        """The fillers that have a letter or a digit on a side, as `neighbour` is one; all of them
+        where it is neither, or none has."""
+        for is_of_class in (str.isalpha, str.isdigit):
+            if is_of_class(neighbour):
+                alike = [one for one in self._fillers if is_of_class(one[side])]
+                return alike or self._fillers
+        return self._fillers
+
+    def _encode_piece(self, text: str, *, after_gap: bool, before_gap: bool) -> Piece:
+        if not text:
+            return Piece(text, np.empty(0, np.int32))
+        if not (after_gap or before_gap):
+            return Piece(text, self._tokenizer.encode(text))
+        # What goes on with a word or a number is most often a part of it.
+        before = [f" {one}" for one in self._like(text[0], -1)] if after_gap else [""]
+        behind = self._like(text[-1], 0) if before_gap else [""]
+        pairs = range(max(len(before), len(behind)))
+        lefts = [before[number % len(before)] for number in pairs]
+        rights = [behind[(number + len(behind) // 2) % len(behind)] for number in pairs]
+        wholes = [f"{left}{text}{right}" for left, right in zip(lefts, rights, strict=True)]
+        found: Counter[tuple[bool, tuple[int, ...]]] = Counter()
+        encodings = self._backend.encode_batch(wholes, add_special_tokens=False)
+        for left, encoding in zip(lefts, encodings, strict=True):
+            found.update(_ids_between(encoding, len(left), len(left) + len(text), text[-1] == " "))
+        if not found:  # No token of this vocabulary can stand there.
+            return Piece(text, self._tokenizer.encode(text))
+        # Most tokens there are no guide to whether words carry their spaces: those that can, do.
+        keeps_space, ids = max(found, key=lambda one: (not one[0], found[one]))
+        return Piece(text, np.array(ids, np.int32), keeps_space)
+
+
+def _ids_between(
+    encoding: tokenizers.Encoding, start: int, stop: int, may_end_earlier: bool
+) -> Iterable[tuple[bool, tuple[int, ...]]]:
+    """Whether the last character is a part of the ids between two places of a text, and these ids;
+    nothing where a token reaches over one of the places. Over the last one it may by one character,
+    with `may_end_earlier`."""
+    keeps_last, ids = True, []
+    for token, (begins, ends) in zip(encoding.ids, encoding.offsets, strict=True):
+        if begins < start < ends:
+            return
+        if begins < stop < ends:
+            if not may_end_earlier or begins < stop - 1:
+                return
+            keeps_last = False
+        elif start <= begins and ends <= stop:
+            ids.append(token)
+    yield keeps_last, tuple(ids)

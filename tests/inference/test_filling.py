@@ -1,0 +1,62 @@
+"""Gaps of prompts as a masked language model fills them in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from configs import UsageError
+from data.codecs import Tokenizer
+from inference import fill_in
+
+
+class Neighbours(nnx.Module):
+    """Logits of a token from the one before it and the one behind it."""
+
+    def __init__(self, vocabulary_size: int):
+        self.vocabulary_size = vocabulary_size + 1  # the mask
+        shape = (2, self.vocabulary_size, self.vocabulary_size)
+        self.table = nnx.Param(3 * jax.random.normal(jax.random.key(0), shape))
+
+    def __call__(self, tokens_BT, *, segments_BT):
+        before_BT, after_BT = jnp.roll(tokens_BT, 1, axis=1), jnp.roll(tokens_BT, -1, axis=1)
+        return self.table[0, before_BT] + self.table[1, after_BT], None
+
+    def probability(self, before: int, token: int, after: int) -> float:
+        return float(jax.nn.softmax(self.table[0, before] + self.table[1, after])[token])
+
+
+@pytest.mark.parametrize(
+    ("make", "prompt", "before", "after"),
+    [
+        (Tokenizer.characters, "a b[MASK] c", "b", " "),
+        (Tokenizer.characters, "a [MASK]c", " ", "c"),
+        (lambda texts: Tokenizer.bytes(), "a [MASK] c", " ", " "),
+        (lambda texts: Tokenizer.train_bpe(texts, 300), "bad [MASK] cab", "bad", " cab"),
+    ],
+)
+def test_probabilities_are_those_between_the_tokens_that_training_has(make, prompt, before, after):
+    tokenizer = make(["bad bad cab cab a b c\n" * 9])
+    model = Neighbours(tokenizer.vocabulary_size)
+    (filled,) = fill_in(model, [prompt], tokenizer=tokenizer, length=12)
+    left, right = (tokenizer.encode(text).tolist() for text in (before, after))
+    assert len(left) == len(right) == 1
+    for candidate in filled.candidates[0]:
+        ids = [
+            one
+            for one in range(tokenizer.vocabulary_size)
+            if tokenizer.decode([one]) == candidate["token"]
+        ]
+        expected = [model.probability(left[0], one, right[0]) for one in ids]
+        assert np.isclose(expected, candidate["score"], rtol=1e-4).any()
+    start, end = prompt.split("[MASK]")
+    assert filled.text.startswith(start.rstrip(" ")) and filled.text.endswith(end)
+
+
+def test_a_prompt_that_is_too_long_or_has_no_gap_is_a_mistake_before_any_is_filled_in():
+    tokenizer = Tokenizer.bytes()
+    model = Neighbours(tokenizer.vocabulary_size)
+    for prompt, message in (("no gap", "has no"), ("much [MASK] too long", "this model reads 8")):
+        with pytest.raises(UsageError, match=message):
+            next(fill_in(model, ["a [MASK]", prompt], tokenizer=tokenizer, length=8))
