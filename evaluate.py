@@ -7,12 +7,12 @@ Of a classifier a table of its classes stands before that line. With --predictio
 JSON object for each example: its number in the split, its file or row, and what the model makes of
 it; of a model that writes text its answer, the `hypothesis`, beside the `reference`.
 
-Every target of the split counts once, on however many devices. Without --split it takes `test`
+Every target of the split counts once, on however many devices; of several processes the first one
+prints and writes. Without --split it takes `test`
 if there is one, else `validation`; without --weights the average (EMA) where the run keeps one.
 """
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +56,19 @@ def main(argv: Sequence[str]) -> int:
 
     parallel.start()
     parallel.keep_compiled(data.cache_dir(config.data))
+    # Of several processes the first one speaks, the others compute their part.
+    main_process = parallel.is_main_process()
+    progress = training.Progress(shown=main_process)
+    notify = progress.note if main_process else lambda text: None
     restored = training.restore_model(
         workdir,
         config,
         step=arguments.step,
         weights=arguments.weights,
         mesh=parallel.flat_mesh(jax.devices()),
-        warn=lambda text: print(f"evaluate.py: {text}", file=sys.stderr),
+        warn=lambda text: notify(f"evaluate.py: {text}"),
     )
-    progress = training.Progress()
-    dataset = data.prepare(config.data, progress=progress.preparation, notify=progress.note)
+    dataset = data.prepare(config.data, progress=progress.preparation, notify=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
             f"the data changed since {workdir} was trained: its metrics would not hold"
@@ -81,12 +84,12 @@ def main(argv: Sequence[str]) -> int:
             config, dataset.tokenizer, dataset.sizes, restored.program.mesh
         ),
     )
+    if not main_process:
+        return 0
     if arguments.predictions is not None:
         write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
         if missing := split.examples - len(outputs["example"]):
-            progress.note(
-                f"{missing:,} of {split.examples:,} examples are broken: no line for them"
-            )
+            notify(f"{missing:,} of {split.examples:,} examples are broken: no line for them")
     if "prediction" in outputs:
         told = training.Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")

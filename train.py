@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
     parallel.choose_products(config, mesh)
-    progress = training.Progress()
+    progress = training.Progress(shown=parallel.is_main_process())
     troubles: list[str] = []
     attention = training.working_attention(config, mesh, troubles.append)
 

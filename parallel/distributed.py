@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import jax
 import numpy as np
@@ -21,12 +22,22 @@ def start() -> None:
             num_processes=int(environment["JAX_NUM_PROCESSES"]),
             process_id=int(environment["JAX_PROCESS_ID"]),
         )
+        _keep_output_clean()
     elif (
         int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1
         or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     ):
         jax.distributed.initialize()
+        _keep_output_clean()
+
+
+def _keep_output_clean() -> None:
+    """Sends what libraries below Python write on standard output to standard error: Gloo, which
+    joins processes of CPUs, tells there of its connections, and standard output is for results."""
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
+    os.dup2(2, 1)
 
 
 def is_main_process() -> bool:

@@ -91,13 +91,15 @@ class Progress:
 
     On a terminal a thread draws the bar four times a second, however many calls there are, and only
     what is drawn is put into words, so the loop may tell of every step. `stop()` leaves the last
-    state of the bar standing.
+    state of the bar standing. Not `shown`, as in all processes of a run but one, it is silent but
+    for notes.
     """
 
-    def __init__(self):
+    def __init__(self, *, shown: bool = True):
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         # Not `is_terminal` alone, which FORCE_COLOR switches on for files too.
-        self._has_bar = self._console.is_interactive and sys.stderr.isatty()
+        self._has_bar = shown and self._console.is_interactive and sys.stderr.isatty()
+        self._shown = shown
         self._live: Live | None = None
         self._view: Callable[[], _View] = lambda: _View("", None)
         self._line_at = float("-inf")
@@ -124,7 +126,7 @@ class Progress:
             self._stage = None
             self._hide()
             passed = seconds_text(time.monotonic() - self._stage_began)
-            self.note(f"{stage}: {done:,} {unit} in {passed}")
+            self._line(f"{stage}: {done:,} {unit} in {passed}")
         else:
             head, pace = f"{stage}: {done:,}/{total:,} {unit}", self._pace
             pace.reached(done)
@@ -157,7 +159,7 @@ class Progress:
 
         began = time.monotonic()
         if not self._has_bar:
-            self.note(f"compiling {text}")
+            self._line(f"compiling {text}")
         monitoring.register_event_listener(listen)
         try:
             with self.working(f"compiling {text}"):
@@ -165,7 +167,7 @@ class Progress:
         finally:
             monitoring.unregister_event_listener(listen)
         cached = " (from the cache)" if found else ""
-        self.note(f"compiled {text} in {seconds_text(time.monotonic() - began)}{cached}")
+        self._line(f"compiled {text} in {seconds_text(time.monotonic() - began)}{cached}")
 
     def start(self, total: int, first_step: int) -> None:
         """Begins the bar of `total` steps, of which `first_step` are done."""
@@ -188,7 +190,7 @@ class Progress:
         name = headline_metric(metrics)
         self._validation = f"validation {metric_text(name, metrics[name])}"
         told = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
-        self.note(f"step {step:,}: validation {', '.join(told)}")
+        self._line(f"step {step:,}: validation {', '.join(told)}")
 
     def stop(self) -> None:
         """Ends the bar; its last state stays."""
@@ -202,7 +204,11 @@ class Progress:
         estimate = self._pace.estimate(self._total - self._first_step)
         if estimate and not self._is_estimated and step < self._total:
             self._is_estimated = True
-            self.note(estimate)
+            self._line(estimate)
+
+    def _line(self, text: str) -> None:
+        if self._shown:
+            self.note(text)
 
     def _after(self, step: int) -> _View:
         left = self._pace.left(self._total)
@@ -224,7 +230,7 @@ class Progress:
         now = time.monotonic()
         if not self._has_bar and (at_any_rate or now - self._line_at >= SECONDS_BETWEEN_LINES):
             self._line_at = now
-            self.note(str(self._view()))
+            self._line(str(self._view()))
 
     def _show(self, view: Callable[[], _View]) -> None:
         self._view = view

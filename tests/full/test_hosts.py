@@ -1,5 +1,6 @@
 """Two processes, joined by jax.distributed, are one run: the batches and losses of one process."""
 
+import json
 import socket
 import subprocess
 
@@ -35,14 +36,14 @@ FIELDS = {
 }
 
 
-def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[str]:
-    """train.py as two processes of two devices each; standard error of both."""
+def on_two_hosts(*verb: str, **fields) -> list[tuple[str, str]]:
+    """A verb as two processes of two devices each; standard output and error of both."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         subprocess.Popen(
-            command("train.py", f"--config=configs/{recipe}.py", f"--workdir={workdir}", **fields),
+            command(*verb, **fields),
             cwd=ROOT,
             env=environment(2)
             | {
@@ -50,14 +51,23 @@ def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[s
                 "JAX_NUM_PROCESSES": "2",
                 "JAX_PROCESS_ID": str(index),
             },
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for index in range(2)
     ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(errors)
-    return errors
+    told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n\n".join(map(str, told))
+    return told
+
+
+def run_on_two_hosts(workdir, *, recipe: str = "digits_cnn", **fields) -> list[str]:
+    """train.py on both; standard error of both."""
+    verb = ("train.py", f"--config=configs/{recipe}.py", f"--workdir={workdir}")
+    told = on_two_hosts(*verb, **fields)
+    assert "loss" in told[0][0] and told[1][0] == "" and "step 1" not in told[1][1]
+    return [error for _, error in told]
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +86,29 @@ def test_two_hosts_augment_train_evaluate_save_and_resume_as_one(tmp_path):
     assert list(together) == list(range(1, 21))
     losses = [[lines[step]["loss"] for step in together] for lines in (alone, together)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
+def test_two_hosts_evaluate_as_one_and_the_first_one_speaks(tmp_path):
+    workdir = tmp_path / "run"
+    run("train.py", "--config=configs/digits_cnn.py", f"--workdir={workdir}", **FIELDS)
+    asked = ("evaluate.py", f"--workdir={workdir}")
+    alone = run(*asked, f"--predictions={tmp_path / 'alone.jsonl'}").stdout
+    together, silent = on_two_hosts(*asked, f"--predictions={tmp_path / 'together.jsonl'}")
+    assert silent[0] == ""
+    assert all(line.startswith("[Gloo]") for line in silent[1].splitlines()), silent[1]
+    *table, last = together[0].splitlines()
+    *its_table, its_last = alone.splitlines()
+    assert table == its_table and len(table) > 10
+    metrics, its_metrics = json.loads(last), json.loads(its_last)
+    assert metrics == pytest.approx(its_metrics)
+    rows, its_rows = (
+        [*map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())]
+        for name in ("together", "alone")
+    )
+    assert len(rows) == metrics["examples"]
+    for row, its in zip(rows, its_rows, strict=True):
+        assert row["scores"] == pytest.approx(its["scores"], abs=1e-4)
+        assert [row[k] for k in ("example", "label")] == [its[k] for k in ("example", "label")]
 
 
 def test_a_mixture_goes_on_exactly_on_one_host_and_on_two(tmp_path):

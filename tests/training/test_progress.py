@@ -172,3 +172,17 @@ def test_a_failed_compilation_is_not_called_done(capfd):
     with pytest.raises(RuntimeError), progress.compiling("the train step"):
         raise RuntimeError
     assert capfd.readouterr().err == "compiling the train step\n"
+
+
+def test_what_is_not_shown_is_silent_but_for_notes(capsys):
+    progress = Progress(shown=False)
+    progress.preparation("tokenising", 1, 2, "files")
+    progress.preparation("tokenising", 2, 2, "files")
+    with progress.compiling("the train step"):
+        pass
+    progress.start(total=2, first_step=0)
+    progress.update(2, {"loss": 1.0, **RATES})
+    progress.validation(2, VALIDATION)
+    progress.note("a notice")
+    progress.stop()
+    assert capsys.readouterr() == ("", "a notice\n")
