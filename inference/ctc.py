@@ -6,22 +6,36 @@ Axes: B batch, U positions, V vocabulary, its last entry the blank, W texts that
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import struct
 
 NOTHING = -1
 """Stands in an array of labels where there is none."""
 
 
-def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> tuple[jax.Array, jax.Array]:
+def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
     """The likeliest label, or blank, of each position: int32 [B, U], `NOTHING` where that repeats
-    the one before it, is the blank or padding; and the log-probability of this alignment, in nats,
-    float32 [B] (Graves et al. 2006, section 3.2)."""
-    real_BU = segments_BU != 0
+    the one before it, is the blank or padding (Graves et al. 2006, section 3.2)."""
     best_BU = jnp.argmax(log_probs_BUV, axis=2).astype(jnp.int32)
     before_BU = jnp.pad(best_BU[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
-    is_label_BU = real_BU & (best_BU != before_BU) & (best_BU != log_probs_BUV.shape[2] - 1)
-    score_B = jnp.sum(jnp.where(real_BU, jnp.max(log_probs_BUV, axis=2), 0), axis=1)
-    return jnp.where(is_label_BU, best_BU, NOTHING), score_B
+    is_label_BU = (best_BU != before_BU) & (best_BU != log_probs_BUV.shape[2] - 1)
+    return jnp.where(is_label_BU & (segments_BU != 0), best_BU, NOTHING)
+
+
+def log_probability(
+    logits_BUV: jax.Array, segments_BU: jax.Array, labels_BU: jax.Array
+) -> jax.Array:
+    """The log-probability of each row's labels, in nats, float32 [B]: of all their alignments
+    together. What is `NOTHING` among `labels_BU` is passed over."""
+    first_BU = jnp.argsort(labels_BU == NOTHING, axis=1, stable=True)
+    labels_BU = jnp.take_along_axis(labels_BU, first_BU, axis=1)
+    return -optax.ctc_loss(
+        logits_BUV.astype(jnp.float32),
+        (segments_BU == 0).astype(jnp.float32),
+        jnp.maximum(labels_BU, 0),
+        (labels_BU == NOTHING).astype(jnp.float32),
+        blank_id=logits_BUV.shape[2] - 1,
+    )
 
 
 def prefix_beam_search(
@@ -33,7 +47,8 @@ def prefix_beam_search(
     as Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model).
 
     At each position it keeps the texts that are likeliest to be the beginning, each with the sum
-    over all alignments of texts that were kept. With room for every text the result is exact.
+    over all alignments of texts that were kept. With room for every text the result is exact, else
+    a text's probability is this or more.
     """
 
     def search(log_probs_UV, real_U):

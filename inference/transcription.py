@@ -16,7 +16,7 @@ import parallel
 from configs import Config
 from data.codecs import UNKNOWN, Tokenizer
 from inference.answers import Answer, Batch
-from inference.ctc import best_path, labels_of, prefix_beam_search
+from inference.ctc import best_path, labels_of, log_probability, prefix_beam_search
 from inference.on_mesh import on_mesh
 from inference.recordings import in_groups
 from inference.text import writable_tokens
@@ -30,8 +30,9 @@ class Transcriber:
     mean there.
 
     `decoder` "greedy": the text of the likeliest alignment; "beam": the likeliest text that a
-    search finds which keeps `beam_size` of them (see `inference.ctc`). The score of an answer is
-    its log-probability in nats: of that alignment, or of all that the search went through.
+    search finds which keeps `beam_size` of them (see `inference.ctc`). Neither writes labels that
+    no text has, such as the separator. The score of an answer is its log-probability in nats, of
+    all its alignments, as the model has it: among all labels, those included.
     """
 
     def __init__(
@@ -101,11 +102,12 @@ class Transcriber:
         self, module: nnx.Module, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         logits_BUV, segments_BU = module.transcribe(frames_BTF, segments_BT=segments_BT)
-        logits_BUV = jnp.where(self._writable_V, logits_BUV, -jnp.inf)
-        log_probs_BUV = jax.nn.log_softmax(logits_BUV)
+        log_probs_BUV = jnp.where(self._writable_V, jax.nn.log_softmax(logits_BUV), -jnp.inf)
         if self._beam_size is None:
-            return best_path(log_probs_BUV, segments_BU)
-        labels_BWU, score_BW = prefix_beam_search(
-            log_probs_BUV, segments_BU, beam_size=self._beam_size
-        )
-        return labels_BWU[:, 0], score_BW[:, 0]
+            labels_BU = best_path(log_probs_BUV, segments_BU)
+        else:
+            labels_BWU, _ = prefix_beam_search(
+                log_probs_BUV, segments_BU, beam_size=self._beam_size
+            )
+            labels_BU = labels_BWU[:, 0]
+        return labels_BU, log_probability(logits_BUV, segments_BU, labels_BU)
