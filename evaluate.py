@@ -3,13 +3,18 @@
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
                    [--config.section.field=value ...]
 
-Of a classifier a table of its classes stands before that line. With --predictions a file gets one
-JSON object for each example: its number in the split, its file or row, and what the model makes of
-it; of a model that writes text its answer, the `hypothesis`, beside the `reference`.
+Of a classifier a table of its classes stands before that line. `examples` are what batches are made
+of: pictures, recordings, texts, pairs; of packed text its windows, and beside them stands how many
+`documents` or `conversations` these hold.
+
+With --predictions a file gets one JSON object for each example: its number in the split, its name,
+and what the model makes of it; of a model that writes text its answer, the `hypothesis`, beside the
+`reference`. A name is a file, or a file and line (`reviews.csv:7`; `reviews.parquet row 5`, from 0,
+where a file has no lines), as errors say it.
 
 Every target of the split counts once, on however many devices; of several processes the first one
-prints and writes. Without --split it takes `test`
-if there is one, else `validation`; without --weights the average (EMA) where the run keeps one.
+prints and writes. Without --split it takes `test` if there is one, else `validation`; without
+--weights the average (EMA) where the run keeps one.
 """
 
 import json
@@ -93,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
     if "prediction" in outputs:
         told = training.Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")
-    print(json.dumps({"step": restored.step, "split": split.name, **metrics}))
+    counts = {"examples": metrics["examples"], **split.packed}
+    print(json.dumps({"step": restored.step, "split": split.name, **(counts | metrics)}))
     return 0
 
 
@@ -181,8 +187,8 @@ def write_predictions(
     names: Sequence[str] | None,
 ) -> None:
     """One JSON object a line, in the order of the split: `example`, its number, its `name` where
-    it has one (a file, or file and row), and the task's outputs; of a classifier the names of
-    `label` and `prediction` too."""
+    it has one, and the task's outputs; of a classifier the names of `label` and `prediction` too.
+    """
     with path.open("w", encoding="utf-8") as file:
         for row in range(len(outputs["example"])):
             record = {}

@@ -281,7 +281,6 @@ class Run:
         meter = training.StepMeter(
             batch_size,
             log_every_steps=train.log_every_steps,
-            counts_tokens="tokens" in example,
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
         ahead = data.stream(batches, first, train.steps, self.config.data.workers)
@@ -301,7 +300,7 @@ class Run:
             if train.debug_nans:
                 self.hunt_nans(state, batch, step, metrics)
             crc32 = {"batch_crc32": parallel.batch_crc32(rows)} if train.log_batch_crc32 else {}
-            self.read(meter.push(step, metrics, **crc32), meter)
+            self.read(meter.push(step, metrics, **training.count_tokens(rows), **crc32), meter)
             self.checkpoints.check()
 
             stopped = parallel.any_process(signals.received is not None)
@@ -470,7 +469,8 @@ class Run:
         for sample in self.samples:
             print(inference.sample_text(sample))
         if metrics:
-            print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in metrics.items()))
+            counts = self.dataset.splits[name].counts(metrics["examples"])
+            print(training.metrics_line(name, counts, metrics))
             gzip = self.dataset.splits[name].gzip_bits_per_byte
             if gzip and "bits_per_byte" in metrics:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")

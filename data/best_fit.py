@@ -34,6 +34,7 @@ class BestFitFormat(Format):
     length: int
     vocabulary_size: int
     separator_id: int
+    unit = "windows"
 
     @property
     def dtype(self) -> np.dtype:

@@ -37,6 +37,7 @@ class ConversationFormat(Format):
 
     length: int
     vocabulary_size: int
+    unit = "windows"
 
     @property
     def dtype(self) -> np.dtype:
@@ -125,6 +126,8 @@ class ConversationPreparation:
                 examples,
                 bytes=numbers["bytes"],
                 targets=numbers["targets"],
+                tokens=numbers["positions"],
+                conversations=total - numbers["left_out"],
                 padding=1 - numbers["positions"] / (examples * form.length),
                 cut=numbers["cut"],
             )

@@ -32,6 +32,9 @@ from data.records import read_names
 class Format(Protocol):
     """How examples are stored, and what a batch of them is."""
 
+    unit: str = "examples"
+    """What the examples are called."""
+
     is_work: bool = False
     """Whether to make a batch takes longer than to hand it over from another thread."""
 
@@ -62,7 +65,8 @@ class Format(Protocol):
 class Split:
     """One split: where it is stored, and how much it holds.
 
-    bytes: UTF-8 bytes of its text. targets: tokens to predict. gzip_bits_per_byte: what
+    bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: those that a model reads,
+    without padding. documents, conversations: what its windows hold. gzip_bits_per_byte: what
     `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
     where documents are packed whole; of those of training batches, where these are padded. broken:
     pictures, or recordings, that can't be decoded. cut: texts, or pairs, that were longer than T.
@@ -87,12 +91,26 @@ class Split:
     cut: int | None = None
     left_out: int | None = None
     seconds: float | None = None
+    tokens: int | None = None
+    documents: int | None = None
+    conversations: int | None = None
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
 
+    def counts(self, examples: int) -> dict[str, int]:
+        """So many examples of it, by what they are called, and what they hold if they are all."""
+        return {self.format.unit: examples} | self.packed
+
+    @property
+    def packed(self) -> dict[str, int]:
+        """How many things of another kind its examples hold, by what they are called."""
+        counts = {"documents": self.documents, "conversations": self.conversations}
+        return {name: count for name, count in counts.items() if count is not None}
+
     def names(self) -> list[str] | None:
-        """What each example is called: its file, or file and row. None where they have no name."""
+        """What each example is called: its file, or file and line, or row where a file has no
+        lines. None where they have no name."""
         return read_names(self.path)
 
 
@@ -100,14 +118,17 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
     """A split made of those of several sources."""
     bytes_in_all = sum(part.bytes for part in parts)
     targets, examples = (sum(getattr(p, n) for p in parts) for n in ("targets", "examples"))
-    gzip = padding = None
+    gzip = padding = documents = None
+    if all(part.documents is not None for part in parts):
+        documents = sum(part.documents for part in parts)
     if all(part.gzip_bits_per_byte is not None for part in parts):
         gzip = sum(part.gzip_bits_per_byte * part.bytes for part in parts) / bytes_in_all
     if all(part.padding is not None for part in parts):
         padding = sum(part.padding * part.examples for part in parts) / examples
     first = parts[0]
     return Split(name, first.path.parent, first.format, examples, bytes_in_all, targets, gzip,
-                 padding, parts=tuple(parts), weights=tuple(weights))  # fmt: skip
+                 padding, tokens=targets, documents=documents, parts=tuple(parts),
+                 weights=tuple(weights))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,9 +161,7 @@ class Dataset:
 
     @property
     def tokens_per_example(self) -> float | None:
-        """How many tokens a model learns of an example of the training split, padding and all
-        where it has one length, of targets on average where it has many. None without tokens."""
+        """How many tokens a model reads of an example of the training split, on average and
+        without padding. None without tokens."""
         train = self.splits["train"]
-        if self.tokenizer is None or train.lengths is None:
-            return self.sizes.get("max_length")
-        return None if train.targets is None else train.targets / train.examples
+        return None if train.tokens is None else train.tokens / train.examples

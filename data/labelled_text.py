@@ -91,15 +91,15 @@ class LabelledTextPreparation:
                 f"{around} tokens around each"
             )
         for split, records in splits.items():
-            cut, names = [], []
+            cut, names, counts = [], [], []
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
-                _store(texts, form, tokenizer, classes, names, cut),
+                _store(texts, form, tokenizer, classes, names, cut, counts),
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
-            facts[split] = {"examples": count, "cut": len(cut)}
+            facts[split] = {"examples": count, "cut": len(cut), "tokens": sum(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - labels["train"])
         told = {"splits": facts, "classes": classes, "lost": lost}
@@ -164,8 +164,10 @@ def _store(
     classes: Sequence[str],
     names: list[str],
     cut: list[str],
+    counts: list[int],
 ) -> Iterator[NDArray[Any]]:
-    """The records of `texts`; their names are added to `names`, of longer ones to `cut` too."""
+    """The records of `texts`; their names are added to `names`, of longer ones to `cut` too, and
+    how many tokens each keeps to `counts`."""
     numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:
         names.append(first["document"].decode())
@@ -175,4 +177,5 @@ def _store(
         if len(stored) > form.length:
             cut.append(names[-1])
             stored = tokenizer.framed(tokens, form.length)
+        counts.append(len(stored))
         yield form.store(stored, numbers[first["label"].decode()])

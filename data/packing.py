@@ -30,6 +30,7 @@ class WindowFormat(Format):
     length: int
     vocabulary_size: int
     separator_id: int | None = None
+    unit = "windows"
 
     @property
     def dtype(self) -> np.dtype:

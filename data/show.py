@@ -144,13 +144,23 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
     """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
     splits, cleaned = dataset.splits, dataset.cleaning
-    rows = [("", *splits), ("examples", *(f"{one.examples:,}" for one in splits.values()))]
+    unit = splits["train"].format.unit
+    rows = [("", *splits), (unit, *(f"{one.examples:,}" for one in splits.values()))]
     for part in splits["train"].parts:
         found = [
             next((p for p in one.parts if p.name == part.name), None) for one in splits.values()
         ]
         rows.append((f"of {part.name}", *(f"{one.examples:,}" if one else "" for one in found)))
-    for name in ("targets", "bytes", "broken", "left_out", "cut"):
+    for name in (
+        "documents",
+        "conversations",
+        "tokens",
+        "targets",
+        "bytes",
+        "broken",
+        "left_out",
+        "cut",
+    ):
         if all(getattr(one, name) is not None for one in splits.values()):
             told = (f"{getattr(one, name):,}" for one in splits.values())
             rows.append((name.replace("_", " "), *told))

@@ -16,7 +16,7 @@ from data.best_fit import BestFitFormat
 from data.cache import digest
 from data.cleaning import Pieces, clean
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Split, join
+from data.dataset import Dataset, Format, Split, join
 from data.order import permutation
 from data.packing import WindowFormat
 from data.progress import Progress, track
@@ -92,10 +92,10 @@ class TextPreparation:
         splits = {}
         for split, numbers in facts["splits"].items():
             if "parts" not in numbers:
-                splits[split] = Split(split, self._file(folder, split, 0), form, **numbers)
+                splits[split] = self._split(split, self._file(folder, split, 0), form, numbers)
                 continue
             parts = [
-                Split(self._names[number], self._file(folder, split, number), form, **of)
+                self._split(self._names[number], self._file(folder, split, number), form, of)
                 for number, of in numbers["parts"]
             ]
             weights = [self.settings.shares()[number] for number, _ in numbers["parts"]]
@@ -107,6 +107,12 @@ class TextPreparation:
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
+
+    @staticmethod
+    def _split(name: str, path: Path, form: Format, numbers: Mapping[str, Any]) -> Split:
+        """A split of which `numbers` were written down: a window reads as many tokens as it has
+        targets."""
+        return Split(name, path, form, tokens=numbers["targets"], **numbers)
 
     @staticmethod
     def _sizes(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
@@ -212,6 +218,7 @@ class Totals:
     """
 
     gzip: bool
+    documents: int = 0
     bytes: int = 0
     tokens: int = 0
     _compressed: int = 0
@@ -220,6 +227,7 @@ class Totals:
     def add(self, piece: int, text: str, tokens: int) -> None:
         """Counts piece number `piece` of a document, which is `tokens` long."""
         content = text.encode()
+        self.documents += piece == 0
         self.bytes += len(content)
         self.tokens += tokens
         if self.gzip:
@@ -229,10 +237,15 @@ class Totals:
             self._compressed += len(self._compressor.compress(content))
 
     def facts(self, targets: int) -> dict[str, Any]:
-        """`bytes`, `targets` and `gzip_bits_per_byte` of the split."""
+        """`documents`, `bytes`, `targets` and `gzip_bits_per_byte` of the split."""
         self._end_document()
         bits = 8 * self._compressed / self.bytes if self.gzip and self.bytes else None
-        return {"bytes": self.bytes, "targets": targets, "gzip_bits_per_byte": bits}
+        return {
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "targets": targets,
+            "gzip_bits_per_byte": bits,
+        }
 
     def _end_document(self) -> None:
         if self._compressor is not None:

@@ -160,7 +160,10 @@ class PairPreparation:
             if name == "train":
                 size = self.settings.global_batch_size
                 padding = lengths.padding(size)
-            splits[name] = Split(name, path, form, padding=padding, lengths=lengths, **numbers)
+            tokens = int(np.load(lengths.path).sum())  # the separators among them
+            splits[name] = Split(
+                name, path, form, padding=padding, tokens=tokens, lengths=lengths, **numbers
+            )
         source, target = self._limits
         sizes = {
             "vocabulary_size": tokenizer.vocabulary_size,

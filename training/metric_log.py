@@ -2,10 +2,11 @@
 
 Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
 `gradient_norm`, `update_ratio` (the norm of the step's change over that of the parameters),
-`examples_per_second`, `tokens_per_second` where tokens apply, `step_seconds`,
-`input_wait_fraction`, `mfu` where the devices' peak is known, `accuracy` of a classifier; on
-validation lines the task's metrics with the prefix `validation/`. JSON knows no NaN and no
-infinity: a number that is not finite is written as null.
+`examples_per_second`, of text `tokens_per_second` (those that the model reads, targets or not,
+without padding; of pairs those of both sides), `step_seconds`, `input_wait_fraction`, `mfu` where
+the devices' peak is known, `accuracy` of a classifier; on validation lines the task's metrics with
+the prefix `validation/`. JSON knows no NaN and no infinity: a number that is not finite is written
+as null.
 """
 
 import functools

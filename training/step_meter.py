@@ -1,10 +1,11 @@
 """The metrics of steps, read late so that neither the device nor the host waits for the other."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from training.scalars import Scalars
 
@@ -23,6 +24,18 @@ _SHORT = 50e-6
 """Seconds of waiting that do not count: to ask whether the devices waited too takes a fifth."""
 
 
+def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`tokens`: how many a model reads in a batch, of which `rows` are this process's, without
+    padding, whether or not they are targets; of pairs those of both sides. Of several processes
+    each counts its own, and takes the others' for as many. {} where there are none."""
+    if "tokens" not in rows:
+        return {}
+    # Where nothing says which positions are filled, each token has a target.
+    filled = rows["segments"] if "segments" in rows else rows["weights"]
+    count = np.count_nonzero(filled) + np.count_nonzero(rows.get("source_segments", ()))
+    return {"tokens": float(count * jax.process_count())}
+
+
 class StepMeter:
     """Collects what each step returned and how long the devices waited for its batch.
 
@@ -30,8 +43,9 @@ class StepMeter:
     which are done or nearly so, quick ones a few at a time; `drain` waits for the last one. A step
     that is logged, one of each `log_every_steps`, is returned when the next one is pushed.
 
-    Rates are means since the last time that `take_rates` was called; all times in seconds. `mfu` is
-    the share of `peak_examples_per_second`, where that is known.
+    Rates are means since the last time that `take_rates` was called; all times in seconds. Where
+    it is known how many `tokens` steps read, there is a rate of these. `mfu` is the share of
+    `peak_examples_per_second`, where that is known.
 
     The host asks for a batch while the devices are still at the step before: waiting for one that
     comes before they are done costs nothing, and does not count.
@@ -42,12 +56,10 @@ class StepMeter:
         global_batch_size: int,
         *,
         log_every_steps: int,
-        counts_tokens: bool,
         peak_examples_per_second: float | None = None,
     ):
         self._global_batch_size = global_batch_size
         self._log_every_steps = log_every_steps
-        self._counts_tokens = counts_tokens
         self._peak = peak_examples_per_second
         self._pending: list[_Pushed] = []
         # Several processes have to read, and perhaps to end, at the same step.
@@ -98,8 +110,8 @@ class StepMeter:
             "step_seconds": elapsed / max(self._steps, 1),
             "input_wait_fraction": min(1.0, self._waited / elapsed),
         }
-        if self._counts_tokens:
-            rates["tokens_per_second"] = self._targets / elapsed
+        if self._tokens is not None:
+            rates["tokens_per_second"] = self._tokens / elapsed
         if self._peak is not None:
             rates["mfu"] = rates["examples_per_second"] / self._peak
         self._rates = rates
@@ -108,7 +120,8 @@ class StepMeter:
 
     def _begin(self) -> None:
         self._since = time.perf_counter()
-        self._steps, self._targets, self._waited = 0, 0.0, 0.0
+        self._steps, self._waited = 0, 0.0
+        self._tokens: float | None = None
 
     def _is_due(self, before: list[_Pushed]) -> bool:
         """Whether the steps `before` the last one are to be read now."""
@@ -119,6 +132,8 @@ class StepMeter:
     def _read(self, ready: list[_Pushed]) -> Ready:
         found = [(step, metrics.read() | known) for step, metrics, known in ready]
         self._steps += len(found)
-        self._targets += sum(values["weight"] for _, values in found)
+        tokens = [values.pop("tokens") for _, values in found if "tokens" in values]
+        if tokens:
+            self._tokens = (self._tokens or 0.0) + sum(tokens)
         self._read_at = time.perf_counter()
         return found

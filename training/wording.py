@@ -74,6 +74,17 @@ def metric_text(name: str, value: float) -> str:
     return f"{name_text(name)} {value_text(name, value)}"
 
 
+def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, float]) -> str:
+    """All metrics of a split, by their keys: `test: windows 2, conversations 9, loss 1.5`; `counts`
+    say of what in place of `examples`."""
+    told = {**counts, **{name: value for name, value in metrics.items() if name != "examples"}}
+    texts = (
+        f"{name} {f'{value:,}' if isinstance(value, int) else f'{value:.6g}'}"
+        for name, value in told.items()
+    )
+    return f"{split}: {', '.join(texts)}"
+
+
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
     """The one metric that says how good a model is: the one that is `chosen` to say which
     checkpoints are best, unless that is the loss.

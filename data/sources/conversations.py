@@ -46,6 +46,9 @@ class Generated:
     def rows(self) -> int:
         return len(generated_talk.conversations())
 
+    def name_of(self, row: int) -> str:
+        return f"{self.name} {row}"
+
 
 def open_source(settings: Any) -> Conversations:
     """The conversations at `data.path`: files found and split as those of `records` are; without

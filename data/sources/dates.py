@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from data.order import permutation
 from data.sources.source import held_out_mask
 
-VERSION = 1
-"""Of what this file makes of a day: raised when that changes."""
+VERSION = 2
+"""Of what this file makes of a day, and its name: raised when that changes."""
 
 FIRST, LAST = date(1500, 1, 1), date(2500, 12, 31)
 TEST, OTHERS = 2_000, 40_000  # days for the test, and for training and validation together
@@ -183,7 +183,7 @@ class _Written(Sequence):
         day = FIRST + timedelta(number_of_day)
         text = draw_style(Random(number_of_day)).write(day)
         sides = {"source": text.encode(), "target": day.isoformat().encode()}
-        return {"name": f"{self.split}:{number}".encode(), **sides}
+        return {"name": f"{self.split} {number}".encode(), **sides}
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         return [self[number] for number in numbers]

@@ -25,6 +25,10 @@ class ParallelFiles:
     rows: int
     invalid_utf8: str
 
+    def name_of(self, row: int) -> str:
+        """The name of both files and the line."""
+        return f"{self.name}:{row + 1}"
+
     def pairs(self) -> Iterator[tuple[str, str]]:
         """Each line of both, without its end."""
         return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)

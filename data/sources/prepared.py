@@ -61,6 +61,10 @@ class PreparedSplit:
     field: str
     invalid_utf8: str
 
+    def name_of(self, row: int) -> str:
+        """The split and the place in it, as errors say it."""
+        return f"{self.name} {row}"
+
     def texts(self) -> Iterator[str]:
         """The text of each record."""
         return (text for (text,) in self._read(self.field))

@@ -21,8 +21,12 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
+NAMES_VERSION = 2
+"""Of how records are called: raised when that changes."""
+
+
 class Table(Protocol):
-    """Records in their order."""
+    """Records in their order, numbered from 0."""
 
     name: str
 
@@ -32,6 +36,10 @@ class Table(Protocol):
     @property
     def size(self) -> int:
         """Bytes of its texts, or a little more."""
+        ...
+
+    def name_of(self, row: int) -> str:
+        """What a record is called: the file and its line, or its row where there are no lines."""
         ...
 
     def texts(self) -> Iterator[str]:
@@ -64,7 +72,8 @@ class Records:
         return {split: most[split] for split in SPLITS if split in most}
 
     def contents(self) -> dict[str, Any]:
-        return {"piece_characters": PIECE_CHARACTERS, "held_out": self.held_out, **self.facts}
+        settings = {"piece_characters": PIECE_CHARACTERS, "held_out": self.held_out}
+        return {"names": NAMES_VERSION, **settings, **self.facts}
 
     def features(self) -> dict[str, Any]:
         return text_features()
@@ -76,7 +85,7 @@ class Records:
         for table in self.tables["train" if masked else split]:
             for row, found in enumerate(self._rows(table)):
                 if not masked or self._mask[number] == wanted:
-                    yield from self._parts(f"{table.name}:{row}", found)
+                    yield from self._parts(table.name_of(row), found)
                 number += 1
 
     def _rows(self, table: Any) -> Iterator[Any]:
@@ -96,6 +105,7 @@ class Records:
     def _mask(self) -> NDArray[np.bool_]:
         """Which records of the training part are held out."""
         tables = self.tables["train"]
+        # Not by `name_of`: no example may change its split with how it is called.
         mask = held_out_mask(
             (f"{table.name}:{row}" for table in tables for row in range(table.rows)), self.held_out
         )

@@ -9,7 +9,8 @@ import difflib
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,12 +36,16 @@ class Rows:
 
     @property
     def rows(self) -> int:
-        return self._totals[0]
+        return len(self._lines_of_rows)
 
     @property
     def size(self) -> int:
         """Bytes of its texts, or a little more."""
         return self._totals[1]
+
+    def name_of(self, row: int) -> str:
+        """What row number `row`, from 0, is called: the file and the line, as errors say it."""
+        return f"{self.name}:{self._lines_of_rows[row]}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         """Each row, which has all of `fields`: name, and the setting that asks for it."""
@@ -90,9 +95,13 @@ class Rows:
             raise no_text(where, field, kind_of(text), texts)
         return whole_text(text, self.invalid_utf8, where, field)
 
+    @property
+    def _lines_of_rows(self) -> Sequence[int]:
+        return self._totals[0]
+
     @cached_property
-    def _totals(self) -> tuple[int, int]:
-        """`rows` and `size`."""
+    def _totals(self) -> tuple[Sequence[int], int]:
+        """The line, or its own number, of each row; and `size`."""
         raise NotImplementedError
 
 
@@ -124,9 +133,12 @@ class JSONLines(Rows):
             yield where, record
 
     @cached_property
-    def _totals(self) -> tuple[int, int]:
-        sizes = [len(line) for _, line in self._lines()]
-        return len(sizes), sum(sizes)
+    def _totals(self) -> tuple[Sequence[int], int]:
+        lines, size = array("q"), 0
+        for number, line in self._lines():
+            lines.append(number)
+            size += len(line)
+        return lines, size
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         lines = ((number, line.rstrip(b"\r\n")) for number, line in lines_of(self.path))
@@ -172,9 +184,12 @@ class CSV(Rows):
         _check_fields(f"{where}, which names the columns,", fields, names)
 
     @cached_property
-    def _totals(self) -> tuple[int, int]:
-        sizes = [sum(map(len, values)) for _, values in self._rows()]
-        return max(len(sizes) - 1, 0), 4 * sum(sizes)  # a character has four bytes at most
+    def _totals(self) -> tuple[Sequence[int], int]:
+        lines, characters = array("q"), 0
+        for number, values in self._rows():
+            lines.append(number)
+            characters += sum(map(len, values))
+        return lines[1:], 4 * characters  # a character has four bytes at most
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Each row with the number of its first line."""
@@ -207,7 +222,12 @@ class CSV(Rows):
 
 
 class Parquet(Rows):
-    """A Parquet file, of which some columns are read, a few rows at a time."""
+    """A Parquet file, of which some columns are read, a few rows at a time. It has no lines: its
+    rows are numbered from 0."""
+
+    def name_of(self, row: int) -> str:
+        """The file and the row."""
+        return f"{self.name} row {row}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         import pyarrow
@@ -234,12 +254,12 @@ class Parquet(Rows):
             raise UsageError(f"{self.path} is damaged after row {row}: {_line(error)}") from None
 
     @cached_property
-    def _totals(self) -> tuple[int, int]:
+    def _totals(self) -> tuple[Sequence[int], int]:
         metadata = self._open().metadata
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         columns = [group.column(n) for group in groups for n in range(group.num_columns)]
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == self.field)
-        return metadata.num_rows, size
+        return range(metadata.num_rows), size
 
     def _open(self) -> Any:
         import pyarrow

@@ -220,8 +220,8 @@ def test_templates_that_are_none_or_hide_who_says_what_are_refused(tmp_path):
 
     assert refusal("{% for one in %}").startswith("data.chat_template: line 1 is no Jinja: ")
     backwards = "{% for m in messages | reverse %}{{ m.content }}{% endfor %}"
-    assert "chat.jsonl:0: the template writes what stands before message 2" in refusal(backwards)
-    assert refusal("{{ raise_exception('no') }}").endswith("chat.jsonl:0: the template fails: no")
+    assert "chat.jsonl:1: the template writes what stands before message 2" in refusal(backwards)
+    assert refusal("{{ raise_exception('no') }}").endswith("chat.jsonl:1: the template fails: no")
 
 
 def test_generation_blocks_and_loops_of_other_templates_are_read():
@@ -300,3 +300,14 @@ def test_the_generated_set_is_always_the_same_and_every_conversation_once():
     assert len({json.dumps(one) for one in once}) == len(once) > 1000
     dataset = data.prepare(settings(None, validation_fraction=0.05))
     assert len(read(dataset)) + len(read(dataset, "validation")) == len(once)
+
+
+def test_windows_say_how_many_conversations_they_hold(tmp_path):
+    dataset = data.prepare(settings(write(tmp_path / "chat.jsonl", PAIRS[:9]), sequence_length=256))
+    split = dataset.splits["train"]
+    assert 1 < split.examples < 9
+    assert split.counts(split.examples) == {"windows": split.examples, "conversations": 9}
+    too_long = {"prompt": "x" * 300, "answer": "y"}
+    path = write(tmp_path / "chat.jsonl", [*PAIRS[:9], too_long])
+    split = data.prepare(settings(path, sequence_length=256)).splits["train"]
+    assert split.packed == {"conversations": 9}  # what is left out is in no window

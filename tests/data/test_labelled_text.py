@@ -66,6 +66,13 @@ def refusal(path, **changes) -> str:
     return str(raised.value)
 
 
+def name_of(suffix: str, row: int) -> str:
+    """What row number `row` of a table is called: by its line, where it has lines."""
+    if suffix == "parquet":
+        return f"all.parquet row {row}"
+    return f"all.{suffix}:{row + (1 if suffix.startswith('jsonl') else 2)}"
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
     path = write(tmp_path / f"all.{suffix}")
@@ -76,8 +83,8 @@ def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
     expected = [(t.replace("\t", " "), n) for t, n in ROWS] if suffix == "tsv" else ROWS
     assert sorted(found) == sorted(expected)
     names = [name for one in dataset.splits.values() for name in one.names()]
-    row_of = {name: int(name.rpartition(":")[2]) for name in names}
-    assert [expected[row_of[name]] for name in names] == found
+    rows = {name_of(suffix, row): one for row, one in enumerate(expected)}
+    assert [rows[name] for name in names] == found
     assert len(examples(dataset, "validation")) > 3
 
 
@@ -195,3 +202,41 @@ def test_a_rare_label_that_was_held_out_is_a_class_all_the_same(tmp_path):
     dataset = data.prepare(settings(write(tmp_path / "a.csv", rows), validation_fraction=0.4))
     assert dataset.classes == tuple(map(str, range(20)))
     assert examples(dataset, "validation")
+
+
+LINES = {
+    "csv": 'text,label\n"two\nlines",a\n\nb,b\n"three\n\nlines",a\nlast,b\n',
+    "jsonl": "".join(
+        f"{line}\n" if line else "\n"
+        for line in (
+            '{"text": "two\\nlines", "label": "a"}',
+            "",
+            '{"text": "b", "label": "b"}',
+            '{"text": "three", "label": "a"}',
+            "",
+            '{"text": "last", "label": "b"}',
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize(("suffix", "lines"), [("csv", [2, 5, 6, 9]), ("jsonl", [1, 3, 4, 6])])
+def test_a_row_is_called_by_the_line_that_errors_name(tmp_path, suffix, lines):
+    path, content = tmp_path / f"a.{suffix}", LINES[suffix]
+    path.write_text(content)
+    dataset = data.prepare(settings(path, validation_fraction=0.0))
+    assert dataset.splits["train"].names() == [f"a.{suffix}:{line}" for line in lines]
+    path.write_text(content.replace("last", ""))
+    assert f"a.{suffix}, line {lines[-1]}: field 'text' is empty" in refusal(
+        path, validation_fraction=0.0
+    )
+
+
+def test_rows_of_parquet_are_called_as_errors_call_them(tmp_path):
+    rows = [("x", "a"), ("y", "b"), ("z", "a")]
+    dataset = data.prepare(settings(write(tmp_path / "a.parquet", rows), validation_fraction=0.0))
+    names = dataset.splits["train"].names()
+    assert names == [f"a.parquet row {row}" for row in range(3)]
+    rows[2] = ("", "a")
+    message = refusal(write(tmp_path / "a.parquet", rows), validation_fraction=0.0)
+    assert f"{names[2].replace(' row', ', row')}: field 'text' is empty" in message

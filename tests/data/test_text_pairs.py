@@ -88,7 +88,7 @@ def test_every_pair_comes_back_once_and_whole(tmp_path, tokenizer):
     write(tmp_path, "test", PAIRS[100:131])
     dataset, told = prepare(tmp_path, tokenizer=tokenizer, max_source_length=300)
     assert told == [
-        f"{count} of {count} pairs of {split} are in train too, such as {split}:0: what they "
+        f"{count} of {count} pairs of {split} are in train too, such as {split}:1: what they "
         "measure was learnt by heart"
         for split, count in (("validation", 40), ("test", 31))
     ]
@@ -101,7 +101,7 @@ def test_every_pair_comes_back_once_and_whole(tmp_path, tokenizer):
     }
     count = sum(len(dataset.tokenizer.encode(target)) + 1 for _, target in parts["test"])
     assert dataset.splits["test"].targets == count
-    assert dataset.splits["test"].names() == [f"test:{row}" for row in range(31)]
+    assert dataset.splits["test"].names() == [f"test:{line}" for line in range(1, 32)]
 
 
 def test_one_tokenizer_is_learnt_from_the_training_pairs_of_both_sides(tmp_path):
@@ -148,7 +148,7 @@ def test_evaluation_cuts_what_is_too_long_and_tells(tmp_path):
         "for nothing",
     ]
     assert {("left out", "0", "1"), ("cut", "0", "3")} <= {*data.data_table(dataset)}
-    assert dataset.splits["test"].names() == [f"test:{row}" for row in range(1, 5)]
+    assert dataset.splits["test"].names() == [f"test:{line}" for line in range(2, 6)]
 
 
 def test_pairs_of_training_that_are_measured_on_are_told(tmp_path):
@@ -156,7 +156,7 @@ def test_pairs_of_training_that_are_measured_on_are_told(tmp_path):
     write(tmp_path, "test", [("a", "d"), ("c", "d"), ("a", "b"), ("x", "y")])
     _, told = prepare(tmp_path, validation_fraction=0.0)
     assert told == [
-        "2 of 4 pairs of test are in train too, such as test:1: what they measure was learnt by "
+        "2 of 4 pairs of test are in train too, such as test:2: what they measure was learnt by "
         "heart"
     ]
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import configs
 from configs import Config
 from training.report.machine import environment, versions
 from training.report.page import write_report
@@ -148,6 +149,18 @@ def test_a_text_run_shows_its_curves_and_figures(tmp_path):
     assert "Steps 400 32.8 M tokens, 128,000 examples" in page.text
     assert "Time 3 min 20 s 12,400 tokens/s" in page.text
     assert "Parameters 1.24 M decoder" in page.text
+
+
+@pytest.mark.parametrize(
+    ("recipe", "target"),
+    [("text_classification", "example"), ("tones_ctc", "label"), ("translation_rnn", "token")],
+)
+def test_losses_are_of_what_the_task_predicts(tmp_path, recipe, target):
+    """Whatever the model reads: of texts too that are classified there are tokens a second."""
+    config = configs.load_config(ROOT / f"configs/{recipe}.py", inputs=False)
+    lines = [{"step": 5, "validation/accuracy": 0.5, "validation/loss": 1.0}]
+    page = page_of(tmp_path, metrics=[training_line(4, 1.0), *lines], config=config)
+    assert f"nats per {target}" in page.text and f"share of the {target}s" in page.text
 
 
 def test_the_test_split_comes_first(tmp_path):

@@ -18,7 +18,7 @@ def long_step(x):
 
 
 def meter(log_every_steps: int = 10) -> StepMeter:
-    return StepMeter(8, log_every_steps=log_every_steps, counts_tokens=True)
+    return StepMeter(8, log_every_steps=log_every_steps)
 
 
 def numbers(loss: float = 0.0) -> Scalars:
@@ -98,12 +98,13 @@ def test_rates_are_of_all_steps_read_and_the_same_until_there_are_others(monkeyp
     monkeypatch.setattr(step_meter, "SECONDS_UNREAD", 3600)
     began, one = time.perf_counter(), meter()
     for step in range(1, 9):
-        one.push(step, numbers())
-    assert len(one.drain()) == 7
+        one.push(step, numbers(), tokens=24.0)
+    ready = one.drain()
+    assert len(ready) == 7 and all("tokens" not in metrics for _, metrics in ready)
     rates = one.take_rates()
     assert 0 < 8 * rates["step_seconds"] <= time.perf_counter() - began
-    assert rates["tokens_per_second"] == rates["examples_per_second"]
+    assert rates["tokens_per_second"] == pytest.approx(3 * rates["examples_per_second"])
     assert one.take_rates() == rates
     one.push(9, numbers())
     one.drain()
-    assert one.take_rates() != rates
+    assert one.take_rates() != rates and "tokens_per_second" not in one.take_rates()

@@ -45,6 +45,10 @@ Example = np.ndarray | str
 """A picture, uint8 [H, W, C] with C of 1, 3 or 4, the frames of a recording, or a text."""
 
 
+_TARGETS = {"classification": "example", "speech_recognition": "label"}
+"""What the loss of a task is of, where that is no token."""
+
+
 class Summary(TypedDict, total=False):
     """What a report says of the run as a whole."""
 
@@ -103,7 +107,7 @@ def write_report(
         warnings=[*map(_printable, _shorten([*warnings, *_poisoned(metrics)]))],
         events=[*map(_printable, _shorten(events))],
         diagnosis=diagnosis,
-        charts=[chart for chart in _charts(metrics, summary) if chart is not None],
+        charts=[chart for chart in _charts(metrics, summary, config) if chart is not None],
         samples=[
             {name: _printable(text) for name, text in sample.items()}
             for sample in samples[:MOST_SAMPLES]
@@ -206,12 +210,15 @@ def _poisoned(metrics: Metrics) -> list[str]:
 # ---- Curves.
 
 
-def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]:
+def _charts(
+    metrics: Metrics, summary: Summary, config: configs.Config
+) -> Iterator[charts.Chart | None]:
+    target = _TARGETS.get(config.task.name, "token")
     tokens = any("tokens_per_second" in line for line in metrics)
     curve, draw, second = charts.curve, charts.draw, charts.SECOND
     yield draw(
         "Loss",
-        f"nats per {'token' if tokens else 'example'}",
+        f"nats per {target}",
         [
             curve(metrics, "loss", "training", smooth=True),
             curve(metrics, "validation/loss", "validation", colour=second, best=min),
@@ -232,7 +239,7 @@ def _charts(metrics: Metrics, summary: Summary) -> Iterator[charts.Chart | None]
     elif any("validation/accuracy" in line for line in metrics):
         yield draw(
             "Accuracy",
-            f"share of the {'tokens' if tokens else 'examples'}",
+            f"share of the {target}s",
             [
                 curve(metrics, "accuracy", "training", smooth=True),
                 curve(metrics, "validation/accuracy", "validation", colour=second, best=max),
