@@ -17,11 +17,12 @@ FILE may be a glob, in quotes: --input='calls/*.wav' is all of them, in the orde
 Standard output carries the answers alone: completions without their prompts; texts whose gaps are
 filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
 input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
-classified its label, a tab, and the likeliest labels with their probabilities. With --json it is
-one object a line. In the place of an input among several that can't be read stands an empty line,
-or an object with its `error`; the others are answered, and the exit status is 2. The same prompts,
-settings and seed give the same text. To a model that learnt from conversations a prompt is what the
-user says.
+classified its label, a tab, and the likeliest labels with their probabilities. Completions and
+filled texts may have several lines: of several prompts each stands behind `==> "PROMPT" <==`, as
+files do in head and tail, and an empty line parts them. With --json it is one object a line. In the
+place of an input among several that can't be read stands an empty line, or an object with its
+`error`; the others are answered, and the exit status is 2. The same prompts, settings and seed give
+the same text. To a model that learnt from conversations a prompt is what the user says.
 """
 
 import codecs
@@ -40,7 +41,7 @@ from typing import TYPE_CHECKING, TypeVar
 import configs
 import parallel
 from configs import Flag, UsageError
-from inference import Completion, Request, Sampling
+from inference import Request, Sampling
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -254,7 +255,7 @@ def complete(
 ) -> None:
     """Writes the completions of `requests`, in their order."""
     from data.codecs import for_prompts
-    from inference import Generator
+    from inference import Generator, Writer
 
     tokenizer, config = load_tokenizer(workdir), restored.program.config
     for request in requests:
@@ -266,37 +267,11 @@ def complete(
         mesh=restored.program.mesh,
         rules=config.mesh.rules.model_dump(),
     )
-    writer = Writer(len(requests), as_json=as_json)
+    writer = Writer([request.prompt for request in requests], as_json=as_json)
     completions = generator.complete(restored.module, requests, writer.write if stream else None)
     if not stream:
         for index, completion in enumerate(completions):
             writer.write(index, completion.text, completion)
-
-
-class Writer:
-    """Writes texts that grow at the same time one after the other, each as soon as it can."""
-
-    def __init__(self, count: int, *, as_json: bool):
-        self._pieces = [""] * count
-        self._ended: list[Completion | None] = [None] * count
-        self._current = 0
-        self._as_json = as_json
-
-    def write(self, index: int, piece: str, completion: Completion | None) -> None:
-        """Takes a piece of the text `index`, and what became of it if this is the last one."""
-        self._pieces[index] += piece
-        self._ended[index] = completion
-        while self._current < len(self._pieces):
-            ended = self._ended[self._current]
-            if not self._as_json:
-                print(self._pieces[self._current], end="" if ended is None else "\n", flush=True)
-                self._pieces[self._current] = ""
-            if ended is None:
-                return
-            if self._as_json:
-                fields = ("prompt", "prompt_tokens", "tokens", "text")
-                print(json.dumps({name: getattr(ended, name) for name in fields}), flush=True)
-            self._current += 1
 
 
 def translate(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
@@ -394,12 +369,14 @@ def fill_in(
 ) -> None:
     """Writes the prompts with their gaps filled."""
     import inference
+    from inference import heading
 
     tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
-    for filled in inference.fill_in(
+    found = inference.fill_in(
         restored.module, prompts, tokenizer=tokenizer, length=sizes["max_length"]
-    ):
-        print(json.dumps(vars(filled)) if as_json else filled.text)
+    )
+    for index, filled in enumerate(found):
+        print(json.dumps(vars(filled)) if as_json else heading(prompts, index) + filled.text)
 
 
 def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:

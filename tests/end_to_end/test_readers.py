@@ -74,6 +74,8 @@ def test_a_masked_language_model_fills_gaps(tmp_path):
     asked = ["generate.py", f"--workdir={tmp_path / 'run'}"]
     filled = run(*asked, "--prompt=3 times[MASK] is 9").stdout
     assert filled.startswith("3 times") and "[MASK]" not in filled
+    both = run(*asked, "--prompt=3 times[MASK] is 9", "--prompt=[MASK]\n3").stdout
+    assert both.startswith(f'==> "3 times[MASK] is 9" <==\n{filled}\n==> "[MASK]\\n3" <==\n')
     found = json.loads(run(*asked, "--prompt=3[MASK] 3 is[MASK].", "--json").stdout)
     assert [len(one) for one in found["candidates"]] == [5, 5]
     assert "has no [MASK]" in run(*asked, "--prompt=3 times", expect=2).stderr

@@ -67,11 +67,15 @@ def test_json_is_an_object_a_line_in_the_order_of_the_prompts(text, answers):
 def test_a_stream_and_a_batch_write_what_single_prompts_write(text, answers):
     prompts = [f"--prompt={n} times" for n in (1, 2, 33)]
     flags = ("--max_tokens=30", "--temperature=0.5", "--top_k=5", "--top_p=0.9", "--min_p=0.01")
-    alone = "".join(answers(text, prompt, *flags) for prompt in prompts)
-    assert answers(text, *prompts, *flags) == alone
-    assert answers(text, *prompts, *flags, "--stream") == alone
+    alone = [answers(text, prompt, *flags) for prompt in prompts]
+    together = "\n".join(
+        f'==> "{n} times" <==\n{one}' for n, one in zip((1, 2, 33), alone, strict=True)
+    )
+    assert answers(text, *prompts, *flags) == together
+    assert answers(text, *prompts, *flags, "--stream") == together
+    assert answers(text, prompts[0], *flags, "--stream") == alone[0]
     streamed = answers(text, *prompts, *flags, "--stream", "--json")
-    assert "".join(json.loads(line)["text"] + "\n" for line in streamed.splitlines()) == alone
+    assert [json.loads(line)["text"] + "\n" for line in streamed.splitlines()] == alone
 
 
 def test_a_text_ends_before_its_stop_string(text, answers):

@@ -1,0 +1,42 @@
+"""Texts on standard output: those of several prompts one after the other, each to be told apart."""
+
+import json
+from collections.abc import Sequence
+
+from inference.requests import Completion
+
+
+def heading(prompts: Sequence[str], index: int) -> str:
+    """What stands before the text of a prompt: a line of its own, as of files in `head`, behind
+    an empty one; nothing where there is one prompt. A prompt of several lines is quoted in one."""
+    if len(prompts) == 1:
+        return ""
+    blank = "\n" if index else ""
+    return f"{blank}==> {json.dumps(prompts[index], ensure_ascii=False)} <==\n"
+
+
+class Writer:
+    """Writes texts that grow at the same time one after the other, each as soon as it can: behind
+    the heading of its prompt, or as JSON."""
+
+    def __init__(self, prompts: Sequence[str], *, as_json: bool):
+        self._pieces = ["" if as_json else heading(prompts, index) for index in range(len(prompts))]
+        self._ended: list[Completion | None] = [None] * len(prompts)
+        self._current = 0
+        self._as_json = as_json
+
+    def write(self, index: int, piece: str, completion: Completion | None) -> None:
+        """Takes a piece of the text `index`, and what became of it if this is the last one."""
+        self._pieces[index] += piece
+        self._ended[index] = completion
+        while self._current < len(self._pieces):
+            ended = self._ended[self._current]
+            if not self._as_json:
+                print(self._pieces[self._current], end="" if ended is None else "\n", flush=True)
+                self._pieces[self._current] = ""
+            if ended is None:
+                return
+            if self._as_json:
+                fields = ("prompt", "prompt_tokens", "tokens", "text")
+                print(json.dumps({name: getattr(ended, name) for name in fields}), flush=True)
+            self._current += 1
