@@ -63,13 +63,14 @@ class Record:
         self._progress.note(text)
 
     def start(self, rows: Rows, *, first_step: int) -> None:
-        """Shows what the run is, in the report too; in one line where it goes on."""
+        """Shows what the run is, in the report too; in one line where it goes on. Only the process
+        that writes shows it."""
         self._about = {**self._about, "pages": {**self._about.get("pages", {}), "start": rows}}
         lines = aligned(rows)
         if first_step:
             told = dict(rows)
             lines = [f"{told['length']}; {told['devices']}"]
-        for line in lines:
+        for line in lines if self._logs else ():
             self._progress.note(line)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
