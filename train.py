@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.show_batch:
         for line in (*troubles, *events):
             notify(line)
-        batches = training_batches(config, dataset, rows=None)
+        batches = data.training_batches(config, dataset, rows=None)
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
         print(data.describe_batch(batches[0], dataset, origins))
         return 0
@@ -136,19 +136,6 @@ def open_origin(config, source: Path, dataset: data.Dataset, program) -> trainin
         name=f"the weights of {source}, of Hugging Face",
         facts={"folder": str(source.absolute())},
         notes=found.notes,
-    )
-
-
-def training_batches(
-    config: configs.Config, dataset: data.Dataset, rows: slice | None
-) -> data.Batches:
-    """The endless shuffled batches of the training split."""
-    return data.Batches(
-        dataset.splits["train"],
-        global_batch_size=config.data.global_batch_size,
-        seed=config.seed,
-        shuffle=True,
-        rows=rows,
     )
 
 
@@ -271,7 +258,7 @@ class Run:
         first = found[0] if found else 0
         train, batch_size = self.config.train, self.config.data.global_batch_size
         part = parallel.local_rows(self.program.batch_sharding, batch_size)
-        batches = training_batches(self.config, self.dataset, part)
+        batches = data.training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.beginning.state(self.program)
         rows = data.split_rows(self.dataset, self.config.data)
@@ -494,7 +481,7 @@ class Run:
             return training.diagnose_run(
                 self.program,
                 state,
-                training_batches(self.config, self.dataset, rows=None).__getitem__,
+                data.training_batches(self.config, self.dataset, rows=None).__getitem__,
                 metrics=training.read_metrics(self.workdir),
                 data_facts=data.learning_facts(self.dataset),
                 begun_elsewhere=self.record.history["initialized_from"] is not None,

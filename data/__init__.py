@@ -24,6 +24,7 @@ _HOMES = {
     "shapes_of": "data.batches",
     "split_rows": "data.show",
     "stream": "data.prefetch",
+    "training_batches": "data.batches",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data.dataset import Format, Split
+from configs import Config
+from data.dataset import Dataset, Format, Split
 from data.length_buckets import Shape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
@@ -216,6 +217,18 @@ class Batches:
             mine = numbers == number
             found[mine] = self._records[number].read(records[mine])
         return found
+
+
+def training_batches(config: Config, dataset: Dataset, rows: slice | None) -> Batches:
+    """Return the endless shuffled batches of the training split. rows: of each batch those that
+    this process makes, None for all."""
+    return Batches(
+        dataset.splits["train"],
+        global_batch_size=config.data.global_batch_size,
+        seed=config.seed,
+        shuffle=True,
+        rows=rows,
+    )
 
 
 def shapes_of(batch: Mapping[str, Any]) -> tuple[Shape, ...]:
