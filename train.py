@@ -295,6 +295,7 @@ class Run:
             evaluate = last or step % train.evaluate_every_steps == 0
             if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
                 self.read(meter.drain(), meter)
+                state = training.measure_ema(self.program, state, step, batches.__getitem__)
                 if evaluate:
                     self.evaluate(state, step)
                     last = last or self.staleness() is not None
@@ -383,7 +384,7 @@ class Run:
     def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
         what a classifier made of each example, or a model that writes of the first ones."""
-        what = (self.program, state.weights, state.statistics, self.dataset.splits[split])
+        what = (self.program, state.weights, state.weights_statistics, self.dataset.splits[split])
         keep = training.Predictions.arrays()
         return evaluate_split(*what, keep=keep, answerer=self.answerer, most_answers=most_answers)
 
@@ -397,7 +398,7 @@ class Run:
             self.writer = self.writer or inference.Samples(
                 self.config, self.dataset.tokenizer, self.program.mesh
             )
-            module = self.program.template.bind(state.weights, state.statistics)
+            module = self.program.template.bind(state.weights, state.weights_statistics)
             with self.progress.working("writing samples"):
                 samples = self.writer.of(module)
         self.record.write_samples(step, [*map(inference.sample_text, samples)])
@@ -468,7 +469,8 @@ class Run:
         name = name if name in self.dataset.splits else "train"
         examples = data.Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
-            views = training.look_inside(self.program, state.weights, state.statistics, examples)
+            what = (self.program, state.weights, state.weights_statistics)
+            views = training.look_inside(*what, examples)
         if "prediction" in self.outputs:
             classes = self.dataset.classes
             views["predictions"] = training.Predictions.of(self.outputs, name, classes)

@@ -20,6 +20,7 @@ from model.layers.attend import (
     attention_limit,
     attention_watched,
 )
+from model.layers.convolution import forget_running_statistics
 from model.layers.feed_forward import feed_forward_width
 from model.layers.sharding import AXES, activation_sharding
 
@@ -35,6 +36,7 @@ __all__ = [
     "attention_watched",
     "build",
     "feed_forward_width",
+    "forget_running_statistics",
     "parameter_count",
 ]
 

@@ -36,6 +36,7 @@ _HOMES = {
     "find_checkpoint": "restore",
     "finished_steps": "checkpoints",
     "look_inside": "report.inside",
+    "measure_ema": "ema_statistics",
     "metrics_line": "wording",
     "newest_manifest": "checkpoints",
     "open_origin": "initialize",

@@ -1,8 +1,9 @@
 """Checkpoints: asynchronous through Orbax, each proven whole by its manifest.
 
 `checkpoints/120/` holds the state after 120 batches: the item `model` (parameters, statistics,
-EMA), which is all that evaluation and generation read, and the item `training` (optimizer state
-and counts). Arrays are stored under flat names (`params.layers.0.mixer.query.kernel`).
+EMA and its statistics), which is all that evaluation and generation read, and the item `training`
+(optimizer state and counts). Arrays are stored under flat names
+(`params.layers.0.mixer.query.kernel`).
 """
 
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from training.best_metric import BestMetric, Evaluation, evaluation_in
@@ -27,7 +29,10 @@ logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it
 Tree = Any
 Leaves = dict[str, Any]
 
-ITEMS = {"model": ("params", "statistics", "ema"), "training": ("step", "skipped", "optimizer")}
+ITEMS = {
+    "model": ("params", "statistics", "ema", "ema_statistics"),
+    "training": ("step", "skipped", "optimizer"),
+}
 """The fields of the state that each item of a step holds."""
 
 
@@ -223,11 +228,20 @@ def restore_state(
 
     Raises ValueError if the step's arrays are not the target's (another model or optimizer).
     """
-    fields = {}
+    fields, older = {}, not has_ema_statistics(manifest)
+    if older:  # They are measured before they are next used.
+        target = target.replace(ema_statistics=None)
     for item, names in ITEMS.items():
         wanted = {name: getattr(target, name) for name in names}
         fields |= restore_fields(folder, step, manifest, item, wanted)
+    if older and fields["ema"] is not None:
+        fields["ema_statistics"] = jax.tree.map(jnp.copy, fields["statistics"])
     return TrainState(**fields)
+
+
+def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
+    """Whether a step has batch statistics of its averaged weights; older ones have not."""
+    return any(name.startswith("ema_statistics.") for name in manifest["leaves"])
 
 
 def restore_fields(

@@ -14,7 +14,7 @@ from configs import Config, UsageError, differences, read_config
 from training.checkpoints import restore_fields
 from training.lora import LORA, merged
 from training.program import Program
-from training.restore import choose_step
+from training.restore import choose_step, ema_statistics_field
 from training.state import TrainState
 from training.trees import flat, nested, overlay
 
@@ -107,6 +107,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     }
     params = _under("params", leaves)
     averages = _under("ema", leaves)
+    measured = ema_statistics_field(folder, manifest, warn) if averages else "statistics"
     lora = config.train.lora
 
     def load(
@@ -118,14 +119,14 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
             field = "ema" if name in averages else "params"
             target[f"{field}.{name}"] = _abstract(params[name], program)
         for name in statistics:
-            target[f"statistics.{name}"] = _abstract(leaves[f"statistics.{name}"], program)
+            target[f"{measured}.{name}"] = _abstract(leaves[f"{measured}.{name}"], program)
         with held:
             found = restore_fields(folder, number, manifest, "model", nested(target))
         loaded = overlay(found.get("params"), found.get("ema"))
         if lora.rank is not None:
             axes = {name: params[name].axes for name in names}
             loaded = _merge(loaded, axes, lora.alpha / lora.rank)
-        return loaded, found.get("statistics")
+        return loaded, found.get(measured)
 
     weights = "averaged weights" if averages else "weights"
     return Origin(
@@ -138,7 +139,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
         },
         config=config,
         params={name: one for name, one in params.items() if not name.startswith(f"{LORA}.")},
-        statistics=_under("statistics", leaves),
+        statistics=_under(measured, leaves),
         load=load,
     )
 

@@ -21,7 +21,7 @@ from training.lora import LORA, with_lora
 from training.optimizers import build_optimizer
 from training.schedules import build_schedule, warmup_steps
 from training.state import Template, TrainState, create_state, make_template
-from training.step import compile_for_mesh, evaluation_step, train_step
+from training.step import compile_for_mesh, evaluation_step, mean_statistics, train_step
 from training.trees import flat, select
 
 
@@ -33,7 +33,8 @@ class Program:
     state in its shards, perhaps but for some parameters and statistics that it is given. `trained`:
     the names of the parameters that are not frozen. `attention`: of `training.working_attention`,
     None for a model without. `train_step(state, batch)` donates the state;
-    `evaluation_step(params, statistics, batch)` keeps what it is given.
+    `evaluation_step(params, statistics, batch)` keeps what it is given; so does
+    `mean_statistics(params, mean, count, batch, number)`.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Program:
     attention: str | None
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
+    mean_statistics: Callable[..., Any]
 
     @property
     def abstract_parameters(self) -> Any:
@@ -195,6 +197,12 @@ def build_program(
         ),
         evaluation_step=compile_for_mesh(
             functools.partial(evaluation_step, task=task, template=template),
+            mesh=mesh,
+            rules=rules,
+            out_shardings=everywhere,
+        ),
+        mean_statistics=compile_for_mesh(
+            functools.partial(mean_statistics, task=task, template=template, seed=config.seed),
             mesh=mesh,
             rules=rules,
             out_shardings=everywhere,

@@ -1,6 +1,6 @@
 """A trained model from its workdir: what evaluation, generation and export begin with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from training.checkpoints import (
     best_step,
     find_good_step,
     finished_steps,
+    has_ema_statistics,
     hold_good_step,
     restore_fields,
     set_aside_unusable,
@@ -66,20 +67,38 @@ def restore_model(
     if weights == "ema" and not averaged:
         raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")
     number, manifest, held = choose_step(workdir, config, step, warn)
+    folder = workdir / "checkpoints"
     with held:
         attention = working_attention(config, mesh, warn)
         program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
         abstract = program.abstract_state
         ema = abstract.ema if averaged and weights != "raw" else None
+        statistics = "statistics" if ema is None else ema_statistics_field(folder, manifest, warn)
         target = {
             # What is frozen has no average.
             "params": select(abstract.params, flat(abstract.params).keys() - flat(ema).keys()),
-            "statistics": abstract.statistics,
+            statistics: abstract.statistics,
             "ema": ema,
         }
-        fields = restore_fields(workdir / "checkpoints", number, manifest, "model", target)
+        fields = restore_fields(folder, number, manifest, "model", target)
     params = overlay(fields["params"], fields["ema"])
-    return Restored(number, manifest, program, params, fields["statistics"])
+    return Restored(number, manifest, program, params, fields[statistics])
+
+
+def ema_statistics_field(
+    folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
+) -> str:
+    """Return which field of a step has the batch statistics for its averaged weights; warns where
+    it has but those of the raw weights."""
+    if has_ema_statistics(manifest):
+        return "ema_statistics"
+    if any(name.startswith("statistics.") for name in manifest["leaves"]):
+        warn(
+            f"checkpoint {folder / str(manifest['step'])} has no batch statistics of its averaged "
+            "weights, as older versions saved none: those of the raw weights are used, which cost "
+            "accuracy early in a run"
+        )
+    return "statistics"
 
 
 def find_checkpoint(

@@ -23,6 +23,8 @@ class TrainState:
     `step` counts batches consumed and always advances; `skipped` counts the steps in a row that
     were passed over (`train_step`). Both int32 scalars. `ema`, in float32, is None where
     `train.ema_decay` is not set. Of what is frozen, neither `ema` nor `optimizer` has anything.
+    `ema_statistics`, None where `ema` is, are the batch statistics of the averaged weights: no step
+    moves them, `measure_ema` measures them before they are used or saved.
     """
 
     step: jax.Array
@@ -31,11 +33,17 @@ class TrainState:
     statistics: Tree
     optimizer: Tree
     ema: Tree | None
+    ema_statistics: Tree | None
 
     @property
     def weights(self) -> Tree:
         """What the model is used with: the parameters, where there are averages these."""
         return overlay(self.params, self.ema)
+
+    @property
+    def weights_statistics(self) -> Tree:
+        """Return the batch statistics of `weights`."""
+        return self.statistics if self.ema is None else self.ema_statistics
 
     @property
     def before_skipped(self) -> Self:
@@ -117,6 +125,7 @@ def initial_state(
         optimizer=optimizer.init(moving),
         # In float32 (`train_step`), and a copy of its own: the step donates both.
         ema=jax.tree.map(lambda p: jnp.array(p, jnp.float32), moving) if ema else None,
+        ema_statistics=jax.tree.map(jnp.copy, statistics) if ema else None,
     )
 
 
@@ -141,17 +150,19 @@ def state_shardings(
         template.axes(),
     )
     params = jax.tree.map(lambda leaf: leaf.sharding, placed)
+    statistics = jax.tree.map(lambda _: everywhere, abstract.statistics)
     return TrainState(
         step=everywhere,
         skipped=everywhere,
         params=params,
-        statistics=jax.tree.map(lambda _: everywhere, abstract.statistics),
+        statistics=statistics,
         optimizer=beside_parameters(
             abstract.optimizer,
             placed,
             lambda _, parameter: everywhere if parameter is None else parameter.sharding,
         ),
         ema=None if abstract.ema is None else optimizer.moving(params),
+        ema_statistics=None if abstract.ema is None else statistics,
     )
 
 

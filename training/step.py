@@ -101,6 +101,7 @@ def train_step(
         statistics=statistics,
         optimizer=optimizer_state,
         ema=ema,
+        ema_statistics=state.ema_statistics,
     )
     return new_state, Scalars.of(
         means
@@ -120,6 +121,33 @@ def evaluation_step(
     """The task's sums over one batch, and per example its outputs and `weights`, all replicated."""
     sums, outputs = task.evaluate(template.bind(params, statistics), batch)
     return sums, outputs | {"weights": batch["weights"]}
+
+
+def mean_statistics(
+    params: Tree,
+    mean: Tree,
+    count: jax.Array,
+    batch: Batch,
+    number: jax.Array,
+    *,
+    task: Task,
+    template: Template,
+    seed: int,
+) -> tuple[Tree, jax.Array]:
+    """Adds the batch statistics of training batch `number` to the `mean` of those of `count`
+    batches; returns both. Running statistics have no part in it, nor has a batch of which they are
+    not finite. What is random in the model is drawn as in the step of that batch.
+    """
+    module = template.bind(params, mean)
+    model_room.forget_running_statistics(module)
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    task.loss_sums(module, batch, dropout_key=jax.random.fold_in(key, 0))
+    own = template.statistics_of(module)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(own)]))
+    count = count + finite
+    share = 1 / jnp.maximum(count, 1)
+    kept = functools.partial(jnp.where, finite)
+    return jax.tree.map(lambda m, s: kept((1 - share) * m + share * s, m), mean, own), count
 
 
 def compile_for_mesh(

@@ -115,6 +115,14 @@ def _statistics(
     return mean, jnp.sum(weights * jnp.square(x - mean), axis=axes) / count, count
 
 
+def forget_running_statistics(module: nnx.Module) -> None:
+    """Sets each batch norm in `module` to a momentum of 0: a training forward leaves the statistics
+    of its batch alone in the place of the running ones."""
+    for _, layer in nnx.iter_modules(module):
+        if isinstance(layer, nnx.BatchNorm):
+            layer.momentum = 0.0
+
+
 def batch_norm(
     channels: int,
     *,

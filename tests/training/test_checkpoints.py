@@ -39,6 +39,7 @@ def make_state(seed: int) -> TrainState:
         statistics={"mean": jnp.ones(3)},
         optimizer=(jax.tree.map(jnp.zeros_like, params), jnp.int32(7)),
         ema=None,
+        ema_statistics=None,
     )
 
 

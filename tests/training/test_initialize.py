@@ -51,7 +51,8 @@ def trained():
     def shifted(by: float):
         move = lambda tree: jax.tree.map(lambda x: x + np.float32(by), tree)  # noqa: E731
         return first.replace(params=move(first.params), statistics=move(first.statistics),
-                             ema=move(move(first.params)))  # fmt: skip
+                             ema=move(move(first.params)),
+                             ema_statistics=move(move(first.statistics)))  # fmt: skip
 
     return program, {1: shifted(1.0), 2: shifted(2.0)}
 
@@ -90,7 +91,7 @@ def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
         assert value.sharding == flat(program.abstract_state.params)[name].sharding
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.ema), state.params)
-    jax.tree.map(np.testing.assert_array_equal, state.statistics, states[2].statistics)
+    jax.tree.map(np.testing.assert_array_equal, state.statistics, states[2].ema_statistics)
     assert jax.tree.leaves(state.statistics)
     assert int(state.step) == 0
     assert beginning.told == (

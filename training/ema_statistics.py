@@ -1,0 +1,41 @@
+"""The batch statistics of averaged weights (`train.ema_decay`), measured for them.
+
+Running statistics are those of the raw weights' activations. Their own average would not do for the
+averaged weights either: as long as weights move, activations of their average vary less than those
+of each. So the averaged weights, before they are used or saved, see the last training batches once
+more (Izmailov et al. 2018, arXiv:1803.05407, section 3.2). docs/results.md has the figures.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import parallel
+from training.program import Program
+from training.state import TrainState
+
+MEASURED_BATCHES = 8
+"""Of digits, a ResNet and a Conformer, as good as a whole epoch to within 0.5 % of the loss."""
+
+
+def measure_ema(
+    program: Program, state: TrainState, step: int, batch: Callable[[int], Mapping[str, np.ndarray]]
+) -> TrainState:
+    """Return `state`, that after `step` steps, with the statistics of its averaged weights.
+
+    A pure function of the weights and of the batches before `step`. batch: gives this process's
+    rows of training batch k.
+    """
+    if not jax.tree.leaves(state.ema_statistics):
+        return state
+    size = program.config.data.global_batch_size
+    first = max(0, step - MEASURED_BATCHES)
+    mean, count = state.statistics, jnp.zeros((), jnp.int32)
+    with ThreadPoolExecutor(MEASURED_BATCHES) as pool:
+        for number, rows in enumerate(pool.map(batch, range(first, step)), first):
+            placed = parallel.put_batch(rows, program.batch_sharding, size)
+            mean, count = program.mean_statistics(state.weights, mean, count, placed, number)
+    return state.replace(ema_statistics=mean)
