@@ -95,7 +95,8 @@ def begin_with(origin: Origin | None, config: Config, program: Program) -> Begin
 def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin:
     """The model of a step of a workdir: averaged weights where there are, changes of LoRA merged.
 
-    Arrays go from the disk into the shards of the mesh that asks for them. Damaged checkpoints are
+    Arrays go from the disk, in the dtypes they have there, into the shards of the mesh that asks
+    for them; what was merged is float32. Damaged checkpoints are
     named through `warn`. Raises `configs.UsageError` for a folder that is no workdir, or has not
     the step.
     """
@@ -117,7 +118,9 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
         target = {}
         for name in (*names, *(one for one in pairs if one in params)):
             field = "ema" if name in averages else "params"
-            target[f"{field}.{name}"] = _abstract(params[name], program)
+            # The average has axes and shape of its parameter, and a dtype of its own.
+            stored = replace(params[name], dtype=leaves[f"{field}.{name}"].dtype)
+            target[f"{field}.{name}"] = _abstract(stored, program)
         for name in statistics:
             target[f"{measured}.{name}"] = _abstract(leaves[f"{measured}.{name}"], program)
         with held:

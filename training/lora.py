@@ -98,14 +98,14 @@ def with_lora(template: Template, config: Config) -> Template:
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
     """The model's own parameters, to which those pairs are added that `params` has; `axes` of the
-    matrices by their names. The sum is computed in float32."""
+    matrices by their names. Sums are float32: rounded to bfloat16, a small change would be lost."""
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))
     for name in axes:
         if f"{name}.a" in pairs:
             kernel, a, b = leaves[name], pairs[f"{name}.a"], pairs[f"{name}.b"]
             change = jnp.einsum(_product(axes[name]), a, b, preferred_element_type=jnp.float32)
-            leaves[name] = (kernel + scale * change).astype(kernel.dtype)
+            leaves[name] = kernel + scale * change
     return nested(leaves)
 
 

@@ -199,3 +199,60 @@ def test_without_another_run_nothing_is_told():
     config = runs.load("digits_cnn", mesh__data="1")
     beginning = begin_with(None, config, build(config))
     assert (beginning.told, beginning.facts) == ((), None)
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """Workdirs of one model by (parameters' dtype, average, LoRA), with what each is meant to be:
+    its weights in float32, changes of low rank added by NumPy."""
+
+    @functools.cache
+    def make(dtype: str, average: bool, lora: bool):
+        fields = {"mesh__data": "1", "precision__parameter_dtype": dtype}
+        fields |= {"train__ema_decay": "0.9"} if average else {}
+        fields |= {"train__lora__rank": "2", "train__lora__on": "dense.kernel"} if lora else {}
+        program = build(runs.load("digits_cnn", **fields), **SIZES)
+        random = np.random.default_rng(0)
+        state = jax.device_get(program.initialize())
+
+        def drawn(tree):
+            return jax.tree.map(lambda x: random.normal(0, 0.1, x.shape).astype(x.dtype), tree)
+
+        state = state.replace(params=drawn(state.params), ema=drawn(state.ema))
+        workdir = tmp_path_factory.mktemp("of") / "run"
+        save(workdir, program, {1: state}, {1: 0.5})
+        weights = {name: np.float32(leaf) for name, leaf in flat(state.weights).items()}
+        pair = [weights.pop(f"lora.dense.kernel.{one}", 0) for one in "ab"]
+        if lora:
+            weights["dense.kernel"] = weights["dense.kernel"] + 8.0 * (pair[0] @ pair[1])
+        return workdir, program, state, weights
+
+    return make
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize("average", [False, True], ids=["raw", "ema"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("own", ["float32", "bfloat16"])
+def test_whatever_number_format_another_run_has_it_is_rounded_once(
+    run_of, dtype, average, lora, own
+):
+    workdir, _, _, weights = run_of(dtype, average, lora)
+    config = load(workdir, precision__parameter_dtype=own, train__ema_decay="0.9")
+    _, _, state = begin(config, **SIZES)
+    for name, value in flat(state.params).items():
+        assert value.dtype == own
+        exact = weights[name]
+        # Half of a last place: of float32 sums a little more.
+        error = np.abs(np.float32(value) - exact).max() / np.abs(exact).max()
+        assert error <= (2**-8 if own == "bfloat16" else 1e-6), name
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["raw", "ema"])
+def test_a_change_of_low_rank_is_used_as_exactly_as_it_is_kept(run_of, average):
+    workdir, program, state, weights = run_of("bfloat16", average, True)
+    restored = restore_model(workdir, program.config, step="1", weights=None,
+                             mesh=program.mesh, warn=pytest.fail)  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.weights)
+    used = restored.module.dense.kernel[...]
+    np.testing.assert_allclose(np.float32(used), weights["dense.kernel"], rtol=1e-5, atol=1e-6)
