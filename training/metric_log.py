@@ -1,7 +1,7 @@
 """The metrics of a run: `metrics.jsonl`, a line for each logged step, and TensorBoard beside it.
 
 Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
-`gradient_norm`, `update_ratio` (the norm of the step's change over that of the parameters),
+`gradient_norm`, `update_ratio` (the norm of what the parameters moved by over theirs),
 `examples_per_second`, of text `tokens_per_second` (those that the model reads, targets or not,
 without padding; of pairs those of both sides), `step_seconds`, `input_wait_fraction`, `mfu` where
 the devices' peak is known, `accuracy` of a classifier; on validation lines the task's metrics with

@@ -12,6 +12,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from configs import Config, UsageError
+from training.rounding import round_stochastically
 from training.trees import flat, matching, select
 
 Tree = Any
@@ -38,14 +39,14 @@ class Optimizer:
 
     `moving(params)` is the part of the parameters that is not frozen: of all else it is that part
     alone that is meant. `init(params)` makes the state. `update(gradients, state, params,
-    learning_rate)` gives a direction, how many times it is to be added to the parameters, and the
-    next state. The gradients are those at `point(params, state)`. The learning rate is an argument:
-    the step takes the schedule at its own count, so that a skipped step does not hold the schedule
-    back.
+    learning_rate, key)` gives a direction, how many times it is to be added to the parameters, and
+    the next state, rounded by what is drawn from `key` where it is in bfloat16. The gradients are
+    those at `point(params, state)`. The learning rate is an argument: the step takes the schedule
+    at its own count, so that a skipped step does not hold the schedule back.
     """
 
     init: Callable[[Tree], Tree]
-    update: Callable[[Tree, Tree, Tree, jax.Array], tuple[Tree, jax.Array, Tree]]
+    update: Callable[[Tree, Tree, Tree, jax.Array, jax.Array], tuple[Tree, jax.Array, Tree]]
     moving: Callable[[Tree], Tree]
     point: Callable[[Tree, Tree], Tree] = lambda params, state: params
 
@@ -97,8 +98,8 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     if settings.name == "schedule_free":
         return _schedule_free(chain, settings.beta1, moving)
 
-    def update(gradients, state, params, learning_rate):
-        direction, state = chain.update(gradients, state, params)
+    def update(gradients, state, params, learning_rate, key):
+        direction, state = chain.update(gradients, state, params, key=key)
         return direction, -learning_rate, state
 
     return Optimizer(chain.init, update, moving)
@@ -280,16 +281,16 @@ def _schedule_free(
             lambda x, z: (beta * x + (1 - beta) * z).astype(x.dtype), params, state.fast
         )
 
-    def update(gradients, state, params, learning_rate):
+    def update(gradients, state, params, learning_rate, key):
+        chain_key, fast_key = jax.random.split(key)
         at = point(params, state)
-        direction, chain_state = chain.update(gradients, state.direction, at)
-        fast = jax.tree.map(
-            lambda z, d: (z - learning_rate * d).astype(z.dtype), state.fast, direction
-        )
+        direction, chain_state = chain.update(gradients, state.direction, at, key=chain_key)
+        wide = jax.tree.map(lambda z, d: z - learning_rate * d, state.fast, direction)
+        fast = round_stochastically(wide, state.fast, fast_key)
         largest = jnp.maximum(state.largest_rate, learning_rate)
         weight_sum = state.weight_sum + largest**2
         share = largest**2 / weight_sum
-        towards = jax.tree.map(jnp.subtract, fast, params)
+        towards = jax.tree.map(lambda z, x: z.astype(jnp.float32) - x, fast, params)
         return towards, share, ScheduleFreeState(chain_state, fast, weight_sum, largest)
 
     return Optimizer(init, update, moving, point)
@@ -306,12 +307,12 @@ def _kept_in(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.Gra
     def init(params):
         return cast(inner.init(params), params, dtype)
 
-    def update(gradients, state, params):
+    def update(gradients, state, params, *, key, **_):
         wide = optax.tree.cast(gradients, jnp.float32)
-        updates, state = inner.update(wide, cast(state, params, jnp.float32), params)
-        return updates, cast(state, params, dtype)
+        updates, new = inner.update(wide, cast(state, params, jnp.float32), params)
+        return updates, round_stochastically(new, state, key)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _part(key: Any) -> str:

@@ -13,11 +13,13 @@ import model as model_room
 import parallel
 from tasks import Batch, Task
 from training.optimizers import Optimizer
+from training.rounding import round_stochastically
 from training.scalars import Scalars
 from training.state import Template, TrainState
 from training.trees import overlay
 
 Tree = Any
+_ROUNDING = 2**32 - 1  # folded into a step's key for rounding; micro-batches have 0, 1, ...
 Metrics = dict[str, jax.Array]
 
 
@@ -44,10 +46,13 @@ def train_step(
     the host of a GPU would have to wait for the answer. The branch is taken before the update is
     known: where that alone is not finite, all stays but the optimizer's state.
 
+    Parameters and moments in bfloat16 are rounded by chance (`training.rounding`).
+
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
-    `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what was added
-    to the parameters over theirs; 0 of a step that changes nothing), `skipped` (steps in a row that
-    were passed over, this one included); and the means of whatever else the task sums up.
+    `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what the
+    parameters moved by, after rounding, over theirs; 0 of a step that changes nothing), `skipped`
+    (steps in a row that were passed over, this one included); and the means of whatever else the
+    task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     moving = optimizer.moving(state.params)
@@ -63,14 +68,16 @@ def train_step(
     norm = optax.tree.norm(optax.tree.cast(moving, jnp.float32))
 
     def move():
+        optimizer_key, rounding_key = jax.random.split(jax.random.fold_in(key, _ROUNDING))
         direction, factor, optimizer_state = optimizer.update(
-            gradients, state.optimizer, moving, learning_rate
+            gradients, state.optimizer, moving, learning_rate, optimizer_key
         )
-        change = jnp.abs(factor) * optax.tree.norm(direction)
+        exact = jax.tree.map(lambda p, d: p + factor * d, moving, direction)
+        rounded = round_stochastically(exact, moving, rounding_key)
+        moves = jax.tree.map(lambda new, p: new - p.astype(jnp.float32), rounded, moving)
+        change = optax.tree.norm(moves)
         kept = functools.partial(jnp.where, jnp.isfinite(change))
-        moved = jax.tree.map(
-            lambda p, d: kept(p + factor * d, p).astype(p.dtype), moving, direction
-        )
+        moved = jax.tree.map(kept, rounded, moving)
         measured = jax.tree.map(kept, statistics, state.statistics)
         ema = state.ema
         if ema_decay is not None:

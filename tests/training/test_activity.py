@@ -1,5 +1,6 @@
 """Parameters that never moved, and units that are always zero."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -41,7 +42,7 @@ def test_what_never_had_a_gradient_is_told_from_what_any_optimizer_keeps(optimiz
     assert without_gradient(state, names) == set(names)
     gradients = {"dense": {"kernel": jnp.zeros((4, 4))}, "classes": {"kernel": jnp.eye(4)}}
     for _ in range(2):
-        *_, state = optimizer.update(gradients, state, params, 1e-3)
+        *_, state = optimizer.update(gradients, state, params, 1e-3, jax.random.key(0))
     assert without_gradient(state, names) == {"dense.kernel"}
     assert without_gradient(state, {"elsewhere.kernel"}) == set()
 

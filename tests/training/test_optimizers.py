@@ -122,7 +122,8 @@ def test_muons_updates_are_orthogonal_matrices_of_adamws_size(scan):
     optimizer = build_optimizer(program.config, program.template.axes())
     params = program.initialize().params
     gradients = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
-    updates, *_ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params, 1.0)
+    key = jax.random.key(0)
+    updates, *_ = jax.jit(optimizer.update)(gradients, optimizer.init(params), params, 1.0, key)
     layer = updates["backbone"]["layers"]["0"]
     for update in (layer["mixer"]["query"]["kernel"], layer["feed_forward"]["down"]["kernel"]):
         update = np.asarray(update[0] if scan == "true" else update)
@@ -144,7 +145,7 @@ def test_adafactors_mean_of_squares_takes_less_and_less_but_never_nothing(steps,
     state = jax.tree.map(
         lambda leaf: leaf + steps if leaf.dtype == jnp.int32 else leaf, optimizer.init(params)
     )
-    *_, state = optimizer.update({"a": jnp.full(3, 2.0)}, state, params, 1e-3)
+    *_, state = optimizer.update({"a": jnp.full(3, 2.0)}, state, params, 1e-3, jax.random.key(0))
     (mean,) = (leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,))
     np.testing.assert_allclose(mean, taken * 2.0**2, rtol=1e-4)
 
@@ -169,7 +170,7 @@ def test_schedule_free_is_optaxs_and_its_weights_are_the_average():
     for _ in range(20):
         np.testing.assert_allclose(ours.point(x, state)["a"], y["a"], rtol=1e-5)
         towards, share, state = ours.update(
-            gradient(ours.point(x, state)), state, x, settings.learning_rate
+            gradient(ours.point(x, state)), state, x, settings.learning_rate, jax.random.key(0)
         )
         x = optax.tree.add_scale(x, share, towards)
         updates, other = theirs.update(gradient(y), other, y)
