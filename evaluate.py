@@ -10,14 +10,14 @@ of: pictures, recordings, texts, pairs; of packed text its windows, and beside t
 With --predictions a file gets one JSON object for each example: its number in the split, its name,
 and what the model makes of it; of a model that writes text its answer, the `hypothesis`, beside the
 `reference`. A name is a file, or a file and line (`reviews.csv:7`; `reviews.parquet row 5`, from 0,
-where a file has no lines), as errors say it.
+where a file has no lines), as errors say it. A metric that is not finite is null, and named on
+standard error.
 
 Every target of the split counts once, on however many devices; of several processes the first one
 prints and writes. Without --split it takes `test` if there is one, else `validation`; without
 --weights the average (EMA) where the run keeps one.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import configs
 import inference
 import parallel
-from configs import Flag, UsageError
+from configs import Flag, UsageError, json_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,11 +95,16 @@ def main(argv: Sequence[str]) -> int:
         write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
         if missing := split.examples - len(outputs["example"]):
             notify(f"{missing:,} of {split.examples:,} examples are broken: no line for them")
-    if "prediction" in outputs:
+    if lost := training.not_finite(metrics):
+        notify(
+            f"evaluate.py: not finite, and null below: {', '.join(lost)}. The model's scores are "
+            "no numbers: it has no answers"
+        )
+    elif "prediction" in outputs:
         told = training.Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
-    print(json.dumps({"step": restored.step, "split": split.name, **(counts | metrics)}))
+    print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
     return 0
 
 
@@ -176,8 +181,10 @@ def evaluate_split(
         ),
         order,
     )
-    metrics |= program.task.text_metrics(answers["hypothesis"], answers["reference"])
-    return metrics, outputs | answers
+    told = program.task.text_metrics(answers["hypothesis"], answers["reference"])
+    if not math.isfinite(metrics["loss"]):  # Searched for among scores that are no numbers.
+        told = dict.fromkeys(told, math.nan)
+    return metrics | told, outputs | answers
 
 
 def write_predictions(
@@ -198,7 +205,9 @@ def write_predictions(
                 (record[name],) = values[row : row + 1].tolist()
                 if classes is not None and name in ("label", "prediction"):
                     record[f"{name}_name"] = classes[record[name]]
-            file.write(json.dumps(record) + "\n")
+            if not math.isfinite(record.get("probability", 0.0)):
+                record |= dict.fromkeys(("prediction", "prediction_name"))
+            file.write(json_text(record) + "\n")
 
 
 def class_table(rows: Sequence[Sequence[str]]) -> str:

@@ -30,7 +30,6 @@ import contextlib
 import dataclasses
 import glob
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +39,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import configs
 import parallel
-from configs import Flag, UsageError
+from configs import Flag, UsageError, json_text
 from inference import Request, Sampling
 
 if TYPE_CHECKING:
@@ -347,7 +346,7 @@ def answered(
             raise UsageError(f"{one.input}: {one.reason}")
         unread += 1
         say(f"{one.input}: {one.reason}")
-        print(json.dumps({"input": one.input, "error": one.reason}) if arguments.json else "")
+        print(json_text({"input": one.input, "error": one.reason}) if arguments.json else "")
     if unread:
         raise UsageError(f"{unread} of {count} inputs could not be read")
 
@@ -358,7 +357,7 @@ def write_answers(
     """The text of each answer, in a line; `asked` is the field of what it answers."""
     for name, answer in answered(found, arguments):
         if arguments.json:
-            line = json.dumps({asked: name, "text": answer.text, "score": answer.score})
+            line = json_text({asked: name, "text": answer.text, "score": answer.score})
         else:
             line = " ".join(answer.text.splitlines())
         print(line, flush=True)
@@ -376,7 +375,7 @@ def fill_in(
         restored.module, prompts, tokenizer=tokenizer, length=sizes["max_length"]
     )
     for index, filled in enumerate(found):
-        print(json.dumps(vars(filled)) if as_json else heading(prompts, index) + filled.text)
+        print(json_text(vars(filled)) if as_json else heading(prompts, index) + filled.text)
 
 
 def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
@@ -450,7 +449,7 @@ def write_labels(found: "Iterable[Classified]", *, as_json: bool) -> None:
     """The label of each, and the likeliest ones."""
     for one in found:
         if as_json:
-            print(json.dumps(vars(one)))
+            print(json_text(vars(one)))
         else:
             likeliest = one.likeliest(LABELS_SHOWN)
             print(one.label, " ".join(f"{name}={p:.4f}" for name, p in likeliest), sep="\t")

@@ -144,10 +144,6 @@ def notify(text: str) -> None:
     print(f"train.py: {text}", file=sys.stderr, flush=True)
 
 
-class Diverged(Exception):
-    """Too many steps in a row were not finite."""
-
-
 @dataclass
 class Run:
     """One run in one workdir: what the loop and the things it does now and then share."""
@@ -169,6 +165,7 @@ class Run:
     samples: Sequence[inference.Sample] = ()
     saved_step: int = -1
     last_step: int = 0
+    skipped: int = 0
 
     @classmethod
     def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
@@ -230,7 +227,7 @@ class Run:
         try:
             with profiler:
                 return self.loop(found, signals, profiler)
-        except Diverged as error:
+        except training.Diverged as error:
             self.record.notify(str(error))
             pages = {"samples": self.samples, "diagnosis": self.diagnosis()}
             self.record.report("diverged", self.last_step, **pages)
@@ -299,6 +296,7 @@ class Run:
                 if evaluate:
                     self.evaluate(state, step)
                     last = last or self.staleness() is not None
+                self.check_skipped(ends=last)
                 if stopped or last or self.is_worth_saving(step):
                     self.save(state, step)
                 meter.restart_clock()
@@ -340,7 +338,7 @@ class Run:
         train = self.config.train
         for step, metrics in ready:
             self.last_step = step
-            skipped = int(metrics.pop("skipped"))
+            skipped = self.skipped = int(metrics.pop("skipped"))
             metrics.pop("weight")
             if skipped:
                 self.record.notify(
@@ -351,12 +349,12 @@ class Run:
                 metrics |= meter.take_rates()
                 self.record.write(step, metrics)
             self.progress.update(step, metrics)
-            if skipped >= train.max_skipped_steps:
-                raise Diverged(
-                    f"{skipped} steps in a row were not finite (train.max_skipped_steps). Try a "
-                    "lower optimizer.learning_rate; the last checkpoint is "
-                    f"{max(self.saved_step, 0)}"
-                )
+            self.check_skipped()
+
+    def check_skipped(self, *, ends: bool = False) -> None:
+        """Ends a run that diverged: after the last step that was read, or because it `ends`."""
+        limit = self.config.train.max_skipped_steps
+        training.check_skipped(self.skipped, self.last_step, limit, self.saved_step, ends=ends)
 
     def evaluate(self, state, step: int) -> None:
         """Metrics of the validation split into the log, and samples of what the model writes."""
@@ -385,8 +383,11 @@ class Run:
         """What evaluate.py would print of this state, with the average where there is one; and
         what a classifier made of each example, or a model that writes of the first ones."""
         what = (self.program, state.weights, state.weights_statistics, self.dataset.splits[split])
-        keep = training.Predictions.arrays()
-        return evaluate_split(*what, keep=keep, answerer=self.answerer, most_answers=most_answers)
+        how = {"answerer": self.answerer, "most_answers": most_answers}
+        metrics, outputs = evaluate_split(*what, keep=training.Predictions.arrays(), **how)
+        if lost := training.not_finite(metrics):
+            self.record.notify(f"{split}: {', '.join(lost)} not finite: no result, and never best")
+        return metrics, outputs
 
     def sample(self, state, step: int) -> Sequence[inference.Sample]:
         """What the model writes: its first answers, or after each of `task.sample_prompts`; a file

@@ -1,6 +1,7 @@
 """The configuration of a run: its schema, its recipes, and the command lines that change it."""
 
 from configs.errors import UsageError
+from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
 from configs.reading.inputs import check_inputs, check_origin, is_hugging_face, nearest_path
@@ -27,6 +28,7 @@ __all__ = [
     "differences",
     "explain",
     "is_hugging_face",
+    "json_text",
     "load_config",
     "nearest_path",
     "parse_command_line",

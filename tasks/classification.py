@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.losses import cross_entropy
+from tasks.losses import cross_entropy, right_answers
 from tasks.mixing import mix
 from tasks.task import Batch, Sums
 
@@ -58,7 +58,7 @@ class Classification:
             return {
                 "objective": minimised_B,
                 "loss": counts_B * nats_B,
-                "accuracy": counts_B * (best_B == labels_B),
+                "accuracy": counts_B * right_answers(best_B == labels_B, nats_B),
                 "weight": counts_B * jnp.ones_like(nats_B),
             }
 
@@ -80,11 +80,12 @@ class Classification:
         sums = {
             "loss": jnp.sum(losses_B * weights_B),
             "weight": jnp.sum(weights_B),
-            "correct": jnp.sum(hits_BK[:, 0] * weights_B),
+            "correct": jnp.sum(right_answers(hits_BK[:, 0], losses_B) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
         if logits_BC.shape[-1] > 5:  # of fewer all are right
-            sums["correct_top5"] = jnp.sum(jnp.any(hits_BK, axis=-1) * weights_B)
+            any_B = jnp.any(hits_BK, axis=-1)
+            sums["correct_top5"] = jnp.sum(right_answers(any_B, losses_B) * weights_B)
         scores_BC = jax.nn.softmax(logits_BC)
         return sums, {
             "label": labels_B,

@@ -9,7 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.losses import Score, chunk_count, cross_entropy, sums_over_positions
+from tasks.losses import (
+    Score,
+    chunk_count,
+    cross_entropy,
+    right_answers,
+    sums_over_positions,
+)
 from tasks.task import Batch, Sums
 
 
@@ -48,7 +54,8 @@ class LanguageModeling:
         def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
             nats_BT, _ = cross_entropy(logits_BTV, rows["targets"])
             weights_BT = rows["weights"]
-            correct_BT = jnp.argmax(logits_BTV, axis=-1) == rows["targets"]
+            best_BT = jnp.argmax(logits_BTV, axis=-1)
+            correct_BT = right_answers(best_BT == rows["targets"], nats_BT)
             return {
                 "loss": jnp.sum(nats_BT * weights_BT, axis=-1),
                 "correct": jnp.sum(correct_BT * weights_BT),
@@ -70,7 +77,7 @@ class LanguageModeling:
         metrics = {
             "examples": int(sums["examples"]),
             "loss": loss,
-            "perplexity": math.exp(min(loss, 700.0)),
+            "perplexity": math.exp(min(loss, 700.0)) if math.isfinite(loss) else loss,
             "accuracy": sums["correct"] / sums["weight"],
         }
         if facts.get("bytes"):

@@ -49,6 +49,12 @@ def cross_entropy(
     return nats, minimised
 
 
+def right_answers(right: jax.Array, nats: jax.Array) -> jax.Array:
+    """Return 1 where `right` (bool) is true and 0 where not, as float32; NaN where the loss `nats`
+    is not finite: the best of scores that are no numbers is nobody's answer."""
+    return jnp.where(jnp.isfinite(nats), right, jnp.nan).astype(jnp.float32)
+
+
 @jax.custom_vjp
 def _negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """-log softmax(logits)[targets]: [..., V], int [...] -> [...]. The backward pass makes the

@@ -74,8 +74,10 @@ def train_step(
         )
         exact = jax.tree.map(lambda p, d: p + factor * d, moving, direction)
         rounded = round_stochastically(exact, moving, rounding_key)
-        moves = jax.tree.map(lambda new, p: new - p.astype(jnp.float32), rounded, moving)
-        change = optax.tree.norm(moves)
+        # In units of the factor: the squares of a far move are beyond float32 before it is.
+        unit = jnp.where(factor == 0, 1.0, jnp.abs(factor))
+        moves = jax.tree.map(lambda new, p: (new - p.astype(jnp.float32)) / unit, rounded, moving)
+        change = unit * optax.tree.norm(moves)
         kept = functools.partial(jnp.where, jnp.isfinite(change))
         moved = jax.tree.map(kept, rounded, moving)
         measured = jax.tree.map(kept, statistics, state.statistics)

@@ -213,3 +213,34 @@ def test_a_run_that_is_not_finite_ends_with_a_line_and_no_traceback(tmp_path):
 def test_a_batch_can_be_looked_at_before_training(tmp_path):
     done = run("train.py", RECIPE, "--show_batch", **DIGITS)
     assert "label" in done.stdout
+
+
+def test_a_run_that_ends_before_its_limit_of_steps_that_are_not_finite_has_diverged(tmp_path):
+    workdir = tmp_path / "run"
+    fields = DIGITS | {
+        "optimizer__learning_rate": "1e30",
+        "optimizer__warmup_steps": "0",
+        "train__steps": "12",
+        "train__profile_from_step": "none",
+        "train__evaluate_every_steps": "6",
+        "checkpoint__every_steps": "6",
+    }
+    done = run("train.py", RECIPE, f"--workdir={workdir}", expect=1, **fields)
+    assert "the run ends at step 12, its last 11 not finite" in done.stderr
+    assert "validation: loss, accuracy, accuracy_top5 not finite: no result" in done.stderr
+    assert "diverged" in (workdir / "report.html").read_text(encoding="utf-8")
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    evaluations = [json.loads(line) for line in lines if "validation/loss" in line]
+    assert [line["validation/accuracy"] for line in evaluations] == [None, None]
+    refused = run("evaluate.py", f"--workdir={workdir}", "--step=best", expect=2)
+    assert "no checkpoint" in refused.stderr
+    path = tmp_path / "predictions.jsonl"
+    done = run("evaluate.py", f"--workdir={workdir}", f"--predictions={path}")
+    (line,) = done.stdout.splitlines()  # No table of classes.
+    told = json.loads(line, parse_constant=pytest.fail)
+    assert told == {"step": 6, "split": "test", "examples": 360} | dict.fromkeys(
+        ("loss", "accuracy", "accuracy_top5")
+    )
+    assert "evaluate.py: not finite, and null below: loss, accuracy, accuracy_top5" in done.stderr
+    first = json.loads(path.read_text().splitlines()[0], parse_constant=pytest.fail)
+    assert first["prediction"] is first["probability"] is None

@@ -1,0 +1,27 @@
+"""When a run has diverged, and what of its metrics is no number."""
+
+import math
+from collections.abc import Mapping
+
+
+class Diverged(Exception):
+    """Too many steps in a row were not finite, or the last ones of the run."""
+
+
+def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends: bool) -> None:
+    """Raises `Diverged` where the last `skipped` steps up to `step` were passed over, as many as
+    `limit`; or where the run `ends` with them: all it had, or more than one, for a single one may
+    be a poisoned batch. saved_step: the last checkpoint, -1 without any."""
+    if skipped >= limit:
+        reason = f"{skipped} steps in a row were not finite (train.max_skipped_steps)"
+    elif ends and skipped >= min(2, step):
+        reason = f"the run ends at step {step}, its last {skipped} not finite"
+    else:
+        return
+    last = f"the last checkpoint is {saved_step}" if saved_step > 0 else "there is no checkpoint"
+    raise Diverged(f"{reason}. Try a lower optimizer.learning_rate; {last}")
+
+
+def not_finite(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of the metrics that are NaN or infinite."""
+    return [name for name, value in metrics.items() if not math.isfinite(value)]
