@@ -18,6 +18,7 @@ prints and writes. Without --split it takes `test` if there is one, else `valida
 --weights the average (EMA) where the run keeps one.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
