@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.workdir import write_atomically
+from configs.files import write_durably
 
 
 class Failed(Exception):
@@ -65,4 +65,4 @@ class Findings:
 
     def _write(self) -> None:
         content = {"checks": self.checks, "figures": self.figures}
-        write_atomically(self.file, json.dumps(content))
+        write_durably(self.file, json.dumps(content))

@@ -38,8 +38,8 @@ import configs
 from benchmarks import bench_gpu
 from benchmarks.findings import Findings
 from configs import Flag, UsageError
+from configs.files import write_durably
 from training.report.machine import environment
-from training.workdir import write_atomically
 
 ROOT = Path(__file__).parents[1]
 
@@ -191,7 +191,7 @@ def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
 
 def write(report: dict[str, Any], out: Path) -> None:
     report["written"] = datetime.now(UTC).isoformat(timespec="seconds")
-    write_atomically(out, json.dumps(report, indent=1) + "\n")
+    write_durably(out, json.dumps(report, indent=1) + "\n")
 
 
 def digest() -> str:

@@ -12,7 +12,7 @@ from data.sources.source import Source
 def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> dict[str, str]:
     """Returns for each of the `splits` its file or folder, its name, or that it is cut from the
     training part. settings: the configuration's `data`."""
-    cut = [source.held_out > 0 for source in sources]
+    cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
     own = [split for split in splits if split != "validation" or not all(cut)]
     found = {split: _place(settings, split, alone=own == ["train"]) for split in own}

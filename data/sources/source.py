@@ -14,7 +14,8 @@ class Source(Protocol):
 
     To open a source must be quick (it happens at every start), to read its examples need not be.
     One whose examples are at random access where they are gives them by `at_hand()`, for each
-    split a sequence: those are not written down.
+    split a sequence: those are not written down. One that cuts validation off its training part
+    says by `held_out` what share that is.
     """
 
     name: str
@@ -22,9 +23,6 @@ class Source(Protocol):
 
     splits: Mapping[str, int]
     """Splits by name, each with the number of its examples or a little more."""
-
-    held_out: float
-    """Share of the training part that is cut off for validation; 0 where that is stored itself."""
 
     def contents(self) -> Mapping[str, Any]:
         """All that decides what the examples are, hashes of files among it, as JSON."""

@@ -94,11 +94,9 @@ def test_the_peak_of_a_kind_of_device(kind, teraflops):
 
 
 def test_mfu_is_logged_where_the_peak_is_known():
-    meter = training.StepMeter(
-        8, log_every_steps=10, counts_tokens=False, peak_examples_per_second=1e6
-    )
+    meter = training.StepMeter(8, log_every_steps=10, peak_examples_per_second=1e6)
     meter.push(1, Scalars.of({"loss": 0.0, "weight": 8.0}))
     meter.drain()
     rates = meter.take_rates()
     assert rates["mfu"] == rates["examples_per_second"] / 1e6 > 0
-    assert "mfu" not in training.StepMeter(8, log_every_steps=10, counts_tokens=False).take_rates()
+    assert "mfu" not in training.StepMeter(8, log_every_steps=10).take_rates()
