@@ -95,10 +95,6 @@ def main(argv: Sequence[str]) -> int:
     main_process = parallel.is_main_process()
     lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
     with lock, training.StopSignals() as signals:
-        if main_process:
-            configs.write_config(config, workdir)
-            if dataset.tokenizer is not None:
-                dataset.tokenizer.save(workdir / "tokenizer.json")
         run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
         for line in troubles:
             run.record.notify(line)
@@ -221,6 +217,9 @@ class Run:
                 "or another --workdir"
             )
         if parallel.is_main_process():
+            configs.write_config(self.config, self.workdir)
+            if self.dataset.tokenizer is not None:
+                self.dataset.tokenizer.save(self.workdir / "tokenizer.json")
             self.record.open(first)
         self.progress.start(total=steps, first_step=first)
         profiler = training.Profiler(self.config, self.workdir, self.record.notify, done=first)
@@ -292,13 +291,14 @@ class Run:
             evaluate = last or step % train.evaluate_every_steps == 0
             if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
                 self.read(meter.drain(), meter)
-                state = training.measure_ema(self.program, state, step, batches.__getitem__)
-                if evaluate:
-                    self.evaluate(state, step)
-                    last = last or self.staleness() is not None
-                self.check_skipped(ends=last)
-                if stopped or last or self.is_worth_saving(step):
-                    self.save(state, step)
+                with self.progress.working("saving"):
+                    state = training.measure_ema(self.program, state, step, batches.__getitem__)
+                    if evaluate:
+                        self.evaluate(state, step)
+                        last = last or self.staleness() is not None
+                    self.check_skipped(ends=last)
+                    if stopped or last or self.is_worth_saving(step):
+                        self.save(state, step)
                 meter.restart_clock()
             if stopped or last:
                 break
@@ -450,6 +450,8 @@ class Run:
             with self.progress.working("evaluating the test split"):
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
+        if told := self.checkpoints.better_than(step):
+            self.record.info(told)
         pages |= self.views(name, state)
         pages["diagnosis"] = self.diagnosis(state)
         self.progress.stop()

@@ -23,6 +23,7 @@ from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, 
 from training.state import TrainState
 from training.step_lock import HeldStep, remove_step
 from training.trees import flat
+from training.wording import name_text, value_text
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
 
@@ -96,6 +97,18 @@ class Checkpoints:
         """The best finite value of the metric among the finished steps, None without any."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
+
+    def better_than(self, step: int) -> str | None:
+        """Say which step is better than `step`, the last one, and how it is had; None where none
+        is, or `step` was not evaluated."""
+        ranked = ranked_steps(self._folder, self.metric)
+        if step not in dict(ranked) or ranked[0][0] == step:
+            return None
+        best, value = ranked[0]
+        return (
+            f"the best {name_text(self.metric.name)} was {value_text(self.metric.name, value)}, "
+            f"at step {best}: --step=best takes it"
+        )
 
     def close(self) -> None:
         """Waits, and lets the threads go."""

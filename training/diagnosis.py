@@ -337,7 +337,7 @@ def _against_overfitting(facts: Facts) -> Iterator[str]:
         yield "data.augmentation"
     if hasattr(config.model, "dropout"):
         yield f"model.dropout={min(0.5, config.model.dropout + 0.2):g}"
-    if len(losses) > 1 and losses[-1] > losses.min():
+    if len(losses) > 1 and losses[-1] > losses.min() and not config.train.stop_after_evaluations:
         yield "train.stop_after_evaluations=2"
 
 

@@ -56,14 +56,20 @@ class _View:
 
 
 class _Pace:
-    """How long the rest takes, at the mean pace since the first time that something was done."""
+    """How long the rest takes, at the mean pace since the first time that something was done, the
+    pauses left out."""
 
     def __init__(self):
         self._first: tuple[float, int] | None = None
         self._last = (0.0, 0)
+        self._paused = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Takes out the last `seconds`, in which nothing was done."""
+        self._paused += seconds
 
     def reached(self, done: int) -> None:
-        self._last = time.monotonic(), done
+        self._last = time.monotonic() - self._paused, done
         self._first = self._first or self._last
 
     def estimate(self, steps: int) -> str:
@@ -106,6 +112,7 @@ class Progress:
         self._pace = _Pace()
         self._stage: str | None = None
         self._stage_began = 0.0
+        self._stages_within = 0  # of `working`, one in the other
         self._first_step = self._total = 0
         self._is_estimated = self._has_bar  # The bar says it itself, all the time.
         self._metrics: dict[str, float] = {}
@@ -135,13 +142,18 @@ class Progress:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Shows on a terminal what the run is at while it makes no steps, such as "evaluating"."""
-        before, shown = self._view, self._live is not None
-        now = _View(text, None, details=before().details, since=time.monotonic())
+        """Shows on a terminal what the run is at while it makes no steps, such as "evaluating". Its
+        time is none of the steps'."""
+        before, shown, began = self._view, self._live is not None, time.monotonic()
+        now = _View(text, None, details=before().details, since=began)
         self._show(lambda: now)
+        self._stages_within += 1
         try:
             yield
         finally:
+            self._stages_within -= 1
+            if not self._stages_within:
+                self._pace.pause(time.monotonic() - began)
             self._view = before
             if not shown:
                 self._hide()

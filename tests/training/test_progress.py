@@ -142,6 +142,23 @@ def test_a_run_of_seconds_needs_no_estimate(capfd, clock):
     assert "about" not in capfd.readouterr().err
 
 
+def test_evaluations_and_compilations_are_no_time_of_steps(capfd, clock):
+    progress = Progress()
+    progress.start(total=1000, first_step=0)
+    progress.update(1, {"loss": 2.0})
+    with progress.working("saving"):
+        clock[0] += 100
+        with progress.working("evaluating"):
+            clock[0] += 200
+    with progress.compiling("another shape"):
+        clock[0] += 300
+    clock[0] += 10
+    progress.update(11, {"loss": 2.0} | RATES)
+    told = capfd.readouterr().err
+    assert "about 16 min 40 s for 1,000 steps at 1 s a step, evaluations and" in told
+    assert "16 min 29 s left" in told
+
+
 def test_every_validation_is_told_whole(capfd, clock):
     progress = Progress()
     progress.start(total=100, first_step=0)
