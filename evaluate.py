@@ -19,6 +19,7 @@ prints and writes. Without --split it takes `test` if there is one, else `valida
 """
 
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,8 @@ def check_predictions(path: Path) -> None:
         raise UsageError(f"--predictions={path} is a folder: give a file in it")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--predictions={path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"--predictions={path} can't be written: Permission denied")
 
 
 def choose_split(dataset: "data.Dataset", name: str | None) -> "data.Split":

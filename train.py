@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     config = configs.resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    past = training.newest_manifest(workdir / "checkpoints")
+    past = training.past_of(workdir, config)
     what = {"attention": attention, "warmup": training.warmup_steps(config, past)}
     program = training.build_program(config, dataset.sizes, mesh, **what)
     beginning = begin(config, workdir, dataset, program)

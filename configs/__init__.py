@@ -13,6 +13,7 @@ from configs.reading.saved import (
     refuse_differences,
     with_own_tokenizer,
     write_config,
+    written_config,
 )
 from configs.schema import Config, resolve_mesh, resolve_steps, written_task
 from configs.schema.mesh import AXES as MESH_AXES
@@ -39,5 +40,6 @@ __all__ = [
     "run_verb",
     "with_own_tokenizer",
     "write_config",
+    "written_config",
     "written_task",
 ]

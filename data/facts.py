@@ -132,15 +132,17 @@ def share_copied(first: Split, second: Split) -> float | None:
         return None
     sought, _ = _units(second, alike)
     found, looked_at = _units(first, alike)
-    sought = np.unique(sought)
+    sought, counts = np.unique(sought, return_counts=True)
+    if np.isfinite(_snippet_length(second)):
+        counts = np.ones_like(counts)  # Some snippets recur everywhere.
     found, times = np.unique(found, return_counts=True)
     if looked_at < 1:
         found = found[times == 1]
     if not len(sought):
         return 0.0
-    met = np.isin(sought, found).sum()
-    met -= 2 * np.sqrt(met * (1 - looked_at))
-    return float(np.clip(met / len(sought) / looked_at, 0, 1))
+    met = counts[np.isin(sought, found)].sum()
+    met = met - 2 * np.sqrt(met * (1 - looked_at))
+    return float(np.clip(met / counts.sum() / looked_at, 0, 1))
 
 
 def _batches(

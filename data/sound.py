@@ -253,7 +253,7 @@ class _Writing:
             "silent": "nothing but silence",
             "empty": "an empty transcript",
             "unknown": "a transcript with characters, or words, that are not in the vocabulary",
-            "long": f"a transcript too long for CTC with model.subsampling={SUBSAMPLING}",
+            "long": f"a transcript too long for CTC where model.subsampling is {SUBSAMPLING}",
         }
         return [
             f"{len(names):,} of {len(self.names):,} recordings of {self.split} have {told[what]}, "

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from configs import UsageError
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, write_manifest
 from training.state import TrainState
@@ -239,7 +240,7 @@ def restore_state(
 ) -> TrainState:
     """The whole state of a step, laid out as `target` (abstract arrays with shardings) says.
 
-    Raises ValueError if the step's arrays are not the target's (another model or optimizer).
+    Raises `UsageError` if the step's arrays are not the target's (another model or optimizer).
     """
     fields, older = {}, not has_ema_statistics(manifest)
     if older:  # They are measured before they are next used.
@@ -273,7 +274,7 @@ def restore_fields(
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"checkpoint {folder / str(step)}: {'; '.join(problems[:3])}{more}")
+        raise UsageError(f"checkpoint {folder / str(step)}: {'; '.join(problems[:3])}{more}")
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(
             (folder / str(step)).absolute(),

@@ -5,7 +5,6 @@ is and nothing else: whoever learns gets below it, whatever the task, and it is 
 classifier of two classes and for a language model of 50,000 tokens.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -13,6 +12,7 @@ import numpy as np
 from scipy.special import bdtrc
 
 from training.data_diagnosis import CONSTANT, data_findings, source_field
+from training.explanation import UNFORGOTTEN, better_decay, initial_share
 from training.findings import LEAST_LINES, LEAST_STEPS, Facts, Finding
 from training.wording import count_text, number_text, percent_text
 
@@ -162,7 +162,30 @@ def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
         rules.append(_too_low)
         if not is_constant:
             rules += [_nothing_learnt, _no_generalization, _underfitting, _overfitting]
-    yield from itertools.islice(filter(None, (rule(facts) for rule in rules)), 1)
+    found = next(filter(None, (rule(facts) for rule in rules)), None)
+    if found is not None:
+        yield _stale_average(facts) if found.name in OF_VALIDATION and _is_stale(facts) else found
+
+
+OF_VALIDATION = ("nothing learnt", "no generalization", "overfitting")
+"""Findings that compare training, which is of the raw weights, with validation."""
+
+
+def _is_stale(facts: Facts) -> bool:
+    """Whether validation is of averaged weights that have not forgotten the initial ones."""
+    return initial_share(facts.config) > UNFORGOTTEN
+
+
+def _stale_average(facts: Facts) -> Finding:
+    config, losses = facts.config, facts.validated("loss")
+    return Finding(
+        "stale average",
+        f"the loss is {number_text(facts.last_loss)} in training and "
+        f"{number_text(float(losses[-1]))} in validation, which is of averaged weights: initial "
+        f"values keep {initial_share(config):.0%} of the average after "
+        f"{config.train.steps:,} steps",
+        f"train.ema_decay={better_decay(config):.3g}, or evaluate with --weights=raw",
+    )
 
 
 def _explosion(facts: Facts) -> Finding | None:

@@ -28,8 +28,19 @@ _STAND_INS = {
 """Sizes that only the data knows; names and axes of parameters do not depend on them."""
 
 
-_UNFORGOTTEN = 0.05
+UNFORGOTTEN = 0.05
 """Share of initial values in the last average (EMA) that is told."""
+
+
+def initial_share(config: Config) -> float:
+    """Return the share of initial values in the averaged weights after the last step; 0 without
+    an average."""
+    return (config.train.ema_decay or 0.0) ** config.train.steps
+
+
+def better_decay(config: Config) -> float:
+    """Return a `train.ema_decay` whose average has forgotten the initial values in time."""
+    return max(0.0, 1 - 5 / config.train.steps)
 
 
 def warnings_of(config: Config, warmup: int) -> Iterator[str]:
@@ -38,12 +49,15 @@ def warnings_of(config: Config, warmup: int) -> Iterator[str]:
     steps, decay = config.train.steps, config.train.ema_decay or 0.0
     asked = config.optimizer.warmup_steps
     if warmup != asked:
-        yield f"the warm-up is cut to {warmup} steps: the run began with no more than {asked}"
-    if (left := decay**steps) > _UNFORGOTTEN:
+        yield (
+            f"optimizer.warmup_steps={asked} is as long as the run or longer: the warm-up is cut "
+            f"to {warmup}, a tenth of the steps that the run began with"
+        )
+    if (left := initial_share(config)) > UNFORGOTTEN:
         yield (
             f"train.ema_decay={decay:g} averages over {1 / (1 - decay):,.0f} steps, and this run "
             f"has {steps:,}: initial values keep {left:.0%} of the average, which is what is "
-            f"evaluated. Use {max(0.0, 1 - 5 / steps):.3g}, or evaluate with --weights=raw"
+            f"evaluated. Use {better_decay(config):.3g}, or evaluate with --weights=raw"
         )
 
 

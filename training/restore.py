@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import parallel
-from configs import Config, UsageError
+from configs import Config, UsageError, differences, refuse_differences, written_config
 from training.attention import working_attention
 from training.best_metric import BestMetric
 from training.checkpoints import (
@@ -18,6 +18,7 @@ from training.checkpoints import (
     finished_steps,
     has_ema_statistics,
     hold_good_step,
+    newest_manifest,
     restore_fields,
     set_aside_unusable,
 )
@@ -118,6 +119,20 @@ def find_checkpoint(
         set_aside_unusable(folder, found[0] if found else -1, notify)
     parallel.wait_for_all("unusable checkpoints set aside")
     return found
+
+
+def past_of(workdir: Path, config: Config) -> dict[str, Any] | None:
+    """Return the newest manifest of the run that goes on in `workdir`, its files not verified; None
+    where a run begins.
+
+    Raises `configs.UsageError` where the run has other settings than `config`, but for those that
+    may change: config.json may be gone, or another run's.
+    """
+    manifest = newest_manifest(workdir / "checkpoints")
+    if manifest is not None:
+        source = f"the manifest of step {manifest['step']} of {workdir}"
+        refuse_differences(workdir, differences(written_config(manifest["config"], source), config))
+    return manifest
 
 
 def choose_step(

@@ -48,8 +48,12 @@ def _length(program: Program, examples: int) -> str:
     cut = f" in {parts} parts one after the other" if parts > 1 else ""
     return (
         f"{_counted(train.steps, 'step')} of {_counted(size, 'example')}{cut}: "
-        f"{count_text(epochs)} epochs of {count_text(examples / size)} steps"
+        f"{_number(epochs)} epochs of {_number(examples / size)} steps"
     )
+
+
+def _number(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else count_text(number)
 
 
 def _counted(number: int, thing: str) -> str:

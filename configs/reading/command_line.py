@@ -6,6 +6,7 @@ Nothing is abbreviated, nothing is ignored, nothing may be given twice.
 
 import atexit
 import difflib
+import errno
 import gc
 import math
 import os
@@ -154,6 +155,7 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
     A `UsageError` is one line on standard error and status 2; Ctrl-C that `main` does not handle
     is status 130; a reader of standard output that goes away (`| head`) is status 1, in silence.
+    Memory that does not suffice, and a file that can't be read or written, are a line and status 1.
     Other exceptions pass. Python's collector of cycles is told to look less often, as start-up
     makes some hundred thousand objects that stay, and at the end not at all.
     """
@@ -171,7 +173,29 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        reason = _of_the_machine(error)
+        if reason is None:
+            raise
+        print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(status or 0)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What is wrong where an error is no fault of the program's: memory, permissions, the disk."""
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
+        return (
+            f"the device's memory does not suffice: {line[:200]}. Less is needed with a smaller "
+            "data.global_batch_size, shorter examples, train.gradient_accumulation or model.remat"
+        )
+    if isinstance(error, OSError) and error.errno in _DENIED and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def _reader_has_gone() -> bool:

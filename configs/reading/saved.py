@@ -96,18 +96,30 @@ def differences(old: Config, new: Config) -> list[Difference]:
 def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> bool:
     """Whether a run begins there, and does not go on. Raises `UsageError` where `workdir` is not
     given or holds a run with other settings than those that may change, which `notify` is told;
-    and where what a new run is to begin with is not there."""
+    and where what a new run is to begin with is not there. A run that never saved a step may begin
+    anew with any settings."""
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
     if not (Path(workdir) / NAME).exists():
         check_origin(config)
         return True
+    begun = any(path.name.isdecimal() for path in Path(workdir).glob("checkpoints/*"))
     changed, unused = differences(read_config(workdir), config), needless(config)
-    refuse_differences(workdir, changed)
+    if begun:
+        refuse_differences(workdir, changed)
+    else:
+        check_origin(config)
+    since = "since this workdir was last trained" if begun else "no step was saved of the earlier"
     for difference in changed:
         if difference.field not in unused:  # train.steps that follow from train.epochs
-            notify(f"{difference} (since this workdir was last trained)")
-    return False
+            notify(f"{difference} ({since})")
+    return not begun
+
+
+def written_config(values: Mapping[str, Any], source: str) -> Config:
+    """Return the configuration that a manifest holds, `source`, checked anew. Raises
+    `UsageError`."""
+    return assemble(values, {}, source=source)
 
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:

@@ -73,6 +73,7 @@ def test_a_run_goes_on_by_epochs_and_tells_of_changed_ones_alone(tmp_path):
         return [line.partition(" (since")[0] for line in told]
 
     write_config(resolve_steps(load_config(DIGITS, {"train.epochs": "2"}), 100), tmp_path)
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     assert told_of(**{"train.epochs": "2"}) == []
     assert told_of(**{"train.epochs": "3"}) == ["train.epochs was 2.0, is 3.0"]
     assert told_of(**{"train.steps": "9"}) == [

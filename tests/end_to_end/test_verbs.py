@@ -186,6 +186,35 @@ def test_more_steps_go_on_and_another_model_is_refused(digits, tmp_path):
     assert told + "optimizer.schedule=cosine now goes over train.steps=60, and" in done.stderr
 
 
+def test_a_lost_config_does_not_let_another_model_in(digits, tmp_path):
+    workdir = shutil.copytree(digits, tmp_path / "run")
+    (workdir / "config.json").unlink()
+    longer = DIGITS | {"train__steps": "41"}
+    other = longer | {"model__width": "48"}
+    done = run("train.py", RECIPE, f"--workdir={workdir}", expect=2, **other)
+    assert "holds a run of another configuration: model.width was 32, is 48" in done.stderr
+    assert not (workdir / "config.json").exists()
+    run("train.py", RECIPE, f"--workdir={workdir}", **longer)
+    assert max(metrics(workdir)) == 41
+
+
+def test_a_sitting_that_does_nothing_writes_nothing(digits, tmp_path):
+    workdir = shutil.copytree(digits, tmp_path / "run")
+    before = (workdir / "config.json").read_bytes()
+    done = run("train.py", RECIPE, f"--workdir={workdir}", **DIGITS | {"train__steps": "30"})
+    assert "is finished: 40 of 30 steps" in done.stderr
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_run_that_saved_no_step_begins_anew_with_other_settings(digits, tmp_path):
+    workdir = shutil.copytree(digits, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    other = DIGITS | {"model__width": "48", "train__steps": "2", "train__profile_from_step": "none"}
+    done = run("train.py", RECIPE, f"--workdir={workdir}", **other)
+    assert "model.width was 32, is 48 (no step was saved of the earlier" in done.stderr
+    assert configs.read_config(workdir).model.width == 48 and max(metrics(workdir)) == 2
+
+
 def test_more_devices_than_there_are_is_refused_before_the_workdir_is_made(tmp_path):
     workdir = tmp_path / "run"
     done = run("train.py", RECIPE, f"--workdir={workdir}", expect=2, mesh__data="4", **DIGITS)

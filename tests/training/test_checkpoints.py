@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import UsageError
 from training import checkpoints as checkpoints_module
 from training.best_metric import BestMetric
 from training.checkpoints import (
@@ -201,7 +202,7 @@ def test_another_models_arrays_are_refused_by_name(folder):
     target.params["embedding"]["weights"] = table
     target.params["layers"]["0"]["bias"] = jax.ShapeDtypeStruct((9,), jnp.float32)
     step, manifest = find_good_step(folder, pytest.fail)
-    with pytest.raises(ValueError, match=r"params.embedding.weights is not in it") as error:
+    with pytest.raises(UsageError, match=r"params.embedding.weights is not in it") as error:
         restore_state(folder, step, manifest, target)
     assert "params.layers.0.bias is int32[8] in it, float32[9] in the model" in str(error.value)
 

@@ -75,6 +75,7 @@ def test_of_a_run_that_learns_there_is_nothing_to_say():
 HIGH, LOW = "learning rate too high", "learning rate too low"
 SMALL, LARGE = {"update_ratio": 1e-4}, {"update_ratio": 0.05}
 TEXT, DATES = config("python_stdlib"), config("dates_seq2seq")
+SLOW_AVERAGE = config("digits_cnn", **{"train.ema_decay": "0.999"})
 UP = np.interp(WAY, [0, 0.1, 0.3, 1], [2.3, 1.5, 6.0, 2.3])
 SPIKE = {"gradient_norm": np.where(STEPS == 600, 80.0, 1.0)}
 SHAKEN = falling() + np.where((STEPS >= 600) & (STEPS < 700), 0.4, 0)
@@ -88,6 +89,7 @@ FAULTS = [
     (LOW, "optimizer.learning_rate=0.01", facts(PRIOR - 0.4 * WAY, CHANCE, course=SMALL)),
     ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (1.2, 0.7)])),
     ("overfitting", "model.dropout", facts(validations=[(0.5, 0.9), (0.9, 0.8), (0.5, 0.7)])),
+    ("stale average", "train.ema_decay=0.99", facts(validations=CHANCE, settings=SLOW_AVERAGE)),
     ("underfitting", "model.width=256", facts(falling(to=2.0), [(2.0, 0.2), (2.0, 0.21)])),
     ("nothing learnt", "data.source", facts(falling(to=PRIOR), CHANCE)),
     ("no generalization", "data.source", facts(falling(), CHANCE)),

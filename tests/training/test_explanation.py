@@ -14,7 +14,8 @@ from training import warmup_steps, warnings_of
         (100, 10, 0.999, ["train.ema_decay=0.999 averages over 1,000 steps, and this run has 100: "
                           "initial values keep 90% of the average, which is what is "
                           "evaluated. Use 0.95, or evaluate with --weights=raw"]),
-        (100, 200, None, ["the warm-up is cut to 10 steps: the run began with no more than 200"]),
+        (100, 200, None, ["optimizer.warmup_steps=200 is as long as the run or longer: the warm-up "
+                          "is cut to 10, a tenth of the steps that the run began with"]),
     ],
 )  # fmt: skip
 def test_what_a_run_is_too_short_for_is_told(steps, warmup, decay, told):
