@@ -15,6 +15,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from numpy.typing import ArrayLike, NDArray
 
+from configs import UsageError
+
 _WRITING = "group_size:1"  # each record by itself: they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
 KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
@@ -34,7 +36,7 @@ class Records:
     def read(self, indices: ArrayLike) -> NDArray[Any]:
         """The records at `indices`, of `dtype` [len(indices)].
 
-        Raises RuntimeError naming the file where it is damaged.
+        Raises `UsageError` naming the file where it is damaged.
         """
         indices = np.asarray(indices, np.int64)
         try:
@@ -42,7 +44,7 @@ class Records:
                 return self._kept[indices]
             return self._join(self._reader.read(indices.tolist()) if indices.size else [])
         except (ValueError, RuntimeError, IndexError) as error:
-            raise RuntimeError(
+            raise UsageError(
                 f"{self.path} is damaged: {error}. Delete the folder {self.path.parent}: "
                 "it will be prepared again"
             ) from error

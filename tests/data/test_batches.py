@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import data
+from configs import UsageError
 from configs.schema.data import TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import BPE, Bytes
@@ -196,7 +197,7 @@ def test_damage_reaches_whoever_reads_the_stream(corpus, tmp_path):
     content[len(content) // 4] ^= 1
     split.path.write_bytes(content)
     batches = data.Batches(split, global_batch_size=4, seed=0, shuffle=True)
-    with pytest.raises(RuntimeError, match=r"train\.array_record is damaged"):
+    with pytest.raises(UsageError, match=r"train\.array_record is damaged"):
         next(data.stream(batches, 0, 5, 0))
 
 

@@ -200,7 +200,7 @@ def test_a_flipped_bit_is_named_when_it_is_read(settings):
     content = bytearray(split.path.read_bytes())
     content[len(content) // 3] ^= 4
     split.path.write_bytes(content)
-    with pytest.raises(RuntimeError, match=r"train\.array_record is damaged"):
+    with pytest.raises(UsageError, match=r"train\.array_record is damaged"):
         data.Batches(split, global_batch_size=4, seed=0, shuffle=True)[0]
 
 
