@@ -187,7 +187,7 @@ def _of_the_machine(error: Exception) -> str | None:
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
         return (
-            f"the device's memory does not suffice: {line[:200]}. Less is needed with a smaller "
+            f"the device's memory does not suffice: {line[:200].rstrip('.')}. Less is needed with a smaller "
             "data.global_batch_size, shorter examples, train.gradient_accumulation or model.remat"
         )
     if isinstance(error, OSError) and error.errno in _DENIED and error.filename is not None:

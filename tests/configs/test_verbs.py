@@ -20,6 +20,9 @@ def tell_imports():
         print(*heavy, file=file)
 
 atexit.register(tell_imports)
+class JaxRuntimeError(RuntimeError):
+    pass
+
 FLAGS = [configs.Flag("config", "the recipe", required=True),
          configs.Flag("workdir", "the folder of the run"),
          configs.Flag("explain", "every field", switch=True)]
@@ -36,6 +39,10 @@ def main(arguments):
         raise RuntimeError("of our own making")
     if config.seed == 3:
         return 75
+    if config.seed == 4:
+        raise OSError(28, "No space left on device", "runs/mine/metrics.jsonl")
+    if config.seed == 5:
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.\\nOf what.")
 
 if __name__ == "__main__":
     configs.run_verb(main)
@@ -83,6 +90,19 @@ def test_a_mistake_is_one_line_and_status_2(verb, arguments):
     assert ended.stdout == ""
     assert ended.stderr.startswith("verb.py: error: ")
     assert ended.stderr.count("\n") == 1 and ended.stderr.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("seed", "told"),
+    [
+        (4, "runs/mine/metrics.jsonl: No space left on device"),
+        (5, "the device's memory does not suffice: Out of memory allocating 7 bytes. Less is "),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line_and_status_1(verb, seed, told):
+    ended = verb(RECIPE, f"--config.seed={seed}")
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr.startswith(f"verb.py: error: {told}") and ended.stderr.count("\n") == 1
 
 
 def test_the_whole_reading_says_nothing(verb):
