@@ -186,6 +186,7 @@ def _of_the_machine(error: Exception) -> str | None:
     """What is wrong where an error is no fault of the program's: memory, permissions, the disk."""
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
+        line = line[:200].rstrip(".")
         return (
             f"the device's memory does not suffice: {line[:200].rstrip('.')}. Less is needed with a smaller "
             "data.global_batch_size, shorter examples, train.gradient_accumulation or model.remat"
