@@ -188,7 +188,7 @@ def _of_the_machine(error: Exception) -> str | None:
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
         line = line[:200].rstrip(".")
         return (
-            f"the device's memory does not suffice: {line[:200].rstrip('.')}. Less is needed with a smaller "
+            f"the device's memory does not suffice: {line}. Less is needed with a smaller "
             "data.global_batch_size, shorter examples, train.gradient_accumulation or model.remat"
         )
     if isinstance(error, OSError) and error.errno in _DENIED and error.filename is not None:
