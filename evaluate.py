@@ -170,7 +170,7 @@ def evaluate_split(
         batches_of(order),
         global_batch_size=batch_size,
         order=order,
-        facts={"bytes": split.bytes},
+        facts={"bytes": split.coded_bytes},
         keep=keep,
     )
     if answerer is None or most_answers == 0:

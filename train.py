@@ -84,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     workdir = Path(arguments.workdir)
     training.check_data(config, workdir, lambda: data.learning_facts(dataset), troubles.append)
+    training.check_best_metric(config, workdir, dataset.splits.get("validation"), troubles.append)
 
     config = configs.resolve_steps(config, dataset.splits["train"].examples)
 
@@ -460,10 +461,9 @@ class Run:
         for sample in self.samples:
             print(inference.sample_text(sample))
         if metrics:
-            counts = self.dataset.splits[name].counts(metrics["examples"])
-            print(training.metrics_line(name, counts, metrics))
-            gzip = self.dataset.splits[name].gzip_bits_per_byte
-            if gzip and "bits_per_byte" in metrics:
+            split = self.dataset.splits[name]
+            print(training.metrics_line(name, split.counts(metrics["examples"]), metrics))
+            if (gzip := split.gzip_bits_per_byte) and "bits_per_byte" in metrics:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
         print(f"report: {self.record.report('finished', step, **pages)}")
 

@@ -18,14 +18,15 @@ from data import best_fit
 from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
-from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Format, Split
 from data.progress import Progress
 from data.records import write_records
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
 
-VERSION = 1
-"""Of what this file and `data.codecs.chat` make of a conversation: raised when that changes."""
+VERSION = 2
+"""Of what this file and `data.codecs.chat` make and count of a conversation: raised when that
+changes."""
 
 Records = Sequence[dict[str, Any]]
 """Conversations, as `data.sources.conversations` gives them out, at random access."""
@@ -69,6 +70,7 @@ class Counts:
     left_out: int = 0
     unknown: int = 0
     targets: int = 0
+    unknown_targets: int = 0
     positions: int = 0
     bytes: int = 0
 
@@ -130,6 +132,7 @@ class ConversationPreparation:
                 conversations=total - numbers["left_out"],
                 padding=1 - numbers["positions"] / (examples * form.length),
                 cut=numbers["cut"],
+                unknown=numbers["unknown_targets"],
             )
             too_long = f"longer than data.sequence_length={form.length}"
             for count, what in (
@@ -186,7 +189,7 @@ class ConversationPreparation:
         """What goes into windows of each conversation that has a target which counts."""
         stage, length = f"packing {split}", self.settings.sequence_length
         specials = list(tokenizer.special_tokens().values())
-        unknown = tokenizer.vocabulary().get(UNKNOWN)
+        unknown = tokenizer.unknown_id
         for one in self._encoded(stage, records, tokenizer, progress):
             counts.conversations += 1
             counts.unknown += bool(np.any(one.ids == unknown))
@@ -197,6 +200,7 @@ class ConversationPreparation:
             counts.cut += len(ids) < len(one.ids)
             targets = ids[1:]
             counts.targets += int(learnt.sum())
+            counts.unknown_targets += int(np.count_nonzero(targets[learnt] == unknown))
             counts.positions += len(targets)
             written = targets[learnt & ~np.isin(targets, specials)]
             counts.bytes += len(tokenizer.decode(written).encode())

@@ -71,7 +71,8 @@ class Split:
     where documents are packed whole; of those of training batches, where these are padded. broken:
     pictures, or recordings, that can't be decoded. cut: texts, or pairs, that were longer than T.
     left_out: pairs that lacked a text, or were too long; recordings that were. seconds: of all
-    recordings. None where they do not apply.
+    recordings. unknown: targets that stand for text which the tokenizer has no token for. None
+    where they do not apply.
 
     lengths: of its examples, where they are padded batch by batch.
 
@@ -94,6 +95,7 @@ class Split:
     tokens: int | None = None
     documents: int | None = None
     conversations: int | None = None
+    unknown: int | None = None
     lengths: Lengths | None = None
     parts: tuple["Split", ...] = ()
     weights: tuple[float, ...] = ()
@@ -101,6 +103,12 @@ class Split:
     def counts(self, examples: int) -> dict[str, int]:
         """So many examples of it, by what they are called, and what they hold if they are all."""
         return {self.format.unit: examples} | self.packed
+
+    @property
+    def coded_bytes(self) -> int | None:
+        """The bytes of text that the targets code for: with their loss they give bits per byte.
+        None where some are unknown: a model never has to write the text that those stand for."""
+        return self.bytes if self.unknown == 0 else None
 
     @property
     def packed(self) -> dict[str, int]:
@@ -117,7 +125,9 @@ class Split:
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
     """A split made of those of several sources."""
     bytes_in_all = sum(part.bytes for part in parts)
-    targets, examples = (sum(getattr(p, n) for p in parts) for n in ("targets", "examples"))
+    targets, examples, unknown = (
+        sum(getattr(part, name) for part in parts) for name in ("targets", "examples", "unknown")
+    )
     gzip = padding = documents = None
     if all(part.documents is not None for part in parts):
         documents = sum(part.documents for part in parts)
@@ -127,8 +137,8 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
         padding = sum(part.padding * part.examples for part in parts) / examples
     first = parts[0]
     return Split(name, first.path.parent, first.format, examples, bytes_in_all, targets, gzip,
-                 padding, tokens=targets, documents=documents, parts=tuple(parts),
-                 weights=tuple(weights))  # fmt: skip
+                 padding, tokens=targets, documents=documents, unknown=unknown,
+                 parts=tuple(parts), weights=tuple(weights))  # fmt: skip
 
 
 @dataclass(frozen=True)

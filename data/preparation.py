@@ -12,7 +12,7 @@ from data.dataset import Dataset
 from data.labelled_text import LabelledTextPreparation
 from data.pictures import PicturePreparation
 from data.progress import Progress, silent
-from data.show import describe_preparation
+from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
 from data.sources import Source, open_sources
 from data.sources.places import places
@@ -76,7 +76,7 @@ def prepare(
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
     dataset = replace(dataset, places=places(sources, settings, dataset.splits))
-    for line in dataset.notes:
+    for line in (*dataset.notes, *describe_unknown(dataset)):
         notify(line)
     for line in describe_preparation(dataset):
         (inform or notify)(line)

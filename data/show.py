@@ -12,6 +12,9 @@ from data.batches import Batches
 from data.conversations import ConversationFormat
 from data.dataset import Dataset
 
+MUCH_UNKNOWN = 0.01
+"""Share of unknown tokens in training: fewer are rare words, more a vocabulary that is too small."""
+
 _EXAMPLES = 3
 _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
@@ -116,6 +119,22 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
             yield (
                 f"batches of {split.name}: {split.padding:.2%} of their {what} are padding, {sides}"
             )
+
+
+def describe_unknown(dataset: Dataset) -> Iterator[str]:
+    """A line for each split whose text the tokenizer does not know all of; for training where that
+    is more than `MUCH_UNKNOWN`."""
+    for name, split in dataset.splits.items():
+        share = split.unknown / split.targets if split.unknown else 0.0
+        if not share or (name == "train" and share <= MUCH_UNKNOWN):
+            continue
+        assert dataset.tokenizer is not None
+        token = dataset.tokenizer.decode([dataset.tokenizer.unknown_id])
+        means = "a model can't write their text" if name == "train" else "no bits per byte"
+        yield (
+            f"{split.unknown:,} of {split.targets:,} tokens of {name} ({100 * share:.3g} %) are "
+            f"{token}: {means}"
+        )
 
 
 _THINGS = {

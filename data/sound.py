@@ -15,7 +15,7 @@ from data.broken import Broken
 from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.sound import LogMel, Waveform
-from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Split
 from data.length_buckets import Lengths, choose_bounds, write_lengths
 from data.progress import Progress, track
@@ -74,7 +74,7 @@ class SoundPreparation:
             tokenizer = self._learn(texts["train"], progress)
             tokenizer.save(folder / TOKENIZER)
             targets = {split: tokenizer.encode_many(of) for split, of in texts.items()}
-            decided, unknown = tokenizer.vocabulary(), tokenizer.vocabulary().get(UNKNOWN)
+            decided, unknown = tokenizer.vocabulary(), tokenizer.unknown_id
         else:
             targets = {split: np.array([*of], np.int32)[:, None] for split, of in told.items()}
             decided, unknown = self.source.classes, None

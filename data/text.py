@@ -31,6 +31,9 @@ _TRAINED = {
     "wordpiece": Tokenizer.train_wordpiece,
     "words": Tokenizer.train_words,
 }
+FACTS_VERSION = 1
+"""Of what is counted of a split and stored beside its windows: raised when that changes."""
+
 PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
 TOKENIZER = "tokenizer.json"
 
@@ -43,6 +46,7 @@ class TextPreparation:
 
     def inputs(self) -> dict[str, Any]:
         inputs = {
+            "facts": FACTS_VERSION,
             "packing": self._packing_facts(),
             "sequence_length": self.settings.sequence_length,
             "tokenizer": tokenizer_facts(self.settings.tokenizer),
@@ -221,15 +225,18 @@ class Totals:
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
+    unknown: int = 0
     _compressed: int = 0
     _compressor: Any = field(default=None, repr=False)
 
-    def add(self, piece: int, text: str, tokens: int) -> None:
-        """Counts piece number `piece` of a document, which is `tokens` long."""
+    def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
+        """Counts piece number `piece` of a document, which is `tokens` long, `unknown` of them
+        unknown."""
         content = text.encode()
         self.documents += piece == 0
         self.bytes += len(content)
         self.tokens += tokens
+        self.unknown += unknown
         if self.gzip:
             if piece == 0:
                 self._end_document()
@@ -237,13 +244,16 @@ class Totals:
             self._compressed += len(self._compressor.compress(content))
 
     def facts(self, targets: int) -> dict[str, Any]:
-        """`documents`, `bytes`, `targets` and `gzip_bits_per_byte` of the split."""
+        """`documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split: with
+        unknown tokens there is nothing that gzip could be compared with."""
         self._end_document()
-        bits = 8 * self._compressed / self.bytes if self.gzip and self.bytes else None
+        compared = self.gzip and self.bytes and not self.unknown
+        bits = 8 * self._compressed / self.bytes if compared else None
         return {
             "documents": self.documents,
             "bytes": self.bytes,
             "targets": targets,
+            "unknown": self.unknown,
             "gzip_bits_per_byte": bits,
         }
 
@@ -265,6 +275,7 @@ def _tokens(
     after it; with `room` also around each stretch of so many tokens of a document."""
     opening, closing = tokenizer.document_opening, tokenizer.closing
     total, done, begun, left = len(pieces), 0, False, room
+    unknown = tokenizer.unknown_id
     for block in pieces.blocks(PIECES_AT_ONCE):
         progress(stage, done, total, "pieces")
         ids_of_each = tokenizer.encode_many([text for _, text in block])
@@ -279,7 +290,7 @@ def _tokens(
                     yield closing
                 yield np.concatenate([opening, stretch])
                 begun, tokens = True, tokens + len(opening) + len(closing)
-            totals.add(place, text, tokens)
+            totals.add(place, text, tokens, unknown=int(np.count_nonzero(ids == unknown)))
             if room is not None:
                 left = (left if len(stretches) == 1 else room) - len(stretches[-1])
         done += len(block)

@@ -25,6 +25,7 @@ _HOMES = {
     "WorkdirLock": "workdir",
     "begin_with": "initialize",
     "build_program": "program",
+    "check_best_metric": "data_diagnosis",
     "check_data": "data_diagnosis",
     "check_skipped": "divergence",
     "count_tokens": "step_meter",

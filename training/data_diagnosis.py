@@ -53,6 +53,26 @@ def check_data(
         notify(f"{PREFIX}{finding}")
 
 
+def check_best_metric(
+    config: Config, workdir: Path, validation: Any, notify: Callable[[str], None]
+) -> None:
+    """Raises `UsageError` where a new run asks for the best bits per byte of a split `validation`
+    that has none; of a run that `workdir` goes on with, it tells `notify`, and nothing is best."""
+    asked = config.checkpoint.keep_best or config.train.stop_after_evaluations
+    if not asked or config.checkpoint.best_metric != "bits_per_byte" or validation is None:
+        return
+    if validation.coded_bytes is not None:
+        return
+    told = (
+        f"checkpoint.best_metric=bits_per_byte: {validation.unknown:,} of {validation.targets:,} "
+        "tokens of validation are unknown to the tokenizer, so there are no bits per byte: use "
+        "loss, or a data.tokenizer.kind that knows every text, such as bpe"
+    )
+    if not finished_steps(workdir / "checkpoints"):
+        raise UsageError(told)
+    notify(told)
+
+
 def data_findings(facts: Facts) -> Iterator[Finding]:
     """Yields what stands out in the data alone."""
     is_alike = facts.commonest_input is not None and facts.commonest_input >= MOST_ALIKE

@@ -7,6 +7,7 @@ All kinds but characters and words are made of bytes, so that any text comes bac
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,17 @@ class Tokenizer:
         self.separator_id: int = backend.token_to_id(self.separator)
         self.end_id = int(self.closing[0]) if len(self.closing) else self.separator_id
         self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
+
+    @cached_property
+    def unknown_id(self) -> int | None:
+        """The id of what stands for text that no token is for, as the model of the tokenizer has
+        it; None where it has none, or takes the separator for it, as WordPiece on bytes does,
+        which needs none."""
+        model = json.loads(self.backend.to_str())["model"]
+        unknown = model.get("unk_id")  # of a unigram model; others name a token
+        if model.get("unk_token") is not None:
+            unknown = self.backend.token_to_id(model["unk_token"])
+        return None if unknown == self.separator_id else unknown
 
     @property
     def document_opening(self) -> NDArray[np.int32]:

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+import evaluate
 import train
 from configs import UsageError
 from tests.end_to_end.verbs import run
@@ -104,9 +105,9 @@ def test_constant_input_of_any_kind_stops_before_the_first_step(kind, recipe, tm
     assert not (tmp_path / "run").exists()
 
 
-def arguments(workdir: Path, **fields: str) -> list[str]:
+def arguments(workdir: Path, recipe: str = RECIPE, **fields: str) -> list[str]:
     overrides = [f"--config.{name.replace('__', '.')}={value}" for name, value in fields.items()]
-    return [RECIPE, f"--workdir={workdir}", *overrides]
+    return [recipe, f"--workdir={workdir}", *overrides]
 
 
 def in_this_process(workdir: Path, capsys, **fields: str) -> list[str]:
@@ -132,3 +133,45 @@ def test_findings_of_the_data_come_before_the_first_step_and_once(tmp_path, caps
     assert going_on < next(place for place, line in enumerate(told) if "class imbalance" in line)
     report = html.unescape((tmp_path / "run" / "report.html").read_text())
     assert report.count("class imbalance: 9") == 1
+
+
+def test_text_of_unknown_words_has_no_bits_per_byte_anywhere(tmp_path, capsys):
+    """Words of validation that training lacks cost a model little, whatever they are."""
+    for split, names in {"train": ("cat", "dog"), "validation": ("cat", "xylophone")}.items():
+        (tmp_path / "text" / split).mkdir(parents=True)
+        text = "".join(f"the {names[n % 2]} sat on the mat\n" for n in range(60))
+        (tmp_path / "text" / split / "a.txt").write_text(text)
+    fields = {
+        "data__path": str(tmp_path / "text"),
+        "data__tokenizer__vocabulary_size": "50",
+        "data__sequence_length": "16",
+        "data__global_batch_size": "4",
+        "model__width": "8",
+        "task__sample_prompts": "()",
+        "train__steps": "2",
+        "train__evaluate_every_steps": "2",
+        "mesh__data": "1",
+    }
+    recipe, workdir = "--config=configs/text_lstm.py", tmp_path / "run"
+    with pytest.raises(UsageError) as caught:
+        train.main(arguments(workdir, recipe, **fields, checkpoint__best_metric="bits_per_byte"))
+    assert "30 of 420 tokens of validation are unknown" in str(caught.value)
+    assert "use loss" in str(caught.value) and not workdir.exists()
+
+    assert train.main(arguments(workdir, recipe, **fields)) == 0
+    written = "".join(capsys.readouterr())
+    told = "30 of 420 tokens of validation (7.14 %) are <|unknown|>: no bits per byte"
+    assert told in written and "perplexity" in written
+    page = (workdir / "report.html").read_text()
+    assert html.escape(told) in page
+    log = (workdir / "metrics.jsonl").read_text()
+    assert "validation/loss" in log
+    assert evaluate.main([f"--workdir={workdir}"]) == 0
+    out, err = capsys.readouterr()
+    assert told in err and json.loads(out.splitlines()[-1])["loss"] > 0
+    for place in (written.replace(told, ""), out, log, page.replace(html.escape(told), "")):
+        assert not re.search("bits.per.byte|gzip", place, re.IGNORECASE)
+
+    changed = fields | {"train__steps": "3", "checkpoint__best_metric": "bits_per_byte"}
+    assert train.main(arguments(workdir, recipe, **changed)) == 0  # as a run of older code does
+    assert "best_metric=bits_per_byte: 30 of 420 tokens" in capsys.readouterr().err
