@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from data.batches import Batches
 from data.conversations import ConversationFormat
-from data.dataset import Dataset
+from data.dataset import Dataset, Split
 
 MUCH_UNKNOWN = 0.01
-"""Share of unknown tokens in training: fewer are rare words, more a vocabulary that is too small."""
+"""Share of unknown tokens in training: fewer are rare words, more a vocabulary too small."""
 
 _EXAMPLES = 3
 _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
@@ -154,10 +154,20 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
     rows = []
     for name, split in dataset.splits.items():
         held = [f"{split.examples:,} {_THINGS[settings.modality]}"]
-        held += [f"{split.targets:,} tokens to predict"] if split.targets is not None else []
+        if split.targets is not None:
+            which = " to predict" if _has_other_tokens(split) else ""
+            held.append(f"{split.targets:,} tokens{which}")
         held += [f"{split.seconds / 3600:.2f} hours"] if split.seconds is not None else []
         rows.append((name, f"{', '.join(held)}: {dataset.places[name]}"))
     return rows
+
+
+def _has_other_tokens(split: Split) -> bool:
+    """Whether a model reads tokens that are no targets: what a user says, the source of a pair.
+
+    Of plain text a task takes all as targets, or some of them by chance: to say which is its own.
+    """
+    return split.tokens != split.targets
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
@@ -180,6 +190,8 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
         "left_out",
         "cut",
     ):
+        if name == "targets" and not any(map(_has_other_tokens, splits.values())):
+            continue
         if all(getattr(one, name) is not None for one in splits.values()):
             told = (f"{getattr(one, name):,}" for one in splits.values())
             rows.append((name.replace("_", " "), *told))

@@ -1,7 +1,7 @@
 """Promises of describe_batch: what the model gets, for a person to read."""
 
 import data
-from configs.schema.data import TextFiles
+from configs.schema.data import Conversations, TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import Bytes
 
@@ -32,6 +32,26 @@ def test_text_is_shown_with_targets_weights_and_segments(tmp_path):
         ["4", "99", "'c'", "100", "'d'", "1", "2"],
         ["5", "100", "'d'", "0", "'\\x00'", "0", "0"],
     ]
+
+
+def test_tokens_to_predict_are_told_where_they_are_not_all_tokens(tmp_path):
+    """Of plain text the task says which it predicts: a masked model 15 % of them."""
+    (tmp_path / "a.txt").write_text("abcdefgh" * 10)
+    text = TextFiles(path=str(tmp_path / "a.txt"), sequence_length=8, tokenizer=Bytes(),
+                     validation_fraction=0.0)  # fmt: skip
+    dataset = data.prepare(text)
+    (row,) = data.split_rows(dataset, text)
+    assert row == ("train", f"10 windows, 80 tokens: {tmp_path / 'a.txt'}")
+    names = [name for name, *_ in data.data_table(dataset)]
+    assert "tokens" in names and "targets" not in names
+
+    (tmp_path / "chat.jsonl").write_text('{"prompt": "What?", "answer": "yes"}\n')
+    chat = Conversations(path=str(tmp_path / "chat.jsonl"), sequence_length=64, tokenizer=Bytes(),
+                         validation_fraction=0.0)  # fmt: skip
+    dataset = data.prepare(chat)
+    (row,) = data.split_rows(dataset, chat)
+    assert row[1].startswith("1 windows, 4 tokens to predict: ")  # y, e, s, and its end
+    assert ("targets", "4") in data.data_table(dataset)
 
 
 def test_pictures_are_shown_as_blocks_with_their_class():

@@ -62,7 +62,7 @@ def test_a_run_says_what_it_is_before_its_first_step_and_in_its_report(tmp_path,
     count, trained = (int(number.replace(",", "")) for number in counts.groups())
     size = len(json.loads((tmp_path / "run" / "tokenizer.json").read_text())["model"]["vocab"])
     assert count - trained == 16 * size
-    windows = re.fullmatch(r"([\d,]+) windows, [\d,]+ tokens to predict: (.*)", rows["train"])
+    windows = re.fullmatch(r"([\d,]+) windows, [\d,]+ tokens: (.*)", rows["train"])
     examples = int(windows[1].replace(",", ""))
     assert windows[2] == str(text)
     assert rows["validation"].endswith(": cut from training by data.validation_fraction=0.1")
