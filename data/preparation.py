@@ -15,7 +15,7 @@ from data.progress import Progress, silent
 from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
 from data.sources import Source, open_sources
-from data.sources.places import places
+from data.sources.places import places, uneven_cuts
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
@@ -76,7 +76,8 @@ def prepare(
     build_once(folder, build)
     dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
     dataset = replace(dataset, places=places(sources, settings, dataset.splits))
-    for line in (*dataset.notes, *describe_unknown(dataset)):
+    cuts = uneven_cuts(sources, settings, dataset.splits)
+    for line in (*dataset.notes, *describe_unknown(dataset), *cuts):
         notify(line)
     for line in describe_preparation(dataset):
         (inform or notify)(line)

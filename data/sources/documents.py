@@ -52,6 +52,13 @@ class Documents:
     def splits(self) -> dict[str, int]:
         return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
 
+    def characters(self) -> dict[str, int]:
+        """How much text each split has."""
+        return {
+            split: sum(part.stop - part.start for part in of)
+            for split, of in self.documents.items()
+        }
+
     def contents(self) -> dict[str, Any]:
         return {
             "invalid_utf8": self.invalid_utf8,

@@ -1,10 +1,11 @@
-"""Where the examples of each split come from, in words."""
+"""Where the examples of each split come from, in words; and how much of them was held out."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.sources.documents import Documents
 from data.sources.files import split_of
 from data.sources.source import Source
 
@@ -19,6 +20,44 @@ def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> d
     if any(cut) and "validation" in found:
         found["validation"] += f", in part {from_training}"
     return {split: found.get(split, from_training) for split in splits}
+
+
+def uneven_cuts(
+    sources: Sequence[Source], settings: Any, splits: Mapping[str, Any]
+) -> Iterator[str]:
+    """For the user: a line for each source of whose training part more than twice, or less than
+    half, of `data.validation_fraction` was held out. splits: what the prepared data holds.
+
+    Of documents, which are held out whole, their characters count; else examples, or records."""
+    for number, source in enumerate(sources):
+        asked, of = getattr(source, "held_out", 0.0), splits
+        if not asked:
+            continue
+        name = ""
+        if settings.source == "mixture":
+            name = f" of {settings.parts[number]}"
+            of = {split: part for split, one in splits.items() for part in one.parts
+                  if part.name == settings.parts[number]}  # fmt: skip
+        counts, things = {split: _examples(one) for split, one in of.items()}, "examples"
+        why = "a hash chooses them"
+        remedy = "give a validation part of your own, or another fraction"
+        if isinstance(source, Documents):
+            counts, things, why = source.characters(), "text", "a hash chooses whole files"
+            if source.name == "text_files":
+                remedy = "give a validation/ folder, or join the files"
+        held_out = counts.get("validation", 0)
+        share = held_out / (counts["train"] + held_out)
+        if not asked / 2 <= share <= 2 * asked:
+            yield (
+                f"validation has {100 * share:.3g} % of the {things}{name}, not "
+                f"{100 * asked:.3g} % as data.validation_fraction={asked} asks for: {why}; "
+                f"{remedy}"
+            )
+
+
+def _examples(split: Any) -> int:
+    """How many records, or examples, a split was made of."""
+    return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 
 def _place(settings: Any, split: str, *, alone: bool) -> str:

@@ -281,7 +281,7 @@ def test_what_is_no_picture_is_told(folder):
     (folder / "dog" / "labels.csv").write_text("x")
     (folder / ".DS_Store").write_text("x")
     (folder / "fox").mkdir()
-    told = notes(folder)
+    told = notes(folder, validation_fraction=0.0)
     assert [line for line in told if line.startswith("2 files in") and "labels.csv" in line]
     assert [line for line in told if str(folder / "fox") in line and "it is no class" in line]
     assert len(told) == 2
@@ -290,7 +290,7 @@ def test_what_is_no_picture_is_told(folder):
 def test_of_what_is_left_out_each_kind_is_named(folder):
     for name in ("a.heic", "b.heic", "c.txt"):
         (folder / "cat" / name).write_text("x")
-    (told,) = notes(folder)
+    (told,) = notes(folder, validation_fraction=0.0)
     assert told.endswith(f"such as {folder}/cat/a.heic, {folder}/cat/c.txt")
 
 

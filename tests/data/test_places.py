@@ -73,3 +73,57 @@ def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
     parts = tuple(f"text_files:{tmp_path / name}" for name in ("a.txt", "b.txt"))
     mixed = Mixture(parts=parts, sequence_length=8, tokenizer=Bytes())
     assert data.prepare(mixed).places == {"train": ", ".join(parts), "validation": CUT}
+
+
+def warnings(settings) -> list[str]:
+    told: list[str] = []
+    data.prepare(settings, notify=told.append, inform=lambda line: None)
+    return told
+
+
+def test_a_share_far_from_the_fraction_is_told_with_both_numbers(tmp_path):
+    """Of three files one is held out whole, whatever the fraction: a.txt by its hash."""
+    sizes = {"a.txt": 9200, "b.txt": 400, "c.txt": 400}
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name, size in sizes.items():
+        (folder / name).write_text("abcdefghi\n" * (size // 10))
+
+    def files(fraction: float) -> TextFiles:
+        return TextFiles(path=str(folder), sequence_length=8, tokenizer=Bytes(),
+                         validation_fraction=fraction)  # fmt: skip
+
+    assert data.prepare(files(0.1)).splits["validation"].bytes == 9200
+    (line,) = warnings(files(0.1))
+    assert line == (
+        "validation has 92 % of the text, not 10 % as data.validation_fraction=0.1 asks for: a "
+        "hash chooses whole files; give a validation/ folder, or join the files"
+    )
+    assert warnings(files(0.5)) == []  # less than twice as much
+    assert warnings(files(0.0)) == []
+    joined = "".join((folder / name).read_text() for name in sizes)
+    for name in sizes:
+        (folder / name).unlink()
+    (folder / "joined.txt").write_text(joined)
+    assert warnings(files(0.1)) == []
+
+    (folder / "validation").mkdir()
+    (folder / "validation" / "joined.txt").write_text(joined)
+    (folder / "joined.txt").rename(folder / "train.txt")
+    (folder / "train").mkdir()
+    (folder / "train.txt").rename(folder / "train" / "a.txt")
+    assert not [line for line in warnings(files(0.1)) if "validation_fraction" in line]
+
+
+def test_of_records_their_number_counts_and_of_a_mixture_each_source(tmp_path):
+    for name, count in {"few": 3, "many": 300}.items():
+        lines = (f'{{"text": "{"long " * n}record {n}"}}\n' for n in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    parts = tuple(f"records:{tmp_path}/{name}.jsonl" for name in ("few", "many"))
+    told = warnings(Mixture(parts=parts, sequence_length=8, tokenizer=Bytes(),
+                            validation_fraction=0.1))  # fmt: skip
+    assert told == [
+        f"validation has 33.3 % of the examples of {parts[0]}, not 10 % as "
+        "data.validation_fraction=0.1 asks for: a hash chooses them; give a validation part of "
+        "your own, or another fraction"
+    ]
