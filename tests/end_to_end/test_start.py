@@ -67,8 +67,8 @@ def test_a_run_says_what_it_is_before_its_first_step_and_in_its_report(tmp_path,
     assert windows[2] == str(text)
     assert rows["validation"].endswith(": cut from training by data.validation_fraction=0.1")
     assert rows["length"] == (
-        f"2 steps of 8 examples in 2 parts one after the other: {16 / examples:.2g} epochs of "
-        f"{examples / 8:.0f} steps"
+        f"2 steps of 8 examples in 2 parts one after the other: {16 / examples:.3g} epochs of "
+        f"{examples / 8:.3g} steps"
     )
     assert rows["devices"] == "1 x cpu, float32"
     assert rows["train step"] == "tokens 8 x 16, attention by xla"
