@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = configs.parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
-    events: list[str] = []
+    troubles, events = [], []  # What is told once the run has a record.
     here = {"workdir": arguments.workdir, "notify": events.append}
     config = configs.load_config(*recipe, inputs=False, **here)
     if arguments.explain:
@@ -69,7 +69,6 @@ def main(argv: Sequence[str]) -> int:
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
     parallel.choose_products(config, mesh)
     progress = training.Progress(shown=parallel.is_main_process())
-    troubles: list[str] = []
     attention = training.working_attention(config, mesh, troubles.append)
 
     # ---- Data.
@@ -85,7 +84,6 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(arguments.workdir)
     training.check_data(config, workdir, lambda: data.learning_facts(dataset), troubles.append)
     training.check_best_metric(config, workdir, dataset.splits.get("validation"), troubles.append)
-
     config = configs.resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
