@@ -289,7 +289,7 @@ def test_what_is_strange_is_told_and_stays(folder):
     write_table(folder / "test.csv", tests[2:3])
     told = notes(folder, validation_fraction=0.0)
     assert told == notes(folder, validation_fraction=0.0)  # of what is prepared already, too
-    first, every = ", such as sounds/0", "with model.subsampling=4"
+    first, every = ", such as sounds/0", "where model.subsampling is 4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
         "have rows that contradict each other, such as sounds/03.wav: 'one' and 'two'",
