@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full parity lint tpu-check gpu-run gpu-check bench-gpu wheels clean-venv
+.PHONY: setup train test test-full parity lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
 setup: $(READY)
 
@@ -77,6 +77,10 @@ wheels:
 	@cd wheels/site && rm -rf bin numpy* pyarrow* && \
 	  find tensorflow_datasets -name '*.txt' -delete -o -name '*.tsv' -delete -o -name '*.bib' -delete
 	@echo 'import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), "site"))' > wheels/sitecustomize.py
+
+# Whether this tree does what it did: against stored values, and with BASE=COMMIT against that tree.
+golden: $(READY)
+	$(BIN)/python -m tests.golden.compare $(if $(BASE),--base=$(BASE))
 
 clean-venv:
 	rm -rf $(VENV)

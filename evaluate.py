@@ -24,16 +24,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import configs
-import inference
-import parallel
-from configs import Flag, UsageError, json_text
+from configs.errors import UsageError
+from configs.json_text import json_text
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.inputs import check_inputs
+from configs.reading.saved import read_config, with_own_tokenizer
+from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:
     import numpy as np
 
-    import data
-    import training
+    from data.dataset import Dataset, Split
+    from inference.answers import Answerer
+    from training.program import Program
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
@@ -47,35 +50,42 @@ LONGEST_NAME = 40  # of a class, in columns of a terminal
 
 def main(argv: Sequence[str]) -> int:
     """Restores, runs through the split, prints. Returns the exit status."""
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
     workdir = Path(arguments.workdir)
-    config = configs.read_config(workdir, arguments.overrides)
-    config = configs.with_own_tokenizer(config, workdir)
-    configs.check_inputs(config)
+    config = read_config(workdir, arguments.overrides)
+    config = with_own_tokenizer(config, workdir)
+    check_inputs(config)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))
-    parallel.set_environment(config)
+    set_environment(config)
 
     import jax
 
-    import data
-    import training
+    from data.cache import cache_dir
+    from data.preparation import prepare
+    from inference.answers import make_answerer
+    from parallel.distributed import is_main_process, start
+    from parallel.mesh import flat_mesh
+    from training.divergence import not_finite
+    from training.progress import Progress
+    from training.report.predictions import Predictions
+    from training.restore import restore_model
 
-    parallel.start()
-    parallel.keep_compiled(data.cache_dir(config.data))
+    start()
+    keep_compiled(cache_dir(config.data))
     # Of several processes the first one speaks, the others compute their part.
-    main_process = parallel.is_main_process()
-    progress = training.Progress(shown=main_process)
+    main_process = is_main_process()
+    progress = Progress(shown=main_process)
     notify = progress.note if main_process else lambda text: None
-    restored = training.restore_model(
+    restored = restore_model(
         workdir,
         config,
         step=arguments.step,
         weights=arguments.weights,
-        mesh=parallel.flat_mesh(jax.devices()),
+        mesh=flat_mesh(jax.devices()),
         warn=lambda text: notify(f"evaluate.py: {text}"),
     )
-    dataset = data.prepare(config.data, progress=progress.preparation, notify=notify)
+    dataset = prepare(config.data, progress=progress.preparation, notify=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
             f"the data changed since {workdir} was trained: its metrics would not hold"
@@ -86,10 +96,8 @@ def main(argv: Sequence[str]) -> int:
         restored.params,
         restored.statistics,
         split,
-        keep=None if arguments.predictions is not None else training.Predictions.arrays(),
-        answerer=inference.make_answerer(
-            config, dataset.tokenizer, dataset.sizes, restored.program.mesh
-        ),
+        keep=None if arguments.predictions is not None else Predictions.arrays(),
+        answerer=make_answerer(config, dataset.tokenizer, dataset.sizes, restored.program.mesh),
     )
     if not main_process:
         return 0
@@ -97,13 +105,13 @@ def main(argv: Sequence[str]) -> int:
         write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
         if missing := split.examples - len(outputs["example"]):
             notify(f"{missing:,} of {split.examples:,} examples are broken: no line for them")
-    if lost := training.not_finite(metrics):
+    if lost := not_finite(metrics):
         notify(
             f"evaluate.py: not finite, and null below: {', '.join(lost)}. The model's scores are "
             "no numbers: it has no answers"
         )
     elif "prediction" in outputs:
-        told = training.Predictions.of(outputs, split.name, dataset.classes)
+        told = Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
     print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
@@ -120,7 +128,7 @@ def check_predictions(path: Path) -> None:
         raise UsageError(f"--predictions={path} can't be written: Permission denied")
 
 
-def choose_split(dataset: "data.Dataset", name: str | None) -> "data.Split":
+def choose_split(dataset: "Dataset", name: str | None) -> "Split":
     """The split called `name`; without one `test` if it is there, else `validation`."""
     there = dataset.splits
     if name is None:
@@ -131,13 +139,13 @@ def choose_split(dataset: "data.Dataset", name: str | None) -> "data.Split":
 
 
 def evaluate_split(
-    program: "training.Program",
+    program: "Program",
     params: Any,
     statistics: Any,
-    split: "data.Split",
+    split: "Split",
     *,
     keep: Collection[str] | None = (),
-    answerer: "inference.Answerer | None" = None,
+    answerer: "Answerer | None" = None,
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics of a whole split, and of the task's per-example arrays those that `keep` names.
@@ -146,24 +154,28 @@ def evaluate_split(
     of what the model writes too, and for each example its texts: of the first `most_answers`, or
     of all.
     """
-    import data
-    import training
 
-    batch_size = training.evaluation_batch_size(program)
+    from data.batches import Batches, evaluation_order
+    from data.prefetch import stream
+    from inference.answers import answer_split
+    from parallel.feeding import local_rows, put_batch
+    from training.evaluation import evaluate, evaluation_batch_size
+
+    batch_size = evaluation_batch_size(program)
 
     def batches_of(order: "np.ndarray") -> "Iterator[Mapping[str, np.ndarray]]":
-        batches = data.Batches(
+        batches = Batches(
             split,
             global_batch_size=batch_size,
             seed=program.config.seed,
             shuffle=False,
             examples=order,
-            rows=parallel.local_rows(program.batch_sharding, batch_size),
+            rows=local_rows(program.batch_sharding, batch_size),
         )
-        return data.stream(batches, 0, len(batches), 0)
+        return stream(batches, 0, len(batches), 0)
 
-    order = data.evaluation_order(split)
-    metrics, outputs = training.evaluate(
+    order = evaluation_order(split)
+    metrics, outputs = evaluate(
         program,
         params,
         statistics,
@@ -175,14 +187,11 @@ def evaluate_split(
     )
     if answerer is None or most_answers == 0:
         return metrics, outputs
-    order = data.evaluation_order(split, most_answers)
-    answers = inference.answer_split(
+    order = evaluation_order(split, most_answers)
+    answers = answer_split(
         answerer,
         program.template.bind(params, statistics),
-        (
-            parallel.put_batch(rows, program.batch_sharding, batch_size)
-            for rows in batches_of(order)
-        ),
+        (put_batch(rows, program.batch_sharding, batch_size) for rows in batches_of(order)),
         order,
     )
     told = program.task.text_metrics(answers["hypothesis"], answers["reference"])
@@ -228,4 +237,4 @@ def class_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -37,18 +37,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
-import configs
-import parallel
-from configs import Flag, UsageError, json_text
-from inference import Request, Sampling
+from configs.errors import UsageError
+from configs.json_text import json_text
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.inputs import nearest_path
+from configs.reading.saved import read_config
+from inference.requests import Request, Sampling
+from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:
     from flax import nnx
 
-    import training
-    from data.codecs import Tokenizer
-    from inference import Answer, Translator, Unreadable
+    from data.codecs.tokenizers import Tokenizer
+    from inference.answers import Answer
     from inference.classification import Classified
+    from inference.files import Unreadable
+    from inference.translation import Translator
+    from training.restore import Restored
 
 TEXT_FLAGS = (
     Flag(
@@ -110,9 +115,9 @@ RECORDINGS_AT_ONCE = 256  # of those to write down: so many are sorted by their 
 
 def main(argv: Sequence[str]) -> int:
     """Restores, answers, prints. Returns the exit status."""
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=False)
+    arguments = parse_command_line(argv, FLAGS, overrides=False)
     workdir = Path(arguments.workdir)
-    config = configs.read_config(workdir)
+    config = read_config(workdir)
     needs, modality = config.task.needs, config.data.modality
     if needs != "target_tokens":
         searches = needs == "transcript"
@@ -126,21 +131,22 @@ def main(argv: Sequence[str]) -> int:
         check_files(arguments, FILES[modality])
     else:
         check_texts(arguments, config.task.name)
-    parallel.set_environment(config)
+    set_environment(config)
 
     import jax
 
-    import data
-    import training
+    from data.cache import cache_dir
+    from parallel.mesh import flat_mesh
+    from training.restore import restore_model
 
-    parallel.keep_compiled(data.cache_dir(config.data))
-    restored = training.restore_model(
+    keep_compiled(cache_dir(config.data))
+    restored = restore_model(
         workdir,
         config,
         step=arguments.step,
         weights=arguments.weights,
         # One device: a step of one token is bound by reading the weights, not by computing.
-        mesh=parallel.flat_mesh(jax.devices()[:1]),
+        mesh=flat_mesh(jax.devices()[:1]),
         warn=say,
     )
     if needs == "next_tokens":
@@ -216,7 +222,7 @@ def input_files(
                 raise UsageError(f"--input={path}: no file matches")
             found += files
         else:
-            near = configs.nearest_path(path)
+            near = nearest_path(path)
             hint = f", did you mean {near}?" if near else ""
             raise UsageError(f"--input={path}: no such file{hint}")
     return tuple(found)
@@ -245,7 +251,7 @@ def check_translation(arguments: SimpleNamespace, task: str) -> None:
 
 
 def complete(
-    restored: "training.Restored",
+    restored: "Restored",
     workdir: Path,
     requests: Sequence[Request],
     *,
@@ -253,8 +259,9 @@ def complete(
     as_json: bool,
 ) -> None:
     """Writes the completions of `requests`, in their order."""
-    from data.codecs import for_prompts
-    from inference import Generator, Writer
+    from data.codecs.chat import for_prompts
+    from inference.generation import Generator
+    from inference.output import Writer
 
     tokenizer, config = load_tokenizer(workdir), restored.program.config
     for request in requests:
@@ -273,9 +280,9 @@ def complete(
             writer.write(index, completion.text, completion)
 
 
-def translate(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
+def translate(restored: "Restored", workdir: Path, arguments: SimpleNamespace) -> None:
     """Writes the translation of each prompt, then of each line of the inputs."""
-    from inference import Translator
+    from inference.translation import Translator
 
     tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
     config, module = restored.program.config, restored.module
@@ -309,7 +316,7 @@ def translations(
 def texts_to_translate(arguments: SimpleNamespace) -> "Iterator[tuple[str, str] | Unreadable]":
     """Where each text stands, in words, and itself; `Unreadable` for a line that is no UTF-8.
     Raises `UsageError` for a file that is no text."""
-    from inference import Unreadable
+    from inference.files import Unreadable
 
     for number, prompt in enumerate(arguments.prompt, start=1):
         yield f"prompt {number}", prompt
@@ -334,7 +341,7 @@ def answered(
 ) -> "Iterator[Found]":
     """The answers among `found`. What could not be read is told, with an empty line or an object
     with its `error` in its place; after the last answer it is a `UsageError`."""
-    from inference import Unreadable
+    from inference.files import Unreadable
 
     count = unread = 0
     for one in found:
@@ -363,36 +370,34 @@ def write_answers(
         print(line, flush=True)
 
 
-def fill_in(
-    restored: "training.Restored", workdir: Path, prompts: Sequence[str], *, as_json: bool
-) -> None:
+def fill_in(restored: "Restored", workdir: Path, prompts: Sequence[str], *, as_json: bool) -> None:
     """Writes the prompts with their gaps filled."""
-    import inference
-    from inference import heading
+    from inference import filling
+    from inference.output import heading
 
     tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
-    found = inference.fill_in(
+    found = filling.fill_in(
         restored.module, prompts, tokenizer=tokenizer, length=sizes["max_length"]
     )
     for index, filled in enumerate(found):
         print(json_text(vars(filled)) if as_json else heading(prompts, index) + filled.text)
 
 
-def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNamespace) -> None:
+def transcribe(restored: "Restored", workdir: Path, arguments: SimpleNamespace) -> None:
     """Writes what is said in each recording."""
-    import inference
+    from inference.answers import make_answerer
+    from inference.files import answer_files
+    from inference.recordings import recording_reader
 
     config, paths = restored.program.config, arguments.input
     sizes = restored.manifest["data"]["sizes"]
     if arguments.beam_size is not None:
         asked = {"decoder": "beam", "beam_size": arguments.beam_size}
         config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    transcriber = inference.make_answerer(
-        config, load_tokenizer(workdir), sizes, restored.program.mesh
-    )
-    found = inference.answer_files(
+    transcriber = make_answerer(config, load_tokenizer(workdir), sizes, restored.program.mesh)
+    found = answer_files(
         paths,
-        inference.recording_reader(config.data, sizes),
+        recording_reader(config.data, sizes),
         lambda names, recordings: [
             *zip(names, transcriber.transcribe(restored.module, recordings), strict=True)
         ],
@@ -401,13 +406,15 @@ def transcribe(restored: "training.Restored", workdir: Path, arguments: SimpleNa
     write_answers(found, "input", arguments)
 
 
-def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:
+def classify(restored: "Restored", arguments: SimpleNamespace) -> None:
     """Writes what the model makes of each picture, or of each recording."""
-    import inference
+    from inference import classification
+    from inference.classification import classify_recordings
+    from inference.recordings import recording_reader
 
     data, settings = restored.manifest["data"], restored.program.config.data
     if settings.modality == "pictures":
-        found = inference.classify(
+        found = classification.classify(
             restored.module,
             arguments.input,
             shape=data["sizes"]["image_shape"],
@@ -415,27 +422,27 @@ def classify(restored: "training.Restored", arguments: SimpleNamespace) -> None:
             crop_ratio=settings.crop_ratio,
         )
     else:
-        found = inference.classify_recordings(
+        found = classify_recordings(
             restored.module,
             arguments.input,
-            read=inference.recording_reader(settings, data["sizes"]),
+            read=recording_reader(settings, data["sizes"]),
             classes=data["classes"],
         )
     write_labels(answered(found, arguments), as_json=arguments.json)
 
 
 def classify_texts(
-    restored: "training.Restored", workdir: Path, texts: Sequence[str], *, as_json: bool
+    restored: "Restored", workdir: Path, texts: Sequence[str], *, as_json: bool
 ) -> None:
     """Writes what the model makes of each text."""
-    import inference
+    from inference import classification
 
     data, tokenizer = restored.manifest["data"], load_tokenizer(workdir)
     length = data["sizes"]["max_length"]
     for number, text in enumerate(texts, start=1):
         if (count := len(tokenizer.framed(tokenizer.encode(text)))) > length:
             say(f"prompt {number} has {count} tokens, of which this model reads the first {length}")
-    found = inference.classify_texts(
+    found = classification.classify_texts(
         restored.module,
         texts,
         tokenizer=tokenizer,
@@ -457,7 +464,7 @@ def write_labels(found: "Iterable[Classified]", *, as_json: bool) -> None:
 
 def load_tokenizer(workdir: Path) -> "Tokenizer":
     """The tokenizer of the workdir; raises `UsageError` where it is damaged."""
-    from data.codecs import Tokenizer
+    from data.codecs.tokenizers import Tokenizer
 
     try:
         return Tokenizer.load(workdir / "tokenizer.json")
@@ -471,4 +478,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -8,23 +8,45 @@ Read top to bottom: the configuration, the mesh, the data, the state, and the lo
 Exit status: 0 done, 2 a mistake in what was asked, 75 stopped by a signal after saving.
 """
 
-from __future__ import annotations  # Rooms give their names lazily: JAX starts inside main().
+from __future__ import annotations  # What needs JAX is imported where it is used: inside main().
 
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import configs
-import data
-import inference
-import interop
-import parallel
-import training
-from configs import Flag, UsageError
-from evaluate import evaluate_split
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.explanation import explain
+from configs.reading.inputs import check_inputs, check_origin, is_hugging_face
+from configs.reading.recipes import load_config
+from configs.reading.saved import check_workdir, with_own_tokenizer, write_config
+from configs.schema.config import Config
+from configs.schema.rules import resolve_steps
+from data.cache import cache_dir
+from parallel.environment import explain_environment, keep_compiled, set_environment
+from training.divergence import Diverged, check_skipped, not_finite
+from training.metric_log import METRICS, read_metrics
+from training.progress import Progress
+from training.stop_signals import StopSignals
+from training.wandb_log import require_wandb
+from training.wording import metrics_line
+from training.workdir import WorkdirLock
+
+if TYPE_CHECKING:
+    from data.dataset import Dataset
+    from inference.answers import Answerer
+    from inference.samples import Sample, Samples
+    from training.best_metric import BestMetric
+    from training.checkpoints import Checkpoints
+    from training.initialize import Beginning, Origin
+    from training.profiler import Profiler
+    from training.program import Program
+    from training.record import Record
+    from training.state import TrainState
+    from training.step_meter import StepMeter
 
 FLAGS = (
     Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),
@@ -38,62 +60,79 @@ STOPPED_AFTER_SAVING = 75
 def main(argv: Sequence[str]) -> int:
     """The whole of a run. Returns the exit status."""
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
-    arguments = configs.parse_command_line(argv, FLAGS)
+    arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
     troubles, events = [], []  # What is told once the run has a record.
     here = {"workdir": arguments.workdir, "notify": events.append}
-    config = configs.load_config(*recipe, inputs=False, **here)
+    config = load_config(*recipe, inputs=False, **here)
     if arguments.explain:
-        parameters = training.explain_parameters(config)
-        print(configs.explain(*recipe, workdir=arguments.workdir))
-        print(f"\n{parallel.explain_environment(config)}")
+        from training.explanation import explain_parameters
+
+        parameters = explain_parameters(config)
+        print(explain(*recipe, workdir=arguments.workdir))
+        print(f"\n{explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    reading = configs.with_own_tokenizer(config, arguments.workdir)
-    tuned = parallel.set_environment(config)
+    reading = with_own_tokenizer(config, arguments.workdir)
+    tuned = set_environment(config)
     if not arguments.show_batch:
         origin = config.train.initialize_from
-        begins = configs.check_workdir(config, arguments.workdir, events.append)
-        if begins and origin is not None and configs.is_hugging_face(origin):
-            interop.check(origin, config)
-        training.require_wandb(config)
-    configs.check_inputs(reading)
+        begins = check_workdir(config, arguments.workdir, events.append)
+        if begins and origin is not None and is_hugging_face(origin):
+            from interop.checking import check
+
+            check(origin, config)
+        require_wandb(config)
+    check_inputs(reading)
 
     # ---- Mesh.
     import jax
 
-    parallel.start()
-    parallel.keep_compiled(data.cache_dir(config.data))
-    mesh = parallel.make_mesh(config)
+    from data.batches import training_batches
+    from data.facts import learning_facts
+    from data.preparation import prepare
+    from data.show import describe_batch
+    from parallel.distributed import is_main_process, start
+    from parallel.mesh import make_mesh
+    from parallel.onednn import choose_products
+    from training.attention import working_attention
+    from training.data_diagnosis import check_best_metric, check_data
+    from training.program import build_program
+    from training.restore import past_of
+    from training.schedules import warmup_steps
+
+    start()
+    keep_compiled(cache_dir(config.data))
+    mesh = make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
-    parallel.choose_products(config, mesh)
-    progress = training.Progress(shown=parallel.is_main_process())
-    attention = training.working_attention(config, mesh, troubles.append)
+    choose_products(config, mesh)
+    progress = Progress(shown=is_main_process())
+    attention = working_attention(config, mesh, troubles.append)
 
     # ---- Data.
     lines = {"notify": troubles.append, "inform": events.append}
-    dataset = data.prepare(reading.data, progress=progress.preparation, **lines)
+    dataset = prepare(reading.data, progress=progress.preparation, **lines)
     if arguments.show_batch:
         for line in (*troubles, *events):
             notify(line)
-        batches = data.training_batches(config, dataset, rows=None)
+        batches = training_batches(config, dataset, rows=None)
         origins = batches.origins(0) if dataset.splits["train"].parts else ()
-        print(data.describe_batch(batches[0], dataset, origins))
+        print(describe_batch(batches[0], dataset, origins))
         return 0
     workdir = Path(arguments.workdir)
-    training.check_data(config, workdir, lambda: data.learning_facts(dataset), troubles.append)
-    training.check_best_metric(config, workdir, dataset.splits.get("validation"), troubles.append)
-    config = configs.resolve_steps(config, dataset.splits["train"].examples)
+    check_data(config, workdir, lambda: learning_facts(dataset), troubles.append)
+    check_best_metric(config, workdir, dataset.splits.get("validation"), troubles.append)
+    config = resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    past = training.past_of(workdir, config)
-    what = {"attention": attention, "warmup": training.warmup_steps(config, past)}
-    program = training.build_program(config, dataset.sizes, mesh, **what)
+    past = past_of(workdir, config)
+    what = {"attention": attention, "warmup": warmup_steps(config, past)}
+    program = build_program(config, dataset.sizes, mesh, **what)
     beginning = begin(config, workdir, dataset, program)
-    main_process = parallel.is_main_process()
-    lock = training.WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
-    with lock, training.StopSignals() as signals:
+    main_process = is_main_process()
+    lock = WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
+    with lock, StopSignals() as signals:
         run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
         for line in troubles:
             run.record.notify(line)
@@ -105,28 +144,38 @@ def main(argv: Sequence[str]) -> int:
             run.close()
 
 
-def begin(config, workdir: Path, dataset: data.Dataset, program) -> training.Beginning:
+def begin(config, workdir: Path, dataset: Dataset, program) -> Beginning:
     """What a new run begins with; nothing where `workdir` has a checkpoint to go on from."""
-    if training.finished_steps(workdir / "checkpoints"):
-        return training.Beginning()
+
+    from training.checkpoints import finished_steps
+    from training.initialize import Beginning, begin_with
+
+    if finished_steps(workdir / "checkpoints"):
+        return Beginning()
     origin = None
     if config.train.initialize_from is not None:
         origin = open_origin(config, Path(config.train.initialize_from), dataset, program)
-    return training.begin_with(origin, config, program)
+    return begin_with(origin, config, program)
 
 
-def open_origin(config, source: Path, dataset: data.Dataset, program) -> training.Origin:
+def open_origin(config, source: Path, dataset: Dataset, program) -> Origin:
     """The model in the folder `source`: a workdir, or one of Hugging Face."""
-    configs.check_origin(config)
-    data.check_tokenizer(dataset, source)
-    if not configs.is_hugging_face(source):
-        return training.open_origin(source, config.train.initialize_step, notify)
+
+    from data.text import check_tokenizer
+    from interop import starting
+    from training import initialize
+    from training.initialize import origin_of_arrays
+
+    check_origin(config)
+    check_tokenizer(dataset, source)
+    if not is_hugging_face(source):
+        return initialize.open_origin(source, config.train.initialize_step, notify)
     separator = None
     if dataset.tokenizer is not None:
         separator = (dataset.tokenizer.separator, dataset.tokenizer.separator_id)
     about = {"classes": dataset.classes, "separator": separator}
-    found = interop.start(source, config, dataset.sizes, program.abstract_parameters, **about)
-    return training.origin_of_arrays(
+    found = starting.start(source, config, dataset.sizes, program.abstract_parameters, **about)
+    return origin_of_arrays(
         found.params,
         name=f"the weights of {source}, of Hugging Face",
         facts={"folder": str(source.absolute())},
@@ -143,21 +192,21 @@ def notify(text: str) -> None:
 class Run:
     """One run in one workdir: what the loop and the things it does now and then share."""
 
-    config: configs.Config
+    config: Config
     workdir: Path
-    dataset: data.Dataset
-    program: training.Program
-    checkpoints: training.Checkpoints
-    record: training.Record
-    progress: training.Progress
-    beginning: training.Beginning
+    dataset: Dataset
+    program: Program
+    checkpoints: Checkpoints
+    record: Record
+    progress: Progress
+    beginning: Beginning
     evaluated: dict[str, float] = field(default_factory=dict)
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
-    answerer: inference.Answerer | None = None
-    writer: inference.Samples | None = None
-    samples: Sequence[inference.Sample] = ()
+    answerer: Answerer | None = None
+    writer: Samples | None = None
+    samples: Sequence[Sample] = ()
     saved_step: int = -1
     last_step: int = 0
     skipped: int = 0
@@ -165,32 +214,44 @@ class Run:
     @classmethod
     def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
         """Opens the checkpoints, and the record of what is told."""
-        checkpoints = training.Checkpoints(
+
+        from data.show import data_table
+        from inference.answers import make_answerer
+        from training.best_metric import BestMetric
+        from training.checkpoints import Checkpoints
+        from training.record import Record
+
+        checkpoints = Checkpoints(
             workdir / "checkpoints",
             keep_last=config.checkpoint.keep_last,
             keep_best=config.checkpoint.keep_best,
-            metric=training.BestMetric.of(config),
-            also=[workdir / training.METRICS],
+            metric=BestMetric.of(config),
+            also=[workdir / METRICS],
         )
         validation = dataset.splits.get("validation")
         about = {
             "parameters": program.parameter_count,
             "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
-            "pages": {"data": data.data_table(dataset)},
+            "pages": {"data": data_table(dataset)},
         }
         told = {"about": about, "tuned": tuned, "origin": beginning.facts}
-        record = training.Record(config, workdir, progress, **told)
+        record = Record(config, workdir, progress, **told)
         run = cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
-        run.answerer = inference.make_answerer(
-            config, dataset.tokenizer, dataset.sizes, program.mesh
-        )
+        run.answerer = make_answerer(config, dataset.tokenizer, dataset.sizes, program.mesh)
         return run
 
-    def go(self, signals: training.StopSignals) -> int:
+    def go(self, signals: StopSignals) -> int:
         """From the workdir's state to the last step, or to a signal."""
+
+        from parallel.distributed import is_main_process
+        from training.best_metric import evaluations_in
+        from training.explanation import warnings_of
+        from training.profiler import Profiler
+        from training.restore import find_checkpoint
+
         steps = self.config.train.steps
-        found = training.find_checkpoint(self.workdir, self.record.notify)
+        found = find_checkpoint(self.workdir, self.record.notify)
         first = found[0] if found else 0
         if first >= steps:
             notify(
@@ -199,14 +260,14 @@ class Run:
                 f"{self.workdir / 'report.html'}"
             )
             return 0
-        self.evaluations = training.evaluations_in(found[1]) if found else []
+        self.evaluations = evaluations_in(found[1]) if found else []
         if why := self.staleness():
             notify(
                 f"{self.workdir} ended early, at step {first}: {why}. To go on, give "
                 f"a larger --config.train.stop_after_evaluations, or none"
             )
             return 0
-        for warning in training.warnings_of(self.config, self.program.warmup_steps):
+        for warning in warnings_of(self.config, self.program.warmup_steps):
             self.record.notify(warning)
         if told := self.metric.not_compared(self.evaluations):
             self.record.notify(told)
@@ -215,17 +276,17 @@ class Run:
                 f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "
                 "or another --workdir"
             )
-        if parallel.is_main_process():
-            configs.write_config(self.config, self.workdir)
+        if is_main_process():
+            write_config(self.config, self.workdir)
             if self.dataset.tokenizer is not None:
                 self.dataset.tokenizer.save(self.workdir / "tokenizer.json")
             self.record.open(first)
         self.progress.start(total=steps, first_step=first)
-        profiler = training.Profiler(self.config, self.workdir, self.record.notify, done=first)
+        profiler = Profiler(self.config, self.workdir, self.record.notify, done=first)
         try:
             with profiler:
                 return self.loop(found, signals, profiler)
-        except training.Diverged as error:
+        except Diverged as error:
             self.record.notify(str(error))
             pages = {"samples": self.samples, "diagnosis": self.diagnosis()}
             self.record.report("diverged", self.last_step, **pages)
@@ -233,65 +294,79 @@ class Run:
         finally:
             self.progress.stop()
 
-    def restore(self, step: int, manifest: dict[str, Any]) -> training.TrainState:
+    def restore(self, step: int, manifest: dict[str, Any]) -> TrainState:
         """The state of a checkpoint on this run's mesh."""
+
+        from training.checkpoints import restore_state
+        from training.schedules import schedule_change
+
         self.saved_step = step
         self.record.go_on_from(manifest["history"])
         self.record.info(f"going on from checkpoint {step}")
-        if change := training.schedule_change(self.config, manifest, self.program.warmup_steps):
+        if change := schedule_change(self.config, manifest, self.program.warmup_steps):
             self.record.notify(change)
         folder = self.workdir / "checkpoints"
-        return training.restore_state(folder, step, manifest, self.program.abstract_state)
+        return restore_state(folder, step, manifest, self.program.abstract_state)
 
     def loop(
         self,
         found: tuple[int, dict[str, Any]] | None,
-        signals: training.StopSignals,
-        profiler: training.Profiler,
+        signals: StopSignals,
+        profiler: Profiler,
     ) -> int:
         """From `found` or nothing to the last step; evaluates, saves and logs when it is time."""
+
+        from data import prefetch
+        from data.batches import shapes_of, training_batches
+        from data.show import split_rows
+        from parallel.distributed import any_process
+        from parallel.feeding import batch_crc32, local_rows, put_batch
+        from training.ema_statistics import measure_ema
+        from training.start_summary import summarize_start
+        from training.step_meter import StepMeter, count_tokens
+
         first = found[0] if found else 0
         train, batch_size = self.config.train, self.config.data.global_batch_size
-        part = parallel.local_rows(self.program.batch_sharding, batch_size)
-        batches = data.training_batches(self.config, self.dataset, part)
+        part = local_rows(self.program.batch_sharding, batch_size)
+        batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
         state = self.restore(*found) if found else self.beginning.state(self.program)
-        rows = data.split_rows(self.dataset, self.config.data)
-        rows = training.summarize_start(self.program, example, self.dataset.splits["train"], rows)
+        rows = split_rows(self.dataset, self.config.data)
+        rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
         self.record.start(rows, first_step=first)
         self.compile(example)
-        meter = training.StepMeter(
+        meter = StepMeter(
             batch_size,
             log_every_steps=train.log_every_steps,
             peak_examples_per_second=self.program.peak_examples_per_second,
         )
-        ahead = data.stream(batches, first, train.steps, self.config.data.workers)
+        ahead = prefetch.stream(batches, first, train.steps, self.config.data.workers)
         stream = meter.waiting_for(ahead)
 
         for step in range(first + 1, train.steps + 1):
             rows = next(stream)
-            train_step = self.steps.get(data.shapes_of(rows))
+            train_step = self.steps.get(shapes_of(rows))
             if train_step is None:
                 self.read(meter.drain(), meter)
                 train_step = self.compile(rows)
                 meter.restart_clock()
-            batch = parallel.put_batch(rows, self.program.batch_sharding, batch_size)
+            batch = put_batch(rows, self.program.batch_sharding, batch_size)
             profiler.begin(step)
             state, metrics = train_step(state, batch)
             profiler.end(step, metrics)
             if train.debug_nans:
                 self.hunt_nans(state, batch, step, metrics)
-            crc32 = {"batch_crc32": parallel.batch_crc32(rows)} if train.log_batch_crc32 else {}
-            self.read(meter.push(step, metrics, **training.count_tokens(rows), **crc32), meter)
+            crc32 = {"batch_crc32": batch_crc32(rows)} if train.log_batch_crc32 else {}
+            self.read(meter.push(step, metrics, **count_tokens(rows), **crc32), meter)
             self.checkpoints.check()
 
-            stopped = parallel.any_process(signals.received is not None)
+            stopped = any_process(signals.received is not None)
             last = step == train.steps
             evaluate = last or step % train.evaluate_every_steps == 0
             if evaluate or stopped or step % self.config.checkpoint.every_steps == 0:
                 self.read(meter.drain(), meter)
                 with self.progress.working("saving"):
-                    state = training.measure_ema(self.program, state, step, batches.__getitem__)
+                    state = measure_ema(self.program, state, step, batches.__getitem__)
                     if evaluate:
                         self.evaluate(state, step)
                         last = last or self.staleness() is not None
@@ -317,22 +392,28 @@ class Run:
     def compile(self, rows: Mapping[str, Any]):
         """The train step for batches such as `rows`, when the first of their shape comes: of the
         very first one, before it is consumed."""
+
+        from data.batches import shapes_of
+
         abstract = self.program.batch_shape(rows, self.config.data.global_batch_size)
         what = f" for shape {len(self.steps) + 1}" if self.steps else ""
         with self.progress.compiling(f"the train step{what}"):
             lowered = self.program.train_step.lower(self.program.abstract_state, abstract)
-            train_step = self.steps[data.shapes_of(rows)] = lowered.compile()
+            train_step = self.steps[shapes_of(rows)] = lowered.compile()
         return train_step
 
     def hunt_nans(self, state, batch, step: int, metrics: Mapping[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not."""
+
+        from training.nan_hunt import explain_not_finite
+
         if int(metrics["skipped"]) != 1:
             return
         with self.progress.working(f"looking for what was not finite in step {step}"):
-            told = training.explain_not_finite(self.program.train_step, state.before_skipped, batch)
+            told = explain_not_finite(self.program.train_step, state.before_skipped, batch)
         self.record.notify(f"step {step} again, one operation at a time: {told}")
 
-    def read(self, ready, meter: training.StepMeter) -> None:
+    def read(self, ready, meter: StepMeter) -> None:
         """Logs the steps whose metrics have arrived, and ends a run that is poisoned."""
         train = self.config.train
         for step, metrics in ready:
@@ -353,10 +434,13 @@ class Run:
     def check_skipped(self, *, ends: bool = False) -> None:
         """Ends a run that diverged: after the last step that was read, or because it `ends`."""
         limit = self.config.train.max_skipped_steps
-        training.check_skipped(self.skipped, self.last_step, limit, self.saved_step, ends=ends)
+        check_skipped(self.skipped, self.last_step, limit, self.saved_step, ends=ends)
 
     def evaluate(self, state, step: int) -> None:
         """Metrics of the validation split into the log, and samples of what the model writes."""
+
+        from training.best_metric import evaluation_record
+
         self.evaluated = {"step": step}
         if "validation" in self.dataset.splits:
             with self.progress.working("evaluating"):
@@ -365,7 +449,7 @@ class Run:
             self.evaluated |= metrics
             self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
-            self.evaluations.append(training.evaluation_record(metrics, self.config))
+            self.evaluations.append(evaluation_record(metrics, self.config))
         self.samples = self.sample(state, step)
 
     def staleness(self) -> str | None:
@@ -374,52 +458,64 @@ class Run:
         return self.metric.staleness(self.evaluations, limit)
 
     @property
-    def metric(self) -> training.BestMetric:
+    def metric(self) -> BestMetric:
         """The metric that says which checkpoints are best, and when the run ends early."""
         return self.checkpoints.metric
 
     def metrics_of(self, split: str, state, most_answers: int | None = None):
         """What evaluate.py would print of this state, with the average where there is one; and
         what a classifier made of each example, or a model that writes of the first ones."""
+
+        from evaluate import evaluate_split
+        from training.report.predictions import Predictions
+
         what = (self.program, state.weights, state.weights_statistics, self.dataset.splits[split])
         how = {"answerer": self.answerer, "most_answers": most_answers}
-        metrics, outputs = evaluate_split(*what, keep=training.Predictions.arrays(), **how)
-        if lost := training.not_finite(metrics):
+        metrics, outputs = evaluate_split(*what, keep=Predictions.arrays(), **how)
+        if lost := not_finite(metrics):
             self.record.notify(f"{split}: {', '.join(lost)} not finite: no result, and never best")
         return metrics, outputs
 
-    def sample(self, state, step: int) -> Sequence[inference.Sample]:
+    def sample(self, state, step: int) -> Sequence[Sample]:
         """What the model writes: its first answers, or after each of `task.sample_prompts`; a file
         in samples/ too."""
         import jax
 
-        samples = inference.first_answers(self.outputs)
+        from inference.samples import Samples, first_answers, sample_text
+
+        samples = first_answers(self.outputs)
         if getattr(self.config.task, "sample_prompts", ()) and jax.process_count() == 1:
-            self.writer = self.writer or inference.Samples(
+            self.writer = self.writer or Samples(
                 self.config, self.dataset.tokenizer, self.program.mesh
             )
             module = self.program.template.bind(state.weights, state.weights_statistics)
             with self.progress.working("writing samples"):
                 samples = self.writer.of(module)
-        self.record.write_samples(step, [*map(inference.sample_text, samples)])
+        self.record.write_samples(step, [*map(sample_text, samples)])
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
         """Whether `step` is due for a checkpoint, or the best that was evaluated so far: by what
         the main process finds on disk, where others may not see all yet."""
+
+        from parallel.distributed import any_process, is_main_process
+
         settings = self.config.checkpoint
         if step % settings.every_steps == 0:
             return True
         if not settings.keep_best or self.evaluated.get("step") != step:
             return False
         self.checkpoints.wait()
-        worth = parallel.is_main_process() and self.metric.is_better(
+        worth = is_main_process() and self.metric.is_better(
             self.evaluated.get(self.metric.name), self.checkpoints.best()
         )
-        return parallel.any_process(worth)
+        return any_process(worth)
 
     def save(self, state, step: int) -> None:
         """Hands the state to the background, once for each step."""
+
+        from training.report.machine import versions
+
         if step == self.saved_step:
             return
         self.checkpoints.save(
@@ -435,13 +531,17 @@ class Run:
                     "evaluations": self.evaluations,
                     "warmup_steps": self.program.warmup_steps,
                 },
-                "versions": training.versions(),
+                "versions": versions(),
             },
         )
         self.saved_step = step
 
     def finish(self, state, step: int) -> None:
         """What a user wants to know at the end: the figures, samples, where the report is."""
+
+        from inference.samples import sample_text
+        from parallel.distributed import is_main_process
+
         name = "test" if "test" in self.dataset.splits else "validation"
         metrics = {key: value for key, value in self.evaluated.items() if key != "step"}
         pages: dict[str, Any] = {"samples": self.samples}
@@ -454,39 +554,49 @@ class Run:
         pages |= self.views(name, state)
         pages["diagnosis"] = self.diagnosis(state)
         self.progress.stop()
-        if not parallel.is_main_process():
+        if not is_main_process():
             return
         for sample in self.samples:
-            print(inference.sample_text(sample))
+            print(sample_text(sample))
         if metrics:
             split = self.dataset.splits[name]
-            print(training.metrics_line(name, split.counts(metrics["examples"]), metrics))
+            print(metrics_line(name, split.counts(metrics["examples"]), metrics))
             if (gzip := split.gzip_bits_per_byte) and "bits_per_byte" in metrics:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
         print(f"report: {self.record.report('finished', step, **pages)}")
 
     def views(self, name: str, state) -> dict[str, Any]:
         """What the report shows of the model: its answers on the split `name`, its inside."""
+
+        from data.show import Examples
+        from training.report.inside import look_inside
+        from training.report.predictions import Predictions
+
         name = name if name in self.dataset.splits else "train"
-        examples = data.Examples(self.dataset, name)
+        examples = Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
             what = (self.program, state.weights, state.weights_statistics)
-            views = training.look_inside(*what, examples)
+            views = look_inside(*what, examples)
         if "prediction" in self.outputs:
             classes = self.dataset.classes
-            views["predictions"] = training.Predictions.of(self.outputs, name, classes)
+            views["predictions"] = Predictions.of(self.outputs, name, classes)
             views["example"] = examples
         return views
 
     def diagnosis(self, state=None) -> list[str]:
         """What stands out in the run, a line each."""
+
+        from data.batches import training_batches
+        from data.facts import learning_facts
+        from training.activity import diagnose_run
+
         with self.progress.working("looking for what went wrong"):
-            return training.diagnose_run(
+            return diagnose_run(
                 self.program,
                 state,
-                data.training_batches(self.config, self.dataset, rows=None).__getitem__,
-                metrics=training.read_metrics(self.workdir),
-                data_facts=data.learning_facts(self.dataset),
+                training_batches(self.config, self.dataset, rows=None).__getitem__,
+                metrics=read_metrics(self.workdir),
+                data_facts=learning_facts(self.dataset),
                 begun_elsewhere=self.record.history["initialized_from"] is not None,
             )
 
@@ -497,4 +607,4 @@ class Run:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

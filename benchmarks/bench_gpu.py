@@ -74,8 +74,8 @@ TURNS, SECONDS_A_TURN = 4, 2.5
 
 def load(row: dict[str, Any]):
     """The configuration of a row, and the sizes of its data."""
-    import configs
     from benchmarks.invented import sizes_of
+    from configs.reading.recipes import load_config
 
     recipe = {"gpt2": "gpt2_124m", "llama": "llama_1b", "lstm": "gpt2_124m"}[row["kind"]]
     fields = {
@@ -105,27 +105,30 @@ def load(row: dict[str, Any]):
     if "decode" in row:
         fields |= {"precision.parameter_dtype": row.get("dtype", "bfloat16")}
     overrides = {name: str(value) for name, value in fields.items()}
-    config = configs.load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
+    config = load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
     return config, sizes_of(config, vocabulary_size=row["vocabulary"])
 
 
 def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any], dict[str, Any]]:
     """A function of how many steps to their results; facts of the row. Writes the weights."""
-    import parallel
+    from parallel.environment import set_environment
+    from parallel.mesh import make_mesh
 
     config, sizes = load(row)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    parallel.set_environment(config)
+    set_environment(config)
     import jax
     import jax.numpy as jnp
 
-    import training
     from benchmarks.invented import batch
+    from training import flops
+    from training.attention import working_attention
+    from training.program import build_program
 
-    mesh = parallel.make_mesh(config, jax.devices()[:1])
+    mesh = make_mesh(config, jax.devices()[:1])
     notices: list[str] = []
-    attention = training.working_attention(config, mesh, notices.append)
-    program = training.build_program(config, sizes, mesh, attention=attention)
+    attention = working_attention(config, mesh, notices.append)
+    program = build_program(config, sizes, mesh, attention=attention)
     state = program.initialize()
     weights = {
         ".".join(str(part.key) for part in path): np.asarray(leaf.astype(jnp.float32))
@@ -133,7 +136,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
     }
     np.savez(folder / "weights.npz", **weights)
     device = mesh.devices.flat[0]
-    peak = training.peak(device.device_kind)
+    peak = flops.peak(device.device_kind)
     facts = {
         "device": device.device_kind,
         "jax": jax.__version__,

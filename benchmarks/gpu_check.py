@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import configs
-import model
-import parallel
-import training
 from benchmarks.findings import Findings, expect
 from benchmarks.invented import batch, sizes_of
-from model import Sight, attend
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from model.layers import attend as attention_layer
+from model.layers.attend import NATIVE_ATTENTION, Sight, attend
+from parallel.feeding import put_batch
+from parallel.mesh import make_mesh
 from training.attention import TOLERANCE as ATTENTION_TOLERANCE
+from training.attention import working_attention
+from training.program import Program, build_program
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
@@ -43,7 +45,7 @@ TOY = {
 def attention(found: Findings) -> None:
     """The part `attention`."""
     if found.toy and jax.devices()[0].platform == "cpu":
-        model.NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
+        NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
     checks = Checks(toy=found.toy)
     found.check("every kind equals XLA's", checks.attention_kinds)
     found.check("what a step runs", checks.attention_dispatch)
@@ -66,26 +68,26 @@ class Checks:
         self.toy = toy
         self.steps = 3 if toy else STEPS
         self.device = jax.devices()[0]
-        self.native = model.NATIVE_ATTENTION.get(self.device.platform, "xla")
+        self.native = NATIVE_ATTENTION.get(self.device.platform, "xla")
 
     # ---- One step on two devices.
 
-    def config(self, recipe: str, **fields: str) -> configs.Config:
+    def config(self, recipe: str, **fields: str) -> Config:
         small = {}
         if self.toy:
             small = dict(TOY) if recipe != "digits_cnn" else {"data.global_batch_size": "4"}
         overrides = STEADY | small | {name.replace("__", "."): v for name, v in fields.items()}
-        return configs.load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
+        return load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
 
-    def program(self, config: configs.Config, device: jax.Device, **options) -> training.Program:
-        mesh = parallel.make_mesh(config, [device])
-        return training.build_program(config, sizes_of(config), mesh, **options)
+    def program(self, config: Config, device: jax.Device, **options) -> Program:
+        mesh = make_mesh(config, [device])
+        return build_program(config, sizes_of(config), mesh, **options)
 
-    def losses(self, program: training.Program, state, steps: int) -> list[float]:
+    def losses(self, program: Program, state, steps: int) -> list[float]:
         config, found = program.config, []
         for step in range(steps):
             data = batch(config, sizes_of(config), step)
-            placed = parallel.put_batch(data, program.batch_sharding, config.data.global_batch_size)
+            placed = put_batch(data, program.batch_sharding, config.data.global_batch_size)
             state, metrics = program.train_step(state, placed)
             found.append(float(metrics["loss"]))
         return found
@@ -158,14 +160,14 @@ class Checks:
             for one, other in zip(ours, exact, strict=True)
         )
 
-    def attention_config(self) -> configs.Config:
+    def attention_config(self) -> Config:
         fields = {"data__sequence_length": "128", "precision__compute_dtype": "bfloat16"}
         return self.config("python_stdlib", **fields)
 
     def attention_dispatch(self) -> str:
         config, told = self.attention_config(), []
-        mesh = parallel.make_mesh(config, [self.device])
-        found = training.working_attention(config, mesh, told.append)
+        mesh = make_mesh(config, [self.device])
+        found = working_attention(config, mesh, told.append)
         expect(not told, f"told: {told}")
         program = self.program(config, self.device, attention=found)
         shape = program.batch_shape(
@@ -184,11 +186,11 @@ class Checks:
             raise RuntimeError("planted by gpu_check.py")
 
         config, told = self.attention_config(), []
-        mesh = parallel.make_mesh(config, [self.device])
+        mesh = make_mesh(config, [self.device])
         whole = getattr(attention_layer, f"_{self.native}")
         setattr(attention_layer, f"_{self.native}", broken)
         try:
-            found = training.working_attention(config, mesh, told.append)
+            found = working_attention(config, mesh, told.append)
             program = self.program(config, self.device, attention=found)
             losses = self.losses(program, program.initialize(), 2)
         finally:

@@ -34,11 +34,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
 from benchmarks import bench_gpu
 from benchmarks.findings import Findings
-from configs import Flag, UsageError
+from configs.errors import UsageError
 from configs.files import write_durably
+from configs.reading.command_line import Flag, parse_command_line, run_verb
 from training.report.machine import environment
 
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the parts, tells, and writes. Returns the exit status."""
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends its part too
-    arguments = configs.parse_command_line(argv, FLAGS)
+    arguments = parse_command_line(argv, FLAGS)
     out = Path(arguments.out).absolute()
     check_paths(arguments.text, out)
     report = begin_report(arguments, out)
@@ -370,4 +370,4 @@ def table(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

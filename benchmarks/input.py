@@ -26,9 +26,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
-import data
-import parallel
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.recipes import load_config
+from data.batches import Batches
+from data.dataset import Dataset
+from data.prefetch import stream
+from data.preparation import prepare
+from parallel.environment import set_environment
+from parallel.mesh import make_mesh
 
 ROOT = Path(__file__).parents[1]
 ROWS: dict[str, tuple[str, dict[str, str]]] = {
@@ -52,12 +57,12 @@ ROWS: dict[str, tuple[str, dict[str, str]]] = {
 """
 
 FLAGS = (
-    configs.Flag("row", f"of {', '.join(ROWS)} (default: all)", repeatable=True,
+    Flag("row", f"of {', '.join(ROWS)} (default: all)", repeatable=True,
                  choices=tuple(ROWS)),
-    configs.Flag("text", "a text file", default=str(ROOT / "README.md")),
-    configs.Flag("workers", "numbers of workers", default="0,1,2"),
-    configs.Flag("rounds", "turns of each", type=int, default=5, minimum=1),
-    configs.Flag("seconds", "of a turn", type=float, default=1.0, above=0),
+    Flag("text", "a text file", default=str(ROOT / "README.md")),
+    Flag("workers", "numbers of workers", default="0,1,2"),
+    Flag("rounds", "turns of each", type=int, default=5, minimum=1),
+    Flag("seconds", "of a turn", type=float, default=1.0, above=0),
 )  # fmt: skip
 HEAD = ("row", "reader", "records/s", "tokens/s", "MB/s", "cores", "steps", "ours")
 
@@ -107,15 +112,15 @@ def loaded(windows: Windows, batch_size: int, workers: int) -> Iterator[dict[str
         yield {"tokens": tokens, "targets": targets}
 
 
-def readers(name: str, config, dataset: data.Dataset, folder: Path, workers: list[int]):
+def readers(name: str, config, dataset: Dataset, folder: Path, workers: list[int]):
     """The readers of a row by name."""
     size = config.data.global_batch_size
     kept = {"kept_bytes": 0} if name == "on_disk" else {}
     split = dataset.splits["train"]
-    batches = data.Batches(split, global_batch_size=size, seed=0, shuffle=True, **kept)
-    found = {f"{n} workers": data.stream(batches, 0, 2**40, n) for n in workers}
+    batches = Batches(split, global_batch_size=size, seed=0, shuffle=True, **kept)
+    found = {f"{n} workers": stream(batches, 0, 2**40, n) for n in workers}
     if dataset.tokenizer is not None and find_spec("torch"):
-        stored = data.Batches(split, global_batch_size=256, seed=0, shuffle=False)
+        stored = Batches(split, global_batch_size=256, seed=0, shuffle=False)
         every = (stored[number] for number in range(len(stored)))
         tokens = [batch["tokens"][batch["weights"] > 0] for batch in every]
         path = folder / f"{name}.bin"
@@ -126,13 +131,13 @@ def readers(name: str, config, dataset: data.Dataset, folder: Path, workers: lis
     return found
 
 
-def train_steps(config, dataset: data.Dataset, batches: Iterator[dict[str, Any]]) -> Iterator[None]:
+def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> Iterator[None]:
     """Train steps on a few batches that are kept."""
     import jax
 
-    import training
+    from training.program import build_program
 
-    program = training.build_program(config, dataset.sizes, parallel.make_mesh(config))
+    program = build_program(config, dataset.sizes, make_mesh(config))
     kept = [jax.device_put(next(batches), program.batch_sharding) for _ in range(8)]
     state = program.initialize()
     step = program.train_step.lower(state, kept[0]).compile()
@@ -178,9 +183,9 @@ def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]
     places = {"text": arguments.text, "docs": ROOT / "docs", "jpegs": jpegs}
     fields = {key: value.format(**places) for key, value in fields.items()}
     fields |= {"data.cache_dir": str(folder / "cache")} | arguments.overrides
-    config = configs.load_config(ROOT / f"configs/{recipe}.py", fields)
-    parallel.set_environment(config)
-    dataset = data.prepare(config.data)
+    config = load_config(ROOT / f"configs/{recipe}.py", fields)
+    set_environment(config)
+    dataset = prepare(config.data)
     sides: dict[str, Iterator[Any]] = readers(
         name, config, dataset, folder, [int(n) for n in arguments.workers.split(",")]
     )
@@ -214,7 +219,7 @@ def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]
 
 def main(argv: list[str]) -> None:
     """Prints the table."""
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.row or ROWS:
@@ -223,4 +228,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from configs import Config
+from configs.schema.config import Config
 
 
 def sizes_of(

@@ -27,17 +27,18 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
 import train
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
-    configs.Flag("recipe", "recipes in configs/ (default: shakespeare_char, digits_cnn)",
+    Flag("recipe", "recipes in configs/ (default: shakespeare_char, digits_cnn)",
                  repeatable=True),
-    configs.Flag("text", "a text file, for the recipes that need one",
+    Flag("text", "a text file, for the recipes that need one",
                  default=str(ROOT / "README.md")),
-    configs.Flag("rounds", "intervals of checkpoints", type=int, default=4, minimum=1),
-    configs.Flag("bar", "draw the bar of a terminal", switch=True),
+    Flag("rounds", "intervals of checkpoints", type=int, default=4, minimum=1),
+    Flag("bar", "draw the bar of a terminal", switch=True),
 )  # fmt: skip
 SLICES, STEPS = 20, 20
 """The most slices of a round, the fewest steps of one."""
@@ -103,7 +104,7 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
             every, step = self.config.checkpoint.every_steps, super().compile(rows)
             fit = [n for n in range(2, SLICES + 1) if every % n == 0 and every // n >= STEPS]
             if not fit:
-                raise configs.UsageError(f"checkpoint.every_steps={every} can't be cut into slices")
+                raise UsageError(f"checkpoint.every_steps={every} can't be cut into slices")
             turns.append(Turns(self, step, every // fit[-1], rounds * fit[-1]))
             self.steps = dict.fromkeys(self.steps, turns[0])
             return turns[0]
@@ -158,7 +159,7 @@ def terminal() -> Iterator[None]:
 
 def main(argv: list[str]) -> None:
     """Prints the table."""
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
     for recipe in arguments.recipe or ("shakespeare_char", "digits_cnn"):
         with terminal() if arguments.bar else contextlib.nullcontext():
@@ -177,4 +178,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 from jax.experimental import topologies
 
-import configs
-import parallel
-import training
 from benchmarks.invented import batch, sizes_of
+from configs.reading.recipes import load_config
+from parallel.mesh import make_mesh
+from training.program import build_program
 
 VARIANTS: dict[str, dict[str, str]] = {
     "nothing": {},
@@ -61,9 +61,9 @@ def analysis(size: argparse.Namespace, fields: dict[str, str], devices: Sequence
         "task.loss_chunks": "1",
         "mesh.data": "1",
     }
-    config = configs.load_config("configs/python_stdlib.py", base | fields, inputs=False)
+    config = load_config("configs/python_stdlib.py", base | fields, inputs=False)
     sizes = sizes_of(config, vocabulary_size=size.vocabulary)
-    program = training.build_program(config, sizes, parallel.make_mesh(config, devices))
+    program = build_program(config, sizes, make_mesh(config, devices))
     shape = program.batch_shape(batch(config, sizes, 0, rows=1), size.batch)
     return program.train_step.lower(program.abstract_state, shape).compile().memory_analysis()
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
 from benchmarks import runs
 from benchmarks.invented import batch, sizes_of
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.recipes import load_config
 
 RECIPE = "shakespeare_char"
 COMMON = {"train.steps": "200", "optimizer.warmup_steps": "20"}
@@ -33,14 +34,14 @@ RATES = {
 ROUNDS, STEPS_A_ROUND = 6, 20
 
 FLAGS = (
-    configs.Flag("text", "the text, one file; without it, speed alone"),
-    configs.Flag("out", "the file that remembers runs", default="runs/optimizers.jsonl"),
-    configs.Flag("jobs", "runs beside each other", type=int, default=2, minimum=1),
+    Flag("text", "the text, one file; without it, speed alone"),
+    Flag("out", "the file that remembers runs", default="runs/optimizers.jsonl"),
+    Flag("jobs", "runs beside each other", type=int, default=2, minimum=1),
 )
 
 
 def main(argv: list[str]) -> None:
-    arguments = configs.parse_command_line(argv, FLAGS)
+    arguments = parse_command_line(argv, FLAGS)
     losses = {}
     if arguments.text is not None:
         losses = losses_of_rates(arguments.text, Path(arguments.out), arguments.jobs)
@@ -83,20 +84,20 @@ def measure() -> dict[str, float]:
 
 def train_step(name: str):
     """A function that takes so many more steps under an optimizer and gives the seconds of each."""
-    import parallel
+    from parallel.environment import set_environment
+    from parallel.feeding import put_batch
+    from parallel.mesh import make_mesh
 
-    config = configs.load_config(
-        runs.ROOT / f"configs/{RECIPE}.py", {"optimizer.name": name}, inputs=False
-    )
-    parallel.set_environment(config)
+    config = load_config(runs.ROOT / f"configs/{RECIPE}.py", {"optimizer.name": name}, inputs=False)
+    set_environment(config)
     import jax
 
-    import training
+    from training.program import build_program
 
     sizes = sizes_of(config)
-    program = training.build_program(config, sizes, parallel.make_mesh(config))
+    program = build_program(config, sizes, make_mesh(config))
     size = config.data.global_batch_size
-    placed = parallel.put_batch(batch(config, sizes, 0), program.batch_sharding, size)
+    placed = put_batch(batch(config, sizes, 0), program.batch_sharding, size)
     state = program.initialize()
 
     def take(count: int) -> list[float]:
@@ -114,4 +115,4 @@ def train_step(name: str):
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

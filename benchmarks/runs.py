@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import configs
+from configs.reading.recipes import load_config
 
 ROOT = Path(__file__).parents[1]
 NOTHING_ON_THE_WAY = {
@@ -51,7 +51,7 @@ def results(
 
 
 def _configuration(recipe: str, overrides: Mapping[str, str]) -> dict[str, Any]:
-    config = configs.load_config(ROOT / f"configs/{recipe}.py", overrides)
+    config = load_config(ROOT / f"configs/{recipe}.py", overrides)
     return json.loads(config.model_dump_json())
 
 

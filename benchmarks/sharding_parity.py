@@ -16,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import numpy as np
 
-import configs
-import parallel
-import training
 from benchmarks.invented import batch, sizes_of
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
+from parallel.feeding import put_batch
+from parallel.mesh import AXES, make_mesh
+from training.program import build_program
 
 RECIPES = ("python_stdlib", "shakespeare_char", "shakespeare_char_lstm", "digits_cnn")
 MESHES = (
@@ -32,16 +35,16 @@ MESHES = (
 STEPS = 20
 
 
-def load(recipe: str, mesh: dict[str, int]) -> configs.Config:
+def load(recipe: str, mesh: dict[str, int]) -> Config:
     """The recipe on a mesh, with a batch that eight devices divide."""
-    fields = {f"mesh.{axis}": str(mesh.get(axis, 1)) for axis in parallel.AXES}
+    fields = {f"mesh.{axis}": str(mesh.get(axis, 1)) for axis in AXES}
     fields |= {
         "optimizer.name": "adamw",
         "optimizer.learning_rate": "1e-3",
         "precision.compute_dtype": "float32",
         "data.global_batch_size": "16",
     }
-    return configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+    return load_config(f"configs/{recipe}.py", fields, inputs=False)
 
 
 def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
@@ -49,10 +52,10 @@ def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
     config = load(recipe, mesh)
     vocabulary_size = getattr(getattr(config.data, "tokenizer", None), "vocabulary_size", 67)
     sizes = sizes_of(config, vocabulary_size=vocabulary_size)
-    program = training.build_program(config, sizes, parallel.make_mesh(config))
+    program = build_program(config, sizes, make_mesh(config))
     state, measured = program.initialize(), []
     for step in range(STEPS):
-        placed = parallel.put_batch(
+        placed = put_batch(
             batch(config, sizes, step),
             program.batch_sharding,
             config.data.global_batch_size,
@@ -70,7 +73,7 @@ def main(recipes: list[str]) -> None:
         for mesh in MESHES:
             try:
                 together = losses(recipe, mesh)
-            except configs.UsageError:
+            except UsageError:
                 cells.append("refused")
                 continue
             difference = np.max(np.abs(np.divide(together, alone) - 1))

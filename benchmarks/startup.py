@@ -17,19 +17,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
+from configs.reading.command_line import Flag, parse_command_line
 
 ROOT = Path(__file__).parents[1]
 FLAGS = (
-    configs.Flag("text", "a text file", default=str(ROOT / "README.md")),
-    configs.Flag("repeats", "starts of each kind", type=int, default=3, minimum=1),
-    configs.Flag("profile", "list the slowest imports", switch=True),
+    Flag("text", "a text file", default=str(ROOT / "README.md")),
+    Flag("repeats", "starts of each kind", type=int, default=3, minimum=1),
+    Flag("profile", "list the slowest imports", switch=True),
 )
 SHOWN = 15
 
 
 def main(argv: list[str]) -> None:
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
     fields = {"data.path": arguments.text, "train.steps": "1000000", "train.log_every_steps": "1"}
     overrides = [f"--config.{k}={v}" for k, v in (fields | arguments.overrides).items()]
     times: dict[str, list[float]] = {"cold": [], "warm": []}

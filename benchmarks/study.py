@@ -17,8 +17,9 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
 from benchmarks import runs
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
 
 RECIPE = "shakespeare_char"
 
@@ -62,11 +63,11 @@ BESIDE_THE_RECIPE: dict[str, dict[str, str]] = {
 """Each alone."""
 
 FLAGS = (
-    configs.Flag("text", "the text, one file", required=True),
-    configs.Flag("out", "the file that remembers runs", default="runs/study.jsonl"),
-    configs.Flag("seeds", "runs of each variant", type=int, default=3, minimum=1),
-    configs.Flag("jobs", "runs beside each other", type=int, default=2, minimum=1),
-    configs.Flag("variant", "do these alone, and the recipe", repeatable=True),
+    Flag("text", "the text, one file", required=True),
+    Flag("out", "the file that remembers runs", default="runs/study.jsonl"),
+    Flag("seeds", "runs of each variant", type=int, default=3, minimum=1),
+    Flag("jobs", "runs beside each other", type=int, default=2, minimum=1),
+    Flag("variant", "do these alone, and the recipe", repeatable=True),
 )
 
 
@@ -80,11 +81,11 @@ def variants() -> dict[str, dict[str, str]]:
 
 
 def main(argv: list[str]) -> None:
-    arguments = configs.parse_command_line(argv, FLAGS)
+    arguments = parse_command_line(argv, FLAGS)
     *_, recipe = STEPS_TO_THE_RECIPE
     wanted = variants()
     if unknown := set(arguments.variant) - set(wanted):
-        raise configs.UsageError(f"no variant {unknown.pop()!r}: there are {', '.join(wanted)}")
+        raise UsageError(f"no variant {unknown.pop()!r}: there are {', '.join(wanted)}")
     if arguments.variant:
         wanted = {name: wanted[name] for name in wanted if name in {recipe, *arguments.variant}}
     # All variants from the first seed, then from the next: what is cut short can still be read.
@@ -118,4 +119,4 @@ def print_table(lines: Mapping[str, Mapping[int, dict]], recipe: str) -> None:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -21,21 +21,25 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
-import data
 from benchmarks import runs
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
+from data.batches import Batches
+from data.preparation import prepare
 
 RECIPE = "text_lstm"
 FLAGS = (
-    configs.Flag("text", "the text, one file", required=True),
-    configs.Flag("out", "the file that remembers our runs", default="runs/text_lstm.jsonl"),
-    configs.Flag("seeds", "runs of each side", type=int, default=3, minimum=1),
-    configs.Flag("own_start", "the LSTM starts from PyTorch's initial values", switch=True),
+    Flag("text", "the text, one file", required=True),
+    Flag("out", "the file that remembers our runs", default="runs/text_lstm.jsonl"),
+    Flag("seeds", "runs of each side", type=int, default=3, minimum=1),
+    Flag("own_start", "the LSTM starts from PyTorch's initial values", switch=True),
 )
 
 
 def main(argv: list[str]) -> None:
-    arguments = configs.parse_command_line(argv, FLAGS, overrides=True)
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
     common = runs.NOTHING_ON_THE_WAY | {"data.path": arguments.text} | arguments.overrides
     asked = [common | {"seed": str(seed)} for seed in range(arguments.seeds)]
     found: dict[str, list[float]] = {"ours": [], "PyTorch": []}
@@ -44,7 +48,7 @@ def main(argv: list[str]) -> None:
         found["ours"].append(line["metrics"]["perplexity"])
         sizes["ours"] = line["parameters"]
     for fields in asked:
-        config = configs.load_config(f"configs/{RECIPE}.py", fields)
+        config = load_config(f"configs/{RECIPE}.py", fields)
         perplexity, sizes["PyTorch"] = peer(config, arguments.own_start)
         found["PyTorch"].append(perplexity)
         print(f"PyTorch, seed {config.seed}: {perplexity:.2f}", file=sys.stderr, flush=True)
@@ -58,14 +62,14 @@ def main(argv: list[str]) -> None:
     print(json.dumps(found | {"difference": difference}))
 
 
-def peer(config: configs.Config, own_start: bool) -> tuple[float, int]:
+def peer(config: Config, own_start: bool) -> tuple[float, int]:
     """Perplexity of PyTorch's model trained as `config` says, and its parameters."""
     import torch
     from torch.nn import functional
 
     from training.schedules import build_schedule
 
-    dataset = data.prepare(config.data)
+    dataset = prepare(config.data)
     torch.manual_seed(config.seed)
     module = build_peer(config, dataset.sizes["vocabulary_size"])
     if not own_start:
@@ -83,7 +87,7 @@ def peer(config: configs.Config, own_start: bool) -> tuple[float, int]:
         return (each * weights.flatten()).sum(), float(weights.sum())
 
     size = config.data.global_batch_size
-    batches = data.Batches(
+    batches = Batches(
         dataset.splits["train"], global_batch_size=size, seed=config.seed, shuffle=True
     )
     for step, learning_rate in enumerate(learning_rates):
@@ -96,16 +100,14 @@ def peer(config: configs.Config, own_start: bool) -> tuple[float, int]:
         optimizer.step()
 
     module.eval()
-    held_out = data.Batches(
-        dataset.splits["validation"], global_batch_size=size, seed=0, shuffle=False
-    )
+    held_out = Batches(dataset.splits["validation"], global_batch_size=size, seed=0, shuffle=False)
     with torch.no_grad():
         losses, counts = zip(*(nats(held_out[n]) for n in range(len(held_out))), strict=True)
     parameters = sum(one.numel() for one in learnt)
     return math.exp(float(sum(losses)) / sum(counts)), parameters
 
 
-def build_peer(config: configs.Config, vocabulary_size: int):
+def build_peer(config: Config, vocabulary_size: int):
     """The same model of PyTorch's parts."""
     import torch
     from torch import nn
@@ -135,19 +137,19 @@ def build_peer(config: configs.Config, vocabulary_size: int):
             return nn.functional.linear(self.dropout(hidden), self.tokens.weight)
 
     if (settings.recurrence, settings.tied_embeddings) != ("lstm", True):
-        raise configs.UsageError("the peer is an LSTM with a tied head")
+        raise UsageError("the peer is an LSTM with a tied head")
     return LanguageModel()
 
 
-def start_alike(module: Any, config: configs.Config, sizes: dict[str, Any]) -> None:
+def start_alike(module: Any, config: Config, sizes: dict[str, Any]) -> None:
     """Gives PyTorch's model the initial values that ours has."""
     import jax
 
-    import parallel
-    import training
     from benchmarks.peers import fill
+    from parallel.mesh import make_mesh
+    from training.program import build_program
 
-    program = training.build_program(config, sizes, parallel.make_mesh(config))
+    program = build_program(config, sizes, make_mesh(config))
     ours = jax.device_get(program.initialize().params)
     fill(module.tokens.weight, ours["embedding"]["tokens"]["embedding"])
     for number, layer in ours["backbone"]["layers"].items():
@@ -157,7 +159,7 @@ def start_alike(module: Any, config: configs.Config, sizes: dict[str, Any]) -> N
         fill(getattr(module.lstm, f"bias_ih_l{number}"), layer["bias"].reshape(-1))
 
 
-def make_adamw(config: configs.Config, learnt: list[Any]):
+def make_adamw(config: Config, learnt: list[Any]):
     """AdamW that spares what has one dimension, as ours does."""
     import torch
 
@@ -172,4 +174,4 @@ def make_adamw(config: configs.Config, learnt: list[Any]):
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jax.experimental import topologies
 
-import configs
-import parallel
-import training
 from benchmarks.invented import batch, sizes_of
+from configs.reading.recipes import load_config
+from parallel.mesh import make_mesh
+from training.program import build_program
 
 GIB = 2**30
 MEMORY = {"TPU v5": 95, "TPU v5 lite": 16}
@@ -62,14 +62,14 @@ HEAD = (
 def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     """What the table says of a row on `devices`, which need not be there."""
     began = time.monotonic()
-    config = configs.load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
+    config = load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
     sizes = sizes_of(
         config,
         vocabulary_size=row.vocabulary_size,
         num_classes=row.num_classes,
         image_shape=row.image_shape,
     )
-    program = training.build_program(config, sizes, parallel.make_mesh(config, devices))
+    program = build_program(config, sizes, make_mesh(config, devices))
     global_batch_size = config.data.global_batch_size
     shape = program.batch_shape(batch(config, sizes, 0, rows=1), global_batch_size)
     lowered = program.train_step.lower(program.abstract_state, shape)

@@ -49,8 +49,8 @@ LEARNING_RATE = 1e-3
 
 def load(row: dict):
     """Our configuration of a row, and the sizes of its data."""
-    import configs
     from benchmarks.invented import sizes_of
+    from configs.reading.recipes import load_config
 
     fields = {
         "data.global_batch_size": row["batch"],
@@ -82,23 +82,26 @@ def load(row: dict):
         fields |= {"model.pattern": "R", "model.positions": "none"}
         fields |= {"model.feed_forward_width": row["width"]}
     overrides = {name: str(value) for name, value in fields.items()}
-    config = configs.load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
+    config = load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
     return config, sizes_of(config, **shape)
 
 
 def triform_step(row: dict):
     """Our initial weights by path, and a function of a batch to its loss."""
-    import parallel
+    from parallel.environment import set_environment
+    from parallel.feeding import put_batch
+    from parallel.mesh import make_mesh
+    from parallel.onednn import choose_products
 
     config, sizes = load(row)
-    parallel.set_environment(config)
+    set_environment(config)
     import jax
 
-    import training
+    from training.program import build_program
 
-    mesh = parallel.make_mesh(config)
-    parallel.choose_products(config, mesh)
-    program = training.build_program(config, sizes, mesh)
+    mesh = make_mesh(config)
+    choose_products(config, mesh)
+    program = build_program(config, sizes, mesh)
     state = program.initialize()
     weights = {
         ".".join(str(part.key) for part in path): np.asarray(leaf)
@@ -107,7 +110,7 @@ def triform_step(row: dict):
 
     def step(data: dict[str, np.ndarray]) -> float:
         nonlocal state
-        placed = parallel.put_batch(data, program.batch_sharding, row["batch"])
+        placed = put_batch(data, program.batch_sharding, row["batch"])
         state, metrics = program.train_step(state, placed)
         return metrics.read()["loss"]
 

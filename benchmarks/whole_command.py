@@ -30,8 +30,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import configs
-from configs import Flag, UsageError
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +61,7 @@ RECIPE = {"learning_rate": 1e-3, "weight_decay": 0.1, "beta2": 0.99, "warmup": 3
 
 
 def main(argv: list[str]) -> int:
-    arguments = configs.parse_command_line(argv, FLAGS)
+    arguments = parse_command_line(argv, FLAGS)
     text = Path(arguments.text).absolute()
     print("| row | side | cold, s | warm, s | parameters | last losses |")
     print("|---|---|---|---|---|---|", flush=True)
@@ -246,4 +246,4 @@ def table(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)

@@ -5,7 +5,7 @@ They are locked: a recipe that sets a field which is not there fails in that lin
 
 from ml_collections import ConfigDict
 
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.schema.settings import Settings, kind_name, kinds
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from configs import Config
+from configs.schema.config import Config
 from data.dataset import Dataset, Format, Split
 from data.length_buckets import Shape
 from data.mixing import schedule

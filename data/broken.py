@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 
 NAMED = 10
 

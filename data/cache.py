@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from configs.files import make_folder, sync_folder, sync_tree
 
 _SIZES = "files.json"  # size of each file of a folder, in bytes

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from configs import UsageError
+from configs.errors import UsageError
 
 
 def class_names(

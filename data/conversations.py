@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data import best_fit
 from data.cache import digest
 from data.cleaning import Pieces

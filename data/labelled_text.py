@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike, class_names
 from data.cleaning import Pieces

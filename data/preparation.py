@@ -14,8 +14,9 @@ from data.pictures import PicturePreparation
 from data.progress import Progress, silent
 from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
-from data.sources import Source, open_sources
 from data.sources.places import places, uneven_cuts
+from data.sources.registry import open_sources
+from data.sources.source import Source
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 

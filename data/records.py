@@ -15,7 +15,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from numpy.typing import ArrayLike, NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 
 _WRITING = "group_size:1"  # each record by itself: they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data import best_fit, cleaning, packing
 from data.best_fit import BestFitFormat
 from data.cache import digest

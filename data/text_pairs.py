@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer

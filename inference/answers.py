@@ -9,9 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import parallel
-from configs import Config
-from data.codecs import Tokenizer
+from configs.schema.config import Config
+from data.codecs.tokenizers import Tokenizer
+from parallel.feeding import everywhere
 
 Batch = Mapping[str, Any]
 
@@ -65,7 +65,7 @@ def answer_split(
     rows: dict[int, dict[str, Any]] = {}
     start = 0
     for batch in batches:
-        there = parallel.everywhere(batch)
+        there = everywhere(batch)
         weights = there["weights"].reshape(len(there["weights"]), -1)
         examples = order[start + np.flatnonzero(weights.any(axis=1))].tolist()
         answers = answerer.answer(module, batch)

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from configs import UsageError
-from data.codecs import Tokenizer, decode_picture
+from configs.errors import UsageError
+from data.codecs.pictures import decode_picture
+from data.codecs.tokenizers import Tokenizer
 from inference.files import Unreadable, answer_files
 from inference.on_mesh import rounded_up
 from inference.recordings import in_groups

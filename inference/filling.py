@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from configs import UsageError
-from data.codecs import GapCodec, Piece, Tokenizer, joined_ids
+from configs.errors import UsageError
+from data.codecs.gaps import GapCodec, Piece, joined_ids
+from data.codecs.tokenizers import Tokenizer
 
 MASK = "[MASK]"
 """Stands in a prompt for one token that is left out."""

@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import parallel
-from configs import UsageError
-from data.codecs import Tokenizer
+from configs.errors import UsageError
+from data.codecs.tokenizers import Tokenizer
 from inference.on_mesh import on_mesh, rounded_up
 from inference.requests import Completion, Request
 from inference.sampling import RowSettings, row_keys, sample
 from inference.text import GrowingText, writable_tokens
+from parallel.axes import replicated
 
 MOST_ROWS = 32
 """Requests that run at once; more wait for their turn."""
@@ -272,7 +272,7 @@ class _Programs:
         end_id: int,
         writable_V: np.ndarray,
     ) -> "_Programs":
-        everywhere = parallel.replicated(mesh)
+        everywhere = replicated(mesh)
         compiled = partial(on_mesh, graph=graph, mesh=mesh, rules=rules)
 
         def initial_state(module, rows, length):

@@ -7,8 +7,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-import model as model_room
-import parallel
+from model.layers.sharding import activation_sharding
+from parallel.axes import activation_placement
 
 
 def on_mesh(
@@ -22,10 +22,10 @@ def on_mesh(
     """`function(module, ...)` as a jitted function of the module's arrays and the same arguments;
     the model lays its activations out on `mesh`. `options`: of `jax.jit`, whose argument 0 are the
     arrays."""
-    placement = parallel.activation_placement(mesh, rules)
+    placement = activation_placement(mesh, rules)
 
     def bound(arrays, *arguments):
-        with model_room.activation_sharding(placement):
+        with activation_sharding(placement):
             return function(nnx.merge(graph, arrays), *arguments)
 
     return jax.jit(bound, **options)

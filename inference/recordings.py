@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.codecs import LogMel, decode_sound
+from data.codecs.sound import LogMel, decode_sound
 from inference.on_mesh import rounded_up
 
 SHORTEST = 32

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs import UsageError
+from configs.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-from configs import Config
-from data.codecs import Tokenizer, for_prompts
+from configs.schema.config import Config
+from data.codecs.chat import for_prompts
+from data.codecs.tokenizers import Tokenizer
 from inference.generation import Generator
 from inference.requests import Request, Sampling
 

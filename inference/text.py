@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from data.codecs import UNKNOWN, StreamDecoder, Tokenizer
+from data.codecs.tokenizers import UNKNOWN, StreamDecoder, Tokenizer
 
 
 def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:

@@ -12,14 +12,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import parallel
-from configs import Config
-from data.codecs import UNKNOWN, Tokenizer
+from configs.schema.config import Config
+from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from inference.answers import Answer, Batch
 from inference.ctc import best_path, labels_of, log_probability, prefix_beam_search
 from inference.on_mesh import on_mesh
 from inference.recordings import in_groups
 from inference.text import writable_tokens
+from parallel.axes import replicated
+from parallel.feeding import everywhere
 
 MOST_ROWS = 32
 """Recordings that are written down at once."""
@@ -65,7 +66,7 @@ class Transcriber:
 
     def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
         """As in `Answerer`."""
-        weights_B = parallel.everywhere({"weights": batch["weights"]})["weights"]
+        weights_B = everywhere({"weights": batch["weights"]})["weights"]
         answers = self._answers(module, batch["frames"], batch["segments"])
         return [answers[row] for row in np.flatnonzero(weights_B > 0)]
 
@@ -92,7 +93,7 @@ class Transcriber:
                 graph,
                 mesh=self._mesh,
                 rules=self._rules,
-                out_shardings=parallel.replicated(self._mesh),  # Every host reads all answers.
+                out_shardings=replicated(self._mesh),  # Every host reads all answers.
             )
         labels_BU, score_B = jax.device_get(self._transcribe(arrays, frames_BTF, segments_BT))
         texts = [self._tokenizer.decode(ids) for ids in labels_of(labels_BU)]

@@ -12,13 +12,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-import parallel
-from configs import Config
-from data.codecs import Tokenizer
+from configs.schema.config import Config
+from data.codecs.tokenizers import Tokenizer
 from inference.answers import Answer, Batch
 from inference.beam_search import Found, beam_search
 from inference.on_mesh import on_mesh, rounded_up
 from inference.text import writable_tokens
+from parallel.axes import replicated
+from parallel.feeding import everywhere
 
 MOST_ROWS = 64
 """Texts that are translated at once."""
@@ -79,7 +80,7 @@ class Translator:
     def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
         """As in `Answerer`."""
         found = self._find(module, batch["source"], batch["source_segments"])
-        weights = parallel.everywhere({"weights": batch["weights"]})["weights"]
+        weights = everywhere({"weights": batch["weights"]})["weights"]
         return [self._told(found, row) for row in _there(weights)]
 
     def texts(self, batch: Batch) -> list[dict[str, str]]:
@@ -126,7 +127,7 @@ class Translator:
                 graph,
                 mesh=self._mesh,
                 rules=self._rules,
-                out_shardings=parallel.replicated(self._mesh),  # Every host reads all answers.
+                out_shardings=replicated(self._mesh),  # Every host reads all answers.
             )
         return jax.device_get(self._search(arrays, source_BS, segments_BS))
 

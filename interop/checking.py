@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.description import Description
 from interop.families import describe
 from interop.fields import Fields
-from model import feed_forward_width
+from model.layers.feed_forward import feed_forward_width
 
 TOKENIZER = "tokenizer.json"
 

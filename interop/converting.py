@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from interop.families import describe, table_of
 from interop.folder import Folder
 from interop.places import Place, empty_like, flatten, layer_count, nested, places

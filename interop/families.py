@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from configs import UsageError
+from configs.errors import UsageError
 from interop import bert, gpt2, llama, vit
 from interop.description import Description
 from interop.folder import Folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from configs import UsageError
+from configs.errors import UsageError
 
 _NEEDED = object()
 

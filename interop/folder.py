@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from configs import UsageError
+from configs.errors import UsageError
 from interop.fields import Fields
 
 CONFIG = "config.json"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from configs import Config
+from configs.schema.config import Config
 from interop.checking import check, check_pictures
 from interop.converting import Weights, read
 from interop.families import added_tokens, describe, special_tokens, table_of

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from configs import UsageError
+from configs.errors import UsageError
 
 Rules = Mapping[str, Sequence[str]]
 LogicalAxes = Sequence[str | None]

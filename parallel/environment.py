@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from configs import Config
+from configs.schema.config import Config
 
 MALLOC = {
     "M_MMAP_MAX": (-4, 0, "MALLOC_MMAP_MAX_"),

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from configs import MESH_AXES as AXES
-from configs import Config, resolve_mesh
+from configs.schema.config import Config
+from configs.schema.mesh import AXES as AXES
+from configs.schema.rules import resolve_mesh
 
 
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:

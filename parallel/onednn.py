@@ -24,7 +24,8 @@ from jax.interpreters import mlir
 from jax.lax import conv_general_dilated_p, dot_general_p
 from jax.sharding import Mesh
 
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
 
 MATMUL = "__onednn$matmul"
 STATUS_RETURNING = 2

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import model as model_room
-import parallel
+from model.layers.activations import activations_watched
+from parallel.axes import replicated
+from parallel.feeding import put_batch
 from training.diagnosis import verdict
 from training.findings import LEAST_STEPS, Facts
 from training.optimizers import parameter_treatments
@@ -115,17 +116,17 @@ def dead_units(
         return jnp.max(jnp.abs(one), axis=range(one.ndim - 1))
 
     look = compile_for_mesh(
-        functools.partial(watched, program, model_room.activations_watched, largest),
+        functools.partial(watched, program, activations_watched, largest),
         mesh=program.mesh,
         rules=program.config.mesh.rules.model_dump(),
-        out_shardings=parallel.replicated(program.mesh),
+        out_shardings=replicated(program.mesh),
     )
     size = program.config.data.global_batch_size
     first, found = batch(0), []
     for number in range(-(-LOOKED_AT // size)):
         rows = batch(number)
         if all(rows[name].shape == first[name].shape for name in first):  # Compiled once.
-            placed = parallel.put_batch(rows, program.batch_sharding, size)
+            placed = put_batch(rows, program.batch_sharding, size)
             try:
                 shown = jax.device_get(look(state.weights, state.weights_statistics, placed))
             except jax.errors.UnexpectedTracerError:  # Layers in a loop that the model made itself.

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-import model as model_room
-import parallel
-from configs import Config, UsageError
-from model import NATIVE_ATTENTION, Sight, attend, attention_limit
+from configs.errors import UsageError
+from configs.schema.config import Config
+from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
+from model.layers.sharding import activation_sharding
+from parallel.axes import activation_placement
+from parallel.distributed import any_process
+from parallel.mesh import flat_mesh
 from training.program import compute_dtype
 
 MADE_FOR = {"cudnn": "NVIDIA GPUs", "splash": "TPUs"}
@@ -48,7 +51,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     if limit or chosen == "xla":
         return "xla"
     reason = _failure(chosen, config, mesh, dtype, head_dim)
-    if not parallel.any_process(reason is not None):
+    if not any_process(reason is not None):
         return asked
     reason = reason or "on another host"
     if asked != "auto":
@@ -65,7 +68,7 @@ def _failure(
     window = model.attention_window and min(model.attention_window, POSITIONS // 2)
     group = model.num_heads // (model.num_kv_heads or model.num_heads)
     documents = jnp.arange(POSITIONS)[None] // (POSITIONS // 2) + 1
-    device = parallel.flat_mesh([mesh.local_devices[0]])
+    device = flat_mesh([mesh.local_devices[0]])
     keys = jax.random.split(jax.device_put(jax.random.key(0), device.devices.flat[0]), 4)
     q, k, v, weights = (
         jax.random.normal(key, (1, POSITIONS, heads, head_dim), dtype)
@@ -80,8 +83,8 @@ def _failure(
             )
             return jnp.sum((plain + packed).astype(jnp.float32) * weights)
 
-        placement = parallel.activation_placement(device, config.mesh.rules.model_dump())
-        with model_room.activation_sharding(placement):
+        placement = activation_placement(device, config.mesh.rules.model_dump())
+        with activation_sharding(placement):
             results = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
         return [np.asarray(x, np.float32) for x in jax.tree.leaves(results)]
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from configs import Config, written_task
-from tasks import TASKS
+from configs.schema.config import Config
+from configs.schema.task import written_task
+from tasks.registry import TASKS
 
 Evaluation = Mapping[str, Any]
 """One validation as manifests carry it: its `metrics`, and what they are `measured_by`."""

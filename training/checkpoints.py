@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from configs import UsageError
+from configs.errors import UsageError
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, write_manifest
 from training.state import TrainState

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
 from training.checkpoints import finished_steps
 from training.findings import Facts, Finding
 from training.record import PREFIX

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import parallel
+from parallel.feeding import put_batch
 from training.program import Program
 from training.state import TrainState
 
@@ -36,6 +36,6 @@ def measure_ema(
     mean, count = state.statistics, jnp.zeros((), jnp.int32)
     with ThreadPoolExecutor(MEASURED_BATCHES) as pool:
         for number, rows in enumerate(pool.map(batch, range(first, step)), first):
-            placed = parallel.put_batch(rows, program.batch_sharding, size)
+            placed = put_batch(rows, program.batch_sharding, size)
             mean, count = program.mean_statistics(state.weights, mean, count, placed, number)
     return state.replace(ema_statistics=mean)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import parallel
+from parallel.feeding import put_batch
 from training.program import Program
 
 Tree = Any
@@ -46,7 +46,7 @@ def evaluate(
             kept.append(numbers | {name: value[there] for name, value in wanted.items()})
 
     for number, rows in enumerate(batches):
-        batch = parallel.put_batch(rows, program.batch_sharding, global_batch_size)
+        batch = put_batch(rows, program.batch_sharding, global_batch_size)
         result = program.evaluation_step(params, statistics, batch)
         # One batch late, so that the device never waits for the host.
         if pending is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 
-from configs import Config
+from configs.schema.config import Config
 from training.lora import with_lora
 from training.optimizers import FROZEN, parameter_treatments
 from training.state import make_template

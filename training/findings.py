@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from configs import Config
+from configs.schema.config import Config
 
 LEAST_STEPS, LEAST_LINES = 100, 10
 """Updates, and logged losses, from which on something is said of how a run learns. A warm-up takes

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from configs import Config
+from configs.schema.config import Config
 
 Tree = Any
 

@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import parallel
-from configs import Config, UsageError, differences, read_config
+from configs.errors import UsageError
+from configs.reading.saved import differences, read_config
+from configs.schema.config import Config
+from parallel.axes import named_sharding, replicated
 from training.checkpoints import restore_fields
 from training.lora import LORA, merged
 from training.program import Program
@@ -161,7 +163,7 @@ def origin_of_arrays(
         placed = {}
         for one in names:
             array = arrays.pop(one)
-            place = parallel.named_sharding(axes[one], array.shape, mesh=program.mesh, rules=rules)
+            place = named_sharding(axes[one], array.shape, mesh=program.mesh, rules=rules)
             placed[one] = jax.make_array_from_callback(array.shape, place, array.__getitem__)
         arrays.clear()
         return nested(placed), None
@@ -238,12 +240,10 @@ def _under(field: str, leaves: Mapping[str, Stored]) -> dict[str, Stored]:
 
 def _abstract(stored: Stored, program: Program) -> jax.ShapeDtypeStruct:
     """A stored array where it belongs on the program's mesh."""
-    sharding = parallel.replicated(program.mesh)
+    sharding = replicated(program.mesh)
     if stored.axes:
         rules = program.config.mesh.rules.model_dump()
-        sharding = parallel.named_sharding(
-            stored.axes, stored.shape, mesh=program.mesh, rules=rules
-        )
+        sharding = named_sharding(stored.axes, stored.shape, mesh=program.mesh, rules=rules)
     return jax.ShapeDtypeStruct(stored.shape, jnp.dtype(stored.dtype), sharding=sharding)
 
 

@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
 from training.optimizers import LORA, sides_of
 from training.state import Axes, Template
 from training.trees import flat, matching, nested

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
 from training.rounding import round_stochastically
 from training.trees import flat, matching, select
 

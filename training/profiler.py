@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import jax
 
-from configs import Config
+from configs.schema.config import Config
 
 
 class Profiler:

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-import model as model_room
-import parallel
-import tasks
-from configs import Config, UsageError
+from configs.errors import UsageError
+from configs.schema.config import Config
+from model.architectures import parameter_count
+from parallel.axes import replicated
+from tasks.registry import TASKS, build
+from tasks.task import Task
 from training.flops import flops_per_example, peak
 from training.lora import LORA, with_lora
 from training.optimizers import build_optimizer
@@ -39,7 +41,7 @@ class Program:
 
     config: Config
     mesh: Mesh
-    task: tasks.Task
+    task: Task
     template: Template
     abstract_state: TrainState
     batch_sharding: NamedSharding
@@ -61,12 +63,12 @@ class Program:
     @property
     def parameter_count(self) -> int:
         """How many numbers the model has, pairs of LoRA and what is frozen included."""
-        return model_room.parameter_count(self.abstract_state.params)
+        return parameter_count(self.abstract_state.params)
 
     @property
     def trained_count(self) -> int:
         """How many of them it learns."""
-        return model_room.parameter_count(select(self.abstract_state.params, self.trained))
+        return parameter_count(select(self.abstract_state.params, self.trained))
 
     @property
     def peak_examples_per_second(self) -> float | None:
@@ -100,7 +102,7 @@ def _branches(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
-def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.Task:
+def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> Task:
     """The task, with what its class takes of the settings. Raises UsageError where the data has
     other classes than they say."""
     framing = tuple(sizes.get("framing", ()))
@@ -116,8 +118,8 @@ def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> tasks.T
         raise UsageError(
             f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
         )
-    taken = [field.name for field in dataclasses.fields(tasks.TASKS[config.task.name])]
-    return tasks.build(config.task.name, **{name: settings[name] for name in taken})
+    taken = [field.name for field in dataclasses.fields(TASKS[config.task.name])]
+    return build(config.task.name, **{name: settings[name] for name in taken})
 
 
 def build_program(
@@ -161,7 +163,7 @@ def build_program(
         mesh=mesh,
         rules=rules,
     )
-    everywhere = parallel.replicated(mesh)
+    everywhere = replicated(mesh)
     update = functools.partial(
         train_step,
         task=task,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs import Config
 from configs.files import make_folder, write_durably
+from configs.schema.config import Config
 from training.metric_log import MetricLog, read_metrics
 from training.progress import Progress
 from training.start_summary import Rows, aligned

@@ -8,8 +8,10 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
-import parallel
-from configs import Config, UsageError, differences, refuse_differences, written_config
+from configs.errors import UsageError
+from configs.reading.saved import differences, refuse_differences, written_config
+from configs.schema.config import Config
+from parallel.distributed import is_main_process, wait_for_all
 from training.attention import working_attention
 from training.best_metric import BestMetric
 from training.checkpoints import (
@@ -114,10 +116,10 @@ def find_checkpoint(
         found = find_good_step(folder, notify)
     except Damaged as damage:
         raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
-    parallel.wait_for_all("checkpoints verified")
-    if parallel.is_main_process():
+    wait_for_all("checkpoints verified")
+    if is_main_process():
         set_aside_unusable(folder, found[0] if found else -1, notify)
-    parallel.wait_for_all("unusable checkpoints set aside")
+    wait_for_all("unusable checkpoints set aside")
     return found
 
 

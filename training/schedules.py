@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from configs import Config
+from configs.schema.config import Config
 
 
 def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from model import NATIVE_ATTENTION
+from model.layers.attend import NATIVE_ATTENTION
 from training.program import Program, compute_dtype
 from training.wording import count_text
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jax.sharding import Mesh
 
-import model as model_room
-import parallel
+from model.architectures import build
+from model.layers.sharding import AXES
+from parallel.axes import Rules, named_sharding, replicated
 from training.optimizers import Optimizer, beside_parameters
 from training.trees import flat, nested, overlay
 
@@ -88,10 +89,7 @@ class Template:
     def axes(self) -> Tree:
         """The logical axes of each parameter, in the shape of the parameters' tree."""
         return _nested(
-            [
-                (path, variable.get_metadata()[model_room.AXES])
-                for path, variable in self._params.items()
-            ],
+            [(path, variable.get_metadata()[AXES]) for path, variable in self._params.items()],
             value=lambda axes: Axes(axes),
         )
 
@@ -135,16 +133,16 @@ def state_shardings(
     abstract: TrainState,
     *,
     mesh: Mesh,
-    rules: parallel.Rules,
+    rules: Rules,
 ) -> TrainState:
     """For each array of `abstract` where it lies: moments and averages as their parameter does,
     sums over some of its dimensions everywhere."""
-    everywhere = parallel.replicated(mesh)
+    everywhere = replicated(mesh)
     placed = jax.tree.map(
         lambda leaf, axes: jax.ShapeDtypeStruct(
             leaf.shape,
             leaf.dtype,
-            sharding=parallel.named_sharding(axes, leaf.shape, mesh=mesh, rules=rules),
+            sharding=named_sharding(axes, leaf.shape, mesh=mesh, rules=rules),
         ),
         abstract.params,
         template.axes(),
@@ -173,7 +171,7 @@ def create_state(
     seed: int,
     ema: bool,
     mesh: Mesh,
-    rules: parallel.Rules,
+    rules: Rules,
 ) -> tuple[TrainState, Callable[..., TrainState]]:
     """The abstract state with its shardings, and the function that makes it in its shards; it takes
     the `params` and `statistics` that a run does not begin fresh."""
@@ -202,7 +200,7 @@ def make_template(
 ) -> Template:
     """The template of a registered architecture."""
     return Template(
-        lambda rngs: model_room.build(
+        lambda rngs: build(
             architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
         )
     )

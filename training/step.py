@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-import model as model_room
-import parallel
-from tasks import Batch, Task
+from model.layers.convolution import forget_running_statistics
+from model.layers.sharding import activation_sharding
+from parallel.axes import Rules, activation_placement
+from tasks.task import Batch, Task
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars
@@ -148,7 +149,7 @@ def mean_statistics(
     not finite. What is random in the model is drawn as in the step of that batch.
     """
     module = template.bind(params, mean)
-    model_room.forget_running_statistics(module)
+    forget_running_statistics(module)
     key = jax.random.fold_in(jax.random.key(seed), number)
     task.loss_sums(module, batch, dropout_key=jax.random.fold_in(key, 0))
     own = template.statistics_of(module)
@@ -160,13 +161,13 @@ def mean_statistics(
 
 
 def compile_for_mesh(
-    step: Callable[..., Any], *, mesh: Mesh, rules: parallel.Rules, **jit_options: Any
+    step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
 ) -> Callable[..., Any]:
     """`jax.jit(step)` whose model lays its activations out on `mesh`."""
-    placement = parallel.activation_placement(mesh, rules)
+    placement = activation_placement(mesh, rules)
 
     def traced(*arguments):
-        with model_room.activation_sharding(placement):
+        with activation_sharding(placement):
             return step(*arguments)
 
     return jax.jit(traced, **jit_options)

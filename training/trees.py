@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from configs import UsageError
+from configs.errors import UsageError
 
 Tree = Any
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from configs import Config, UsageError
+from configs.errors import UsageError
 from configs.files import write_durably
+from configs.schema.config import Config
 
 NAME = "wandb-run-id"
 """A file of the workdir: a run that goes on is the same run there."""

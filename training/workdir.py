@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from configs import UsageError
+from configs.errors import UsageError
 from configs.files import make_folder
 
 

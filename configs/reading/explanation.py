@@ -10,7 +10,7 @@ from configs.reading.fields import Field, flatten, needless
 from configs.reading.overriding import FLAG
 from configs.reading.recipes import load_and_take_over
 from configs.reading.values import format_value
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.schema.settings import about
 
 _WIDTH = 100

@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from configs.schema import Config, Settings, needless_across
+from configs.schema.config import Config
+from configs.schema.rules import needless_across
+from configs.schema.settings import Settings
 
 
 @dataclass(frozen=True)

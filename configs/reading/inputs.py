@@ -6,7 +6,7 @@ import json
 import os
 
 from configs.errors import UsageError
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.schema.conversations import Conversations
 from configs.schema.data import TFDS, Mixture, Records, Table, TextFiles
 from configs.schema.pairs import ParallelText, TFDSPairs

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
-from configs.schema import Config, Settings
-from configs.schema.settings import about, accepts, kind_name, kinds
+from configs.schema.config import Config
+from configs.schema.settings import Settings, about, accepts, kind_name, kinds
 
 _LIKENESS = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""

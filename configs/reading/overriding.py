@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.values import parse_value, quote
-from configs.schema import Config, Settings
-from configs.schema.settings import accepts, kind_name, kinds
+from configs.schema.config import Config
+from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 FLAG = "--config."
 """How a field is given on the command line: this, its path, `=`, its value."""

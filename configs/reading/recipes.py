@@ -15,7 +15,7 @@ from configs.reading.inputs import check_inputs
 from configs.reading.overriding import Values
 from configs.reading.validation import assemble
 from configs.reading.warm_start import TakenOver, take_over
-from configs.schema import Config
+from configs.schema.config import Config
 
 RECIPES = Path(__file__).parent.parent
 """The folder of the recipes that come with the project."""

@@ -15,7 +15,7 @@ from configs.reading.inputs import check_origin
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.schema.settings import about
 from configs.schema.tokenizers import TokenizerFile
 

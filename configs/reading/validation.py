@@ -11,8 +11,8 @@ from configs.reading import names
 from configs.reading.fields import needless
 from configs.reading.overriding import FLAG, Values, override
 from configs.reading.values import format_value, quote
-from configs.schema import Config, Settings
-from configs.schema.settings import accepts, kind_name, kinds
+from configs.schema.config import Config
+from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 
 def assemble(

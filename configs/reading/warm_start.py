@@ -10,7 +10,7 @@ from configs.reading.inputs import is_hugging_face
 from configs.reading.overriding import Values, kind_of_section
 from configs.reading.saved import NAME, read_config
 from configs.reading.values import format_value
-from configs.schema import Config
+from configs.schema.config import Config
 from configs.schema.settings import about
 
 _OF_TRAINING = ("dropout", "stochastic_depth")

@@ -11,7 +11,7 @@ from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
 
 if TYPE_CHECKING:
-    from configs.schema import Config
+    from configs.schema.config import Config
 
 
 def check_sections(config: "Config") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.cache import build_once, digest
 from data.progress import Progress, track
 from data.sources.source import Source

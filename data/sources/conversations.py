@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.codecs.chat import ASSISTANT
 from data.sources import generated_talk
 from data.sources.records import Records, open_tables

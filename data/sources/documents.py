@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.remembered import Remembered
 
 PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from configs import UsageError
+from configs.errors import UsageError
 
 SPLITS = ("train", "validation", "test")
 _MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train",

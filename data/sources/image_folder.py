@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike
 from data.remembered import Remembered

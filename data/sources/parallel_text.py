@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.remembered import Remembered
 from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs

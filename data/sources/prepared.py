@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
 from data.sources.records import PairRecords, Records

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.sources.prepared import PreparedRecords, PreparedSet, open_set
 
 

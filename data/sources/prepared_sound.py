@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.codecs.sound import Waveform, decode_sound, to_rate
 from data.sources.prepared import PreparedSet, open_set
 from data.sources.tables import decode

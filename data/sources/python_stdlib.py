@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.sources.documents import Documents, read_facts, whole
 from data.sources.source import held_out
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.remembered import Remembered
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
 from data.sources.files import SPLITS, find_files, name_below

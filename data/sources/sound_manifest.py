@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError, nearest_path
+from configs.errors import UsageError
+from configs.reading.inputs import nearest_path
 from data.cache import digest
 from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, for errors, and its values by their fields."""

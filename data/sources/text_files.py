@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from configs import UsageError
+from configs.errors import UsageError
 from data.sources.documents import Document, Documents, TextFile, read_facts, whole
 from data.sources.files import SPLITS, find_files, name_below
 from data.sources.source import held_out

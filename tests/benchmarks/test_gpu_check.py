@@ -4,15 +4,15 @@ they can fail."""
 import jax
 import pytest
 
-import model
 from benchmarks import gpu_check
 from benchmarks.findings import Failed
+from model.layers.attend import NATIVE_ATTENTION
 from tests.end_to_end.verbs import environment
 
 
 @pytest.fixture
 def checks(monkeypatch):
-    monkeypatch.setitem(model.NATIVE_ATTENTION, "cpu", "splash")
+    monkeypatch.setitem(NATIVE_ATTENTION, "cpu", "splash")
     jax.devices()  # before the processes' flags: later tests of this process need all of them
     monkeypatch.setenv("XLA_FLAGS", environment()["XLA_FLAGS"])
     return gpu_check.Checks(toy=True)

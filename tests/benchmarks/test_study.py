@@ -2,8 +2,9 @@
 
 import json
 
-import configs
 from benchmarks import optimizers, runs, study
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from configs.schema.settings import kind_name, kinds
 
 RECIPE = "configs/shakespeare_char.py"
@@ -21,21 +22,19 @@ def test_the_steps_to_the_recipe_end_at_the_recipe():
     *_, last = study.STEPS_TO_THE_RECIPE
     overrides = study.variants()[last]
     assert overrides
-    assert configs.load_config(RECIPE, overrides, inputs=False) == configs.load_config(
-        RECIPE, inputs=False
-    )
+    assert load_config(RECIPE, overrides, inputs=False) == load_config(RECIPE, inputs=False)
 
 
 def test_every_variant_is_valid_and_another():
     known = []
     for name, overrides in study.variants().items():
-        config = configs.load_config(RECIPE, overrides, inputs=False)
+        config = load_config(RECIPE, overrides, inputs=False)
         assert config not in known, name
         known.append(config)
 
 
 def test_every_optimizer_is_compared():
-    known = kinds(configs.Config.model_fields["optimizer"])
+    known = kinds(Config.model_fields["optimizer"])
     assert set(optimizers.RATES) == set(map(kind_name, known))
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import Flag, UsageError, load_config, parse_command_line
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line
+from configs.reading.recipes import load_config
 
 FLAGS = (
     Flag("config", "the recipe", required=True, placeholder="FILE"),

@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from configs import UsageError, check_workdir, load_config, resolve_steps, write_config
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.reading.saved import check_workdir, write_config
+from configs.schema.rules import resolve_steps
 
 DIGITS = "configs/digits_cnn.py"
 

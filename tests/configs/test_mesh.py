@@ -2,7 +2,9 @@
 
 import pytest
 
-from configs import UsageError, load_config, resolve_mesh
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.schema.rules import resolve_mesh
 
 TEXT, PICTURES = "tests/configs/text_recipe.py", "configs/digits_cnn.py"
 

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import Flag, UsageError, load_config, parse_command_line
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line
 from configs.reading.fields import flatten
 from configs.reading.names import fields
+from configs.reading.recipes import load_config
 from configs.reading.values import format_value, parse_value
 from configs.schema.data import Text
 from configs.schema.model import (

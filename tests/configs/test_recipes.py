@@ -9,11 +9,12 @@ import jax
 import pytest
 from flax import nnx
 
-import model
-from configs import UsageError, explain, load_config
+from configs.errors import UsageError
+from configs.reading.explanation import explain
 from configs.reading.fields import flatten
 from configs.reading.names import fields
-from configs.reading.recipes import recipes
+from configs.reading.recipes import load_config, recipes
+from model.architectures import build, parameter_count
 
 OURS = recipes()
 
@@ -82,7 +83,7 @@ def test_every_field_has_a_meaning_that_is_a_sentence():
 def _parameters(recipe: str, *, vocabulary_size: int = 67, max_length: int = 64) -> int:
     settings = load_config(recipe, inputs=False).model.model_dump(exclude={"architecture"})
     abstract = nnx.eval_shape(
-        lambda: model.build(
+        lambda: build(
             "decoder",
             rngs=nnx.Rngs(0),
             dtype=jax.numpy.float32,
@@ -92,7 +93,7 @@ def _parameters(recipe: str, *, vocabulary_size: int = 67, max_length: int = 64)
             **settings,
         )
     )
-    return model.parameter_count(abstract)
+    return parameter_count(abstract)
 
 
 def test_the_two_shakespeares_have_as_many_parameters_as_nanogpt():

@@ -4,14 +4,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from configs import (
-    UsageError,
-    differences,
-    load_config,
-    read_config,
-    refuse_differences,
-    write_config,
-)
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.reading.saved import differences, read_config, refuse_differences, write_config
 
 RECIPE = "tests/configs/text_recipe.py"
 

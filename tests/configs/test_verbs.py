@@ -12,7 +12,9 @@ VERB = '''"""A verb."""
 import atexit
 import os
 import sys
-import configs
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.explanation import explain
+from configs.reading.recipes import load_config
 
 def tell_imports():
     heavy = [name for name in ("jax", "flax", "numpy", "grain") if name in sys.modules]
@@ -23,16 +25,16 @@ atexit.register(tell_imports)
 class JaxRuntimeError(RuntimeError):
     pass
 
-FLAGS = [configs.Flag("config", "the recipe", required=True),
-         configs.Flag("workdir", "the folder of the run"),
-         configs.Flag("explain", "every field", switch=True)]
+FLAGS = [Flag("config", "the recipe", required=True),
+         Flag("workdir", "the folder of the run"),
+         Flag("explain", "every field", switch=True)]
 
 def main(arguments):
-    read = configs.parse_command_line(arguments, FLAGS)
+    read = parse_command_line(arguments, FLAGS)
     if read.explain:
-        print(configs.explain(read.config, read.overrides))
+        print(explain(read.config, read.overrides))
         return 0
-    config = configs.load_config(read.config, read.overrides)
+    config = load_config(read.config, read.overrides)
     if config.seed == 1:
         raise KeyboardInterrupt
     if config.seed == 2:
@@ -45,7 +47,7 @@ def main(arguments):
         raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.\\nOf what.")
 
 if __name__ == "__main__":
-    configs.run_verb(main)
+    run_verb(main)
 '''
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
-from configs import Config, explain, load_config, write_config
+from configs.reading.explanation import explain
+from configs.reading.recipes import load_config
+from configs.reading.saved import write_config
+from configs.schema.config import Config
 
 CHAT, LABELS = "configs/finetune_chat.py", "configs/text_classification.py"
 SMALL = {"model.width": "64", "model.depth": "2", "model.num_heads": "2", "model.dropout": "0.1"}

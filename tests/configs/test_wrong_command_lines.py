@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import load_config
+from configs.reading.recipes import load_config
 
 TEXT = "--config=tests/configs/text_recipe.py"
 PICTURES = "--config=configs/digits_cnn.py"

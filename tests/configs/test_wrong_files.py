@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import UsageError, load_config, read_config, write_config
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.reading.saved import read_config, write_config
 
 START = "from configs import base\ndef get_config():\n    config = base.language_modeling()\n"
 END = "    return config\n"

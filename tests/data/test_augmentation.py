@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-import data
 from configs.schema.pictures import Augmentation, Digits, ImageFolder
 from data.augmentation import augment, generator, random_box
+from data.batches import Batches
+from data.dataset import Dataset
 from data.order import permutation
+from data.prefetch import stream
+from data.preparation import prepare
 from tests.data.test_pictures import folder, picture  # noqa: F401
 
 EVERYTHING = Augmentation(
@@ -21,16 +24,16 @@ EVERYTHING = Augmentation(
 
 
 @pytest.fixture(params=["pixels", "files"])
-def dataset(request, folder) -> data.Dataset:  # noqa: F811
+def dataset(request, folder) -> Dataset:  # noqa: F811
     if request.param == "pixels":
-        return data.prepare(Digits(augmentation=EVERYTHING))
+        return prepare(Digits(augmentation=EVERYTHING))
     crops = EVERYTHING.model_copy(update={"crop": "random_resized"})
-    return data.prepare(ImageFolder(path=str(folder), image_size=32, augmentation=crops))
+    return prepare(ImageFolder(path=str(folder), image_size=32, augmentation=crops))
 
 
-def batches(dataset: data.Dataset, **changes) -> data.Batches:
+def batches(dataset: Dataset, **changes) -> Batches:
     given = {"global_batch_size": 8, "seed": 5, "shuffle": True} | changes
-    return data.Batches(dataset.splits["train"], **given)
+    return Batches(dataset.splits["train"], **given)
 
 
 def assert_equal(one: dict, other: dict) -> None:
@@ -39,14 +42,14 @@ def assert_equal(one: dict, other: dict) -> None:
 
 
 def test_from_the_middle_batches_are_the_same(dataset):
-    every = list(data.stream(batches(dataset), 0, 12, 0))
-    for number, batch in enumerate(data.stream(batches(dataset), 5, 12, 0), 5):
+    every = list(stream(batches(dataset), 0, 12, 0))
+    for number, batch in enumerate(stream(batches(dataset), 5, 12, 0), 5):
         assert_equal(batch, every[number])
 
 
 @pytest.mark.parametrize("dataset", ["files"], indirect=True)
 def test_four_workers_give_the_same_batches(dataset):
-    for number, batch in enumerate(data.stream(batches(dataset), 3, 12, 4), 3):
+    for number, batch in enumerate(stream(batches(dataset), 3, 12, 4), 3):
         assert_equal(batch, batches(dataset)[number])
 
 

@@ -10,31 +10,34 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import BPE, Bytes
 from data import records
+from data.batches import Batches
+from data.dataset import Dataset
 from data.order import permutation
+from data.prefetch import stream
+from data.preparation import prepare
 
 
 @pytest.fixture(params=["text", "text kept apart", "pictures"])
-def dataset(request, corpus) -> data.Dataset:
+def dataset(request, corpus) -> Dataset:
     if request.param == "pictures":
-        return data.prepare(Digits())
+        return prepare(Digits())
     settings = TextFiles(
         path=str(corpus),
         sequence_length=16,
         tokenizer=Bytes(),
         cross_document_attention=request.param == "text",
     )
-    return data.prepare(settings)
+    return prepare(settings)
 
 
-def shuffled(dataset: data.Dataset, **changes) -> data.Batches:
+def shuffled(dataset: Dataset, **changes) -> Batches:
     given = {"global_batch_size": 12, "seed": 3, "shuffle": True} | changes
-    return data.Batches(dataset.splits["train"], **given)
+    return Batches(dataset.splits["train"], **given)
 
 
 def assert_equal(one: dict, other: dict) -> None:
@@ -46,7 +49,7 @@ def assert_equal(one: dict, other: dict) -> None:
 
 def test_batches_follow_the_permutation_of_each_epoch(dataset):
     size = dataset.splits["train"].examples
-    stored = data.Batches(dataset.splits["train"], global_batch_size=size, seed=0, shuffle=False)[0]
+    stored = Batches(dataset.splits["train"], global_batch_size=size, seed=0, shuffle=False)[0]
     batches = shuffled(dataset, global_batch_size=size // 2 + 1)
     for number in range(4):
         for row in range(0, size // 2 + 1, 7):
@@ -71,8 +74,8 @@ def test_hosts_read_their_rows_of_the_same_batch(dataset):
     for shuffle in (True, False):
         split = dataset.splits["validation"]
         options = {"global_batch_size": 8, "seed": 1, "shuffle": shuffle}
-        whole = data.Batches(split, **options)
-        hosts = [data.Batches(split, rows=slice(a, a + 2), **options) for a in range(0, 8, 2)]
+        whole = Batches(split, **options)
+        hosts = [Batches(split, rows=slice(a, a + 2), **options) for a in range(0, 8, 2)]
         last = -(-split.examples // 8) - 1
         for number in (0, last):
             parts = [host[number] for host in hosts]
@@ -89,10 +92,8 @@ def test_a_split_smaller_than_a_batch_repeats_itself_without_end(dataset):
     assert batch["weights"].sum() == 3 * sum_of_weights(dataset, "train", 4)
 
 
-def sum_of_weights(dataset: data.Dataset, split: str, batch_size: int) -> float:
-    batches = data.Batches(
-        dataset.splits[split], global_batch_size=batch_size, seed=0, shuffle=False
-    )
+def sum_of_weights(dataset: Dataset, split: str, batch_size: int) -> float:
+    batches = Batches(dataset.splits[split], global_batch_size=batch_size, seed=0, shuffle=False)
     return sum(batches[number]["weights"].sum() for number in range(len(batches)))
 
 
@@ -105,7 +106,7 @@ def test_every_target_counts_once_whatever_the_batch_size(dataset):
 
 
 def test_there_is_no_batch_past_the_end_and_no_end_of_shuffled_ones(dataset):
-    stored = data.Batches(dataset.splits["train"], global_batch_size=12, seed=0, shuffle=False)
+    stored = Batches(dataset.splits["train"], global_batch_size=12, seed=0, shuffle=False)
     for number in (-1, len(stored)):
         with pytest.raises(IndexError):
             stored[number]
@@ -146,25 +147,27 @@ def test_the_stream_is_the_batches_in_order(dataset):
     batches = shuffled(dataset)
     for start, stop in ((0, 11), (4, 23)):
         check_stream(batches, start, stop, 0)
-    assert list(data.stream(batches, 5, 5, 0)) == []
+    assert list(stream(batches, 5, 5, 0)) == []
 
 
 def test_processes_stream_the_same_batches(corpus):
     settings = TextFiles(path=str(corpus), sequence_length=16, tokenizer=Bytes())
-    check_stream(shuffled(data.prepare(settings)), 4, 23, 2)
+    check_stream(shuffled(prepare(settings)), 4, 23, 2)
 
 
 def test_processes_leave_nothing_behind(tmp_path):
     """Not even shared memory, which Python would tell at its end."""
     script = tmp_path / "reads.py"
     script.write_text(
-        "import data\n"
+        "from data.batches import Batches\n"
+        "from data.prefetch import stream\n"
+        "from data.preparation import prepare\n"
         "from configs.schema.pictures import Digits\n"
         "def main():\n"
-        "    split = data.prepare(Digits()).splits['train']\n"
-        "    batches = data.Batches(split, global_batch_size=64, seed=0, shuffle=True)\n"
-        "    stream = data.stream(batches, 0, 12, 2)\n"
-        "    print(sum(len(next(stream)['label']) for _ in range(12)))\n"
+        "    split = prepare(Digits()).splits['train']\n"
+        "    batches = Batches(split, global_batch_size=64, seed=0, shuffle=True)\n"
+        "    batches = stream(batches, 0, 12, 2)\n"
+        "    print(sum(len(next(batches)['label']) for _ in range(12)))\n"
         "if __name__ == '__main__':\n"
         "    main()\n"
     )
@@ -175,8 +178,8 @@ def test_processes_leave_nothing_behind(tmp_path):
     assert "leaked" not in ended.stderr
 
 
-def check_stream(batches: data.Batches, start: int, stop: int, workers: int) -> None:
-    received = list(data.stream(batches, start, stop, workers))
+def check_stream(batches: Batches, start: int, stop: int, workers: int) -> None:
+    received = list(stream(batches, start, stop, workers))
     assert len(received) == stop - start
     for number, batch in enumerate(received, start):
         assert_equal(batch, batches[number])
@@ -184,7 +187,7 @@ def check_stream(batches: data.Batches, start: int, stop: int, workers: int) -> 
 
 
 def test_a_stream_may_be_left_before_its_end(dataset):
-    batches = data.stream(shuffled(dataset), 0, 10**9, 0)
+    batches = stream(shuffled(dataset), 0, 10**9, 0)
     assert len(list(itertools.islice(batches, 3))) == 3
     batches.close()
 
@@ -192,19 +195,19 @@ def test_a_stream_may_be_left_before_its_end(dataset):
 def test_damage_reaches_whoever_reads_the_stream(corpus, tmp_path):
     settings = TextFiles(path=str(corpus), cache_dir=str(tmp_path / "cache"), sequence_length=16,
                          tokenizer=BPE(vocabulary_size=300))  # fmt: skip
-    split = data.prepare(settings).splits["train"]
+    split = prepare(settings).splits["train"]
     content = bytearray(split.path.read_bytes())
     content[len(content) // 4] ^= 1
     split.path.write_bytes(content)
-    batches = data.Batches(split, global_batch_size=4, seed=0, shuffle=True)
+    batches = Batches(split, global_batch_size=4, seed=0, shuffle=True)
     with pytest.raises(UsageError, match=r"train\.array_record is damaged"):
-        next(data.stream(batches, 0, 5, 0))
+        next(stream(batches, 0, 5, 0))
 
 
-def test_the_front_door_imports_nothing_heavy():
+def test_preparing_and_reading_import_nothing_heavy():
     code = (
-        "import sys, data; from data import Batches, prepare, describe_batch, cache_dir, stream\n"
-        "import data.codecs; data.codecs.Tokenizer\n"
+        "import sys, data.batches, data.preparation, data.show, data.cache, data.prefetch\n"
+        "import data.codecs.tokenizers\n"
         "heavy = {'jax', 'grain', 'tensorflow_datasets', 'tensorflow', 'sklearn', 'scipy'}\n"
         "print(*sorted(heavy & set(sys.modules)))"
     )

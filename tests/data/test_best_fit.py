@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import data
 from configs.schema.data import TextFiles
 from configs.schema.tokenizers import Bytes
 from data import best_fit as packing
+from data.batches import Batches
 from data.best_fit import BestFitFormat, best_fit
+from data.preparation import prepare
+from data.show import data_table, describe_batch
 
 SEPARATOR = 0
 documents = st.lists(st.lists(st.integers(1, 99), max_size=60), min_size=1, max_size=12)
@@ -87,12 +89,12 @@ def test_many_documents_take_few_windows_and_little_time():
 def test_a_prepared_set_states_its_padding_and_keeps_documents_apart(corpus):
     options = {"path": str(corpus), "sequence_length": 256, "tokenizer": Bytes()}
     told: list[str] = []
-    dataset = data.prepare(TextFiles(**options, packing="best_fit"), notify=told.append)
-    windows = data.prepare(TextFiles(**options))
+    dataset = prepare(TextFiles(**options, packing="best_fit"), notify=told.append)
+    windows = prepare(TextFiles(**options))
     assert dataset.fingerprint != windows.fingerprint
-    table = {name: cells for name, *cells in data.data_table(dataset)}
+    table = {name: cells for name, *cells in data_table(dataset)}
     for number, split in enumerate(dataset.splits.values()):
-        batches = data.Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)
+        batches = Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)
         weights, segments = batches[0]["weights"], batches[0]["segments"]
         assert weights.sum() == split.targets
         assert split.padding == pytest.approx(1 - weights.mean(), abs=1e-6)
@@ -101,5 +103,5 @@ def test_a_prepared_set_states_its_padding_and_keeps_documents_apart(corpus):
         assert segments.max() > 1
         assert split.bytes == windows.splits[split.name].bytes
     assert windows.splits["train"].padding is None
-    batches = data.Batches(dataset.splits["train"], global_batch_size=2, seed=0, shuffle=False)
-    assert "segment" in data.describe_batch(batches[0], dataset)
+    batches = Batches(dataset.splits["train"], global_batch_size=2, seed=0, shuffle=False)
+    assert "segment" in describe_batch(batches[0], dataset)

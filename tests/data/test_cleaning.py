@@ -5,12 +5,13 @@ import unicodedata
 
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Cleaning, TextFiles
 from configs.schema.tokenizers import Bytes
-from data import cleaning
-from data.codecs import SEPARATOR
+from data import cleaning, preparation
+from data.codecs.tokenizers import SEPARATOR
+from data.dataset import Dataset
+from data.show import data_table
 from data.sources import documents
 from tests.data.test_preparation import text_of
 
@@ -39,13 +40,13 @@ def write_splits(folder, **splits: list[str]) -> str:
     return str(folder)
 
 
-def prepare(path: str, **steps) -> data.Dataset:
+def prepare(path: str, **steps) -> Dataset:
     settings = TextFiles(path=path, tokenizer=Bytes(), sequence_length=64,
                          cleaning=Cleaning(**steps))  # fmt: skip
-    return data.prepare(settings)
+    return preparation.prepare(settings)
 
 
-def texts(dataset: data.Dataset, split: str) -> list[str]:
+def texts(dataset: Dataset, split: str) -> list[str]:
     return text_of(dataset, split).split(SEPARATOR)[1:]
 
 
@@ -95,7 +96,7 @@ def test_planted_faults_are_counted_exactly(tmp_path):
     # The training part loses what is held out, and validation what is in test.
     assert texts(dataset, "test") == ["known to all three", "known to test"]
     assert texts(dataset, "validation") == ["v" * 12]
-    told = {name: cells for name, *cells in data.data_table(dataset)}
+    told = {name: cells for name, *cells in data_table(dataset)}
     assert told["documents after"] == ["24", "1", "2"]
     assert told["too short"] == ["2 documents, 6 characters", "0", "0"]
 
@@ -167,7 +168,7 @@ def test_it_is_told_each_time(tmp_path):
     settings = TextFiles(path=path, tokenizer=Bytes(), cleaning=Cleaning(duplicates="exact"))
     told: list[str] = []
     for _ in range(2):
-        data.prepare(settings, notify=told.append)
+        preparation.prepare(settings, notify=told.append)
     assert told == 2 * [
         "cleaning validation: 1 of 1 documents stay",
         "cleaning train: 1 of 2 documents stay (exact duplicates 1 document, 4 characters)",

@@ -9,13 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import data
-import tasks
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Conversations
 from configs.schema.tokenizers import BPE, Bytes, Characters
-from data.codecs import ChatEncoder, ChatTemplate, Tokenizer, for_prompts
+from data.batches import Batches
+from data.codecs.chat import ChatEncoder, ChatTemplate, for_prompts
+from data.codecs.tokenizers import Tokenizer
+from data.dataset import Dataset
+from data.preparation import prepare
+from data.show import data_table, describe_batch
 from data.sources.generated_talk import conversations as generated
+from tasks.registry import build
 
 PAIRS = [{"prompt": f"What is {n} plus {n}?", "answer": f"It is {2 * n}."} for n in range(40)]
 TALK = {
@@ -46,10 +50,10 @@ def settings(path, **changes) -> Conversations:
     return Conversations(path=None if path is None else str(path), **(fixed | changes))
 
 
-def read(dataset: data.Dataset, split: str = "train") -> list[tuple[str, str]]:
+def read(dataset: Dataset, split: str = "train") -> list[tuple[str, str]]:
     """Of each conversation its text, and what of it counts."""
     one, decode = dataset.splits[split], dataset.tokenizer.decode
-    batch = data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    batch = Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
     assert {name: rows.shape[1] for name, rows in batch.items()} == dict.fromkeys(
         ("tokens", "targets", "segments", "weights"), dataset.sizes["max_length"]
     )
@@ -67,7 +71,7 @@ def read(dataset: data.Dataset, split: str = "train") -> list[tuple[str, str]]:
 
 def test_answers_alone_count_and_every_conversation_is_whole(tmp_path):
     path = write(tmp_path / "chat.jsonl", [*PAIRS, TALK])
-    dataset = data.prepare(settings(path, sequence_length=128))
+    dataset = prepare(settings(path, sequence_length=128))
     expected = [
         (
             f"<|endoftext|>user:\n{one['prompt']}\n\nassistant:\n{one['answer']}<|endoftext|>",
@@ -93,14 +97,14 @@ def test_answers_alone_count_and_every_conversation_is_whole(tmp_path):
 def test_splits_are_files_or_are_cut_by_a_fixed_hash(tmp_path):
     for split in ("train", "validation"):
         write(tmp_path / f"{split}.jsonl.gz", [PAIRS[0], {"prompt": split, "answer": "yes"}])
-    dataset = data.prepare(settings(tmp_path, validation_fraction=0.5))
+    dataset = prepare(settings(tmp_path, validation_fraction=0.5))
     assert [*dataset.splits] == ["train", "validation"]
     assert any("user:\nvalidation" in whole for whole, _ in read(dataset, "validation"))
 
     held_out = []
     for records in (PAIRS, [*PAIRS, *PAIRS[:9]]):
         one = settings(write(tmp_path / "one.jsonl", records), validation_fraction=0.2)
-        dataset = data.prepare(one)
+        dataset = prepare(one)
         assert len(read(dataset)) + len(read(dataset, "validation")) == len(records)
         held_out.append({whole for whole, _ in read(dataset, "validation")})
     assert held_out[0] <= held_out[1]
@@ -110,7 +114,7 @@ def test_the_names_of_the_fields_can_be_set(tmp_path):
     renamed = [{"q": one["prompt"], "a": one["answer"], "more": 1} for one in PAIRS]
     path = write(tmp_path / "renamed.jsonl", renamed)
     one, other = (
-        read(data.prepare(settings(place, **names)))
+        read(prepare(settings(place, **names)))
         for place, names in (
             (path, {"prompt_field": "q", "answer_field": "a"}),
             (write(tmp_path / "plain.jsonl"), {}),
@@ -127,7 +131,7 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path):
     ]
     told = []
     one = settings(write(tmp_path / "long.jsonl", records))
-    dataset = data.prepare(one, notify=told.append)
+    dataset = prepare(one, notify=told.append)
     texts = read(dataset)
     assert len(texts) == 6
     assert ("<|endoftext|>user:\na\n\nassistant:\n" + 76 * "b", 76 * "b") in texts
@@ -137,9 +141,9 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path):
         "and left out",
     )
     assert set(dataset.notes) <= set(told)
-    assert ("cut", "1") in data.data_table(dataset)
+    assert ("cut", "1") in data_table(dataset)
     with pytest.raises(UsageError, match=r"no conversation of train has an answer within data\.se"):
-        data.prepare(settings(write(tmp_path / "none.jsonl", records[-1:])))
+        prepare(settings(write(tmp_path / "none.jsonl", records[-1:])))
 
 
 WRONG = {
@@ -174,7 +178,7 @@ def test_a_broken_line_is_named(case, tmp_path):
     path = tmp_path / "chat.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in PAIRS[:2]) + line + "\n")
     with pytest.raises(UsageError) as caught:
-        data.prepare(settings(path))
+        prepare(settings(path))
     assert expected in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -215,7 +219,7 @@ def test_templates_that_are_none_or_hide_who_says_what_are_refused(tmp_path):
     def refusal(template: str) -> str:
         path = write(tmp_path / "chat.jsonl", PAIRS[:3])
         with pytest.raises(UsageError) as caught:
-            data.prepare(settings(path, chat_template=template))
+            prepare(settings(path, chat_template=template))
         return str(caught.value)
 
     assert refusal("{% for one in %}").startswith("data.chat_template: line 1 is no Jinja: ")
@@ -238,27 +242,27 @@ def test_generation_blocks_and_loops_of_other_templates_are_read():
 
 def test_a_tokenizer_is_learnt_from_the_text_and_not_from_its_json(tmp_path):
     path = write(tmp_path / "chat.jsonl", [*PAIRS, TALK])
-    characters = data.prepare(settings(path, tokenizer=Characters()))
+    characters = prepare(settings(path, tokenizer=Characters()))
     assert not set('{}"[]') & set(characters.tokenizer.vocabulary())
-    pairs = data.prepare(settings(path, tokenizer=BPE(vocabulary_size=300)))
+    pairs = prepare(settings(path, tokenizer=BPE(vocabulary_size=300)))
     assert "assistant" in pairs.tokenizer.vocabulary()
     assert sorted(read(pairs)) == sorted(read(characters))
 
 
 def test_characters_that_the_tokenizer_does_not_know_are_told(tmp_path):
-    characters = data.prepare(settings(write(tmp_path / "a.jsonl"), tokenizer=Characters()))
+    characters = prepare(settings(write(tmp_path / "a.jsonl"), tokenizer=Characters()))
     file = tmp_path / "tokenizer.json"
     characters.tokenizer.save(file)
     known = {"tokenizer": {"kind": "file", "path": str(file)}}
     path = write(tmp_path / "b.jsonl", [*PAIRS, {"prompt": "é", "answer": "e"}])
-    (note,) = data.prepare(settings(path, **known)).notes
+    (note,) = prepare(settings(path, **known)).notes
     assert note == "1 of 41 conversations of train have characters that the tokenizer does not know"
 
 
 def test_prompt_tokens_carry_no_gradient(tmp_path):
-    dataset = data.prepare(settings(write(tmp_path / "chat.jsonl")))
-    batch = data.Batches(dataset.splits["train"], global_batch_size=4, seed=0, shuffle=True)[0]
-    task = tasks.build("language_modeling", label_smoothing=0.1, z_loss=1e-4,
+    dataset = prepare(settings(write(tmp_path / "chat.jsonl")))
+    batch = Batches(dataset.splits["train"], global_batch_size=4, seed=0, shuffle=True)[0]
+    task = build("language_modeling", label_smoothing=0.1, z_loss=1e-4,
                        loss_chunks=None, devices=1)  # fmt: skip
 
     class Model:
@@ -282,9 +286,9 @@ def test_prompt_tokens_carry_no_gradient(tmp_path):
 
 def test_a_batch_is_shown_turn_by_turn(tmp_path):
     path = write(tmp_path / "chat.jsonl", [TALK])
-    dataset = data.prepare(settings(path, sequence_length=110))
-    batches = data.Batches(dataset.splits["train"], global_batch_size=1, seed=0, shuffle=True)
-    lines = data.describe_batch(batches[0], dataset).splitlines()
+    dataset = prepare(settings(path, sequence_length=110))
+    batches = Batches(dataset.splits["train"], global_batch_size=1, seed=0, shuffle=True)
+    lines = describe_batch(batches[0], dataset).splitlines()
     assert lines[6].endswith("1 conversation, 89 of 110 positions; 9 targets count, those after >")
     assert lines[7].startswith("    1   '<|endoftext|>system:\\nBe brief.\\n\\nuser:\\nHi, naïve")
     assert lines[8:] == [
@@ -298,16 +302,16 @@ def test_the_generated_set_is_always_the_same_and_every_conversation_once():
     once, again = generated(), generated()
     assert once == again
     assert len({json.dumps(one) for one in once}) == len(once) > 1000
-    dataset = data.prepare(settings(None, validation_fraction=0.05))
+    dataset = prepare(settings(None, validation_fraction=0.05))
     assert len(read(dataset)) + len(read(dataset, "validation")) == len(once)
 
 
 def test_windows_say_how_many_conversations_they_hold(tmp_path):
-    dataset = data.prepare(settings(write(tmp_path / "chat.jsonl", PAIRS[:9]), sequence_length=256))
+    dataset = prepare(settings(write(tmp_path / "chat.jsonl", PAIRS[:9]), sequence_length=256))
     split = dataset.splits["train"]
     assert 1 < split.examples < 9
     assert split.counts(split.examples) == {"windows": split.examples, "conversations": 9}
     too_long = {"prompt": "x" * 300, "answer": "y"}
     path = write(tmp_path / "chat.jsonl", [*PAIRS[:9], too_long])
-    split = data.prepare(settings(path, sequence_length=256)).splits["train"]
+    split = prepare(settings(path, sequence_length=256)).splits["train"]
     assert split.packed == {"conversations": 9}  # what is left out is in no window

@@ -5,11 +5,12 @@ from random import Random
 
 import pytest
 
-import data
 from configs.schema.pairs import Dates
 from configs.schema.tokenizers import Characters
-from data.sources import dates, open_source
+from data.preparation import prepare
+from data.sources import dates
 from data.sources.dates import FIRST, LAST, Style, draw_style
+from data.sources.registry import open_source
 
 DAY = date(1987, 3, 25)
 
@@ -104,7 +105,7 @@ def test_ordinals():
 
 def test_all_of_them_are_as_short_as_the_settings_let_them(pairs):
     settings = Dates(tokenizer=Characters())
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     assert not any(split.left_out or split.cut for split in dataset.splits.values())
     assert {name: split.examples for name, split in dataset.splits.items()} == {
         name: len(of) for name, of in pairs.items()

@@ -5,11 +5,13 @@ import csv
 import numpy as np
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Table, TextFiles
 from configs.schema.tokenizers import TokenizerFile
-from data.codecs import Tokenizer
+from data.batches import Batches
+from data.codecs.tokenizers import Tokenizer
+from data.dataset import Dataset
+from data.preparation import prepare
 from tests.interop.foreign import write_tokenizer
 
 DOCUMENTS = {"a.txt": "5 times 3 is 15.", "b.txt": "is it, or isn't it?", "c.txt": "3"}
@@ -21,10 +23,10 @@ def load(place, family) -> tuple[Tokenizer, TokenizerFile]:
     return Tokenizer.load(path), TokenizerFile(path=str(path))
 
 
-def rows(dataset: data.Dataset, split: str = "train") -> dict[str, np.ndarray]:
+def rows(dataset: Dataset, split: str = "train") -> dict[str, np.ndarray]:
     """All of a split in one batch."""
     one = dataset.splits[split]
-    return data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    return Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
@@ -37,7 +39,7 @@ def test_documents_are_framed(family, packing, tmp_path):
         (texts / name).write_text(text)
     settings = TextFiles(path=str(texts), tokenizer=setting, sequence_length=64, packing=packing,
                          cross_document_attention=False, validation_fraction=0.0)  # fmt: skip
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     framed = [
         [*tokenizer.document_opening, *tokenizer.encode(text), *tokenizer.closing]
         for text in DOCUMENTS.values()
@@ -62,7 +64,7 @@ def test_parts_of_a_long_document_are_each_framed(tmp_path):
     (tmp_path / "long.txt").write_text(text)
     settings = TextFiles(path=str(tmp_path / "long.txt"), tokenizer=setting, sequence_length=32,
                          packing="best_fit", validation_fraction=0.0)  # fmt: skip
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     batch = rows(dataset)
     opening, closing = tokenizer.opening[0], tokenizer.closing[0]
     whole = batch["tokens"][:-1]
@@ -84,7 +86,7 @@ def test_labelled_texts_are_framed_and_their_ends_are_kept(family, tmp_path):
         named = [(text, "even" if n % 2 else "odd") for n, text in enumerate(texts)]
         csv.writer(file).writerows([("text", "label"), *named])
     settings = Table(path=str(tmp_path / "train.csv"), tokenizer=setting, sequence_length=16)
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     batch = rows(dataset)
     expected = {tuple(tokenizer.framed(tokenizer.encode(text), 16).tolist()) for text in texts}
     pairs = zip(batch["tokens"], batch["segments"], strict=True)
@@ -101,4 +103,4 @@ def test_a_length_without_room_for_a_text_is_refused(tmp_path):
     (tmp_path / "texts.csv").write_text("text,label\n1,a\n2,b\n3,a\n4,b\n")
     settings = Table(path=str(tmp_path / "texts.csv"), tokenizer=setting, sequence_length=2)
     with pytest.raises(UsageError, match=r"sequence_length=2 has no room .* 2 tokens around each"):
-        data.prepare(settings)
+        prepare(settings)

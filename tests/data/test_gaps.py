@@ -4,7 +4,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from data.codecs import GapCodec, Tokenizer, joined_ids
+from data.codecs.gaps import GapCodec, joined_ids
+from data.codecs.tokenizers import Tokenizer
 from tests.interop import foreign
 
 WORDS = "once upon a time a world of words told the wordy king how the old world began"

@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Table
 from configs.schema.tokenizers import BPE, Bytes
+from data.batches import Batches
+from data.dataset import Dataset
+from data.preparation import prepare
+from data.show import data_table, describe_batch
 
 ROWS = [(f'text {number}, with "quotes"\tand naïve 你好', "good" if number % 3 else "bad")
         for number in range(40)]  # fmt: skip
@@ -46,9 +49,9 @@ def settings(path, **changes) -> Table:
     return Table(path=str(path), **({"tokenizer": Bytes(), "sequence_length": 64} | changes))
 
 
-def examples(dataset: data.Dataset, split: str) -> list[tuple[str, str]]:
+def examples(dataset: Dataset, split: str) -> list[tuple[str, str]]:
     one = dataset.splits[split]
-    batch = data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    batch = Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
     assert (
         batch["tokens"].shape
         == batch["segments"].shape
@@ -61,7 +64,7 @@ def examples(dataset: data.Dataset, split: str) -> list[tuple[str, str]]:
 
 def refusal(path, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(path, **changes))
+        prepare(settings(path, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -76,7 +79,7 @@ def name_of(suffix: str, row: int) -> str:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
     path = write(tmp_path / f"all.{suffix}")
-    dataset = data.prepare(settings(path, validation_fraction=0.3))
+    dataset = prepare(settings(path, validation_fraction=0.3))
     assert dataset.sizes == {"vocabulary_size": 257, "max_length": 64, "num_classes": 2}
     assert dataset.classes == ("bad", "good")
     found = examples(dataset, "train") + examples(dataset, "validation")
@@ -91,7 +94,7 @@ def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
 def test_a_folder_may_hold_a_table_for_each_split(tmp_path):
     for split in ("train", "validation", "test"):
         write(tmp_path / f"{split}.csv", [(f"{split} {n}", n % 2) for n in range(6)])
-    dataset = data.prepare(settings(tmp_path))
+    dataset = prepare(settings(tmp_path))
     for split in dataset.splits:
         assert examples(dataset, split) == [(f"{split} {n}", str(n % 2)) for n in range(6)]
     assert [*dataset.splits] == ["train", "validation", "test"]
@@ -104,7 +107,7 @@ def test_a_folder_may_hold_a_table_for_each_split(tmp_path):
 )  # fmt: skip
 def test_labels_are_text_integers_or_booleans(tmp_path, labels, classes):
     rows = [(f"text {number}", label) for number, label in enumerate(labels)]
-    dataset = data.prepare(settings(write(tmp_path / "a.jsonl", rows), validation_fraction=0.0))
+    dataset = prepare(settings(write(tmp_path / "a.jsonl", rows), validation_fraction=0.0))
     assert dataset.classes == classes
     names = [json.dumps(x) if isinstance(x, bool) else str(x) for x in labels]
     assert [name for _, name in examples(dataset, "train")] == names
@@ -114,9 +117,9 @@ def test_long_texts_are_cut_and_told(tmp_path):
     rows = [("short", 0), ("x" * 70_000 + "y", 1), ("z" * 64, 1)]
     told: list[str] = []
     table = settings(write(tmp_path / "a.csv", rows), validation_fraction=0.0)
-    dataset = data.prepare(table, notify=told.append)
+    dataset = prepare(table, notify=told.append)
     assert told == ["1 of 3 texts of train are longer than data.sequence_length=64 and cut"]
-    assert ("cut", "1") in data.data_table(dataset)
+    assert ("cut", "1") in data_table(dataset)
     assert [text for text, _ in examples(dataset, "train")] == ["short", 64 * "x", 64 * "z"]
 
 
@@ -124,7 +127,7 @@ def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(
     rows = [("a", "Dog"), ("b", "dog"), ("c", "hot dog"), ("d", "Hot  Dog"), ("e", "cat")]
     told: list[str] = []
     made = settings(write(tmp_path / "all.csv", rows), validation_fraction=0.0)
-    assert len(data.prepare(made, notify=told.append).classes) == 5
+    assert len(prepare(made, notify=told.append).classes) == 5
     assert told == [
         "classes that differ in capitals or spaces alone are told apart: 'Dog' and 'dog', "
         "'Hot  Dog' and 'hot dog'"
@@ -134,7 +137,7 @@ def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(
 def test_the_tokenizer_is_learnt_from_the_training_part(tmp_path):
     write(tmp_path / "train.csv", [("banana " * 20, n % 2) for n in range(9)])
     write(tmp_path / "test.csv", [("zebra " * 20, n % 2) for n in range(9)])
-    dataset = data.prepare(settings(tmp_path, tokenizer=BPE(vocabulary_size=300)))
+    dataset = prepare(settings(tmp_path, tokenizer=BPE(vocabulary_size=300)))
     words = dataset.tokenizer.vocabulary()
     assert "banana" in words
     assert "zebra" not in words
@@ -189,9 +192,9 @@ def test_a_label_that_training_has_not_is_refused(tmp_path):
 
 
 def test_it_is_shown_with_its_label(tmp_path):
-    dataset = data.prepare(settings(write(tmp_path / "a.csv")))
-    batches = data.Batches(dataset.splits["train"], global_batch_size=3, seed=0, shuffle=True)
-    shown = data.describe_batch(batches[0], dataset)
+    dataset = prepare(settings(write(tmp_path / "a.csv")))
+    batches = Batches(dataset.splits["train"], global_batch_size=3, seed=0, shuffle=True)
+    shown = describe_batch(batches[0], dataset)
     assert "tokens   int32 [3, 64]" in shown
     assert "(good), weight 1" in shown
     assert "naïve 你好" in shown
@@ -199,7 +202,7 @@ def test_it_is_shown_with_its_label(tmp_path):
 
 def test_a_rare_label_that_was_held_out_is_a_class_all_the_same(tmp_path):
     rows = [(f"text {number}", number) for number in range(20)]
-    dataset = data.prepare(settings(write(tmp_path / "a.csv", rows), validation_fraction=0.4))
+    dataset = prepare(settings(write(tmp_path / "a.csv", rows), validation_fraction=0.4))
     assert dataset.classes == tuple(map(str, range(20)))
     assert examples(dataset, "validation")
 
@@ -224,7 +227,7 @@ LINES = {
 def test_a_row_is_called_by_the_line_that_errors_name(tmp_path, suffix, lines):
     path, content = tmp_path / f"a.{suffix}", LINES[suffix]
     path.write_text(content)
-    dataset = data.prepare(settings(path, validation_fraction=0.0))
+    dataset = prepare(settings(path, validation_fraction=0.0))
     assert dataset.splits["train"].names() == [f"a.{suffix}:{line}" for line in lines]
     path.write_text(content.replace("last", ""))
     assert f"a.{suffix}, line {lines[-1]}: field 'text' is empty" in refusal(
@@ -234,7 +237,7 @@ def test_a_row_is_called_by_the_line_that_errors_name(tmp_path, suffix, lines):
 
 def test_rows_of_parquet_are_called_as_errors_call_them(tmp_path):
     rows = [("x", "a"), ("y", "b"), ("z", "a")]
-    dataset = data.prepare(settings(write(tmp_path / "a.parquet", rows), validation_fraction=0.0))
+    dataset = prepare(settings(write(tmp_path / "a.parquet", rows), validation_fraction=0.0))
     names = dataset.splits["train"].names()
     assert names == [f"a.parquet row {row}" for row in range(3)]
     rows[2] = ("", "a")

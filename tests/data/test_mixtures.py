@@ -9,12 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import data
-from configs import UsageError, load_config
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
 from configs.schema.data import Cleaning, Mixture, TextFiles
 from configs.schema.tokenizers import BPE, Bytes, Characters
+from data.batches import Batches
 from data.mixing import PERIOD, ROUND, millionths, schedule
 from data.order import permutation
+from data.prefetch import stream
+from data.preparation import prepare
+from data.show import data_table
 from tests.data.test_records import write
 
 TEXT = "tests/configs/text_recipe.py"
@@ -93,11 +97,11 @@ def mixture(parts, **changes) -> Mixture:
 
 
 def test_batches_draw_from_each_source_in_epochs_of_its_own(parts):
-    dataset = data.prepare(mixture(parts))
+    dataset = prepare(mixture(parts))
     split = dataset.splits["train"]
-    batches = data.Batches(split, global_batch_size=30, seed=3, shuffle=True)
+    batches = Batches(split, global_batch_size=30, seed=3, shuffle=True)
     stored = [
-        data.Batches(part, global_batch_size=part.examples, seed=0, shuffle=False)[0]["tokens"]
+        Batches(part, global_batch_size=part.examples, seed=0, shuffle=False)[0]["tokens"]
         for part in split.parts
     ]
     seen = [0, 0, 0]
@@ -116,37 +120,35 @@ def test_batches_draw_from_each_source_in_epochs_of_its_own(parts):
 
 
 def test_a_batch_is_the_same_at_any_time_on_any_host(parts):
-    split = data.prepare(mixture(parts)).splits["train"]
+    split = prepare(mixture(parts)).splits["train"]
     options = {"global_batch_size": 12, "seed": 1, "shuffle": True}
-    whole = data.Batches(split, **options)
-    hosts = [data.Batches(split, rows=slice(a, a + 3), **options) for a in range(0, 12, 3)]
+    whole = Batches(split, **options)
+    hosts = [Batches(split, rows=slice(a, a + 3), **options) for a in range(0, 12, 3)]
     for number in (0, 7, 10**7):
         joined = np.concatenate([host[number]["tokens"] for host in hosts])
         assert (joined == whole[number]["tokens"]).all()
         assert (pickle.loads(pickle.dumps(whole))[number]["tokens"] == joined).all()
-    for number, batch in enumerate(data.stream(whole, 5, 9, workers=0), 5):
+    for number, batch in enumerate(stream(whole, 5, 9, workers=0), 5):
         assert (batch["tokens"] == whole[number]["tokens"]).all()
 
 
 def test_evaluation_takes_every_target_of_every_source_once(parts):
-    dataset = data.prepare(
-        mixture(parts, packing="best_fit", cleaning=Cleaning(duplicates="exact"))
-    )
+    dataset = prepare(mixture(parts, packing="best_fit", cleaning=Cleaning(duplicates="exact")))
     assert [part.name for part in dataset.splits["test"].parts] == [parts[0]]
     for split in dataset.splits.values():
-        batches = data.Batches(split, global_batch_size=7, seed=0, shuffle=False)
+        batches = Batches(split, global_batch_size=7, seed=0, shuffle=False)
         total = sum(batches[number]["weights"].sum() for number in range(len(batches)))
         assert total == split.targets == sum(part.targets for part in split.parts)
         assert split.bytes == sum(part.bytes for part in split.parts)
     validation = dataset.splits["validation"]
     assert 0 < validation.padding < 1 and validation.gzip_bits_per_byte > 0
-    table = {name: cells for name, *cells in data.data_table(dataset)}
+    table = {name: cells for name, *cells in data_table(dataset)}
     assert table[f"of {parts[1]}"][-1] == ""
 
 
 @pytest.mark.parametrize("tokenizer", [Characters(), BPE(vocabulary_size=300)], ids=str)
 def test_one_tokenizer_learns_from_all_sources(parts, tokenizer):
-    dataset = data.prepare(mixture(parts, tokenizer=tokenizer))
+    dataset = prepare(mixture(parts, tokenizer=tokenizer))
     for text in ("A note for", "line 7 of many", "ROW 3 OF A TABLE"):
         assert dataset.tokenizer.decode(dataset.tokenizer.encode(text)) == text
 
@@ -158,31 +160,31 @@ def test_what_stands_in_one_source_held_out_is_lost_by_the_others(tmp_path):
         write(tmp_path / f"{name}.jsonl", texts)
     settings = mixture((f"records:{tmp_path}/a", f"records:{tmp_path}/b"), weights=(),
                        cleaning=Cleaning(duplicates="exact"))  # fmt: skip
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     assert dataset.cleaning["train"]["documents"] == [4, 2]
     assert [part.bytes for part in dataset.splits["train"].parts] == [3, 4]
 
 
 def test_moved_sources_and_other_weights_are_the_same_preparation(parts, tmp_path):
     told: list[str] = []
-    first = data.prepare(mixture(parts))
+    first = prepare(mixture(parts))
     (tmp_path / "notes").rename(tmp_path / "moved")
     moved = mixture((parts[0].replace("notes", "moved"), *parts[1:]), weights=(1.0, 1.0, 1.0))
-    again = data.prepare(moved, progress=lambda stage, *_: told.append(stage))
+    again = prepare(moved, progress=lambda stage, *_: told.append(stage))
     assert again.fingerprint == first.fingerprint
     assert not told
     assert again.splits["train"].parts[0].name.endswith("moved")
-    swapped = data.prepare(mixture((*parts[1:], moved.parts[0])))
+    swapped = prepare(mixture((*parts[1:], moved.parts[0])))
     assert swapped.fingerprint != first.fingerprint
 
 
 def test_a_mixture_of_one_is_its_source(corpus):
     options = {"tokenizer": Bytes(), "sequence_length": 16}
-    alone = data.prepare(TextFiles(path=str(corpus), **options)).splits["train"]
-    mixed = data.prepare(Mixture(parts=(f"text_files:{corpus}",), **options)).splits["train"]
+    alone = prepare(TextFiles(path=str(corpus), **options)).splits["train"]
+    mixed = prepare(Mixture(parts=(f"text_files:{corpus}",), **options)).splits["train"]
     for number in range(3):
         one, other = (
-            data.Batches(split, global_batch_size=9, seed=4, shuffle=True)[number]["tokens"]
+            Batches(split, global_batch_size=9, seed=4, shuffle=True)[number]["tokens"]
             for split in (alone, mixed)
         )
         assert (one == other).all()
@@ -218,7 +220,7 @@ def test_fields_that_no_source_has_are_told(tmp_path):
 
 
 def test_the_shares_in_use_are_those_asked_for(parts):
-    split = data.prepare(mixture(parts)).splits["train"]
-    batches = data.Batches(split, global_batch_size=100, seed=0, shuffle=True)
+    split = prepare(mixture(parts)).splits["train"]
+    batches = Batches(split, global_batch_size=100, seed=0, shuffle=True)
     origins = list(itertools.chain.from_iterable(map(batches.origins, range(3, 13))))
     assert [origins.count(name) for name in parts] == [500, 300, 200]

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.pictures import Augmentation, Digits, ImageFolder
-from data.codecs import decode_picture
-from data.sources import open_source
+from data.batches import Batches
+from data.codecs.pictures import decode_picture
+from data.dataset import Dataset
+from data.prefetch import stream
+from data.preparation import prepare
+from data.show import data_table
+from data.sources.registry import open_source
 
 ROOT = Path(__file__).parents[2]
 SIZE = 48
@@ -54,27 +58,27 @@ def settings(folder: Path, **changes) -> ImageFolder:
     return ImageFolder(path=str(folder), **options)
 
 
-def stored(dataset: data.Dataset, split: str = "train") -> dict:
+def stored(dataset: Dataset, split: str = "train") -> dict:
     """All examples of a split, as evaluation sees them."""
     one = dataset.splits[split]
-    return data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    return Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
 
 
 def refusal(folder: Path, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(folder, **changes))
+        prepare(settings(folder, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def notes(folder: Path, **changes) -> list[str]:
     told: list[str] = []
-    data.prepare(settings(folder, **changes), notify=told.append)
+    prepare(settings(folder, **changes), notify=told.append)
     return told
 
 
 def test_every_picture_is_in_one_split_with_its_class(folder):
-    dataset = data.prepare(settings(folder, validation_fraction=0.25))
+    dataset = prepare(settings(folder, validation_fraction=0.25))
     assert dataset.classes == ("cat", "dog")
     assert dataset.sizes == {"num_classes": 2, "image_shape": (SIZE, SIZE, 3)}
     source = open_source(settings(folder, validation_fraction=0.25))
@@ -117,7 +121,7 @@ MODES = {
 def test_every_mode_and_format_is_decoded(folder, name):
     image, options = MODES[name]
     image.save(folder / "cat" / name, **options)
-    dataset = data.prepare(settings(folder, validation_fraction=0.0))
+    dataset = prepare(settings(folder, validation_fraction=0.0))
     place = [one.path.name for one in open_source(settings(folder, validation_fraction=0.0))
              .pictures["train"]].index(name)  # fmt: skip
     batch = stored(dataset)
@@ -169,13 +173,13 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same():
 def test_pictures_of_one_small_size_keep_it(folder, tmp_path):
     for path in folder.rglob("*.jpg"):
         picture(1, 40, 24).save(path)
-    dataset = data.prepare(ImageFolder(path=str(folder)))
+    dataset = prepare(ImageFolder(path=str(folder)))
     assert dataset.image_shape == (24, 40, 3)
     for width in (41, 65):
         for path in folder.glob("cat/*.jpg" if width == 41 else "*/*.jpg"):
             picture(1, width, 24).save(path)
-        assert data.prepare(ImageFolder(path=str(folder))).image_shape == (224, 224, 3)
-    assert data.prepare(ImageFolder(path=str(folder), channels=1)).image_shape == (224, 224, 1)
+        assert prepare(ImageFolder(path=str(folder))).image_shape == (224, 224, 3)
+    assert prepare(ImageFolder(path=str(folder), channels=1)).image_shape == (224, 224, 1)
 
 
 def bomb() -> bytes:
@@ -206,7 +210,7 @@ def test_what_is_large_but_not_too_large_is_read_without_a_word():
 
 @pytest.mark.parametrize("decoded", ["arrays", "files"])
 def test_broken_pictures_are_named_and_have_no_weight(folder, decoded):
-    whole = stored(data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded)))
+    whole = stored(prepare(settings(folder, validation_fraction=0.0, decoded=decoded)))
     for name, content in BROKEN.items():
         (folder / "cat" / f"x{name}").write_bytes(content)
     told = notes(folder, validation_fraction=0.0, decoded=decoded)
@@ -217,8 +221,8 @@ def test_broken_pictures_are_named_and_have_no_weight(folder, decoded):
     assert "5 of 29 pictures are broken, and count for nothing" in told
     assert notes(folder, validation_fraction=0.0, decoded=decoded) == told  # prepared or not
 
-    dataset = data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded))
-    assert ("broken", "5") in data.data_table(dataset)
+    dataset = prepare(settings(folder, validation_fraction=0.0, decoded=decoded))
+    assert ("broken", "5") in data_table(dataset)
     batch = stored(dataset)
     assert batch["weights"].tolist() == 12 * [1] + 5 * [0] + 12 * [1]
     assert not batch["image"][12:17].any()
@@ -237,7 +241,7 @@ def test_too_many_broken_pictures_end_it(folder):
         "all 1 pictures of validation are broken: "
     )
     whole = settings(folder, broken_fraction=0.18, validation_fraction=0.0)
-    assert data.prepare(whole).splits["train"].broken == 5
+    assert prepare(whole).splits["train"].broken == 5
     assert "more than data.broken_fraction=0.1 allows" in refusal(folder, broken_fraction=0.1)
     for path in folder.rglob("*.jpg"):
         path.write_bytes(b"")
@@ -252,28 +256,28 @@ def test_pixels_and_files_give_the_same_pictures(folder, crop, image_size):
     options = {"augmentation": Augmentation(crop=crop, flip_probability=0.5),
                "image_size": image_size}  # fmt: skip
     files, pixels = (
-        data.prepare(settings(folder, decoded=decoded, **options)) for decoded in ("files", "auto")
+        prepare(settings(folder, decoded=decoded, **options)) for decoded in ("files", "auto")
     )
     for shuffle in (True, False):
         one, other = (
-            data.Batches(of.splits["train"], global_batch_size=16, seed=1, shuffle=shuffle)[0]
+            Batches(of.splits["train"], global_batch_size=16, seed=1, shuffle=shuffle)[0]
             for of in (files, pixels)
         )
         assert all((one[name] == other[name]).all() for name in one)
     for shuffle in (True, False):
-        of = data.prepare(settings(folder, decoded="arrays", **options)).splits["train"]
-        batch = data.Batches(of, global_batch_size=16, seed=1, shuffle=shuffle)[0]
+        of = prepare(settings(folder, decoded="arrays", **options)).splits["train"]
+        batch = Batches(of, global_batch_size=16, seed=1, shuffle=shuffle)[0]
         assert batch["image"].shape == (16, image_size, image_size, 3)
         assert batch["weights"].all()
 
 
 def test_pixels_that_do_not_fit_stay_files(folder):
-    few = data.prepare(settings(folder, decoded_bytes=1000)).splits["train"]
-    many = data.prepare(settings(folder)).splits["train"]
+    few = prepare(settings(folder, decoded_bytes=1000)).splits["train"]
+    many = prepare(settings(folder)).splits["train"]
     assert few.format.dtype == object
     assert many.format.dtype != object
-    assert not data.Batches(few, global_batch_size=4, seed=0, shuffle=True).at_hand
-    assert data.Batches(many, global_batch_size=4, seed=0, shuffle=True).at_hand
+    assert not Batches(few, global_batch_size=4, seed=0, shuffle=True).at_hand
+    assert Batches(many, global_batch_size=4, seed=0, shuffle=True).at_hand
 
 
 def test_what_is_no_picture_is_told(folder):
@@ -322,12 +326,12 @@ def test_the_folder_of_a_class_may_be_a_link(folder, tmp_path):
     (tmp_path / "some").mkdir()
     for name, label in (("cat", "cat"), ("dog", "hound")):
         (tmp_path / "some" / label).symlink_to(folder / name)
-    dataset = data.prepare(settings(tmp_path / "some", validation_fraction=0.0))
+    dataset = prepare(settings(tmp_path / "some", validation_fraction=0.0))
     assert dataset.classes == ("cat", "hound")
     assert dataset.splits["train"].names()[-1] == "hound/11.jpg"
     assert (
         stored(dataset)["image"]
-        == stored(data.prepare(settings(folder, validation_fraction=0.0)))["image"]
+        == stored(prepare(settings(folder, validation_fraction=0.0)))["image"]
     ).all()
 
 
@@ -339,12 +343,12 @@ def test_names_that_are_no_utf8_are_spelt_out(folder):
         pytest.skip("this file system has names in UTF-8 alone")
     shutil.copy(folder / "cat" / "03.jpg", strange / os.fsdecode(b"gro\xdf.jpg"))
     (strange / os.fsdecode(b"kl\xe9in.png")).write_bytes(b"")
-    dataset = data.prepare(settings(folder, validation_fraction=0.0))
+    dataset = prepare(settings(folder, validation_fraction=0.0))
     assert dataset.classes == ("cat", "dog", "l\\xf6we")
     names = dataset.splits["train"].names()
     assert names[-2:] == ["l\\xf6we/gro\\xdf.jpg", "l\\xf6we/kl\\xe9in.png"]
     assert stored(dataset)["weights"][-2:].tolist() == [1, 0]
-    assert data.prepare(settings(folder)).splits["validation"].examples  # by a hash of the names
+    assert prepare(settings(folder)).splits["validation"].examples  # by a hash of the names
 
 
 def test_a_folder_that_can_not_be_read_is_named(folder):
@@ -373,7 +377,7 @@ def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wrapped" / "images")
     assert refusal(tmp_path / "wrapped").endswith(f", or data.path={tmp_path}/wrapped/images")
     (tmp_path / "wrapped" / "images" / "cat").rename(tmp_path / "wrapped" / "Train")
-    assert data.prepare(settings(tmp_path / "wrapped")).classes == ("Train", "images")
+    assert prepare(settings(tmp_path / "wrapped")).classes == ("Train", "images")
     (tmp_path / "wrapped" / "images").rename(tmp_path / "wrapped" / "Test")
     assert "Test should be called test" in refusal(tmp_path / "wrapped")
     (tmp_path / "wrapped" / "Test").rename(tmp_path / "wrapped" / "car")
@@ -386,7 +390,7 @@ def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
     shutil.rmtree(tmp_path / "parts" / "test" / "wolf")
     assert "test has no dog (an empty folder would do)" in refusal(tmp_path / "parts")
     (tmp_path / "parts" / "test" / "dog").mkdir()
-    assert data.prepare(settings(tmp_path / "parts")).splits["test"].examples == 12
+    assert prepare(settings(tmp_path / "parts")).splits["test"].examples == 12
     (tmp_path / "parts" / "test").rename(tmp_path / "parts" / "val")
     assert "should be called validation" in refusal(tmp_path / "parts")
     (tmp_path / "parts" / "val").rename(tmp_path / "parts" / "validation")
@@ -396,32 +400,30 @@ def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
 
 def test_it_is_prepared_once_and_again_where_a_file_changed(folder):
     stages: list[str] = []
-    first = data.prepare(settings(folder), progress=lambda stage, *_: stages.append(stage))
+    first = prepare(settings(folder), progress=lambda stage, *_: stages.append(stage))
     assert {*stages} == {"decoding train", "decoding validation"}
     stages.clear()
-    again = data.prepare(settings(folder, augmentation=Augmentation(flip_probability=0.5)),
+    again = prepare(settings(folder, augmentation=Augmentation(flip_probability=0.5)),
                          progress=lambda stage, *_: stages.append(stage))  # fmt: skip
     assert again.fingerprint == first.fingerprint
     assert stages == []
     picture(9).save(folder / "cat" / "03.jpg")
-    assert data.prepare(settings(folder)).fingerprint != first.fingerprint
+    assert prepare(settings(folder)).fingerprint != first.fingerprint
 
 
 def test_digits_have_all_of_it():
-    dataset = data.prepare(Digits(image_size=None, channels=3, decoded="files"))
+    dataset = prepare(Digits(image_size=None, channels=3, decoded="files"))
     assert dataset.image_shape == (8, 8, 3)
-    assert (
-        stored(dataset, "test")["image"] == stored(data.prepare(Digits()), "test")["image"]
-    ).all()
+    assert (stored(dataset, "test")["image"] == stored(prepare(Digits()), "test")["image"]).all()
 
 
 @pytest.mark.parametrize("decoded", ["arrays", "files"])
 def test_the_last_batch_is_filled_up_and_every_picture_counts_once(folder, decoded):
-    split = data.prepare(settings(folder, validation_fraction=0.0, decoded=decoded)).splits["train"]
-    batches = data.Batches(split, global_batch_size=10, seed=0, shuffle=False)
-    found = list(data.stream(batches, 0, len(batches), 0))
+    split = prepare(settings(folder, validation_fraction=0.0, decoded=decoded)).splits["train"]
+    batches = Batches(split, global_batch_size=10, seed=0, shuffle=False)
+    found = list(stream(batches, 0, len(batches), 0))
     assert [len(batch["image"]) for batch in found] == [10, 10, 10]
     assert [batch["weights"].sum() for batch in found] == [10, 10, 4]
     assert not found[-1]["image"][4:].any()
-    big = data.Batches(split, global_batch_size=50, seed=0, shuffle=True)[3]
+    big = Batches(split, global_batch_size=50, seed=0, shuffle=True)[3]
     assert big["weights"].all()

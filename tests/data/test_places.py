@@ -3,10 +3,11 @@
 import pytest
 from PIL import Image
 
-import data
 from configs.schema.data import Mixture, TextFiles
 from configs.schema.pictures import Digits, ImageFolder
 from configs.schema.tokenizers import Bytes
+from data.preparation import prepare
+from data.show import split_rows
 
 CUT = "cut from training by data.validation_fraction=0.1"
 TEXT = "one two three four five six seven.\n" * 60
@@ -19,7 +20,7 @@ def _cache(tmp_path, monkeypatch):
 
 def text_places(path, **options) -> dict[str, str]:
     options = {"sequence_length": 8, "tokenizer": Bytes(), **options}
-    return dict(data.prepare(TextFiles(path=str(path), **options)).places)
+    return dict(prepare(TextFiles(path=str(path), **options)).places)
 
 
 def test_a_file_a_folder_and_splits_are_named_as_they_are_read(tmp_path):
@@ -56,7 +57,7 @@ def test_test_alone_beside_training_leaves_validation_cut(tmp_path):
                 path = tmp_path / "set" / split / label / f"{number}.png"
                 Image.new("L", (8, 8), number).save(path)
     settings = ImageFolder(path=str(tmp_path / "set"), image_size=8)
-    assert data.prepare(settings).places == {
+    assert prepare(settings).places == {
         "train": f"{tmp_path}/set/train",
         "validation": CUT,
         "test": f"{tmp_path}/set/test",
@@ -65,19 +66,19 @@ def test_test_alone_beside_training_leaves_validation_cut(tmp_path):
 
 def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
     settings = Digits()
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     assert dataset.places["test"] == "data.source=digits"
-    assert data.split_rows(dataset, settings)[1] == ("validation", f"147 pictures: {CUT}")
+    assert split_rows(dataset, settings)[1] == ("validation", f"147 pictures: {CUT}")
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(TEXT)
     parts = tuple(f"text_files:{tmp_path / name}" for name in ("a.txt", "b.txt"))
     mixed = Mixture(parts=parts, sequence_length=8, tokenizer=Bytes())
-    assert data.prepare(mixed).places == {"train": ", ".join(parts), "validation": CUT}
+    assert prepare(mixed).places == {"train": ", ".join(parts), "validation": CUT}
 
 
 def warnings(settings) -> list[str]:
     told: list[str] = []
-    data.prepare(settings, notify=told.append, inform=lambda line: None)
+    prepare(settings, notify=told.append, inform=lambda line: None)
     return told
 
 
@@ -93,7 +94,7 @@ def test_a_share_far_from_the_fraction_is_told_with_both_numbers(tmp_path):
         return TextFiles(path=str(folder), sequence_length=8, tokenizer=Bytes(),
                          validation_fraction=fraction)  # fmt: skip
 
-    assert data.prepare(files(0.1)).splits["validation"].bytes == 9200
+    assert prepare(files(0.1)).splits["validation"].bytes == 9200
     (line,) = warnings(files(0.1))
     assert line == (
         "validation has 92 % of the text, not 10 % as data.validation_fraction=0.1 asks for: a "

@@ -11,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import PythonStdlib, TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import BPE, Bytes, Characters, TokenizerFile, Unigram, WordPiece
 from data import text as text_preparation
-from data.codecs import SEPARATOR, decode_picture, encode_png
+from data.batches import Batches
+from data.cache import cache_dir
+from data.codecs.pictures import decode_picture, encode_png
+from data.codecs.tokenizers import SEPARATOR
+from data.dataset import Dataset
+from data.preparation import prepare
 
 PREPARE = """
 import os, signal, sys
-import data
+from data.preparation import prepare
 from configs.schema.data import TextFiles
 from configs.schema.tokenizers import BPE
 
@@ -31,7 +35,7 @@ def progress(stage, done, total, unit):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = TextFiles(path=sys.argv[1], cache_dir=sys.argv[2], tokenizer=BPE(vocabulary_size=300))
-print("fingerprint", data.prepare(settings, progress=progress).fingerprint)
+print("fingerprint", prepare(settings, progress=progress).fingerprint)
 """
 
 
@@ -61,13 +65,13 @@ def prepared(cache: Path) -> list[Path]:
 def stages_of(settings) -> list[str]:
     """What preparing does now."""
     stages: list[str] = []
-    data.prepare(settings, progress=lambda stage, *_: stages.append(stage))
+    prepare(settings, progress=lambda stage, *_: stages.append(stage))
     return list(dict.fromkeys(stages))
 
 
-def text_of(dataset: data.Dataset, split: str) -> str:
+def text_of(dataset: Dataset, split: str) -> str:
     """All text of a split, as its batches hold it."""
-    batches = data.Batches(dataset.splits[split], global_batch_size=7, seed=0, shuffle=False)
+    batches = Batches(dataset.splits[split], global_batch_size=7, seed=0, shuffle=False)
     targets = [
         batch["targets"][batch["weights"] > 0]
         for batch in map(batches.__getitem__, range(len(batches)))
@@ -87,7 +91,7 @@ def text_of(dataset: data.Dataset, split: str) -> str:
     ids=lambda one: one.kind,
 )
 def test_every_split_holds_all_of_its_text(settings, corpus, tokenizer):
-    dataset = data.prepare(settings(tokenizer=tokenizer, sequence_length=33))
+    dataset = prepare(settings(tokenizer=tokenizer, sequence_length=33))
     total = 0
     for name, split in dataset.splits.items():
         documents = text_of(dataset, name).split(SEPARATOR)[1:]
@@ -107,7 +111,7 @@ def test_every_split_holds_all_of_its_text(settings, corpus, tokenizer):
 
 
 def test_gzip_is_measured_on_the_held_out_files_one_by_one(settings):
-    dataset = data.prepare(settings())
+    dataset = prepare(settings())
     documents = text_of(dataset, "validation").split(SEPARATOR)[1:]
     compressed = sum(len(gzip.compress(document.encode(), 9)) for document in documents)
     split = dataset.splits["validation"]
@@ -118,7 +122,7 @@ def test_gzip_is_measured_on_the_held_out_files_one_by_one(settings):
 def test_it_happens_once_and_again_where_something_changed(settings, corpus, tmp_path):
     everything = ["reading train", "reading validation", "packing train", "packing validation"]
     assert stages_of(settings()) == everything
-    first = data.prepare(settings())
+    first = prepare(settings())
     unchanged = [
         {},
         {"workers": 3},
@@ -127,27 +131,27 @@ def test_it_happens_once_and_again_where_something_changed(settings, corpus, tmp
     ]
     for changes in unchanged:
         assert stages_of(settings(**changes)) == []
-        assert data.prepare(settings(**changes)).fingerprint == first.fingerprint
+        assert prepare(settings(**changes)).fingerprint == first.fingerprint
 
     longer = settings(sequence_length=17)
     assert stages_of(longer) == everything[2:]  # the source is there already
-    assert data.prepare(longer).fingerprint != first.fingerprint
+    assert prepare(longer).fingerprint != first.fingerprint
     for changes in ({"validation_fraction": 0.4}, {"tokenizer": Characters()}):
         assert stages_of(settings(**changes))
-        assert data.prepare(settings(**changes)).fingerprint != first.fingerprint
+        assert prepare(settings(**changes)).fingerprint != first.fingerprint
 
     document = next(corpus.rglob("*.txt"))
     text = document.read_text()
     document.write_text(text.replace(text[-3], "#"))  # as long as before
     assert stages_of(settings()) == everything
-    assert data.prepare(settings()).fingerprint != first.fingerprint
+    assert prepare(settings()).fingerprint != first.fingerprint
     document.write_text(text)
     assert stages_of(settings()) == []
-    assert data.prepare(settings()).fingerprint == first.fingerprint
+    assert prepare(settings()).fingerprint == first.fingerprint
 
 
 def test_the_same_text_at_another_place_is_the_same_data(settings, corpus, tmp_path):
-    here = data.prepare(settings(tokenizer=BPE(vocabulary_size=300)))
+    here = prepare(settings(tokenizer=BPE(vocabulary_size=300)))
     corpus.rename(tmp_path / "elsewhere")
     moved = settings(
         path=str(tmp_path / "elsewhere"),
@@ -155,7 +159,7 @@ def test_the_same_text_at_another_place_is_the_same_data(settings, corpus, tmp_p
         cache_dir=str(tmp_path / "another cache"),
     )
     assert stages_of(moved)
-    assert data.prepare(moved).fingerprint == here.fingerprint
+    assert prepare(moved).fingerprint == here.fingerprint
 
 
 def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(corpus, tmp_path):
@@ -183,69 +187,69 @@ def test_two_processes_prepare_once_between_them(corpus, tmp_path):
 )
 @pytest.mark.parametrize("damage", ["cut", "lost"])
 def test_a_damaged_file_is_named(settings, tmp_path, name, damage):
-    data.prepare(settings())
+    prepare(settings())
     file = next((tmp_path / "cache" / "prepared").glob(f"*/{name}"))
     if damage == "cut":
         os.truncate(file, file.stat().st_size // 2)
     else:
         file.unlink()
     with pytest.raises(UsageError, match="is damaged") as raised:
-        data.prepare(settings())
+        prepare(settings())
     assert str(file) in str(raised.value)
     assert f"Delete the folder {file.parent}" in str(raised.value)
 
 
 def test_a_flipped_bit_is_named_when_it_is_read(settings):
-    split = data.prepare(settings()).splits["train"]
+    split = prepare(settings()).splits["train"]
     content = bytearray(split.path.read_bytes())
     content[len(content) // 3] ^= 4
     split.path.write_bytes(content)
     with pytest.raises(UsageError, match=r"train\.array_record is damaged"):
-        data.Batches(split, global_batch_size=4, seed=0, shuffle=True)[0]
+        Batches(split, global_batch_size=4, seed=0, shuffle=True)[0]
 
 
 def test_an_existing_tokenizer_is_used_and_its_contents_count(settings, tmp_path):
     path = tmp_path / "mine.json"
     from_file = settings(tokenizer=TokenizerFile(path=str(path)))
     with pytest.raises(UsageError, match=r"mine\.json can't be read"):
-        data.prepare(from_file)
+        prepare(from_file)
     path.write_text("{}")
     with pytest.raises(UsageError, match=r"mine\.json is no tokenizer\.json"):
-        data.prepare(from_file)
-    trained = data.prepare(settings(tokenizer=BPE(vocabulary_size=300)))
+        prepare(from_file)
+    trained = prepare(settings(tokenizer=BPE(vocabulary_size=300)))
     trained.tokenizer.save(path)
-    assert data.prepare(from_file).fingerprint == trained.fingerprint
-    data.prepare(settings(tokenizer=Characters())).tokenizer.save(path)
-    assert data.prepare(from_file).fingerprint != trained.fingerprint
+    assert prepare(from_file).fingerprint == trained.fingerprint
+    prepare(settings(tokenizer=Characters())).tokenizer.save(path)
+    assert prepare(from_file).fingerprint != trained.fingerprint
 
 
 def test_byte_pairs_are_learnt_from_a_bounded_sample(settings, monkeypatch):
-    whole = data.prepare(settings(tokenizer=BPE(vocabulary_size=400)))
+    whole = prepare(settings(tokenizer=BPE(vocabulary_size=400)))
     monkeypatch.setattr(text_preparation, "TRAINING_BYTES", 2000)
     sample = settings(tokenizer=BPE(vocabulary_size=400))
-    assert data.prepare(sample).tokenizer.vocabulary() != whole.tokenizer.vocabulary()
-    assert text_of(data.prepare(sample), "train") == text_of(whole, "train")
+    assert prepare(sample).tokenizer.vocabulary() != whole.tokenizer.vocabulary()
+    assert text_of(prepare(sample), "train") == text_of(whole, "train")
 
 
 def test_a_cache_that_can_not_be_written_is_named(settings, tmp_path):
     (tmp_path / "file").touch()
     for place in (tmp_path / "file" / "cache", Path("/proc/cache")):
         with pytest.raises(UsageError, match=r"data\.cache_dir"):
-            data.prepare(settings(cache_dir=str(place)))
+            prepare(settings(cache_dir=str(place)))
 
 
 def test_the_place_of_the_cache(monkeypatch):
     monkeypatch.setenv("TRIFORM_CACHE", "/from/environment")
-    assert data.cache_dir(Digits(cache_dir="/from/config")) == Path("/from/config")
-    assert data.cache_dir(Digits()) == Path("/from/environment")
+    assert cache_dir(Digits(cache_dir="/from/config")) == Path("/from/config")
+    assert cache_dir(Digits()) == Path("/from/environment")
     monkeypatch.delenv("TRIFORM_CACHE")
-    assert data.cache_dir(Digits()) == Path.home() / ".cache" / "triform"
+    assert cache_dir(Digits()) == Path.home() / ".cache" / "triform"
 
 
 def test_digits_are_the_pixels_of_scikit_learn():
     from sklearn.datasets import load_digits
 
-    dataset = data.prepare(Digits())
+    dataset = prepare(Digits())
     assert dataset.classes == tuple("0123456789")
     assert dataset.image_shape == (8, 8, 1)
     assert dataset.sizes == {"num_classes": 10, "image_shape": (8, 8, 1)}
@@ -256,14 +260,14 @@ def test_digits_are_the_pixels_of_scikit_learn():
     )
     found = []
     for split in dataset.splits.values():
-        batch = data.Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)[0]
+        batch = Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)[0]
         found += [
             (image.tobytes(), int(label))
             for image, label in zip(batch["image"], batch["label"], strict=True)
         ]
     assert sorted(found) == expected
-    large = data.prepare(Digits(image_size=12))
-    batch = data.Batches(large.splits["test"], global_batch_size=4, seed=0, shuffle=False)[0]
+    large = prepare(Digits(image_size=12))
+    batch = Batches(large.splits["test"], global_batch_size=4, seed=0, shuffle=False)[0]
     assert batch["image"].shape == (4, 12, 12, 1)
     assert large.fingerprint != dataset.fingerprint
 
@@ -277,7 +281,7 @@ def test_pictures_survive_png():
 
 
 def test_the_standard_library_as_the_recipe_prepares_it():
-    dataset = data.prepare(PythonStdlib())
+    dataset = prepare(PythonStdlib())
     assert dataset.sizes == {"vocabulary_size": 4096, "max_length": 256}
     assert 1.8 < dataset.splits["validation"].gzip_bits_per_byte < 2.5
     assert dataset.splits["train"].bytes / dataset.splits["train"].targets > 3

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.pairs import TFDSPairs
 from configs.schema.tokenizers import Bytes
+from data.preparation import prepare
 from tests.data.test_text_pairs import examples
 
 SIZES = {"train": 40, "test": 7}
@@ -69,7 +69,7 @@ FIELDS = {"source_field": "article", "target_field": "gist"}
     ("name", "changes"), [("talks/translation", {}), ("talks/summaries", FIELDS)]
 )
 def test_every_pair_is_there_and_whole_ones_are_held_out(sets, name, changes):
-    dataset = data.prepare(settings(sets, name, **changes))
+    dataset = prepare(settings(sets, name, **changes))
     found = {split: examples(dataset, split) for split in dataset.splits}
     assert found["test"] == [pair("test", number) for number in range(7)]
     everything = sorted(pair("train", number) for number in range(40))
@@ -79,9 +79,7 @@ def test_every_pair_is_there_and_whole_ones_are_held_out(sets, name, changes):
 
 def test_the_other_way_round_is_another_set(sets):
     there, back = (
-        data.prepare(
-            settings(sets, "talks/translation", source_language=one, target_language=other)
-        )
+        prepare(settings(sets, "talks/translation", source_language=one, target_language=other))
         for one, other in (("en", "de"), ("de", "en"))
     )
     assert there.fingerprint != back.fingerprint
@@ -90,7 +88,7 @@ def test_the_other_way_round_is_another_set(sets):
 
 def refusal(sets: Path, name: str, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(sets, name, **changes))
+        prepare(settings(sets, name, **changes))
     return str(raised.value)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.pictures import TFDSPictures
-from data.codecs import decode_picture
+from data.codecs.pictures import decode_picture
+from data.preparation import prepare
 from tests.data.test_pictures import encoded, picture, stored
 
 SHAPES = {
@@ -76,7 +76,7 @@ def settings(sets: Path, name: str, **changes) -> TFDSPictures:
 
 def refusal(sets: Path, name: str = "mnist", **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(sets, name, **changes))
+        prepare(settings(sets, name, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -86,7 +86,7 @@ def refusal(sets: Path, name: str = "mnist", **changes) -> str:
 @pytest.mark.parametrize("decoded", ["arrays", "files"])
 def test_every_labelled_picture_is_there_once(sets, name, shape, decoded):
     about = SHAPES[name]
-    dataset = data.prepare(settings(sets, name, decoded=decoded))
+    dataset = prepare(settings(sets, name, decoded=decoded))
     assert dataset.image_shape == shape
     assert dataset.classes == tuple(about["classes"])
     counts = {split: one.examples for split, one in dataset.splits.items()}

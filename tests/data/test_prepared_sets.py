@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import TFDS, Mixture
 from configs.schema.tokenizers import Bytes
-from data.codecs import SEPARATOR
-from data.sources import open_source
+from data.codecs.tokenizers import SEPARATOR
+from data.preparation import prepare
+from data.sources.registry import open_source
 from tests.data.test_preparation import text_of
 from tests.data.test_records import texts
 
@@ -58,13 +58,13 @@ def settings(sets: Path, name: str = "letters/plain", **changes) -> TFDS:
 
 def refusal(sets: Path, name: str = "letters/plain", **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(sets, name, **changes))
+        prepare(settings(sets, name, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_every_record_of_train_and_test_is_a_document(sets):
-    dataset = data.prepare(settings(sets))
+    dataset = prepare(settings(sets))
     parts = {split: text_of(dataset, split).split(SEPARATOR)[1:] for split in dataset.splits}
     assert set(parts) == {"train", "validation", "test"}
     assert parts["validation"]
@@ -77,7 +77,7 @@ def test_names_say_configuration_and_version(sets, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(sets))
     loud = TFDS(name="letters/loud:1.2.0", text_field="body", validation_fraction=0.0)
     assert sorted(texts(open_source(loud), "test"))[0] == "DEAR TEST, NUMBER 0 NAÏVE 你好"
-    plain, other = (data.prepare(settings(sets, f"letters/{one}")) for one in ("plain", "loud"))
+    plain, other = (prepare(settings(sets, f"letters/{one}")) for one in ("plain", "loud"))
     assert plain.fingerprint != other.fingerprint
 
 
@@ -91,7 +91,7 @@ def test_the_newest_version_is_taken(sets, tmp_path):
 def test_they_mix(sets):
     mixture = Mixture(parts=("tfds:letters/plain", "tfds:letters/loud:1.2.0"), weights=(3.0, 1.0),
                       data_dir=str(sets), text_field="body", tokenizer=Bytes())  # fmt: skip
-    assert len(data.prepare(mixture).splits["train"].parts) == 2
+    assert len(prepare(mixture).splits["train"].parts) == 2
 
 
 def test_a_set_that_is_missing_is_told_with_the_command_and_the_nearest(sets, tmp_path):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.sound import TFDSSoundLabels, TFDSSoundTranscripts
-from data.codecs import LogMel
-from data.codecs.sound import to_rate
+from data.batches import Batches
+from data.codecs.sound import LogMel, to_rate
+from data.dataset import Dataset
+from data.preparation import prepare
 from tests.data.test_sound_codec import encoded, voice
 
 LABELS = ("down", "up")
@@ -86,14 +87,14 @@ def settings(sets: Path, kind: type = TFDSSoundTranscripts, **changes):
     return kind(**options | changes)
 
 
-def stored(dataset: data.Dataset, split: str) -> dict:
+def stored(dataset: Dataset, split: str) -> dict:
     one = dataset.splits[split]
-    return data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    return Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
 
 
 @pytest.mark.parametrize("field", STORED)
 def test_every_recording_is_there_with_its_transcript(sets, field):
-    dataset = data.prepare(settings(sets, sound_field=field))
+    dataset = prepare(settings(sets, sound_field=field))
     log_mel, texts = LogMel(8000, 20, 25.0, 10.0, "bands"), []
     for split in ("train", "validation", "test"):
         batch = stored(dataset, split)
@@ -110,7 +111,7 @@ def test_every_recording_is_there_with_its_transcript(sets, field):
 
 
 def test_labels_are_the_sets_and_a_part_without_them_is_left_out(sets):
-    dataset = data.prepare(settings(sets, TFDSSoundLabels))
+    dataset = prepare(settings(sets, TFDSSoundLabels))
     assert dataset.classes == LABELS
     assert dataset.notes[0] == "test has no labels, and is left out"
     assert dataset.splits.keys() == {"train", "validation"}
@@ -122,17 +123,17 @@ def test_labels_are_the_sets_and_a_part_without_them_is_left_out(sets):
 def test_a_set_that_does_not_say_its_rate_is_told(sets):
     tell(sets)
     try:
-        dataset = data.prepare(settings(sets, sample_rate=16_000))
+        dataset = prepare(settings(sets, sample_rate=16_000))
         assert "does not say at what rate speech was recorded: it is taken for" in dataset.notes[0]
     finally:
         tell(sets, sampleRate="16000")
-    plain = data.prepare(settings(sets, sample_rate=16_000))
+    plain = prepare(settings(sets, sample_rate=16_000))
     assert (stored(plain, "test")["frames"] == stored(dataset, "test")["frames"]).all()
 
 
 def refusal(sets: Path, *arguments, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(sets, *arguments, **changes))
+        prepare(settings(sets, *arguments, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Cleaning, Records
 from configs.schema.tokenizers import Bytes
-from data.codecs import SEPARATOR
-from data.sources import open_source
+from data.codecs.tokenizers import SEPARATOR
+from data.preparation import prepare
+from data.sources.registry import open_source
 from tests.data.test_preparation import text_of
 
 TEXTS = [f"document {number}: naïve 你好 😀\n" * (1 + number % 3) for number in range(60)]
@@ -49,7 +49,7 @@ def texts(source, split: str) -> list[str]:
 
 def refusal(path, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(path, **changes))
+        prepare(settings(path, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -57,7 +57,7 @@ def refusal(path, **changes) -> str:
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "parquet"])
 def test_every_record_is_a_document_of_one_split(tmp_path, suffix):
     path = write(tmp_path / f"all.{suffix}", [*TEXTS, ""])
-    dataset = data.prepare(settings(path, validation_fraction=0.3))
+    dataset = prepare(settings(path, validation_fraction=0.3))
     parts = {split: text_of(dataset, split).split(SEPARATOR)[1:] for split in dataset.splits}
     assert 5 < len(parts["validation"]) < 35
     assert sorted(parts["train"] + parts["validation"]) == sorted([*TEXTS, ""])
@@ -99,7 +99,7 @@ def test_files_and_folders_are_splits(tmp_path):
 
 def test_long_records_come_in_pieces(tmp_path):
     long = "many words of one document " * 3000
-    dataset = data.prepare(settings(write(tmp_path / "a.jsonl", [long, "short"] * 3)))
+    dataset = prepare(settings(write(tmp_path / "a.jsonl", [long, "short"] * 3)))
     parts = [text_of(dataset, split).split(SEPARATOR)[1:] for split in dataset.splits]
     assert sorted(text for part in parts for text in part) == [long] * 3 + ["short"] * 3
 
@@ -107,10 +107,10 @@ def test_long_records_come_in_pieces(tmp_path):
 def test_another_field_another_record_is_another_set(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one", "body": "three"}\n' * 4)
-    first = data.prepare(settings(path))
-    assert data.prepare(settings(path, text_field="body")).fingerprint != first.fingerprint
+    first = prepare(settings(path))
+    assert prepare(settings(path, text_field="body")).fingerprint != first.fingerprint
     path.write_text('{"text": "two", "body": "three"}\n' * 4)
-    assert data.prepare(settings(path)).fingerprint != first.fingerprint
+    assert prepare(settings(path)).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_files_that_are_no_records_are_refused(tmp_path):
 def test_records_are_cleaned(tmp_path):
     path = write(tmp_path / "a.jsonl", [*TEXTS, *TEXTS, "", ""])
     cleaning = Cleaning(duplicates="exact", minimum_characters=1)
-    dataset = data.prepare(settings(path, cleaning=cleaning))
+    dataset = prepare(settings(path, cleaning=cleaning))
     before = sum(counts["documents"][0] for counts in dataset.cleaning.values())
     after = sum(counts["documents"][1] for counts in dataset.cleaning.values())
     assert (before, after) == (122, 60)

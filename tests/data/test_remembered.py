@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import Records, TextFiles
 from configs.schema.tokenizers import Bytes
-from data import remembered
+from data import preparation, remembered
 from data.remembered import Remembered
 from tests.data.test_records import write
 
@@ -37,7 +36,7 @@ def read(monkeypatch, corpus, tmp_path):
     def prepare() -> tuple[str, list[str]]:
         time.sleep(0.06)
         found.clear()
-        return data.prepare(settings).fingerprint, sorted(found)
+        return preparation.prepare(settings).fingerprint, sorted(found)
 
     return prepare
 
@@ -118,6 +117,6 @@ def test_records_are_remembered_too(tmp_path, monkeypatch):
         path=str(path), tokenizer=Bytes(), sequence_length=32, cache_dir=str(tmp_path / "cache")
     )
     time.sleep(0.06)
-    first = data.prepare(settings).fingerprint
+    first = preparation.prepare(settings).fingerprint
     monkeypatch.setattr("data.sources.records._hash", None)  # not called
-    assert data.prepare(settings).fingerprint == first
+    assert preparation.prepare(settings).fingerprint == first

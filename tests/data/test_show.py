@@ -1,16 +1,19 @@
 """Promises of describe_batch: what the model gets, for a person to read."""
 
-import data
 from configs.schema.data import Conversations, TextFiles
 from configs.schema.pictures import Digits
 from configs.schema.tokenizers import Bytes
+from data.batches import Batches
+from data.dataset import Dataset
+from data.preparation import prepare
+from data.show import data_table, describe_batch, split_rows
 
 
-def describe(dataset: data.Dataset, batch_size: int, number: int = 0) -> str:
-    batches = data.Batches(
+def describe(dataset: Dataset, batch_size: int, number: int = 0) -> str:
+    batches = Batches(
         dataset.splits["validation"], global_batch_size=batch_size, seed=0, shuffle=False
     )
-    return data.describe_batch(batches[number], dataset)
+    return describe_batch(batches[number], dataset)
 
 
 def test_text_is_shown_with_targets_weights_and_segments(tmp_path):
@@ -20,7 +23,7 @@ def test_text_is_shown_with_targets_weights_and_segments(tmp_path):
         (tmp_path / split / "b.txt").write_text("cd")
     settings = TextFiles(path=str(tmp_path), sequence_length=8, tokenizer=Bytes(),
                          cross_document_attention=False)  # fmt: skip
-    shown = describe(data.prepare(settings), 2)
+    shown = describe(prepare(settings), 2)
     assert "tokens   int32 [2, 8]" in shown
     assert "5 targets; '<|endoftext|>ab<|endoftext|>c'" in shown
     rows = [line.split() for line in shown.splitlines() if line.startswith("  ")]
@@ -39,28 +42,26 @@ def test_tokens_to_predict_are_told_where_they_are_not_all_tokens(tmp_path):
     (tmp_path / "a.txt").write_text("abcdefgh" * 10)
     text = TextFiles(path=str(tmp_path / "a.txt"), sequence_length=8, tokenizer=Bytes(),
                      validation_fraction=0.0)  # fmt: skip
-    dataset = data.prepare(text)
-    (row,) = data.split_rows(dataset, text)
+    dataset = prepare(text)
+    (row,) = split_rows(dataset, text)
     assert row == ("train", f"10 windows, 80 tokens: {tmp_path / 'a.txt'}")
-    names = [name for name, *_ in data.data_table(dataset)]
+    names = [name for name, *_ in data_table(dataset)]
     assert "tokens" in names and "targets" not in names
 
     (tmp_path / "chat.jsonl").write_text('{"prompt": "What?", "answer": "yes"}\n')
     chat = Conversations(path=str(tmp_path / "chat.jsonl"), sequence_length=64, tokenizer=Bytes(),
                          validation_fraction=0.0)  # fmt: skip
-    dataset = data.prepare(chat)
-    (row,) = data.split_rows(dataset, chat)
+    dataset = prepare(chat)
+    (row,) = split_rows(dataset, chat)
     assert row[1].startswith("1 windows, 4 tokens to predict: ")  # y, e, s, and its end
-    assert ("targets", "4") in data.data_table(dataset)
+    assert ("targets", "4") in data_table(dataset)
 
 
 def test_pictures_are_shown_as_blocks_with_their_class():
-    dataset = data.prepare(Digits(image_size=64))
+    dataset = prepare(Digits(image_size=64))
     shown = describe(dataset, 3)
     assert "image    uint8 [3, 64, 64, 1], 0 to 255" in shown
-    batch = data.Batches(dataset.splits["validation"], global_batch_size=3, seed=0, shuffle=False)[
-        0
-    ]
+    batch = Batches(dataset.splits["validation"], global_batch_size=3, seed=0, shuffle=False)[0]
     for label in batch["label"]:
         assert f"label {label} ({dataset.classes[label]}), weight 1" in shown
     blocks = [line for line in shown.splitlines() if "█" in line]

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import soundfile
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.sound import SoundAugmentation, SoundLabels, SoundTranscripts
 from configs.schema.tokenizers import BPE, Words
-from data.codecs import LogMel, decode_sound
-from data.sources import open_source
+from data.batches import Batches, evaluation_order
+from data.codecs.sound import LogMel, decode_sound
+from data.dataset import Dataset
+from data.preparation import prepare
+from data.show import data_table, describe_batch
+from data.sources.registry import open_source
 from tests.data.test_sound_codec import encoded, voice
 
 WORDS = ("one", "two", "three")
@@ -72,10 +75,10 @@ def settings(folder: Path, kind: type = SoundTranscripts, **changes):
     return kind(path=str(folder), **options | changes)
 
 
-def stored(dataset: data.Dataset, split: str = "train") -> dict:
+def stored(dataset: Dataset, split: str = "train") -> dict:
     """All examples of a split, as evaluation sees them."""
     one = dataset.splits[split]
-    return data.Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
+    return Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
 
 
 def rows_of(folder: Path, split: str = "train") -> list[dict]:
@@ -84,19 +87,19 @@ def rows_of(folder: Path, split: str = "train") -> list[dict]:
 
 def notes(folder: Path, **changes) -> list[str]:
     told: list[str] = []
-    data.prepare(settings(folder, **changes), notify=told.append)
+    prepare(settings(folder, **changes), notify=told.append)
     return told
 
 
 def refusal(folder: Path, *arguments, **changes) -> str:
     with pytest.raises(UsageError) as raised:
-        data.prepare(settings(folder, *arguments, **changes))
+        prepare(settings(folder, *arguments, **changes))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
 
 def test_every_recording_is_there_once_with_its_frames_and_transcript(folder):
-    dataset = data.prepare(settings(folder))
+    dataset = prepare(settings(folder))
     assert {split: one.examples for split, one in dataset.splits.items()}["test"] == 6
     names = [name for split in ("train", "validation") for name in dataset.splits[split].names()]
     told = {row["path"]: row["text"] for row in rows_of(folder)}
@@ -119,17 +122,17 @@ def test_every_recording_is_there_once_with_its_frames_and_transcript(folder):
 
 
 def test_sizes_are_what_a_model_needs(folder):
-    dataset = data.prepare(settings(folder))
+    dataset = prepare(settings(folder))
     longest = max(stored(dataset, split)["frames"].shape[1] for split in dataset.splits)
     letters = len(set("".join(WORDS)))
     assert dataset.sizes == {"num_mels": 20, "max_frames": longest, "max_labels": 5,
                              "vocabulary_size": 2 + letters}  # fmt: skip
-    dataset = data.prepare(settings(folder, SoundLabels))
+    dataset = prepare(settings(folder, SoundLabels))
     assert dataset.sizes == {"num_mels": 20, "max_frames": longest, "num_classes": 3}
 
 
 def test_labels_are_classes(folder):
-    dataset = data.prepare(settings(folder, SoundLabels))
+    dataset = prepare(settings(folder, SoundLabels))
     assert dataset.classes == tuple(sorted(WORDS))
     for split in ("train", "validation", "test"):
         batch = stored(dataset, split)
@@ -146,8 +149,8 @@ def test_any_table_lists_them_with_paths_from_anywhere(folder, name, tmp_path):
     rows = [{"file": str(folder / row["path"]), "said": row["text"]} for row in rows_of(folder)]
     write_table(tmp_path / name, rows)
     changes = {"path_field": "file", "text_field": "said"}
-    dataset = data.prepare(settings(tmp_path / name, **changes))
-    plain = data.prepare(settings(folder / "train.jsonl"))
+    dataset = prepare(settings(tmp_path / name, **changes))
+    plain = prepare(settings(folder / "train.jsonl"))
     assert len(dataset.splits["train"].names()) + len(dataset.splits["validation"].names()) == 24
     assert dataset.tokenizer.vocabulary() == plain.tokenizer.vocabulary()
 
@@ -172,15 +175,15 @@ def test_what_is_appended_moves_no_other_between_the_parts(folder):
 
 
 def test_waveforms_and_frames_give_the_same(folder):
-    frames = data.prepare(settings(folder))
+    frames = prepare(settings(folder))
     softly = SoundAugmentation(shift_milliseconds=1e-9)  # waveforms are stored, and not changed
-    waveforms = data.prepare(settings(folder, augmentation=softly))
+    waveforms = prepare(settings(folder, augmentation=softly))
     assert waveforms.splits["train"].format.waveforms
     assert not waveforms.splits["test"].format.waveforms
     assert frames.sizes == waveforms.sizes
     for shuffle in (True, False):
         one, other = (
-            data.Batches(of.splits["train"], global_batch_size=8, seed=1, shuffle=shuffle)
+            Batches(of.splits["train"], global_batch_size=8, seed=1, shuffle=shuffle)
             for of in (frames, waveforms)
         )
         for number in range(2):
@@ -195,7 +198,7 @@ def test_transcripts_are_kept_but_for_their_spaces(folder):
     write_table(folder / "train.jsonl", rows)
     texts = {}
     for lowercase in (False, True):
-        dataset = data.prepare(settings(folder, lowercase=lowercase, validation_fraction=0.0))
+        dataset = prepare(settings(folder, lowercase=lowercase, validation_fraction=0.0))
         batch = stored(dataset)
         place = dataset.splits["train"].names().index(rows[0]["path"])
         tokens = batch["labels"][place][batch["label_weights"][place] > 0]
@@ -205,7 +208,7 @@ def test_transcripts_are_kept_but_for_their_spaces(folder):
 
 @pytest.mark.parametrize("tokenizer", [Words(), BPE(vocabulary_size=260)])
 def test_other_tokenizers_are_learnt_from_transcripts(folder, tokenizer):
-    dataset = data.prepare(settings(folder, tokenizer=tokenizer))
+    dataset = prepare(settings(folder, tokenizer=tokenizer))
     batch = stored(dataset, "test")
     texts = [dataset.tokenizer.decode(row[w > 0]) for row, w in
              zip(batch["labels"], batch["label_weights"], strict=True)]  # fmt: skip
@@ -233,7 +236,7 @@ def with_more(folder: Path, contents: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("augmentation", [SoundAugmentation(), SoundAugmentation(speed=0.1)])
 def test_broken_recordings_are_named_and_have_no_weight(folder, kind, augmentation):
     changes = {"validation_fraction": 0.0, "augmentation": augmentation, "kind": kind}
-    whole = stored(data.prepare(settings(folder, **changes)))
+    whole = stored(prepare(settings(folder, **changes)))
     with_more(folder, BROKEN)
     told = notes(folder, **changes)
     for name in BROKEN:
@@ -241,15 +244,15 @@ def test_broken_recordings_are_named_and_have_no_weight(folder, kind, augmentati
     assert any("it is shorter than a frame: 20 ms" in line for line in told)
     assert "4 of 34 recordings are broken, and count for nothing" in told
 
-    dataset = data.prepare(settings(folder, **changes))
-    assert ("broken", "4", "0") in data.data_table(dataset)
+    dataset = prepare(settings(folder, **changes))
+    assert ("broken", "4", "0") in data_table(dataset)
     batch = stored(dataset)
     assert batch["weights"].tolist() == 12 * [1] + 4 * [0] + 12 * [1]
     lost, kept = batch["weights"] == 0, batch["weights"] > 0
     for name, array in batch.items():
         assert not array[lost].any()
         assert (array[kept] == whole[name]).all()
-    shuffled = data.Batches(dataset.splits["train"], global_batch_size=28, seed=0, shuffle=True)[0]
+    shuffled = Batches(dataset.splits["train"], global_batch_size=28, seed=0, shuffle=True)[0]
     assert shuffled["weights"].sum() == 24
 
 
@@ -270,10 +273,10 @@ def test_a_split_of_broken_recordings_alone_is_refused(folder):
 
 def test_broken_recordings_are_not_evaluated(folder):
     with_more(folder, BROKEN)
-    split = data.prepare(settings(folder, validation_fraction=0.0)).splits["train"]
+    split = prepare(settings(folder, validation_fraction=0.0)).splits["train"]
     whole = [number for number in range(28) if not 12 <= number < 16]
-    assert sorted(data.evaluation_order(split)) == whole
-    assert sorted(data.evaluation_order(split, 14)) == whole[:14]
+    assert sorted(evaluation_order(split)) == whole
+    assert sorted(evaluation_order(split, 14)) == whole[:14]
 
 
 def test_what_is_strange_is_told_and_stays(folder):
@@ -303,14 +306,14 @@ def test_what_is_strange_is_told_and_stays(folder):
         "batches of train: ",
     ):
         assert [line for line in told if words in line], (words, told)
-    batch = stored(data.prepare(settings(folder, validation_fraction=0.0)))
+    batch = stored(prepare(settings(folder, validation_fraction=0.0)))
     assert batch["weights"].all() and not batch["label_weights"][0].any()
 
 
 @pytest.mark.parametrize("kind", [SoundTranscripts, SoundLabels])
 def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
     changes = {"validation_fraction": 0.0, "kind": kind}
-    whole = stored(data.prepare(settings(folder, **changes)))
+    whole = stored(prepare(settings(folder, **changes)))
     with_more(folder, {"long.wav": encoded(voice(30.0)), "cut.wav": BROKEN["cut.wav"]})
     rows = rows_of(folder)
     rows[12]["text"] = "onetwothree" * 9
@@ -327,8 +330,8 @@ def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
     )
     assert "1 of 32 recordings are broken, and count for nothing" in told
     assert not [line for line in told if "the longest" in line]
-    dataset = data.prepare(settings(folder, max_seconds=0.85, **changes))
-    assert ("left out", "1", "0") in data.data_table(dataset)
+    dataset = prepare(settings(folder, max_seconds=0.85, **changes))
+    assert ("left out", "1", "0") in data_table(dataset)
     assert "sounds/long.wav" not in dataset.splits["train"].names()
     batch = stored(dataset)
     kept = batch["weights"] > 0
@@ -398,37 +401,37 @@ def test_a_folder_without_the_right_tables_is_refused(folder, tmp_path):
 
 def test_it_is_prepared_once_and_again_where_a_recording_changed(folder):
     stages: list[str] = []
-    first = data.prepare(settings(folder), progress=lambda stage, *_: stages.append(stage))
+    first = prepare(settings(folder), progress=lambda stage, *_: stages.append(stage))
     assert {"decoding train", "decoding validation", "decoding test"} <= {*stages}
     stages.clear()
     masks = SoundAugmentation(time_masks=2)  # of frames: the same are stored
-    again = data.prepare(settings(folder, augmentation=masks, length_buckets=2),
+    again = prepare(settings(folder, augmentation=masks, length_buckets=2),
                          progress=lambda stage, *_: stages.append(stage))  # fmt: skip
     assert again.fingerprint == first.fingerprint and stages == []
     record(folder / "sounds" / "00", 4)
-    assert data.prepare(settings(folder)).fingerprint != first.fingerprint
-    assert data.prepare(settings(folder, num_mels=30)).fingerprint != first.fingerprint
+    assert prepare(settings(folder)).fingerprint != first.fingerprint
+    assert prepare(settings(folder, num_mels=30)).fingerprint != first.fingerprint
 
 
 def test_batches_have_few_shapes_and_say_their_padding(folder):
-    dataset = data.prepare(settings(folder, length_buckets=2, global_batch_size=4))
+    dataset = prepare(settings(folder, length_buckets=2, global_batch_size=4))
     split = dataset.splits["train"]
-    batches = data.Batches(split, global_batch_size=4, seed=0, shuffle=True)
+    batches = Batches(split, global_batch_size=4, seed=0, shuffle=True)
     per_epoch = split.examples // 4
     shapes = {batches[number]["frames"].shape[1] for number in range(3 * per_epoch)}
     assert len(shapes) == 2 and max(shapes) <= dataset.sizes["max_frames"]
     found = [batches[number]["segments"] for number in range(per_epoch)]
     empty = 1 - sum(map(np.sum, found)) / sum(map(np.size, found))
     assert split.padding == pytest.approx(empty, abs=0.02)
-    rows = {row[0]: row[1:] for row in data.data_table(dataset)}
+    rows = {row[0]: row[1:] for row in data_table(dataset)}
     assert rows["padding"][0] == f"{split.padding:.2%}" and rows["padding"][1] == ""
     assert rows["hours"][0] == "0.00"
 
 
 def test_a_batch_is_shown_with_words_and_blocks(folder):
     for kind in (SoundTranscripts, SoundLabels):
-        dataset = data.prepare(settings(folder, kind))
-        shown = data.describe_batch(stored(dataset, "test"), dataset)
+        dataset = prepare(settings(folder, kind))
+        shown = describe_batch(stored(dataset, "test"), dataset)
         assert "frames " in shown and "float32 [6, " in shown
         assert ("3 tokens, 'one', weight 1" if kind is SoundTranscripts else "(one)") in shown
         assert "63 frames, 0.6" in shown
@@ -437,7 +440,7 @@ def test_a_batch_is_shown_with_words_and_blocks(folder):
 
 
 def test_a_recording_of_16_bits_comes_back_exactly_however_soft(folder):
-    form = data.prepare(settings(folder, augmentation=SoundAugmentation(speed=0.1)))
+    form = prepare(settings(folder, augmentation=SoundAugmentation(speed=0.1)))
     form = form.splits["train"].format
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 4000).astype(np.float32)
     for loudness in (2**-15, 2**-24, 2**-10):

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-import data
 from configs.schema.sound import SoundAugmentation, Tones
 from data.augmentation import generator
+from data.batches import Batches
+from data.dataset import Dataset
 from data.order import permutation
+from data.prefetch import stream
+from data.preparation import prepare
 from data.sound_augmentation import augment, mask
 from tests.data.test_augmentation import assert_equal
 from tests.data.test_sound_codec import voice
@@ -28,24 +31,24 @@ TONES = {"recordings": 60, "num_mels": 20, "normalization": "none", "length_buck
 
 
 @pytest.fixture(params=KINDS)
-def dataset(request) -> data.Dataset:
-    return data.prepare(Tones(**TONES, augmentation=KINDS[request.param]))
+def dataset(request) -> Dataset:
+    return prepare(Tones(**TONES, augmentation=KINDS[request.param]))
 
 
-def batches(dataset: data.Dataset, **changes) -> data.Batches:
+def batches(dataset: Dataset, **changes) -> Batches:
     given = {"global_batch_size": 8, "seed": 5, "shuffle": True} | changes
-    return data.Batches(dataset.splits["train"], **given)
+    return Batches(dataset.splits["train"], **given)
 
 
 def test_from_the_middle_batches_are_the_same(dataset):
     every = [batches(dataset)[number] for number in range(12)]
-    for number, batch in enumerate(data.stream(batches(dataset), 5, 12, 0), 5):
+    for number, batch in enumerate(stream(batches(dataset), 5, 12, 0), 5):
         assert_equal(batch, every[number])
 
 
 @pytest.mark.parametrize("dataset", ["waveforms"], indirect=True)
 def test_two_workers_give_the_same_batches(dataset):
-    for number, batch in enumerate(data.stream(batches(dataset), 3, 9, 2), 3):
+    for number, batch in enumerate(stream(batches(dataset), 3, 9, 2), 3):
         assert_equal(batch, batches(dataset)[number])
 
 
@@ -71,7 +74,7 @@ def test_an_example_is_the_same_with_other_buckets(dataset):
         "length_buckets": 1,
         "augmentation": dataset.splits["train"].format.augmentation,
     }
-    other = data.prepare(Tones(**settings))
+    other = prepare(Tones(**settings))
     found = [
         {frames.tobytes() for n in range(epoch) for frames in real_frames(batches(one)[n])}
         for one in (dataset, other)
@@ -98,10 +101,10 @@ def test_a_recording_changes_from_epoch_to_epoch_and_from_seed_to_seed(dataset):
 
 
 def test_evaluation_never_augments(dataset):
-    plain = data.prepare(Tones(**TONES))
+    plain = prepare(Tones(**TONES))
     for split in ("train", "validation", "test"):
         one, other = (
-            data.Batches(of.splits[split], global_batch_size=8, seed=0, shuffle=False)[0]
+            Batches(of.splits[split], global_batch_size=8, seed=0, shuffle=False)[0]
             for of in (dataset, plain)
         )
         assert_equal(one, other)
@@ -110,7 +113,7 @@ def test_evaluation_never_augments(dataset):
 
 def test_whole_recordings_fit_however_slowly_they_are_played():
     slow = SoundAugmentation(speed=0.5)
-    dataset = data.prepare(Tones(**TONES, augmentation=slow))
+    dataset = prepare(Tones(**TONES, augmentation=slow))
     lengths = []
     for number in range(20):
         batch = batches(dataset)[number]
@@ -196,9 +199,7 @@ def test_masks_cover_at_most_what_was_asked_for():
 
 def test_masks_are_filled_with_the_mean():
     for normalization in ("none", "bands"):
-        dataset = data.prepare(
-            Tones(**TONES | {"normalization": normalization}, augmentation=MASKS)
-        )
+        dataset = prepare(Tones(**TONES | {"normalization": normalization}, augmentation=MASKS))
         frames = real_frames(batches(dataset)[0])
         for one in frames:
             values, counts = np.unique(one, return_counts=True)
@@ -209,11 +210,7 @@ def test_masks_are_filled_with_the_mean():
 
 
 def test_a_recording_of_one_frame_survives_being_played_fast():
-    form = (
-        data.prepare(Tones(**TONES, augmentation=SoundAugmentation(speed=0.5)))
-        .splits["train"]
-        .format
-    )
+    form = prepare(Tones(**TONES, augmentation=SoundAugmentation(speed=0.5))).splits["train"].format
     record = np.array([form.store(voice(0.025), [3])], object)
     for example in range(10):
         batch = form.augmented(record, 0, np.array([example]))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data.codecs import LogMel, decode_sound
+from data.codecs.sound import LogMel, decode_sound
 
 RATE = 8000
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.data import PythonStdlib, TextFiles
 from configs.schema.pictures import Digits
-from data.codecs import Tokenizer, decode_picture
-from data.sources import documents, open_source
+from data.codecs.pictures import decode_picture
+from data.codecs.tokenizers import Tokenizer
+from data.sources import documents
+from data.sources.registry import open_source
 from data.sources.source import held_out
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.pairs import ParallelText
 from configs.schema.tokenizers import (
     BPE,
@@ -19,6 +18,11 @@ from configs.schema.tokenizers import (
     WordPiece,
     Words,
 )
+from data import preparation
+from data.batches import Batches
+from data.dataset import Dataset
+from data.prefetch import stream
+from data.show import data_table, describe_batch
 from data.text_pairs import PairFormat
 from tests.data.conftest import sentences
 
@@ -37,17 +41,17 @@ def settings(path, **changes) -> ParallelText:
     return ParallelText(path=str(path), **({"tokenizer": Bytes()} | changes))
 
 
-def prepare(path, **changes) -> tuple[data.Dataset, list[str]]:
+def prepare(path, **changes) -> tuple[Dataset, list[str]]:
     """The data, and what was told when it was prepared, but for the line on padding."""
     told: list[str] = []
-    dataset = data.prepare(settings(path, **changes), notify=told.append)
+    dataset = preparation.prepare(settings(path, **changes), notify=told.append)
     return dataset, [line for line in told if not line.startswith("batches of train: ")]
 
 
-def examples(dataset: data.Dataset, split: str) -> list[tuple[str, str]]:
+def examples(dataset: Dataset, split: str) -> list[tuple[str, str]]:
     """The pairs of a split in their order, out of its batches; which are of the form they say."""
     one, separator = dataset.splits[split], dataset.tokenizer.separator_id
-    found, batches = [], data.Batches(one, global_batch_size=7, seed=0, shuffle=False)
+    found, batches = [], Batches(one, global_batch_size=7, seed=0, shuffle=False)
     for number in range(len(batches)):
         batch = batches[number]
         assert {name: str(array.dtype) for name, array in batch.items()} == {
@@ -130,7 +134,7 @@ def test_pairs_that_lack_a_text_or_are_too_long_are_left_out_of_training_and_tol
         f"3 of 8 pairs of train are longer than {limits}, and left out",
     ]
     assert list(dataset.notes) == told
-    assert ("left out", "6") in data.data_table(dataset)
+    assert ("left out", "6") in data_table(dataset)
 
 
 def test_evaluation_cuts_what_is_too_long_and_tells(tmp_path):
@@ -147,7 +151,7 @@ def test_evaluation_cuts_what_is_too_long_and_tells(tmp_path):
         "2 of 5 targets of test are longer than data.max_target_length=4, and cut: the rest counts "
         "for nothing",
     ]
-    assert {("left out", "0", "1"), ("cut", "0", "3")} <= {*data.data_table(dataset)}
+    assert {("left out", "0", "1"), ("cut", "0", "3")} <= {*data_table(dataset)}
     assert dataset.splits["test"].names() == [f"test:{line}" for line in range(2, 6)]
 
 
@@ -188,12 +192,12 @@ def test_records_are_as_small_as_the_pair():
 @pytest.fixture
 def dataset(tmp_path):
     write(tmp_path, "corpus", PAIRS)
-    return data.prepare(settings(tmp_path / "corpus", global_batch_size=8, length_buckets=3))
+    return preparation.prepare(settings(tmp_path / "corpus", global_batch_size=8, length_buckets=3))
 
 
-def batches_of(dataset: data.Dataset, **options) -> data.Batches:
+def batches_of(dataset: Dataset, **options) -> Batches:
     given = {"global_batch_size": 8, "seed": 3, "shuffle": True} | options
-    return data.Batches(dataset.splits["train"], **given)
+    return Batches(dataset.splits["train"], **given)
 
 
 def assert_equal(one, other) -> None:
@@ -206,7 +210,7 @@ def assert_equal(one, other) -> None:
 def test_a_run_that_goes_on_anywhere_sees_the_same_batches(dataset, workers):
     whole, other = batches_of(dataset), pickle.loads(pickle.dumps(batches_of(dataset)))
     start, stop = 37, 41
-    for number, batch in enumerate(data.stream(other, start, stop, workers), start):
+    for number, batch in enumerate(stream(other, start, stop, workers), start):
         assert_equal(batch, whole[number])
     assert number == stop - 1
     assert not np.array_equal(whole[0]["source"], whole[1]["source"])
@@ -230,13 +234,13 @@ def test_each_side_has_few_lengths_and_the_padding_of_all_is_stated(dataset):
     real = sum(one["source_segments"].sum() + one["weights"].sum() for one in found)
     padding = 1 - real / sum(one["source"].size + one["targets"].size for one in found)
     assert train.padding == pytest.approx(padding)
-    assert ("padding", f"{padding:.2%}", "") in data.data_table(dataset)
+    assert ("padding", f"{padding:.2%}", "") in data_table(dataset)
     assert len({(one["source"].shape, one["targets"].shape) for one in found}) <= 9
 
 
 def test_more_lengths_leave_less_padding_and_prepare_nothing_anew(dataset, tmp_path):
     stages: list[str] = []
-    more = data.prepare(
+    more = preparation.prepare(
         settings(tmp_path / "corpus", global_batch_size=8, length_buckets=9),
         progress=lambda stage, *_: stages.append(stage),
     )
@@ -255,8 +259,8 @@ def test_what_decides_the_pairs_makes_them_anew(dataset, tmp_path):
 def test_a_batch_is_shown_with_both_texts_their_lengths_and_its_padding(tmp_path):
     write(tmp_path, "train", [("one text", "ein Text"), ("naïve 你好", "x")])
     dataset, told = prepare(tmp_path, validation_fraction=0.0, global_batch_size=2)
-    batches = data.Batches(dataset.splits["train"], global_batch_size=2, seed=0, shuffle=False)
-    shown = data.describe_batch(batches[0], dataset).splitlines()
+    batches = Batches(dataset.splits["train"], global_batch_size=2, seed=0, shuffle=False)
+    shown = describe_batch(batches[0], dataset).splitlines()
     assert shown[0] == "source          int32 [2, 14], 0 to 256"
     taken, positions = 9 + 14 + 9 + 2, 2 * 14 + 2 * 9
     assert (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.codecs import SEPARATOR, UNKNOWN, StreamDecoder, Tokenizer
+from data.codecs.tokenizers import SEPARATOR, UNKNOWN, StreamDecoder, Tokenizer
 
 TEXT = "To be, or not to be:\n\n  naïve café 你好 😀🇩🇪\ttabs\r\nand\x00controls. " * 20
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-import data
 from configs.schema.sound import Tones
+from data.batches import Batches
+from data.preparation import prepare
 from data.sources.tones import _TONES, RATE, dial
 
 
@@ -44,7 +45,7 @@ def test_numbers_differ_in_speed_level_and_noise_and_one_is_always_the_same():
 
 
 def test_numbers_of_the_parts_differ_and_have_the_lengths_asked_for():
-    dataset = data.prepare(Tones(recordings=300, most_digits=5))
+    dataset = prepare(Tones(recordings=300, most_digits=5))
     names = {split: one.names() for split, one in dataset.splits.items()}
     assert len(names["train"]) + len(names["validation"]) == 300
     assert len(names["test"]) == 30
@@ -53,7 +54,7 @@ def test_numbers_of_the_parts_differ_and_have_the_lengths_asked_for():
     assert {len(number) for number in every} == {3, 4, 5}
     assert dataset.sizes["max_labels"] == 5
     assert dataset.sizes["vocabulary_size"] == 12
-    batch = data.Batches(dataset.splits["test"], global_batch_size=30, seed=0, shuffle=False)[0]
+    batch = Batches(dataset.splits["test"], global_batch_size=30, seed=0, shuffle=False)[0]
     told = [dataset.tokenizer.decode(row[weights > 0]) for row, weights in
             zip(batch["labels"], batch["label_weights"], strict=True)]  # fmt: skip
     assert told == names["test"]
@@ -63,4 +64,4 @@ def test_numbers_of_the_parts_differ_and_have_the_lengths_asked_for():
 def test_more_numbers_than_there_are_are_refused():
     with pytest.raises(ValueError, match=r"data.recordings=600 are more different numbers"):
         Tones(recordings=600, most_digits=3)
-    assert data.prepare(Tones(recordings=500, most_digits=3, num_mels=4)).splits
+    assert prepare(Tones(recordings=500, most_digits=3, num_mels=4)).splits

@@ -7,10 +7,11 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-import data
 from configs.schema.data import Conversations, Mixture, TextFiles
 from configs.schema.tokenizers import BPE, Characters, TokenizerFile, Unigram, WordPiece, Words
-from data.codecs import Tokenizer
+from data import preparation
+from data.codecs.tokenizers import Tokenizer
+from data.dataset import Dataset, Split
 
 ENGLISH = "the cat sat on the mat\n" * 20
 JAPANESE = "日本語 the cat\n"
@@ -23,12 +24,12 @@ def folder(tmp_path: Path, validation: str = JAPANESE, train: str = ENGLISH) -> 
     return tmp_path
 
 
-def prepare(path: Path, tokenizer, **changes) -> tuple[data.Dataset, list[str]]:
+def prepare(path: Path, tokenizer, **changes) -> tuple[Dataset, list[str]]:
     """The data, and what is told of it as a warning."""
     warnings: list[str] = []
     given = {"path": str(path), "sequence_length": 8, "tokenizer": tokenizer} | changes
     settings = TextFiles(**given, cache_dir=str(path / ".cache"))
-    return data.prepare(settings, notify=warnings.append, inform=lambda line: None), warnings
+    return preparation.prepare(settings, notify=warnings.append, inform=lambda line: None), warnings
 
 
 def wordpiece_file(path: Path) -> Path:
@@ -102,13 +103,13 @@ def test_a_mixture_has_no_bits_per_byte_where_one_of_its_sources_has_none(tmp_pa
         tokenizer=Characters(),
         cache_dir=str(tmp_path / "cache"),
     )
-    split = data.prepare(mixture).splits["validation"]
+    split = preparation.prepare(mixture).splits["validation"]
     assert [part.unknown for part in split.parts] == [0, 3]
     assert split.unknown == 3 and split.coded_bytes is None and split.gzip_bits_per_byte is None
 
 
 def test_of_conversations_the_unknown_targets_that_count_are_counted(tmp_path):
-    def prepare(answer: str, prompt: str) -> tuple[data.Split, list[str]]:
+    def prepare(answer: str, prompt: str) -> tuple[Split, list[str]]:
         for name, one in {"train": ("yes or no?", "yes"), "validation": (prompt, answer)}.items():
             line = json.dumps({"prompt": one[0], "answer": one[1]})
             (tmp_path / f"{name}.jsonl").write_text(f"{line}\n", encoding="utf-8")
@@ -119,7 +120,7 @@ def test_of_conversations_the_unknown_targets_that_count_are_counted(tmp_path):
             tokenizer=Characters(),
             cache_dir=str(tmp_path / "cache"),
         )
-        return data.prepare(chats, notify=warnings.append).splits["validation"], warnings
+        return preparation.prepare(chats, notify=warnings.append).splits["validation"], warnings
 
     split, warnings = prepare("日本", prompt="yes?")
     assert split.unknown == 2 and split.coded_bytes is None

@@ -12,7 +12,7 @@ from PIL import Image
 
 import evaluate
 import train
-from configs import UsageError
+from configs.errors import UsageError
 from tests.end_to_end.verbs import run
 
 RECIPE = "--config=configs/digits_cnn.py"

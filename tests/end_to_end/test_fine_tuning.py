@@ -9,7 +9,7 @@ import pytest
 import evaluate
 import generate
 import train
-from configs import UsageError
+from configs.errors import UsageError
 from tests.end_to_end.verbs import metrics, write_text
 from training.manifest import read_manifest
 

@@ -33,7 +33,8 @@ def settings(text: Path, **more: str) -> dict[str, str]:
 
 PACED = """
 import pathlib, sys, time
-import configs, train
+import train
+from configs.reading.command_line import run_verb
 from training.record import Record
 
 _, step, sent, *arguments = sys.argv
@@ -46,7 +47,7 @@ def write_and_wait(self, now, metrics):
 
 Record.write = write_and_wait
 sys.argv = ["train.py", *arguments]
-configs.run_verb(train.main)
+run_verb(train.main)
 """
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-import configs
-import data
 import evaluate
 import generate
+from configs.errors import UsageError
 from tests.end_to_end.verbs import answers_but_one, metrics, run
 
 DIGITS = ("zero", "one", "two", "three", "four")
@@ -114,7 +113,7 @@ def test_the_order_of_evaluation_changes_nothing(workdir, tmp_path, capsys, monk
         return json.loads(capsys.readouterr().out.splitlines()[-1]), rows
 
     measured, rows = evaluated("sorted.jsonl")
-    monkeypatch.setattr(data, "evaluation_order", lambda split, most=None: np.arange(40))
+    monkeypatch.setattr("data.batches.evaluation_order", lambda split, most=None: np.arange(40))
     stored, stored_rows = evaluated("stored.jsonl")
     assert len(rows) == 40
     for one, other in zip([measured, *rows], [stored, *stored_rows], strict=True):
@@ -167,6 +166,6 @@ def test_a_line_that_is_no_text_takes_no_other_answer_away(workdir, tmp_path, ca
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_line(workdir, flags, message):
-    with pytest.raises(configs.UsageError) as error:
+    with pytest.raises(UsageError) as error:
         generate.main([f"--workdir={workdir}", *flags])
     assert message in str(error.value) and "\n" not in str(error.value)

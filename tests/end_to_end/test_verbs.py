@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-import configs
+from configs.reading.saved import read_config
 from tests.end_to_end.verbs import TINY_TEXT, metrics, run, write_text
 from training.report.predictions import Predictions
 from training.schedules import build_schedule
@@ -178,10 +178,10 @@ def test_more_steps_go_on_and_another_model_is_refused(digits, tmp_path):
     assert max(metrics(workdir)) == 60
 
     # The warm-up of 50 steps was cut to 4: it has been, and the way down is longer now.
-    config = configs.read_config(workdir)
+    config = read_config(workdir)
     rates = [metrics(workdir)[step]["learning_rate"] for step in range(41, 61)]
     np.testing.assert_allclose(rates, build_schedule(config, 4)(np.arange(40, 60)), rtol=1e-5)
-    was = float(build_schedule(configs.read_config(digits), 4)(40))
+    was = float(build_schedule(read_config(digits), 4)(40))
     told = f"the learning rate of step 41 is {rates[0]:.3g}, and was to be {was:.3g}: "
     assert told + "optimizer.schedule=cosine now goes over train.steps=60, and" in done.stderr
 
@@ -212,7 +212,7 @@ def test_a_run_that_saved_no_step_begins_anew_with_other_settings(digits, tmp_pa
     other = DIGITS | {"model__width": "48", "train__steps": "2", "train__profile_from_step": "none"}
     done = run("train.py", RECIPE, f"--workdir={workdir}", **other)
     assert "model.width was 32, is 48 (no step was saved of the earlier" in done.stderr
-    assert configs.read_config(workdir).model.width == 48 and max(metrics(workdir)) == 2
+    assert read_config(workdir).model.width == 48 and max(metrics(workdir)) == 2
 
 
 def test_more_devices_than_there_are_is_refused_before_the_workdir_is_made(tmp_path):

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import configs
 import generate
+from configs.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def answers_but_one(
     can't be read, of which `unread` is told."""
     printed = []
     for form in ((), ("--json",)):
-        with pytest.raises(configs.UsageError, match=f"^1 of {of} inputs could not be read$"):
+        with pytest.raises(UsageError, match=f"^1 of {of} inputs could not be read$"):
             generate.main([*flags, *form])
         printed.append(capsys.readouterr())
         assert unread in printed[-1].err

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
-import configs
-import parallel
+from configs.reading.saved import read_config
+from parallel.mesh import flat_mesh
 from tests.end_to_end.verbs import ROOT, TINY_TEXT, command, environment, run, write_text
 from training.checkpoints import finished_steps
 from training.restore import restore_model
@@ -49,7 +49,7 @@ def living(tmp_path) -> Path:
 
 
 def test_a_step_is_there_until_it_is_restored(living):
-    config, mesh = configs.read_config(living), parallel.flat_mesh(jax.devices()[:1])
+    config, mesh = read_config(living), flat_mesh(jax.devices()[:1])
     steps = []
     for _ in range(20):
         found = restore_model(

@@ -4,8 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-import training
 from tests.training import cells
+from training.best_metric import BestMetric
+from training.checkpoints import Checkpoints, restore_state
+from training.evaluation import evaluate
+from training.report.machine import versions
+from training.restore import find_checkpoint
 
 BEFORE, AFTER = 2, 2
 NEXT = {
@@ -29,7 +33,7 @@ def steps(program, state, batches):
 def evaluated(program, state) -> dict[str, float]:
     """Metrics of two batches, as of a split."""
     size = program.config.data.global_batch_size
-    metrics, _ = training.evaluate(
+    metrics, _ = evaluate(
         program,
         state.params,
         state.statistics,
@@ -61,25 +65,23 @@ def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh
     batches = [*cells.batches(program.config, BEFORE + AFTER)]
     state = cells.place(program, cells.fresh(cell))
     state, first = steps(program, state, batches[:BEFORE])
-    metric = training.BestMetric("loss", higher_is_better=False)
+    metric = BestMetric("loss", higher_is_better=False)
     folder = tmp_path / "checkpoints"
-    checkpoints = training.Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
+    checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
     contents = {
         "config": program.config.model_dump(mode="json"),
         "data": {"fingerprint": "", "sizes": {}, "classes": None},
         "metrics": {},
         "history": {},
-        "versions": training.versions(),
+        "versions": versions(),
     }
     checkpoints.save(BEFORE, state, axes=program.template.axes(), contents=contents)
     checkpoints.close()
 
     elsewhere = cells.build(cells.load(cell, NEXT[mesh]))
-    step, manifest = training.find_checkpoint(tmp_path, print)
+    step, manifest = find_checkpoint(tmp_path, print)
     assert step == BEFORE
-    restored = training.restore_state(
-        tmp_path / "checkpoints", step, manifest, elsewhere.abstract_state
-    )
+    restored = restore_state(tmp_path / "checkpoints", step, manifest, elsewhere.abstract_state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
     state, last = steps(elsewhere, restored, batches[BEFORE:])
     losses, metrics = whole

@@ -19,8 +19,8 @@ import pytest
 import soundfile
 from PIL import Image, ImageDraw
 
-import configs
 import train
+from configs.reading.recipes import load_config
 from data.records import Records
 
 Random = np.random.Generator
@@ -311,7 +311,7 @@ def test_a_fault_is_named_with_a_field_to_try(fault, tmp_path, capsys, monkeypat
             config = json.loads((tmp_path / "run" / "config.json").read_text())
             functools.reduce(operator.getitem, name.split("."), config)
             if value:  # It is accepted where the run was started.
-                configs.load_config(f"configs/{recipe}.py", fields | {name: value})
+                load_config(f"configs/{recipe}.py", fields | {name: value})
 
 
 @pytest.mark.parametrize("recipe", HEALTHY)

@@ -7,9 +7,10 @@ import subprocess
 import numpy as np
 import pytest
 
-import configs
-import data
-from parallel import batch_crc32
+from configs.reading.saved import read_config
+from data.batches import Batches
+from data.preparation import prepare
+from parallel.feeding import batch_crc32
 from tests.end_to_end.verbs import (
     ROOT,
     TINY_TEXT,
@@ -136,10 +137,10 @@ def test_a_mixture_goes_on_exactly_on_one_host_and_on_two(tmp_path):
     assert list(alone) == list(together) == list(range(1, 25))
     losses = [[lines[step]["loss"] for step in alone] for lines in (alone, together)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    config = configs.read_config(one)
-    split = data.prepare(config.data).splits["train"]
+    config = read_config(one)
+    split = prepare(config.data).splits["train"]
     for lines, rows in ((alone, slice(0, 8)), (together, slice(0, 4))):  # of the first process
-        batches = data.Batches(split, global_batch_size=8, seed=0, shuffle=True, rows=rows)
+        batches = Batches(split, global_batch_size=8, seed=0, shuffle=True, rows=rows)
         expected = [batch_crc32(batches[step - 1]) for step in lines]
         assert [line["batch_crc32"] for line in lines.values()] == expected
         assert len(set(expected)) == 24

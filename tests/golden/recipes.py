@@ -41,7 +41,11 @@ RECIPES: Mapping[str, Fields] = {
     "gpt2_124m": BLOCKS
     | TEXT
     | SMALL_VOCABULARY
-    | {"data.path": "{text}", "data.validation_fraction": "0.1", "train.gradient_accumulation": "2"},
+    | {
+        "data.path": "{text}",
+        "data.validation_fraction": "0.1",
+        "train.gradient_accumulation": "2",
+    },
     "image_folder_resnet": PICTURES | {"data.path": "{pictures}", "model.width": "4"},
     "imagenet_resnet50": PICTURES
     | {"data.data_dir": "{sets}", "model.width": "4", "data.workers": "0"},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import UsageError
-from data.codecs import Tokenizer
-from inference import fill_in
+from configs.errors import UsageError
+from data.codecs.tokenizers import Tokenizer
+from inference.filling import fill_in
 
 
 class Neighbours(nnx.Module):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-import configs
 import generate
+from configs.errors import UsageError
 from tests.end_to_end.verbs import TINY_TEXT, answers_but_one, run, write_text
 
 
@@ -160,7 +160,7 @@ def test_what_is_no_picture_takes_no_other_answer_away(digits, tmp_path, capsys,
 )
 def test_what_cannot_be_asked_is_said_in_a_line(request, kind, flags, message):
     workdir = request.getfixturevalue(kind)
-    with pytest.raises(configs.UsageError) as error:
+    with pytest.raises(UsageError) as error:
         generate.main([f"--workdir={workdir}", *flags])
     assert message in str(error.value)
     assert "\n" not in str(error.value)

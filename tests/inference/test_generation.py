@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import parallel
-from configs import UsageError
+from configs.errors import UsageError
 from configs.schema.mesh import Mesh
-from data.codecs import UNKNOWN, Tokenizer
-from inference import Generator, Request, Sampling, generation
+from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from inference import generation
+from inference.generation import Generator
+from inference.requests import Request, Sampling
+from parallel.axes import replicated
+from parallel.mesh import flat_mesh
 from tests.model.decoders import logits_of, make_decoder
 
 TOKENIZER = Tokenizer.characters(["abcdefghijklmno"])
@@ -30,7 +33,7 @@ KINDS = {
 
 
 def generator(devices: int = 1, context: int = CONTEXT) -> Generator:
-    mesh = parallel.flat_mesh(jax.devices()[:devices])
+    mesh = flat_mesh(jax.devices()[:devices])
     return Generator(TOKENIZER, context=context, mesh=mesh, rules=RULES)
 
 
@@ -195,7 +198,7 @@ def test_a_prompt_longer_than_the_context_is_an_error_with_both_lengths(write):
 
 def test_a_mesh_of_eight_writes_what_one_device_writes(module, write):
     graph, parameters = nnx.split(module)
-    everywhere = parallel.replicated(parallel.flat_mesh(jax.devices()))
+    everywhere = replicated(flat_mesh(jax.devices()))
     spread = nnx.merge(graph, jax.device_put(parameters, everywhere))
     requests = sampled(["abc", "", "d", "ef", "i", "jk", "lm", "no"])
     assert generator(8).complete(spread, requests) == write(requests)

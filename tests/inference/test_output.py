@@ -1,6 +1,7 @@
 """Texts of several prompts on standard output."""
 
-from inference import Completion, Writer, heading
+from inference.output import Writer, heading
+from inference.requests import Completion
 
 
 def done(prompt: str, text: str) -> Completion:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from inference.requests import Request, Sampling
 from inference.sampling import RowSettings, kept, row_keys, sample
 

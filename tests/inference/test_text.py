@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.codecs import Tokenizer
+from data.codecs.tokenizers import Tokenizer
 from inference.text import GrowingText
 
 CHARACTERS = Tokenizer.characters(["abcdefghij \n"])

@@ -7,10 +7,10 @@ import optax
 import pytest
 from flax import nnx
 
-import parallel
-from data.codecs import Tokenizer
-from inference import Transcriber
+from data.codecs.tokenizers import Tokenizer
 from inference.recordings import padded
+from inference.transcription import Transcriber
+from parallel.mesh import flat_mesh
 
 TOKENIZER = Tokenizer.characters(["abc"])
 V = TOKENIZER.vocabulary_size + 1  # the blank
@@ -30,7 +30,7 @@ def transcriber(request) -> Transcriber:
         TOKENIZER,
         decoder=request.param,
         beam_size=4,
-        mesh=parallel.flat_mesh(jax.devices()[:1]),
+        mesh=flat_mesh(jax.devices()[:1]),
         rules={},
     )
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
-import parallel
-from data.codecs import Tokenizer
+from data.codecs.tokenizers import Tokenizer
 from inference.answers import answer_split
 from inference.translation import ALWAYS_ALLOWED, Translator
+from model.architectures import build
+from parallel.mesh import flat_mesh
 from tests.model.decoders import drawn
 from tests.model.test_encoder_decoders import RECURRENT
 
@@ -22,7 +22,7 @@ LONGEST = 11  # tokens of a source, without the separator
 def module():
     assert TOKENIZER.vocabulary_size == RECURRENT["vocabulary_size"]
     sizes = {"depth": 1, "max_source_length": LONGEST + 1}
-    return drawn(lambda: model.build("rnn_encoder_decoder", rngs=nnx.Rngs(0), **RECURRENT | sizes))
+    return drawn(lambda: build("rnn_encoder_decoder", rngs=nnx.Rngs(0), **RECURRENT | sizes))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def translator():
         answer_length_ratio=1.0,
         max_source_length=LONGEST + 1,
         max_length=16,
-        mesh=parallel.flat_mesh(jax.devices()[:1]),
+        mesh=flat_mesh(jax.devices()[:1]),
         rules={"batch": ("data", "fsdp"), **dict.fromkeys(("length", "width", *axes), ())}
         | dict.fromkeys(("recurrent", "embed", "vocabulary"), ()),
     )

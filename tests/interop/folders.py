@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-import interop
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
+from interop.converting import write
+from interop.families import describe
 from training.state import Template, make_template
 
 GPT2 = {
@@ -74,9 +75,9 @@ def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
     write_config(folder, FAMILIES[family], **changes)
     if num_classes is not None:
         save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")
-    found = interop.describe(folder)
+    found = describe(folder)
     params = draw(template(found.settings, found.sizes))
-    save_file(interop.write(family, params, scanned=False), folder / "model.safetensors")
+    save_file(write(family, params, scanned=False), folder / "model.safetensors")
     return folder, params
 
 

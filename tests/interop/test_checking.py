@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-import interop
-from configs import UsageError, load_config
-from interop.checking import check_pictures
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from interop.checking import check, check_pictures
+from interop.families import describe
 from tests.interop import folders
 
 RECIPES = {
@@ -32,7 +33,7 @@ def make(tmp_path, family, **changes):
 
 def refusal(folder, config) -> str:
     with pytest.raises(UsageError) as caught:
-        interop.check(folder, config)
+        check(folder, config)
     return str(caught.value)
 
 
@@ -62,9 +63,9 @@ def test_the_flags_of_the_refusal_are_those_that_make_a_recipe_fit(tmp_path, nam
         None if family == "vit" else str(folder / "tokenizer.json")
     )
     config = load_config(recipe, flags, inputs=False)
-    interop.check(folder, config)
+    check(folder, config)
     given = config.model.model_dump()
-    needed = interop.describe(folder).settings
+    needed = describe(folder).settings
     assert given | needed == given or classes
 
 
@@ -95,7 +96,7 @@ def test_defaults_written_out_do_not_differ(tmp_path):
     written = {"feed_forward_width": "96", "num_kv_heads": "2", "head_dim": "12", "pattern": "AA"}
     free = {"dropout": "0.1", "remat": "full", "attention": "xla"}
     fields = {f"model__{name}": value for name, value in (written | free).items()}
-    interop.check(folder, fitting(tmp_path, folder, "gpt2", **fields))
+    check(folder, fitting(tmp_path, folder, "gpt2", **fields))
     message = refusal(folder, fitting(tmp_path, folder, "gpt2", model__attention_window="4"))
     assert message.endswith(
         "model.attention_window is 4; give --config.model.attention_window=none"
@@ -105,7 +106,7 @@ def test_defaults_written_out_do_not_differ(tmp_path):
 def test_what_reads_tokens_out_is_free_for_a_classifier(tmp_path):
     folder = make(tmp_path, "bert")
     free = {"model__head_transform": "false", "model__tied_embeddings": "false"}
-    interop.check(folder, fitting(tmp_path, folder, "bert of classes", model__pooling="max"))
+    check(folder, fitting(tmp_path, folder, "bert of classes", model__pooling="max"))
     assert "head_transform is false" in refusal(folder, fitting(tmp_path, folder, "bert", **free))
 
 
@@ -179,23 +180,23 @@ def test_a_field_that_cannot_be_had_is_named_with_its_file(tmp_path, name):
     family, changes, message = BEYOND[name]
     folder = folders.write_config(tmp_path, folders.FAMILIES[family], **changes)
     with pytest.raises(UsageError, match=f"config.json.*{message}"):
-        interop.describe(folder)
+        describe(folder)
 
 
 def test_a_field_that_is_missing_is_named(tmp_path):
     config = {name: folders.LLAMA[name] for name in folders.LLAMA if name != "hidden_size"}
     with pytest.raises(UsageError, match=r"config\.json is damaged: it has no hidden_size"):
-        interop.describe(folders.write_config(tmp_path, config))
+        describe(folders.write_config(tmp_path, config))
 
 
 def test_pictures_of_another_normalisation_are_refused(tmp_path):
     folder, _ = folders.make_folder(tmp_path, "vit")
     seen = tmp_path / "preprocessor_config.json"
     seen.write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
-    interop.describe(folder)
+    describe(folder)
     seen.write_text('{"image_mean": [0.485, 0.456, 0.406], "image_std": [0.5, 0.5, 0.5]}')
     with pytest.raises(UsageError, match=r"preprocessor_config\.json: image_mean=\[0\.485"):
-        interop.describe(folder)
+        describe(folder)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,6 @@ def test_rotary_positions_are_read_as_any_version_writes_them(tmp_path, written)
     section |= {"low_freq_factor": 1, "high_freq_factor": 4}
     section |= {"original_max_position_embeddings": 8192}
     config = {name: folders.LLAMA[name] for name in folders.LLAMA if name != "rope_theta"}
-    settings = interop.describe(folders.write_config(tmp_path, config, **written)).settings
+    settings = describe(folders.write_config(tmp_path, config, **written)).settings
     assert settings["rotary_base"] == 70000.0
     assert settings["rotary_scaling"] == (8.0, 1.0, 4.0, 8192.0)

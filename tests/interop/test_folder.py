@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import interop
-from configs import UsageError
+from configs.errors import UsageError
+from interop.converting import read
+from interop.families import describe, special_tokens
 from interop.folder import Folder
 from tests.interop import folders
 
@@ -45,9 +46,9 @@ def test_tensors_of_other_precisions_become_ours(gpt2, dtype):
     folders.rewrite(
         gpt2, lambda tensors: tensors.update({k: v.astype(dtype) for k, v in tensors.items()})
     )
-    found = interop.describe(gpt2)
+    found = describe(gpt2)
     template = folders.template(found.settings, found.sizes)
-    params = interop.read(gpt2, folders.shapes(template), scanned=False).params
+    params = read(gpt2, folders.shapes(template), scanned=False).params
     table = params["embedding"]["tokens"]
     expected = folders.draw(template)["embedding"]["tokens"]["embedding"].astype(dtype)
     assert table["embedding"].dtype == np.float32
@@ -99,12 +100,12 @@ def test_a_damaged_or_missing_file_is_named(gpt2, name):
     harm, message = DAMAGE[name]
     harm(gpt2)
     with pytest.raises(UsageError, match=message):
-        interop.describe(gpt2)
+        describe(gpt2)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UsageError, match="nowhere is no folder"):
-        interop.describe(tmp_path / "nowhere")
+        describe(tmp_path / "nowhere")
 
 
 def test_tensors_that_are_no_floating_point_numbers_are_refused(gpt2):
@@ -115,9 +116,9 @@ def test_tensors_that_are_no_floating_point_numbers_are_refused(gpt2):
 
 def test_special_tokens_are_those_that_the_tokenizer_names(tmp_path):
     folder = folders.write_config(tmp_path, folders.BERT)
-    assert interop.special_tokens(folder) == {}
+    assert special_tokens(folder) == {}
     names = {"mask_token": {"content": "[MASK]"}, "cls_token": "[CLS]", "unk_token": "?", "x": 1}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     added = [{"id": 4, "content": "[MASK]"}, {"id": 2, "content": "[CLS]"}]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    assert interop.special_tokens(folder) == {"mask": 4, "cls": 2}
+    assert special_tokens(folder) == {"mask": 4, "cls": 2}

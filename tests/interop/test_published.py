@@ -2,8 +2,8 @@
 
 import pytest
 
-import interop
-import model
+from interop.families import describe
+from model.architectures import parameter_count
 from tests.interop import folders
 
 # What config.json of each says of its shape, and how many parameters its authors count.
@@ -104,7 +104,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_model_has_as_many_parameters_here(tmp_path, name):
     config, parameters = PUBLISHED[name]
-    found = interop.describe(folders.write_config(tmp_path, config))
+    found = describe(folders.write_config(tmp_path, config))
     sizes = {"num_classes": 1000, **found.sizes} if found.family == "vit" else found.sizes
     of_model = folders.template(found.settings, sizes, scan_layers=True)
-    assert model.parameter_count(folders.shapes(of_model)) == parameters
+    assert parameter_count(folders.shapes(of_model)) == parameters

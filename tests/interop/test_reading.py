@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import interop
-from configs import UsageError
-from interop.families import FAMILIES
+from configs.errors import UsageError
+from interop import converting
+from interop.converting import write
+from interop.families import FAMILIES, describe
 from tests.interop import folders
 
 
@@ -17,11 +18,11 @@ def read(folder, **how):
 
 
 def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
-    found = interop.describe(folder)
+    found = describe(folder)
     of_model = folders.template(
         found.settings | (settings or {}), found.sizes | (sizes or {}), scan_layers=scanned
     )
-    return interop.read(folder, folders.shapes(of_model), scanned=scanned, **how)
+    return converting.read(folder, folders.shapes(of_model), scanned=scanned, **how)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +55,7 @@ def test_scanned_layers_are_stacks_of_the_same_numbers(tmp_path, family):
     one_by_one = params["backbone"]["layers"]
     stacked = jax.tree.map(lambda *layers: np.stack(layers), *one_by_one.values())
     folders.assert_same(scanned["backbone"]["layers"], {"0": stacked})
-    tensors = interop.write(family, scanned, scanned=True)
+    tensors = write(family, scanned, scanned=True)
     folders.assert_same(tensors, load_file(folder / "model.safetensors"))
 
 
@@ -93,11 +94,9 @@ def test_parameters_of_ours_that_a_family_does_not_know_are_refused(tmp_path):
     folder, _ = folders.make_folder(tmp_path, "llama")
     with pytest.raises(UsageError, match=r"has nothing for .*layers\.0\.mixer\.input_kernel"):
         read(folder, settings={"pattern": "RA", "depth": 3})
-    mixed = folders.template(
-        interop.describe(folder).settings | {"pattern": "C"}, {"vocabulary_size": 9}
-    )
+    mixed = folders.template(describe(folder).settings | {"pattern": "C"}, {"vocabulary_size": 9})
     with pytest.raises(UsageError, match="llama has nothing like backbone"):
-        interop.write("llama", folders.draw(mixed), scanned=False)
+        write("llama", folders.draw(mixed), scanned=False)
 
 
 def test_a_shape_that_differs_is_named_with_both(tmp_path):

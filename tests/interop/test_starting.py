@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import configs
 import evaluate
 import generate
-import interop
-import parallel
 import train
-from configs import UsageError
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.reading.saved import read_config
+from interop.converting import write
+from interop.families import describe
+from interop.starting import start
+from parallel.mesh import make_mesh
 from tests.end_to_end.verbs import metrics, write_text
 from tests.interop import folders
 from tests.interop.foreign import write_tokenizer
-from training import restore_model
 from training.lora import LORA
 from training.manifest import read_manifest
+from training.restore import restore_model
 
 RECIPES = {
     "gpt2": "base.language_modeling(source='text_files')",
@@ -91,8 +94,8 @@ class Folder:
 
 def params_of(workdir: Path):
     """The parameters of a run's last step, those of LoRA apart."""
-    config = configs.read_config(workdir)
-    mesh = parallel.make_mesh(config)
+    config = read_config(workdir)
+    mesh = make_mesh(config)
     restored = restore_model(
         workdir, config, step="latest", weights="raw", mesh=mesh, warn=pytest.fail
     )
@@ -131,7 +134,7 @@ def test_llama_learns_conversations_by_lora_and_stays_what_it_was(tmp_path, caps
     (found,) = folder.answer(capsys, "--prompt=What comes after Monday?", "--max_tokens=4")
     assert found["tokens"] <= 4
 
-    tensors = interop.write("llama", params_of(folder.workdir), scanned=False)
+    tensors = write("llama", params_of(folder.workdir), scanned=False)
     theirs = load_file(folder.path / "model.safetensors")
     assert tensors.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -149,11 +152,11 @@ def test_a_template_of_conversations_that_is_not_taken_is_told(tmp_path, place):
         (folder.path / place).write_text(json.dumps(told | {"chat_template": template}))
     folder.fields["data.sequence_length"] = "64"
     folder.fit()
-    config = configs.load_config(folder.recipe, folder.fields, inputs=False)
-    found = interop.describe(folder.path)
+    config = load_config(folder.recipe, folder.fields, inputs=False)
+    found = describe(folder.path)
     shapes = folders.shapes(folders.template(found.settings, found.sizes))
     sizes = {"vocabulary_size": shapes["embedding"]["tokens"]["embedding"].shape[0]}
-    (note,) = interop.start(folder.path, config, sizes, shapes).notes
+    (note,) = start(folder.path, config, sizes, shapes).notes
     assert place in note and "--config.data.chat_template" in note
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tokenizers
 
-from data.codecs import ChatEncoder, StreamDecoder, Tokenizer, for_prompts
+from data.codecs.chat import ChatEncoder, for_prompts
+from data.codecs.tokenizers import StreamDecoder, Tokenizer
 from tests.interop import foreign
 from tests.interop.foreign import TEXT, write_tokenizer
 

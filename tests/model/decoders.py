@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import model
+from model import architectures
 
 SMALL = {
     "width": 32,
@@ -51,7 +51,7 @@ def make_decoder(*, initialized: bool = False, **changes) -> nnx.Module:
     """
 
     def build() -> nnx.Module:
-        return model.build("decoder", rngs=nnx.Rngs(0), **{**SMALL, **changes})
+        return architectures.build("decoder", rngs=nnx.Rngs(0), **{**SMALL, **changes})
 
     if initialized:
         graph, _ = nnx.split(nnx.eval_shape(build))

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-import model
-import parallel
 from configs.schema.mesh import Rules
 from model.layers import attend
 from model.layers.attend import Sight
+from model.layers.sharding import activation_sharding
+from parallel.axes import activation_placement
+from parallel.mesh import AXES
 
 SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
 SIGHTS = {
@@ -35,9 +36,9 @@ def on(mesh_shape):
     """A context like a training step's, on a mesh of that shape."""
     count = int(np.prod(mesh_shape))
     mesh = jax.make_mesh(
-        mesh_shape, parallel.AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:count]
+        mesh_shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:count]
     )
-    return model.activation_sharding(parallel.activation_placement(mesh, Rules().model_dump()))
+    return activation_sharding(activation_placement(mesh, Rules().model_dump()))
 
 
 def value_and_gradients(implementation, arrays, sight):

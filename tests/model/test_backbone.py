@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
+from model.layers.sharding import AXES, activation_sharding
 
 PATTERNS = [{"pattern": pattern} for pattern in ("A", "C", "R", "RA", "RRA")]
 
@@ -77,7 +77,7 @@ def test_dropout_acts_only_with_a_key_and_differs_by_key(make_decoder, logits_of
 )
 def test_every_parameter_names_each_of_its_dimensions(make_decoder, changes):
     for path, parameter in nnx.to_flat_state(nnx.state(make_decoder(**changes))):
-        axes = parameter.get_metadata()[model.AXES]
+        axes = parameter.get_metadata()[AXES]
         assert len(axes) == parameter[...].ndim, (path, axes)
         assert (axes[0] == "layers") == (changes.get("scan_layers", False) and "layers" in path)
         assert len({axis for axis in axes if axis}) == len([axis for axis in axes if axis])
@@ -93,7 +93,7 @@ def test_activations_are_named_where_a_placement_is_open(make_decoder):
         return alone
 
     decoder = make_decoder(pattern="RA")
-    with model.activation_sharding(placement):
+    with activation_sharding(placement):
         jax.eval_shape(decoder, jnp.zeros((2, 4), int))
     assert {
         ("batch", "length", "width"),

@@ -9,7 +9,8 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sklearn.datasets import load_digits
 
-import model
+from model.architectures import build
+from model.layers.sharding import AXES
 
 
 def make_cnn(**changes):
@@ -22,7 +23,7 @@ def make_cnn(**changes):
         "dtype": jnp.float32,
         "param_dtype": jnp.float32,
     }
-    return model.build("cnn", rngs=nnx.Rngs(0), **{**settings, **changes})
+    return build("cnn", rngs=nnx.Rngs(0), **{**settings, **changes})
 
 
 def pictures(count, shape=(8, 8, 1)):
@@ -37,7 +38,7 @@ def test_pictures_of_any_size_give_logits(shape):
 
 def test_every_parameter_and_statistic_names_each_of_its_dimensions():
     for path, variable in nnx.to_flat_state(nnx.state(make_cnn())):
-        assert len(variable.get_metadata()[model.AXES]) == variable[...].ndim, path
+        assert len(variable.get_metadata()[AXES]) == variable[...].ndim, path
 
 
 def test_integers_are_scaled_as_floats_between_zero_and_one():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
+from model import architectures
+from model.architectures import parameter_count
+from model.layers.sharding import AXES
 
 
 def build(**changes) -> nnx.Module:
@@ -20,7 +22,7 @@ def build(**changes) -> nnx.Module:
         "dtype": jnp.float32,
         "param_dtype": jnp.float32,
     }
-    return model.build("convnext", rngs=nnx.Rngs(0), **settings | changes)
+    return architectures.build("convnext", rngs=nnx.Rngs(0), **settings | changes)
 
 
 SMALL = {
@@ -33,12 +35,12 @@ SMALL = {
 
 
 def test_the_tiny_one_has_the_parameters_of_the_paper():
-    assert model.parameter_count(nnx.eval_shape(build)) == pytest.approx(28.6e6, rel=1e-3)
+    assert parameter_count(nnx.eval_shape(build)) == pytest.approx(28.6e6, rel=1e-3)
 
 
 def test_every_parameter_names_each_of_its_dimensions():
     for path, parameter in nnx.to_flat_state(nnx.state(build(**SMALL))):
-        assert len(parameter.get_metadata()[model.AXES]) == parameter[...].ndim, path
+        assert len(parameter.get_metadata()[AXES]) == parameter[...].ndim, path
 
 
 def test_stochastic_depth_acts_only_with_a_key():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
+from model.architectures import build, parameter_count
 
 
 def parameters_of(decoder) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def test_the_small_decoder_has_the_size_of_nanogpts(make_decoder):
     """nanoGPT's character model of 4 layers and width 128 reports 0.80 M parameters."""
     shape = {"width": 128, "depth": 4, "vocabulary_size": 65}
     llama = make_decoder(**shape)
-    assert model.parameter_count(llama) == pytest.approx(0.80e6, rel=0.02)
+    assert parameter_count(llama) == pytest.approx(0.80e6, rel=0.02)
     gpt = make_decoder(
         **shape,
         feed_forward="gelu",
@@ -78,12 +78,12 @@ def test_the_small_decoder_has_the_size_of_nanogpts(make_decoder):
         tied_embeddings=True,
         positions="learned",
     )
-    assert model.parameter_count(gpt) == pytest.approx(0.80e6, rel=0.02)
+    assert parameter_count(gpt) == pytest.approx(0.80e6, rel=0.02)
 
 
 def test_parameters_are_counted_without_being_made(make_decoder):
     abstract = nnx.eval_shape(lambda: make_decoder(initialized=True))
-    assert model.parameter_count(abstract) == model.parameter_count(make_decoder(initialized=True))
+    assert parameter_count(abstract) == parameter_count(make_decoder(initialized=True))
 
 
 @pytest.mark.parametrize(("pattern", "tied"), [("A", False), ("R", True)])
@@ -137,4 +137,4 @@ def test_what_does_not_fit_is_said(make_decoder, changes, message):
 
 def test_an_unknown_architecture_names_those_there_are():
     with pytest.raises(ValueError, match=r"choose from \['cnn', "):
-        model.build("decoders", rngs=nnx.Rngs(0), dtype=jnp.float32, param_dtype=jnp.float32)
+        build("decoders", rngs=nnx.Rngs(0), dtype=jnp.float32, param_dtype=jnp.float32)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
+from model.architectures import build, parameter_count
 from model.layers.positions import sinusoids
 from model.layers.rows import select_rows
+from model.layers.sharding import AXES
 from tests.model.decoders import SMALL, drawn
 
 BLOCKS = {name: value for name, value in SMALL.items() if name != "pooling"} | {
@@ -81,7 +82,7 @@ TOKENS = RANDOM.integers(0, 17, (6, T))
 
 def make(name: str, changes: dict) -> nnx.Module:
     base = BLOCKS if name == "encoder_decoder" else RECURRENT
-    return drawn(lambda: model.build(name, rngs=nnx.Rngs(0), **{**base, **changes}))
+    return drawn(lambda: build(name, rngs=nnx.Rngs(0), **{**base, **changes}))
 
 
 def compiled(function, *arguments):
@@ -164,7 +165,7 @@ def test_every_token_of_a_source_is_seen_and_no_later_target(logits, whole):
 
 def test_every_parameter_names_each_of_its_dimensions(module):
     for path, parameter in nnx.to_flat_state(nnx.state(module)):
-        axes = parameter.get_metadata()[model.AXES]
+        axes = parameter.get_metadata()[AXES]
         assert len(axes) == parameter[...].ndim, (path, axes)
         assert len({axis for axis in axes if axis}) == len([axis for axis in axes if axis])
 
@@ -174,8 +175,8 @@ def test_one_table_serves_source_target_and_head_if_it_is_asked_to(name):
     base = BLOCKS if name == "encoder_decoder" else RECURRENT
 
     def parameters(**changes):
-        return model.parameter_count(
-            nnx.eval_shape(lambda: model.build(name, rngs=nnx.Rngs(0), **{**base, **changes}))
+        return parameter_count(
+            nnx.eval_shape(lambda: build(name, rngs=nnx.Rngs(0), **{**base, **changes}))
         )
 
     table = base["vocabulary_size"] * base["width"]

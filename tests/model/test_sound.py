@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import model
+from model import architectures
+from model.layers.sharding import AXES
 from tests.model.decoders import SMALL, drawn
 
 MELS, FRAMES, WIDTH = 10, 21, 16
@@ -47,7 +48,7 @@ def build(architecture: str, **changes) -> nnx.Module:
     settings = (CONFORMER if architecture == "conformer" else BLOCKS) | SOUND | changes
     if "num_classes" not in settings:
         settings |= TRANSCRIBES
-    return drawn(lambda: model.build(architecture, rngs=nnx.Rngs(0), **settings))
+    return drawn(lambda: architectures.build(architecture, rngs=nnx.Rngs(0), **settings))
 
 
 def recording(seed: int, frames: int) -> np.ndarray:
@@ -162,7 +163,7 @@ def test_dropout_acts_only_with_a_key_and_differs_by_key(architecture, call, siz
 def test_every_parameter_and_statistic_names_each_of_its_dimensions(kind, sizes):
     architecture, changes = KINDS[kind]
     for path, variable in nnx.to_flat_state(nnx.state(build(architecture, **changes, **sizes))):
-        axes = variable.get_metadata()[model.AXES]
+        axes = variable.get_metadata()[AXES]
         assert len(axes) == variable[...].ndim, path
         assert len({axis for axis in axes if axis}) == len([axis for axis in axes if axis]), path
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-import configs
-import model
-import parallel
-from model.layers.sharding import constrain
+from configs.errors import UsageError
+from model.layers.sharding import activation_sharding, constrain
+from parallel.axes import activation_placement, partition_spec
+from parallel.feeding import local_rows, put_batch
+from parallel.mesh import AXES
 
 RULES = {
     "batch": ("data", "fsdp"),
@@ -23,7 +24,7 @@ RULES = {
 @pytest.fixture
 def mesh():
     devices = np.asarray(jax.devices()).reshape(2, 2, 2, 1)
-    return jax.sharding.Mesh(devices, parallel.AXES)
+    return jax.sharding.Mesh(devices, AXES)
 
 
 @pytest.mark.parametrize(
@@ -37,34 +38,34 @@ def mesh():
     ],
 )
 def test_axes_become_the_mesh_axes_of_their_rules(mesh, axes, shape, spec):
-    assert parallel.partition_spec(axes, shape, mesh=mesh, rules=RULES) == spec
+    assert partition_spec(axes, shape, mesh=mesh, rules=RULES) == spec
 
 
 def test_two_dimensions_on_one_mesh_axis_name_both_logical_axes(mesh):
-    with pytest.raises(configs.UsageError, match=r"'mlp' and 'heads'.*mesh axis 'tensor'"):
-        parallel.partition_spec(("mlp", "heads"), (4, 4), mesh=mesh, rules=RULES)
+    with pytest.raises(UsageError, match=r"'mlp' and 'heads'.*mesh axis 'tensor'"):
+        partition_spec(("mlp", "heads"), (4, 4), mesh=mesh, rules=RULES)
 
 
 def test_an_axis_without_a_rule_lists_those_that_have_one(mesh):
     with pytest.raises(ValueError, match=r"'width' has no rule.*'batch', 'embed'"):
-        parallel.partition_spec(("width",), (4,), mesh=mesh, rules=RULES)
+        partition_spec(("width",), (4,), mesh=mesh, rules=RULES)
 
 
 def test_a_rank_that_differs_is_refused(mesh):
     with pytest.raises(ValueError, match="name 1 dimensions"):
-        parallel.partition_spec(("embed",), (4, 4), mesh=mesh, rules=RULES)
+        partition_spec(("embed",), (4, 4), mesh=mesh, rules=RULES)
 
 
 def test_activations_are_laid_out_by_their_names(mesh):
-    with model.activation_sharding(parallel.activation_placement(mesh, RULES)):
+    with activation_sharding(activation_placement(mesh, RULES)):
         out = jax.jit(lambda x: constrain(x, "batch", "mlp"))(jnp.ones((8, 4)))
     assert out.sharding.spec == PartitionSpec(("data", "fsdp"), "tensor")
 
 
 def test_one_process_holds_every_row_and_they_come_back_in_order(mesh):
     sharding = jax.sharding.NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    assert parallel.local_rows(sharding, 16) == slice(0, 16)
+    assert local_rows(sharding, 16) == slice(0, 16)
     rows = np.arange(32).reshape(16, 2)
-    batch = parallel.put_batch({"tokens": rows}, sharding, 16)
+    batch = put_batch({"tokens": rows}, sharding, 16)
     assert batch["tokens"].sharding == sharding
     np.testing.assert_array_equal(batch["tokens"], rows)

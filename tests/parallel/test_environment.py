@@ -8,7 +8,8 @@ from statistics import median
 
 import pytest
 
-import configs
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from parallel import environment
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +59,9 @@ def _nothing_set(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def load(**fields: str) -> configs.Config:
+def load(**fields: str) -> Config:
     overrides = {f"train.{name}": value for name, value in fields.items()}
-    return configs.load_config("configs/digits_cnn.py", overrides)
+    return load_config("configs/digits_cnn.py", overrides)
 
 
 def page_faults(tune: str, program: str = FAULTS, **more: str) -> list[int]:

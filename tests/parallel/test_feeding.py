@@ -4,14 +4,15 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-import parallel
+from parallel.feeding import put_batch
+from parallel.mesh import AXES
 
 
 def test_on_one_cpu_large_arrays_are_there_before_the_step_and_small_ones_stay_on_the_host():
-    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1, 1), parallel.AXES)
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES)
     sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     rows = {"frames": np.ones((8, 100, 80), np.float32), "labels": np.arange(8)}
-    placed = parallel.put_batch(rows, sharding, 8)
+    placed = put_batch(rows, sharding, 8)
     assert placed.keys() == rows.keys() and placed["labels"] is rows["labels"]
     assert isinstance(placed["frames"], jax.Array) and placed["frames"].sharding == sharding
     np.testing.assert_array_equal(placed["frames"], rows["frames"])

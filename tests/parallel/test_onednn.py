@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax._src import compilation_cache
 
-import configs
-import parallel
+from configs.errors import UsageError
 from parallel import onednn
+from parallel.feeding import put_batch
+from parallel.mesh import make_mesh
 from tests.training import runs
 
 PRODUCTS = [
@@ -149,11 +150,11 @@ def test_what_is_spread_over_devices_stays_with_xla(by_onednn):
 def losses(recipe: str, products: str) -> list[float]:
     """Of three steps of a narrow recipe on one device."""
     config = runs.load(recipe, train__matrix_products=products, mesh__data="1")
-    onednn.choose_products(config, parallel.make_mesh(config))
+    onednn.choose_products(config, make_mesh(config))
     program = runs.as_users_have_it(runs.build(config))
     state, found = program.initialize(), []
     for batch in runs.batches(config, 3):
-        placed = parallel.put_batch(batch, program.batch_sharding, len(batch["weights"]))
+        placed = put_batch(batch, program.batch_sharding, len(batch["weights"]))
         state, metrics = program.train_step(state, placed)
         found.append(float(metrics["loss"]))
     return found
@@ -166,7 +167,7 @@ def test_a_recipe_trains_alike_with_either(by_onednn, recipe):
     if THERE:
         assert losses(recipe, "onednn") == pytest.approx(expected, rel=1e-5)
     else:
-        with pytest.raises(configs.UsageError, match="does not work here"):
+        with pytest.raises(UsageError, match="does not work here"):
             losses(recipe, "onednn")
 
 
@@ -204,8 +205,8 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
 
 def test_several_devices_are_refused(by_onednn):
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
-    with pytest.raises(configs.UsageError) as error:
-        onednn.choose_products(config, parallel.make_mesh(config))
+    with pytest.raises(UsageError) as error:
+        onednn.choose_products(config, make_mesh(config))
     assert str(error.value) == (
         "train.matrix_products=onednn is made for one CPU device, and the mesh has 8 of cpu: "
         "use xla"
@@ -215,7 +216,7 @@ def test_several_devices_are_refused(by_onednn):
 def test_where_it_fails_all_stays_and_the_run_is_refused(by_onednn, monkeypatch):
     monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="1")
-    with pytest.raises(configs.UsageError, match=r"does not work here \(.*nobody.*\): use xla"):
-        onednn.choose_products(config, parallel.make_mesh(config))
+    with pytest.raises(UsageError, match=r"does not work here \(.*nobody.*\): use xla"):
+        onednn.choose_products(config, make_mesh(config))
     _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert "__nobody$knows" not in text

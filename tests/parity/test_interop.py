@@ -12,8 +12,9 @@ import transformers
 from flax import nnx
 from safetensors.numpy import load_file
 
-import interop
-from configs import UsageError
+from configs.errors import UsageError
+from interop.converting import read, write
+from interop.families import describe
 from tests.interop import folders
 
 TOLERANCE = 1e-4
@@ -97,15 +98,15 @@ def saved(tmp_path):
 
 def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
     """Our model with the folder's weights, and they alone."""
-    found = interop.describe(folder)
+    found = describe(folder)
     template = folders.template(found.settings, found.sizes, **changes)
     scanned = changes.get("scan_layers", False)
-    params = interop.read(folder, folders.shapes(template), scanned=scanned).params
+    params = read(folder, folders.shapes(template), scanned=scanned).params
     return template.bind(jax.tree.map(jnp.asarray, params), {}), params
 
 
 def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
-    sizes = interop.describe(folder).sizes
+    sizes = describe(folder).sizes
     graph, state = nnx.split(model)
 
     @jax.jit
@@ -121,7 +122,7 @@ def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
 
 
 def logits_of_theirs(model: torch.nn.Module, folder: Path) -> np.ndarray:
-    sizes = interop.describe(folder).sizes
+    sizes = describe(folder).sizes
     with torch.no_grad():
         if "image_shape" in sizes:
             channels_first = pictures(sizes["image_shape"]).transpose(0, 3, 1, 2)
@@ -150,7 +151,7 @@ def test_logits_are_the_same_and_what_goes_back_is_too(saved, name):
     file = load_file(folder / "model.safetensors")
     if name == "bert before its tasks":  # the guess of the next sentence is none of ours
         file = {k: v for k, v in file.items() if "pooler" not in k and "seq_relationship" not in k}
-    folders.assert_same(interop.write(interop.describe(folder).family, params, scanned=False), file)
+    folders.assert_same(write(describe(folder).family, params, scanned=False), file)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
@@ -164,7 +165,7 @@ def test_scanned_and_in_parts_the_logits_are_the_same(saved, name):
 def test_what_was_exported_opens_with_their_library(saved):
     theirs, folder = saved("llama")
     _, params = imported(folder)
-    tensors = interop.write("llama", params, scanned=False)
+    tensors = write("llama", params, scanned=False)
     state = {name: torch.tensor(tensor) for name, tensor in tensors.items()}
     fresh = transformers.LlamaForCausalLM(theirs.config).eval()
     fresh.load_state_dict(state, strict=True)
@@ -184,9 +185,9 @@ def test_cached_decoding_of_stretched_positions_is_the_whole_sequence(saved):
 def test_the_body_of_a_masked_model_classifies_as_its_classifier_does(saved):
     theirs, folder = saved("bert of classes")
     _, params = imported(folder)
-    found = interop.describe(folder)
+    found = describe(folder)
     template = folders.template(found.settings, found.sizes)
-    body = interop.read(folder, folders.shapes(template), scanned=False, body_only=True).params
+    body = read(folder, folders.shapes(template), scanned=False, body_only=True).params
     assert params.keys() - body.keys() == {"classes"}
     ours = template.bind(jax.tree.map(jnp.asarray, params | body), {})
     assert_equal_logits(logits_of_ours(ours, folder), logits_of_theirs(theirs, folder))

@@ -7,12 +7,14 @@ import pytest
 import torch
 import transformers
 
-import interop
-from configs.schema import Config
-from data.codecs import Tokenizer
-from inference import Generator, Request, Sampling
+from configs.schema.config import Config
+from data.codecs.tokenizers import Tokenizer
 from inference.classification import classify_texts
-from parallel import flat_mesh
+from inference.generation import Generator
+from inference.requests import Request, Sampling
+from interop.converting import read
+from interop.families import describe
+from parallel.mesh import flat_mesh
 from tests.interop import folders
 from tests.interop.foreign import FAMILIES, TEXT, write_tokenizer
 
@@ -67,9 +69,9 @@ def test_labels_of_texts_are_those_that_their_classifier_gives(tmp_path):
     with torch.no_grad():
         theirs = model(**given).logits.softmax(-1).numpy()
 
-    found = interop.describe(tmp_path)
+    found = describe(tmp_path)
     template = folders.template(found.settings, found.sizes)
-    params = interop.read(tmp_path, folders.shapes(template), scanned=False).params
+    params = read(tmp_path, folders.shapes(template), scanned=False).params
     ours = classify_texts(
         template.bind(jax.tree.map(jnp.asarray, params), {}),
         TEXTS,
@@ -112,10 +114,10 @@ def test_what_a_prompt_is_gone_on_with_is_what_their_model_writes(family, tmp_pa
     (written,) = model.generate(**given, **asked)
     assert len(set(written[given["input_ids"].shape[1] :].tolist())) > 3, "the text says nothing"
 
-    ours, found = Tokenizer.load(tmp_path / "tokenizer.json"), interop.describe(tmp_path)
+    ours, found = Tokenizer.load(tmp_path / "tokenizer.json"), describe(tmp_path)
     sizes = {"max_length": 32, **found.sizes, "vocabulary_size": ours.vocabulary_size}
     template = folders.template(found.settings, sizes)
-    params = interop.read(
+    params = read(
         tmp_path,
         folders.shapes(template),
         scanned=False,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-import tasks
 from tasks.losses import chunk_count, cross_entropy
+from tasks.registry import build
 from tests.model.decoders import make_decoder
 
 PLAIN = {"label_smoothing": 0.0, "z_loss": 0.0, "loss_chunks": 1, "devices": 1}
@@ -72,7 +72,7 @@ def batch(vocabulary_size: int, B: int, T: int) -> dict[str, jax.Array]:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def measured(graph, settings, parameters, rows):
     """Sums and gradient of training, and all that an evaluation gives."""
-    task = tasks.build("language_modeling", **dict(settings))
+    task = build("language_modeling", **dict(settings))
 
     def objective(parameters):
         sums = task.loss_sums(nnx.merge(graph, parameters), rows, dropout_key=None)
@@ -108,7 +108,7 @@ def test_in_chunks_a_quarter_of_the_memory_or_less_is_needed(part):
     rows = batch(50_257, 8, 128)
 
     def temporary_bytes(chunks: int) -> int:
-        task = tasks.build("language_modeling", **PLAIN | {"loss_chunks": chunks})
+        task = build("language_modeling", **PLAIN | {"loss_chunks": chunks})
 
         def loss(parameters):
             return task.loss_sums(nnx.merge(graph, parameters), rows, dropout_key=None)["objective"]

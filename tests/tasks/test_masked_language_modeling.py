@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tasks
+from tasks import registry
 
 V, B, T = 51, 64, 128  # the mask is 50
 TOKENS = jax.random.randint(jax.random.key(0), (B, T), 0, V - 1)
@@ -28,7 +28,9 @@ class Watched:
 
 
 def build(**changes):
-    return tasks.build("masked_language_modeling", **SETTINGS | {"mask_fraction": 0.15} | changes)
+    return registry.build(
+        "masked_language_modeling", **SETTINGS | {"mask_fraction": 0.15} | changes
+    )
 
 
 def test_of_the_tokens_left_out_most_are_masked_some_random_some_left():

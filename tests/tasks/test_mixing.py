@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tasks
 from tasks.mixing import mix
+from tasks.registry import build
 
 B, SIZE = 64, 16
 LABELS = jnp.arange(B)
@@ -54,7 +54,7 @@ def test_of_both_each_row_has_one():
 
 def test_the_loss_is_that_of_both_labels_by_their_share():
     logits = jax.random.normal(jax.random.key(1), (B, B))
-    task = tasks.build("classification", label_smoothing=0.0, mixup=0.5)
+    task = build("classification", label_smoothing=0.0, mixup=0.5)
     batch = {"image": IMAGES, "label": LABELS, "weights": jnp.ones(B)}
     sums = task.loss_sums(lambda image, **_: logits, batch, dropout_key=KEY)
     _, others, share = mix(IMAGES, LABELS, ALL, jax.random.split(KEY)[1], mixup=0.5, cutmix=0.0)
@@ -68,8 +68,8 @@ def test_class_weights_count_examples_and_not_the_reported_metrics():
     logits, labels = jax.random.normal(KEY, (6, 3)), jnp.array([0, 0, 1, 1, 2, 2])
     batch = {"image": jnp.zeros((6, 2, 2, 1)), "label": labels, "weights": jnp.ones(6)}
     model = lambda image, **_: logits  # noqa: E731
-    plain = tasks.build("classification", label_smoothing=0.0)
-    weighted = tasks.build("classification", label_smoothing=0.0, class_weights=(1.0, 3.0, 0.5))
+    plain = build("classification", label_smoothing=0.0)
+    weighted = build("classification", label_smoothing=0.0, class_weights=(1.0, 3.0, 0.5))
     sums = weighted.loss_sums(model, batch, dropout_key=KEY)
     counts = jnp.array([1, 1, 3, 3, 0.5, 0.5])
     nats = -jax.nn.log_softmax(logits)[jnp.arange(6), labels]

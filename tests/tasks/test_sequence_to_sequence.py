@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-import tasks
+from tasks import registry
 
 V, B, S, T = 11, 3, 5, 4
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,7 @@ class Watched:
 
 def build(**changes):
     settings = {"label_smoothing": 0.0, "z_loss": 0.0, "loss_chunks": 1, "devices": 1}
-    return tasks.build("sequence_to_sequence", **settings | changes)
+    return registry.build("sequence_to_sequence", **settings | changes)
 
 
 def test_the_loss_is_in_nats_for_each_target_and_smoothing_only_minimised():

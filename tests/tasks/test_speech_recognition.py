@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import tasks
+from tasks.registry import build
 from tasks.speech_recognition import ctc_loss
 
 B, U, V = 4, 5, 3  # the blank is 2
@@ -49,7 +49,7 @@ def by_hand(row: int) -> float:
 
 
 def sums(**changes) -> dict[str, float]:
-    task = tasks.build("speech_recognition")
+    task = build("speech_recognition")
     found = task.loss_sums(AsGiven(), BATCH | changes, dropout_key=None)
     return {name: float(value) for name, value in found.items()}
 
@@ -83,7 +83,7 @@ def test_an_example_of_weight_zero_counts_nothing():
 
 
 def test_evaluation_is_in_nats_per_label_of_the_split():
-    task = tasks.build("speech_recognition")
+    task = build("speech_recognition")
     totals, outputs = task.evaluate(AsGiven(), BATCH)
     metrics = task.summarize({name: float(total) for name, total in totals.items()}, {})
     assert (metrics["examples"], metrics["too_short"]) == (4, 1)

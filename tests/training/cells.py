@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-import configs
-import parallel
 from benchmarks.invented import batch, sizes_of
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
+from parallel.feeding import put_batch
+from parallel.mesh import make_mesh
 from training.program import Program, build_program
 
 MIXERS = {
@@ -141,16 +143,16 @@ STEADY = {
 """Every step moves in proportion to its gradient."""
 
 
-def load(cell: str, mesh: str) -> configs.Config:
+def load(cell: str, mesh: str) -> Config:
     """The configuration of a cell on a mesh."""
     recipe, fields = (CELLS | SLOW_CELLS)[cell]
     fields = STEADY | dict(fields) | MESHES[mesh]
-    return configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+    return load_config(f"configs/{recipe}.py", fields, inputs=False)
 
 
-def build(config: configs.Config) -> Program:
+def build(config: Config) -> Program:
     """The program on the configuration's mesh, with the sizes of invented data."""
-    return build_program(config, sizes_of(config), parallel.make_mesh(config))
+    return build_program(config, sizes_of(config), make_mesh(config))
 
 
 def compiled_step(program: Program) -> Any:
@@ -163,7 +165,7 @@ def compiled_step(program: Program) -> Any:
 def take_step(program: Program, step: Any, state: Any, rows: Mapping[str, np.ndarray]):
     """The state after one batch, and its metrics as floats."""
     size = program.config.data.global_batch_size
-    state, metrics = step(state, parallel.put_batch(rows, program.batch_sharding, size))
+    state, metrics = step(state, put_batch(rows, program.batch_sharding, size))
     return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
@@ -179,7 +181,7 @@ def fresh(cell: str) -> Any:
     return jax.device_get(build(load(cell, "one device")).initialize())
 
 
-def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
+def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
     """Random global batches that depend on the step alone."""
     for step in range(steps):
         yield batch(config, sizes_of(config), step)

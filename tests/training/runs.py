@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-import configs
-import parallel
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
+from parallel.feeding import put_batch
+from parallel.mesh import make_mesh
 from training.program import Program, build_program
 
 NARROW = {
@@ -33,23 +35,23 @@ STEADY = {
 """Every step moves, so that a difference would grow."""
 
 
-def load(recipe: str, **overrides: str) -> configs.Config:
+def load(recipe: str, **overrides: str) -> Config:
     """A recipe, narrow where there is a way, with overrides; `__` stands for the dot:
     `mesh__fsdp="8"`."""
     dotted = {name.replace("__", "."): value for name, value in overrides.items()}
     dotted = NARROW.get(recipe, {}) | STEADY | dotted
     if recipe.startswith("shakespeare"):
         dotted["data.path"] = __file__  # has to be there, and is not read: the batches are invented
-    return configs.load_config(f"configs/{recipe}.py", dotted)
+    return load_config(f"configs/{recipe}.py", dotted)
 
 
-def build(config: configs.Config) -> Program:
+def build(config: Config) -> Program:
     """The program on the configuration's mesh, with the sizes of invented data."""
     if config.task.name == "language_modeling":
         sizes = {"vocabulary_size": 67, "max_length": config.data.sequence_length}
     else:
         sizes = {"num_classes": 10, "image_shape": (8, 8, 1)}
-    return build_program(config, sizes, parallel.make_mesh(config))
+    return build_program(config, sizes, make_mesh(config))
 
 
 def as_users_have_it(program: Program) -> Program:
@@ -60,7 +62,7 @@ def as_users_have_it(program: Program) -> Program:
     return dataclasses.replace(program, train_step=step)
 
 
-def batches(config: configs.Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
+def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
     """Random global batches that depend on the step alone."""
     B = config.data.global_batch_size
     for step in range(steps):
@@ -83,7 +85,7 @@ def step(
 ) -> tuple[Any, dict[str, float]]:
     """The state after one batch, and its metrics."""
     size = program.config.data.global_batch_size
-    placed = parallel.put_batch(batch, program.batch_sharding, size)
+    placed = put_batch(batch, program.batch_sharding, size)
     state, metrics = program.train_step(state, placed)
     return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
 

@@ -2,27 +2,27 @@
 
 import pytest
 
-import configs
-import model
-import parallel
 import train
-import training
+from configs.errors import UsageError
 from model.layers import attend
+from model.layers.attend import NATIVE_ATTENTION
+from parallel.mesh import make_mesh
 from tests.end_to_end import verbs
 from tests.training import runs
+from training.attention import working_attention
 
 
 def found(**overrides) -> tuple[str | None, list[str]]:
     """What a run on one device attends with, and what its user is told."""
     config = runs.load("python_stdlib", mesh__data="1", **overrides)
     told: list[str] = []
-    return training.working_attention(config, parallel.make_mesh(config), told.append), told
+    return working_attention(config, make_mesh(config), told.append), told
 
 
 @pytest.fixture
 def native(monkeypatch):
     """Makes an implementation the native one of the CPUs that tests run on."""
-    return lambda name: monkeypatch.setitem(model.NATIVE_ATTENTION, "cpu", name)
+    return lambda name: monkeypatch.setitem(NATIVE_ATTENTION, "cpu", name)
 
 
 def test_on_cpus_it_is_xlas():
@@ -31,17 +31,17 @@ def test_on_cpus_it_is_xlas():
 
 @pytest.mark.parametrize("name, made_for", [("cudnn", "NVIDIA GPUs"), ("splash", "TPUs")])
 def test_one_that_is_made_for_other_devices_is_refused(name, made_for):
-    with pytest.raises(configs.UsageError, match=f"model.attention={name} is made for {made_for}"):
+    with pytest.raises(UsageError, match=f"model.attention={name} is made for {made_for}"):
         found(model__attention=name)
 
 
 def test_one_beyond_its_limits_is_refused_where_it_is_asked_for(native):
     native("splash")
-    with pytest.raises(configs.UsageError, match="a multiple of 128 positions on each device, no"):
+    with pytest.raises(UsageError, match="a multiple of 128 positions on each device, no"):
         found(model__attention="splash")
     assert found() == ("xla", [])
     native("cudnn")
-    with pytest.raises(configs.UsageError, match="it computes in bfloat16, not float32"):
+    with pytest.raises(UsageError, match="it computes in bfloat16, not float32"):
         found(model__attention="cudnn")
 
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-import configs
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from training.best_metric import BestMetric, evaluation_record, evaluations_in
 
 LOSS = BestMetric("loss", higher_is_better=False)
 
 
-def translation(**task: Any) -> configs.Config:
+def translation(**task: Any) -> Config:
     given = {"name": "sequence_to_sequence"} | task
-    return configs.Config.model_validate(
+    return Config.model_validate(
         {
             "task": given,
             "data": {"source": "dates"},
@@ -98,7 +99,7 @@ def test_answers_of_another_search_or_of_other_examples_are_not_compared(changed
 
 def test_a_setting_without_effect_makes_no_other_measure():
     metrics = {"loss": 1.0, "wer": 0.5}
-    before = configs.load_config("configs/tones_ctc.py", {"checkpoint.best_metric": "wer"})
+    before = load_config("configs/tones_ctc.py", {"checkpoint.best_metric": "wer"})
     assert before.task.decoder == "greedy"
     wider = before.model_copy(update={"task": before.task.model_copy(update={"beam_size": 16})})
     assert BestMetric.of(wider).value(evaluation_record(metrics, before)) == 0.5

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from training import checkpoints as checkpoints_module
 from training.best_metric import BestMetric
 from training.checkpoints import (

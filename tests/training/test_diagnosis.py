@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import UsageError, load_config
+from configs.errors import UsageError
 from configs.reading.names import is_field_or_section
+from configs.reading.recipes import load_config
 from training import data_diagnosis, diagnosis, findings
 from training.data_diagnosis import check_data
 from training.diagnosis import diagnose, verdict

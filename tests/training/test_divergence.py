@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-import parallel
+from configs.json_text import json_text
+from parallel.feeding import put_batch
 from tests.training import cells
-from training import Diverged, check_skipped, evaluate, not_finite
+from training.divergence import Diverged, check_skipped, not_finite
+from training.evaluation import evaluate
 
 SCORED = (
     "attention, text",
@@ -42,7 +43,7 @@ def test_a_model_whose_scores_are_no_numbers_has_no_metrics(cell, spoiled):
     assert metrics["examples"] == size
     lost = set(not_finite(metrics))
     assert lost == (metrics.keys() - counts if spoiled else set())
-    batch = parallel.put_batch(rows, program.batch_sharding, size)
+    batch = put_batch(rows, program.batch_sharding, size)
     module = program.template.bind(params, state.statistics)
     sums = program.task.loss_sums(module, batch, dropout_key=jax.random.key(0))
     assert math.isnan(sums.get("accuracy", sums["loss"])) == spoiled
@@ -72,7 +73,7 @@ def test_a_run_has_diverged_by_a_limit_or_by_its_end(skipped, step, ends, diverg
 
 def test_results_are_json_whatever_the_numbers_are():
     value = {"loss": math.nan, "scores": [[1.0, math.inf], (-math.inf, 2)], "name": "nan", "n": 3}
-    text = configs.json_text(value)
+    text = json_text(value)
     assert json.loads(text, parse_constant=pytest.fail) == {
         "loss": None, "scores": [[1.0, None], [None, 2]], "name": "nan", "n": 3
     }  # fmt: skip

@@ -10,8 +10,11 @@ import pytest
 
 from tests.training import runs
 from tests.training.test_initialize import SIZES, build, load, save
-from training import begin_with, measure_ema, open_origin, restore_model, restore_state
+from training.checkpoints import restore_state
+from training.ema_statistics import measure_ema
+from training.initialize import begin_with, open_origin
 from training.manifest import read_manifest
+from training.restore import restore_model
 
 EMA = {"train__ema_decay": "0.9"}
 STEPS = 12

@@ -2,8 +2,9 @@
 
 import pytest
 
-from configs import Config
-from training import warmup_steps, warnings_of
+from configs.schema.config import Config
+from training.explanation import warnings_of
+from training.schedules import warmup_steps
 
 
 @pytest.mark.parametrize(

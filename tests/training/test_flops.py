@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-import parallel
-import training
+from parallel.mesh import make_mesh
 from tests.training import runs
+from training.flops import peak
+from training.program import build_program
 from training.scalars import Scalars
+from training.step_meter import StepMeter
 
 WIDE = {
     "model.width": "256",
@@ -46,7 +48,7 @@ def test_the_formula_agrees_with_the_compiler_within_a_tenth(model):
             "label": np.zeros(B, np.int32),
             "weights": np.zeros(B, np.float32),
         }
-        program = training.build_program(config, sizes, parallel.make_mesh(config))
+        program = build_program(config, sizes, make_mesh(config))
     else:
         batch = next(runs.batches(config, 1))
         program = runs.build(config)
@@ -89,14 +91,14 @@ def test_scanned_layers_and_a_window_are_counted():
     ],
 )
 def test_the_peak_of_a_kind_of_device(kind, teraflops):
-    found = training.peak(kind)
+    found = peak(kind)
     assert (found and found.flops) == (teraflops and pytest.approx(teraflops * 1e12))
 
 
 def test_mfu_is_logged_where_the_peak_is_known():
-    meter = training.StepMeter(8, log_every_steps=10, peak_examples_per_second=1e6)
+    meter = StepMeter(8, log_every_steps=10, peak_examples_per_second=1e6)
     meter.push(1, Scalars.of({"loss": 0.0, "weight": 8.0}))
     meter.drain()
     rates = meter.take_rates()
     assert rates["mfu"] == rates["examples_per_second"] / 1e6 > 0
-    assert "mfu" not in training.StepMeter(8, log_every_steps=10).take_rates()
+    assert "mfu" not in StepMeter(8, log_every_steps=10).take_rates()

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from tests.training import runs
-from training import explain_parameters
+from training.explanation import explain_parameters
 from training.trees import flat
 
 SMALL = {"model__depth": "1", "data__sequence_length": "16", "mesh__data": "1"}

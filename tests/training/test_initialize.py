@@ -7,22 +7,26 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from configs import UsageError
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
+from configs.reading.saved import write_config
+from configs.schema.config import Config
 from tests.training import cells, runs
-from training import begin_with, open_origin, origin_of_arrays, restore_model, versions
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
+from training.initialize import begin_with, open_origin, origin_of_arrays
 from training.lora import merged
 from training.optimizers import sides_of
 from training.program import build_program
+from training.report.machine import versions
+from training.restore import restore_model
 from training.trees import flat
 
 BASE = {"mesh__data": "1", "train__ema_decay": "0.9"}
 SIZES = {"num_classes": 6, "image_shape": (8, 8, 1)}
 
 
-def build(config: configs.Config, **sizes):
+def build(config: Config, **sizes):
     mesh = cells.parallel.make_mesh(config)
     return build_program(config, sizes or (SIZES | {"num_classes": 10}), mesh)
 
@@ -30,7 +34,7 @@ def build(config: configs.Config, **sizes):
 def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, float]) -> None:
     """What train.py leaves of a run."""
     workdir.mkdir()
-    configs.write_config(program.config, workdir)
+    write_config(program.config, workdir)
     accuracy = BestMetric("accuracy", higher_is_better=True)
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder, keep_last=9, keep_best=1, metric=accuracy)
@@ -65,7 +69,7 @@ def digits(tmp_path_factory) -> Path:
     return workdir
 
 
-def begin(config: configs.Config, **sizes):
+def begin(config: Config, **sizes):
     program = build(config, **sizes)
     source = Path(config.train.initialize_from)
     origin = open_origin(source, config.train.initialize_step, pytest.fail)
@@ -73,7 +77,7 @@ def begin(config: configs.Config, **sizes):
     return program, beginning, beginning.state(program)
 
 
-def load(workdir: Path, **fields: str) -> configs.Config:
+def load(workdir: Path, **fields: str) -> Config:
     fields = {"mesh__data": "1"} | fields
     return runs.load("digits_cnn", train__initialize_from=str(workdir), **fields)
 
@@ -163,7 +167,7 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     recipe, fields = cells.CELLS["mixed, labelled text"]
     fields = cells.STEADY | dict(fields) | cells.BERT | {"mesh.data": "1"}
     fields |= {"train.initialize_from": str(tmp_path / "masked"), "model.pooling": "mean"}
-    config = configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+    config = load_config(f"configs/{recipe}.py", fields, inputs=False)
     _, beginning, labelled = begin(config, **cells.sizes_of(config))
     table = state.params["embedding"]["tokens"]["embedding"]
     found = labelled.params["embedding"]["tokens"]["embedding"]

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import configs
-from configs import UsageError
+from configs.errors import UsageError
+from configs.reading.recipes import load_config
 from tests.training import cells, runs
-from training import explain_parameters
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
+from training.explanation import explain_parameters
 from training.lora import merged
 from training.optimizers import sides_of
 from training.trees import flat
@@ -179,7 +179,7 @@ def test_a_kernel_is_a_matrix_by_its_axes(axes):
 def test_every_family_has_matrices_to_change(cell):
     recipe, fields = cells.CELLS[cell]
     fields = dict(fields) | {"train.lora.rank": "2", "train.lora.on": "*", "mesh.data": "1"}
-    config = configs.load_config(f"configs/{recipe}.py", fields, inputs=False)
+    config = load_config(f"configs/{recipe}.py", fields, inputs=False)
     program = cells.build(config)
     assert program.trained and all(name.startswith("lora.") for name in program.trained)
     kernels = [name for name in flat(program.abstract_state.params) if "kernel" in name]

@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from tests.training import runs
-from training import explain_parameters
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
+from training.explanation import explain_parameters
 from training.optimizers import build_optimizer, matrix_of, parameter_treatments
 
 RATES = {

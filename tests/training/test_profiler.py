@@ -5,7 +5,7 @@ from contextlib import suppress
 import jax
 import jax.numpy as jnp
 
-import configs
+from configs.reading.recipes import load_config
 from training.profiler import Profiler
 
 
@@ -13,7 +13,7 @@ def traced(tmp_path, steps: int, *, done: int = 0, **fields: str) -> list[str]:
     """What is told of a run of `steps` tiny steps; at step 5 it fails."""
     overrides = {f"train.{name}": value for name, value in fields.items()}
     told = []
-    config = configs.load_config("configs/digits_cnn.py", overrides)
+    config = load_config("configs/digits_cnn.py", overrides)
     double = jax.jit(lambda x: 2 * x)
     with suppress(ArithmeticError), Profiler(config, tmp_path, told.append, done=done) as profiler:
         for step in range(done + 1, steps + 1):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import configs
-from configs import Config
+from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from training.report.machine import environment, versions
 from training.report.page import write_report
 from training.report.predictions import Predictions
@@ -157,7 +157,7 @@ def test_a_text_run_shows_its_curves_and_figures(tmp_path):
 )
 def test_losses_are_of_what_the_task_predicts(tmp_path, recipe, target):
     """Whatever the model reads: of texts too that are classified there are tokens a second."""
-    config = configs.load_config(ROOT / f"configs/{recipe}.py", inputs=False)
+    config = load_config(ROOT / f"configs/{recipe}.py", inputs=False)
     lines = [{"step": 5, "validation/accuracy": 0.5, "validation/loss": 1.0}]
     page = page_of(tmp_path, metrics=[training_line(4, 1.0), *lines], config=config)
     assert f"nats per {target}" in page.text and f"share of the {target}s" in page.text

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs import Config
+from configs.schema.config import Config
 from training.schedules import build_schedule, schedule_change, warmup_steps
 
 

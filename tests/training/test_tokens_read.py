@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-import data
 from configs.schema.conversations import Conversations
 from configs.schema.data import Records, Table
 from configs.schema.pairs import ParallelText
 from configs.schema.tokenizers import Bytes
-from data.codecs import ChatEncoder, Tokenizer
-from training import count_tokens
+from data.batches import Batches
+from data.codecs.chat import ChatEncoder
+from data.codecs.tokenizers import Tokenizer
+from data.preparation import prepare
+from training.step_meter import count_tokens
 
 TEXTS = ["one", "twenty", "one hundred and one", "seven"]
 LETTERS = sum(map(len, TEXTS))
@@ -67,9 +69,9 @@ def pairs(folder):
 )
 def test_all_tokens_but_padding_are_counted_once(make, tmp_path):
     settings, expected = make(tmp_path)
-    dataset = data.prepare(settings)
+    dataset = prepare(settings)
     split = dataset.splits["train"]
-    batches = data.Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)
+    batches = Batches(split, global_batch_size=split.examples, seed=0, shuffle=False)
     read = [count_tokens(batches[number])["tokens"] for number in range(len(batches))]
     assert sum(map(int, read)) == expected == split.tokens
     assert dataset.tokens_per_example == pytest.approx(expected / split.examples)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-import configs
+from configs.reading.recipes import load_config
 from training.wandb_log import NAME, WandbLog
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def test_without_the_package_it_is_one_line_and_nothing_is_touched(tmp_path):
 
 def test_offline_a_run_that_goes_on_is_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    config = configs.load_config("configs/digits_cnn.py", {"train.wandb_project": "mine"})
+    config = load_config("configs/digits_cnn.py", {"train.wandb_project": "mine"})
     told = []
     for step in (1, 2):
         log = WandbLog(config, tmp_path, told.append)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import UsageError
+from configs.errors import UsageError
 from training.workdir import WorkdirLock
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import numpy as np
 import pydantic
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import configs
 from configs.files import write_durably
-from tasks import TASKS
+from configs.schema.config import Config
+from tasks.registry import TASKS
 from training.report import charts
 from training.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
 from training.report.predictions import Predictions
@@ -68,7 +68,7 @@ def write_report(
     workdir: Path,
     *,
     summary: Summary,
-    config: configs.Config,
+    config: Config,
     environment: Mapping[str, Any],
     metrics: Metrics,
     samples: Sequence[Mapping[str, str]] = (),
@@ -133,7 +133,7 @@ def write_report(
 
 
 def _headlines(
-    summary: Summary, metrics: Metrics, config: configs.Config
+    summary: Summary, metrics: Metrics, config: Config
 ) -> Iterator[tuple[str, str, str]]:
     """(name, value, note) of what stands at the top."""
     if "test" in summary:
@@ -210,9 +210,7 @@ def _poisoned(metrics: Metrics) -> list[str]:
 # ---- Curves.
 
 
-def _charts(
-    metrics: Metrics, summary: Summary, config: configs.Config
-) -> Iterator[charts.Chart | None]:
+def _charts(metrics: Metrics, summary: Summary, config: Config) -> Iterator[charts.Chart | None]:
     target = _TARGETS.get(config.task.name, "token")
     tokens = any("tokens_per_second" in line for line in metrics)
     curve, draw, second = charts.curve, charts.draw, charts.SECOND
@@ -333,9 +331,9 @@ def _shorten(messages: Sequence[str]) -> list[str]:
     return [*messages[:half], f"... {left_out:,} more ...", *messages[-half:]]
 
 
-def _config_rows(config: configs.Config) -> list[dict[str, Any]]:
+def _config_rows(config: Config) -> list[dict[str, Any]]:
     """Every field: its path, value, meaning, and the default where the value differs."""
-    defaults = dict(_fields(configs.Config()))
+    defaults = dict(_fields(Config()))
     rows = []
     for path, (value, info) in _fields(config):
         # A section of another kind than the whole's default has the defaults of its own kind.
