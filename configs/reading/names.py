@@ -74,7 +74,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
-        likeness = max(_likeness(name, one) for one in (own_name, *about(info).also_called))
+        likeness = max(_likeness(name, one) for one in (own_name, *about(info).aliases))
         if tells_kind(path):
             likeness = max(likeness, 0.95 * _likeness(name, own_section.rpartition(".")[2]))
         if likeness >= _LIKENESS:

@@ -30,47 +30,47 @@ class Stack(Architecture):
     width: Count = field(
         128,
         "Size of the vector of each position.",
-        also_called=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
+        aliases=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
     )
     depth: Count = field(
         4,
         "Blocks in the stack.",
         unit="blocks",
-        also_called=("num_layers", "n_layer", "layers", "n_layers"),
+        aliases=("num_layers", "n_layer", "layers", "n_layers"),
     )
     num_heads: Count = field(
         4,
         "Heads of queries.",
         unit="heads",
-        also_called=("n_head", "heads", "n_heads"),
+        aliases=("n_head", "heads", "n_heads"),
     )
     num_kv_heads: Count | None = field(
         None,
         "Heads of keys and values, shared by groups of queries; none: num_heads.",
         unit="heads",
-        also_called=("num_key_value_heads", "n_kv_heads", "kv_heads"),
+        aliases=("num_key_value_heads", "n_kv_heads", "kv_heads"),
     )
     head_dim: Count | None = field(
         None,
         "Size of a head; none: width / num_heads.",
-        also_called=("head_size",),
+        aliases=("head_size",),
     )
     attention_window: Count | None = field(
         None,
         "Last positions that attention sees, its own among them; none: all.",
         unit="tokens",
-        also_called=("window", "sliding_window"),
+        aliases=("window", "sliding_window"),
     )
     attention: Literal["auto", "xla", "cudnn", "splash"] = field(
         "auto",
         "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
         free_on_resume=True,
-        also_called=("attn_implementation", "attention_kernel", "flash_attention"),
+        aliases=("attn_implementation", "attention_kernel", "flash_attention"),
     )
     dropout: Fraction = field(
         0.0,
         "Share of activations that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
+        aliases=("dropout_rate", "dropout_prob"),
     )
 
     @property
@@ -115,60 +115,60 @@ class Blocks(Stack):
     recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
         "lstm",
         "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
-        also_called=("rnn_type", "cell", "rnn"),
+        aliases=("rnn_type", "cell", "rnn"),
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         4,
         "Taps of the mixer C: the positions that each sees.",
         unit="positions",
-        also_called=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
+        aliases=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
     )
     norm: Literal["rms_norm", "layer_norm"] = field(
         "rms_norm",
         "Normalisation of each mixer, feed-forward part, and the head.",
-        also_called=("normalization", "norm_type"),
+        aliases=("normalization", "norm_type"),
     )
     norm_placement: Literal["pre", "post"] = field(
         "pre",
         "Whether what a block adds is made of normalised vectors, or each sum is normalised.",
-        also_called=("pre_norm", "norm_first", "prenorm"),
+        aliases=("pre_norm", "norm_first", "prenorm"),
     )
     norm_epsilon: PositiveNumber = field(
         1e-5,
         "Added to the mean square before its root.",
-        also_called=("eps", "rms_norm_eps"),
+        aliases=("eps", "rms_norm_eps"),
     )
     feed_forward: Literal["swiglu", "gelu", "gelu_tanh", "relu"] = field(
         "swiglu",
         "Kind of the feed-forward part; gelu_tanh: GPT-2's approximation of gelu.",
-        also_called=("mlp", "activation", "ffn"),
+        aliases=("mlp", "activation", "ffn"),
     )
     feed_forward_width: Count | None = field(
         None,
         "Hidden size of the feed-forward part; none: 4 width, but for swiglu 8/3 width rounded up "
         "to a multiple of 8.",
-        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+        aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
     use_bias: bool = field(
-        False, "Whether linear layers and layer norms have biases.", also_called=("bias",)
+        False, "Whether linear layers and layer norms have biases.", aliases=("bias",)
     )
     stochastic_depth: Fraction = field(
         0.0,
         "Share of examples for which training leaves out what the last block adds; less below, "
         "in proportion to the height.",
-        also_called=("drop_path", "drop_path_rate", "layerdrop"),
+        aliases=("drop_path", "drop_path_rate", "layerdrop"),
     )
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
         "What blocks make again in the backward pass to save memory: nothing, everything, all but "
         "products with weights, or all but mixers' results and the feed-forward parts' products.",
         free_on_resume=True,
-        also_called=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
+        aliases=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
     )
     scan_layers: bool = field(
         False,
         "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",
-        also_called=("scan",),
+        aliases=("scan",),
     )
 
     @property
@@ -235,13 +235,13 @@ class RotaryStack(Stack):
     positions: Literal["rotary", "none"] = field(
         "rotary",
         "How attention knows order: rotated queries and keys, or not at all.",
-        also_called=("position_embedding", "pos_emb", "rope"),
+        aliases=("position_embedding", "pos_emb", "rope"),
     )
     rotary_base: PositiveNumber = field(
         10000.0,
         "Wavelengths of rotary positions grow up to 2 pi times this.",
         unit="tokens",
-        also_called=("rope_theta", "rope_base"),
+        aliases=("rope_theta", "rope_base"),
     )
 
     def needless(self) -> dict[str, str]:

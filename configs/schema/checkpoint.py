@@ -11,14 +11,14 @@ class Checkpoint(Settings):
         "Interval of checkpoints; the last step is always saved.",
         unit="steps",
         free_on_resume=True,
-        also_called=("save_every", "save_interval", "save_steps", "checkpoint_every"),
+        aliases=("save_every", "save_interval", "save_steps", "checkpoint_every"),
     )
     keep_last: Count = field(
         2,
         "Latest checkpoints that are kept.",
         unit="checkpoints",
         free_on_resume=True,
-        also_called=("max_to_keep", "keep", "save_total_limit"),
+        aliases=("max_to_keep", "keep", "save_total_limit"),
     )
     keep_best: NonNegativeInteger = field(
         1, "Best checkpoints that are kept as well.", unit="checkpoints", free_on_resume=True
@@ -28,7 +28,7 @@ class Checkpoint(Settings):
         "Validation metric that says which are best.",
         free_on_resume=True,
         accepts="a metric of the task",
-        also_called=("metric", "monitor"),
+        aliases=("metric", "monitor"),
     )
 
     def needless(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ class Config(Settings):
     seed: NonNegativeInteger = field(
         0,
         "Start of every random choice: weights, order of the data, dropout, samples.",
-        also_called=("random_seed",),
+        aliases=("random_seed",),
     )
     task: Task = field(LanguageModeling(), "What is learnt.")
     train: Train = field(Train(), "How long training lasts and what happens on the way.")

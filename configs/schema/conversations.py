@@ -20,33 +20,33 @@ class Conversations(Source):
         "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
     prompt_field: PlainText = field(
         "prompt",
         "Field of a record that holds what the user says.",
-        also_called=("instruction_field", "question_field", "input_field"),
+        aliases=("instruction_field", "question_field", "input_field"),
     )
     answer_field: PlainText = field(
         "answer",
         "Field of a record that holds what the assistant answers.",
-        also_called=("completion_field", "response_field", "output_field"),
+        aliases=("completion_field", "response_field", "output_field"),
     )
     messages_field: PlainText = field(
         "messages",
         "Field that a record may have in their place: messages with a role and its content.",
-        also_called=("conversations_field",),
+        aliases=("conversations_field",),
     )
     chat_template: PlainText | None = field(
         None,
         "Jinja that writes messages as text, as Hugging Face has it; none: roles and a colon.",
-        also_called=("template", "prompt_template"),
+        aliases=("template", "prompt_template"),
     )
     sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
         256,
         "Length of the windows that conversations are packed into: the context of the model.",
         unit="tokens",
-        also_called=("block_size", "context_length", "seq_len", "max_length"),
+        aliases=("block_size", "context_length", "seq_len", "max_length"),
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

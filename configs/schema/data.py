@@ -41,26 +41,26 @@ class Cleaning(Settings):
         "keep", "What happens to control characters but tab, line feed and carriage return."
     )
     minimum_characters: NonNegativeInteger = field(
-        0, "Documents with fewer are left out.", unit="characters", also_called=("min_length",)
+        0, "Documents with fewer are left out.", unit="characters", aliases=("min_length",)
     )
     maximum_characters: Count | None = field(
-        None, "Documents with more are left out.", unit="characters", also_called=("max_length",)
+        None, "Documents with more are left out.", unit="characters", aliases=("max_length",)
     )
     duplicates: Literal["keep", "exact", "near"] = field(
         "keep",
         "What is removed where documents repeat: nothing, equal ones, or those much alike too.",
-        also_called=("dedup", "deduplicate", "deduplication", "minhash"),
+        aliases=("dedup", "deduplicate", "deduplication", "minhash"),
     )
     near_similarity: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
         0.5,
         "Share of shingles (Jaccard's index) from which on two documents are near duplicates.",
-        also_called=("jaccard_threshold", "threshold"),
+        aliases=("jaccard_threshold", "threshold"),
     )
     near_shingle: Literal["words", "characters"] = field(
         "words", "What the shingles of a document are runs of; characters where no spaces are."
     )
     near_shingle_length: Annotated[int, Interval(ge=1, le=100)] = field(
-        2, "Words, or characters, of a shingle.", also_called=("ngram", "shingle_size")
+        2, "Words, or characters, of a shingle.", aliases=("ngram", "shingle_size")
     )
 
     def needless(self) -> dict[str, str]:
@@ -92,7 +92,7 @@ class Text(Source):
         256,
         "Length of the windows that text is cut into: the context of the model.",
         unit="tokens",
-        also_called=_LENGTH_NAMES,
+        aliases=_LENGTH_NAMES,
     )
     packing: Literal["windows", "best_fit"] = field(
         "windows",
@@ -114,7 +114,7 @@ class Text(Source):
 _TEXT_FIELD = field(
     "text",
     "Field, or column, of a record that holds its text.",
-    also_called=("text_column", "column", "key", "field"),
+    aliases=("text_column", "column", "key", "field"),
 )
 
 
@@ -134,7 +134,7 @@ class TextFiles(Text):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
@@ -149,7 +149,7 @@ class Records(Text):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
     text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
@@ -175,12 +175,12 @@ class Mixture(Text):
         required=True,
         free_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",
-        also_called=("sources", "datasets", "paths"),
+        aliases=("sources", "datasets", "paths"),
     )
     weights: tuple[PositiveNumber, ...] = field(
         (),
         "How the examples are shared out among the parts, in any unit; none: evenly.",
-        also_called=("proportions", "ratios", "shares", "mixture_weights"),
+        aliases=("proportions", "ratios", "shares", "mixture_weights"),
     )
     data_dir: FilePath | None = PREPARED_DIR
     text_field: PlainText = _TEXT_FIELD
@@ -262,19 +262,19 @@ class Table(Source):
         required=True,
         free_on_resume=True,
         accepts="a file, a folder or a glob",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
     text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(
         "label",
         "Field, or column, of a row that holds its label: text, an integer, or true or false.",
-        also_called=("label_column", "target", "class_field"),
+        aliases=("label_column", "target", "class_field"),
     )
     sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
         256,
         "Length that texts are filled up to, or cut to: the context of the model.",
         unit="tokens",
-        also_called=_LENGTH_NAMES,
+        aliases=_LENGTH_NAMES,
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

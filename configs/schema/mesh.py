@@ -28,13 +28,13 @@ Size = Annotated[int, Interval(ge=-1, le=INTEGER_LIMIT), pydantic.AfterValidator
 Axes = Annotated[tuple[Axis, ...], pydantic.AfterValidator(_no_axis_twice)]
 
 
-def _size(default: int, meaning: str, *also_called: str) -> Any:
+def _size(default: int, meaning: str, *aliases: str) -> Any:
     return field(
         default,
         meaning,
         unit="devices",
         free_on_resume=True,
-        also_called=also_called,
+        aliases=aliases,
         accepts="an integer >= 1, or -1 for whatever devices are left",
     )
 

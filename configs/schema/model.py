@@ -21,7 +21,7 @@ def _tied_embeddings(default: bool = False) -> Any:
     return field(
         default,
         "Whether the head reads out with the embedding of the tokens.",
-        also_called=("tie_word_embeddings", "weight_tying"),
+        aliases=("tie_word_embeddings", "weight_tying"),
     )
 
 
@@ -30,7 +30,7 @@ def _pooling(default: str) -> Any:
         default,
         "What a classifier makes of all positions; attention: their mean under a learned query; "
         "first_dense: the first through a dense layer and tanh, as BERT.",
-        also_called=("pool", "pool_type", "global_pool"),
+        aliases=("pool", "pool_type", "global_pool"),
     )
 
 
@@ -55,7 +55,7 @@ class TokenBlocks(RotaryStack, Blocks):
     positions: Literal["rotary", "learned", "none"] = field(
         "rotary",
         "How attention knows order: rotated queries and keys, or a vector per position.",
-        also_called=("position_embedding", "pos_emb", "rope"),
+        aliases=("position_embedding", "pos_emb", "rope"),
     )
     rotary_scaling: Scaling | None = field(
         None,
@@ -63,13 +63,13 @@ class TokenBlocks(RotaryStack, Blocks):
         "factor, and the length in tokens before; none: as they are.",
         accepts="four numbers > 0 separated by commas, the third above the second, such as "
         "8,1,4,8192",
-        also_called=("rope_scaling",),
+        aliases=("rope_scaling",),
     )
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
         "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
-        also_called=("final_logit_softcapping", "softcap", "logits_soft_cap"),
+        aliases=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
 
     def needless(self) -> dict[str, str]:
@@ -86,7 +86,7 @@ class Decoder(TokenBlocks):
     gives: ClassVar = ("next_tokens", "classes")
 
     architecture: Literal["decoder"] = field(
-        "decoder", _ARCHITECTURE, also_called=("arch", "model_type", "model_name")
+        "decoder", _ARCHITECTURE, aliases=("arch", "model_type", "model_name")
     )
     pooling: Pooling = _pooling("last")
 
@@ -103,17 +103,17 @@ class Encoder(TokenBlocks):
     token_types: NonNegativeInteger = field(
         0,
         "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
-        also_called=("type_vocab_size", "segment_embeddings"),
+        aliases=("type_vocab_size", "segment_embeddings"),
     )
     embedding_norm: bool = field(
         False,
         "Whether the vectors of tokens are normalised before the first block, as in BERT.",
-        also_called=("layernorm_embedding",),
+        aliases=("layernorm_embedding",),
     )
     head_transform: bool = field(
         False,
         "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
-        also_called=("lm_head_transform", "cls_predictions"),
+        aliases=("lm_head_transform", "cls_predictions"),
     )
 
 
@@ -127,18 +127,18 @@ class RNN(Architecture):
     width: Count = field(
         200,
         "Units of each layer, and size of the vector of each token.",
-        also_called=("hidden_size", "units", "nhid", "emsize"),
+        aliases=("hidden_size", "units", "nhid", "emsize"),
     )
-    depth: Count = field(2, "Layers.", unit="layers", also_called=("num_layers", "nlayers"))
+    depth: Count = field(2, "Layers.", unit="layers", aliases=("num_layers", "nlayers"))
     recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
-        "lstm", "Kind of the cells.", also_called=("rnn_type", "cell", "rnn")
+        "lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn")
     )
     bidirectional: bool = field(False, "Whether each layer runs both ways; of classifiers alone.")
     tied_embeddings: bool = _tied_embeddings()
     dropout: Fraction = field(
         0.0,
         "Share of activations before, between and after the layers that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
+        aliases=("dropout_rate", "dropout_prob"),
     )
     pooling: Pooling = _pooling("mean")
 
@@ -147,7 +147,7 @@ def _shared_embeddings() -> Any:
     return field(
         True,
         "Whether the tokens of sources and of targets have one table of vectors.",
-        also_called=("share_embeddings", "share_all_embeddings"),
+        aliases=("share_embeddings", "share_all_embeddings"),
     )
 
 
@@ -162,7 +162,7 @@ class EncoderDecoder(TokenBlocks):
         None,
         "Blocks of the encoder; none: model.depth, which is the decoder's.",
         unit="blocks",
-        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+        aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
     encoder_pattern: Pattern | None = field(
         None,
@@ -173,7 +173,7 @@ class EncoderDecoder(TokenBlocks):
         "rotary",
         "How attention knows order: sines and cosines, a vector per position, or rotated queries "
         "and keys.",
-        also_called=("position_embedding", "pos_emb", "rope"),
+        aliases=("position_embedding", "pos_emb", "rope"),
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -217,22 +217,22 @@ class RNNEncoderDecoder(Architecture):
     width: Count = field(
         256,
         "Units of each layer, of the encoder's each way, and size of the vector of each token.",
-        also_called=("hidden_size", "units", "nhid", "emsize"),
+        aliases=("hidden_size", "units", "nhid", "emsize"),
     )
     depth: Count = field(
         1,
         "Layers of the decoder; the first looks at the source.",
         unit="layers",
-        also_called=("num_layers", "nlayers"),
+        aliases=("num_layers", "nlayers"),
     )
     encoder_depth: Count | None = field(
         None,
         "Layers of the encoder; none: model.depth, which is the decoder's.",
         unit="layers",
-        also_called=("encoder_layers", "num_encoder_layers", "enc_layers"),
+        aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
     recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
-        "lstm", "Kind of the cells.", also_called=("rnn_type", "cell", "rnn")
+        "lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn")
     )
     input_feeding: bool = field(
         True,
@@ -244,7 +244,7 @@ class RNNEncoderDecoder(Architecture):
     dropout: Fraction = field(
         0.0,
         "Share of activations before, between and after the layers that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
+        aliases=("dropout_rate", "dropout_prob"),
     )
 
 
@@ -258,13 +258,13 @@ class Sound(Architecture):
         4,
         "Frames that become one position, of which each label of a transcript needs one.",
         unit="frames",
-        also_called=("subsampling_factor", "time_reduction", "downsampling"),
+        aliases=("subsampling_factor", "time_reduction", "downsampling"),
     )
     subsampling_channels: Count = field(
         32,
         "Channels of the two convolutions that do so.",
         unit="channels",
-        also_called=("subsampling_conv_channels", "conv_channels"),
+        aliases=("subsampling_conv_channels", "conv_channels"),
     )
     pooling: Pooling = _pooling("mean")
 
@@ -276,18 +276,18 @@ class Conformer(Sound, RotaryStack):
     feed_forward_width: Count | None = field(
         None,
         "Hidden size of the two feed-forward parts; none: 4 width.",
-        also_called=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
+        aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         31,
         "Positions that the convolution sees.",
         unit="positions",
-        also_called=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
+        aliases=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
     )
     convolution_norm: Literal["batch_norm", "layer_norm"] = field(
         "batch_norm",
         "Normalisation of what it gives: of a channel over the batch, or of a position.",
-        also_called=("conv_norm_type", "conv_norm"),
+        aliases=("conv_norm_type", "conv_norm"),
     )
 
 
@@ -307,18 +307,16 @@ class VisionTransformer(Blocks):
     gives: ClassVar = ("classes",)
 
     architecture: Literal["vit"] = field("vit", _ARCHITECTURE)
-    patch_size: Count = field(
-        16, "Height and width of a patch.", unit="pixels", also_called=("patch",)
-    )
+    patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     positions: Literal["learned", "sincos", "none"] = field(
         "learned",
         "How blocks know where a patch is: a vector learned for each, or sines and cosines.",
-        also_called=("position_embedding", "pos_emb", "posemb"),
+        aliases=("position_embedding", "pos_emb", "posemb"),
     )
     pooling: Literal["class_token", "mean", "max", "attention"] = field(
         "class_token",
         "What the classes are read from: a vector learned for it, or all patches' pooled.",
-        also_called=("pool", "pool_type", "classifier"),
+        aliases=("pool", "pool_type", "classifier"),
     )
     class_token_position: bool = field(
         False, "Whether the vector that the classes are read from has a learned position too."
@@ -349,13 +347,13 @@ class ResNet(Architecture):
 
     architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
     depth: Literal[18, 34, 50] = field(
-        18, "Layers with weights.", unit="layers", also_called=("num_layers",)
+        18, "Layers with weights.", unit="layers", aliases=("num_layers",)
     )
     width: Count = field(
         64,
         "Channels of the first stage; each other one has twice those before it.",
         unit="channels",
-        also_called=("num_filters", "base_width", "channels"),
+        aliases=("num_filters", "base_width", "channels"),
     )
     stem: Literal["auto", "small", "large"] = field(
         "auto",
@@ -363,12 +361,12 @@ class ResNet(Architecture):
         "pixels.",
     )
     squeeze_excitation: bool = field(
-        False, "Whether blocks weight their channels.", also_called=("se",)
+        False, "Whether blocks weight their channels.", aliases=("se",)
     )
     dropout: Fraction = field(
         0.0,
         "Share of activations before the classes that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
+        aliases=("dropout_rate", "dropout_prob"),
     )
 
 
@@ -384,17 +382,17 @@ class CNN(Architecture):
         "Channels of each stage; each stage halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
-        also_called=("filters", "features"),
+        aliases=("filters", "features"),
     )
     width: Count = field(
         128,
         "Size of the dense layer before the classes.",
-        also_called=("hidden_size", "dense"),
+        aliases=("hidden_size", "dense"),
     )
     dropout: Fraction = field(
         0.0,
         "Share of activations of the dense layer that training sets to zero.",
-        also_called=("dropout_rate", "dropout_prob"),
+        aliases=("dropout_rate", "dropout_prob"),
     )
 
 
@@ -405,15 +403,13 @@ class ConvNeXt(Architecture):
     gives: ClassVar = ("classes",)
 
     architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
-    patch_size: Count = field(
-        4, "Height and width of a patch.", unit="pixels", also_called=("patch",)
-    )
+    patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
         (96, 192, 384, 768),
         "Channels of each stage; each but the first halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
-        also_called=("dims", "filters", "features"),
+        aliases=("dims", "filters", "features"),
     )
     depths: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
         (3, 3, 9, 3),
@@ -425,7 +421,7 @@ class ConvNeXt(Architecture):
         0.0,
         "Share of examples for which training leaves out what the last block adds; less before, "
         "in proportion.",
-        also_called=("drop_path", "drop_path_rate"),
+        aliases=("drop_path", "drop_path_rate"),
     )
 
     @pydantic.model_validator(mode="after")

@@ -22,9 +22,7 @@ Multiplier = Annotated[
 
 
 def _learning_rate(default: float) -> Any:
-    return field(
-        default, "Learning rate after the warm-up.", also_called=("lr", "base_lr", "max_lr")
-    )
+    return field(default, "Learning rate after the warm-up.", aliases=("lr", "base_lr", "max_lr"))
 
 
 def _schedule(default: str) -> Any:
@@ -32,7 +30,7 @@ def _schedule(default: str) -> Any:
         default,
         "What the learning rate does after the warm-up, until the last step; wsd: stays, and "
         "falls in a line at the end.",
-        also_called=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
+        aliases=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
     )
 
 
@@ -40,7 +38,7 @@ def _weight_decay(default: float) -> Any:
     return field(
         default,
         "Share of matrices and kernels, times the learning rate, that a step takes away.",
-        also_called=("wd",),
+        aliases=("wd",),
     )
 
 
@@ -56,7 +54,7 @@ def _epsilon() -> Any:
     return field(
         1e-8,
         "Added to the root of the mean squared gradient.",
-        also_called=("eps", "adam_eps"),
+        aliases=("eps", "adam_eps"),
     )
 
 
@@ -72,24 +70,24 @@ class _Optimizer(Settings):
         100,
         "Steps in which the learning rate grows linearly from zero.",
         unit="steps",
-        also_called=("warmup", "warmup_iters", "warmup_ratio", "num_warmup_steps"),
+        aliases=("warmup", "warmup_iters", "warmup_ratio", "num_warmup_steps"),
     )
     decay_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
         0.2,
         "Share of the run's steps, its last ones, in which wsd lowers the learning rate.",
-        also_called=("cooldown", "decay_steps", "warmdown"),
+        aliases=("cooldown", "decay_steps", "warmdown"),
     )
     final_learning_rate_ratio: Annotated[float, Interval(ge=0.0, le=1.0)] = field(
         0.1,
         "Learning rate of the last step as a share of learning_rate.",
-        also_called=("min_lr", "final_lr", "end_lr"),
+        aliases=("min_lr", "final_lr", "end_lr"),
     )
     learning_rate_multipliers: tuple[Multiplier, ...] = field(
         (),
         "Factors of the learning rate by parameter name, the last that matches: "
         "embedding.*=0.5,backbone.layers.0.*=0.1.",
         accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
-        also_called=("lr_multipliers", "param_groups", "layerwise_lr"),
+        aliases=("lr_multipliers", "param_groups", "layerwise_lr"),
     )
     weight_decay: NonNegativeNumber = _weight_decay(0.1)
     no_decay: tuple[NamePattern, ...] = field(
@@ -97,17 +95,17 @@ class _Optimizer(Settings):
         "Names of further parameters, beside biases and scales, that weight decay leaves alone: "
         "embedding.*.",
         accepts="patterns separated by commas, * for anything, or ()",
-        also_called=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
+        aliases=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
     )
     gradient_clip_norm: PositiveNumber | None = field(
         1.0,
         "Global norm that larger gradients are scaled down to; none: never.",
-        also_called=("grad_clip", "clip_norm", "max_grad_norm", "gradient_clipping"),
+        aliases=("grad_clip", "clip_norm", "max_grad_norm", "gradient_clipping"),
     )
     state_dtype: Literal["auto", "float32", "bfloat16"] = field(
         "auto",
         "Format in which moments are kept; they are computed in float32. auto: as the weights.",
-        also_called=("mu_dtype", "optimizer_dtype", "optim_bits"),
+        aliases=("mu_dtype", "optimizer_dtype", "optim_bits"),
     )
 
     def needless(self) -> dict[str, str]:
@@ -125,7 +123,7 @@ class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
     name: Literal["adamw"] = field(
-        "adamw", "How gradients become updates.", also_called=("optim", "opt")
+        "adamw", "How gradients become updates.", aliases=("optim", "opt")
     )
     beta1: Fraction = _beta1()
     beta2: Fraction = _beta2(0.95)

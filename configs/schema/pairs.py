@@ -21,13 +21,13 @@ from configs.schema.tokenizers import BPE, Tokenizer
 Length = Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)]
 
 
-def _longest(default: int, side: str, *also_called: str) -> Any:
+def _longest(default: int, side: str, *aliases: str) -> Any:
     return field(
         default,
         f"Longest {side}, the separator at its end included: training leaves out pairs with a "
         "longer one, evaluation cuts it.",
         unit="tokens",
-        also_called=also_called,
+        aliases=aliases,
     )
 
 
@@ -52,7 +52,7 @@ class Pairs(Source):
         4,
         "Lengths that each side is padded to, at most: more of them leave less padding, and "
         "compile more train steps.",
-        also_called=("num_buckets", "buckets", "bucket_boundaries"),
+        aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens: one for both sides.")
 
@@ -63,22 +63,22 @@ class WrittenPairs(Pairs):
     source_language: PlainText = field(
         "en",
         "Language of the source: the ending of its files, and the name of its field.",
-        also_called=("source_lang", "src_lang", "src"),
+        aliases=("source_lang", "src_lang", "src"),
     )
     target_language: PlainText = field(
         "de",
         "Language of the target: the ending of its files, and the name of its field.",
-        also_called=("target_lang", "tgt_lang", "tgt"),
+        aliases=("target_lang", "tgt_lang", "tgt"),
     )
     source_field: PlainText | None = field(
         None,
         "Field, or column, that holds the source; none: the one named as its language.",
-        also_called=("source_column", "input_field"),
+        aliases=("source_column", "input_field"),
     )
     target_field: PlainText | None = field(
         None,
         "Field, or column, that holds the target; none: the one named as its language.",
-        also_called=("target_column", "summary_column", "output_field"),
+        aliases=("target_column", "summary_column", "output_field"),
     )
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
@@ -116,7 +116,7 @@ class ParallelText(WrittenPairs):
         required=True,
         free_on_resume=True,
         accepts="a folder, the beginning of files' names, a file or a glob",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
 
 

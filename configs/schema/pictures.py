@@ -25,43 +25,43 @@ class Augmentation(Settings):
         "none",
         "Which part is seen: what evaluation sees; that, padded and cut to its size anywhere; or "
         "a part of any area and aspect of the whole picture.",
-        also_called=("random_crop", "random_resized_crop", "inception_crop"),
+        aliases=("random_crop", "random_resized_crop", "inception_crop"),
     )
     crop_padding: Count = field(
-        4, "Zeros around the picture before a padded crop.", unit="pixels", also_called=("pad",)
+        4, "Zeros around the picture before a padded crop.", unit="pixels", aliases=("pad",)
     )
     crop_smallest_area: Annotated[float, Interval(ge=0.001, le=1.0)] = field(
         0.08,
         "Least share of the picture's area that a random-resized crop takes; the most is all.",
-        also_called=("scale", "crop_scale", "min_area"),
+        aliases=("scale", "crop_scale", "min_area"),
     )
     crop_largest_aspect: Annotated[float, Interval(ge=1.0, le=10.0)] = field(
         4 / 3,
         "Width over height of a random-resized crop, at most; and height over width.",
-        also_called=("ratio", "aspect_ratio", "crop_ratio"),
+        aliases=("ratio", "aspect_ratio", "crop_ratio"),
     )
     flip_probability: Probability = field(
-        0.0, "How often left and right are swapped.", also_called=("hflip", "horizontal_flip")
+        0.0, "How often left and right are swapped.", aliases=("hflip", "horizontal_flip")
     )
     brightness: Probability = field(
         0.0,
         "Strength s of colour jitter: brightness times 1 - s to 1 + s.",
-        also_called=("color_jitter",),
+        aliases=("color_jitter",),
     )
     contrast: Probability = field(0.0, "The same of contrast.")
     saturation: Probability = field(0.0, "The same of saturation.")
     randaugment_layers: Annotated[int, Interval(ge=0, le=10)] = field(
         0,
         "Operations of RandAugment, one after the other.",
-        also_called=("randaug", "rand_augment", "num_ops", "auto_augment"),
+        aliases=("randaug", "rand_augment", "num_ops", "auto_augment"),
     )
     randaugment_magnitude: Annotated[float, Interval(ge=0.0, le=10.0)] = field(
-        10.0, "Strength of each operation of RandAugment.", also_called=("magnitude",)
+        10.0, "Strength of each operation of RandAugment.", aliases=("magnitude",)
     )
     erasing_probability: Probability = field(
         0.0,
         "How often a rectangle is overwritten with noise.",
-        also_called=("random_erasing", "erasing", "reprob"),
+        aliases=("random_erasing", "erasing", "reprob"),
     )
 
     def needless(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class Augmentation(Settings):
 
 
 def _image_size(default: int | None, meaning: str) -> Any:
-    return field(default, meaning, unit="pixels", also_called=("resolution", "img_size"))
+    return field(default, meaning, unit="pixels", aliases=("resolution", "img_size"))
 
 
 class Pictures(Source):
@@ -91,17 +91,17 @@ class Pictures(Source):
     channels: Literal[1, 3] | None = field(
         None,
         "1 for grey, 3 for colours; none: as the set says, of a folder 3.",
-        also_called=("num_channels", "in_channels", "in_chans"),
+        aliases=("num_channels", "in_channels", "in_chans"),
     )
     crop_ratio: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
         1.0,
         "Share of the short side that evaluation sees, in a square from the middle.",
-        also_called=("crop_pct", "center_crop", "centre_crop"),
+        aliases=("crop_pct", "center_crop", "centre_crop"),
     )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
         "What is stored: pixels, decoded once; the files, decoded each time; pixels if they fit.",
-        also_called=("cache_images", "in_memory"),
+        aliases=("cache_images", "in_memory"),
     )
     decoded_bytes: Count = field(
         2**31 - 1,
@@ -136,7 +136,7 @@ class ImageFolder(Pictures):
         required=True,
         free_on_resume=True,
         accepts="a folder",
-        also_called=PATH_NAMES,
+        aliases=PATH_NAMES,
     )
 
 
@@ -148,7 +148,7 @@ class TFDSPictures(Pictures):
     data_dir: FilePath | None = PREPARED_DIR
     image_field: PlainText = field("image", "Feature of the set that is the picture.")
     label_field: PlainText = field(
-        "label", "Feature of the set that is the class.", also_called=("label_column", "target")
+        "label", "Feature of the set that is the class.", aliases=("label_column", "target")
     )
 
 

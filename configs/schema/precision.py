@@ -11,10 +11,10 @@ class Precision(Settings):
     compute_dtype: Literal["auto", "bfloat16", "float32"] = field(
         "auto",
         "Format of activations; auto: bfloat16 on accelerators, float32 on CPU.",
-        also_called=("dtype", "precision", "mixed_precision", "bf16", "fp16", "amp", "half"),
+        aliases=("dtype", "precision", "mixed_precision", "bf16", "fp16", "amp", "half"),
     )
     parameter_dtype: Literal["float32", "bfloat16"] = field(
         "float32",
         "Format of weights; of the optimizer's state too, where optimizer.state_dtype is auto.",
-        also_called=("param_dtype",),
+        aliases=("param_dtype",),
     )

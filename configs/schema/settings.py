@@ -54,7 +54,7 @@ class About:
     unit: str | None
     free_on_resume: bool
     required: bool
-    also_called: tuple[str, ...]
+    aliases: tuple[str, ...]
     accepts: str | None
 
 
@@ -65,17 +65,17 @@ def field(
     unit: str | None = None,
     free_on_resume: bool = False,
     required: bool = False,
-    also_called: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
     accepts: str | None = None,
     **constraints: Any,
 ) -> Any:
     """A field of a section.
 
     unit: of the value. free_on_resume: may change when a run goes on. required: a user must give
-    what the default leaves out as None. also_called: names that other trainers use, for
+    what the default leaves out as None. aliases: names that other trainers use, for
     suggestions. accepts: what a valid value is, where type and range do not say it.
     """
-    about = About(unit, free_on_resume, required, also_called, accepts)
+    about = About(unit, free_on_resume, required, aliases, accepts)
     return pydantic.Field(
         default, description=meaning, json_schema_extra={"about": about}, **constraints
     )

@@ -31,53 +31,53 @@ class SoundAugmentation(Settings):
         0.0,
         "Moves the recording by up to this either way: what leaves is lost, silence follows.",
         unit="milliseconds",
-        also_called=("time_shift", "shift"),
+        aliases=("time_shift", "shift"),
     )
     speed: Annotated[float, Interval(ge=0.0, le=0.5)] = field(
         0.0,
         "Plays it faster or slower, 1 - this to 1 + this times, and higher or lower with it.",
-        also_called=("speed_perturbation", "speed_perturb", "tempo"),
+        aliases=("speed_perturbation", "speed_perturb", "tempo"),
     )
     gain_decibels: Annotated[float, Interval(ge=0.0, le=60.0)] = field(
         0.0,
         "Makes it louder or softer, by up to this either way.",
         unit="decibels",
-        also_called=("gain", "volume"),
+        aliases=("gain", "volume"),
     )
     noise_probability: Probability = field(
-        0.0, "How often white noise is added.", also_called=("noise", "add_noise", "noise_prob")
+        0.0, "How often white noise is added.", aliases=("noise", "add_noise", "noise_prob")
     )
     noise_lowest_ratio: Decibels = field(
         10.0,
         "Signal over noise, at least: of their powers over the whole recording.",
         unit="decibels",
-        also_called=("min_snr_db", "snr_low"),
+        aliases=("min_snr_db", "snr_low"),
     )
     noise_highest_ratio: Decibels = field(
-        40.0, "The same, at most.", unit="decibels", also_called=("max_snr_db", "snr_high")
+        40.0, "The same, at most.", unit="decibels", aliases=("max_snr_db", "snr_high")
     )
     frequency_masks: NonNegativeInteger = field(
         0,
         "Masks of SpecAugment over neighbouring bands.",
-        also_called=("freq_masks", "num_freq_masks", "specaugment", "spec_augment"),
+        aliases=("freq_masks", "num_freq_masks", "specaugment", "spec_augment"),
     )
     frequency_mask_bands: Count = field(
         15,
         "Bands that such a mask covers, at most.",
         unit="bands",
-        also_called=("freq_width", "freq_mask_param", "mask_feature_length"),
+        aliases=("freq_width", "freq_mask_param", "mask_feature_length"),
     )
     time_masks: NonNegativeInteger = field(
-        0, "Masks of SpecAugment over neighbouring frames.", also_called=("num_time_masks",)
+        0, "Masks of SpecAugment over neighbouring frames.", aliases=("num_time_masks",)
     )
     time_mask_frames: Count = field(
         100,
         "Frames that such a mask covers, at most.",
         unit="frames",
-        also_called=("time_width", "time_mask_param", "mask_time_length"),
+        aliases=("time_width", "time_mask_param", "mask_time_length"),
     )
     time_mask_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
-        0.2, "Share of the recording that such a mask covers, at most.", also_called=("time_ratio",)
+        0.2, "Share of the recording that such a mask covers, at most.", aliases=("time_ratio",)
     )
 
     def needless(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ def _sample_rate(default: int) -> Any:
         default,
         "What all recordings are resampled to; telephones have 8000.",
         unit="samples per second",
-        also_called=("sampling_rate", "sr", "rate"),
+        aliases=("sampling_rate", "sr", "rate"),
     )
 
 
@@ -117,7 +117,7 @@ def _num_mels(default: int) -> Any:
         default,
         "Bands of a frame.",
         unit="bands",
-        also_called=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
+        aliases=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
     )
 
 
@@ -134,31 +134,31 @@ class Sound(Source):
         25.0,
         "Length of the piece of the recording that a frame is made of.",
         unit="milliseconds",
-        also_called=("win_length", "frame_length", "window_size"),
+        aliases=("win_length", "frame_length", "window_size"),
     )
     hop_milliseconds: Milliseconds = field(
         10.0,
         "From the beginning of a frame to that of the next.",
         unit="milliseconds",
-        also_called=("hop_length", "frame_shift", "window_stride", "stride"),
+        aliases=("hop_length", "frame_shift", "window_stride", "stride"),
     )
     normalization: Literal["bands", "recording", "none"] = field(
         "bands",
         "What gets mean 0 and variance 1 over a recording, whatever its loudness: each band, or "
         "all bands together.",
-        also_called=("normalize", "cmvn", "per_feature", "all_features"),
+        aliases=("normalize", "cmvn", "per_feature", "all_features"),
     )
     max_seconds: Seconds | None = field(
         None,
         "Longest recording: longer ones are left out, of all splits; none: all are taken.",
         unit="seconds",
-        also_called=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
+        aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
     length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
         4,
         "Lengths that recordings are padded to, at most: more of them leave less padding, and "
         "compile more train steps.",
-        also_called=("num_buckets", "buckets", "bucket_boundaries"),
+        aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
     broken_fraction: Fraction = field(
         0.05, "Share of recordings that may be broken; more end the preparation."
@@ -194,7 +194,7 @@ class Transcribed(Sound):
     modality: ClassVar = "transcribed_sound"
 
     lowercase: bool = field(
-        False, "Whether transcripts are brought to small letters.", also_called=("do_lower_case",)
+        False, "Whether transcripts are brought to small letters.", aliases=("do_lower_case",)
     )
     tokenizer: Tokenizer = field(Characters(), "How transcripts become tokens.")
 
@@ -213,25 +213,25 @@ _MANIFEST = field(
     required=True,
     free_on_resume=True,
     accepts="a file or a folder",
-    also_called=(*PATH_NAMES, "manifest", "train_manifest"),
+    aliases=(*PATH_NAMES, "manifest", "train_manifest"),
 )
 _PATH_FIELD = field(
     "path",
     "Field, or column, that holds the recording's file; seen from the folder of the manifest.",
-    also_called=("audio_field", "audio_filepath", "file_field"),
+    aliases=("audio_field", "audio_filepath", "file_field"),
 )
 _SOUND_FIELD = field(
-    "audio", "Feature of the set that is the recording.", also_called=("audio_field", "speech")
+    "audio", "Feature of the set that is the recording.", aliases=("audio_field", "speech")
 )
 _TRANSCRIPT_FIELD = field(
     "text",
     "Field, column or feature that holds the transcript.",
-    also_called=("text_column", "transcript", "sentence"),
+    aliases=("text_column", "transcript", "sentence"),
 )
 _LABEL_FIELD = field(
     "label",
     "Field, column or feature that holds the label.",
-    also_called=("label_column", "target", "class_field"),
+    aliases=("label_column", "target", "class_field"),
 )
 
 
@@ -293,7 +293,7 @@ class Tones(Transcribed):
         0.0,
         "Signal over noise, at least; at most 30 more.",
         unit="decibels",
-        also_called=("snr", "min_snr_db"),
+        aliases=("snr", "min_snr_db"),
     )
 
     @pydantic.model_validator(mode="after")

@@ -27,7 +27,7 @@ class Source(Settings):
         32,
         "Examples that one update sees, over all devices and accumulation.",
         unit="examples",
-        also_called=(
+        aliases=(
             "batch_size",
             "batch",
             "bs",
@@ -38,21 +38,21 @@ class Source(Settings):
     validation_fraction: Fraction = field(
         0.1,
         "Share of the training part that is held out where there is no validation part.",
-        also_called=("val_fraction", "holdout", "val_split", "validation_split", "val_ratio"),
+        aliases=("val_fraction", "holdout", "val_split", "validation_split", "val_ratio"),
     )
     workers: Annotated[int, Interval(ge=0, le=1024)] = field(
         0,
         "Processes that read and decode; 0: threads of the trainer itself.",
         unit="processes",
         free_on_resume=True,
-        also_called=("num_workers", "dataloader_num_workers", "num_proc"),
+        aliases=("num_workers", "dataloader_num_workers", "num_proc"),
     )
     cache_dir: FilePath | None = field(
         None,
         "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
         free_on_resume=True,
         accepts="a folder",
-        also_called=("cache",),
+        aliases=("cache",),
     )
 
 
@@ -65,7 +65,7 @@ PREPARED_NAME = field(
     "The prepared set; without a version its newest.",
     required=True,
     accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
-    also_called=("dataset_name",),
+    aliases=("dataset_name",),
 )
 PREPARED_DIR = field(
     None,

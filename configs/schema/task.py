@@ -22,7 +22,7 @@ def _label_smoothing() -> Any:
     return field(
         0.0,
         "Share of the target's probability that training spreads over all; loss is without it.",
-        also_called=("smoothing", "label_smoothing_factor"),
+        aliases=("smoothing", "label_smoothing_factor"),
     )
 
 
@@ -33,7 +33,7 @@ def _answered_examples() -> Any:
         "metrics of texts and the samples.",
         unit="examples",
         free_on_resume=True,
-        also_called=("eval_samples", "num_eval_samples"),
+        aliases=("eval_samples", "num_eval_samples"),
     )
 
 
@@ -73,14 +73,14 @@ class Tokens(TaskSettings):
         0.0,
         "Weight of the squared log of the softmax's denominator in training, such as 1e-4: keeps "
         "logits from drifting.",
-        also_called=("z_loss_weight", "z_loss_multiplier"),
+        aliases=("z_loss_weight", "z_loss_multiplier"),
     )
     loss_chunks: Count | None = field(
         None,
         "Chunks of positions that head and loss take one after the other, so that the logits of "
         "all never stand in memory; none: as many as keep them under 256 MiB a device.",
         free_on_resume=True,
-        also_called=("num_vocab_tiling", "logits_chunk_size"),
+        aliases=("num_vocab_tiling", "logits_chunk_size"),
     )
 
 
@@ -94,13 +94,13 @@ class LanguageModeling(Tokens):
     sample_prompts: tuple[str, ...] = field(
         ("",),
         "Prompts that samples continue after each evaluation; an empty one opens a document.",
-        also_called=("prompts",),
+        aliases=("prompts",),
     )
     sample_tokens: Count = field(200, "Length of each sample.", unit="tokens")
     sample_temperature: NonNegativeNumber = field(
         0.8,
         "Softmax temperature of the samples; 0 takes the likeliest token.",
-        also_called=("temperature",),
+        aliases=("temperature",),
     )
 
     def needless(self) -> dict[str, str]:
@@ -122,7 +122,7 @@ class MaskedLanguageModeling(Tokens):
         0.15,
         "Share of the tokens that are predicted: of ten, eight are masked, one is replaced by a "
         "random one, one is left.",
-        also_called=("mlm_probability", "masking_rate", "mask_ratio", "mask_prob"),
+        aliases=("mlm_probability", "masking_rate", "mask_ratio", "mask_prob"),
     )
 
 
@@ -147,20 +147,20 @@ class SequenceToSequence(Tokens):
         "each step.",
         unit="answers",
         free_on_resume=True,
-        also_called=("num_beams", "beam", "beam_width", "beams"),
+        aliases=("num_beams", "beam", "beam_width", "beams"),
     )
     length_penalty: NonNegativeNumber = field(
         0.6,
         "How far the log-probability of an answer is divided by its length, as ((5 + length) / 6) "
         "to this power; 0: not at all, and short answers win.",
         free_on_resume=True,
-        also_called=("lenpen", "alpha", "length_normalization"),
+        aliases=("lenpen", "alpha", "length_normalization"),
     )
     answer_length_ratio: PositiveNumber = field(
         2.0,
         "Tokens of an answer, at most, for each token of its source; ten more are always allowed.",
         free_on_resume=True,
-        also_called=("max_len_a", "max_length_ratio"),
+        aliases=("max_len_a", "max_length_ratio"),
     )
     answered_examples: NonNegativeInteger = _answered_examples()
 
@@ -180,19 +180,19 @@ class Classification(TaskSettings):
     class_weights: tuple[PositiveNumber, ...] = field(
         (),
         "How much an example of each class counts in training; none: all alike.",
-        also_called=("weights", "loss_weights", "class_weight"),
+        aliases=("weights", "loss_weights", "class_weight"),
     )
     mixup: NonNegativeNumber = field(
         0.0,
         "Pairs of pictures are blended in training, by shares drawn from Beta(this, this); 0: "
         "none are.",
-        also_called=("mixup_alpha",),
+        aliases=("mixup_alpha",),
     )
     cutmix: NonNegativeNumber = field(
         0.0,
         "A patch of another picture replaces a part, its share drawn from Beta(this, this); with "
         "mixup each picture gets one of the two.",
-        also_called=("cutmix_alpha",),
+        aliases=("cutmix_alpha",),
     )
 
 
@@ -211,14 +211,14 @@ class SpeechRecognition(TaskSettings):
         "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
         "text.",
         free_on_resume=True,
-        also_called=("decoding", "decoding_strategy", "decode"),
+        aliases=("decoding", "decoding_strategy", "decode"),
     )
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         8,
         "Texts that the search keeps at each position.",
         unit="texts",
         free_on_resume=True,
-        also_called=("beam_width", "num_beams", "beams"),
+        aliases=("beam_width", "num_beams", "beams"),
     )
     answered_examples: NonNegativeInteger = _answered_examples()
 

@@ -26,7 +26,7 @@ class Bytes(Settings):
 
 
 def _vocabulary_size(meaning: str) -> Any:
-    return field(4096, meaning, unit="tokens", also_called=("vocab_size",))
+    return field(4096, meaning, unit="tokens", aliases=("vocab_size",))
 
 
 class BPE(Settings):

@@ -33,24 +33,24 @@ class LoRA(Settings):
     rank: Count | None = field(
         None,
         "Rank of the change of each matrix; none: the parameters themselves are trained.",
-        also_called=("r", "lora_rank", "lora_r", "lora_dim"),
+        aliases=("r", "lora_rank", "lora_r", "lora_dim"),
     )
     alpha: PositiveNumber = field(
         16.0,
         "The change is multiplied by this over the rank.",
-        also_called=("lora_alpha",),
+        aliases=("lora_alpha",),
     )
     on: tuple[NamePattern, ...] = field(
         ("backbone.*",),
         "Names of the matrices that are changed; what else these patterns match is left out.",
         accepts=_PATTERNS,
-        also_called=("target_modules", "lora_on", "lora_target_modules"),
+        aliases=("target_modules", "lora_on", "lora_target_modules"),
     )
     train_also: tuple[NamePattern, ...] = field(
         (),
         "Names of parameters that are trained themselves beside the changes, such as classes.*.",
         accepts=_PATTERNS,
-        also_called=("modules_to_save", "lora_train_also"),
+        aliases=("modules_to_save", "lora_train_also"),
     )
 
     def needless(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ class Train(Settings):
         "Updates in the whole run.",
         unit="steps",
         free_on_resume=True,
-        also_called=("max_steps", "num_steps", "iterations", "max_iters"),
+        aliases=("max_steps", "num_steps", "iterations", "max_iters"),
     )
     epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
         None,
@@ -75,51 +75,51 @@ class Train(Settings):
         "train.steps says how many.",
         unit="epochs",
         free_on_resume=True,
-        also_called=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
+        aliases=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
     )
     log_every_steps: Count = field(
         10,
         "Interval of lines in metrics.jsonl.",
         unit="steps",
         free_on_resume=True,
-        also_called=("log_interval", "log_every", "logging_steps", "log_steps"),
+        aliases=("log_interval", "log_every", "logging_steps", "log_steps"),
     )
     evaluate_every_steps: Count = field(
         250,
         "Interval of validations; the last step is always validated.",
         unit="steps",
         free_on_resume=True,
-        also_called=("eval_interval", "eval_every", "eval_steps", "val_check_interval"),
+        aliases=("eval_interval", "eval_every", "eval_steps", "val_check_interval"),
     )
     gradient_accumulation: Count = field(
         1,
         "Parts that a global batch is cut into, one after the other, to save memory.",
-        also_called=("gradient_accumulation_steps", "accumulation_steps"),
+        aliases=("gradient_accumulation_steps", "accumulation_steps"),
     )
     initialize_from: FilePath | None = field(
         None,
         "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with as far "
         "as they fit; of a workdir with its model and tokenizer, where none is given.",
         accepts="a folder",
-        also_called=_PRETRAINED,
+        aliases=_PRETRAINED,
     )
     initialize_step: Step = field(
         "latest",
         "Checkpoint of that workdir.",
         accepts="a step's number, latest or best",
-        also_called=("pretrained_step",),
+        aliases=("pretrained_step",),
     )
     freeze: tuple[NamePattern, ...] = field(
         (),
         "Names of parameters that stay as they are: embedding.*,backbone.layers.0.*.",
         accepts=_PATTERNS,
-        also_called=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
+        aliases=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
     )
     lora: LoRA = field(LoRA(), "A change of low rank in place of the parameters themselves.")
     ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = field(
         None,
         "Share of the running mean of the weights that each step keeps; none: no mean.",
-        also_called=("ema",),
+        aliases=("ema",),
     )
     stop_after_evaluations: Count | None = field(
         None,
@@ -127,7 +127,7 @@ class Train(Settings):
         "number does.",
         unit="evaluations",
         free_on_resume=True,
-        also_called=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
+        aliases=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
     )
     max_skipped_steps: Count = field(
         20,
@@ -154,13 +154,13 @@ class Train(Settings):
         False,
         "Whether GPUs give the same numbers each time, more slowly; CPU and TPU always do.",
         free_on_resume=True,
-        also_called=("determinism", "full_determinism"),
+        aliases=("determinism", "full_determinism"),
     )
     profile_from_step: Count | None = field(
         None,
         "First step that JAX's profiler traces, into the workdir; none: it traces nothing.",
         free_on_resume=True,
-        also_called=("profile", "profiler", "profile_start", "profiling"),
+        aliases=("profile", "profiler", "profile_start", "profiling"),
     )
     profile_steps: Count = field(
         5,
@@ -172,13 +172,13 @@ class Train(Settings):
         False,
         "Whether a step that is not finite is run again to name its first such operation; slower.",
         free_on_resume=True,
-        also_called=("jax_debug_nans", "detect_anomaly", "nan_check"),
+        aliases=("jax_debug_nans", "detect_anomaly", "nan_check"),
     )
     wandb_project: str | None = field(
         None,
         "Project on Weights & Biases that gets the metrics too; none: they stay here.",
         free_on_resume=True,
-        also_called=("wandb", "use_wandb", "wandb_log", "report_to"),
+        aliases=("wandb", "use_wandb", "wandb_log", "report_to"),
     )
 
     @pydantic.model_validator(mode="after")
