@@ -45,7 +45,7 @@ def explain(
         if section not in fields:
             lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
-            star = "*" if about(field.info).free_on_resume else " "
+            star = "*" if about(field.info).mutable_on_resume else " "
             row = f"{star} {path:{width}}{_shown(field):20}  {origins[path]}"
             note = f"no effect: {unused[path]}" if path in unused else ""
             if note and len(row) + 2 + len(note) <= _ROW_WIDTH:

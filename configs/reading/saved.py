@@ -29,7 +29,7 @@ class Difference:
     field: str
     old: str
     new: str
-    free_on_resume: bool
+    mutable_on_resume: bool
 
     def __str__(self) -> str:
         return f"{self.field} was {self.old}, is {self.new}"
@@ -59,7 +59,7 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
         raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
     for one in overrides:
         info = names.fields().get(one)
-        if info is not None and not about(info).free_on_resume:
+        if info is not None and not about(info).mutable_on_resume:
             raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
     return assemble(values, overrides, source=str(path))
 
@@ -89,7 +89,7 @@ def differences(old: Config, new: Config) -> list[Difference]:
         )
         if was != now:
             info = (after.get(path) or before[path]).info
-            found.append(Difference(path, was, now, about(info).free_on_resume))
+            found.append(Difference(path, was, now, about(info).mutable_on_resume))
     return found
 
 
@@ -124,7 +124,7 @@ def written_config(values: Mapping[str, Any], source: str) -> Config:
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:
     """Raises `UsageError` with every one of `found` that is not free to change on resume."""
-    refused = [str(one) for one in found if not one.free_on_resume]
+    refused = [str(one) for one in found if not one.mutable_on_resume]
     if refused:
         raise UsageError(
             f"{workdir} holds a run of another configuration: {'; '.join(refused)}. Go on with "

@@ -80,7 +80,7 @@ def _take_model(
         if f"model.{name}" not in overrides
         and f"model.{name}" not in unused
         and name not in _OF_TRAINING
-        and not about(info).free_on_resume
+        and not about(info).mutable_on_resume
     }
     kept = {name: value for name, value in ours.items() if name in kind.model_fields}
     values["model"] = kept | taken

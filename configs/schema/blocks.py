@@ -64,7 +64,7 @@ class Stack(Architecture):
     attention: Literal["auto", "xla", "cudnn", "splash"] = field(
         "auto",
         "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("attn_implementation", "attention_kernel", "flash_attention"),
     )
     dropout: Fraction = field(
@@ -162,7 +162,7 @@ class Blocks(Stack):
         "none",
         "What blocks make again in the backward pass to save memory: nothing, everything, all but "
         "products with weights, or all but mixers' results and the feed-forward parts' products.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
     )
     scan_layers: bool = field(

@@ -10,23 +10,23 @@ class Checkpoint(Settings):
         500,
         "Interval of checkpoints; the last step is always saved.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("save_every", "save_interval", "save_steps", "checkpoint_every"),
     )
     keep_last: Count = field(
         2,
         "Latest checkpoints that are kept.",
         unit="checkpoints",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("max_to_keep", "keep", "save_total_limit"),
     )
     keep_best: NonNegativeInteger = field(
-        1, "Best checkpoints that are kept as well.", unit="checkpoints", free_on_resume=True
+        1, "Best checkpoints that are kept as well.", unit="checkpoints", mutable_on_resume=True
     )
     best_metric: str = field(
         "loss",
         "Validation metric that says which are best.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a metric of the task",
         aliases=("metric", "monitor"),
     )

@@ -18,7 +18,7 @@ class Conversations(Source):
     path: FilePath | None = field(
         None,
         "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a file, a folder or a glob",
         aliases=PATH_NAMES,
     )

@@ -132,7 +132,7 @@ class TextFiles(Text):
         None,
         "The text.",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a file, a folder or a glob",
         aliases=PATH_NAMES,
     )
@@ -147,7 +147,7 @@ class Records(Text):
         None,
         "The records: .jsonl, .jsonl.gz or .parquet.",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a file, a folder or a glob",
         aliases=PATH_NAMES,
     )
@@ -173,7 +173,7 @@ class Mixture(Text):
         None,
         "The sources that are mixed, each as its kind, or its kind, a colon, and its path or name.",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",
         aliases=("sources", "datasets", "paths"),
     )
@@ -260,7 +260,7 @@ class Table(Source):
         None,
         "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet.",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a file, a folder or a glob",
         aliases=PATH_NAMES,
     )

@@ -33,7 +33,7 @@ def _size(default: int, meaning: str, *aliases: str) -> Any:
         default,
         meaning,
         unit="devices",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=aliases,
         accepts="an integer >= 1, or -1 for whatever devices are left",
     )
@@ -43,7 +43,7 @@ def _rule(default: tuple[str, ...], what: str) -> Any:
     return field(
         default,
         f"Mesh axes of {what}.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts=f"any of {', '.join(AXES)}, each at most once, or ()",
     )
 

@@ -114,7 +114,7 @@ class ParallelText(WrittenPairs):
         "A folder with train.en and train.de, the beginning of two files, or a table: .tsv, .csv, "
         ".jsonl or .parquet.",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a folder, the beginning of files' names, a file or a glob",
         aliases=PATH_NAMES,
     )

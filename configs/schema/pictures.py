@@ -134,7 +134,7 @@ class ImageFolder(Pictures):
         None,
         "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
         required=True,
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a folder",
         aliases=PATH_NAMES,
     )

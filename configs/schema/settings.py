@@ -52,7 +52,7 @@ class About:
     """What the schema knows of a field beside its type and range."""
 
     unit: str | None
-    free_on_resume: bool
+    mutable_on_resume: bool
     required: bool
     aliases: tuple[str, ...]
     accepts: str | None
@@ -63,7 +63,7 @@ def field(
     meaning: str,
     *,
     unit: str | None = None,
-    free_on_resume: bool = False,
+    mutable_on_resume: bool = False,
     required: bool = False,
     aliases: tuple[str, ...] = (),
     accepts: str | None = None,
@@ -71,11 +71,11 @@ def field(
 ) -> Any:
     """A field of a section.
 
-    unit: of the value. free_on_resume: may change when a run goes on. required: a user must give
+    unit: of the value. mutable_on_resume: may change when a run goes on. required: a user must give
     what the default leaves out as None. aliases: names that other trainers use, for
     suggestions. accepts: what a valid value is, where type and range do not say it.
     """
-    about = About(unit, free_on_resume, required, aliases, accepts)
+    about = About(unit, mutable_on_resume, required, aliases, accepts)
     return pydantic.Field(
         default, description=meaning, json_schema_extra={"about": about}, **constraints
     )

@@ -211,7 +211,7 @@ _MANIFEST = field(
     "A row for each recording, .jsonl, .csv, .tsv (each perhaps with .gz) or .parquet; or a folder "
     "with train.jsonl, validation.jsonl, test.jsonl.",
     required=True,
-    free_on_resume=True,
+    mutable_on_resume=True,
     accepts="a file or a folder",
     aliases=(*PATH_NAMES, "manifest", "train_manifest"),
 )

@@ -44,13 +44,13 @@ class Source(Settings):
         0,
         "Processes that read and decode; 0: threads of the trainer itself.",
         unit="processes",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("num_workers", "dataloader_num_workers", "num_proc"),
     )
     cache_dir: FilePath | None = field(
         None,
         "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         accepts="a folder",
         aliases=("cache",),
     )
@@ -70,6 +70,6 @@ PREPARED_NAME = field(
 PREPARED_DIR = field(
     None,
     "Where prepared sets are kept; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
-    free_on_resume=True,
+    mutable_on_resume=True,
     accepts="a folder",
 )

@@ -32,7 +32,7 @@ def _answered_examples() -> Any:
         "Examples of the validation split that each evaluation during training answers, for the "
         "metrics of texts and the samples.",
         unit="examples",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("eval_samples", "num_eval_samples"),
     )
 
@@ -79,7 +79,7 @@ class Tokens(TaskSettings):
         None,
         "Chunks of positions that head and loss take one after the other, so that the logits of "
         "all never stand in memory; none: as many as keep them under 256 MiB a device.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("num_vocab_tiling", "logits_chunk_size"),
     )
 
@@ -146,20 +146,20 @@ class SequenceToSequence(Tokens):
         "Answers that the search for the likeliest keeps side by side; 1: the likeliest token at "
         "each step.",
         unit="answers",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("num_beams", "beam", "beam_width", "beams"),
     )
     length_penalty: NonNegativeNumber = field(
         0.6,
         "How far the log-probability of an answer is divided by its length, as ((5 + length) / 6) "
         "to this power; 0: not at all, and short answers win.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("lenpen", "alpha", "length_normalization"),
     )
     answer_length_ratio: PositiveNumber = field(
         2.0,
         "Tokens of an answer, at most, for each token of its source; ten more are always allowed.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("max_len_a", "max_length_ratio"),
     )
     answered_examples: NonNegativeInteger = _answered_examples()
@@ -210,14 +210,14 @@ class SpeechRecognition(TaskSettings):
         "greedy",
         "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
         "text.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("decoding", "decoding_strategy", "decode"),
     )
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         8,
         "Texts that the search keeps at each position.",
         unit="texts",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("beam_width", "num_beams", "beams"),
     )
     answered_examples: NonNegativeInteger = _answered_examples()

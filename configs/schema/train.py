@@ -66,7 +66,7 @@ class Train(Settings):
         1000,
         "Updates in the whole run.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("max_steps", "num_steps", "iterations", "max_iters"),
     )
     epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
@@ -74,21 +74,21 @@ class Train(Settings):
         "Passes over the training examples, a fraction too; the steps follow from it. none: "
         "train.steps says how many.",
         unit="epochs",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
     )
     log_every_steps: Count = field(
         10,
         "Interval of lines in metrics.jsonl.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("log_interval", "log_every", "logging_steps", "log_steps"),
     )
     evaluate_every_steps: Count = field(
         250,
         "Interval of validations; the last step is always validated.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("eval_interval", "eval_every", "eval_steps", "val_check_interval"),
     )
     gradient_accumulation: Count = field(
@@ -126,58 +126,58 @@ class Train(Settings):
         "Evaluations in a row without a better checkpoint.best_metric that end the run; none: no "
         "number does.",
         unit="evaluations",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
     )
     max_skipped_steps: Count = field(
         20,
         "Steps in a row that are not finite, after which the run ends with an error.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
     )
     log_batch_crc32: bool = field(
         False,
         "Whether metrics.jsonl tells the CRC-32 of each logged batch: proof of what was read.",
-        free_on_resume=True,
+        mutable_on_resume=True,
     )
     tune_environment: bool = field(
         True,
         "Whether the program sets, before JAX starts, what makes the platform faster.",
-        free_on_resume=True,
+        mutable_on_resume=True,
     )
     matrix_products: Literal["xla", "onednn"] = field(
         "xla",
         "Whose they are; oneDNN's are faster, on one CPU alone, and compiled anew at each start.",
-        free_on_resume=True,
+        mutable_on_resume=True,
     )
     deterministic: bool = field(
         False,
         "Whether GPUs give the same numbers each time, more slowly; CPU and TPU always do.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("determinism", "full_determinism"),
     )
     profile_from_step: Count | None = field(
         None,
         "First step that JAX's profiler traces, into the workdir; none: it traces nothing.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("profile", "profiler", "profile_start", "profiling"),
     )
     profile_steps: Count = field(
         5,
         "How many steps the profiler traces.",
         unit="steps",
-        free_on_resume=True,
+        mutable_on_resume=True,
     )
     debug_nans: bool = field(
         False,
         "Whether a step that is not finite is run again to name its first such operation; slower.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("jax_debug_nans", "detect_anomaly", "nan_check"),
     )
     wandb_project: str | None = field(
         None,
         "Project on Weights & Biases that gets the metrics too; none: they stay here.",
-        free_on_resume=True,
+        mutable_on_resume=True,
         aliases=("wandb", "use_wandb", "wandb_log", "report_to"),
     )
 

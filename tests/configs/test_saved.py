@@ -61,7 +61,7 @@ def test_differences_name_each_field_and_whether_it_may_change():
     new = load_config(RECIPE, {"train.steps": "7", "model.use_bias": "true"})
     steps, bias = differences(old, new)
     assert (steps.field, steps.old, steps.new) == ("train.steps", "600", "7")
-    assert steps.free_on_resume and not bias.free_on_resume
+    assert steps.mutable_on_resume and not bias.mutable_on_resume
     assert str(bias) == "model.use_bias was false, is true"
 
 
