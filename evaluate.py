@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from data.dataset import Dataset, Split
     from inference.answers import Answerer
-    from training.program import Program
+    from training.program import TrainProgram
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
@@ -139,7 +139,7 @@ def choose_split(dataset: "Dataset", name: str | None) -> "Split":
 
 
 def evaluate_split(
-    program: "Program",
+    program: "TrainProgram",
     params: Any,
     statistics: Any,
     split: "Split",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from training.checkpoints import Checkpoints
     from training.initialize import Beginning, Origin
     from training.profiler import Profiler
-    from training.program import Program
+    from training.program import TrainProgram
     from training.record import Record
     from training.state import TrainState
     from training.step_meter import StepMeter
@@ -195,7 +195,7 @@ class Run:
     config: Config
     workdir: Path
     dataset: Dataset
-    program: Program
+    program: TrainProgram
     checkpoints: Checkpoints
     record: Record
     progress: Progress

@@ -20,7 +20,7 @@ from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from training.attention import TOLERANCE as ATTENTION_TOLERANCE
 from training.attention import working_attention
-from training.program import Program, build_program
+from training.program import TrainProgram, build_program
 
 ROOT = Path(__file__).parents[1]
 STEPS = 20
@@ -79,11 +79,11 @@ class Checks:
         overrides = STEADY | small | {name.replace("__", "."): v for name, v in fields.items()}
         return load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
 
-    def program(self, config: Config, device: jax.Device, **options) -> Program:
+    def program(self, config: Config, device: jax.Device, **options) -> TrainProgram:
         mesh = make_mesh(config, [device])
         return build_program(config, sizes_of(config), mesh, **options)
 
-    def losses(self, program: Program, state, steps: int) -> list[float]:
+    def losses(self, program: TrainProgram, state, steps: int) -> list[float]:
         config, found = program.config, []
         for step in range(steps):
             data = batch(config, sizes_of(config), step)

@@ -18,7 +18,7 @@ from parallel.feeding import put_batch
 from training.diagnosis import verdict
 from training.findings import LEAST_STEPS, Facts
 from training.optimizers import parameter_treatments
-from training.program import Program
+from training.program import TrainProgram
 from training.report.inside import watched
 from training.state import TrainState
 from training.step import compile_for_mesh
@@ -37,7 +37,7 @@ _NO_GRADIENT = 1e-25
 
 
 def diagnose_run(
-    program: Program,
+    program: TrainProgram,
     state: TrainState | None,
     batch: Callable[[int], Mapping[str, np.ndarray]],
     *,
@@ -59,7 +59,7 @@ def diagnose_run(
 
 
 def unmoved_parameters(
-    program: Program, state: TrainState, *, begun_elsewhere: bool
+    program: TrainProgram, state: TrainState, *, begun_elsewhere: bool
 ) -> dict[str, str]:
     """The names of parameters that are what they were at the beginning, each with what held it:
     `train.freeze`, `optimizer.learning_rate_multipliers`, or nothing but that it never had a
@@ -102,7 +102,7 @@ def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
 
 
 def dead_units(
-    program: Program, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
+    program: TrainProgram, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
 ) -> list[tuple[int, int]]:
     """Of each activation of the model how many of its units are zero for all of `LOOKED_AT`
     examples, wherever in them, and how many there are.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel.feeding import put_batch
-from training.program import Program
+from training.program import TrainProgram
 from training.state import TrainState
 
 MEASURED_BATCHES = 8
@@ -22,7 +22,10 @@ MEASURED_BATCHES = 8
 
 
 def measure_ema(
-    program: Program, state: TrainState, step: int, batch: Callable[[int], Mapping[str, np.ndarray]]
+    program: TrainProgram,
+    state: TrainState,
+    step: int,
+    batch: Callable[[int], Mapping[str, np.ndarray]],
 ) -> TrainState:
     """Return `state`, that after `step` steps, with the statistics of its averaged weights.
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 
 from parallel.feeding import put_batch
-from training.program import Program
+from training.program import TrainProgram
 
 Tree = Any
 
 
 def evaluate(
-    program: Program,
+    program: TrainProgram,
     params: Tree,
     statistics: Tree,
     batches: Iterable[Mapping[str, np.ndarray]],
@@ -61,7 +61,7 @@ def evaluate(
     return program.task.summarize(totals, facts), outputs
 
 
-def evaluation_batch_size(program: Program) -> int:
+def evaluation_batch_size(program: TrainProgram) -> int:
     """The training batch, rounded up to what the mesh divides evenly."""
     shards = math.prod(program.mesh.shape[axis] for axis in program.config.mesh.rules.batch)
     return -(-program.config.data.global_batch_size // shards) * shards

@@ -15,7 +15,7 @@ from configs.schema.config import Config
 from parallel.axes import named_sharding, replicated
 from training.checkpoints import restore_fields
 from training.lora import LORA, merged
-from training.program import Program
+from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
 from training.state import TrainState
 from training.trees import flat, nested, overlay
@@ -56,7 +56,7 @@ class Origin:
     config: Config | None
     params: Mapping[str, Stored]
     statistics: Mapping[str, Stored]
-    load: Callable[[Sequence[str], Sequence[str], Program], tuple[Tree, Tree]]
+    load: Callable[[Sequence[str], Sequence[str], TrainProgram], tuple[Tree, Tree]]
     notes: tuple[str, ...] = ()
 
 
@@ -75,14 +75,14 @@ class Beginning:
         """What the origin is, for the manifests of the run."""
         return None if self.origin is None else self.origin.facts
 
-    def state(self, program: Program) -> TrainState:
+    def state(self, program: TrainProgram) -> TrainState:
         """The state before the first step, born in its shards."""
         if self.origin is None:
             return program.initialize()
         return program.initialize(*self.origin.load(self.params, self.statistics, program))
 
 
-def begin_with(origin: Origin | None, config: Config, program: Program) -> Beginning:
+def begin_with(origin: Origin | None, config: Config, program: TrainProgram) -> Beginning:
     """What a new run of `config` begins with.
 
     Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
@@ -114,7 +114,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     lora = config.train.lora
 
     def load(
-        names: Sequence[str], statistics: Sequence[str], program: Program
+        names: Sequence[str], statistics: Sequence[str], program: TrainProgram
     ) -> tuple[Tree, Tree]:
         pairs = [f"{LORA}.{name}.{letter}" for name in names for letter in "ab"]
         target = {}
@@ -158,7 +158,7 @@ def origin_of_arrays(
     arrays = flat(params)
     stored = {one: Stored(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
 
-    def load(names: Sequence[str], _: Sequence[str], program: Program) -> tuple[Tree, Tree]:
+    def load(names: Sequence[str], _: Sequence[str], program: TrainProgram) -> tuple[Tree, Tree]:
         axes, rules = flat(program.template.axes()), program.config.mesh.rules.model_dump()
         placed = {}
         for one in names:
@@ -171,7 +171,7 @@ def origin_of_arrays(
     return Origin(name, facts, None, stored, {}, load, tuple(notes))
 
 
-def _compare(origin: Origin, config: Config, program: Program) -> Beginning:
+def _compare(origin: Origin, config: Config, program: TrainProgram) -> Beginning:
     """What of `origin` fits the program's model: what has the same shape under the same name, and
     tables of tokens and positions as far as they go.
 
@@ -238,7 +238,7 @@ def _under(field: str, leaves: Mapping[str, Stored]) -> dict[str, Stored]:
     return {name.removeprefix(start): one for name, one in leaves.items() if name.startswith(start)}
 
 
-def _abstract(stored: Stored, program: Program) -> jax.ShapeDtypeStruct:
+def _abstract(stored: Stored, program: TrainProgram) -> jax.ShapeDtypeStruct:
     """A stored array where it belongs on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:

@@ -28,7 +28,7 @@ from training.trees import flat, select
 
 
 @dataclass(frozen=True)
-class Program:
+class TrainProgram:
     """Everything that is traced or compiled for one configuration on one mesh.
 
     `abstract_state` knows shape, dtype and sharding of each array; `initialize()` makes a fresh
@@ -129,7 +129,7 @@ def build_program(
     *,
     attention: str | None = None,
     warmup: int | None = None,
-) -> Program:
+) -> TrainProgram:
     """The program of `config` on `mesh`.
 
     `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
@@ -175,7 +175,7 @@ def build_program(
         ema_decay=config.train.ema_decay,
         branch=_branches(mesh),
     )
-    return Program(
+    return TrainProgram(
         config=config,
         mesh=mesh,
         task=task,

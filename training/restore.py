@@ -25,7 +25,7 @@ from training.checkpoints import (
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify
-from training.program import Program, build_program
+from training.program import TrainProgram, build_program
 from training.step_lock import HeldStep
 from training.trees import flat, overlay, select
 from training.workdir import is_in_use
@@ -39,7 +39,7 @@ class Restored:
 
     step: int
     manifest: dict[str, Any]
-    program: Program
+    program: TrainProgram
     params: Tree
     statistics: Tree
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from model.layers.attend import NATIVE_ATTENTION
-from training.program import Program, compute_dtype
+from training.program import TrainProgram, compute_dtype
 from training.wording import count_text
 
 Rows = Sequence[tuple[str, str]]
@@ -13,7 +13,9 @@ _INPUTS = ("image", "frames", "source", "tokens")
 """Arrays of a batch that a model reads."""
 
 
-def summarize_start(program: Program, batch: Mapping[str, Any], train: Any, splits: Rows) -> Rows:
+def summarize_start(
+    program: TrainProgram, batch: Mapping[str, Any], train: Any, splits: Rows
+) -> Rows:
     """Returns rows of a name and a text.
 
     batch: the first one. train: the training split, of which `examples` and `lengths` are read.
@@ -35,13 +37,13 @@ def aligned(rows: Rows) -> Iterator[str]:
         yield f"{name:{width}}  {text}"
 
 
-def _parameters(program: Program) -> str:
+def _parameters(program: TrainProgram) -> str:
     count, trained = program.parameter_count, program.trained_count
     frozen = f", {trained:,} of them trained" if trained < count else ""
     return f"{count:,}{frozen} ({program.config.model.architecture})"
 
 
-def _length(program: Program, examples: int) -> str:
+def _length(program: TrainProgram, examples: int) -> str:
     train, size = program.config.train, program.config.data.global_batch_size
     epochs = train.steps * size / examples
     parts = train.gradient_accumulation
@@ -60,7 +62,7 @@ def _counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def _devices(program: Program) -> str:
+def _devices(program: TrainProgram) -> str:
     devices = program.mesh.devices
     axes = [f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1]
     mesh = f" ({', '.join(axes)})" if axes else ""
@@ -68,7 +70,7 @@ def _devices(program: Program) -> str:
     return f"{devices.size} x {kind}{mesh}, {compute_dtype(program.config, program.mesh)}"
 
 
-def _train_step(program: Program, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
+def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
     """What is compiled: for which inputs, and with what where there is a choice."""
     size = program.config.data.global_batch_size
     for name in _INPUTS:

@@ -12,7 +12,7 @@ from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
-from training.program import Program, build_program
+from training.program import TrainProgram, build_program
 
 MIXERS = {
     "attention": {"model.pattern": "A", "model.num_heads": "2"},
@@ -150,26 +150,26 @@ def load(cell: str, mesh: str) -> Config:
     return load_config(f"configs/{recipe}.py", fields, inputs=False)
 
 
-def build(config: Config) -> Program:
+def build(config: Config) -> TrainProgram:
     """The program on the configuration's mesh, with the sizes of invented data."""
     return build_program(config, sizes_of(config), make_mesh(config))
 
 
-def compiled_step(program: Program) -> Any:
+def compiled_step(program: TrainProgram) -> Any:
     """The train step, compiled for the configuration's batches."""
     config = program.config
     shape = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
     return program.train_step.lower(program.abstract_state, shape).compile()
 
 
-def take_step(program: Program, step: Any, state: Any, rows: Mapping[str, np.ndarray]):
+def take_step(program: TrainProgram, step: Any, state: Any, rows: Mapping[str, np.ndarray]):
     """The state after one batch, and its metrics as floats."""
     size = program.config.data.global_batch_size
     state, metrics = step(state, put_batch(rows, program.batch_sharding, size))
     return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
-def place(program: Program, state: Any) -> Any:
+def place(program: TrainProgram, state: Any) -> Any:
     """A state of arrays on the host, laid out on the program's mesh."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, program.abstract_state)
     return jax.device_put(state, shardings)

@@ -11,7 +11,7 @@ from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
-from training.program import Program, build_program
+from training.program import TrainProgram, build_program
 
 NARROW = {
     "python_stdlib": {"model.width": "64", "model.depth": "2", "data.sequence_length": "32"},
@@ -45,7 +45,7 @@ def load(recipe: str, **overrides: str) -> Config:
     return load_config(f"configs/{recipe}.py", dotted)
 
 
-def build(config: Config) -> Program:
+def build(config: Config) -> TrainProgram:
     """The program on the configuration's mesh, with the sizes of invented data."""
     if config.task.name == "language_modeling":
         sizes = {"vocabulary_size": 67, "max_length": config.data.sequence_length}
@@ -54,7 +54,7 @@ def build(config: Config) -> Program:
     return build_program(config, sizes, make_mesh(config))
 
 
-def as_users_have_it(program: Program) -> Program:
+def as_users_have_it(program: TrainProgram) -> TrainProgram:
     """The program whose step is compiled as outside of tests (`tests/conftest.py`): what is fused
     or summed otherwise by a quick compilation parts after some steps by more than rounding."""
     options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
@@ -81,7 +81,7 @@ def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def step(
-    program: Program, state: Any, batch: dict[str, np.ndarray]
+    program: TrainProgram, state: Any, batch: dict[str, np.ndarray]
 ) -> tuple[Any, dict[str, float]]:
     """The state after one batch, and its metrics."""
     size = program.config.data.global_batch_size
@@ -90,7 +90,7 @@ def step(
     return state, {name: float(value) for name, value in jax.device_get(metrics).items()}
 
 
-def train(program: Program, steps: int) -> Any:
+def train(program: TrainProgram, steps: int) -> Any:
     """The state after `steps` steps from the beginning."""
     state = program.initialize()
     for batch in batches(program.config, steps):

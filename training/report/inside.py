@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from model.layers.attend import attention_watched
-from training.program import Program
+from training.program import TrainProgram
 
 Tree = Any
 
@@ -26,7 +26,7 @@ class Examples(Protocol):
 
 
 def look_inside(
-    program: Program, params: Tree, statistics: Tree, examples: Examples
+    program: TrainProgram, params: Tree, statistics: Tree, examples: Examples
 ) -> dict[str, Any]:
     """What there is to see, as arguments of `write_report`: `filters`, and of the first of the
     examples `attention` and `attended`. Nothing where several processes share the parameters.
@@ -59,7 +59,7 @@ def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
 
 
 def attention_maps(
-    program: Program, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
+    program: TrainProgram, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
     """The attention of each layer on the one example of `batch`, float32 [heads, T, T] each; of
     a text on its first `MOST_POSITIONS` tokens. Without attention, of two texts and of sound, [].
@@ -80,7 +80,7 @@ def attention_maps(
 
 
 def watched(
-    program: Program,
+    program: TrainProgram,
     watch: Callable[..., Any],
     take: Callable[[jax.Array], jax.Array],
     params: Tree,
