@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from configs.schema.config import Config
 from training.lora import with_lora
 from training.optimizers import FROZEN, parameter_treatments
-from training.state import make_template
+from training.state import make_model_def
 from training.trees import flat
 
 _STAND_INS = {
@@ -67,7 +67,7 @@ def explain_parameters(config: Config) -> str:
     Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
     parameter.
     """
-    template = make_template(
+    template = make_model_def(
         config.model.architecture,
         config.model.model_dump(exclude={"architecture"}) | _STAND_INS[config.data.modality],
         dtype=jnp.dtype("float32"),

@@ -29,18 +29,18 @@ from flax import nnx
 from configs.errors import UsageError
 from configs.schema.config import Config
 from training.optimizers import LORA, sides_of
-from training.state import Axes, Template
+from training.state import Axes, ModelDef
 from training.trees import flat, matching, nested
 
 Tree = Any
 LogicalAxes = tuple[str | None, ...]
 
 
-class LoRATemplate(Template):
+class LoRAModelDef(ModelDef):
     """The template `base` with pairs for `matrices`, the logical axes of each by its name."""
 
     def __init__(
-        self, base: Template, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
+        self, base: ModelDef, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
     ):
         self._base, self._matrices = base, matrices
         self._rank, self._scale = rank, scale
@@ -75,7 +75,7 @@ class LoRATemplate(Template):
         return self._base.axes() | {LORA: nested(pairs)}
 
 
-def with_lora(template: Template, config: Config) -> Template:
+def with_lora(template: ModelDef, config: Config) -> ModelDef:
     """`template` with pairs for the matrices that `train.lora` names; itself without `train.lora`.
 
     Raises `configs.UsageError` for a pattern that matches no parameter, or none that is a matrix.
@@ -94,7 +94,7 @@ def with_lora(template: Template, config: Config) -> Template:
             )
         found |= named & matrices.keys()
     kept = {name: matrices[name] for name in matrices if name in found}
-    return LoRATemplate(template, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
+    return LoRAModelDef(template, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:

@@ -22,7 +22,7 @@ from training.flops import flops_per_example, peak
 from training.lora import LORA, with_lora
 from training.optimizers import build_optimizer
 from training.schedules import build_schedule, warmup_steps
-from training.state import Template, TrainState, create_state, make_template
+from training.state import ModelDef, TrainState, create_state, make_model_def
 from training.step import compile_for_mesh, evaluation_step, mean_statistics, train_step
 from training.trees import flat, select
 
@@ -42,7 +42,7 @@ class TrainProgram:
     config: Config
     mesh: Mesh
     task: Task
-    template: Template
+    template: ModelDef
     abstract_state: TrainState
     batch_sharding: NamedSharding
     schedule: optax.Schedule
@@ -145,7 +145,7 @@ def build_program(
     if attention is not None:
         model["attention"] = attention
     rules = config.mesh.rules.model_dump()
-    template = make_template(
+    template = make_model_def(
         config.model.architecture,
         model,
         dtype=compute_dtype(config, mesh),

@@ -53,7 +53,7 @@ class TrainState:
         return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
-class Template:
+class ModelDef:
     """A model without its arrays: its graph, and path, shape, dtype and axes of each variable.
 
     `nnx.split` is done once, here; inside a jitted step `bind` makes the module from plain
@@ -99,7 +99,7 @@ class Axes(tuple):
 
 
 def initial_state(
-    template: Template,
+    template: ModelDef,
     optimizer: Optimizer,
     *,
     seed: int,
@@ -128,7 +128,7 @@ def initial_state(
 
 
 def state_shardings(
-    template: Template,
+    template: ModelDef,
     optimizer: Optimizer,
     abstract: TrainState,
     *,
@@ -165,7 +165,7 @@ def state_shardings(
 
 
 def create_state(
-    template: Template,
+    template: ModelDef,
     optimizer: Optimizer,
     *,
     seed: int,
@@ -191,15 +191,15 @@ def create_state(
     return placed, jax.jit(initialize, out_shardings=shardings)
 
 
-def make_template(
+def make_model_def(
     architecture: str,
     hyperparameters: dict[str, Any],
     *,
     dtype: jnp.dtype,
     param_dtype: jnp.dtype,
-) -> Template:
+) -> ModelDef:
     """The template of a registered architecture."""
-    return Template(
+    return ModelDef(
         lambda rngs: build(
             architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
         )

@@ -16,7 +16,7 @@ from tasks.task import Batch, Task
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars
-from training.state import Template, TrainState
+from training.state import ModelDef, TrainState
 from training.trees import overlay
 
 Tree = Any
@@ -29,7 +29,7 @@ def train_step(
     batch: Batch,
     *,
     task: Task,
-    template: Template,
+    template: ModelDef,
     optimizer: Optimizer,
     schedule: optax.Schedule,
     seed: int,
@@ -126,7 +126,7 @@ def train_step(
 
 
 def evaluation_step(
-    params: Tree, statistics: Tree, batch: Batch, *, task: Task, template: Template
+    params: Tree, statistics: Tree, batch: Batch, *, task: Task, template: ModelDef
 ) -> tuple[Metrics, dict[str, jax.Array]]:
     """The task's sums over one batch, and per example its outputs and `weights`, all replicated."""
     sums, outputs = task.evaluate(template.bind(params, statistics), batch)
@@ -141,7 +141,7 @@ def mean_statistics(
     number: jax.Array,
     *,
     task: Task,
-    template: Template,
+    template: ModelDef,
     seed: int,
 ) -> tuple[Tree, jax.Array]:
     """Adds the batch statistics of training batch `number` to the `mean` of those of `count`
@@ -179,7 +179,7 @@ def _accumulate(
     batch: Batch,
     key: jax.Array,
     task: Task,
-    template: Template,
+    template: ModelDef,
     count: int,
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the objective's mean over the batch's targets, new batch statistics, and sums,

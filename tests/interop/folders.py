@@ -14,7 +14,7 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import write
 from interop.families import describe
-from training.state import Template, make_template
+from training.state import ModelDef, make_model_def
 
 GPT2 = {
     "model_type": "gpt2",
@@ -88,7 +88,7 @@ def rewrite(folder: Path, change) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
-def template(settings: dict[str, Any], sizes: dict[str, Any], **changes: Any) -> Template:
+def template(settings: dict[str, Any], sizes: dict[str, Any], **changes: Any) -> ModelDef:
     """The model of these settings, as a run would build it."""
     settings = settings | changes
     kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
@@ -99,19 +99,19 @@ def template(settings: dict[str, Any], sizes: dict[str, Any], **changes: Any) ->
 
 
 @functools.cache
-def _made(arguments: tuple[tuple[str, Any], ...]) -> Template:
+def _made(arguments: tuple[tuple[str, Any], ...]) -> ModelDef:
     hyperparameters, number = dict(arguments), np.dtype("float32")
     architecture = hyperparameters.pop("architecture")
-    return make_template(architecture, hyperparameters, dtype=number, param_dtype=number)
+    return make_model_def(architecture, hyperparameters, dtype=number, param_dtype=number)
 
 
 @functools.cache
-def shapes(of: Template) -> Any:
+def shapes(of: ModelDef) -> Any:
     """The shapes of its parameters."""
     return jax.eval_shape(of.initialize, jax.random.key(0))[0]
 
 
-def draw(of: Template) -> Any:
+def draw(of: ModelDef) -> Any:
     """Random parameters of it."""
     generator = np.random.default_rng(0)
     return jax.tree.map(
