@@ -17,7 +17,7 @@ from parallel.axes import replicated
 from parallel.feeding import put_batch
 from training.diagnosis import verdict
 from training.findings import LEAST_STEPS, Facts
-from training.optimizers import parameter_treatments
+from training.optimizers import parameter_groups
 from training.program import TrainProgram
 from training.report.inside import watched
 from training.state import TrainState
@@ -70,11 +70,11 @@ def unmoved_parameters(
     nobody knows of a gradient.
     """
     held = {}
-    treatments = parameter_treatments(program.config, program.template.axes())
-    for name, treatment in flat(treatments).items():
+    param_groups = parameter_groups(program.config, program.template.axes())
+    for name, param_group in flat(param_groups).items():
         if name not in program.trained:
             held[name] = "train.freeze"
-        elif treatment.multiplier == 0:
+        elif param_group.multiplier == 0:
             held[name] = "optimizer.learning_rate_multipliers"
     found = {} if begun_elsewhere else dict(held)
     still = without_gradient(state.optimizer, program.trained)

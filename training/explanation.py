@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from configs.schema.config import Config
 from training.lora import with_lora
-from training.optimizers import FROZEN, parameter_treatments
+from training.optimizers import FROZEN, parameter_groups
 from training.state import make_model_def
 from training.trees import flat
 
@@ -73,12 +73,12 @@ def explain_parameters(config: Config) -> str:
         dtype=jnp.dtype("float32"),
         param_dtype=jnp.dtype("float32"),
     )
-    treatments = parameter_treatments(config, with_lora(template, config).axes())
+    param_groups = parameter_groups(config, with_lora(template, config).axes())
     rows = []
-    for name, treatment in flat(treatments).items():
-        decay = config.optimizer.weight_decay if treatment.decayed else 0
-        rate = config.optimizer.learning_rate * treatment.multiplier
-        rows.append((re.sub(r"\.\d+\.", ".*.", name), (treatment.rule, rate, decay), name))
+    for name, param_group in flat(param_groups).items():
+        decay = config.optimizer.weight_decay if param_group.decayed else 0
+        rate = config.optimizer.learning_rate * param_group.multiplier
+        rows.append((re.sub(r"\.\d+\.", ".*.", name), (param_group.rule, rate, decay), name))
 
     # Where two layers are treated differently, no * stands for both.
     kinds = {general: {row[1] for row in rows if row[0] == general} for general, *_ in rows}

@@ -53,7 +53,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True)
-class Treatment:
+class ParamGroup:
     """What one parameter gets: the rule of its update, its decay, its part of the learning rate.
 
     `rule`: an optimizer's name, or `FROZEN`. `matrix`: the dimensions that are rows and those that
@@ -72,13 +72,13 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
-    everything = parameter_treatments(config, axes)
+    everything = parameter_groups(config, axes)
     names = {name for name, one in flat(everything).items() if one.rule != FROZEN}
     moving = functools.partial(select, names=names)
-    treatments = moving(everything)
+    param_groups = moving(everything)
 
-    def each(value: Callable[[Treatment], Any]) -> Tree:
-        return jax.tree.map(value, treatments)
+    def each(value: Callable[[ParamGroup], Any]) -> Tree:
+        return jax.tree.map(value, param_groups)
 
     steps = []
     if settings.gradient_clip_norm is not None:
@@ -90,10 +90,10 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
         direction = _kept_in(direction, jnp.dtype(kept_dtype))
     steps.append(direction)
     if settings.weight_decay:
-        decayed = each(lambda treatment: treatment.decayed)
+        decayed = each(lambda param_group: param_group.decayed)
         steps.append(optax.add_decayed_weights(settings.weight_decay, mask=decayed))
     if settings.learning_rate_multipliers:
-        multipliers = each(lambda treatment: treatment.multiplier)
+        multipliers = each(lambda param_group: param_group.multiplier)
         steps.append(optax.stateless(lambda u, _: jax.tree.map(lambda m, x: m * x, multipliers, u)))
     chain = optax.chain(*steps)
     if settings.name == "schedule_free":
@@ -106,8 +106,8 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     return Optimizer(chain.init, update, moving)
 
 
-def parameter_treatments(config: Config, axes: Tree) -> Tree:
-    """A `Treatment` for each parameter, by its name and its logical axes.
+def parameter_groups(config: Config, axes: Tree) -> Tree:
+    """A `ParamGroup` for each parameter, by its name and its logical axes.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
@@ -121,12 +121,12 @@ def parameter_treatments(config: Config, axes: Tree) -> Tree:
         found = matching(names, pattern, "optimizer.learning_rate_multipliers")
         multipliers |= dict.fromkeys(found, float(factor))
 
-    def treatment(path, axes) -> Treatment:
+    def param_group(path, axes) -> ParamGroup:
         name = ".".join(map(_part, path))
         if name in frozen:
-            return Treatment(FROZEN, decayed=False, multiplier=0.0, matrix=None)
+            return ParamGroup(FROZEN, decayed=False, multiplier=0.0, matrix=None)
         matrix = matrix_of(axes) if settings.name == "muon" else None
-        return Treatment(
+        return ParamGroup(
             rule="adamw" if settings.name == "muon" and matrix is None else settings.name,
             decayed=bool(settings.weight_decay)
             and path[-1].key not in _UNDECAYED
@@ -136,7 +136,7 @@ def parameter_treatments(config: Config, axes: Tree) -> Tree:
             matrix=matrix,
         )
 
-    return jax.tree.map_with_path(treatment, axes)
+    return jax.tree.map_with_path(param_group, axes)
 
 
 def _frozen_names(config: Config, names: Sequence[str]) -> set[str]:
@@ -241,7 +241,7 @@ def _kept_by_adafactor(step: jax.Array, exponent: float) -> jax.Array:
 
 def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
     """Muon for hidden matrices, scaled to the size of AdamW's updates; `adam` for the others."""
-    matrices = each(lambda treatment: treatment.matrix or optax.MaskedNode())
+    matrices = each(lambda param_group: param_group.matrix or optax.MaskedNode())
 
     def size(update: jax.Array, matrix: MuonDimensionNumbers) -> jax.Array:
         sides = [math.prod(update.shape[i] for i in side) for side in matrix]
@@ -251,7 +251,9 @@ def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
         scale_by_muon(beta=momentum, weight_dimension_numbers=matrices),
         optax.stateless(lambda updates, _: jax.tree.map(size, updates, matrices)),
     )
-    return optax.partition({"muon": muon, "adamw": adam}, each(lambda treatment: treatment.rule))
+    return optax.partition(
+        {"muon": muon, "adamw": adam}, each(lambda param_group: param_group.rule)
+    )
 
 
 class ScheduleFreeState(NamedTuple):

@@ -12,7 +12,7 @@ from tests.training import runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
 from training.explanation import explain_parameters
-from training.optimizers import build_optimizer, matrix_of, parameter_treatments
+from training.optimizers import build_optimizer, matrix_of, parameter_groups
 
 RATES = {
     "adamw": "1e-3",
@@ -248,5 +248,5 @@ def test_explain_shows_what_each_parameter_gets():
     assert table["embedding.tokens.embedding"] == ["adamw", "0.001", "0"]
     assert table["backbone.norm.scale"] == ["adamw", "0.001", "0"]
     program = runs.build(config)
-    treatments = parameter_treatments(config, program.template.axes())
-    assert len(jax.tree.leaves(treatments)) == len(jax.tree.leaves(program.abstract_state.params))
+    param_groups = parameter_groups(config, program.template.axes())
+    assert len(jax.tree.leaves(param_groups)) == len(jax.tree.leaves(program.abstract_state.params))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training import runs
-from training.optimizers import parameter_treatments
+from training.optimizers import parameter_groups
 from training.schedules import build_schedule, warmup_steps
 
 
@@ -151,10 +151,10 @@ def test_batch_statistics_are_those_of_the_whole_batch_on_every_mesh():
 @pytest.mark.parametrize("recipe", runs.NARROW)
 def test_weight_decay_pulls_on_matrices_and_kernels_alone(recipe):
     program = runs.build(runs.load(recipe, mesh__data="1"))
-    treatments = parameter_treatments(program.config, program.template.axes())
+    param_groups = parameter_groups(program.config, program.template.axes())
     decayed, others = set(), set()
-    for path, treatment in jax.tree.leaves_with_path(treatments):
-        (decayed if treatment.decayed else others).add(path[-1].key)
+    for path, param_group in jax.tree.leaves_with_path(param_groups):
+        (decayed if param_group.decayed else others).add(path[-1].key)
     assert decayed <= {"kernel", "embedding", "input_kernel", "recurrent_kernel"}
     assert others <= {"bias", "scale"}
 
