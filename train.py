@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from inference.samples import Sample, Samples
     from training.best_metric import BestMetric
     from training.checkpoints import Checkpoints
-    from training.initialize import Beginning, Origin
+    from training.initialize import Origin, WarmStart
     from training.profiler import Profiler
     from training.program import TrainProgram
     from training.record import Record
@@ -129,14 +129,14 @@ def main(argv: Sequence[str]) -> int:
     past = past_of(workdir, config)
     what = {"attention": attention, "warmup": warmup_steps(config, past)}
     program = build_program(config, dataset.sizes, mesh, **what)
-    beginning = begin(config, workdir, dataset, program)
+    warm_start = begin(config, workdir, dataset, program)
     main_process = is_main_process()
     lock = WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
     with lock, StopSignals() as signals:
-        run = Run.open(config, workdir, dataset, program, progress, tuned, beginning)
+        run = Run.open(config, workdir, dataset, program, progress, tuned, warm_start)
         for line in troubles:
             run.record.notify(line)
-        for line in (*events, *beginning.told):
+        for line in (*events, *warm_start.told):
             run.record.info(line)
         try:
             return run.go(signals)
@@ -144,18 +144,18 @@ def main(argv: Sequence[str]) -> int:
             run.close()
 
 
-def begin(config, workdir: Path, dataset: Dataset, program) -> Beginning:
+def begin(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
     """What a new run begins with; nothing where `workdir` has a checkpoint to go on from."""
 
     from training.checkpoints import finished_steps
-    from training.initialize import Beginning, begin_with
+    from training.initialize import WarmStart, plan_warm_start
 
     if finished_steps(workdir / "checkpoints"):
-        return Beginning()
+        return WarmStart()
     origin = None
     if config.train.initialize_from is not None:
         origin = open_origin(config, Path(config.train.initialize_from), dataset, program)
-    return begin_with(origin, config, program)
+    return plan_warm_start(origin, config, program)
 
 
 def open_origin(config, source: Path, dataset: Dataset, program) -> Origin:
@@ -199,7 +199,7 @@ class Run:
     checkpoints: Checkpoints
     record: Record
     progress: Progress
-    beginning: Beginning
+    warm_start: WarmStart
     evaluated: dict[str, float] = field(default_factory=dict)
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -212,7 +212,7 @@ class Run:
     skipped: int = 0
 
     @classmethod
-    def open(cls, config, workdir, dataset, program, progress, tuned, beginning) -> Run:
+    def open(cls, config, workdir, dataset, program, progress, tuned, warm_start) -> Run:
         """Opens the checkpoints, and the record of what is told."""
 
         from data.show import data_table
@@ -235,9 +235,9 @@ class Run:
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data_table(dataset)},
         }
-        told = {"about": about, "tuned": tuned, "origin": beginning.facts}
+        told = {"about": about, "tuned": tuned, "origin": warm_start.facts}
         record = Record(config, workdir, progress, **told)
-        run = cls(config, workdir, dataset, program, checkpoints, record, progress, beginning)
+        run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
         run.answerer = make_answerer(config, dataset.tokenizer, dataset.sizes, program.mesh)
         return run
 
@@ -330,7 +330,7 @@ class Run:
         part = local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        state = self.restore(*found) if found else self.beginning.state(self.program)
+        state = self.restore(*found) if found else self.warm_start.state(self.program)
         rows = split_rows(self.dataset, self.config.data)
         rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
         self.record.start(rows, first_step=first)

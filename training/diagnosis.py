@@ -191,13 +191,13 @@ def _stale_average(facts: Facts) -> Finding:
 def _explosion(facts: Facts) -> Finding | None:
     norms = facts.logged("gradient_norm")[np.isfinite(facts.logged("loss"))]
     first = max(1, len(norms) // 10)
-    beginning, rest = norms[:first], norms[first:]
-    if not np.isfinite(rest).any() or not np.isfinite(beginning).any():
+    warm_start, rest = norms[:first], norms[first:]
+    if not np.isfinite(rest).any() or not np.isfinite(warm_start).any():
         return None
     usual, highest = float(np.nanmedian(rest)), float(np.nanmax(rest))
     top = first + int(np.nanargmax(rest))
     rise = facts.losses[top:].max() - facts.losses[:top].min()
-    if highest < EXPLOSION * max(np.nanmax(beginning), usual) or rise < HARM * facts.scale:
+    if highest < EXPLOSION * max(np.nanmax(warm_start), usual) or rise < HARM * facts.scale:
         return None
     return Finding(
         "exploding gradients",

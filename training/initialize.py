@@ -61,7 +61,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Beginning:
+class WarmStart:
     """What a run begins with: the names of the parameters and batch statistics that it takes of an
     origin, if there is one; and what is told of that."""
 
@@ -82,16 +82,16 @@ class Beginning:
         return program.initialize(*self.origin.load(self.params, self.statistics, program))
 
 
-def begin_with(origin: Origin | None, config: Config, program: TrainProgram) -> Beginning:
+def plan_warm_start(origin: Origin | None, config: Config, program: TrainProgram) -> WarmStart:
     """What a new run of `config` begins with.
 
     Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
     for what would stay random for ever.
     """
-    beginning = Beginning() if origin is None else _compare(origin, config, program)
+    warm_start = WarmStart() if origin is None else _compare(origin, config, program)
     trained, count = program.trained_count, program.parameter_count
     told = (f"trains {trained:,} of {count:,} parameters",) if trained < count else ()
-    return replace(beginning, told=(*beginning.told, *told))
+    return replace(warm_start, told=(*warm_start.told, *told))
 
 
 def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin:
@@ -171,7 +171,7 @@ def origin_of_arrays(
     return Origin(name, facts, None, stored, {}, load, tuple(notes))
 
 
-def _compare(origin: Origin, config: Config, program: TrainProgram) -> Beginning:
+def _compare(origin: Origin, config: Config, program: TrainProgram) -> WarmStart:
     """What of `origin` fits the program's model: what has the same shape under the same name, and
     tables of tokens and positions as far as they go.
 
@@ -204,7 +204,7 @@ def _compare(origin: Origin, config: Config, program: TrainProgram) -> Beginning
         ("not taken", [name for name in origin.params if name not in own]),
     ):
         told += [f"{what}: {_listed(names)}"] if names else []
-    return Beginning(tuple(told), origin, tuple(taken), tuple(statistics))
+    return WarmStart(tuple(told), origin, tuple(taken), tuple(statistics))
 
 
 def _fitting(

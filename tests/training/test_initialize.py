@@ -14,7 +14,7 @@ from configs.schema.config import Config
 from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
-from training.initialize import begin_with, open_origin, origin_of_arrays
+from training.initialize import open_origin, origin_of_arrays, plan_warm_start
 from training.lora import merged
 from training.optimizers import sides_of
 from training.program import build_program
@@ -73,8 +73,8 @@ def begin(config: Config, **sizes):
     program = build(config, **sizes)
     source = Path(config.train.initialize_from)
     origin = open_origin(source, config.train.initialize_step, pytest.fail)
-    beginning = begin_with(origin, config, program)
-    return program, beginning, beginning.state(program)
+    warm_start = plan_warm_start(origin, config, program)
+    return program, warm_start, warm_start.state(program)
 
 
 def load(workdir: Path, **fields: str) -> Config:
@@ -84,7 +84,7 @@ def load(workdir: Path, **fields: str) -> Config:
 
 @pytest.mark.parametrize("mesh", [{}, {"mesh__data": "2", "mesh__fsdp": "4"}])
 def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
-    program, beginning, state = begin(
+    program, warm_start, state = begin(
         load(digits, train__ema_decay="0.9", model__dropout="0.25", **mesh)
     )
     _, states = trained()
@@ -98,21 +98,21 @@ def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
     jax.tree.map(np.testing.assert_array_equal, state.statistics, states[2].ema_statistics)
     assert jax.tree.leaves(state.statistics)
     assert int(state.step) == 0
-    assert beginning.told == (
+    assert warm_start.told == (
         f"begins with the averaged weights of {digits}, step 2",
         "unlike there: model.dropout was 0.3, is 0.25",
         "fresh: classes.bias (10 instead of 6 classes), classes.kernel (10 instead of 6 classes)",
     )
-    assert beginning.facts["workdir"] == str(digits) and beginning.facts["step"] == 2
+    assert warm_start.facts["workdir"] == str(digits) and warm_start.facts["step"] == 2
 
 
 @pytest.mark.parametrize(("step", "number"), [("1", 1), ("best", 1), ("latest", 2)])
 def test_any_step_may_be_taken(digits, step, number):
     config = load(digits, train__initialize_step=step)
-    _, beginning, state = begin(config, **SIZES)
+    _, warm_start, state = begin(config, **SIZES)
     _, states = trained()
     jax.tree.map(np.testing.assert_array_equal, state.params, states[number].ema)
-    assert beginning.told == (f"begins with the averaged weights of {digits}, step {number}",)
+    assert warm_start.told == (f"begins with the averaged weights of {digits}, step {number}",)
 
 
 def test_what_can_not_be_taken_is_refused(digits, tmp_path):
@@ -139,8 +139,8 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     """And of what is frozen there is no average, whoever reads it."""
     lora = {"train__lora__rank": "2", "train__lora__on": "dense.kernel,classes.*"}
     config = load(digits, train__ema_decay="0.9", **lora)
-    program, beginning, state = begin(config, **SIZES)
-    assert beginning.told[-1].startswith("trains ")
+    program, warm_start, state = begin(config, **SIZES)
+    assert warm_start.told[-1].startswith("trains ")
     random = np.random.default_rng(0)
     state = jax.device_get(state)
     ema = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), state.ema)
@@ -168,15 +168,15 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     fields = cells.STEADY | dict(fields) | cells.BERT | {"mesh.data": "1"}
     fields |= {"train.initialize_from": str(tmp_path / "masked"), "model.pooling": "mean"}
     config = load_config(f"configs/{recipe}.py", fields, inputs=False)
-    _, beginning, labelled = begin(config, **cells.sizes_of(config))
+    _, warm_start, labelled = begin(config, **cells.sizes_of(config))
     table = state.params["embedding"]["tokens"]["embedding"]
     found = labelled.params["embedding"]["tokens"]["embedding"]
     assert len(table) == len(found) + 1
     np.testing.assert_array_equal(found, table[:-1])
     assert "taken as far as they go: embedding.tokens.embedding (67 instead of 68 vocabulary)" in (
-        beginning.told
+        warm_start.told
     )
-    assert "fresh: classes.bias (not there), classes.kernel (not there)" in beginning.told
+    assert "fresh: classes.bias (not there), classes.kernel (not there)" in warm_start.told
 
 
 def test_arrays_at_hand_are_taken_likewise():
@@ -185,14 +185,14 @@ def test_arrays_at_hand_are_taken_likewise():
     _, states = trained()
     params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
     origin = origin_of_arrays(params, name="a file", facts={"file": "a"})
-    beginning = begin_with(origin, config, program)
-    assert beginning.told == (
+    warm_start = plan_warm_start(origin, config, program)
+    assert warm_start.told == (
         "begins with a file",
         "fresh: classes.bias (not there), classes.kernel (not there), "
         + ", ".join(f"{name} (not there)" for name in flat(states[1].statistics)),
     )
-    assert beginning.facts == {"file": "a"}
-    state = beginning.state(program)
+    assert warm_start.facts == {"file": "a"}
+    state = warm_start.state(program)
     placed, abstract = flat(state.params), flat(program.abstract_state.params)
     for name, value in flat(params).items():
         np.testing.assert_array_equal(placed[name], value)
@@ -201,8 +201,8 @@ def test_arrays_at_hand_are_taken_likewise():
 
 def test_without_another_run_nothing_is_told():
     config = runs.load("digits_cnn", mesh__data="1")
-    beginning = begin_with(None, config, build(config))
-    assert (beginning.told, beginning.facts) == ((), None)
+    warm_start = plan_warm_start(None, config, build(config))
+    assert (warm_start.told, warm_start.facts) == ((), None)
 
 
 @pytest.fixture(scope="module")
