@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
-from configs.reading.inputs import check_inputs, check_origin, is_hugging_face
+from configs.reading.inputs import check_inputs, check_pretrained, is_hugging_face
 from configs.reading.recipes import load_config
 from configs.reading.saved import check_workdir, with_own_tokenizer, write_config
 from configs.schema.config import Config
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from inference.samples import Sample, Samples
     from training.best_metric import BestMetric
     from training.checkpoints import Checkpoints
-    from training.initialize import Origin, WarmStart
+    from training.initialize import Pretrained, WarmStart
     from training.profiler import Profiler
     from training.program import TrainProgram
     from training.record import Record
@@ -154,28 +154,28 @@ def begin(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
         return WarmStart()
     origin = None
     if config.train.initialize_from is not None:
-        origin = open_origin(config, Path(config.train.initialize_from), dataset, program)
+        origin = open_pretrained(config, Path(config.train.initialize_from), dataset, program)
     return plan_warm_start(origin, config, program)
 
 
-def open_origin(config, source: Path, dataset: Dataset, program) -> Origin:
+def open_pretrained(config, source: Path, dataset: Dataset, program) -> Pretrained:
     """The model in the folder `source`: a workdir, or one of Hugging Face."""
 
     from data.text import check_tokenizer
     from interop import starting
     from training import initialize
-    from training.initialize import origin_of_arrays
+    from training.initialize import pretrained_from_arrays
 
-    check_origin(config)
+    check_pretrained(config)
     check_tokenizer(dataset, source)
     if not is_hugging_face(source):
-        return initialize.open_origin(source, config.train.initialize_step, notify)
+        return initialize.open_pretrained(source, config.train.initialize_step, notify)
     separator = None
     if dataset.tokenizer is not None:
         separator = (dataset.tokenizer.separator, dataset.tokenizer.separator_id)
     about = {"classes": dataset.classes, "separator": separator}
     found = starting.start(source, config, dataset.sizes, program.abstract_parameters, **about)
-    return origin_of_arrays(
+    return pretrained_from_arrays(
         found.params,
         name=f"the weights of {source}, of Hugging Face",
         facts={"folder": str(source.absolute())},

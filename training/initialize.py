@@ -33,7 +33,7 @@ _TABLES = {"vocabulary", "positions"}
 
 
 @dataclass(frozen=True)
-class Stored:
+class ArraySpec:
     """One array of the model that is there: its shape, dtype and logical axes."""
 
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Pretrained:
     """A trained model that a run may begin with.
 
     name: what it is called in what is told. facts: what it is, for the manifests of the run, as
@@ -54,8 +54,8 @@ class Origin:
     name: str
     facts: Mapping[str, Any]
     config: Config | None
-    params: Mapping[str, Stored]
-    statistics: Mapping[str, Stored]
+    params: Mapping[str, ArraySpec]
+    statistics: Mapping[str, ArraySpec]
     load: Callable[[Sequence[str], Sequence[str], TrainProgram], tuple[Tree, Tree]]
     notes: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class WarmStart:
     origin, if there is one; and what is told of that."""
 
     told: tuple[str, ...] = ()
-    origin: Origin | None = None
+    origin: Pretrained | None = None
     params: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
 
@@ -82,7 +82,7 @@ class WarmStart:
         return program.initialize(*self.origin.load(self.params, self.statistics, program))
 
 
-def plan_warm_start(origin: Origin | None, config: Config, program: TrainProgram) -> WarmStart:
+def plan_warm_start(origin: Pretrained | None, config: Config, program: TrainProgram) -> WarmStart:
     """What a new run of `config` begins with.
 
     Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
@@ -94,7 +94,7 @@ def plan_warm_start(origin: Origin | None, config: Config, program: TrainProgram
     return replace(warm_start, told=(*warm_start.told, *told))
 
 
-def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin:
+def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pretrained:
     """The model of a step of a workdir: averaged weights where there are, changes of LoRA merged.
 
     Arrays go from the disk, in the dtypes they have there, into the shards of the mesh that asks
@@ -105,7 +105,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest, held = choose_step(workdir, config, step, warn, asked="train.initialize_step")
     leaves = {
-        name: Stored(tuple(leaf["shape"]), leaf["dtype"], tuple(leaf.get("axes", ())))
+        name: ArraySpec(tuple(leaf["shape"]), leaf["dtype"], tuple(leaf.get("axes", ())))
         for name, leaf in manifest["leaves"].items()
     }
     params = _under("params", leaves)
@@ -134,7 +134,7 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
         return loaded, found.get(measured)
 
     weights = "averaged weights" if averages else "weights"
-    return Origin(
+    return Pretrained(
         name=f"the {weights} of {workdir}, step {number}",
         facts={
             "workdir": str(workdir.absolute()),
@@ -149,14 +149,14 @@ def open_origin(workdir: Path, step: str, warn: Callable[[str], None]) -> Origin
     )
 
 
-def origin_of_arrays(
+def pretrained_from_arrays(
     params: Tree, *, name: str, facts: Mapping[str, Any], notes: Sequence[str] = ()
-) -> Origin:
+) -> Pretrained:
     """A model whose parameters are at hand: NumPy arrays under the names of `TrainState.params`.
 
     They are let go of as they are loaded."""
     arrays = flat(params)
-    stored = {one: Stored(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
+    stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
 
     def load(names: Sequence[str], _: Sequence[str], program: TrainProgram) -> tuple[Tree, Tree]:
         axes, rules = flat(program.template.axes()), program.config.mesh.rules.model_dump()
@@ -168,10 +168,10 @@ def origin_of_arrays(
         arrays.clear()
         return nested(placed), None
 
-    return Origin(name, facts, None, stored, {}, load, tuple(notes))
+    return Pretrained(name, facts, None, stored, {}, load, tuple(notes))
 
 
-def _compare(origin: Origin, config: Config, program: TrainProgram) -> WarmStart:
+def _compare(origin: Pretrained, config: Config, program: TrainProgram) -> WarmStart:
     """What of `origin` fits the program's model: what has the same shape under the same name, and
     tables of tokens and positions as far as they go.
 
@@ -209,7 +209,7 @@ def _compare(origin: Origin, config: Config, program: TrainProgram) -> WarmStart
 
 def _fitting(
     leaves: Mapping[str, Any],
-    stored: Mapping[str, Stored],
+    stored: Mapping[str, ArraySpec],
     axes: Mapping[str, tuple[str | None, ...]],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
     """Of the names of `leaves` those that are taken from `stored`; those that are not, and why; and
@@ -232,13 +232,13 @@ def _fitting(
     return taken, fresh, cut
 
 
-def _under(field: str, leaves: Mapping[str, Stored]) -> dict[str, Stored]:
+def _under(field: str, leaves: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
     """The arrays of one field of a state, by their names in it."""
     start = f"{field}."
     return {name.removeprefix(start): one for name, one in leaves.items() if name.startswith(start)}
 
 
-def _abstract(stored: Stored, program: TrainProgram) -> jax.ShapeDtypeStruct:
+def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
     """A stored array where it belongs on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:

@@ -55,7 +55,7 @@ def check_inputs(config: Config) -> None:
         raise UsageError(f"data.cache_dir={data.cache_dir} is a file: give a folder")
 
 
-def check_origin(config: Config) -> None:
+def check_pretrained(config: Config) -> None:
     """Raises `UsageError` where the model that a new run is to begin with is not there."""
     source = config.train.initialize_from
     if source is None and config.train.lora.rank is not None:

@@ -11,7 +11,7 @@ from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading import names
 from configs.reading.fields import flatten, needless
-from configs.reading.inputs import check_origin
+from configs.reading.inputs import check_pretrained
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
@@ -101,14 +101,14 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
     if not (Path(workdir) / NAME).exists():
-        check_origin(config)
+        check_pretrained(config)
         return True
     begun = any(path.name.isdecimal() for path in Path(workdir).glob("checkpoints/*"))
     changed, unused = differences(read_config(workdir), config), needless(config)
     if begun:
         refuse_differences(workdir, changed)
     else:
-        check_origin(config)
+        check_pretrained(config)
     since = "since this workdir was last trained" if begun else "no step was saved of the earlier"
     for difference in changed:
         if difference.field not in unused:  # train.steps that follow from train.epochs

@@ -12,7 +12,7 @@ from tests.training import runs
 from tests.training.test_initialize import SIZES, build, load, save
 from training.checkpoints import restore_state
 from training.ema_statistics import measure_ema
-from training.initialize import open_origin, plan_warm_start
+from training.initialize import open_pretrained, plan_warm_start
 from training.manifest import read_manifest
 from training.restore import restore_model
 
@@ -125,7 +125,7 @@ def test_a_new_run_begins_with_those_of_the_average(workdir):
     for step, own in (("2", state.ema_statistics), ("1", state.statistics)):
         config = load(folder, train__initialize_step=step, **EMA)
         warnings = []
-        origin = open_origin(folder, step, warnings.append)
+        origin = open_pretrained(folder, step, warnings.append)
         begun = plan_warm_start(origin, config, program).state(program)
         jax.tree.map(np.testing.assert_array_equal, begun.statistics, own)
         jax.tree.map(np.testing.assert_array_equal, begun.ema_statistics, own)

@@ -14,7 +14,7 @@ from configs.schema.config import Config
 from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
-from training.initialize import open_origin, origin_of_arrays, plan_warm_start
+from training.initialize import open_pretrained, plan_warm_start, pretrained_from_arrays
 from training.lora import merged
 from training.optimizers import sides_of
 from training.program import build_program
@@ -72,7 +72,7 @@ def digits(tmp_path_factory) -> Path:
 def begin(config: Config, **sizes):
     program = build(config, **sizes)
     source = Path(config.train.initialize_from)
-    origin = open_origin(source, config.train.initialize_step, pytest.fail)
+    origin = open_pretrained(source, config.train.initialize_step, pytest.fail)
     warm_start = plan_warm_start(origin, config, program)
     return program, warm_start, warm_start.state(program)
 
@@ -184,7 +184,7 @@ def test_arrays_at_hand_are_taken_likewise():
     program = build(config, **SIZES)
     _, states = trained()
     params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
-    origin = origin_of_arrays(params, name="a file", facts={"file": "a"})
+    origin = pretrained_from_arrays(params, name="a file", facts={"file": "a"})
     warm_start = plan_warm_start(origin, config, program)
     assert warm_start.told == (
         "begins with a file",
