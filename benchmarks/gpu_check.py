@@ -15,7 +15,7 @@ from benchmarks.invented import batch, sizes_of
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from model.layers import attend as attention_layer
-from model.layers.attend import NATIVE_ATTENTION, Sight, attend
+from model.layers.attend import NATIVE_ATTENTION, AttentionMask, attend
 from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from training.attention import TOLERANCE as ATTENTION_TOLERANCE
@@ -121,23 +121,23 @@ class Checks:
             return "XLA's is the native one here"
         segments = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
         sights = {
-            "causal": Sight(True, None),
-            "window": Sight(True, 100),
-            "segments": Sight(True, None, segments_BT=segments),
-            "segments and window": Sight(True, 50, segments_BT=segments),
-            "prefill": Sight(True, None, first_B=jnp.array([0, 64], jnp.int32)),
+            "causal": AttentionMask(True, None),
+            "window": AttentionMask(True, 100),
+            "segments": AttentionMask(True, None, segments_BT=segments),
+            "segments and window": AttentionMask(True, 50, segments_BT=segments),
+            "prefill": AttentionMask(True, None, first_B=jnp.array([0, 64], jnp.int32)),
         }
         if self.toy:
             sights = {name: sights[name] for name in ("causal",)}
         found = []
-        for name, sight in sights.items():
-            targets = 128 if sight.first_B is not None else 256
-            worst = self.attention_difference(sight, targets)
+        for name, mask in sights.items():
+            targets = 128 if mask.first_B is not None else 256
+            worst = self.attention_difference(mask, targets)
             expect(worst <= ATTENTION_TOLERANCE, f"{name}: off by {worst:.1%}")
             found.append(f"{name} {worst:.1%}")
         return f"{self.native} differs by " + ", ".join(found)
 
-    def attention_difference(self, sight: Sight, targets: int) -> float:
+    def attention_difference(self, mask: AttentionMask, targets: int) -> float:
         """Value and gradients against XLA's in float32, as a share of their largest number."""
         keys = jax.random.split(jax.random.key(0), 4)
         shapes = [(2, targets, 8, 64), (2, 256, 2, 64), (2, 256, 2, 64), (2, targets, 8, 64)]
@@ -145,7 +145,7 @@ class Checks:
 
         def value_and_gradients(implementation: str, dtype):
             def loss(q, k, v):
-                out = attend(q, k, v, sight, implementation=implementation).astype(jnp.float32)
+                out = attend(q, k, v, mask, implementation=implementation).astype(jnp.float32)
                 return jnp.sum(out * weights), out
 
             arrays = [x.astype(jnp.bfloat16).astype(dtype) for x in qkv]

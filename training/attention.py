@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from model.layers.attend import NATIVE_ATTENTION, Sight, attend, attention_limit
+from model.layers.attend import NATIVE_ATTENTION, AttentionMask, attend, attention_limit
 from model.layers.sharding import activation_sharding
 from parallel.axes import activation_placement
 from parallel.distributed import any_process
@@ -78,7 +78,13 @@ def _failure(
     def gradients(implementation):
         def loss(q, k, v):
             plain, packed = (
-                attend(q, k, v, Sight(True, window, segments_BT=s), implementation=implementation)
+                attend(
+                    q,
+                    k,
+                    v,
+                    AttentionMask(True, window, segments_BT=s),
+                    implementation=implementation,
+                )
                 for s in (None, documents)
             )
             return jnp.sum((plain + packed).astype(jnp.float32) * weights)

@@ -62,7 +62,7 @@ def attention_watched(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Sight:
+class AttentionMask:
     """What a target may look at. `first_B` None: targets and sources are the same positions, and
     with `segments_BT` (int32) a target sees its own segment alone. Else the targets of row b are
     the positions first_B[b], first_B[b] + 1, ... of a cache. `causal`, `window`: see `visible`.
@@ -80,7 +80,7 @@ def attend(
     q_BTNH: jax.Array,
     k_BSKH: jax.Array,
     v_BSKH: jax.Array,
-    sight: Sight,
+    mask: AttentionMask,
     *,
     implementation: str = "auto",
 ) -> jax.Array:
@@ -91,9 +91,9 @@ def attend(
     memory. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
     they agree within the precision of the arrays.
     """
-    whole, T = sight.first_B is None, q_BTNH.shape[1]
+    whole, T = mask.first_B is None, q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
-        watcher(_weights(q_BTNH, k_BSKH, _mask(sight, T, k_BSKH.shape[1])))
+        watcher(_weights(q_BTNH, k_BSKH, _mask(mask, T, k_BSKH.shape[1])))
         implementation = "xla"
     if implementation == "auto":
         implementation = NATIVE_ATTENTION.get(platform(), "xla")
@@ -105,14 +105,14 @@ def attend(
         ):
             implementation = "xla"
     # Splash can't split a mask that hides nothing along the targets (jax 0.10).
-    hides = sight.causal or sight.window is not None or _shape_on_a_device(q_BTNH)[1] == T
+    hides = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
     if implementation == "splash" and whole and hides:
-        return _splash(q_BTNH, k_BSKH, v_BSKH, sight)
+        return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
     if implementation == "cudnn" and (whole or T > 1):
-        return _cudnn(q_BTNH, k_BSKH, v_BSKH, sight)
-    mask_BTS = _mask(sight, T, k_BSKH.shape[1])
+        return _cudnn(q_BTNH, k_BSKH, v_BSKH, mask)
+    mask_BTS = _mask(mask, T, k_BSKH.shape[1])
     rows = T // QUERY_CHUNKS
-    if not (whole and sight.causal) or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
+    if not (whole and mask.causal) or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     # No target sees past itself: those of a chunk have no use for the sources after it.
     ends = [rows * (chunk + 1) for chunk in range(QUERY_CHUNKS - 1)] + [T]
@@ -239,36 +239,38 @@ def visible(
     return distance_BTS >= 0 if causal else None
 
 
-def _mask(sight: Sight, T: int, S: int) -> jax.Array | None:
-    """All of `sight` in one array, bool [B or 1, T, S]; None where everything is visible."""
+def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
+    """All of `mask` in one array, bool [B or 1, T, S]; None where everything is visible."""
     target_BT = jnp.arange(T)[None]
-    if sight.first_B is not None:
-        target_BT = sight.first_B[:, None] + target_BT
-    mask_BTS = visible(target_BT, jnp.arange(S)[None], causal=sight.causal, window=sight.window)
-    same_BTS = _same_segment(sight)
+    if mask.first_B is not None:
+        target_BT = mask.first_B[:, None] + target_BT
+    mask_BTS = visible(target_BT, jnp.arange(S)[None], causal=mask.causal, window=mask.window)
+    same_BTS = _same_segment(mask)
     if same_BTS is None:
         return mask_BTS
     return same_BTS if mask_BTS is None else mask_BTS & same_BTS
 
 
-def _same_segment(sight: Sight) -> jax.Array | None:
-    segments_BT = sight.segments_BT
-    if sight.sources_BS is not None:
-        return sight.sources_BS[:, None, :]
-    if segments_BT is None or sight.first_B is not None:
+def _same_segment(mask: AttentionMask) -> jax.Array | None:
+    segments_BT = mask.segments_BT
+    if mask.sources_BS is not None:
+        return mask.sources_BS[:, None, :]
+    if segments_BT is None or mask.first_B is not None:
         return None
     return segments_BT[:, :, None] == segments_BT[:, None, :]
 
 
-def _cudnn(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sight) -> jax.Array:
+def _cudnn(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
+) -> jax.Array:
     """cuDNN's flash attention, which skips what position alone hides if that is told without a
     mask: for whole sequences, and a window only where it is causal and there are no segments."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    causal, window = sight.causal, sight.window
-    by_position = sight.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
+    causal, window = mask.causal, mask.window
+    by_position = mask.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
     if window is not None:
-        by_position &= causal and sight.segments_BT is None
-    mask_BTS = _same_segment(sight) if by_position else _mask(sight, T, S)
+        by_position &= causal and mask.segments_BT is None
+    mask_BTS = _same_segment(mask) if by_position else _mask(mask, T, S)
 
     def kernel(q_BTNH, k_BSKH, v_BSKH, *mask_BTS):
         return jax.nn.dot_product_attention(
@@ -287,7 +289,9 @@ def _cudnn(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sight
     return _on_each_device(kernel, arrays)
 
 
-def _splash(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sight) -> jax.Array:
+def _splash(
+    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
+) -> jax.Array:
     """The block-sparse flash attention of `jax.experimental.pallas.ops.tpu`."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
@@ -295,11 +299,11 @@ def _splash(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sigh
     _, rows, heads, _ = _shape_on_a_device(q_BTNH)
     block = next(size for size in SPLASH_BLOCKS if rows % size == 0)
     parts = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
-    if sight.window is not None:
-        far = sight.window - 1
-        mask = splash.LocalMask((T, S), (far, 0 if sight.causal else far), offset=0)
+    if mask.window is not None:
+        far = mask.window - 1
+        mask = splash.LocalMask((T, S), (far, 0 if mask.causal else far), offset=0)
     else:
-        mask = splash.CausalMask((T, S)) if sight.causal else splash.FullMask((T, S))
+        mask = splash.CausalMask((T, S)) if mask.causal else splash.FullMask((T, S))
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([mask] * heads),  # The same on every device that shares the heads.
         block_sizes=splash.BlockSizes(**{f"block_{part}": block for part in parts}),
@@ -314,8 +318,8 @@ def _splash(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, sight: Sigh
         return jnp.swapaxes(jax.vmap(kernel)(*by_head, *rows), 1, 2)
 
     arrays = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
-    if sight.segments_BT is not None:
-        arrays += [(sight.segments_BT, QUERY[:2]), (sight.segments_BT, SOURCE[:2])]
+    if mask.segments_BT is not None:
+        arrays += [(mask.segments_BT, QUERY[:2]), (mask.segments_BT, SOURCE[:2])]
     return _on_each_device(each_row, arrays, kernel)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.attend import Sight, attend
+from model.layers.attend import AttentionMask, attend
 from model.layers.linear import linear
 from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
@@ -105,8 +105,8 @@ class Attention(nnx.Module):
         # Each target needs every source: where the length is split over devices, gather them.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
-        sight = Sight(self.causal, self.window, segments_BT=segments_BT)
-        return attend(q_BTNH, k_BSKH, v_BSKH, sight, implementation=self.implementation)
+        mask = AttentionMask(self.causal, self.window, segments_BT=segments_BT)
+        return attend(q_BTNH, k_BSKH, v_BSKH, mask, implementation=self.implementation)
 
     def _continued(
         self, x_BTD: jax.Array, state: State, segments_BT: jax.Array | None
@@ -121,8 +121,8 @@ class Attention(nnx.Module):
         v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
         k_BSKH = constrain(k_BSKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BSKH, "batch", None, "kv_heads", "head_dim")
-        sight = Sight(causal=True, window=self.window, first_B=state["length"])
-        y_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, sight, implementation=self.implementation)
+        mask = AttentionMask(causal=True, window=self.window, first_B=state["length"])
+        y_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, implementation=self.implementation)
         advance = T if segments_BT is None else jnp.sum(segments_BT != 0, axis=1, dtype=jnp.int32)
         return y_BTNH, {"key": k_BSKH, "value": v_BSKH, "length": state["length"] + advance}
 
@@ -185,8 +185,8 @@ class CrossAttention(nnx.Module):
     ) -> jax.Array:
         """[B, T, D] -> [B, T, D]; `sources_BS` (bool [B, S]) says which sources are there."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
-        sight = Sight(causal=False, window=None, sources_BS=sources_BS)
-        y_BTNH = attend(q_BTNH, *keys_values, sight, implementation="xla")
+        mask = AttentionMask(causal=False, window=None, sources_BS=sources_BS)
+        y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")
         return constrain(self.out(y_BTNH), "batch", "length", "width")
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.attend import Sight, attend
+from model.layers.attend import AttentionMask, attend
 from model.layers.linear import WEIGHT_STD, linear
 from model.layers.sharding import constrain, named
 
@@ -75,5 +75,5 @@ class Pool(nnx.Module):
         key_value = constrain(self.key_value(x_BTD), "batch", None, None, "heads", "head_dim")
         query_NH = self.query[...].astype(x_BTD.dtype)
         q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))
-        sight = Sight(causal=False, window=None, sources_BS=real_BT)
-        return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], sight, implementation="xla")
+        mask = AttentionMask(causal=False, window=None, sources_BS=real_BT)
+        return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], mask, implementation="xla")

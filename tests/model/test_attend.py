@@ -8,19 +8,19 @@ from jax.sharding import AxisType
 
 from configs.schema.mesh import Rules
 from model.layers import attend
-from model.layers.attend import Sight
+from model.layers.attend import AttentionMask
 from model.layers.sharding import activation_sharding
 from parallel.axes import activation_placement
 from parallel.mesh import AXES
 
 SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
 SIGHTS = {
-    "causal": Sight(causal=True, window=None),
-    "causal, window": Sight(causal=True, window=100),
-    "both ways": Sight(causal=False, window=None),
-    "both ways, window": Sight(causal=False, window=100),
-    "segments": Sight(causal=True, window=None, segments_BT=SEGMENTS),
-    "segments, window": Sight(causal=True, window=50, segments_BT=SEGMENTS),
+    "causal": AttentionMask(causal=True, window=None),
+    "causal, window": AttentionMask(causal=True, window=100),
+    "both ways": AttentionMask(causal=False, window=None),
+    "both ways, window": AttentionMask(causal=False, window=100),
+    "segments": AttentionMask(causal=True, window=None, segments_BT=SEGMENTS),
+    "segments, window": AttentionMask(causal=True, window=50, segments_BT=SEGMENTS),
 }
 MESHES = {
     "one device": (1, 1, 1, 1),
@@ -41,9 +41,9 @@ def on(mesh_shape):
     return activation_sharding(activation_placement(mesh, Rules().model_dump()))
 
 
-def value_and_gradients(implementation, arrays, sight):
+def value_and_gradients(implementation, arrays, mask):
     def loss(q, k, v):
-        out = attend.attend(q, k, v, sight, implementation=implementation)
+        out = attend.attend(q, k, v, mask, implementation=implementation)
         return jnp.sum(out.astype(jnp.float32) * weights), out
 
     weights = random(9, *arrays[0].shape)
@@ -53,17 +53,17 @@ def value_and_gradients(implementation, arrays, sight):
 
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("sight", SIGHTS)
-def test_splash_attention_equals_xlas_in_value_and_gradient(sight, mesh):
+def test_splash_attention_equals_xlas_in_value_and_gradient(mask, mesh):
     arrays = random(0, 2, 256, 4, 16), random(1, 2, 256, 2, 16), random(2, 2, 256, 2, 16)
     with on(MESHES[mesh]):
-        splash = value_and_gradients("splash", arrays, SIGHTS[sight])
-    expected = value_and_gradients("xla", arrays, SIGHTS[sight])
+        splash = value_and_gradients("splash", arrays, SIGHTS[mask])
+    expected = value_and_gradients("xla", arrays, SIGHTS[mask])
     for name, one, other in zip(("out", "dq", "dk", "dv"), splash, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-5, err_msg=name)
 
 
 def test_causal_parts_of_unequal_length_are_one_sequence():
     q, k, v = random(0, 2, 131, 4, 8), random(1, 2, 131, 2, 8), random(2, 2, 131, 2, 8)
-    parts = attend.attend(q, k, v, Sight(causal=True, window=None), implementation="xla")
+    parts = attend.attend(q, k, v, AttentionMask(causal=True, window=None), implementation="xla")
     mask = jnp.tril(jnp.ones((1, 131, 131), bool))
     np.testing.assert_allclose(parts, attend.attend_by_xla(q, k, v, mask), atol=1e-6)

@@ -53,7 +53,7 @@ def test_one_that_works_is_taken(native):
 def test_one_that_computes_something_else_is_not_taken(native, monkeypatch):
     native("splash")
     monkeypatch.setattr(
-        attend, "_splash", lambda q, k, v, sight: q + k.repeat(q.shape[2] // k.shape[2], 2)
+        attend, "_splash", lambda q, k, v, mask: q + k.repeat(q.shape[2] // k.shape[2], 2)
     )
     attention, told = found(data__sequence_length="128")
     assert attention == "xla"

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from model.layers.attend import Sight, attend, attention_watched
+from model.layers.attend import AttentionMask, attend, attention_watched
 from tests.training import runs
 from training.report.inside import MOST_POSITIONS, attention_maps, first_filters, look_inside
 from training.state import Axes
@@ -85,12 +85,12 @@ def test_the_attention_of_every_layer_is_seen_however_it_is_laid_out(fields):
 def test_the_weights_are_those_that_the_result_was_made_with():
     keys = jax.random.split(jax.random.key(0), 3)
     q, k, v = (jax.random.normal(key, (2, 7, n, 8)) for key, n in zip(keys, (4, 2, 2), strict=True))
-    sight = Sight(causal=True, window=3)
-    expected = attend(q, k, v, sight)
+    mask = AttentionMask(causal=True, window=3)
+    expected = attend(q, k, v, mask)
     seen = []
     with attention_watched(seen.append):
-        watched = attend(q, k, v, sight, implementation="splash")
-    attend(q, k, v, sight)
+        watched = attend(q, k, v, mask, implementation="splash")
+    attend(q, k, v, mask)
     (weights,) = seen
     np.testing.assert_allclose(watched, expected, rtol=1e-6)
     made = np.einsum("BNTS,BSNH->BTNH", weights, np.repeat(v, 2, axis=2))
