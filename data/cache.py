@@ -48,10 +48,10 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
     with _locked(folder):
         if folder.exists():
             return
-        warm_start = f".{folder.name}.incomplete-"
-        for left_over in folder.parent.glob(f"{warm_start}*"):  # of a process that was killed
+        prefix = f".{folder.name}.incomplete-"
+        for left_over in folder.parent.glob(f"{prefix}*"):  # of a process that was killed
             shutil.rmtree(left_over)
-        temporary = Path(tempfile.mkdtemp(prefix=warm_start, dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:
             build(temporary)
             sizes = {

@@ -301,11 +301,11 @@ def _splash(
     parts = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
     if mask.window is not None:
         far = mask.window - 1
-        mask = splash.LocalMask((T, S), (far, 0 if mask.causal else far), offset=0)
+        hidden = splash.LocalMask((T, S), (far, 0 if mask.causal else far), offset=0)
     else:
-        mask = splash.CausalMask((T, S)) if mask.causal else splash.FullMask((T, S))
+        hidden = splash.CausalMask((T, S)) if mask.causal else splash.FullMask((T, S))
     kernel = splash.make_splash_mha(
-        splash.MultiHeadMask([mask] * heads),  # The same on every device that shares the heads.
+        splash.MultiHeadMask([hidden] * heads),  # The same on every device that shares the heads.
         block_sizes=splash.BlockSizes(**{f"block_{part}": block for part in parts}),
         head_shards=1,
         q_seq_shards=T // rows,

@@ -115,7 +115,7 @@ def with_overrides(command: str, table: Mapping[str, Sequence[str]]) -> str:
 
     They take the place of what the command says of the same fields.
     """
-    known = [warm_start for warm_start in table if command.startswith(warm_start)]
+    known = [start for start in table if command.startswith(start)]
     for override in table[max(known, key=len)] if known else ():
         field = override.partition("=")[0]
         command = re.sub(rf" {re.escape(field)}[= ]\S+", "", command) + f" {override}"

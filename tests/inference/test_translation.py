@@ -50,8 +50,8 @@ def test_each_text_is_answered_in_its_place_as_if_alone(module, translator):
         assert alone.text == answers[place].text
         assert alone.score == pytest.approx(answers[place].score, rel=1e-5)
         assert len(alone.text) <= len(TEXTS[place]) + ALWAYS_ALLOWED
-    (warm_start,) = translator.translate(module, [TEXTS[3][:LONGEST]])
-    assert warm_start.text == answers[3].text and warm_start.score < 0
+    (beginning,) = translator.translate(module, [TEXTS[3][:LONGEST]])
+    assert beginning.text == answers[3].text and beginning.score < 0
 
 
 def test_a_batch_is_answered_beside_what_is_right(module, translator):
