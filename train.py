@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.initialize import Pretrained, WarmStart
     from training.profiler import Profiler
     from training.program import TrainProgram
-    from training.record import Record
+    from training.run_log import Record
     from training.state import TrainState
     from training.step_meter import StepMeter
 
@@ -219,7 +219,7 @@ class Run:
         from inference.answers import make_answerer
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
-        from training.record import Record
+        from training.run_log import Record
 
         checkpoints = Checkpoints(
             workdir / "checkpoints",

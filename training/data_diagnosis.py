@@ -8,7 +8,7 @@ from configs.errors import UsageError
 from configs.schema.config import Config
 from training.checkpoints import finished_steps
 from training.findings import Facts, Finding
-from training.record import PREFIX
+from training.run_log import PREFIX
 from training.wording import percent_text
 
 MOST_PADDING = 0.7

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.remembered import Remembered
+from data.file_stat_cache import FileStatCache
 
 PIECE_CHARACTERS = 2**14  # tokenizers slow down on long texts
 _BLOCK_BYTES = 2**20
@@ -128,8 +128,8 @@ def read_facts(
             characters += len(text)
         return hasher.hexdigest(), characters
 
-    with Remembered(settings, "text", invalid_utf8, *what) as remembered:
-        return [TextFile(path, name, *remembered.of(path, find)) for path, name in files]
+    with FileStatCache(settings, "text", invalid_utf8, *what) as file_stat_cache:
+        return [TextFile(path, name, *file_stat_cache.of(path, find)) for path, name in files]
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike
-from data.remembered import Remembered
+from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, files_in, name_below, split_folders
 from data.sources.source import copies, held_out
 
@@ -183,9 +183,9 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
 
 
 def _pictures(found: _Found, root: Path, settings: Any) -> list[Picture]:
-    with Remembered(settings, "pictures", str(found.folder.absolute())) as remembered:
+    with FileStatCache(settings, "pictures", str(found.folder.absolute())) as file_stat_cache:
         return [
-            Picture(path, name_below(root, path), label, remembered.of(path, _hash))
+            Picture(path, name_below(root, path), label, file_stat_cache.of(path, _hash))
             for path, label in found.files
         ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.remembered import Remembered
+from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
 from data.sources.tables import decode, lines_of
@@ -52,9 +52,11 @@ def open_source(settings: Any) -> PairRecords:
     for split, names in parts.items():
         sides = [found[name] for name in names]
         root = str(sides[0][0].parent.absolute())
-        with Remembered(settings, "lines", settings.invalid_utf8, root, split) as remembered:
+        with FileStatCache(
+            settings, "lines", settings.invalid_utf8, root, split
+        ) as file_stat_cache:
             told = [
-                [remembered.of(path, lambda path: _count(path, settings.invalid_utf8))
+                [file_stat_cache.of(path, lambda path: _count(path, settings.invalid_utf8))
                  for path in both] for both in sides
             ]  # fmt: skip
         tables[split] = [

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UsageError
-from data.remembered import Remembered
+from data.file_stat_cache import FileStatCache
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
 from data.sources.files import SPLITS, find_files, name_below
 from data.sources.source import held_out_mask
@@ -208,9 +208,9 @@ def open_tables(
         tables[split] = [
             open_rows(path, name_below(root, path), field, settings.invalid_utf8) for path in paths
         ]
-        with Remembered(settings, "records", str(root.absolute()), split) as remembered:
+        with FileStatCache(settings, "records", str(root.absolute()), split) as file_stat_cache:
             facts[split] = [
-                [table.name, remembered.of(table.path, _hash)] for table in tables[split]
+                [table.name, file_stat_cache.of(table.path, _hash)] for table in tables[split]
             ]
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")

@@ -14,7 +14,7 @@ from configs.reading.inputs import nearest_path
 from data.cache import digest
 from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
-from data.remembered import Remembered
+from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES
 from data.sources.source import copies, held_out
@@ -102,7 +102,9 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
-        with Remembered(settings, "recordings", str(tables[0].absolute()), split) as remembered:
+        with FileStatCache(
+            settings, "recordings", str(tables[0].absolute()), split
+        ) as file_stat_cache:
             for table in tables:
                 rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
                 for where, name, text in rows.recordings(told, setting):
@@ -110,7 +112,7 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
                     if not path.is_file():
                         missing.append((where, table, name))
                     elif not missing:
-                        sha256 = remembered.of(path, _hash)
+                        sha256 = file_stat_cache.of(path, _hash)
                         found[split].append(Recording(path, name, text, sha256))
         if missing:
             raise _missing(missing)

@@ -2,7 +2,7 @@
 
 from tests.training import runs
 from training.progress import Progress
-from training.record import Record
+from training.run_log import Record
 
 
 def record_in(workdir) -> Record:

@@ -9,8 +9,8 @@ import pytest
 from configs.errors import UsageError
 from configs.schema.data import Records, TextFiles
 from configs.schema.tokenizers import Bytes
-from data import preparation, remembered
-from data.remembered import Remembered
+from data import file_stat_cache, preparation
+from data.file_stat_cache import FileStatCache
 from tests.data.test_records import write
 
 
@@ -25,13 +25,13 @@ def read(monkeypatch, corpus, tmp_path):
         validation_fraction=0.0,
     )
     found: list[str] = []
-    of = Remembered.of
+    of = FileStatCache.of
 
     def spy(self, path, find):
         return of(self, path, lambda path: found.append(path.name) or find(path))
 
-    monkeypatch.setattr(Remembered, "of", spy)
-    monkeypatch.setattr(remembered, "SETTLED_SECONDS", 0.05)
+    monkeypatch.setattr(FileStatCache, "of", spy)
+    monkeypatch.setattr(file_stat_cache, "SETTLED_SECONDS", 0.05)
 
     def prepare() -> tuple[str, list[str]]:
         time.sleep(0.06)
@@ -73,7 +73,7 @@ def test_only_what_changed_is_read_again(read, corpus, tmp_path):
 
 
 def test_a_file_that_changed_just_now_is_not_relied_on(read, corpus, monkeypatch):
-    monkeypatch.setattr(remembered, "SETTLED_SECONDS", 3600)
+    monkeypatch.setattr(file_stat_cache, "SETTLED_SECONDS", 3600)
     assert read()[1] == read()[1] == [path.name for path in documents(corpus)]
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_relied_on(tmp_path):
         return text
 
     for expected in ("one", "two"):
-        with Remembered(settings, "test") as facts:
+        with FileStatCache(settings, "test") as facts:
             assert facts.of(path, find) == expected
 
 
@@ -111,7 +111,7 @@ def test_a_mistake_leaves_nothing_behind(read, corpus, tmp_path):
 
 
 def test_records_are_remembered_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(remembered, "SETTLED_SECONDS", 0.05)
+    monkeypatch.setattr(file_stat_cache, "SETTLED_SECONDS", 0.05)
     path = write(tmp_path / "all.jsonl")
     settings = Records(
         path=str(path), tokenizer=Bytes(), sequence_length=32, cache_dir=str(tmp_path / "cache")

@@ -20,8 +20,8 @@ SETTLED_SECONDS = 3
 """Older changes than this differ in time from all later ones: file systems count 2 s at most."""
 
 
-class Remembered:
-    """`with Remembered(settings, what) as remembered: ...` writes down what is new, in the end.
+class FileStatCache:
+    """`with FileStatCache(settings, what) as cache: ...` writes down what is new, in the end.
 
     It lies in the cache of prepared data, in a file for each `what`: all that decides which
     files are read, and what is found out about them. Where that can't be read or written, nothing
