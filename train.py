@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from training.initialize import Pretrained, WarmStart
     from training.profiler import Profiler
     from training.program import TrainProgram
-    from training.run_log import Record
+    from training.run_log import RunLog
     from training.state import TrainState
     from training.step_meter import StepMeter
 
@@ -197,7 +197,7 @@ class Run:
     dataset: Dataset
     program: TrainProgram
     checkpoints: Checkpoints
-    record: Record
+    record: RunLog
     progress: Progress
     warm_start: WarmStart
     evaluated: dict[str, float] = field(default_factory=dict)
@@ -219,7 +219,7 @@ class Run:
         from inference.answers import make_answerer
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
-        from training.run_log import Record
+        from training.run_log import RunLog
 
         checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -236,7 +236,7 @@ class Run:
             "pages": {"data": data_table(dataset)},
         }
         told = {"about": about, "tuned": tuned, "origin": warm_start.facts}
-        record = Record(config, workdir, progress, **told)
+        record = RunLog(config, workdir, progress, **told)
         run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
         run.answerer = make_answerer(config, dataset.tokenizer, dataset.sizes, program.mesh)
         return run

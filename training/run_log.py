@@ -16,7 +16,7 @@ PREFIX = "diagnosis: "
 """Of each line of the diagnosis, where it stands among other lines."""
 
 
-class Record:
+class RunLog:
     """The words and figures of one run, over all its sittings.
 
     about: what the report says of the run beside its metrics: `parameters`; `tokens_per_example`

@@ -2,13 +2,13 @@
 
 from tests.training import runs
 from training.progress import Progress
-from training.run_log import Record
+from training.run_log import RunLog
 
 
-def record_in(workdir) -> Record:
+def record_in(workdir) -> RunLog:
     config = runs.load("digits_cnn")
     about = {"parameters": 10}
-    return Record(config, workdir, Progress(), about=about, tuned={}, origin=None)
+    return RunLog(config, workdir, Progress(), about=about, tuned={}, origin=None)
 
 
 def test_what_each_sitting_tells_stands_in_the_report_once(tmp_path, capfd):
