@@ -66,9 +66,9 @@ def main(argv: Sequence[str]) -> int:
     from inference.answers import make_answerer
     from parallel.distributed import is_main_process, start
     from parallel.mesh import flat_mesh
+    from reporting.progress import Progress
+    from reporting.report.predictions import Predictions
     from training.divergence import not_finite
-    from training.progress import Progress
-    from training.report.predictions import Predictions
     from training.restore import restore_model
 
     start()

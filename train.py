@@ -27,26 +27,26 @@ from configs.schema.config import Config
 from configs.schema.rules import resolve_steps
 from data.cache import cache_dir
 from parallel.environment import explain_environment, keep_compiled, set_environment
+from reporting.metric_log import METRICS, read_metrics
+from reporting.progress import Progress
+from reporting.wandb_log import require_wandb
+from reporting.wording import better_step_text, metrics_line
 from training.divergence import Diverged, check_skipped, not_finite
-from training.metric_log import METRICS, read_metrics
-from training.progress import Progress
 from training.stop_signals import StopSignals
-from training.wandb_log import require_wandb
-from training.wording import metrics_line
 from training.workdir import WorkdirLock
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
     from inference.answers import Answerer
     from inference.samples import Sample, Samples
+    from reporting.profiler import Profiler
+    from reporting.run_log import RunLog
+    from reporting.step_meter import StepMeter
     from training.best_metric import BestMetric
     from training.checkpoints import Checkpoints
     from training.initialize import Pretrained, WarmStart
-    from training.profiler import Profiler
     from training.program import TrainProgram
-    from training.run_log import RunLog
     from training.state import TrainState
-    from training.step_meter import StepMeter
 
 FLAGS = (
     Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     here = {"workdir": arguments.workdir, "notify": events.append}
     config = load_config(*recipe, inputs=False, **here)
     if arguments.explain:
-        from training.explanation import explain_parameters
+        from reporting.explanation import explain_parameters
 
         parameters = explain_parameters(config)
         print(explain(*recipe, workdir=arguments.workdir))
@@ -95,8 +95,8 @@ def main(argv: Sequence[str]) -> int:
     from parallel.distributed import is_main_process, start
     from parallel.mesh import make_mesh
     from parallel.onednn import choose_products
+    from reporting.data_diagnosis import check_best_metric, check_data
     from training.attention import working_attention
-    from training.data_diagnosis import check_best_metric, check_data
     from training.program import build_program
     from training.restore import past_of
     from training.schedules import warmup_steps
@@ -217,9 +217,9 @@ class Run:
 
         from data.show import data_table
         from inference.answers import make_answerer
+        from reporting.run_log import RunLog
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
-        from training.run_log import RunLog
 
         checkpoints = Checkpoints(
             workdir / "checkpoints",
@@ -245,9 +245,9 @@ class Run:
         """From the workdir's state to the last step, or to a signal."""
 
         from parallel.distributed import is_main_process
+        from reporting.explanation import warnings_of
+        from reporting.profiler import Profiler
         from training.best_metric import evaluations_in
-        from training.explanation import warnings_of
-        from training.profiler import Profiler
         from training.restore import find_checkpoint
 
         steps = self.config.train.steps
@@ -321,9 +321,9 @@ class Run:
         from data.show import split_rows
         from parallel.distributed import any_process
         from parallel.feeding import batch_crc32, local_rows, put_batch
+        from reporting.start_summary import summarize_start
+        from reporting.step_meter import StepMeter, count_tokens
         from training.ema_statistics import measure_ema
-        from training.start_summary import summarize_start
-        from training.step_meter import StepMeter, count_tokens
 
         first = found[0] if found else 0
         train, batch_size = self.config.train, self.config.data.global_batch_size
@@ -405,7 +405,7 @@ class Run:
     def hunt_nans(self, state, batch, step: int, metrics: Mapping[str, Any]) -> None:
         """After the first of some steps that are not finite: names the operation that was not."""
 
-        from training.nan_hunt import explain_not_finite
+        from reporting.nan_hunt import explain_not_finite
 
         if int(metrics["skipped"]) != 1:
             return
@@ -467,7 +467,7 @@ class Run:
         what a classifier made of each example, or a model that writes of the first ones."""
 
         from evaluate import evaluate_split
-        from training.report.predictions import Predictions
+        from reporting.report.predictions import Predictions
 
         what = (self.program, state.weights, state.weights_statistics, self.dataset.splits[split])
         how = {"answerer": self.answerer, "most_answers": most_answers}
@@ -514,7 +514,7 @@ class Run:
     def save(self, state, step: int) -> None:
         """Hands the state to the background, once for each step."""
 
-        from training.report.machine import versions
+        from reporting.report.machine import versions
 
         if step == self.saved_step:
             return
@@ -549,8 +549,8 @@ class Run:
             with self.progress.working("evaluating the test split"):
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
-        if told := self.checkpoints.better_than(step):
-            self.record.info(told)
+        if better := self.checkpoints.better_than(step):
+            self.record.info(better_step_text(self.metric.name, *better))
         pages |= self.views(name, state)
         pages["diagnosis"] = self.diagnosis(state)
         self.progress.stop()
@@ -569,8 +569,8 @@ class Run:
         """What the report shows of the model: its answers on the split `name`, its inside."""
 
         from data.show import Examples
-        from training.report.inside import look_inside
-        from training.report.predictions import Predictions
+        from reporting.report.inside import look_inside
+        from reporting.report.predictions import Predictions
 
         name = name if name in self.dataset.splits else "train"
         examples = Examples(self.dataset, name)
@@ -588,7 +588,7 @@ class Run:
 
         from data.batches import training_batches
         from data.facts import learning_facts
-        from training.activity import diagnose_run
+        from reporting.activity import diagnose_run
 
         with self.progress.working("looking for what went wrong"):
             return diagnose_run(

@@ -39,7 +39,7 @@ from benchmarks.findings import Findings
 from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from training.report.machine import environment
+from reporting.report.machine import environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -198,7 +198,7 @@ def digest() -> str:
     """Of the code: what a copy without its repository can still be known by."""
     files = list(ROOT.glob("*.py"))
     for room in ("benchmarks", "configs", "data", "inference", "interop", "model", "parallel",
-                 "tasks", "training"):  # fmt: skip
+                 "reporting", "tasks", "training"):  # fmt: skip
         files += (ROOT / room).rglob("*.py")
     hashed = hashlib.sha256()
     for path in sorted(files):

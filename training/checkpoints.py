@@ -24,7 +24,6 @@ from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, 
 from training.state import TrainState
 from training.step_lock import HeldStep, remove_step
 from training.trees import flat
-from training.wording import name_text, value_text
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
 
@@ -99,17 +98,11 @@ class Checkpoints:
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
 
-    def better_than(self, step: int) -> str | None:
-        """Say which step is better than `step`, the last one, and how it is had; None where none
-        is, or `step` was not evaluated."""
+    def better_than(self, step: int) -> tuple[int, float] | None:
+        """Return the best step and its value of the metric, where it is better than `step`, the
+        last one; None where none is, or `step` was not evaluated."""
         ranked = ranked_steps(self._folder, self.metric)
-        if step not in dict(ranked) or ranked[0][0] == step:
-            return None
-        best, value = ranked[0]
-        return (
-            f"the best {name_text(self.metric.name)} was {value_text(self.metric.name, value)}, "
-            f"at step {best}: --step=best takes it"
-        )
+        return ranked[0] if step in dict(ranked) and ranked[0][0] != step else None
 
     def close(self) -> None:
         """Waits, and lets the threads go."""

@@ -35,7 +35,7 @@ PACED = """
 import pathlib, sys, time
 import train
 from configs.reading.command_line import run_verb
-from training.run_log import Record
+from reporting.run_log import Record
 
 _, step, sent, *arguments = sys.argv
 write = Record.write

@@ -9,8 +9,8 @@ import pytest
 from sklearn import metrics as sklearn
 
 from configs.reading.saved import read_config
+from reporting.report.predictions import Predictions
 from tests.end_to_end.verbs import TINY_TEXT, metrics, run, write_text
-from training.report.predictions import Predictions
 from training.schedules import build_schedule
 
 DIGITS = {

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from reporting.report.machine import versions
 from tests.training import cells
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, restore_state
 from training.evaluation import evaluate
-from training.report.machine import versions
 from training.restore import find_checkpoint
 
 BEFORE, AFTER = 2, 2

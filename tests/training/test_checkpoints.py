@@ -182,7 +182,7 @@ def test_a_better_step_than_the_last_is_told(tmp_path):
     save_all(tmp_path / "c", {1: 3.0, 2: 1.0, 3: 2.0})
     metric = BestMetric("loss", higher_is_better=False)
     checkpoints = Checkpoints(tmp_path / "c", keep_last=9, keep_best=1, metric=metric)
-    assert checkpoints.better_than(3) == "the best loss was 1.0000, at step 2: --step=best takes it"
+    assert checkpoints.better_than(3) == (2, 1.0)
     assert checkpoints.better_than(2) is None and checkpoints.better_than(4) is None
     checkpoints.close()
 

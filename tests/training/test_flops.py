@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from parallel.mesh import make_mesh
+from reporting.step_meter import StepMeter
 from tests.training import runs
 from training.flops import peak
 from training.program import build_program
 from training.scalars import Scalars
-from training.step_meter import StepMeter
 
 WIDE = {
     "model.width": "256",

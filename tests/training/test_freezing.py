@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from configs.errors import UsageError
+from reporting.explanation import explain_parameters
 from tests.training import runs
-from training.explanation import explain_parameters
 from training.trees import flat
 
 SMALL = {"model__depth": "1", "data__sequence_length": "16", "mesh__data": "1"}

@@ -11,6 +11,7 @@ from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import write_config
 from configs.schema.config import Config
+from reporting.report.machine import versions
 from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
@@ -18,7 +19,6 @@ from training.initialize import open_pretrained, plan_warm_start, pretrained_fro
 from training.lora import merged
 from training.optimizers import sides_of
 from training.program import build_program
-from training.report.machine import versions
 from training.restore import restore_model
 from training.trees import flat
 

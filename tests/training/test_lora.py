@@ -9,10 +9,10 @@ import pytest
 
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
+from reporting.explanation import explain_parameters
 from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
-from training.explanation import explain_parameters
 from training.lora import merged
 from training.optimizers import sides_of
 from training.trees import flat

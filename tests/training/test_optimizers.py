@@ -8,10 +8,10 @@ import optax
 import pytest
 
 from configs.errors import UsageError
+from reporting.explanation import explain_parameters
 from tests.training import runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
-from training.explanation import explain_parameters
 from training.optimizers import build_optimizer, matrix_of, parameter_groups
 
 RATES = {

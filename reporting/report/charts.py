@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import IdentityTransform
 
-from training.wording import count_text, number_text, percent_text
+from reporting.wording import count_text, number_text, percent_text
 
 WIDTH, HEIGHT = 540, 260
 """Of a chart, in the units of its SVG, which the page scales."""

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from reporting.progress import Progress
 from training import progress as module
-from training.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 RATES = {"step_seconds": 0.01, "tokens_per_second": 12400.0}
 VALIDATION = {"examples": 4, "loss": 1.9, "perplexity": 6.69, "accuracy": 0.45}
 RUN = """
 import sys, time
-from training.progress import Progress
+from reporting.progress import Progress
 progress = Progress()
 progress.preparation("tokenising", 1, 2, "files")
 progress.preparation("tokenising", 2, 2, "files")

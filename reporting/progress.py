@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from training.wording import (
+from reporting.wording import (
     count_text,
     headline_metric,
     metric_text,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from model.layers.attend import AttentionMask, attend, attention_watched
+from reporting.report.inside import MOST_POSITIONS, attention_maps, first_filters, look_inside
 from tests.training import runs
-from training.report.inside import MOST_POSITIONS, attention_maps, first_filters, look_inside
 from training.state import Axes
 
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from reporting.activity import LOOKED_AT, dead_units, unmoved_parameters, without_gradient
 from tests.training import runs
-from training.activity import LOOKED_AT, dead_units, unmoved_parameters, without_gradient
 from training.optimizers import build_optimizer
 from training.state import Axes
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from configs.errors import UsageError
 from configs.schema.config import Config
+from reporting.findings import Facts, Finding
+from reporting.run_log import PREFIX
+from reporting.wording import percent_text
 from training.checkpoints import finished_steps
-from training.findings import Facts, Finding
-from training.run_log import PREFIX
-from training.wording import percent_text
 
 MOST_PADDING = 0.7
 """Of the positions. Lengths that are spread evenly leave half of them empty where all are filled up

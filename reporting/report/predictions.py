@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from training.wording import percent_text
+from reporting.wording import percent_text
 
 MOST_CLASSES = 50
 """Of a table that shows all of them; of more it shows the best and the worst."""

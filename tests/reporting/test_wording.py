@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from training.wording import (
+from reporting.wording import (
+    better_step_text,
     count_text,
     headline_metric,
     metric_text,
@@ -78,3 +79,8 @@ def test_the_headline_is_what_compares_best():
     answers = language | {"exact_match": 0.1, "bleu": 31.2}
     assert headline_metric(answers) == "bleu"
     assert headline_metric(answers, "exact_match") == "exact_match"
+
+
+def test_the_best_step_is_named_with_how_it_is_had():
+    text = "the best loss was 1.0000, at step 2: --step=best takes it"
+    assert better_step_text("loss", 2, 1.0) == text

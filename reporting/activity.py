@@ -15,11 +15,11 @@ import numpy as np
 from model.layers.activations import activations_watched
 from parallel.axes import replicated
 from parallel.feeding import put_batch
-from training.diagnosis import verdict
-from training.findings import LEAST_STEPS, Facts
+from reporting.diagnosis import verdict
+from reporting.findings import LEAST_STEPS, Facts
+from reporting.report.inside import watched
 from training.optimizers import parameter_groups
 from training.program import TrainProgram
-from training.report.inside import watched
 from training.state import TrainState
 from training.step import compile_for_mesh
 from training.trees import flat

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from scipy.special import bdtrc
 
-from training.data_diagnosis import CONSTANT, data_findings, source_field
-from training.explanation import UNFORGOTTEN, better_decay, initial_share
-from training.findings import LEAST_LINES, LEAST_STEPS, Facts, Finding
-from training.wording import count_text, number_text, percent_text
+from reporting.data_diagnosis import CONSTANT, data_findings, source_field
+from reporting.explanation import UNFORGOTTEN, better_decay, initial_share
+from reporting.findings import LEAST_LINES, LEAST_STEPS, Facts, Finding
+from reporting.wording import count_text, number_text, percent_text
 
 
 def diagnose(facts: Facts) -> list[Finding]:

@@ -1,8 +1,8 @@
 """The words of a run over its sittings."""
 
+from reporting.progress import Progress
+from reporting.run_log import RunLog
 from tests.training import runs
-from training.progress import Progress
-from training.run_log import RunLog
 
 
 def record_in(workdir) -> RunLog:

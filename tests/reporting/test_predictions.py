@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from evaluate import class_table
+from reporting.report.predictions import Predictions
 from tests.training import runs
 from training.evaluation import evaluate
-from training.report.predictions import Predictions
 
 
 def drawn(classes: int, examples: int, occurring: int) -> Predictions:

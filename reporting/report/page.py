@@ -13,11 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from configs.files import write_durably
 from configs.schema.config import Config
-from tasks.registry import TASKS
-from training.report import charts
-from training.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
-from training.report.predictions import Predictions
-from training.wording import (
+from reporting.report import charts
+from reporting.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
+from reporting.report.predictions import Predictions
+from reporting.wording import (
     count_text,
     headline_metric,
     metric_text,
@@ -27,6 +26,7 @@ from training.wording import (
     seconds_text,
     value_text,
 )
+from tasks.registry import TASKS
 
 NAME = "report.html"
 

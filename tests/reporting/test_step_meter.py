@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from reporting.step_meter import StepMeter
 from training import step_meter
 from training.scalars import Scalars
-from training.step_meter import StepMeter
 
 
 @jax.jit

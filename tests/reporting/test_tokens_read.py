@@ -12,7 +12,7 @@ from data.batches import Batches
 from data.codecs.chat import ChatEncoder
 from data.codecs.tokenizers import Tokenizer
 from data.preparation import prepare
-from training.step_meter import count_tokens
+from reporting.step_meter import count_tokens
 
 TEXTS = ["one", "twenty", "one hundred and one", "seven"]
 LETTERS = sum(map(len, TEXTS))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from configs.files import write_durably
-from training.tensorboard import TensorBoard
+from reporting.tensorboard import TensorBoard
 
 METRICS = "metrics.jsonl"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from training.metric_log import MetricLog, read_metrics
+from reporting.metric_log import MetricLog, read_metrics
 
 ROOT = Path(__file__).parents[2]
 WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
-from training.metric_log import MetricLog
+from reporting.metric_log import MetricLog
 log = MetricLog(Path(sys.argv[1]), first_step=0, notify=print)
 for step in (10, 20, 30):
     log.write(step, {"loss": 1.0 / step})

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reporting.nan_hunt import explain_not_finite
 from tests.training import runs
-from training.nan_hunt import explain_not_finite
 
 STATE, BATCH = {"w": jnp.ones(4)}, {"x": np.arange(4.0, dtype=np.float32)}
 
@@ -50,7 +50,7 @@ def through_a_library(state, batch):
 def line_of(function, text: str) -> str:
     lines, begin = inspect.getsourcelines(function)
     at = begin + next(i for i, line in enumerate(lines) if text in line)
-    return f"tests/training/test_nan_hunt.py:{at} "
+    return f"tests/reporting/test_nan_hunt.py:{at} "
 
 
 @pytest.mark.parametrize(

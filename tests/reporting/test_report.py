@@ -18,9 +18,9 @@ from PIL import Image
 
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
-from training.report.machine import environment, versions
-from training.report.page import write_report
-from training.report.predictions import Predictions
+from reporting.report.machine import environment, versions
+from reporting.report.page import write_report
+from reporting.report.predictions import Predictions
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {

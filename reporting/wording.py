@@ -85,6 +85,12 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
     return f"{split}: {', '.join(texts)}"
 
 
+def better_step_text(name: str, step: int, value: float) -> str:
+    """Say which step was the best by the metric `name`, and how it is had."""
+    value_there = f"the best {name_text(name)} was {value_text(name, value)}"
+    return f"{value_there}, at step {step}: --step=best takes it"
+
+
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
     """The one metric that says how good a model is: the one that is `chosen` to say which
     checkpoints are best, unless that is the loss.

@@ -3,7 +3,7 @@
 import pytest
 
 from configs.schema.config import Config
-from training.explanation import warnings_of
+from reporting.explanation import warnings_of
 from training.schedules import warmup_steps
 
 

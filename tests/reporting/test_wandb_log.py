@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from configs.reading.recipes import load_config
-from training.wandb_log import NAME, WandbLog
+from reporting.wandb_log import NAME, WandbLog
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = """

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from configs.reading.recipes import load_config
-from training.profiler import Profiler
+from reporting.profiler import Profiler
 
 
 def traced(tmp_path, steps: int, *, done: int = 0, **fields: str) -> list[str]:

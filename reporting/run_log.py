@@ -7,10 +7,10 @@ from typing import Any
 
 from configs.files import make_folder, write_durably
 from configs.schema.config import Config
-from training.metric_log import MetricLog, read_metrics
-from training.progress import Progress
-from training.start_summary import Rows, aligned
-from training.wandb_log import WandbLog
+from reporting.metric_log import MetricLog, read_metrics
+from reporting.progress import Progress
+from reporting.start_summary import Rows, aligned
+from reporting.wandb_log import WandbLog
 
 PREFIX = "diagnosis: "
 """Of each line of the diagnosis, where it stands among other lines."""
@@ -110,8 +110,8 @@ class RunLog:
         another process does."""
         if not self._logs:
             return None
-        from training.report.machine import environment  # slow to import, and for the end only
-        from training.report.page import write_report
+        from reporting.report.machine import environment  # slow to import, and for the end only
+        from reporting.report.page import write_report
 
         about, examples = self._about, step * self._config.data.global_batch_size
         summary = {

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from model.layers.attend import NATIVE_ATTENTION
+from reporting.wording import count_text
 from training.program import TrainProgram, compute_dtype
-from training.wording import count_text
 
 Rows = Sequence[tuple[str, str]]
 

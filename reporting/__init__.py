@@ -1,0 +1,1 @@
+"""What talks to people: progress, logs, TensorBoard, the report, the diagnosis of a run."""
