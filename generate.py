@@ -269,7 +269,7 @@ def complete(
             say(f"the prompt {request.prompt!r} has characters that the training text has not")
     generator = Generator(
         for_prompts(tokenizer, config.data),
-        context=restored.manifest["data"]["sizes"]["max_length"],
+        context=restored.data_spec.max_length,
         mesh=restored.program.mesh,
         rules=config.mesh.rules.model_dump(),
     )
@@ -284,12 +284,12 @@ def translate(restored: "Restored", workdir: Path, arguments: SimpleNamespace) -
     """Writes the translation of each prompt, then of each line of the inputs."""
     from inference.translation import Translator
 
-    tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
-    config, module = restored.program.config, restored.module
+    tokenizer, config = load_tokenizer(workdir), restored.program.config
+    module = restored.module
     asked = {flag.name: getattr(arguments, flag.name) for flag in SEARCH_FLAGS}
     asked = {name: value for name, value in asked.items() if value is not None}
     config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    translator = Translator.of(config, tokenizer, sizes, restored.program.mesh)
+    translator = Translator.of(config, tokenizer, restored.data_spec, restored.program.mesh)
     sources = texts_to_translate(arguments)
     write_answers(translations(translator, tokenizer, module, sources), "source", arguments)
 
@@ -375,9 +375,11 @@ def fill_in(restored: "Restored", workdir: Path, prompts: Sequence[str], *, as_j
     from inference import filling
     from inference.output import heading
 
-    tokenizer, sizes = load_tokenizer(workdir), restored.manifest["data"]["sizes"]
     found = filling.fill_in(
-        restored.module, prompts, tokenizer=tokenizer, length=sizes["max_length"]
+        restored.module,
+        prompts,
+        tokenizer=load_tokenizer(workdir),
+        length=restored.data_spec.max_length,
     )
     for index, filled in enumerate(found):
         print(json_text(vars(filled)) if as_json else heading(prompts, index) + filled.text)
@@ -389,15 +391,14 @@ def transcribe(restored: "Restored", workdir: Path, arguments: SimpleNamespace) 
     from inference.files import answer_files
     from inference.recordings import recording_reader
 
-    config, paths = restored.program.config, arguments.input
-    sizes = restored.manifest["data"]["sizes"]
+    config, data_spec = restored.program.config, restored.data_spec
     if arguments.beam_size is not None:
         asked = {"decoder": "beam", "beam_size": arguments.beam_size}
         config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    transcriber = make_answerer(config, load_tokenizer(workdir), sizes, restored.program.mesh)
+    transcriber = make_answerer(config, load_tokenizer(workdir), data_spec, restored.program.mesh)
     found = answer_files(
-        paths,
-        recording_reader(config.data, sizes),
+        arguments.input,
+        recording_reader(config.data, data_spec),
         lambda names, recordings: [
             *zip(names, transcriber.transcribe(restored.module, recordings), strict=True)
         ],
@@ -412,21 +413,21 @@ def classify(restored: "Restored", arguments: SimpleNamespace) -> None:
     from inference.classification import classify_recordings
     from inference.recordings import recording_reader
 
-    data, settings = restored.manifest["data"], restored.program.config.data
+    data_spec, settings = restored.data_spec, restored.program.config.data
     if settings.modality == "pictures":
         found = classification.classify(
             restored.module,
             arguments.input,
-            shape=data["sizes"]["image_shape"],
-            classes=data["classes"],
+            shape=data_spec.image_shape,
+            classes=data_spec.classes,
             crop_ratio=settings.crop_ratio,
         )
     else:
         found = classify_recordings(
             restored.module,
             arguments.input,
-            read=recording_reader(settings, data["sizes"]),
-            classes=data["classes"],
+            read=recording_reader(settings, data_spec),
+            classes=data_spec.classes,
         )
     write_labels(answered(found, arguments), as_json=arguments.json)
 
@@ -437,8 +438,8 @@ def classify_texts(
     """Writes what the model makes of each text."""
     from inference import classification
 
-    data, tokenizer = restored.manifest["data"], load_tokenizer(workdir)
-    length = data["sizes"]["max_length"]
+    data_spec, tokenizer = restored.data_spec, load_tokenizer(workdir)
+    length = data_spec.max_length
     for number, text in enumerate(texts, start=1):
         if (count := len(tokenizer.framed(tokenizer.encode(text)))) > length:
             say(f"prompt {number} has {count} tokens, of which this model reads the first {length}")
@@ -447,7 +448,7 @@ def classify_texts(
         texts,
         tokenizer=tokenizer,
         length=length,
-        classes=data["classes"],
+        classes=data_spec.classes,
     )
     write_labels(found, as_json=as_json)
 

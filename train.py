@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     past = past_of(workdir, config)
     what = {"attention": attention, "warmup": warmup_steps(config, past)}
-    program = build_program(config, dataset.sizes, mesh, **what)
+    program = build_program(config, dataset.spec, mesh, **what)
     warm_start = begin(config, workdir, dataset, program)
     main_process = is_main_process()
     lock = WorkdirLock(workdir, notify) if main_process else contextlib.nullcontext()
@@ -173,8 +173,9 @@ def open_pretrained(config, source: Path, dataset: Dataset, program) -> Pretrain
     separator = None
     if dataset.tokenizer is not None:
         separator = (dataset.tokenizer.separator, dataset.tokenizer.separator_id)
-    about = {"classes": dataset.classes, "separator": separator}
-    found = starting.start(source, config, dataset.sizes, program.abstract_parameters, **about)
+    found = starting.start(
+        source, config, dataset.spec, program.abstract_parameters, separator=separator
+    )
     return pretrained_from_arrays(
         found.params,
         name=f"the weights of {source}, of Hugging Face",
@@ -238,7 +239,7 @@ class Run:
         told = {"about": about, "tuned": tuned, "origin": warm_start.facts}
         record = RunLog(config, workdir, progress, **told)
         run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
-        run.answerer = make_answerer(config, dataset.tokenizer, dataset.sizes, program.mesh)
+        run.answerer = make_answerer(config, dataset.tokenizer, dataset.spec, program.mesh)
         return run
 
     def go(self, signals: StopSignals) -> int:
@@ -578,7 +579,7 @@ class Run:
             what = (self.program, state.weights, state.weights_statistics)
             views = look_inside(*what, examples)
         if "prediction" in self.outputs:
-            classes = self.dataset.classes
+            classes = self.dataset.spec.classes
             views["predictions"] = Predictions.of(self.outputs, name, classes)
             views["example"] = examples
         return views

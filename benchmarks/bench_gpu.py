@@ -73,8 +73,8 @@ TURNS, SECONDS_A_TURN = 4, 2.5
 
 
 def load(row: dict[str, Any]):
-    """The configuration of a row, and the sizes of its data."""
-    from benchmarks.invented import sizes_of
+    """The configuration of a row, and the specification of its data."""
+    from benchmarks.invented import invented_spec
     from configs.reading.recipes import load_config
 
     recipe = {"gpt2": "gpt2_124m", "llama": "llama_1b", "lstm": "gpt2_124m"}[row["kind"]]
@@ -106,7 +106,7 @@ def load(row: dict[str, Any]):
         fields |= {"precision.parameter_dtype": row.get("dtype", "bfloat16")}
     overrides = {name: str(value) for name, value in fields.items()}
     config = load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
-    return config, sizes_of(config, vocabulary_size=row["vocabulary"])
+    return config, invented_spec(config, vocabulary_size=row["vocabulary"])
 
 
 def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any], dict[str, Any]]:
@@ -114,7 +114,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
     from parallel.environment import set_environment
     from parallel.mesh import make_mesh
 
-    config, sizes = load(row)
+    config, spec = load(row)
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     set_environment(config)
     import jax
@@ -128,7 +128,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
     mesh = make_mesh(config, jax.devices()[:1])
     notices: list[str] = []
     attention = working_attention(config, mesh, notices.append)
-    program = build_program(config, sizes, mesh, attention=attention)
+    program = build_program(config, spec, mesh, attention=attention)
     state = program.initialize()
     weights = {
         ".".join(str(part.key) for part in path): np.asarray(leaf.astype(jnp.float32))
@@ -151,7 +151,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
         params, statistics = state.params, state.statistics
         del state
         return triform_decoder(row, program, params, statistics), facts
-    batches = [jax.device_put(batch(config, sizes, i), program.batch_sharding) for i in range(4)]
+    batches = [jax.device_put(batch(config, spec, i), program.batch_sharding) for i in range(4)]
     step = program.train_step.lower(state, batches[0]).compile()
     count = 0
 
@@ -228,13 +228,13 @@ def torch_side(
     optimizer = torch.optim.AdamW(
         learnt, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=cuda
     )
-    config, sizes = load(row)
+    config, spec = load(row)
     batches = [
         [
             torch.tensor(data[name], dtype=torch.long, device=device)
             for name in ("tokens", "targets")
         ]
-        for data in (batch(config, sizes, i) for i in range(4))
+        for data in (batch(config, spec, i) for i in range(4))
     ]
 
     def loss_of(tokens, targets):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.findings import Findings, expect
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from model.layers import attend as attention_layer
@@ -81,12 +81,12 @@ class Checks:
 
     def program(self, config: Config, device: jax.Device, **options) -> TrainProgram:
         mesh = make_mesh(config, [device])
-        return build_program(config, sizes_of(config), mesh, **options)
+        return build_program(config, invented_spec(config), mesh, **options)
 
     def losses(self, program: TrainProgram, state, steps: int) -> list[float]:
         config, found = program.config, []
         for step in range(steps):
-            data = batch(config, sizes_of(config), step)
+            data = batch(config, invented_spec(config), step)
             placed = put_batch(data, program.batch_sharding, config.data.global_batch_size)
             state, metrics = program.train_step(state, placed)
             found.append(float(metrics["loss"]))
@@ -171,7 +171,7 @@ class Checks:
         expect(not told, f"told: {told}")
         program = self.program(config, self.device, attention=found)
         shape = program.batch_shape(
-            batch(config, sizes_of(config), 0), config.data.global_batch_size
+            batch(config, invented_spec(config), 0), config.data.global_batch_size
         )
         text = program.train_step.lower(program.abstract_state, shape).as_text()
         calls = text.count("__cudnn$fmha")

@@ -137,7 +137,7 @@ def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> 
 
     from training.program import build_program
 
-    program = build_program(config, dataset.sizes, make_mesh(config))
+    program = build_program(config, dataset.spec, make_mesh(config))
     kept = [jax.device_put(next(batches), program.batch_sharding) for _ in range(8)]
     state = program.initialize()
     step = program.train_step.lower(state, kept[0]).compile()

@@ -1,14 +1,12 @@
 """Batches of invented data, of the shapes that a configuration's own data would have."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 
 
-def sizes_of(
+def invented_spec(
     config: Config,
     *,
     vocabulary_size: int = 67,
@@ -16,46 +14,49 @@ def sizes_of(
     image_shape: tuple[int, int, int] = (8, 8, 1),
     max_frames: int = 24,
     max_labels: int = 4,
-) -> dict[str, Any]:
-    """What the data would decide of the model: `sizes` of `training.build_program`."""
+) -> DataSpec:
+    """Return the specification that the configuration's own data could have."""
     if config.data.modality == "pictures":
-        return {"num_classes": num_classes, "image_shape": image_shape}
+        return DataSpec(num_classes=num_classes, image_shape=image_shape)
     if config.data.modality.endswith("_sound"):
-        frames = {"num_mels": config.data.num_mels, "max_frames": max_frames}
+        targets = {"vocabulary_size": vocabulary_size, "max_labels": max_labels}
         if config.task.needs == "classes":
-            return frames | {"num_classes": num_classes}
-        return frames | {"vocabulary_size": vocabulary_size, "max_labels": max_labels}
+            targets = {"num_classes": num_classes}
+        return DataSpec(num_mels=config.data.num_mels, max_frames=max_frames, **targets)
     if config.data.modality == "text_pairs":
-        return {
-            "vocabulary_size": vocabulary_size,
-            "max_source_length": config.data.max_source_length,
-            "max_length": config.data.max_target_length,
-        }
-    sizes = {"vocabulary_size": vocabulary_size, "max_length": config.data.sequence_length}
-    return sizes | ({"num_classes": num_classes} if config.task.needs == "classes" else {})
+        return DataSpec(
+            vocabulary_size=vocabulary_size,
+            max_source_length=config.data.max_source_length,
+            max_length=config.data.max_target_length,
+        )
+    return DataSpec(
+        vocabulary_size=vocabulary_size,
+        max_length=config.data.sequence_length,
+        num_classes=num_classes if config.task.needs == "classes" else None,
+    )
 
 
 def batch(
-    config: Config, sizes: Mapping[str, Any], step: int, *, rows: int | None = None
+    config: Config, spec: DataSpec, step: int, *, rows: int | None = None
 ) -> dict[str, np.ndarray]:
     """Random rows (default: a global batch) that depend on the step alone."""
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
     weights = np.ones(B, np.float32)
     if config.task.needs == "classes":
-        labels = random.integers(0, sizes["num_classes"], B, dtype=np.int32)
+        labels = random.integers(0, spec.num_classes, B, dtype=np.int32)
         labelled = {"label": labels, "weights": weights}
     if config.data.modality == "pictures":
-        image = random.integers(0, 256, (B, *sizes["image_shape"]), dtype=np.uint8)
+        image = random.integers(0, 256, (B, *spec.image_shape), dtype=np.uint8)
         return {"image": image, **labelled}
     if config.data.modality.endswith("_sound"):
-        made = _frames(random, B, sizes)
+        made = _frames(random, B, spec)
         if config.task.needs == "classes":
             return made | labelled
-        return made | _transcripts(random, B, sizes) | {"weights": weights}
+        return made | _transcripts(random, B, spec) | {"weights": weights}
     if config.data.modality == "text_pairs":
-        return _pairs(random, sizes, B)
+        return _pairs(random, spec, B)
     T = config.data.sequence_length
-    tokens = random.integers(0, sizes["vocabulary_size"], (B, T + 1), dtype=np.int32)
+    tokens = random.integers(0, spec.vocabulary_size, (B, T + 1), dtype=np.int32)
     if config.data.modality == "labelled_text":
         real = np.arange(T) < random.integers(1, T + 1, (B, 1))
         return {"tokens": tokens[:, :T], "segments": real.astype(np.int32), **labelled}
@@ -67,30 +68,28 @@ def batch(
     return made
 
 
-def _frames(random: np.random.Generator, B: int, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
     """Recordings of which the shortest has half the frames."""
-    T = sizes["max_frames"]
-    frames = random.normal(size=(B, T, sizes["num_mels"])).astype(np.float32)
+    T = spec.max_frames
+    frames = random.normal(size=(B, T, spec.num_mels)).astype(np.float32)
     real = np.arange(T) < random.integers(T // 2, T + 1, (B, 1))
     return {"frames": frames * real[:, :, None], "segments": real.astype(np.int32)}
 
 
-def _transcripts(
-    random: np.random.Generator, B: int, sizes: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
+def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
     """Transcripts that may be empty."""
-    L = sizes["max_labels"]
-    labels = random.integers(0, sizes["vocabulary_size"], (B, L), dtype=np.int32)
+    L = spec.max_labels
+    labels = random.integers(0, spec.vocabulary_size, (B, L), dtype=np.int32)
     there = np.arange(L) < random.integers(0, L + 1, (B, 1))
     return {"labels": labels * there, "label_weights": there.astype(np.float32)}
 
 
-def _pairs(random: np.random.Generator, sizes: Mapping[str, Any], B: int) -> dict[str, np.ndarray]:
+def _pairs(random: np.random.Generator, spec: DataSpec, B: int) -> dict[str, np.ndarray]:
     """Sources and targets of random lengths, none of them empty."""
     real, found = {}, {}
-    for side, T in (("source", sizes["max_source_length"]), ("targets", sizes["max_length"])):
+    for side, T in (("source", spec.max_source_length), ("targets", spec.max_length)):
         real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))
-        found[side] = random.integers(1, sizes["vocabulary_size"], (B, T), dtype=np.int32)
+        found[side] = random.integers(1, spec.vocabulary_size, (B, T), dtype=np.int32)
         found[side] *= real[side]
     return {
         "source": found["source"],

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 from jax.experimental import topologies
 
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.reading.recipes import load_config
 from parallel.mesh import make_mesh
 from training.program import build_program
@@ -62,9 +62,9 @@ def analysis(size: argparse.Namespace, fields: dict[str, str], devices: Sequence
         "mesh.data": "1",
     }
     config = load_config("configs/python_stdlib.py", base | fields, inputs=False)
-    sizes = sizes_of(config, vocabulary_size=size.vocabulary)
-    program = build_program(config, sizes, make_mesh(config, devices))
-    shape = program.batch_shape(batch(config, sizes, 0, rows=1), size.batch)
+    spec = invented_spec(config, vocabulary_size=size.vocabulary)
+    program = build_program(config, spec, make_mesh(config, devices))
+    shape = program.batch_shape(batch(config, spec, 0, rows=1), size.batch)
     return program.train_step.lower(program.abstract_state, shape).compile().memory_analysis()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import runs
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.recipes import load_config
 
@@ -94,10 +94,10 @@ def train_step(name: str):
 
     from training.program import build_program
 
-    sizes = sizes_of(config)
-    program = build_program(config, sizes, make_mesh(config))
+    spec = invented_spec(config)
+    program = build_program(config, spec, make_mesh(config))
     size = config.data.global_batch_size
-    placed = put_batch(batch(config, sizes, 0), program.batch_sharding, size)
+    placed = put_batch(batch(config, spec, 0), program.batch_sharding, size)
     state = program.initialize()
 
     def take(count: int) -> list[float]:

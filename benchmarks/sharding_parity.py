@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import jax
 import numpy as np
 
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
@@ -51,12 +51,12 @@ def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
     """The loss of each step."""
     config = load(recipe, mesh)
     vocabulary_size = getattr(getattr(config.data, "tokenizer", None), "vocabulary_size", 67)
-    sizes = sizes_of(config, vocabulary_size=vocabulary_size)
-    program = build_program(config, sizes, make_mesh(config))
+    spec = invented_spec(config, vocabulary_size=vocabulary_size)
+    program = build_program(config, spec, make_mesh(config))
     state, measured = program.initialize(), []
     for step in range(STEPS):
         placed = put_batch(
-            batch(config, sizes, step),
+            batch(config, spec, step),
             program.batch_sharding,
             config.data.global_batch_size,
         )

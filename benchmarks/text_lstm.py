@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import runs
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.recipes import load_config
@@ -71,9 +72,9 @@ def peer(config: Config, own_start: bool) -> tuple[float, int]:
 
     dataset = prepare(config.data)
     torch.manual_seed(config.seed)
-    module = build_peer(config, dataset.sizes["vocabulary_size"])
+    module = build_peer(config, dataset.spec.vocabulary_size)
     if not own_start:
-        start_alike(module, config, dataset.sizes)
+        start_alike(module, config, dataset.spec)
     learnt = [one for one in module.parameters() if one.requires_grad]
     optimizer, schedule = make_adamw(config, learnt), build_schedule(config)
     learning_rates = [float(schedule(step)) for step in range(config.train.steps)]
@@ -141,7 +142,7 @@ def build_peer(config: Config, vocabulary_size: int):
     return LanguageModel()
 
 
-def start_alike(module: Any, config: Config, sizes: dict[str, Any]) -> None:
+def start_alike(module: Any, config: Config, spec: DataSpec) -> None:
     """Gives PyTorch's model the initial values that ours has."""
     import jax
 
@@ -149,7 +150,7 @@ def start_alike(module: Any, config: Config, sizes: dict[str, Any]) -> None:
     from parallel.mesh import make_mesh
     from training.program import build_program
 
-    program = build_program(config, sizes, make_mesh(config))
+    program = build_program(config, spec, make_mesh(config))
     ours = jax.device_get(program.initialize().params)
     fill(module.tokens.weight, ours["embedding"]["tokens"]["embedding"])
     for number, layer in ours["backbone"]["layers"].items():

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jax.experimental import topologies
 
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.reading.recipes import load_config
 from parallel.mesh import make_mesh
 from training.program import build_program
@@ -63,15 +63,15 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     """What the table says of a row on `devices`, which need not be there."""
     began = time.monotonic()
     config = load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
-    sizes = sizes_of(
+    spec = invented_spec(
         config,
         vocabulary_size=row.vocabulary_size,
         num_classes=row.num_classes,
         image_shape=row.image_shape,
     )
-    program = build_program(config, sizes, make_mesh(config, devices))
+    program = build_program(config, spec, make_mesh(config, devices))
     global_batch_size = config.data.global_batch_size
-    shape = program.batch_shape(batch(config, sizes, 0, rows=1), global_batch_size)
+    shape = program.batch_shape(batch(config, spec, 0, rows=1), global_batch_size)
     lowered = program.train_step.lower(program.abstract_state, shape)
     splash = "tpu_custom_call" in lowered.as_text()
     memory = lowered.compile().memory_analysis()

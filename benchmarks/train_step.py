@@ -48,8 +48,8 @@ LEARNING_RATE = 1e-3
 
 
 def load(row: dict):
-    """Our configuration of a row, and the sizes of its data."""
-    from benchmarks.invented import sizes_of
+    """Our configuration of a row, and the specification of its data."""
+    from benchmarks.invented import invented_spec
     from configs.reading.recipes import load_config
 
     fields = {
@@ -83,7 +83,7 @@ def load(row: dict):
         fields |= {"model.feed_forward_width": row["width"]}
     overrides = {name: str(value) for name, value in fields.items()}
     config = load_config(ROOT / f"configs/{recipe}.py", overrides, inputs=False)
-    return config, sizes_of(config, **shape)
+    return config, invented_spec(config, **shape)
 
 
 def triform_step(row: dict):
@@ -93,7 +93,7 @@ def triform_step(row: dict):
     from parallel.mesh import make_mesh
     from parallel.onednn import choose_products
 
-    config, sizes = load(row)
+    config, spec = load(row)
     set_environment(config)
     import jax
 
@@ -101,7 +101,7 @@ def triform_step(row: dict):
 
     mesh = make_mesh(config)
     choose_products(config, mesh)
-    program = build_program(config, sizes, mesh)
+    program = build_program(config, spec, mesh)
     state = program.initialize()
     weights = {
         ".".join(str(part.key) for part in path): np.asarray(leaf)
@@ -151,7 +151,7 @@ def live(pipe, side: str, row: dict) -> None:
     """A side's process: gets the numbers of steps, sends the seconds and the loss of each."""
     from benchmarks.invented import batch
 
-    config, sizes = load(row)
+    config, spec = load(row)
     if side == "triform":
         weights, step = triform_step(row)
         pipe.send(weights)
@@ -160,7 +160,7 @@ def live(pipe, side: str, row: dict) -> None:
     while (asked := pipe.recv()) is not None:
         seconds, losses = [], []
         for number in asked:
-            data = batch(config, sizes, number)
+            data = batch(config, spec, number)
             begin = time.perf_counter()
             losses.append(step(data))
             seconds.append(time.perf_counter() - begin)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data import best_fit
 from data.cache import digest
@@ -142,8 +143,8 @@ class ConversationPreparation:
             ):
                 if count:
                     notes.append(f"{count:,} of {total:,} conversations of {name} {what}")
-        sizes = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": form.length}
-        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, notes=tuple(notes))
+        spec = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=form.length)
+        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
     def _format(self, tokenizer: Tokenizer) -> ConversationFormat:
         return ConversationFormat(self.settings.sequence_length, tokenizer.vocabulary_size)

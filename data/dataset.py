@@ -24,6 +24,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from data.codecs.tokenizers import Tokenizer
 from data.length_buckets import Lengths, Shape
 from data.records import read_names
@@ -145,21 +146,16 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
 class Dataset:
     """All splits, and what they decide of a model.
 
-    fingerprint: differs where any example differs. sizes: hyperparameters of a model that the
-    data decides (`vocabulary_size` and `max_length`, of pairs `max_source_length` too;
-    `num_classes` and `image_shape`; of sound `num_mels` and `max_frames`, and `vocabulary_size` and
-    `max_labels` or `num_classes`).
-    classes: names of the labels. image_shape: height, width, channels. cleaning: for each split of
-    text that was cleaned what that did, as `data.cleaning.clean` counts it. notes: lines for the
-    user, about what preparation met. places: where the examples of each split come from.
+    fingerprint: differs where any example differs. spec: the sizes that a model is built for, and
+    the names of the classes. cleaning: for each split of text that was cleaned what that did, as
+    `data.cleaning.clean` counts it. notes: lines for the user, about what preparation met. places:
+    where the examples of each split come from.
     """
 
     fingerprint: str
     splits: Mapping[str, Split]
-    sizes: Mapping[str, Any]
+    spec: DataSpec
     tokenizer: Tokenizer | None = None
-    classes: tuple[str, ...] | None = None
-    image_shape: tuple[int, int, int] | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
@@ -167,7 +163,7 @@ class Dataset:
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint keeps of the data, as JSON."""
-        return {"fingerprint": self.fingerprint, "sizes": self.sizes, "classes": self.classes}
+        return {"fingerprint": self.fingerprint, **self.spec.to_manifest()}
 
     @property
     def tokens_per_example(self) -> float | None:

@@ -59,7 +59,7 @@ def learning_facts(dataset: Dataset) -> dict[str, Any]:
     one holds too; without those that can't be compared.
     """
     train = dataset.splits["train"]
-    facts = sample(train, dataset.classes)._asdict()
+    facts = sample(train, dataset.spec.classes)._asdict()
     if train.padding is not None:
         facts["padding"] = train.padding
     shares = {

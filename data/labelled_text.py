@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike, class_names
@@ -112,11 +113,12 @@ class LabelledTextPreparation:
             name: Split(name, folder / f"{name}.array_record", form, **numbers)
             for name, numbers in facts["splits"].items()
         }
-        sizes = {
-            "vocabulary_size": tokenizer.vocabulary_size,
-            "max_length": form.length,
-            "num_classes": len(classes),
-        }
+        spec = DataSpec(
+            vocabulary_size=tokenizer.vocabulary_size,
+            max_length=form.length,
+            num_classes=len(classes),
+            classes=classes,
+        )
         notes = []
         if lost := facts["lost"]:
             notes.append(f"every text labelled {', '.join(lost)} is held out: training sees none")
@@ -127,7 +129,7 @@ class LabelledTextPreparation:
             for name, one in splits.items()
             if one.cut
         ]
-        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, classes, notes=tuple(notes))
+        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
     def _format(self, tokenizer: Tokenizer) -> LabelledFormat:
         return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)

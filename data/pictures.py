@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
 from data.broken import Broken
 from data.cache import digest
@@ -191,13 +192,13 @@ class PicturePreparation:
             told=facts["broken"],
         )
         broken.check()
-        shape = tuple(facts["shape"])
+        classes = self.source.classes
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
-            sizes={"num_classes": len(self.source.classes), "image_shape": shape},
-            classes=self.source.classes,
-            image_shape=shape,
+            spec=DataSpec(
+                num_classes=len(classes), image_shape=tuple(facts["shape"]), classes=classes
+            ),
             notes=(*getattr(self.source, "notes", ()), *facts["notes"], *broken.lines()),
         )
 

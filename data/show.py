@@ -258,9 +258,9 @@ def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Datase
 
 
 def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    assert dataset.tokenizer is not None and dataset.classes is not None
+    assert dataset.tokenizer is not None and dataset.spec.classes is not None
     label, tokens = int(example["label"]), example["tokens"][example["segments"] > 0]
-    yield f"  label {label} ({dataset.classes[label]}), weight {example['weights']:g}"
+    yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
     yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
 
 
@@ -280,9 +280,9 @@ def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Ite
 
 
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    assert dataset.classes is not None
+    assert dataset.spec.classes is not None
     label = int(example["label"])
-    yield f"  label {label} ({dataset.classes[label]}), weight {example['weights']:g}"
+    yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
     grey = example["image"].mean(axis=-1)
     step = -(-grey.shape[1] // _COLUMNS)
     for line in grey[::step, ::step]:
@@ -292,8 +292,8 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
 
 def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     if "label" in example:
-        assert dataset.classes is not None
-        told = f"label {example['label']} ({dataset.classes[example['label']]})"
+        assert dataset.spec.classes is not None
+        told = f"label {example['label']} ({dataset.spec.classes[example['label']]})"
     else:
         assert dataset.tokenizer is not None
         tokens = example["labels"][example["label_weights"] > 0]

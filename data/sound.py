@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.broken import Broken
 from data.cache import digest
@@ -106,13 +107,13 @@ class SoundPreparation:
         }
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
-        tokenizer = classes = max_labels = None
+        tokenizer = max_labels = None
         if self._is_transcribed:
             tokenizer, max_labels = Tokenizer.load(folder / TOKENIZER), max(facts["max_labels"], 1)
-            sizes = {"vocabulary_size": tokenizer.vocabulary_size, "max_labels": max_labels}
+            targets = {"vocabulary_size": tokenizer.vocabulary_size, "max_labels": max_labels}
         else:
             classes = self.source.classes
-            sizes = {"num_classes": len(classes)}
+            targets = {"num_classes": len(classes), "classes": classes}
         splits = {
             name: self._open(name, folder / f"{name}.array_record", max_labels, numbers)
             for name, numbers in facts["splits"].items()
@@ -130,9 +131,8 @@ class SoundPreparation:
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
-            sizes={"num_mels": self.settings.num_mels, "max_frames": max(longest), **sizes},
+            spec=DataSpec(num_mels=self.settings.num_mels, max_frames=max(longest), **targets),
             tokenizer=tokenizer,
-            classes=classes,
             notes=(*self.source.notes, *facts["notes"], *broken.lines()),
         )
 

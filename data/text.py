@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data import best_fit, cleaning, packing
 from data.best_fit import BestFitFormat
@@ -107,7 +108,11 @@ class TextPreparation:
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
-            sizes=self._sizes(tokenizer, form.length),
+            spec=DataSpec(
+                vocabulary_size=tokenizer.vocabulary_size,
+                max_length=form.length,
+                framing=tuple(tokenizer.framed(np.empty(0, np.int32)).tolist()) or None,
+            ),
             tokenizer=tokenizer,
             cleaning=facts.get("cleaning", {}),
         )
@@ -117,13 +122,6 @@ class TextPreparation:
         """A split of which `numbers` were written down: a window reads as many tokens as it has
         targets."""
         return Split(name, path, form, tokens=numbers["targets"], **numbers)
-
-    @staticmethod
-    def _sizes(tokenizer: Tokenizer, length: int) -> dict[str, Any]:
-        """What the data decide of the model; and of the task, what stands around its texts."""
-        sizes: dict[str, Any] = {"vocabulary_size": tokenizer.vocabulary_size, "max_length": length}
-        around = tokenizer.framed(np.empty(0, np.int32)).tolist()
-        return sizes | {"framing": around} if around else sizes
 
     @property
     def _names(self) -> tuple[str, ...]:

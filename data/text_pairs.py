@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data.cache import digest
 from data.cleaning import Pieces
@@ -165,13 +166,11 @@ class PairPreparation:
                 name, path, form, padding=padding, tokens=tokens, lengths=lengths, **numbers
             )
         source, target = self._limits
-        sizes = {
-            "vocabulary_size": tokenizer.vocabulary_size,
-            "max_source_length": source,
-            "max_length": target,
-        }
+        spec = DataSpec(
+            vocabulary_size=tokenizer.vocabulary_size, max_source_length=source, max_length=target
+        )
         notes = (*getattr(self.source, "notes", ()), *facts["notes"])
-        return Dataset(facts["fingerprint"], splits, sizes, tokenizer, notes=notes)
+        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=notes)
 
     @property
     def _limits(self) -> Shape:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
 from parallel.feeding import everywhere
@@ -44,14 +45,14 @@ class Answerer(Protocol):
 
 
 def make_answerer(
-    config: Config, tokenizer: Tokenizer | None, sizes: Mapping[str, Any], mesh: Mesh
+    config: Config, tokenizer: Tokenizer | None, data_spec: DataSpec, mesh: Mesh
 ) -> Answerer | None:
     """The one for models of `config` on `mesh`; None where the task writes no text."""
     home = _ANSWERERS.get(config.task.needs)
     if home is None:
         return None
     module, _, name = home.rpartition(".")
-    return getattr(importlib.import_module(module), name).of(config, tokenizer, sizes, mesh)
+    return getattr(importlib.import_module(module), name).of(config, tokenizer, data_spec, mesh)
 
 
 def answer_split(

@@ -3,12 +3,13 @@
 Axes: B batch, T frames, F mel bands.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from configs.data_spec import DataSpec
 from data.codecs.sound import LogMel, decode_sound
 from inference.on_mesh import rounded_up
 
@@ -22,12 +23,12 @@ FAR_LONGER = 10
 """Times the longest recording that a model has heard: so long ones are refused."""
 
 
-def recording_reader(settings: Any, sizes: Mapping[str, Any]) -> Callable[[bytes], np.ndarray]:
+def recording_reader(settings: Any, data_spec: DataSpec) -> Callable[[bytes], np.ndarray]:
     """What gives the frames of a file, float32 [T, F], from its content, as `settings` (the
     configuration's `data`) say. It raises ValueError for one that is no recording, is shorter than
-    a frame, or longer than those may be, or far longer than any that the model, of these `sizes`,
-    has heard."""
-    log_mel, most = LogMel.of(settings), FAR_LONGER * sizes["max_frames"]
+    a frame, or longer than those may be, or far longer than any that the model has heard, whose
+    data `data_spec` describes."""
+    log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.max_frames
     if settings.max_seconds is not None:
         most = int(log_mel.frames(round(settings.max_seconds * settings.sample_rate)))
     return partial(_read, log_mel=log_mel, most_frames=most)

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from inference.answers import Answer, Batch
@@ -54,7 +55,7 @@ class Transcriber:
         self._transcribe: Any = None
 
     @classmethod
-    def of(cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh) -> Self:
+    def of(cls, config: Config, tokenizer: Tokenizer, data_spec: DataSpec, mesh: Mesh) -> Self:
         """As the task of `config` says."""
         return cls(
             tokenizer,

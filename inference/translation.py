@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
 from inference.answers import Answer, Batch
@@ -63,7 +64,7 @@ class Translator:
         self._search: Any = None
 
     @classmethod
-    def of(cls, config: Config, tokenizer: Tokenizer, sizes: Mapping[str, Any], mesh: Mesh) -> Self:
+    def of(cls, config: Config, tokenizer: Tokenizer, data_spec: DataSpec, mesh: Mesh) -> Self:
         """As the task of `config` says."""
         task = config.task
         return cls(
@@ -71,8 +72,8 @@ class Translator:
             beam_size=task.beam_size,
             length_penalty=task.length_penalty,
             answer_length_ratio=task.answer_length_ratio,
-            max_source_length=sizes["max_source_length"],
-            max_length=sizes["max_length"],
+            max_source_length=data_spec.max_source_length,
+            max_length=data_spec.max_length,
             mesh=mesh,
             rules=config.mesh.rules.model_dump(),
         )

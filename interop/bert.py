@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805): `BertForMaskedLM`, `BertForPreTraining` and
 `BertForSequenceClassification`."""
 
+from configs.data_spec import DataSpec
 from interop.description import ACTIVATIONS, BLOCKS, Description, class_count
 from interop.folder import Folder
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm, same
@@ -65,14 +66,14 @@ def describe(folder: Folder) -> Description:
         "feed_forward": config.translated("hidden_act", ACTIVATIONS, left_out="gelu"),
         "feed_forward_width": config.count("intermediate_size"),
     }
-    sizes = {
-        "vocabulary_size": config.count("vocab_size"),
-        "max_length": config.count("max_position_embeddings"),
-        **class_count(folder),
-    }
-    if "num_classes" in sizes:
+    data_spec = DataSpec(
+        vocabulary_size=config.count("vocab_size"),
+        max_length=config.count("max_position_embeddings"),
+        num_classes=class_count(folder),
+    )
+    if data_spec.num_classes is not None:
         settings["pooling"] = "first_dense"
     else:
         settings["tied_embeddings"] = config.flag("tie_word_embeddings", left_out=True)
         settings["head_transform"] = True
-    return Description("bert", settings, sizes)
+    return Description("bert", settings, data_spec)

@@ -46,7 +46,7 @@ def check(folder: str | Path, config: Config) -> None:
 
 def check_pictures(folder: str | Path, shape: tuple[int, int, int]) -> None:
     """Raises `UsageError` where prepared pictures have another `shape` than those of the model."""
-    theirs = describe(folder).sizes["image_shape"]
+    theirs = describe(folder).data_spec.image_shape
     if theirs != tuple(shape):
         shapes = [" x ".join(map(str, one)) for one in (theirs, shape)]
         raise UsageError(
@@ -67,7 +67,7 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
             f"task.name={task.name} on data.source={data.source} needs {_words([task.needs])} of "
             f"{_words([data.modality])}: take another recipe, or another model"
         )
-    height, width, *_ = found.sizes.get("image_shape", (1, 1))
+    height, width, *_ = found.data_spec.image_shape or (1, 1)
     if height != width:
         raise UsageError(f"{holds} of pictures of {height} x {width}, and here they are square")
 
@@ -98,11 +98,11 @@ def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str
         needed |= {"data.tokenizer.kind": "file", "data.tokenizer.path": str(file)}
     elif tokenizer is not None and not _same_tokens(Path(tokenizer.path), file):
         needed["data.tokenizer.path"] = str(file)
-    longest = found.sizes.get("max_length")
+    longest = found.data_spec.max_length
     if longest is not None and data.sequence_length > longest:
         needed["data.sequence_length"] = longest
-    if "image_shape" in found.sizes:
-        height, _, channels = found.sizes["image_shape"]
+    if found.data_spec.image_shape is not None:
+        height, _, channels = found.data_spec.image_shape
         if data.image_size is not None:
             needed["data.image_size"] = height
         if data.channels is not None:

@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 from typing import Any
 
+from configs.data_spec import DataSpec
 from interop.folder import Folder
 
 
 @dataclass(frozen=True)
 class Description:
     """`settings`: fields of the section `model`, all those that change what a model computes from
-    its weights; `sizes`: what the data must decide as it was there (`vocabulary_size`,
-    `max_length`, `image_shape`, `num_classes`), where the weights say it. `family`: whose layout
+    its weights; `data_spec`: the sizes of the data that it was made for (`vocabulary_size`,
+    `max_length`, `image_shape`, `num_classes`), where the weights say them. `family`: whose layout
     it is."""
 
     family: str
     settings: dict[str, Any]
-    sizes: dict[str, Any]
+    data_spec: DataSpec
 
 
 BLOCKS = {
@@ -41,6 +42,6 @@ CLASSIFIER = "classifier.weight"
 """The tensor of a folder that tells classes apart: a row for each."""
 
 
-def class_count(folder: Folder) -> dict[str, int]:
-    """The size `num_classes` of a classifier; no size of another model."""
-    return {"num_classes": folder.shape(CLASSIFIER)[0]} if CLASSIFIER in folder.names else {}
+def class_count(folder: Folder) -> int | None:
+    """Return how many classes a classifier tells apart; None of another model."""
+    return folder.shape(CLASSIFIER)[0] if CLASSIFIER in folder.names else None

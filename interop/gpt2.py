@@ -1,5 +1,6 @@
 """GPT-2 (Radford et al. 2019): `GPT2LMHeadModel`."""
 
+from configs.data_spec import DataSpec
 from interop.description import ACTIVATIONS, BLOCKS, Description
 from interop.folder import Folder
 from interop.tables import Flat, Kernel, Row, Table, norm, same
@@ -67,8 +68,7 @@ def describe(folder: Folder) -> Description:
         "feed_forward_width": config.count("n_inner", left_out=None),
         "tied_embeddings": config.flag("tie_word_embeddings", left_out=True),
     }
-    sizes = {
-        "vocabulary_size": config.count("vocab_size"),
-        "max_length": config.count("n_positions"),
-    }
-    return Description("gpt2", settings, sizes)
+    data_spec = DataSpec(
+        vocabulary_size=config.count("vocab_size"), max_length=config.count("n_positions")
+    )
+    return Description("gpt2", settings, data_spec)

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from configs.data_spec import DataSpec
 from interop.description import BLOCKS, Description
 from interop.fields import Fields
 from interop.folder import Folder
@@ -61,7 +62,7 @@ def describe(folder: Folder) -> Description:
         "use_bias": use_bias,
         "tied_embeddings": config.flag("tie_word_embeddings", left_out=False),
     }
-    return Description("llama", settings, {"vocabulary_size": config.count("vocab_size")})
+    return Description("llama", settings, DataSpec(vocabulary_size=config.count("vocab_size")))
 
 
 def rotary(config: Fields) -> tuple[float, tuple[float, ...] | None]:

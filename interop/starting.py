@@ -1,14 +1,15 @@
 """What a run begins with of a folder: how much of it this run has a use for."""
 
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from interop.checking import check, check_pictures
 from interop.converting import Weights, read
+from interop.description import Description
 from interop.families import added_tokens, describe, special_tokens, table_of
 from interop.fields import Fields
 from interop.folder import Folder
@@ -24,14 +25,13 @@ _MASKS = ("[MASK]", "<mask>")
 def start(
     folder: str | Path,
     config: Config,
-    sizes: Mapping[str, Any],
+    data_spec: DataSpec,
     shapes: Tree,
     *,
-    classes: Sequence[str] | None = None,
     separator: tuple[str, int] | None = None,
 ) -> Weights:
-    """The weights that a run of `config` begins with, on data of these `sizes` and `classes`; of a
-    model whose head is another one its body alone. `shapes` are those of the run's parameters.
+    """The weights that a run of `config` begins with, on data of this `data_spec`; of a model
+    whose head is another one its body alone. `shapes` are those of the run's parameters.
 
     Of the tokens that the folder does not know the `separator`, its text and its number, begins as
     their end of a text, and the mask that masked language modelling adds as theirs. A template of
@@ -42,30 +42,24 @@ def start(
     check(folder, config)
     opened = Folder(folder)
     found = describe(opened)
-    if "image_shape" in sizes:
-        check_pictures(folder, sizes["image_shape"])
+    if data_spec.image_shape is not None:
+        check_pictures(folder, data_spec.image_shape)
     weights = read(
         folder,
         shapes,
         scanned=getattr(config.model, "scan_layers", False),
-        body_only=not _same_head(opened, found.family, found.sizes, sizes, classes),
-        tokens_like=_tokens_like(folder, config, sizes, separator),
+        body_only=not _same_head(opened, found, data_spec),
+        tokens_like=_tokens_like(folder, config, data_spec, separator),
     )
     return replace(weights, notes=(*weights.notes, *_template_left(opened, config)))
 
 
-def _same_head(
-    folder: Folder,
-    family: str,
-    theirs: Mapping[str, Any],
-    ours: Mapping[str, Any],
-    classes: Sequence[str] | None,
-) -> bool:
+def _same_head(folder: Folder, theirs: Description, ours: DataSpec) -> bool:
     """Whether what their model is read out with is what ours is."""
-    if "num_classes" in ours or "num_classes" in theirs:
-        same = ours.get("num_classes") == theirs.get("num_classes")
-        return same and _class_names(folder.config) in (None, tuple(classes or ()))
-    table = table_of(family)
+    if ours.num_classes is not None or theirs.data_spec.num_classes is not None:
+        same = ours.num_classes == theirs.data_spec.num_classes
+        return same and _class_names(folder.config) in (None, ours.classes or ())
+    table = table_of(theirs.family)
     heads = {row.theirs for row in table.rows if row.of_head}
     whole = any(name.startswith(table.prefix) for name in folder.names)
     return whole or any(table.short(name) in heads for name in folder.names)
@@ -84,7 +78,7 @@ def _class_names(config: Fields) -> tuple[str, ...] | None:
 def _tokens_like(
     folder: str | Path,
     config: Config,
-    sizes: Mapping[str, Any],
+    data_spec: DataSpec,
     separator: tuple[str, int] | None,
 ) -> dict[int, int]:
     """For tokens that they do not have the one of theirs that has the same use."""
@@ -95,7 +89,7 @@ def _tokens_like(
     if separator is not None and separator[0] not in added and ends:
         like[separator[1]] = ends[0]
     if config.task.needs == "missing_tokens" and masks:
-        like[sizes["vocabulary_size"]] = masks[0]
+        like[data_spec.vocabulary_size] = masks[0]
     return like
 
 

@@ -1,5 +1,6 @@
 """ViT (Dosovitskiy et al. 2021, arXiv:2010.11929): `ViTForImageClassification`."""
 
+from configs.data_spec import DataSpec
 from interop.description import ACTIVATIONS, BLOCKS, Description, class_count
 from interop.folder import Folder
 from interop.tables import OUT_OF_HEADS, Flat, Permuted, Row, Same, Table, linear, norm
@@ -55,7 +56,8 @@ def describe(folder: Folder) -> Description:
         "feed_forward_width": config.count("intermediate_size"),
     }
     shape = (height, wide, config.count("num_channels", left_out=3))
-    return Description("vit", settings, {"image_shape": shape, **class_count(folder)})
+    data_spec = DataSpec(image_shape=shape, num_classes=class_count(folder))
+    return Description("vit", settings, data_spec)
 
 
 def _demand_our_normalisation(folder: Folder) -> None:

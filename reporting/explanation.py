@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import jax.numpy as jnp
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from training.lora import with_lora
 from training.optimizers import FROZEN, parameter_groups
@@ -13,17 +14,12 @@ from training.state import make_model_def
 from training.trees import flat
 
 _STAND_INS = {
-    "text": {"vocabulary_size": 256, "max_length": 256},
-    "text_pairs": {"vocabulary_size": 256, "max_source_length": 256, "max_length": 256},
-    "labelled_text": {"vocabulary_size": 256, "max_length": 256, "num_classes": 10},
-    "pictures": {"num_classes": 10, "image_shape": (64, 64, 3)},
-    "transcribed_sound": {
-        "num_mels": 80,
-        "max_frames": 256,
-        "vocabulary_size": 256,
-        "max_labels": 256,
-    },
-    "labelled_sound": {"num_mels": 80, "max_frames": 256, "num_classes": 10},
+    "text": DataSpec(vocabulary_size=256, max_length=256),
+    "text_pairs": DataSpec(vocabulary_size=256, max_source_length=256, max_length=256),
+    "labelled_text": DataSpec(vocabulary_size=256, max_length=256, num_classes=10),
+    "pictures": DataSpec(num_classes=10, image_shape=(64, 64, 3)),
+    "transcribed_sound": DataSpec(num_mels=80, max_frames=256, vocabulary_size=256, max_labels=256),
+    "labelled_sound": DataSpec(num_mels=80, max_frames=256, num_classes=10),
 }
 """Sizes that only the data knows; names and axes of parameters do not depend on them."""
 
@@ -69,7 +65,8 @@ def explain_parameters(config: Config) -> str:
     """
     template = make_model_def(
         config.model.architecture,
-        config.model.model_dump(exclude={"architecture"}) | _STAND_INS[config.data.modality],
+        config.model.model_dump(exclude={"architecture"})
+        | _STAND_INS[config.data.modality].model_arguments(),
         dtype=jnp.dtype("float32"),
         param_dtype=jnp.dtype("float32"),
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from configs.data_spec import DataSpec
 from configs.schema.config import Config
 
 Tree = Any
@@ -70,7 +71,7 @@ def peak(device_kind: str) -> Peak | None:
     return None
 
 
-def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) -> float | None:
+def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
     """Operations of one example's share of a training step; `params` may be abstract.
 
     An example is a window of `data.sequence_length` tokens, or a picture. None for an
@@ -86,7 +87,7 @@ def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) ->
         if jax.tree_util.keystr(path[-1:], simple=True).endswith("kernel")
     }
     if model.architecture == "cnn":
-        height, width, _ = sizes["image_shape"]
+        height, width, _ = data_spec.image_shape
         times = [-(-height // 2**i) * -(-width // 2**i) for i in range(len(model.channels))]
         products = sum(
             math.prod(shape) * (times[int(path.split(".")[1])] if len(shape) == 4 else 1)
@@ -98,7 +99,7 @@ def flops_per_example(config: Config, params: Tree, sizes: Mapping[str, Any]) ->
     length = config.data.sequence_length
     weights = sum(map(math.prod, kernels.values()))
     if model.tied_embeddings:
-        weights += sizes["vocabulary_size"] * model.width
+        weights += data_spec.vocabulary_size * model.width
     mixers = [model.pattern[i % len(model.pattern)] for i in range(model.depth)]
     heads_width = model.num_heads * (model.head_dim or model.width // model.num_heads)
     seen = min(length, model.attention_window or length)

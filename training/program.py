@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.schema.config import Config
 from model.architectures import parameter_count
@@ -102,18 +103,18 @@ def _branches(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
-def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> Task:
+def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
     """The task, with what its class takes of the settings. Raises UsageError where the data has
     other classes than they say."""
-    framing = tuple(sizes.get("framing", ()))
-    settings = config.task.model_dump() | {"devices": mesh.size, "framing": framing}
+    settings = config.task.model_dump()
+    settings |= {"devices": mesh.size, "framing": data_spec.framing or ()}
     weights = settings.get("class_weights", ())
-    if weights and len(weights) != sizes["num_classes"]:
+    if weights and len(weights) != data_spec.num_classes:
         raise UsageError(
-            f"task.class_weights has {len(weights)} numbers, but the data {sizes['num_classes']} "
-            "classes: give one for each, in the order of their names"
+            f"task.class_weights has {len(weights)} numbers, but the data "
+            f"{data_spec.num_classes} classes: give one for each, in the order of their names"
         )
-    classes = sizes.get("num_classes", math.inf)
+    classes = data_spec.num_classes or math.inf
     if config.checkpoint.best_metric == "accuracy_top5" and classes <= 5:
         raise UsageError(
             f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
@@ -124,7 +125,7 @@ def _build_task(config: Config, sizes: Mapping[str, Any], mesh: Mesh) -> Task:
 
 def build_program(
     config: Config,
-    sizes: Mapping[str, Any],
+    data_spec: DataSpec,
     mesh: Mesh,
     *,
     attention: str | None = None,
@@ -132,14 +133,12 @@ def build_program(
 ) -> TrainProgram:
     """The program of `config` on `mesh`.
 
-    `sizes` are what the data decides of the model: `vocabulary_size` and `max_length`, or
-    `num_classes` and `image_shape`; and of the task: `framing`, the tokens that stand around texts.
+    `data_spec`: the sizes of the data that model and task are built for.
     `attention`: what `training.working_attention` found. `warmup`: its steps, where a run
     goes on.
     """
-    task = _build_task(config, sizes, mesh)
-    model = config.model.model_dump(exclude={"architecture"}) | dict(sizes)
-    model.pop("framing", None)  # of the task alone
+    task = _build_task(config, data_spec, mesh)
+    model = config.model.model_dump(exclude={"architecture"}) | data_spec.model_arguments()
     if task.extra_tokens:
         model["vocabulary_size"] += task.extra_tokens
     if attention is not None:
@@ -184,7 +183,7 @@ def build_program(
         batch_sharding=NamedSharding(mesh, jax.sharding.PartitionSpec(tuple(rules["batch"]))),
         schedule=schedule,
         warmup_steps=warmup,
-        flops_per_example=flops_per_example(config, abstract_state.params, sizes),
+        flops_per_example=flops_per_example(config, abstract_state.params, data_spec),
         initialize=initialize,
         trained=frozenset(flat(optimizer.moving(abstract_state.params))),
         attention=attention,

@@ -8,6 +8,7 @@ from typing import Any
 from flax import nnx
 from jax.sharding import Mesh
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.saved import differences, refuse_differences, written_config
 from configs.schema.config import Config
@@ -35,10 +36,11 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Restored:
-    """One step of a workdir, on a mesh. `manifest["data"]` knows the sizes and the classes."""
+    """One step of a workdir, on a mesh."""
 
     step: int
     manifest: dict[str, Any]
+    data_spec: DataSpec
     program: TrainProgram
     params: Tree
     statistics: Tree
@@ -73,7 +75,8 @@ def restore_model(
     folder = workdir / "checkpoints"
     with held:
         attention = working_attention(config, mesh, warn)
-        program = build_program(config, manifest["data"]["sizes"], mesh, attention=attention)
+        data_spec = DataSpec.from_manifest(manifest["data"])
+        program = build_program(config, data_spec, mesh, attention=attention)
         abstract = program.abstract_state
         ema = abstract.ema if averaged and weights != "raw" else None
         statistics = "statistics" if ema is None else ema_statistics_field(folder, manifest, warn)
@@ -85,7 +88,7 @@ def restore_model(
         }
         fields = restore_fields(folder, number, manifest, "model", target)
     params = overlay(fields["params"], fields["ema"])
-    return Restored(number, manifest, program, params, fields[statistics])
+    return Restored(number, manifest, data_spec, program, params, fields[statistics])
 
 
 def ema_statistics_field(

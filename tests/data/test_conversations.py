@@ -55,7 +55,7 @@ def read(dataset: Dataset, split: str = "train") -> list[tuple[str, str]]:
     one, decode = dataset.splits[split], dataset.tokenizer.decode
     batch = Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
     assert {name: rows.shape[1] for name, rows in batch.items()} == dict.fromkeys(
-        ("tokens", "targets", "segments", "weights"), dataset.sizes["max_length"]
+        ("tokens", "targets", "segments", "weights"), dataset.spec.max_length
     )
     found = []
     for row in range(one.examples):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from configs.data_spec import DataSpec
 from data.codecs.pictures import encode_png
 from data.codecs.sound import LogMel
 from data.conversations import ConversationFormat
@@ -121,11 +122,11 @@ def test_padding_is_counted_where_preparation_did_not(split):
     form = LabelledFormat(10, 50)
     texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
     train = split("train", form, np.concatenate([form.store(text, 0) for text in texts]))
-    facts = learning_facts(Dataset("", {"train": train}, {}, classes=("a",)))
+    facts = learning_facts(Dataset("", {"train": train}, DataSpec(classes=("a",))))
     assert facts["padding"] == pytest.approx(1 - 16 / 30)
     assert (facts["examples"], facts["inputs"], facts["copied"]) == (3, 3, {})
     told = split("told", form, form.store(texts[0], 0), padding=0.125)
-    assert learning_facts(Dataset("", {"train": told}, {}))["padding"] == 0.125
+    assert learning_facts(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
 
 
 def test_copies_of_pictures_are_found_also_where_one_split_is_kept_as_files(split):
@@ -171,7 +172,7 @@ def test_all_pairs_of_splits_are_compared(split):
     test = np.concatenate([train[:10], validation[:30], others[:10]])
     named = {"train": train, "validation": validation, "test": test}
     splits = {name: split(name, PIXELS, records) for name, records in named.items()}
-    assert learning_facts(Dataset("", splits, {}))["copied"] == {
+    assert learning_facts(Dataset("", splits, DataSpec()))["copied"] == {
         ("train", "validation"): 0,
         ("train", "test"): 0.2,
         ("validation", "test"): 0.6,

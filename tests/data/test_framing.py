@@ -55,7 +55,7 @@ def test_documents_are_framed(family, packing, tmp_path):
         seen[-1].append(last)
     assert sorted(seen) == sorted(framed)
     around = [*tokenizer.opening.tolist(), *tokenizer.closing.tolist()]
-    assert dataset.sizes.get("framing", []) == around
+    assert list(dataset.spec.framing or ()) == around
 
 
 def test_parts_of_a_long_document_are_each_framed(tmp_path):

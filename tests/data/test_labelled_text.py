@@ -53,13 +53,11 @@ def examples(dataset: Dataset, split: str) -> list[tuple[str, str]]:
     one = dataset.splits[split]
     batch = Batches(one, global_batch_size=one.examples, seed=0, shuffle=False)[0]
     assert (
-        batch["tokens"].shape
-        == batch["segments"].shape
-        == (one.examples, dataset.sizes["max_length"])
+        batch["tokens"].shape == batch["segments"].shape == (one.examples, dataset.spec.max_length)
     )
     assert batch["weights"].all()
     rows = zip(batch["tokens"], batch["segments"], batch["label"], strict=True)
-    return [(dataset.tokenizer.decode(t[s > 0]), dataset.classes[n]) for t, s, n in rows]
+    return [(dataset.tokenizer.decode(t[s > 0]), dataset.spec.classes[n]) for t, s, n in rows]
 
 
 def refusal(path, **changes) -> str:
@@ -80,8 +78,12 @@ def name_of(suffix: str, row: int) -> str:
 def test_every_row_is_an_example_of_one_split(tmp_path, suffix):
     path = write(tmp_path / f"all.{suffix}")
     dataset = prepare(settings(path, validation_fraction=0.3))
-    assert dataset.sizes == {"vocabulary_size": 257, "max_length": 64, "num_classes": 2}
-    assert dataset.classes == ("bad", "good")
+    assert dataset.spec.model_arguments() == {
+        "vocabulary_size": 257,
+        "max_length": 64,
+        "num_classes": 2,
+    }
+    assert dataset.spec.classes == ("bad", "good")
     found = examples(dataset, "train") + examples(dataset, "validation")
     expected = [(t.replace("\t", " "), n) for t, n in ROWS] if suffix == "tsv" else ROWS
     assert sorted(found) == sorted(expected)
@@ -108,7 +110,7 @@ def test_a_folder_may_hold_a_table_for_each_split(tmp_path):
 def test_labels_are_text_integers_or_booleans(tmp_path, labels, classes):
     rows = [(f"text {number}", label) for number, label in enumerate(labels)]
     dataset = prepare(settings(write(tmp_path / "a.jsonl", rows), validation_fraction=0.0))
-    assert dataset.classes == classes
+    assert dataset.spec.classes == classes
     names = [json.dumps(x) if isinstance(x, bool) else str(x) for x in labels]
     assert [name for _, name in examples(dataset, "train")] == names
 
@@ -127,7 +129,7 @@ def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(
     rows = [("a", "Dog"), ("b", "dog"), ("c", "hot dog"), ("d", "Hot  Dog"), ("e", "cat")]
     told: list[str] = []
     made = settings(write(tmp_path / "all.csv", rows), validation_fraction=0.0)
-    assert len(prepare(made, notify=told.append).classes) == 5
+    assert len(prepare(made, notify=told.append).spec.classes) == 5
     assert told == [
         "classes that differ in capitals or spaces alone are told apart: 'Dog' and 'dog', "
         "'Hot  Dog' and 'hot dog'"
@@ -203,7 +205,7 @@ def test_it_is_shown_with_its_label(tmp_path):
 def test_a_rare_label_that_was_held_out_is_a_class_all_the_same(tmp_path):
     rows = [(f"text {number}", number) for number in range(20)]
     dataset = prepare(settings(write(tmp_path / "a.csv", rows), validation_fraction=0.4))
-    assert dataset.classes == tuple(map(str, range(20)))
+    assert dataset.spec.classes == tuple(map(str, range(20)))
     assert examples(dataset, "validation")
 
 

@@ -79,15 +79,15 @@ def notes(folder: Path, **changes) -> list[str]:
 
 def test_every_picture_is_in_one_split_with_its_class(folder):
     dataset = prepare(settings(folder, validation_fraction=0.25))
-    assert dataset.classes == ("cat", "dog")
-    assert dataset.sizes == {"num_classes": 2, "image_shape": (SIZE, SIZE, 3)}
+    assert dataset.spec.classes == ("cat", "dog")
+    assert dataset.spec.model_arguments() == {"num_classes": 2, "image_shape": (SIZE, SIZE, 3)}
     source = open_source(settings(folder, validation_fraction=0.25))
     names = [one.name for split in source.pictures.values() for one in split]
     assert sorted(names) == [f"{c}/{n:02}.jpg" for c in ("cat", "dog") for n in range(12)]
     for split, pictures in source.pictures.items():
         batch = stored(dataset, split)
         assert dataset.splits[split].names() == [one.name for one in pictures]
-        assert [dataset.classes[n] for n in batch["label"]] == [one.label for one in pictures]
+        assert [dataset.spec.classes[n] for n in batch["label"]] == [one.label for one in pictures]
         for image, one in zip(batch["image"], pictures, strict=True):
             assert (image == decode_picture(one.path.read_bytes(), (SIZE, SIZE, 3))).all()
 
@@ -174,12 +174,12 @@ def test_pictures_of_one_small_size_keep_it(folder, tmp_path):
     for path in folder.rglob("*.jpg"):
         picture(1, 40, 24).save(path)
     dataset = prepare(ImageFolder(path=str(folder)))
-    assert dataset.image_shape == (24, 40, 3)
+    assert dataset.spec.image_shape == (24, 40, 3)
     for width in (41, 65):
         for path in folder.glob("cat/*.jpg" if width == 41 else "*/*.jpg"):
             picture(1, width, 24).save(path)
-        assert prepare(ImageFolder(path=str(folder))).image_shape == (224, 224, 3)
-    assert prepare(ImageFolder(path=str(folder), channels=1)).image_shape == (224, 224, 1)
+        assert prepare(ImageFolder(path=str(folder))).spec.image_shape == (224, 224, 3)
+    assert prepare(ImageFolder(path=str(folder), channels=1)).spec.image_shape == (224, 224, 1)
 
 
 def bomb() -> bytes:
@@ -327,7 +327,7 @@ def test_the_folder_of_a_class_may_be_a_link(folder, tmp_path):
     for name, label in (("cat", "cat"), ("dog", "hound")):
         (tmp_path / "some" / label).symlink_to(folder / name)
     dataset = prepare(settings(tmp_path / "some", validation_fraction=0.0))
-    assert dataset.classes == ("cat", "hound")
+    assert dataset.spec.classes == ("cat", "hound")
     assert dataset.splits["train"].names()[-1] == "hound/11.jpg"
     assert (
         stored(dataset)["image"]
@@ -344,7 +344,7 @@ def test_names_that_are_no_utf8_are_spelt_out(folder):
     shutil.copy(folder / "cat" / "03.jpg", strange / os.fsdecode(b"gro\xdf.jpg"))
     (strange / os.fsdecode(b"kl\xe9in.png")).write_bytes(b"")
     dataset = prepare(settings(folder, validation_fraction=0.0))
-    assert dataset.classes == ("cat", "dog", "l\\xf6we")
+    assert dataset.spec.classes == ("cat", "dog", "l\\xf6we")
     names = dataset.splits["train"].names()
     assert names[-2:] == ["l\\xf6we/gro\\xdf.jpg", "l\\xf6we/kl\\xe9in.png"]
     assert stored(dataset)["weights"][-2:].tolist() == [1, 0]
@@ -377,7 +377,7 @@ def test_a_folder_that_is_no_set_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "wrapped" / "images")
     assert refusal(tmp_path / "wrapped").endswith(f", or data.path={tmp_path}/wrapped/images")
     (tmp_path / "wrapped" / "images" / "cat").rename(tmp_path / "wrapped" / "Train")
-    assert prepare(settings(tmp_path / "wrapped")).classes == ("Train", "images")
+    assert prepare(settings(tmp_path / "wrapped")).spec.classes == ("Train", "images")
     (tmp_path / "wrapped" / "images").rename(tmp_path / "wrapped" / "Test")
     assert "Test should be called test" in refusal(tmp_path / "wrapped")
     (tmp_path / "wrapped" / "Test").rename(tmp_path / "wrapped" / "car")
@@ -413,7 +413,7 @@ def test_it_is_prepared_once_and_again_where_a_file_changed(folder):
 
 def test_digits_have_all_of_it():
     dataset = prepare(Digits(image_size=None, channels=3, decoded="files"))
-    assert dataset.image_shape == (8, 8, 3)
+    assert dataset.spec.image_shape == (8, 8, 3)
     assert (stored(dataset, "test")["image"] == stored(prepare(Digits()), "test")["image"]).all()
 
 

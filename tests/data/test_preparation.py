@@ -104,7 +104,7 @@ def test_every_split_holds_all_of_its_text(settings, corpus, tokenizer):
         for document in documents:
             assert any(document == path.read_text() for path in corpus.rglob("*.txt"))
     assert total == 30
-    assert dataset.sizes == {
+    assert dataset.spec.model_arguments() == {
         "vocabulary_size": dataset.tokenizer.vocabulary_size,
         "max_length": 33,
     }
@@ -250,9 +250,9 @@ def test_digits_are_the_pixels_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     dataset = prepare(Digits())
-    assert dataset.classes == tuple("0123456789")
-    assert dataset.image_shape == (8, 8, 1)
-    assert dataset.sizes == {"num_classes": 10, "image_shape": (8, 8, 1)}
+    assert dataset.spec.classes == tuple("0123456789")
+    assert dataset.spec.image_shape == (8, 8, 1)
+    assert dataset.spec.model_arguments() == {"num_classes": 10, "image_shape": (8, 8, 1)}
     images, labels = load_digits(return_X_y=True)
     expected = sorted(
         (np.rint(image * (255 / 16)).astype(np.uint8).tobytes(), int(label))
@@ -282,7 +282,7 @@ def test_pictures_survive_png():
 
 def test_the_standard_library_as_the_recipe_prepares_it():
     dataset = prepare(PythonStdlib())
-    assert dataset.sizes == {"vocabulary_size": 4096, "max_length": 256}
+    assert dataset.spec.model_arguments() == {"vocabulary_size": 4096, "max_length": 256}
     assert 1.8 < dataset.splits["validation"].gzip_bits_per_byte < 2.5
     assert dataset.splits["train"].bytes / dataset.splits["train"].targets > 3
     facts = json.loads((dataset.splits["train"].path.parent / "metadata.json").read_text())

@@ -87,8 +87,8 @@ def refusal(sets: Path, name: str = "mnist", **changes) -> str:
 def test_every_labelled_picture_is_there_once(sets, name, shape, decoded):
     about = SHAPES[name]
     dataset = prepare(settings(sets, name, decoded=decoded))
-    assert dataset.image_shape == shape
-    assert dataset.classes == tuple(about["classes"])
+    assert dataset.spec.image_shape == shape
+    assert dataset.spec.classes == tuple(about["classes"])
     counts = {split: one.examples for split, one in dataset.splits.items()}
     if name == "imagenet2012":
         assert counts == {"train": 12, "validation": 5}

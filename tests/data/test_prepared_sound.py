@@ -112,7 +112,7 @@ def test_every_recording_is_there_with_its_transcript(sets, field):
 
 def test_labels_are_the_sets_and_a_part_without_them_is_left_out(sets):
     dataset = prepare(settings(sets, TFDSSoundLabels))
-    assert dataset.classes == LABELS
+    assert dataset.spec.classes == LABELS
     assert dataset.notes[0] == "test has no labels, and is left out"
     assert dataset.splits.keys() == {"train", "validation"}
     labels = np.concatenate([stored(dataset, split)["label"] for split in dataset.splits])

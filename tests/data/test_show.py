@@ -63,7 +63,7 @@ def test_pictures_are_shown_as_blocks_with_their_class():
     assert "image    uint8 [3, 64, 64, 1], 0 to 255" in shown
     batch = Batches(dataset.splits["validation"], global_batch_size=3, seed=0, shuffle=False)[0]
     for label in batch["label"]:
-        assert f"label {label} ({dataset.classes[label]}), weight 1" in shown
+        assert f"label {label} ({dataset.spec.classes[label]}), weight 1" in shown
     blocks = [line for line in shown.splitlines() if "█" in line]
     assert blocks
     assert max(map(len, shown.splitlines())) <= 2 + 2 * 32

@@ -125,22 +125,27 @@ def test_sizes_are_what_a_model_needs(folder):
     dataset = prepare(settings(folder))
     longest = max(stored(dataset, split)["frames"].shape[1] for split in dataset.splits)
     letters = len(set("".join(WORDS)))
-    assert dataset.sizes == {"num_mels": 20, "max_frames": longest, "max_labels": 5,
-                             "vocabulary_size": 2 + letters}  # fmt: skip
+    assert dataset.spec.model_arguments() == {
+        "num_mels": 20, "max_frames": longest, "max_labels": 5, "vocabulary_size": 2 + letters,
+    }  # fmt: skip
     dataset = prepare(settings(folder, SoundLabels))
-    assert dataset.sizes == {"num_mels": 20, "max_frames": longest, "num_classes": 3}
+    assert dataset.spec.model_arguments() == {
+        "num_mels": 20,
+        "max_frames": longest,
+        "num_classes": 3,
+    }
 
 
 def test_labels_are_classes(folder):
     dataset = prepare(settings(folder, SoundLabels))
-    assert dataset.classes == tuple(sorted(WORDS))
+    assert dataset.spec.classes == tuple(sorted(WORDS))
     for split in ("train", "validation", "test"):
         batch = stored(dataset, split)
         assert set(batch) == {"frames", "segments", "label", "weights"}
         rows = {
             row["path"]: row["label"] for part in ("train", "test") for row in rows_of(folder, part)
         }
-        found = [dataset.classes[label] for label in batch["label"]]
+        found = [dataset.spec.classes[label] for label in batch["label"]]
         assert found == [rows[name] for name in dataset.splits[split].names()]
 
 
@@ -180,7 +185,7 @@ def test_waveforms_and_frames_give_the_same(folder):
     waveforms = prepare(settings(folder, augmentation=softly))
     assert waveforms.splits["train"].format.waveforms
     assert not waveforms.splits["test"].format.waveforms
-    assert frames.sizes == waveforms.sizes
+    assert frames.spec == waveforms.spec
     for shuffle in (True, False):
         one, other = (
             Batches(of.splits["train"], global_batch_size=8, seed=1, shuffle=shuffle)
@@ -419,7 +424,7 @@ def test_batches_have_few_shapes_and_say_their_padding(folder):
     batches = Batches(split, global_batch_size=4, seed=0, shuffle=True)
     per_epoch = split.examples // 4
     shapes = {batches[number]["frames"].shape[1] for number in range(3 * per_epoch)}
-    assert len(shapes) == 2 and max(shapes) <= dataset.sizes["max_frames"]
+    assert len(shapes) == 2 and max(shapes) <= dataset.spec.max_frames
     found = [batches[number]["segments"] for number in range(per_epoch)]
     empty = 1 - sum(map(np.sum, found)) / sum(map(np.size, found))
     assert split.padding == pytest.approx(empty, abs=0.02)

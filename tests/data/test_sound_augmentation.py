@@ -118,7 +118,7 @@ def test_whole_recordings_fit_however_slowly_they_are_played():
     for number in range(20):
         batch = batches(dataset)[number]
         frames = batch["segments"].sum(axis=1)
-        assert frames.max() <= batch["segments"].shape[1] <= dataset.sizes["max_frames"]
+        assert frames.max() <= batch["segments"].shape[1] <= dataset.spec.max_frames
         lengths.append(frames.max() / batch["segments"].shape[1])
     assert 0.8 < max(lengths) <= 1
     longest = dataset.splits["train"].format.max_frames

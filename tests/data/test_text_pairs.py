@@ -98,7 +98,7 @@ def test_every_pair_comes_back_once_and_whole(tmp_path, tokenizer):
     ]
     parts = {"train": PAIRS[:250], "validation": PAIRS[20:60], "test": PAIRS[100:131]}
     assert {split: examples(dataset, split) for split in dataset.splits} == parts
-    assert dataset.sizes == {
+    assert dataset.spec.model_arguments() == {
         "vocabulary_size": dataset.tokenizer.vocabulary_size,
         "max_source_length": 300,
         "max_length": 256,

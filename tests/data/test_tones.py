@@ -52,8 +52,8 @@ def test_numbers_of_the_parts_differ_and_have_the_lengths_asked_for():
     every = [number for of in names.values() for number in of]
     assert len({*every}) == len(every)
     assert {len(number) for number in every} == {3, 4, 5}
-    assert dataset.sizes["max_labels"] == 5
-    assert dataset.sizes["vocabulary_size"] == 12
+    assert dataset.spec.max_labels == 5
+    assert dataset.spec.vocabulary_size == 12
     batch = Batches(dataset.splits["test"], global_batch_size=30, seed=0, shuffle=False)[0]
     told = [dataset.tokenizer.decode(row[weights > 0]) for row, weights in
             zip(batch["labels"], batch["label_weights"], strict=True)]  # fmt: skip

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from configs.data_spec import DataSpec
 from configs.schema.sound import SoundLabels
 from inference.recordings import MOST_PAIRS, groups, in_groups, padded, recording_reader
 from tests.data.test_sound_codec import encoded, voice
@@ -41,7 +42,9 @@ def test_attention_compares_no_more_frames_than_there_is_room_for(length, rows):
 
 @pytest.mark.parametrize(("max_seconds", "most"), [(None, "4.015"), (0.4, "0.395")])
 def test_what_is_far_longer_than_anything_the_model_has_heard_is_refused(max_seconds, most):
-    read = recording_reader(SoundLabels(**SETTINGS, max_seconds=max_seconds), {"max_frames": 40})
+    read = recording_reader(
+        SoundLabels(**SETTINGS, max_seconds=max_seconds), DataSpec(max_frames=40)
+    )
     assert len(read(encoded(voice(0.4)))) == 38
     with pytest.raises(
         ValueError, match=f"it lasts 4.995 seconds, and this model takes {most} at most"

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from configs.data_spec import DataSpec
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import write
@@ -76,7 +77,7 @@ def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
     if num_classes is not None:
         save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")
     found = describe(folder)
-    params = draw(template(found.settings, found.sizes))
+    params = draw(template(found.settings, found.data_spec))
     save_file(write(family, params, scanned=False), folder / "model.safetensors")
     return folder, params
 
@@ -88,12 +89,14 @@ def rewrite(folder: Path, change) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
-def template(settings: dict[str, Any], sizes: dict[str, Any], **changes: Any) -> ModelDef:
+def template(settings: dict[str, Any], data_spec: DataSpec, **changes: Any) -> ModelDef:
     """The model of these settings, as a run would build it."""
     settings = settings | changes
     kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
     section = kind(**settings).model_dump(exclude={"architecture"})
-    sizes = {"max_length": 12, **sizes} if settings["architecture"] != "vit" else sizes
+    sizes = data_spec.model_arguments()
+    if settings["architecture"] != "vit":
+        sizes.setdefault("max_length", 12)
     arguments = {"architecture": settings["architecture"], **section, **sizes}
     return _made(tuple(arguments.items()))
 

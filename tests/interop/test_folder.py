@@ -47,7 +47,7 @@ def test_tensors_of_other_precisions_become_ours(gpt2, dtype):
         gpt2, lambda tensors: tensors.update({k: v.astype(dtype) for k, v in tensors.items()})
     )
     found = describe(gpt2)
-    template = folders.template(found.settings, found.sizes)
+    template = folders.template(found.settings, found.data_spec)
     params = read(gpt2, folders.shapes(template), scanned=False).params
     table = params["embedding"]["tokens"]
     expected = folders.draw(template)["embedding"]["tokens"]["embedding"].astype(dtype)

@@ -1,10 +1,13 @@
 """Parameters from a folder and back: nothing lost, nothing left over in silence."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from interop import converting
 from interop.converting import write
@@ -20,7 +23,9 @@ def read(folder, **how):
 def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
     found = describe(folder)
     of_model = folders.template(
-        found.settings | (settings or {}), found.sizes | (sizes or {}), scan_layers=scanned
+        found.settings | (settings or {}),
+        replace(found.data_spec, **(sizes or {})),
+        scan_layers=scanned,
     )
     return converting.read(folder, folders.shapes(of_model), scanned=scanned, **how)
 
@@ -94,7 +99,9 @@ def test_parameters_of_ours_that_a_family_does_not_know_are_refused(tmp_path):
     folder, _ = folders.make_folder(tmp_path, "llama")
     with pytest.raises(UsageError, match=r"has nothing for .*layers\.0\.mixer\.input_kernel"):
         read(folder, settings={"pattern": "RA", "depth": 3})
-    mixed = folders.template(describe(folder).settings | {"pattern": "C"}, {"vocabulary_size": 9})
+    mixed = folders.template(
+        describe(folder).settings | {"pattern": "C"}, DataSpec(vocabulary_size=9)
+    )
     with pytest.raises(UsageError, match="llama has nothing like backbone"):
         write("llama", folders.draw(mixed), scanned=False)
 

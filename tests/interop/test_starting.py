@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 import evaluate
 import generate
 import train
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import read_config
@@ -154,9 +155,9 @@ def test_a_template_of_conversations_that_is_not_taken_is_told(tmp_path, place):
     folder.fit()
     config = load_config(folder.recipe, folder.fields, inputs=False)
     found = describe(folder.path)
-    shapes = folders.shapes(folders.template(found.settings, found.sizes))
-    sizes = {"vocabulary_size": shapes["embedding"]["tokens"]["embedding"].shape[0]}
-    (note,) = start(folder.path, config, sizes, shapes).notes
+    shapes = folders.shapes(folders.template(found.settings, found.data_spec))
+    rows = shapes["embedding"]["tokens"]["embedding"].shape[0]
+    (note,) = start(folder.path, config, DataSpec(vocabulary_size=rows), shapes).notes
     assert place in note and "--config.data.chat_template" in note
 
 

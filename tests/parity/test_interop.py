@@ -99,22 +99,22 @@ def saved(tmp_path):
 def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
     """Our model with the folder's weights, and they alone."""
     found = describe(folder)
-    template = folders.template(found.settings, found.sizes, **changes)
+    template = folders.template(found.settings, found.data_spec, **changes)
     scanned = changes.get("scan_layers", False)
     params = read(folder, folders.shapes(template), scanned=scanned).params
     return template.bind(jax.tree.map(jnp.asarray, params), {}), params
 
 
 def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
-    sizes = describe(folder).sizes
+    data_spec = describe(folder).data_spec
     graph, state = nnx.split(model)
 
     @jax.jit
     def logits(state):
         model = nnx.merge(graph, state)
-        if "image_shape" in sizes:
-            return model(jnp.asarray(pictures(sizes["image_shape"])), train=False)
-        if "num_classes" in sizes:
+        if data_spec.image_shape is not None:
+            return model(jnp.asarray(pictures(data_spec.image_shape)), train=False)
+        if data_spec.num_classes is not None:
             return model.classify(TOKENS_BT, segments_BT=jnp.asarray(REAL_BT, jnp.int32))
         return model(TOKENS_BT)[0]
 
@@ -122,13 +122,13 @@ def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
 
 
 def logits_of_theirs(model: torch.nn.Module, folder: Path) -> np.ndarray:
-    sizes = describe(folder).sizes
+    data_spec = describe(folder).data_spec
     with torch.no_grad():
-        if "image_shape" in sizes:
-            channels_first = pictures(sizes["image_shape"]).transpose(0, 3, 1, 2)
+        if data_spec.image_shape is not None:
+            channels_first = pictures(data_spec.image_shape).transpose(0, 3, 1, 2)
             return model(pixel_values=torch.tensor(2 * channels_first - 1)).logits.numpy()
         tokens, mask = torch.tensor(TOKENS_BT).long(), torch.tensor(REAL_BT).long()
-        if "num_classes" in sizes:
+        if data_spec.num_classes is not None:
             return model(tokens, attention_mask=mask).logits.numpy()
         found = model(tokens)
         return (found["prediction_logits" if "prediction_logits" in found else "logits"]).numpy()
@@ -186,7 +186,7 @@ def test_the_body_of_a_masked_model_classifies_as_its_classifier_does(saved):
     theirs, folder = saved("bert of classes")
     _, params = imported(folder)
     found = describe(folder)
-    template = folders.template(found.settings, found.sizes)
+    template = folders.template(found.settings, found.data_spec)
     body = read(folder, folders.shapes(template), scanned=False, body_only=True).params
     assert params.keys() - body.keys() == {"classes"}
     ours = template.bind(jax.tree.map(jnp.asarray, params | body), {})

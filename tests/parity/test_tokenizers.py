@@ -1,5 +1,7 @@
 """A folder's tokenizer.json gives the ids that the fast tokenizers of `transformers` give."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,7 @@ def test_labels_of_texts_are_those_that_their_classifier_gives(tmp_path):
         theirs = model(**given).logits.softmax(-1).numpy()
 
     found = describe(tmp_path)
-    template = folders.template(found.settings, found.sizes)
+    template = folders.template(found.settings, found.data_spec)
     params = read(tmp_path, folders.shapes(template), scanned=False).params
     ours = classify_texts(
         template.bind(jax.tree.map(jnp.asarray, params), {}),
@@ -115,8 +117,10 @@ def test_what_a_prompt_is_gone_on_with_is_what_their_model_writes(family, tmp_pa
     assert len(set(written[given["input_ids"].shape[1] :].tolist())) > 3, "the text says nothing"
 
     ours, found = Tokenizer.load(tmp_path / "tokenizer.json"), describe(tmp_path)
-    sizes = {"max_length": 32, **found.sizes, "vocabulary_size": ours.vocabulary_size}
-    template = folders.template(found.settings, sizes)
+    data_spec = replace(found.data_spec, vocabulary_size=ours.vocabulary_size)
+    if data_spec.max_length is None:
+        data_spec = replace(data_spec, max_length=32)
+    template = folders.template(found.settings, data_spec)
     params = read(
         tmp_path,
         folders.shapes(template),

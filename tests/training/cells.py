@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.invented import batch, sizes_of
+from benchmarks.invented import batch, invented_spec
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel.feeding import put_batch
@@ -152,7 +152,7 @@ def load(cell: str, mesh: str) -> Config:
 
 def build(config: Config) -> TrainProgram:
     """The program on the configuration's mesh, with the sizes of invented data."""
-    return build_program(config, sizes_of(config), make_mesh(config))
+    return build_program(config, invented_spec(config), make_mesh(config))
 
 
 def compiled_step(program: TrainProgram) -> Any:
@@ -184,4 +184,4 @@ def fresh(cell: str) -> Any:
 def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
     """Random global batches that depend on the step alone."""
     for step in range(steps):
-        yield batch(config, sizes_of(config), step)
+        yield batch(config, invented_spec(config), step)

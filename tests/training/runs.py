@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from configs.data_spec import DataSpec
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from parallel.feeding import put_batch
@@ -48,10 +49,10 @@ def load(recipe: str, **overrides: str) -> Config:
 def build(config: Config) -> TrainProgram:
     """The program on the configuration's mesh, with the sizes of invented data."""
     if config.task.name == "language_modeling":
-        sizes = {"vocabulary_size": 67, "max_length": config.data.sequence_length}
+        spec = DataSpec(vocabulary_size=67, max_length=config.data.sequence_length)
     else:
-        sizes = {"num_classes": 10, "image_shape": (8, 8, 1)}
-    return build_program(config, sizes, make_mesh(config))
+        spec = DataSpec(num_classes=10, image_shape=(8, 8, 1))
+    return build_program(config, spec, make_mesh(config))
 
 
 def as_users_have_it(program: TrainProgram) -> TrainProgram:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training import runs
-from tests.training.test_initialize import SIZES, build, load, save
+from tests.training.test_initialize import SPEC, build, load, save
 from training.checkpoints import restore_state
 from training.ema_statistics import measure_ema
 from training.initialize import open_pretrained, plan_warm_start
@@ -91,7 +91,7 @@ def test_the_first_steps_have_fewer_batches_and_a_model_without_an_average_none(
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run with two checkpoints: of step 1 as older versions left them, and of step 2."""
-    program = build(runs.load("digits_cnn", **EMA, mesh__data="1"), **SIZES)
+    program = build(runs.load("digits_cnn", **EMA, mesh__data="1"), SPEC)
     state = jax.device_get(program.initialize())
     raw, own = (jax.tree.map(lambda x, by=by: x + by, state.statistics) for by in (1, 2))
     state = state.replace(statistics=raw, ema_statistics=own)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from configs.data_spec import DataSpec
 from parallel.mesh import make_mesh
 from reporting.step_meter import StepMeter
 from tests.training import runs
@@ -41,14 +42,14 @@ def test_the_formula_agrees_with_the_compiler_within_a_tenth(model):
     fields = {"mesh.data": "1"} | fields if recipe == "digits_cnn" else WIDE | fields
     config = runs.load(recipe, **{name.replace(".", "__"): value for name, value in fields.items()})
     if recipe == "digits_cnn":  # Large, as the compiler does not count what lies over the edge.
-        sizes = {"num_classes": 10, "image_shape": (64, 64, 3)}
+        spec = DataSpec(num_classes=10, image_shape=(64, 64, 3))
         B = config.data.global_batch_size
         batch = {
             "image": np.zeros((B, 64, 64, 3), np.uint8),
             "label": np.zeros(B, np.int32),
             "weights": np.zeros(B, np.float32),
         }
-        program = build_program(config, sizes, make_mesh(config))
+        program = build_program(config, spec, make_mesh(config))
     else:
         batch = next(runs.batches(config, 1))
         program = runs.build(config)

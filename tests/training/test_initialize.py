@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import write_config
@@ -23,12 +24,13 @@ from training.restore import restore_model
 from training.trees import flat
 
 BASE = {"mesh__data": "1", "train__ema_decay": "0.9"}
-SIZES = {"num_classes": 6, "image_shape": (8, 8, 1)}
+SPEC = DataSpec(num_classes=6, image_shape=(8, 8, 1))
+TEN_CLASSES = DataSpec(num_classes=10, image_shape=(8, 8, 1))
 
 
-def build(config: Config, **sizes):
+def build(config: Config, spec: DataSpec = TEN_CLASSES):
     mesh = cells.parallel.make_mesh(config)
-    return build_program(config, sizes or (SIZES | {"num_classes": 10}), mesh)
+    return build_program(config, spec, mesh)
 
 
 def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, float]) -> None:
@@ -39,7 +41,7 @@ def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, f
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder, keep_last=9, keep_best=1, metric=accuracy)
     for step, state in states.items():
-        contents = {"config": program.config.model_dump(mode="json"), "data": {"sizes": SIZES},
+        contents = {"config": program.config.model_dump(mode="json"), "data": SPEC.to_manifest(),
                     "metrics": {"accuracy": metrics[step]},
                     "history": {}, "versions": versions()}  # fmt: skip
         checkpoints.save(step, state, axes=program.template.axes(), contents=contents)
@@ -49,7 +51,7 @@ def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, f
 @functools.cache
 def trained():
     """A classifier of six classes, and two states of it that differ everywhere."""
-    program = build(runs.load("digits_cnn", **BASE), **SIZES)
+    program = build(runs.load("digits_cnn", **BASE), SPEC)
     first = jax.device_get(program.initialize())
 
     def shifted(by: float):
@@ -69,8 +71,8 @@ def digits(tmp_path_factory) -> Path:
     return workdir
 
 
-def begin(config: Config, **sizes):
-    program = build(config, **sizes)
+def begin(config: Config, spec: DataSpec = TEN_CLASSES):
+    program = build(config, spec)
     source = Path(config.train.initialize_from)
     origin = open_pretrained(source, config.train.initialize_step, pytest.fail)
     warm_start = plan_warm_start(origin, config, program)
@@ -109,7 +111,7 @@ def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
 @pytest.mark.parametrize(("step", "number"), [("1", 1), ("best", 1), ("latest", 2)])
 def test_any_step_may_be_taken(digits, step, number):
     config = load(digits, train__initialize_step=step)
-    _, warm_start, state = begin(config, **SIZES)
+    _, warm_start, state = begin(config, SPEC)
     _, states = trained()
     jax.tree.map(np.testing.assert_array_equal, state.params, states[number].ema)
     assert warm_start.told == (f"begins with the averaged weights of {digits}, step {number}",)
@@ -139,7 +141,7 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     """And of what is frozen there is no average, whoever reads it."""
     lora = {"train__lora__rank": "2", "train__lora__on": "dense.kernel,classes.*"}
     config = load(digits, train__ema_decay="0.9", **lora)
-    program, warm_start, state = begin(config, **SIZES)
+    program, warm_start, state = begin(config, SPEC)
     assert warm_start.told[-1].startswith("trains ")
     random = np.random.default_rng(0)
     state = jax.device_get(state)
@@ -147,7 +149,7 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     assert [*ema] == ["lora"]
     state = state.replace(ema=ema)
     save(tmp_path / "changed", program, {3: state}, {3: 0.1})
-    _, _, after = begin(load(tmp_path / "changed"), **SIZES)
+    _, _, after = begin(load(tmp_path / "changed"), SPEC)
     axes = {name: of for name, of in flat(program.template.axes()).items() if sides_of(of)}
     expected = merged(state.weights, axes, scale=8.0)
     for name, value in flat(expected).items():
@@ -168,7 +170,7 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     fields = cells.STEADY | dict(fields) | cells.BERT | {"mesh.data": "1"}
     fields |= {"train.initialize_from": str(tmp_path / "masked"), "model.pooling": "mean"}
     config = load_config(f"configs/{recipe}.py", fields, inputs=False)
-    _, warm_start, labelled = begin(config, **cells.sizes_of(config))
+    _, warm_start, labelled = begin(config, cells.invented_spec(config))
     table = state.params["embedding"]["tokens"]["embedding"]
     found = labelled.params["embedding"]["tokens"]["embedding"]
     assert len(table) == len(found) + 1
@@ -181,7 +183,7 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
 
 def test_arrays_at_hand_are_taken_likewise():
     config = runs.load("digits_cnn", mesh__data="1", mesh__fsdp="8")
-    program = build(config, **SIZES)
+    program = build(config, SPEC)
     _, states = trained()
     params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
     origin = pretrained_from_arrays(params, name="a file", facts={"file": "a"})
@@ -215,7 +217,7 @@ def run_of(tmp_path_factory):
         fields = {"mesh__data": "1", "precision__parameter_dtype": dtype}
         fields |= {"train__ema_decay": "0.9"} if average else {}
         fields |= {"train__lora__rank": "2", "train__lora__on": "dense.kernel"} if lora else {}
-        program = build(runs.load("digits_cnn", **fields), **SIZES)
+        program = build(runs.load("digits_cnn", **fields), SPEC)
         random = np.random.default_rng(0)
         state = jax.device_get(program.initialize())
 
@@ -243,7 +245,7 @@ def test_whatever_number_format_another_run_has_it_is_rounded_once(
 ):
     workdir, _, _, weights = run_of(dtype, average, lora)
     config = load(workdir, precision__parameter_dtype=own, train__ema_decay="0.9")
-    _, _, state = begin(config, **SIZES)
+    _, _, state = begin(config, SPEC)
     for name, value in flat(state.params).items():
         assert value.dtype == own
         exact = weights[name]
