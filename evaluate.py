@@ -20,7 +20,8 @@ prints and writes. Without --split it takes `test` if there is one, else `valida
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,7 @@ from configs.reading.saved import read_config, with_own_tokenizer
 from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from data.dataset import Dataset, Split
-    from inference.answers import Answerer
-    from training.program import TrainProgram
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
@@ -62,9 +59,12 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from data.cache import cache_dir
+    from data.evaluation_batches import EvaluationBatches
     from data.preparation import prepare
     from inference.answers import make_answerer
+    from inference.evaluation import evaluate_split
     from parallel.distributed import is_main_process, start
+    from parallel.feeding import local_rows
     from parallel.mesh import flat_mesh
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
@@ -91,18 +91,22 @@ def main(argv: Sequence[str]) -> int:
             f"the data changed since {workdir} was trained: its metrics would not hold"
         )
     split = choose_split(dataset, arguments.split)
+    model_def = restored.model_def
+    size = model_def.evaluation_batch_size
+    rows = local_rows(model_def.batch_sharding, size)
     metrics, outputs = evaluate_split(
-        restored.program,
+        model_def,
         restored.params,
         restored.statistics,
-        split,
+        partial(EvaluationBatches, split, size, rows),
+        coded_bytes=split.coded_bytes,
         keep=None if arguments.predictions is not None else Predictions.arrays(),
-        answerer=make_answerer(config, dataset.tokenizer, dataset.spec, restored.program.mesh),
+        answerer=make_answerer(config, dataset.tokenizer, dataset.spec, model_def.mesh),
     )
     if not main_process:
         return 0
     if arguments.predictions is not None:
-        write_predictions(Path(arguments.predictions), outputs, dataset.spec.classes, split.names())
+        write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
         if missing := split.examples - len(outputs["example"]):
             notify(f"{missing:,} of {split.examples:,} examples are broken: no line for them")
     if lost := not_finite(metrics):
@@ -111,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
             "no numbers: it has no answers"
         )
     elif "prediction" in outputs:
-        told = Predictions.of(outputs, split.name, dataset.spec.classes)
+        told = Predictions.of(outputs, split.name, dataset.classes)
         print(class_table(told.table()) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
     print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
@@ -136,68 +140,6 @@ def choose_split(dataset: "Dataset", name: str | None) -> "Split":
     if name not in there:
         raise UsageError(f"--split={name}: there is no such split; there are {', '.join(there)}")
     return there[name]
-
-
-def evaluate_split(
-    program: "TrainProgram",
-    params: Any,
-    statistics: Any,
-    split: "Split",
-    *,
-    keep: Collection[str] | None = (),
-    answerer: "Answerer | None" = None,
-    most_answers: int | None = None,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics of a whole split, and of the task's per-example arrays those that `keep` names.
-
-    None names all; those that the task does not have are left out. With an `answerer` the metrics
-    of what the model writes too, and for each example its texts: of the first `most_answers`, or
-    of all.
-    """
-
-    from data.batches import Batches, evaluation_order
-    from data.prefetch import stream
-    from inference.answers import answer_split
-    from parallel.feeding import local_rows, put_batch
-    from training.evaluation import evaluate, evaluation_batch_size
-
-    batch_size = evaluation_batch_size(program)
-
-    def batches_of(order: "np.ndarray") -> "Iterator[Mapping[str, np.ndarray]]":
-        batches = Batches(
-            split,
-            global_batch_size=batch_size,
-            seed=program.config.seed,
-            shuffle=False,
-            examples=order,
-            rows=local_rows(program.batch_sharding, batch_size),
-        )
-        return stream(batches, 0, len(batches), 0)
-
-    order = evaluation_order(split)
-    metrics, outputs = evaluate(
-        program,
-        params,
-        statistics,
-        batches_of(order),
-        global_batch_size=batch_size,
-        order=order,
-        facts={"bytes": split.coded_bytes},
-        keep=keep,
-    )
-    if answerer is None or most_answers == 0:
-        return metrics, outputs
-    order = evaluation_order(split, most_answers)
-    answers = answer_split(
-        answerer,
-        program.template.bind(params, statistics),
-        (put_batch(rows, program.batch_sharding, batch_size) for rows in batches_of(order)),
-        order,
-    )
-    told = program.task.text_metrics(answers["hypothesis"], answers["reference"])
-    if not math.isfinite(metrics["loss"]):  # Searched for among scores that are no numbers.
-        told = dict.fromkeys(told, math.nan)
-    return metrics | told, outputs | answers
 
 
 def write_predictions(

@@ -263,14 +263,14 @@ def complete(
     from inference.generation import Generator
     from inference.output import Writer
 
-    tokenizer, config = load_tokenizer(workdir), restored.program.config
+    tokenizer, config = load_tokenizer(workdir), restored.model_def.config
     for request in requests:
         if tokenizer.decode(tokenizer.encode(request.prompt)) != request.prompt:
             say(f"the prompt {request.prompt!r} has characters that the training text has not")
     generator = Generator(
         for_prompts(tokenizer, config.data),
-        context=restored.data_spec.max_length,
-        mesh=restored.program.mesh,
+        context=restored.model_def.data_spec.max_length,
+        mesh=restored.model_def.mesh,
         rules=config.mesh.rules.model_dump(),
     )
     writer = Writer([request.prompt for request in requests], as_json=as_json)
@@ -284,12 +284,13 @@ def translate(restored: "Restored", workdir: Path, arguments: SimpleNamespace) -
     """Writes the translation of each prompt, then of each line of the inputs."""
     from inference.translation import Translator
 
-    tokenizer, config = load_tokenizer(workdir), restored.program.config
+    tokenizer, config = load_tokenizer(workdir), restored.model_def.config
     module = restored.module
     asked = {flag.name: getattr(arguments, flag.name) for flag in SEARCH_FLAGS}
     asked = {name: value for name, value in asked.items() if value is not None}
     config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    translator = Translator.of(config, tokenizer, restored.data_spec, restored.program.mesh)
+    spec = restored.model_def.data_spec
+    translator = Translator.of(config, tokenizer, spec, restored.model_def.mesh)
     sources = texts_to_translate(arguments)
     write_answers(translations(translator, tokenizer, module, sources), "source", arguments)
 
@@ -379,7 +380,7 @@ def fill_in(restored: "Restored", workdir: Path, prompts: Sequence[str], *, as_j
         restored.module,
         prompts,
         tokenizer=load_tokenizer(workdir),
-        length=restored.data_spec.max_length,
+        length=restored.model_def.data_spec.max_length,
     )
     for index, filled in enumerate(found):
         print(json_text(vars(filled)) if as_json else heading(prompts, index) + filled.text)
@@ -391,11 +392,11 @@ def transcribe(restored: "Restored", workdir: Path, arguments: SimpleNamespace) 
     from inference.files import answer_files
     from inference.recordings import recording_reader
 
-    config, data_spec = restored.program.config, restored.data_spec
+    config, data_spec = restored.model_def.config, restored.model_def.data_spec
     if arguments.beam_size is not None:
         asked = {"decoder": "beam", "beam_size": arguments.beam_size}
         config = config.model_copy(update={"task": config.task.model_copy(update=asked)})
-    transcriber = make_answerer(config, load_tokenizer(workdir), data_spec, restored.program.mesh)
+    transcriber = make_answerer(config, load_tokenizer(workdir), data_spec, restored.model_def.mesh)
     found = answer_files(
         arguments.input,
         recording_reader(config.data, data_spec),
@@ -413,7 +414,7 @@ def classify(restored: "Restored", arguments: SimpleNamespace) -> None:
     from inference.classification import classify_recordings
     from inference.recordings import recording_reader
 
-    data_spec, settings = restored.data_spec, restored.program.config.data
+    data_spec, settings = restored.model_def.data_spec, restored.model_def.config.data
     if settings.modality == "pictures":
         found = classification.classify(
             restored.module,
@@ -438,7 +439,7 @@ def classify_texts(
     """Writes what the model makes of each text."""
     from inference import classification
 
-    data_spec, tokenizer = restored.data_spec, load_tokenizer(workdir)
+    data_spec, tokenizer = restored.model_def.data_spec, load_tokenizer(workdir)
     length = data_spec.max_length
     for number, text in enumerate(texts, start=1):
         if (count := len(tokenizer.framed(tokenizer.encode(text)))) > length:

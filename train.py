@@ -14,6 +14,7 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,7 +175,7 @@ def open_pretrained(config, source: Path, dataset: Dataset, program) -> Pretrain
     if dataset.tokenizer is not None:
         separator = (dataset.tokenizer.separator, dataset.tokenizer.separator_id)
     found = starting.start(
-        source, config, dataset.spec, program.abstract_parameters, separator=separator
+        source, config, dataset.spec, program.model_def.own_params, separator=separator
     )
     return pretrained_from_arrays(
         found.params,
@@ -231,7 +232,7 @@ class Run:
         )
         validation = dataset.splits.get("validation")
         about = {
-            "parameters": program.parameter_count,
+            "parameters": program.model_def.parameter_count,
             "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data_table(dataset)},
@@ -467,12 +468,24 @@ class Run:
         """What evaluate.py would print of this state, with the average where there is one; and
         what a classifier made of each example, or a model that writes of the first ones."""
 
-        from evaluate import evaluate_split
+        from data.evaluation_batches import EvaluationBatches
+        from inference.evaluation import evaluate_split
+        from parallel.feeding import local_rows
         from reporting.report.predictions import Predictions
 
-        what = (self.program, state.weights, state.weights_statistics, self.dataset.splits[split])
-        how = {"answerer": self.answerer, "most_answers": most_answers}
-        metrics, outputs = evaluate_split(*what, keep=Predictions.arrays(), **how)
+        model_def, of = self.program.model_def, self.dataset.splits[split]
+        size = model_def.evaluation_batch_size
+        rows = local_rows(model_def.batch_sharding, size)
+        metrics, outputs = evaluate_split(
+            model_def,
+            state.weights,
+            state.weights_statistics,
+            partial(EvaluationBatches, of, size, rows),
+            coded_bytes=of.coded_bytes,
+            keep=Predictions.arrays(),
+            answerer=self.answerer,
+            most_answers=most_answers,
+        )
         if lost := not_finite(metrics):
             self.record.notify(f"{split}: {', '.join(lost)} not finite: no result, and never best")
         return metrics, outputs
@@ -489,7 +502,7 @@ class Run:
             self.writer = self.writer or Samples(
                 self.config, self.dataset.tokenizer, self.program.mesh
             )
-            module = self.program.template.bind(state.weights, state.weights_statistics)
+            module = self.program.model_def.bind(state.weights, state.weights_statistics)
             with self.progress.working("writing samples"):
                 samples = self.writer.of(module)
         self.record.write_samples(step, [*map(sample_text, samples)])
@@ -522,7 +535,7 @@ class Run:
         self.checkpoints.save(
             step,
             state,
-            axes=self.program.template.axes(),
+            axes=self.program.model_def.graph.axes(),
             contents={
                 "config": self.config.model_dump(mode="json"),
                 "data": self.dataset.metadata,

@@ -141,7 +141,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> tuple[Callable[[int], Any
         "device": device.device_kind,
         "jax": jax.__version__,
         "attention": attention,
-        "parameters": program.parameter_count,
+        "parameters": program.model_def.parameter_count,
         "flops_per_token": program.flops_per_example / row["length"],
         "peak_flops": peak and peak.flops,
         "peak_bandwidth": peak and peak.bandwidth,
@@ -173,7 +173,7 @@ def triform_decoder(row, program, params, statistics) -> Callable[[int], Any]:
     import jax.numpy as jnp
 
     def decode(params, state, tokens_B):
-        model = program.template.bind(params, statistics)
+        model = program.model_def.bind(params, statistics)
 
         def advance(carry, _):
             state, tokens_B = carry
@@ -185,7 +185,7 @@ def triform_decoder(row, program, params, statistics) -> Callable[[int], Any]:
         return state, written_TB
 
     def fresh(params):
-        return program.template.bind(params, statistics).initial_state(row["batch"], row["length"])
+        return program.model_def.bind(params, statistics).initial_state(row["batch"], row["length"])
 
     fresh, decode = jax.jit(fresh), jax.jit(decode, donate_argnums=1)
 

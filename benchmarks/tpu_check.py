@@ -83,7 +83,7 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
     return [
         f"`{row.recipe}`",
         f"{row.topology}, {mesh}",
-        f"{program.parameter_count / 1e6:,.1f} M",
+        f"{program.model_def.parameter_count / 1e6:,.1f} M",
         f"{global_batch_size} × {length:,}" if length else str(global_batch_size),
         "splash" if splash else "XLA" if "A" in getattr(config.model, "pattern", "") else "none",
         f"{held / GIB:.3g}",

@@ -18,10 +18,10 @@ from parallel.feeding import put_batch
 from reporting.diagnosis import verdict
 from reporting.findings import LEAST_STEPS, Facts
 from reporting.report.inside import watched
+from training.compiling import compile_for_mesh
 from training.optimizers import parameter_groups
 from training.program import TrainProgram
 from training.state import TrainState
-from training.step import compile_for_mesh
 from training.trees import flat
 
 Tree = Any
@@ -70,7 +70,7 @@ def unmoved_parameters(
     nobody knows of a gradient.
     """
     held = {}
-    param_groups = parameter_groups(program.config, program.template.axes())
+    param_groups = parameter_groups(program.config, program.model_def.graph.axes())
     for name, param_group in flat(param_groups).items():
         if name not in program.trained:
             held[name] = "train.freeze"

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from training.lora import with_lora
+from training.model_graph import make_model_graph
 from training.optimizers import FROZEN, parameter_groups
-from training.state import make_model_def
 from training.trees import flat
 
 _STAND_INS = {
@@ -63,14 +63,14 @@ def explain_parameters(config: Config) -> str:
     Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
     parameter.
     """
-    template = make_model_def(
+    graph = make_model_graph(
         config.model.architecture,
         config.model.model_dump(exclude={"architecture"})
         | _STAND_INS[config.data.modality].model_arguments(),
         dtype=jnp.dtype("float32"),
         param_dtype=jnp.dtype("float32"),
     )
-    param_groups = parameter_groups(config, with_lora(template, config).axes())
+    param_groups = parameter_groups(config, with_lora(graph, config).axes())
     rows = []
     for name, param_group in flat(param_groups).items():
         decay = config.optimizer.weight_decay if param_group.decayed else 0

@@ -5,7 +5,8 @@ from typing import Any
 
 from model.layers.attend import NATIVE_ATTENTION
 from reporting.wording import count_text
-from training.program import TrainProgram, compute_dtype
+from training.model_def import compute_dtype
+from training.program import TrainProgram
 
 Rows = Sequence[tuple[str, str]]
 
@@ -38,7 +39,7 @@ def aligned(rows: Rows) -> Iterator[str]:
 
 
 def _parameters(program: TrainProgram) -> str:
-    count, trained = program.parameter_count, program.trained_count
+    count, trained = program.model_def.parameter_count, program.trained_count
     frozen = f", {trained:,} of them trained" if trained < count else ""
     return f"{count:,}{frozen} ({program.config.model.architecture})"
 
@@ -78,8 +79,8 @@ def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> 
             yield f"{name} {' x '.join(map(str, (size, *batch[name].shape[1:])))}"
     if train.lengths is not None and any(len(bounds) > 1 for bounds in train.lengths.bounds):
         yield "and for other lengths when the first of them comes"
-    if program.attention is not None:
+    if (attention := program.model_def.attention) is not None:
         native = NATIVE_ATTENTION.get(program.mesh.devices.flat[0].platform, "xla")
-        yield f"attention by {native if program.attention == 'auto' else program.attention}"
+        yield f"attention by {native if attention == 'auto' else attention}"
     if program.config.train.matrix_products != "xla":
         yield f"products by {program.config.train.matrix_products}"

@@ -14,7 +14,7 @@ from model.layers.sharding import activation_sharding
 from parallel.axes import activation_placement
 from parallel.distributed import any_process
 from parallel.mesh import flat_mesh
-from training.program import compute_dtype
+from training.model_def import compute_dtype
 
 MADE_FOR = {"cudnn": "NVIDIA GPUs", "splash": "TPUs"}
 

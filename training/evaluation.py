@@ -1,38 +1,51 @@
 """Metrics of a whole split: every target counted once, on any number of devices."""
 
-import math
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from parallel.feeding import put_batch
-from training.program import TrainProgram
+from training.model_def import ModelDef
 
 Tree = Any
 
 
+class SplitBatches(Protocol):
+    """Batches that run through a split once (`data.evaluation_batches`).
+
+    Each is this process's rows of a global batch of `global_batch_size`. order: the number in the
+    split of each row of the global batches, one after the other; int64.
+    """
+
+    @property
+    def global_batch_size(self) -> int: ...
+
+    @property
+    def order(self) -> np.ndarray: ...
+
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]: ...
+
+
 def evaluate(
-    program: TrainProgram,
+    model_def: ModelDef,
     params: Tree,
     statistics: Tree,
-    batches: Iterable[Mapping[str, np.ndarray]],
+    batches: SplitBatches,
     *,
-    global_batch_size: int,
-    order: np.ndarray,
     facts: Mapping[str, Any],
     keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The metrics of the split that `batches` (this process's rows) run through once.
+    """Return the metrics of the split that `batches` run through.
 
-    order: the number in the split of each row. Rows of weight zero, which fill up the last batch,
-    count nowhere. Those of the task's per-example arrays that `keep` names (None: all) come back
-    too, in the order of the split, and with them `example`, the number of each.
+    Rows of weight zero, which fill up the last batch, count nowhere. Those of the task's
+    per-example arrays that `keep` names (None: all) come back too, in the order of the split, and
+    with them `example`, the number of each.
     """
     totals: dict[str, float] = {}
     kept: list[dict[str, np.ndarray]] = []
-    pending = None
+    size, pending = batches.global_batch_size, None
 
     def read(number, sums, outputs):
         for name, value in jax.device_get(sums).items():
@@ -41,13 +54,13 @@ def evaluate(
         if wanted:
             weights, wanted = jax.device_get((outputs["weights"], wanted))
             wanted.pop("weights", None)
-            there = np.flatnonzero(weights.reshape(global_batch_size, -1).any(axis=1))
-            numbers = {"example": order[number * global_batch_size + there]}
-            kept.append(numbers | {name: value[there] for name, value in wanted.items()})
+            counted = np.flatnonzero(weights.reshape(size, -1).any(axis=1))
+            numbers = {"example": batches.order[number * size + counted]}
+            kept.append(numbers | {name: value[counted] for name, value in wanted.items()})
 
     for number, rows in enumerate(batches):
-        batch = put_batch(rows, program.batch_sharding, global_batch_size)
-        result = program.evaluation_step(params, statistics, batch)
+        batch = put_batch(rows, model_def.batch_sharding, size)
+        result = model_def.evaluation_step(params, statistics, batch)
         # One batch late, so that the device never waits for the host.
         if pending is not None:
             read(*pending)
@@ -58,10 +71,4 @@ def evaluate(
     if outputs:
         places = np.argsort(outputs["example"])
         outputs = {name: values[places] for name, values in outputs.items()}
-    return program.task.summarize(totals, facts), outputs
-
-
-def evaluation_batch_size(program: TrainProgram) -> int:
-    """The training batch, rounded up to what the mesh divides evenly."""
-    shards = math.prod(program.mesh.shape[axis] for axis in program.config.mesh.rules.batch)
-    return -(-program.config.data.global_batch_size // shards) * shards
+    return model_def.task.summarize(totals, facts), outputs

@@ -14,10 +14,11 @@ from configs.reading.saved import differences, read_config
 from configs.schema.config import Config
 from parallel.axes import named_sharding, replicated
 from training.checkpoints import restore_fields
-from training.lora import LORA, merged
+from training.lora import merged
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
 from training.state import TrainState
+from training.trainable import LORA
 from training.trees import flat, nested, overlay
 
 Tree = Any
@@ -89,7 +90,7 @@ def plan_warm_start(origin: Pretrained | None, config: Config, program: TrainPro
     for what would stay random for ever.
     """
     warm_start = WarmStart() if origin is None else _compare(origin, config, program)
-    trained, count = program.trained_count, program.parameter_count
+    trained, count = program.trained_count, program.model_def.parameter_count
     told = (f"trains {trained:,} of {count:,} parameters",) if trained < count else ()
     return replace(warm_start, told=(*warm_start.told, *told))
 
@@ -159,7 +160,7 @@ def pretrained_from_arrays(
     stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
 
     def load(names: Sequence[str], _: Sequence[str], program: TrainProgram) -> tuple[Tree, Tree]:
-        axes, rules = flat(program.template.axes()), program.config.mesh.rules.model_dump()
+        axes, rules = flat(program.model_def.graph.axes()), program.config.mesh.rules.model_dump()
         placed = {}
         for one in names:
             array = arrays.pop(one)
@@ -178,8 +179,8 @@ def _compare(origin: Pretrained, config: Config, program: TrainProgram) -> WarmS
     Raises `configs.UsageError` where less than `LEAST_SHARE` fits, and where something that begins
     fresh is frozen.
     """
-    axes, lora = flat(program.template.axes()), config.train.lora.rank is not None
-    own = flat(program.abstract_parameters)
+    axes, lora = flat(program.model_def.graph.axes()), config.train.lora.rank is not None
+    own = flat(program.model_def.own_params)
     taken, fresh, cut = _fitting(own, origin.params, axes)
     changed = differences(origin.config, config) if origin.config else []
     settings = [str(one) for one in changed if one.field.startswith("model.")]

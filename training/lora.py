@@ -7,7 +7,7 @@ its arrays, W + s A B takes the place of W. So whatever trains, evaluates or gen
 weights, as an export does; the price is one product of matrix size for each of them in a step,
 and its gradient, in place of two thin products with the activations.
 
-A kernel of any number of dimensions is a matrix by its logical axes (`optimizers.sides_of`): heads
+A kernel of any number of dimensions is a matrix by its logical axes (`matrices.sides_of`): heads
 and their numbers are one side, the window of a convolution belongs to the inputs, and what stands
 beside (scanned layers, gates of a recurrence) counts matrices that each have their own pair. A has
 the dimensions of W without its columns, then the rank; B the rank, then the dimensions of W
@@ -28,19 +28,20 @@ from flax import nnx
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from training.optimizers import LORA, sides_of
-from training.state import Axes, ModelDef
+from training.matrices import sides_of
+from training.model_graph import Axes, ModelGraph
+from training.trainable import LORA
 from training.trees import flat, matching, nested
 
 Tree = Any
 LogicalAxes = tuple[str | None, ...]
 
 
-class LoRAModelDef(ModelDef):
-    """The template `base` with pairs for `matrices`, the logical axes of each by its name."""
+class LoRAModelGraph(ModelGraph):
+    """The graph `base` with pairs for `matrices`, the logical axes of each by its name."""
 
     def __init__(
-        self, base: ModelDef, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
+        self, base: ModelGraph, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
     ):
         self._base, self._matrices = base, matrices
         self._rank, self._scale = rank, scale
@@ -75,15 +76,15 @@ class LoRAModelDef(ModelDef):
         return self._base.axes() | {LORA: nested(pairs)}
 
 
-def with_lora(template: ModelDef, config: Config) -> ModelDef:
-    """`template` with pairs for the matrices that `train.lora` names; itself without `train.lora`.
+def with_lora(graph: ModelGraph, config: Config) -> ModelGraph:
+    """`graph` with pairs for the matrices that `train.lora` names; itself without `train.lora`.
 
     Raises `configs.UsageError` for a pattern that matches no parameter, or none that is a matrix.
     """
     settings = config.train.lora
     if settings.rank is None:
-        return template
-    axes = flat(template.axes())
+        return graph
+    axes = flat(graph.axes())
     matrices = {name: of for name, of in axes.items() if sides_of(of) is not None}
     found: set[str] = set()
     for pattern in settings.on:
@@ -94,7 +95,7 @@ def with_lora(template: ModelDef, config: Config) -> ModelDef:
             )
         found |= named & matrices.keys()
     kept = {name: matrices[name] for name in matrices if name in found}
-    return LoRAModelDef(template, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
+    return LoRAModelGraph(graph, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:

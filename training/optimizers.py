@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
-from configs.errors import UsageError
 from configs.schema.config import Config
+from training.matrices import matrix_of
 from training.rounding import round_stochastically
+from training.trainable import frozen_names
 from training.trees import flat, matching, select
 
 Tree = Any
@@ -21,14 +22,8 @@ Tree = Any
 FROZEN = "frozen"
 """The rule of parameters that stay as they are."""
 
-LORA = "lora"
-"""Where the parameters have the pairs of matrices that `training.lora` trains."""
-
 _UNDECAYED = ("bias", "scale")
 """Names of parameters that weight decay leaves alone: offsets and the gains of norms."""
-
-_NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
-"""Axes of tables, heads and gains: not of the hidden matrices that Muon is for."""
 
 _UPDATE_SIZE = 0.2
 """Root mean square of AdamW's usual update, which Muon's is scaled to (arXiv:2502.16982, 2.2)."""
@@ -113,7 +108,7 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
     """
     settings = config.optimizer
     names = list(flat(axes))
-    frozen = _frozen_names(config, names)
+    frozen = frozen_names(config, names)
     spared = {name for p in settings.no_decay for name in matching(names, p, "optimizer.no_decay")}
     multipliers: dict[str, float] = {}
     for pair in settings.learning_rate_multipliers:
@@ -137,48 +132,6 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
         )
 
     return jax.tree.map_with_path(param_group, axes)
-
-
-def _frozen_names(config: Config, names: Sequence[str]) -> set[str]:
-    """The parameters that stay as they are. Raises `configs.UsageError` where all would."""
-    train = config.train
-    if train.lora.rank is not None:
-        own = [name for name in names if not name.startswith(f"{LORA}.")]
-        also = [
-            matching(own, pattern, "train.lora.train_also") for pattern in train.lora.train_also
-        ]
-        return set(own).difference(*also)
-    frozen = set().union(*(matching(names, p, "train.freeze") for p in train.freeze))
-    if len(frozen) == len(names):
-        raise UsageError(f"train.freeze={','.join(train.freeze)} leaves nothing to train")
-    return frozen
-
-
-def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
-    """Which dimensions of a parameter are the rows (inputs) and columns of a hidden matrix; None
-    for tables, heads, gains and biases."""
-    return None if _NO_MATRIX & set(axes) else sides_of(axes)
-
-
-def sides_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
-    """Which dimensions are the rows and columns of a matrix, be it a table or a head; None where
-    there are no two sides.
-
-    Heads and their numbers are one side of a matrix. The window of a convolution belongs to its
-    inputs; any other dimension without a name, as `layers`, counts matrices beside each other.
-    """
-    window = [i for i, axis in enumerate(axes) if axis is None and "channels_in" in axes]
-    sides: list[list[int]] = []
-    for i, axis in enumerate(axes):
-        if axis in (None, "layers"):
-            continue
-        if axis == "head_dim" and sides:
-            sides[-1].append(i)
-        else:
-            sides.append([i])
-    if len(sides) != 2:
-        return None
-    return MuonDimensionNumbers((*window, *sides[0]), tuple(sides[1]))
 
 
 def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]) -> Tree:

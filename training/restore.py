@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -26,9 +28,10 @@ from training.checkpoints import (
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify
-from training.program import TrainProgram, build_program
+from training.model_def import ModelDef, build_model_def
 from training.step_lock import HeldStep
-from training.trees import flat, overlay, select
+from training.trainable import frozen_names
+from training.trees import flat, nested, overlay, select
 from training.workdir import is_in_use
 
 Tree = Any
@@ -36,19 +39,18 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Restored:
-    """One step of a workdir, on a mesh."""
+    """One step of a workdir, on a mesh. `manifest` is that of its checkpoint."""
 
     step: int
     manifest: dict[str, Any]
-    data_spec: DataSpec
-    program: TrainProgram
+    model_def: ModelDef
     params: Tree
     statistics: Tree
 
     @property
     def module(self) -> nnx.Module:
-        """The model with its restored arrays."""
-        return self.program.template.bind(self.params, self.statistics)
+        """Return the model with its restored arrays."""
+        return self.model_def.bind(self.params, self.statistics)
 
 
 def restore_model(
@@ -76,19 +78,30 @@ def restore_model(
     with held:
         attention = working_attention(config, mesh, warn)
         data_spec = DataSpec.from_manifest(manifest["data"])
-        program = build_program(config, data_spec, mesh, attention=attention)
-        abstract = program.abstract_state
-        ema = abstract.ema if averaged and weights != "raw" else None
-        statistics = "statistics" if ema is None else ema_statistics_field(folder, manifest, warn)
+        model_def = build_model_def(config, data_spec, mesh, attention=attention)
+        ema = _abstract_ema(model_def) if averaged and weights != "raw" else {}
+        raw = flat(model_def.abstract_params).keys() - ema.keys()
+        statistics = ema_statistics_field(folder, manifest, warn) if ema else "statistics"
         target = {
-            # What is frozen has no average.
-            "params": select(abstract.params, flat(abstract.params).keys() - flat(ema).keys()),
-            statistics: abstract.statistics,
-            "ema": ema,
+            "params": select(model_def.abstract_params, raw),
+            statistics: model_def.abstract_statistics,
+            "ema": nested(ema),
         }
         fields = restore_fields(folder, number, manifest, "model", target)
     params = overlay(fields["params"], fields["ema"])
-    return Restored(number, manifest, data_spec, program, params, fields[statistics])
+    return Restored(number, manifest, model_def, params, fields[statistics])
+
+
+def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
+    """Return the averages by the names of their parameters: float32, where the parameter lies.
+    What is frozen has none."""
+    params = flat(model_def.abstract_params)
+    frozen = frozen_names(model_def.config, list(params))
+    return {
+        name: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding)
+        for name, leaf in params.items()
+        if name not in frozen
+    }
 
 
 def ema_statistics_field(

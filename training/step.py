@@ -1,22 +1,19 @@
-"""One update, for every family, modality and sharding; and one batch of an evaluation."""
+"""One update, for every family, modality and sharding."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from model.layers.convolution import forget_running_statistics
-from model.layers.sharding import activation_sharding
-from parallel.axes import Rules, activation_placement
 from tasks.task import Batch, Task
+from training.model_graph import ModelGraph
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars
-from training.state import ModelDef, TrainState
+from training.state import TrainState
 from training.trees import overlay
 
 Tree = Any
@@ -29,7 +26,7 @@ def train_step(
     batch: Batch,
     *,
     task: Task,
-    template: ModelDef,
+    graph: ModelGraph,
     optimizer: Optimizer,
     schedule: optax.Schedule,
     seed: int,
@@ -58,9 +55,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     moving = optimizer.moving(state.params)
     point = optimizer.point(moving, state.optimizer)
-    gradients, statistics, sums = _accumulate(
-        point, state, batch, key, task, template, accumulation
-    )
+    gradients, statistics, sums = _accumulate(point, state, batch, key, task, graph, accumulation)
     targets = _targets(sums)
     means = {name: total / targets for name, total in sums.items() if name != "weight"}
     learning_rate = schedule(state.step)
@@ -125,14 +120,6 @@ def train_step(
     )
 
 
-def evaluation_step(
-    params: Tree, statistics: Tree, batch: Batch, *, task: Task, template: ModelDef
-) -> tuple[Metrics, dict[str, jax.Array]]:
-    """The task's sums over one batch, and per example its outputs and `weights`, all replicated."""
-    sums, outputs = task.evaluate(template.bind(params, statistics), batch)
-    return sums, outputs | {"weights": batch["weights"]}
-
-
 def mean_statistics(
     params: Tree,
     mean: Tree,
@@ -141,36 +128,23 @@ def mean_statistics(
     number: jax.Array,
     *,
     task: Task,
-    template: ModelDef,
+    graph: ModelGraph,
     seed: int,
 ) -> tuple[Tree, jax.Array]:
     """Adds the batch statistics of training batch `number` to the `mean` of those of `count`
     batches; returns both. Running statistics have no part in it, nor has a batch of which they are
     not finite. What is random in the model is drawn as in the step of that batch.
     """
-    module = template.bind(params, mean)
+    module = graph.bind(params, mean)
     forget_running_statistics(module)
     key = jax.random.fold_in(jax.random.key(seed), number)
     task.loss_sums(module, batch, dropout_key=jax.random.fold_in(key, 0))
-    own = template.statistics_of(module)
+    own = graph.statistics_of(module)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(own)]))
     count = count + finite
     share = 1 / jnp.maximum(count, 1)
     kept = functools.partial(jnp.where, finite)
     return jax.tree.map(lambda m, s: kept((1 - share) * m + share * s, m), mean, own), count
-
-
-def compile_for_mesh(
-    step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
-) -> Callable[..., Any]:
-    """`jax.jit(step)` whose model lays its activations out on `mesh`."""
-    placement = activation_placement(mesh, rules)
-
-    def traced(*arguments):
-        with activation_sharding(placement):
-            return step(*arguments)
-
-    return jax.jit(traced, **jit_options)
 
 
 def _accumulate(
@@ -179,7 +153,7 @@ def _accumulate(
     batch: Batch,
     key: jax.Array,
     task: Task,
-    template: ModelDef,
+    graph: ModelGraph,
     count: int,
 ) -> tuple[Tree, Tree, Metrics]:
     """Gradient of the objective's mean over the batch's targets, new batch statistics, and sums,
@@ -194,10 +168,10 @@ def _accumulate(
 
     def gradient(rows: Batch, index: jax.Array, *, mean: bool) -> tuple[Tree, Tree, Metrics]:
         def loss(point: Tree) -> tuple[jax.Array, tuple[Tree, Metrics]]:
-            module = template.bind(overlay(state.params, point), state.statistics)
+            module = graph.bind(overlay(state.params, point), state.statistics)
             sums = task.loss_sums(module, rows, dropout_key=jax.random.fold_in(key, index))
             objective = sums.pop("objective", sums["loss"])
-            return objective, (template.statistics_of(module), sums)
+            return objective, (graph.statistics_of(module), sums)
 
         objective, backward, (moved, sums) = jax.vjp(loss, point, has_aux=True)
         # Where the backward pass begins, a division costs nothing.

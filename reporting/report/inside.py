@@ -33,7 +33,7 @@ def look_inside(
     """
     if jax.process_count() > 1:
         return {}
-    batch, axes = examples.batch(0), program.template.axes()
+    batch, axes = examples.batch(0), program.model_def.graph.axes()
     maps = attention_maps(program, params, statistics, batch)
     found: dict[str, Any] = {"attention": maps}
     if maps:
@@ -64,7 +64,7 @@ def attention_maps(
     """The attention of each layer on the one example of `batch`, float32 [heads, T, T] each; of
     a text on its first `MOST_POSITIONS` tokens. Without attention, of two texts and of sound, [].
     """
-    axes = jax.tree.leaves(program.template.axes())
+    axes = jax.tree.leaves(program.model_def.graph.axes())
     if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
         return []
     if "tokens" in batch:
@@ -91,12 +91,12 @@ def watched(
 
     Layers stand one after the other for it, each made once, so that all of them can be seen.
     """
-    module = program.template.bind(params, statistics)
+    module = program.model_def.bind(params, statistics)
     for _, part in nnx.iter_graph(module):
         if hasattr(part, "remat"):
             part.remat = "none"
     found: list[jax.Array] = []
     loops_unrolled = jax.disable_jit(getattr(program.config.model, "scan_layers", False))
     with loops_unrolled, watch(lambda one: found.append(take(one))):
-        program.task.evaluate(module, batch)
+        program.model_def.task.evaluate(module, batch)
     return found

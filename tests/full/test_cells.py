@@ -75,7 +75,7 @@ def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh
         "history": {},
         "versions": versions(),
     }
-    checkpoints.save(BEFORE, state, axes=program.template.axes(), contents=contents)
+    checkpoints.save(BEFORE, state, axes=program.model_def.graph.axes(), contents=contents)
     checkpoints.close()
 
     elsewhere = cells.build(cells.load(cell, NEXT[mesh]))

@@ -15,7 +15,7 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import write
 from interop.families import describe
-from training.state import ModelDef, make_model_def
+from training.model_graph import ModelGraph, make_model_graph
 
 GPT2 = {
     "model_type": "gpt2",
@@ -89,7 +89,7 @@ def rewrite(folder: Path, change) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
-def template(settings: dict[str, Any], data_spec: DataSpec, **changes: Any) -> ModelDef:
+def template(settings: dict[str, Any], data_spec: DataSpec, **changes: Any) -> ModelGraph:
     """The model of these settings, as a run would build it."""
     settings = settings | changes
     kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
@@ -102,19 +102,19 @@ def template(settings: dict[str, Any], data_spec: DataSpec, **changes: Any) -> M
 
 
 @functools.cache
-def _made(arguments: tuple[tuple[str, Any], ...]) -> ModelDef:
+def _made(arguments: tuple[tuple[str, Any], ...]) -> ModelGraph:
     hyperparameters, number = dict(arguments), np.dtype("float32")
     architecture = hyperparameters.pop("architecture")
-    return make_model_def(architecture, hyperparameters, dtype=number, param_dtype=number)
+    return make_model_graph(architecture, hyperparameters, dtype=number, param_dtype=number)
 
 
 @functools.cache
-def shapes(of: ModelDef) -> Any:
+def shapes(of: ModelGraph) -> Any:
     """The shapes of its parameters."""
     return jax.eval_shape(of.initialize, jax.random.key(0))[0]
 
 
-def draw(of: ModelDef) -> Any:
+def draw(of: ModelGraph) -> Any:
     """Random parameters of it."""
     generator = np.random.default_rng(0)
     return jax.tree.map(

@@ -119,7 +119,7 @@ def test_the_accuracy_of_a_training_batch_is_told(accumulation):
     hits = 0
     for part in range(int(accumulation)):  # Batch norm sees one micro-batch at a time.
         rows = {name: array[part :: int(accumulation)] for name, array in batch.items()}
-        module = program.template.bind(state.params, state.statistics)
+        module = program.model_def.bind(state.params, state.statistics)
         right = np.argmax(module(rows["image"], train=True), axis=-1) == rows["label"]
         hits += np.sum(right * rows["weights"])
     _, metrics = runs.step(program, state, batch)

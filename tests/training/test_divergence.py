@@ -44,8 +44,8 @@ def test_a_model_whose_scores_are_no_numbers_has_no_metrics(cell, spoiled):
     lost = set(not_finite(metrics))
     assert lost == (metrics.keys() - counts if spoiled else set())
     batch = put_batch(rows, program.batch_sharding, size)
-    module = program.template.bind(params, state.statistics)
-    sums = program.task.loss_sums(module, batch, dropout_key=jax.random.key(0))
+    module = program.model_def.bind(params, state.statistics)
+    sums = program.model_def.task.loss_sums(module, batch, dropout_key=jax.random.key(0))
     assert math.isnan(sums.get("accuracy", sums["loss"])) == spoiled
 
 

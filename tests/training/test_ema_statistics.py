@@ -37,10 +37,12 @@ def expected(program, weights, batches):
     zeros = jax.tree.map(jnp.zeros_like, program.abstract_state.statistics)
     found = []
     for batch in batches:
-        module = program.template.bind(weights, zeros)
-        program.task.loss_sums(module, batch, dropout_key=jax.random.key(0))
+        module = program.model_def.bind(weights, zeros)
+        program.model_def.task.loss_sums(module, batch, dropout_key=jax.random.key(0))
         found.append(
-            jax.tree.map(lambda x: np.float64(x) * 10, program.template.statistics_of(module))
+            jax.tree.map(
+                lambda x: np.float64(x) * 10, program.model_def.graph.statistics_of(module)
+            )
         )
     return jax.tree.map(lambda *of: np.mean(of, axis=0), *found)
 

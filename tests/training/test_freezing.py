@@ -32,7 +32,7 @@ def test_what_is_frozen_does_not_move_and_has_neither_moments_nor_average():
     assert not [name for name in flat(state.optimizer) if "embedding" in name or "mixer." in name]
     assert flat(state.weights).keys() == before.keys()
     assert program.trained == set(moving)
-    assert 0 < program.trained_count < program.parameter_count
+    assert 0 < program.trained_count < program.model_def.parameter_count
 
 
 def products(program) -> int:

@@ -18,7 +18,7 @@ from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
 from training.initialize import open_pretrained, plan_warm_start, pretrained_from_arrays
 from training.lora import merged
-from training.optimizers import sides_of
+from training.matrices import sides_of
 from training.program import build_program
 from training.restore import restore_model
 from training.trees import flat
@@ -44,7 +44,7 @@ def save(workdir: Path, program, states: dict[int, object], metrics: dict[int, f
         contents = {"config": program.config.model_dump(mode="json"), "data": SPEC.to_manifest(),
                     "metrics": {"accuracy": metrics[step]},
                     "history": {}, "versions": versions()}  # fmt: skip
-        checkpoints.save(step, state, axes=program.template.axes(), contents=contents)
+        checkpoints.save(step, state, axes=program.model_def.graph.axes(), contents=contents)
     checkpoints.close()
 
 
@@ -150,7 +150,7 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     state = state.replace(ema=ema)
     save(tmp_path / "changed", program, {3: state}, {3: 0.1})
     _, _, after = begin(load(tmp_path / "changed"), SPEC)
-    axes = {name: of for name, of in flat(program.template.axes()).items() if sides_of(of)}
+    axes = {name: of for name, of in flat(program.model_def.graph.axes()).items() if sides_of(of)}
     expected = merged(state.weights, axes, scale=8.0)
     for name, value in flat(expected).items():
         np.testing.assert_allclose(flat(after.params)[name], value, rtol=1e-6, err_msg=name)

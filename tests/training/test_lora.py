@@ -14,7 +14,7 @@ from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
 from training.lora import merged
-from training.optimizers import sides_of
+from training.matrices import sides_of
 from training.trees import flat
 
 SMALL = {"model__depth": "1", "data__sequence_length": "16", "optimizer__name": "adamw"}
@@ -70,7 +70,7 @@ def plain():
 
 def logits(program, params) -> np.ndarray:
     tokens = next(cells.batches(program.config, 1))["tokens"]
-    return jax.jit(lambda params: program.template.bind(params, {})(tokens)[0])(params)
+    return jax.jit(lambda params: program.model_def.bind(params, {})(tokens)[0])(params)
 
 
 def test_step_0_is_the_model_as_it_was_and_only_the_pairs_of_named_matrices_move():
@@ -98,7 +98,7 @@ def test_merged_weights_are_the_products_and_give_equal_logits():
     random = np.random.default_rng(0)
     pairs = jax.tree.map(lambda x: random.normal(0, 0.1, x.shape).astype(x.dtype), params["lora"])
     params["lora"] = pairs
-    axes = {name: of for name, of in flat(program.template.axes()).items() if sides_of(of)}
+    axes = {name: of for name, of in flat(program.model_def.graph.axes()).items() if sides_of(of)}
     together = merged(params, axes, scale=ALPHA / RANK)
     assert "lora" not in together
     for name, rows in (("query", 64), ("out", 4 * 16)):  # heads on one side, and on the other
@@ -120,7 +120,7 @@ def test_it_resumes_exactly_and_meshes_agree(tmp_path):
         state, losses = go_on(mesh, start(mesh), 0, 2)
         metric = BestMetric("loss", higher_is_better=False)
         checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
-        checkpoints.save(2, state, axes=program.template.axes(), contents={"metrics": {}})
+        checkpoints.save(2, state, axes=program.model_def.graph.axes(), contents={"metrics": {}})
         checkpoints.close()
         step, manifest = find_good_step(folder, pytest.fail)
         restored = restore_state(folder, step, manifest, program.abstract_state)

@@ -56,7 +56,7 @@ def test_it_resumes_exactly_and_meshes_agree(name, tmp_path):
         state, losses = go_on(program, program.initialize(), 0, STEPS // 2)
         metric = BestMetric("loss", higher_is_better=False)
         checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
-        checkpoints.save(3, state, axes=program.template.axes(), contents={"metrics": {}})
+        checkpoints.save(3, state, axes=program.model_def.graph.axes(), contents={"metrics": {}})
         checkpoints.close()
         step, manifest = find_good_step(folder, pytest.fail)
         restored = restore_state(folder, step, manifest, program.abstract_state)
@@ -119,7 +119,7 @@ def test_muon_takes_hidden_matrices_by_their_axes():
 @pytest.mark.parametrize("scan", ["false", "true"])
 def test_muons_updates_are_orthogonal_matrices_of_adamws_size(scan):
     program = build("muon", model__scan_layers=scan, optimizer__weight_decay="0")
-    optimizer = build_optimizer(program.config, program.template.axes())
+    optimizer = build_optimizer(program.config, program.model_def.graph.axes())
     params = program.initialize().params
     gradients = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
     key = jax.random.key(0)
@@ -139,7 +139,7 @@ def test_muons_updates_are_orthogonal_matrices_of_adamws_size(scan):
 def test_adafactors_mean_of_squares_takes_less_and_less_but_never_nothing(steps, taken):
     program = build("adafactor", optimizer__beta1="0", optimizer__gradient_clip_norm="none")
     optimizer = build_optimizer(
-        program.config, {"a": program.template.axes()["backbone"]["norm"]["scale"]}
+        program.config, {"a": program.model_def.graph.axes()["backbone"]["norm"]["scale"]}
     )
     params = {"a": jnp.zeros(3)}
     state = jax.tree.map(
@@ -156,7 +156,7 @@ def test_schedule_free_is_optaxs_and_its_weights_are_the_average():
     )
     settings = program.config.optimizer
     ours = build_optimizer(
-        program.config, {"a": program.template.axes()["backbone"]["norm"]["scale"]}
+        program.config, {"a": program.model_def.graph.axes()["backbone"]["norm"]["scale"]}
     )
     theirs = optax.contrib.schedule_free_adamw(
         settings.learning_rate, None, settings.beta1, settings.beta2, settings.epsilon
@@ -248,5 +248,5 @@ def test_explain_shows_what_each_parameter_gets():
     assert table["embedding.tokens.embedding"] == ["adamw", "0.001", "0"]
     assert table["backbone.norm.scale"] == ["adamw", "0.001", "0"]
     program = runs.build(config)
-    param_groups = parameter_groups(config, program.template.axes())
+    param_groups = parameter_groups(config, program.model_def.graph.axes())
     assert len(jax.tree.leaves(param_groups)) == len(jax.tree.leaves(program.abstract_state.params))

@@ -122,7 +122,7 @@ def test_a_second_moment_in_bfloat16_decays():
     }
     program = runs.build(runs.load("digits_cnn", mesh__data="1", **fields, **BFLOAT16))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.abstract_state.params)
-    optimizer = build_optimizer(program.config, program.template.axes())
+    optimizer = build_optimizer(program.config, program.model_def.graph.axes())
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), optimizer.init(zeros))
     state, update = ones, jax.jit(optimizer.update)
     for step in range(40):

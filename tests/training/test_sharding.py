@@ -62,7 +62,7 @@ def test_fsdp_holds_no_second_full_copy_of_the_parameters():
     example = next(runs.batches(config, 1))
     batch = program.batch_shape(example, config.data.global_batch_size)
     memory = program.train_step.lower(program.abstract_state, batch).compile().memory_analysis()
-    parameters = 4 * program.parameter_count
+    parameters = 4 * program.model_def.parameter_count
     # Parameters and two moments, an eighth of each on a device.
     assert memory.argument_size_in_bytes < 3 * parameters / 8 * 1.1
     assert memory.temp_size_in_bytes < parameters

@@ -151,7 +151,7 @@ def test_batch_statistics_are_those_of_the_whole_batch_on_every_mesh():
 @pytest.mark.parametrize("recipe", runs.NARROW)
 def test_weight_decay_pulls_on_matrices_and_kernels_alone(recipe):
     program = runs.build(runs.load(recipe, mesh__data="1"))
-    param_groups = parameter_groups(program.config, program.template.axes())
+    param_groups = parameter_groups(program.config, program.model_def.graph.axes())
     decayed, others = set(), set()
     for path, param_group in jax.tree.leaves_with_path(param_groups):
         (decayed if param_group.decayed else others).add(path[-1].key)

@@ -1,0 +1,167 @@
+"""The definition of a model: all that evaluation, generation and export need beside its arrays."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from configs.data_spec import DataSpec
+from configs.errors import UsageError
+from configs.schema.config import Config
+from model.architectures import parameter_count
+from parallel.axes import Rules, named_sharding, replicated
+from tasks.registry import TASKS, build
+from tasks.task import Task
+from training.compiling import compile_for_mesh
+from training.lora import with_lora
+from training.model_graph import ModelGraph, make_model_graph
+from training.trainable import LORA
+
+Tree = Any
+
+
+@dataclass(frozen=True)
+class ModelDef:
+    """A model on a mesh, without its arrays and without anything that trains it.
+
+    `abstract_params` and `abstract_statistics` (batch statistics) know shape, dtype and sharding
+    of each array. `attention`: of `working_attention`, None for a model without.
+    """
+
+    config: Config
+    mesh: Mesh
+    task: Task
+    data_spec: DataSpec
+    graph: ModelGraph
+    abstract_params: Tree
+    abstract_statistics: Tree
+    attention: str | None
+
+    def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
+        """Return the module with these arrays."""
+        return self.graph.bind(params, statistics)
+
+    @property
+    def rules(self) -> Rules:
+        """Return the mesh axes of each logical axis."""
+        return self.config.mesh.rules.model_dump()
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """Return how a batch's rows are split over the mesh."""
+        return NamedSharding(self.mesh, PartitionSpec(tuple(self.rules["batch"])))
+
+    @property
+    def own_params(self) -> Tree:
+        """Return `abstract_params` without the pairs of LoRA."""
+        return {name: one for name, one in self.abstract_params.items() if name != LORA}
+
+    @property
+    def parameter_count(self) -> int:
+        """Count the numbers of the model, pairs of LoRA and what is frozen included."""
+        return parameter_count(self.abstract_params)
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Return the training batch, rounded up to what the mesh divides evenly."""
+        shards = math.prod(self.mesh.shape[axis] for axis in self.config.mesh.rules.batch)
+        return -(-self.config.data.global_batch_size // shards) * shards
+
+    @functools.cached_property
+    def evaluation_step(self) -> Callable[..., Any]:
+        """Return the jitted `evaluation_step(params, statistics, batch)`; its results are
+        replicated."""
+        return compile_for_mesh(
+            functools.partial(_evaluation_step, task=self.task, graph=self.graph),
+            mesh=self.mesh,
+            rules=self.rules,
+            out_shardings=replicated(self.mesh),
+        )
+
+
+def build_model_def(
+    config: Config, data_spec: DataSpec, mesh: Mesh, *, attention: str | None = None
+) -> ModelDef:
+    """Return the model of `config`, for data of `data_spec`, on `mesh`.
+
+    attention: what `working_attention` found. Raises `UsageError` for settings that do not fit the
+    data or the model.
+    """
+    task = _build_task(config, data_spec, mesh)
+    hyperparameters = config.model.model_dump(exclude={"architecture"})
+    hyperparameters |= data_spec.model_arguments()
+    if task.extra_tokens:
+        hyperparameters["vocabulary_size"] += task.extra_tokens
+    if attention is not None:
+        hyperparameters["attention"] = attention
+    graph = make_model_graph(
+        config.model.architecture,
+        hyperparameters,
+        dtype=compute_dtype(config, mesh),
+        param_dtype=jnp.dtype(config.precision.parameter_dtype),
+    )
+    graph = with_lora(graph, config)
+    params, statistics = jax.eval_shape(graph.initialize, jax.random.key(0))
+    rules, everywhere = config.mesh.rules.model_dump(), replicated(mesh)
+
+    def placed(leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
+        sharding = named_sharding(axes, leaf.shape, mesh=mesh, rules=rules)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return ModelDef(
+        config=config,
+        mesh=mesh,
+        task=task,
+        data_spec=data_spec,
+        graph=graph,
+        abstract_params=jax.tree.map(placed, params, graph.axes()),
+        abstract_statistics=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            statistics,
+        ),
+        attention=attention,
+    )
+
+
+def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
+    """Return the dtype of activations; `auto` is bfloat16 on accelerators and float32 on CPU."""
+    asked = config.precision.compute_dtype
+    if asked == "auto":
+        asked = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    return jnp.dtype(asked)
+
+
+def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
+    """Return the task, with what its class takes of the settings.
+
+    Raises `UsageError` where the data has other classes than the settings say.
+    """
+    classes = data_spec.num_classes
+    settings = config.task.model_dump() | {"devices": mesh.size, "framing": data_spec.framing}
+    weights = settings.get("class_weights", ())
+    if weights and len(weights) != classes:
+        raise UsageError(
+            f"task.class_weights has {len(weights)} numbers, but the data {classes} "
+            "classes: give one for each, in the order of their names"
+        )
+    if config.checkpoint.best_metric == "accuracy_top5" and classes is not None and classes <= 5:
+        raise UsageError(
+            f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
+        )
+    taken = [field.name for field in dataclasses.fields(TASKS[config.task.name])]
+    return build(config.task.name, **{name: settings[name] for name in taken})
+
+
+def _evaluation_step(
+    params: Tree, statistics: Tree, batch: Mapping[str, jax.Array], *, task: Task, graph: ModelGraph
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Return the task's sums over one batch, and per example its outputs and `weights`."""
+    sums, outputs = task.evaluate(graph.bind(params, statistics), batch)
+    return sums, outputs | {"weights": batch["weights"]}
