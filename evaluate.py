@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     from data.cache import cache_dir
     from data.evaluation_batches import EvaluationBatches
     from data.preparation import prepare
-    from inference.answers import make_answerer
     from inference.evaluation import evaluate_split
+    from inference.predictors.registry import predictor_class
     from parallel.distributed import is_main_process, start
     from parallel.feeding import local_rows
     from parallel.mesh import flat_mesh
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
         partial(EvaluationBatches, split, size, rows),
         coded_bytes=split.coded_bytes,
         keep=None if arguments.predictions is not None else Predictions.arrays(),
-        answerer=make_answerer(config, dataset.tokenizer, dataset.spec, model_def.mesh),
+        batch_predictor=predictor_class(config).of(model_def, dataset.tokenizer).batch_predictor,
     )
     if not main_process:
         return 0

@@ -38,8 +38,8 @@ from training.workdir import WorkdirLock
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
-    from inference.answers import Answerer
-    from inference.samples import Sample, Samples
+    from inference.predictors.predictor import Predictor
+    from inference.samples import Sample
     from reporting.profiler import Profiler
     from reporting.run_log import RunLog
     from reporting.step_meter import StepMeter
@@ -206,8 +206,7 @@ class Run:
     evaluations: list[Mapping[str, Any]] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     steps: dict[tuple[tuple[int, ...], ...], Any] = field(default_factory=dict)
-    answerer: Answerer | None = None
-    writer: Samples | None = None
+    predictor: Predictor | None = None
     samples: Sequence[Sample] = ()
     saved_step: int = -1
     last_step: int = 0
@@ -218,7 +217,7 @@ class Run:
         """Opens the checkpoints, and the record of what is told."""
 
         from data.show import data_table
-        from inference.answers import make_answerer
+        from inference.predictors.registry import predictor_class
         from reporting.run_log import RunLog
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
@@ -240,7 +239,7 @@ class Run:
         told = {"about": about, "tuned": tuned, "origin": warm_start.facts}
         record = RunLog(config, workdir, progress, **told)
         run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
-        run.answerer = make_answerer(config, dataset.tokenizer, dataset.spec, program.mesh)
+        run.predictor = predictor_class(config).of(program.model_def, dataset.tokenizer)
         return run
 
     def go(self, signals: StopSignals) -> int:
@@ -483,7 +482,7 @@ class Run:
             partial(EvaluationBatches, of, size, rows),
             coded_bytes=of.coded_bytes,
             keep=Predictions.arrays(),
-            answerer=self.answerer,
+            batch_predictor=self.predictor.batch_predictor,
             most_answers=most_answers,
         )
         if lost := not_finite(metrics):
@@ -495,16 +494,13 @@ class Run:
         in samples/ too."""
         import jax
 
-        from inference.samples import Samples, first_answers, sample_text
+        from inference.samples import first_answers, sample_completions, sample_text
 
         samples = first_answers(self.outputs)
         if getattr(self.config.task, "sample_prompts", ()) and jax.process_count() == 1:
-            self.writer = self.writer or Samples(
-                self.config, self.dataset.tokenizer, self.program.mesh
-            )
             module = self.program.model_def.bind(state.weights, state.weights_statistics)
             with self.progress.working("writing samples"):
-                samples = self.writer.of(module)
+                samples = sample_completions(self.predictor, module, self.config)
         self.record.write_samples(step, [*map(sample_text, samples)])
         return samples
 

@@ -1,42 +1,75 @@
-"""Answers about many files: a few are read at a time, and one that can't be read takes no other
-one's answer away."""
+"""Input files: which ones are asked about, and answers about a few at a time, so that one that
+can't be read takes no other one's answer away."""
 
+import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from configs.errors import UsageError
+from configs.reading.inputs import nearest_path
+
 Content = TypeVar("Content")
-Found = TypeVar("Found")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that no answer can be given about, and why."""
+    """An input that no answer can be given about, and why."""
 
     input: str
     reason: str
 
 
+def input_files(
+    paths: Sequence[str], kind: str, *, or_standard_input: bool = False
+) -> tuple[str, ...]:
+    """Return the files that --input names, those of a glob in the order of their names.
+
+    kind: what each is to be, "a picture". or_standard_input: whether - is one. Raises `UsageError`
+    where one is not there.
+    """
+    found: list[str] = []
+    for path in paths:
+        if Path(path).is_file() or (path == "-" and or_standard_input):
+            found.append(path)
+        elif Path(path).is_dir():
+            raise UsageError(
+                f"--input={path} is a folder: give {kind} in it, or a glob in quotes for several"
+            )
+        elif glob.has_magic(path):
+            files = sorted(filter(os.path.isfile, glob.iglob(path, recursive=True)))
+            if not files:
+                raise UsageError(f"--input={path}: no file matches")
+            found += files
+        else:
+            near = nearest_path(path)
+            hint = f", did you mean {near}?" if near else ""
+            raise UsageError(f"--input={path}: no such file{hint}")
+    return tuple(found)
+
+
 def answer_files(
     paths: Sequence[str],
     decode: Callable[[bytes], Content],
-    answer: Callable[[Sequence[str], Sequence[Content]], Sequence[Found]],
+    answer: Callable[[Sequence[str], Sequence[Content]], Sequence[Output]],
     at_once: int,
-) -> Iterator[Found | Unreadable]:
-    """What `answer` makes of each file that `decode` can read, in order; `Unreadable` for the rest.
+) -> Iterator[Output | Unreadable]:
+    """Answer each file that `decode` can read, in order; `Unreadable` stands for the rest.
 
-    `decode` raises ValueError for what it can't read. `answer` is given the names and contents of
-    at most `at_once` files, so that not more of them are in memory.
+    `decode` raises ValueError for what it can't read. `answer` gets the names and contents of at
+    most `at_once` files, so that no more of them are in memory.
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]
         contents = [_read(path, decode) for path in part]
         pairs = zip(part, contents, strict=True)
         readable = [pair for pair in pairs if not isinstance(pair[1], Unreadable)]
-        found = iter(answer(*zip(*readable, strict=True)) if readable else ())
+        answers = iter(answer(*zip(*readable, strict=True)) if readable else ())
         for content in contents:
-            yield content if isinstance(content, Unreadable) else next(found)
+            yield content if isinstance(content, Unreadable) else next(answers)
 
 
 def _read(path: str, decode: Callable[[bytes], Content]) -> Content | Unreadable:

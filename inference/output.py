@@ -1,7 +1,7 @@
 """Texts on standard output: those of several prompts one after the other, each to be told apart."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from inference.requests import Completion
 
@@ -17,13 +17,14 @@ def heading(prompts: Sequence[str], index: int) -> str:
 
 class Writer:
     """Writes texts that grow at the same time one after the other, each as soon as it can: behind
-    the heading of its prompt, or as JSON."""
+    the heading of its prompt, or as JSON: by `to_json`, None for plain text."""
 
-    def __init__(self, prompts: Sequence[str], *, as_json: bool):
+    def __init__(self, prompts: Sequence[str], to_json: Callable[[Completion], str] | None):
+        as_json = to_json is not None
         self._pieces = ["" if as_json else heading(prompts, index) for index in range(len(prompts))]
         self._ended: list[Completion | None] = [None] * len(prompts)
         self._current = 0
-        self._as_json = as_json
+        self._to_json = to_json
 
     def write(self, index: int, piece: str, completion: Completion | None) -> None:
         """Takes a piece of the text `index`, and what became of it if this is the last one."""
@@ -31,12 +32,11 @@ class Writer:
         self._ended[index] = completion
         while self._current < len(self._pieces):
             ended = self._ended[self._current]
-            if not self._as_json:
+            if self._to_json is None:
                 print(self._pieces[self._current], end="" if ended is None else "\n", flush=True)
                 self._pieces[self._current] = ""
             if ended is None:
                 return
-            if self._as_json:
-                fields = ("prompt", "prompt_tokens", "tokens", "text")
-                print(json.dumps({name: getattr(ended, name) for name in fields}), flush=True)
+            if self._to_json is not None:
+                print(self._to_json(ended), flush=True)
             self._current += 1

@@ -13,6 +13,10 @@ from configs.data_spec import DataSpec
 from data.codecs.sound import LogMel, decode_sound
 from inference.on_mesh import rounded_up
 
+ReadRecording = Callable[[bytes], np.ndarray]
+"""Gives the frames of a file, float32 [T, F], from its content; raises ValueError for what it can't
+read."""
+
 SHORTEST = 32
 """Frames that recordings are filled up to."""
 
@@ -23,7 +27,7 @@ FAR_LONGER = 10
 """Times the longest recording that a model has heard: so long ones are refused."""
 
 
-def recording_reader(settings: Any, data_spec: DataSpec) -> Callable[[bytes], np.ndarray]:
+def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
     """What gives the frames of a file, float32 [T, F], from its content, as `settings` (the
     configuration's `data`) say. It raises ValueError for one that is no recording, is shorter than
     a frame, or longer than those may be, or far longer than any that the model has heard, whose

@@ -12,16 +12,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from configs.data_spec import DataSpec
-from configs.schema.config import Config
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
-from inference.answers import Answer, Batch
 from inference.ctc import best_path, labels_of, log_probability, prefix_beam_search
 from inference.on_mesh import on_mesh
+from inference.predictors.predictor import Prediction
 from inference.recordings import in_groups
 from inference.text import writable_tokens
 from parallel.axes import replicated
 from parallel.feeding import everywhere
+from training.model_def import ModelDef
 
 MOST_ROWS = 32
 """Recordings that are written down at once."""
@@ -55,36 +54,36 @@ class Transcriber:
         self._transcribe: Any = None
 
     @classmethod
-    def of(cls, config: Config, tokenizer: Tokenizer, data_spec: DataSpec, mesh: Mesh) -> Self:
-        """As the task of `config` says."""
+    def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
+        """Return the one that the task of `model_def` asks for."""
         return cls(
             tokenizer,
-            decoder=config.task.decoder,
-            beam_size=config.task.beam_size,
-            mesh=mesh,
-            rules=config.mesh.rules.model_dump(),
+            decoder=model_def.config.task.decoder,
+            beam_size=model_def.config.task.beam_size,
+            mesh=model_def.mesh,
+            rules=model_def.rules,
         )
 
-    def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
-        """As in `Answerer`."""
+    def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
+        """Answer as `BatchPredictor` says."""
         weights_B = everywhere({"weights": batch["weights"]})["weights"]
         answers = self._answers(module, batch["frames"], batch["segments"])
         return [answers[row] for row in np.flatnonzero(weights_B > 0)]
 
-    def texts(self, batch: Batch) -> list[dict[str, str]]:
-        """As in `Answerer`: `reference`."""
+    def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Return `reference` as `BatchPredictor` says."""
         rows = np.flatnonzero(batch["weights"] > 0)
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
         # One character that no model writes, where the transcript has one it does not know.
         return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
-    def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Answer]:
+    def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Prediction]:
         """What is said in each of `recordings`, frames [T, F], in their order."""
         return in_groups(
             recordings, MOST_ROWS, lambda group, *inputs: self._answers(module, *inputs)
         )
 
-    def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Answer]:
+    def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Prediction]:
         """What is said in each row; positions of segment 0 are padding."""
         graph, arrays = nnx.split(module)
         if self._graph != graph:
@@ -98,7 +97,7 @@ class Transcriber:
             )
         labels_BU, score_B = jax.device_get(self._transcribe(arrays, frames_BTF, segments_BT))
         texts = [self._tokenizer.decode(ids) for ids in labels_of(labels_BU)]
-        return [Answer(text, float(score)) for text, score in zip(texts, score_B, strict=True)]
+        return [Prediction(text, float(score)) for text, score in zip(texts, score_B, strict=True)]
 
     def _decoded(
         self, module: nnx.Module, frames_BTF: jax.Array, segments_BT: jax.Array

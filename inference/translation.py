@@ -12,15 +12,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from configs.data_spec import DataSpec
-from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
-from inference.answers import Answer, Batch
 from inference.beam_search import Found, beam_search
 from inference.on_mesh import on_mesh, rounded_up
+from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
 from parallel.axes import replicated
 from parallel.feeding import everywhere
+from training.model_def import ModelDef
 
 MOST_ROWS = 64
 """Texts that are translated at once."""
@@ -64,28 +63,28 @@ class Translator:
         self._search: Any = None
 
     @classmethod
-    def of(cls, config: Config, tokenizer: Tokenizer, data_spec: DataSpec, mesh: Mesh) -> Self:
-        """As the task of `config` says."""
-        task = config.task
+    def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
+        """Return the one that the task of `model_def` asks for."""
+        task = model_def.config.task
         return cls(
             tokenizer,
             beam_size=task.beam_size,
             length_penalty=task.length_penalty,
             answer_length_ratio=task.answer_length_ratio,
-            max_source_length=data_spec.max_source_length,
-            max_length=data_spec.max_length,
-            mesh=mesh,
-            rules=config.mesh.rules.model_dump(),
+            max_source_length=model_def.data_spec.max_source_length,
+            max_length=model_def.data_spec.max_length,
+            mesh=model_def.mesh,
+            rules=model_def.rules,
         )
 
-    def answer(self, module: nnx.Module, batch: Batch) -> list[Answer]:
-        """As in `Answerer`."""
+    def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
+        """Answer as `BatchPredictor` says."""
         found = self._find(module, batch["source"], batch["source_segments"])
         weights = everywhere({"weights": batch["weights"]})["weights"]
         return [self._told(found, row) for row in _there(weights)]
 
-    def texts(self, batch: Batch) -> list[dict[str, str]]:
-        """As in `Answerer`: `source` and `reference`."""
+    def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Return `source` and `reference` as `BatchPredictor` says."""
         sources = (batch["source"], batch["source_segments"])
         targets = (batch["targets"], batch["weights"])
         return [
@@ -93,7 +92,7 @@ class Translator:
             for row in _there(batch["weights"])
         ]
 
-    def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Answer]:
+    def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Prediction]:
         """The answer to each of `texts`, in their order; to the beginning of one that has more than
         `longest` tokens, and nothing to a blank one."""
         separator = self._tokenizer.separator_id
@@ -104,7 +103,7 @@ class Translator:
             if texts[index].strip():
                 length = max(rounded_up(len(source)), SHORTEST_SOURCE)
                 groups.setdefault(min(length, self.longest + 1), []).append(index)
-        answers = [Answer("", 0.0)] * len(texts)
+        answers = [Prediction("", 0.0)] * len(texts)
         for length, indices in sorted(groups.items()):
             size = min(rounded_up(len(indices)), MOST_ROWS)
             for start in range(0, len(indices), size):
@@ -148,9 +147,9 @@ class Translator:
             separator_id=self._tokenizer.separator_id,
         )
 
-    def _told(self, found: Found, row: int) -> Answer:
+    def _told(self, found: Found, row: int) -> Prediction:
         ids = found.tokens[row, : found.length[row]]
-        return Answer(self._decoded(ids), float(found.score[row]))
+        return Prediction(self._decoded(ids), float(found.score[row]))
 
     def _text(self, row: int, ids_BT: np.ndarray, there_BT: np.ndarray) -> str:
         return self._decoded(ids_BT[row][there_BT[row] > 0])

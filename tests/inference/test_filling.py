@@ -8,7 +8,7 @@ from flax import nnx
 
 from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
-from inference.filling import fill_in
+from inference.predictors.filling import GapFilling
 
 
 class Neighbours(nnx.Module):
@@ -39,7 +39,7 @@ class Neighbours(nnx.Module):
 def test_probabilities_are_those_between_the_tokens_that_training_has(make, prompt, before, after):
     tokenizer = make(["bad bad cab cab a b c\n" * 9])
     model = Neighbours(tokenizer.vocabulary_size)
-    (filled,) = fill_in(model, [prompt], tokenizer=tokenizer, length=12)
+    (filled,) = GapFilling(tokenizer, 12).predict(model, [prompt])
     left, right = (tokenizer.encode(text).tolist() for text in (before, after))
     assert len(left) == len(right) == 1
     for candidate in filled.candidates[0]:
@@ -59,4 +59,4 @@ def test_a_prompt_that_is_too_long_or_has_no_gap_is_a_mistake_before_any_is_fill
     model = Neighbours(tokenizer.vocabulary_size)
     for prompt, message in (("no gap", "has no"), ("much [MASK] too long", "this model reads 8")):
         with pytest.raises(UsageError, match=message):
-            next(fill_in(model, ["a [MASK]", prompt], tokenizer=tokenizer, length=8))
+            next(GapFilling(tokenizer, 8).predict(model, ["a [MASK]", prompt]))

@@ -121,7 +121,9 @@ def test_pictures_are_classified(digits, tmp_path, answers):
 
 
 def test_what_is_no_picture_takes_no_other_answer_away(digits, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("inference.classification.MOST_AT_ONCE", 2)  # the last two at another time
+    monkeypatch.setattr(
+        "inference.predictors.classification.AT_ONCE", 2
+    )  # the last two at another time
     pictures = load_digits().images[:4].astype(np.uint8) * 16
     paths = [str(tmp_path / f"{number}.png") for number in range(5)]
     for path, picture in zip([paths[0], *paths[2:]], pictures, strict=True):

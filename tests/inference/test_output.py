@@ -10,13 +10,13 @@ def done(prompt: str, text: str) -> Completion:
 
 def test_one_prompt_has_no_heading_and_several_have_one_each(capsys):
     assert heading(["only"], 0) == ""
-    writer = Writer(["only"], as_json=False)
+    writer = Writer(["only"], None)
     writer.write(0, "one\ntext", done("only", "one\ntext"))
     assert capsys.readouterr().out == "one\ntext\n"
 
 
 def test_texts_that_grow_together_are_written_in_turn_behind_their_headings(capsys):
-    writer = Writer(["a", 'two\n"lines"', "a"], as_json=False)
+    writer = Writer(["a", 'two\n"lines"', "a"], None)
     writer.write(1, "second, ", None)
     writer.write(0, "fir", None)
     assert capsys.readouterr().out == '==> "a" <==\nfir'

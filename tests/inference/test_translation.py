@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from data.codecs.tokenizers import Tokenizer
-from inference.answers import answer_split
+from inference.evaluation import answer_split
 from inference.translation import ALWAYS_ALLOWED, Translator
 from model.architectures import build
 from parallel.mesh import flat_mesh

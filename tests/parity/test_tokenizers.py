@@ -11,8 +11,8 @@ import transformers
 
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
-from inference.classification import classify_texts
 from inference.generation import Generator
+from inference.predictors.classification import TextClassification
 from inference.requests import Request, Sampling
 from interop.converting import read
 from interop.families import describe
@@ -74,13 +74,10 @@ def test_labels_of_texts_are_those_that_their_classifier_gives(tmp_path):
     found = describe(tmp_path)
     template = folders.template(found.settings, found.data_spec)
     params = read(tmp_path, folders.shapes(template), scanned=False).params
-    ours = classify_texts(
-        template.bind(jax.tree.map(jnp.asarray, params), {}),
-        TEXTS,
-        tokenizer=Tokenizer.load(tmp_path / "tokenizer.json"),
-        length=LENGTH,
-        classes=classes,
+    predictor = TextClassification(
+        Tokenizer.load(tmp_path / "tokenizer.json"), length=LENGTH, classes=classes
     )
+    ours = predictor.predict(template.bind(jax.tree.map(jnp.asarray, params), {}), TEXTS)
     assert theirs.std(axis=0).mean() > 0.02, "the scores say nothing"
     scores = [[one.scores[name] for name in classes] for one in ours]
     np.testing.assert_allclose(scores, theirs, rtol=0, atol=1e-5)

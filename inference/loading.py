@@ -1,0 +1,90 @@
+"""A trained model from its workdir, ready to be asked: from a script, a notebook or a verb."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from configs.errors import UsageError
+from configs.reading.saved import read_config
+from data.codecs.tokenizers import Tokenizer
+from inference.predictors.predictor import Predictor, Warn, ignore
+from inference.predictors.registry import predictor_class
+from parallel.mesh import flat_mesh
+from training.restore import Restored, restore_model
+
+
+class LoadedModel:
+    """One step of a workdir and its predictor: `load_model(workdir).predict(prompt=["To be"])`."""
+
+    def __init__(self, restored: Restored, tokenizer: Tokenizer | None):
+        self.restored, self.tokenizer = restored, tokenizer
+
+    @cached_property
+    def module(self) -> nnx.Module:
+        """Return the model with its arrays."""
+        return self.restored.module
+
+    @cached_property
+    def default_predictor(self) -> Predictor[Any, Any]:
+        """Return the predictor with the settings that the model was trained with."""
+        return self.predictor({})
+
+    def predictor(self, request: Mapping[str, Any]) -> Predictor[Any, Any]:
+        """Return the predictor for a request: with what that says of the search for answers."""
+        model_def = self.restored.model_def
+        kind = predictor_class(model_def.config)
+        configured = kind.configure(model_def.config, request)
+        return kind.of(replace(model_def, config=configured), self.tokenizer)
+
+    def predict(self, *, warn: Warn = ignore, **request: Any) -> Iterator[Any]:
+        """Answer a request, given by its fields: `prompt` or `input` are lists.
+
+        The answers come in the order of the inputs; `Unreadable` stands for an input that can't be
+        read. `warn` gets a line for each one that the model can't take as it is. Raises
+        `UsageError` for a field that this model has no use for, or whose value is wrong.
+        """
+        config = self.restored.model_def.config
+        kind = predictor_class(config)
+        kind.check_fields(request, config.task.name)
+        inputs = kind.parse(request)
+        is_default = kind.configure(config, request) == config
+        predictor = self.default_predictor if is_default else self.predictor(request)
+        return predictor.predict(self.module, inputs, warn=warn)
+
+
+def load_model(
+    workdir: Path | str,
+    *,
+    step: str = "latest",
+    weights: str | None = None,
+    mesh: Mesh | None = None,
+    warn: Warn = ignore,
+) -> LoadedModel:
+    """Restore a model from its workdir, verified; `step`, `weights` and `warn` as in
+    `restore_model`.
+
+    mesh: where its arrays are to lie; by default on the first device, as a step of one token is
+    bound by reading the weights. Raises `UsageError` for a folder that is no workdir, a step or
+    weights that are not there, and damaged files.
+    """
+    workdir = Path(workdir)
+    config = read_config(workdir)
+    mesh = mesh or flat_mesh(jax.devices()[:1])
+    restored = restore_model(workdir, config, step=step, weights=weights, mesh=mesh, warn=warn)
+    has_tokenizer = hasattr(config.data, "tokenizer")
+    tokenizer = load_tokenizer(workdir / "tokenizer.json") if has_tokenizer else None
+    return LoadedModel(restored, tokenizer)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer; raise `UsageError` where the file is damaged or missing."""
+    try:
+        return Tokenizer.load(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,198 @@
+"""Labels of texts, pictures and recordings."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from configs.errors import UsageError
+from configs.json_text import json_text
+from inference.files import Unreadable, answer_files
+from inference.predictors.predictor import FilePredictor, PromptPredictor, Warn, ignore
+
+if TYPE_CHECKING:
+    import jax
+    from flax import nnx
+
+    from data.codecs.tokenizers import Tokenizer
+    from inference.recordings import ReadRecording
+    from training.model_def import ModelDef
+
+AT_ONCE = 64
+"""Inputs that are classified together."""
+
+LABELS_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The likeliest class of a file or a text, and the probability of each class."""
+
+    input: str
+    label: str
+    scores: dict[str, float]
+
+    def likeliest(self, count: int) -> list[tuple[str, float]]:
+        """Return the `count` likeliest classes with their probabilities, the first one first."""
+        return sorted(self.scores.items(), key=lambda item: -item[1])[:count]
+
+    def render(self, *, as_json: bool) -> str:
+        """Return the label, a tab, and the likeliest labels with their probabilities; or JSON."""
+        if as_json:
+            return json_text(vars(self))
+        likeliest = " ".join(f"{name}={p:.4f}" for name, p in self.likeliest(LABELS_SHOWN))
+        return f"{self.label}\t{likeliest}"
+
+
+class TextClassification(PromptPredictor[Classified]):
+    """Labels each text; of one longer than `length` tokens its first ones are read."""
+
+    def __init__(self, tokenizer: "Tokenizer", length: int, classes: Sequence[str]):
+        self._tokenizer, self._length = tokenizer, length
+        self._classifier = Classifier(
+            classes, lambda model, tokens, real: model.classify(tokens, segments_BT=real)
+        )
+
+    @classmethod
+    def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
+        spec = model_def.data_spec
+        assert tokenizer is not None and spec.max_length is not None and spec.classes is not None
+        return cls(tokenizer, spec.max_length, spec.classes)
+
+    def predict(
+        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
+    ) -> Iterator[Classified]:
+        """Label the texts, in order. Raises `UsageError` for a text without any token."""
+        texts = list(inputs)
+        tokens, real = np.zeros((2, len(texts), self._length), np.int32)
+        for row, text in enumerate(texts):
+            ids = self._tokenizer.encode(text)
+            if not len(ids):
+                raise UsageError(f"a text has no token: {text!r}")
+            if (count := len(self._tokenizer.framed(ids))) > self._length:
+                warn(
+                    f"prompt {row + 1} has {count} tokens, of which this model reads the first "
+                    f"{self._length}"
+                )
+            ids = self._tokenizer.framed(ids, self._length)
+            tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        for start in range(0, len(texts), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            yield from self._classifier(module, texts[part], tokens[part], real[part])
+
+    def render(self, output: Classified, *, as_json: bool) -> str:
+        return output.render(as_json=as_json)
+
+
+class PictureClassification(FilePredictor[Classified]):
+    """Labels each picture, brought to `shape` (height, width, channels) as in evaluation: of its
+    short side `crop_ratio` is seen."""
+
+    required: ClassVar = {"input": "a picture file"}
+    input_kind = "a picture"
+
+    def __init__(self, shape: tuple[int, int, int], crop_ratio: float, classes: Sequence[str]):
+        self._shape, self._crop_ratio = shape, crop_ratio
+        self._classifier = Classifier(classes, lambda model, images: model(images, train=False))
+
+    @classmethod
+    def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
+        spec = model_def.data_spec
+        assert spec.image_shape is not None and spec.classes is not None
+        return cls(spec.image_shape, model_def.config.data.crop_ratio, spec.classes)
+
+    def predict(
+        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
+    ) -> Iterator[Classified | Unreadable]:
+        from data.codecs.pictures import decode_picture
+
+        def decode(content: bytes) -> np.ndarray:
+            return decode_picture(content, shape=self._shape, crop_ratio=self._crop_ratio)
+
+        def answer(names: Sequence[str], pictures: Sequence[np.ndarray]) -> list[Classified]:
+            return self._classifier(module, names, np.stack(pictures))
+
+        return answer_files(list(inputs), decode, answer, AT_ONCE)
+
+    def render(self, output: Classified, *, as_json: bool) -> str:
+        return output.render(as_json=as_json)
+
+
+class RecordingClassification(FilePredictor[Classified]):
+    """Labels each recording."""
+
+    required: ClassVar = {"input": "a recording file"}
+    input_kind = "a recording"
+
+    def __init__(self, read: "ReadRecording", classes: Sequence[str]):
+        self._read = read
+        self._classifier = Classifier(
+            classes, lambda model, frames, real: model.classify(frames, segments_BT=real)
+        )
+
+    @classmethod
+    def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
+        from inference.recordings import recording_reader
+
+        spec = model_def.data_spec
+        assert spec.classes is not None
+        return cls(recording_reader(model_def.config.data, spec), spec.classes)
+
+    def predict(
+        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
+    ) -> Iterator[Classified | Unreadable]:
+        from inference.recordings import in_groups
+
+        def answer(names: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Classified]:
+            def answer_group(group: Sequence[int], *arrays: np.ndarray) -> list[Classified]:
+                return self._classifier(module, [names[index] for index in group], *arrays)
+
+            return in_groups(recordings, AT_ONCE, answer_group)
+
+        return answer_files(list(inputs), self._read, answer, AT_ONCE)
+
+    def render(self, output: Classified, *, as_json: bool) -> str:
+        return output.render(as_json=as_json)
+
+
+class Classifier:
+    """Names the classes of rows of arrays; `logits(module, *arrays)` has a row for each."""
+
+    def __init__(self, classes: Sequence[str], logits: "Callable[..., jax.Array]"):
+        self._classes, self._logits = classes, logits
+        self._graph: nnx.GraphDef | None = None
+        self._probabilities: Any = None
+
+    def __call__(
+        self, module: "nnx.Module", names: Sequence[str], *rows: np.ndarray
+    ) -> list[Classified]:
+        """Return the classes of the rows, of which `names` are the first; more may fill them up."""
+        import jax
+        from flax import nnx
+
+        graph, arrays = nnx.split(module)
+        if self._graph != graph:
+            self._graph = graph
+
+            @jax.jit
+            def probabilities(arrays: Any, *rows: jax.Array) -> jax.Array:
+                return jax.nn.softmax(self._logits(nnx.merge(graph, arrays), *rows), axis=-1)
+
+            self._probabilities = probabilities
+        filled = [_filled_up(one) for one in rows]
+        found = np.asarray(self._probabilities(arrays, *filled))[: len(names)]
+        every = [dict(zip(self._classes, scores, strict=True)) for scores in found.tolist()]
+        return [
+            Classified(name, max(scores, key=scores.__getitem__), scores)
+            for name, scores in zip(names, every, strict=True)
+        ]
+
+
+def _filled_up(rows: np.ndarray) -> np.ndarray:
+    """Return the rows and zeros up to a power of two, so that few programs are compiled."""
+    from inference.on_mesh import rounded_up
+
+    filled = np.zeros((rounded_up(len(rows)), *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return filled

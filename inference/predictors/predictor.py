@@ -1,0 +1,160 @@
+"""The interface of all predictors."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from configs.errors import UsageError
+from configs.schema.config import Config
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from data.codecs.tokenizers import Tokenizer
+    from inference.evaluation import BatchPredictor
+    from inference.files import Unreadable
+    from training.model_def import ModelDef
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+Warn = Callable[[str], None]
+
+WRITING_FIELDS = frozenset(
+    ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
+)
+"""Fields of a request that say how a text is written."""
+
+SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
+"""Fields of a request that say how the best text is searched for; they are the task's too."""
+
+
+def ignore(warning: str) -> None:
+    """Take a warning that nobody wants to read."""
+
+
+class RequestError(UsageError):
+    """A request with a wrong field: `field` is its name, and the message begins with it."""
+
+    def __init__(self, field: str, problem: str):
+        super().__init__(f"{field} {problem}")
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A text that a model wrote, and its score: the larger, the surer the model is."""
+
+    text: str
+    score: float
+
+
+class Predictor(Generic[Input, Output]):
+    """Answers of one kind, for the models of one definition.
+
+    A request is a mapping of field names to values, as a command line or a JSON body gives it:
+    `prompt` (a list of texts), `input` (a list of paths), and settings. `fields` are those that a
+    request may have; of those in `required`, each with its meaning, it must have one. `input_kind`:
+    what kind of file `input` names, None where there is none. `may_span_lines`: whether an answer
+    in words can have several lines.
+
+    A predictor keeps what it compiles, and answers with any weights of its model. Where answers
+    are compared with right ones, `batch_predictor` answers whole batches of an evaluation.
+    """
+
+    fields: ClassVar[frozenset[str]]
+    required: ClassVar[Mapping[str, str]]
+    input_kind: ClassVar[str | None] = None
+    may_span_lines: ClassVar[bool] = False
+    batch_predictor: "BatchPredictor | None" = None
+
+    @classmethod
+    def check_fields(
+        cls, request: Mapping[str, Any], task: str, spell: Callable[[str], str] = str
+    ) -> None:
+        """Raise `RequestError` for a field that models of `task` can't take, or one missing.
+
+        spell: how a message shows a field with its value, as "--prompt=VALUE".
+        """
+        for name in request:
+            if name not in cls.fields:
+                raise RequestError(name, cls.refusal(name, task))
+        if not cls.required.keys() & request.keys():
+            ways = [f"{spell(name)} ({meaning})" for name, meaning in cls.required.items()]
+            raise RequestError(next(iter(cls.required)), f"is missing: {', or '.join(ways)}")
+
+    @classmethod
+    def refusal(cls, field: str, task: str) -> str:
+        """Say why a request can't have `field`, and what to give instead."""
+        raise NotImplementedError
+
+    @classmethod
+    def configure(cls, config: Config, request: Mapping[str, Any]) -> Config:
+        """Return the configuration with what the request says of the task."""
+        given = {name: request[name] for name in SEARCH_FIELDS if name in request}
+        return config.model_copy(update={"task": config.task.model_copy(update=given)})
+
+    @classmethod
+    def parse(cls, request: Mapping[str, Any]) -> Iterable[Input]:
+        """Return the inputs of a request whose fields are checked.
+
+        Raises `RequestError` for a value that is out of its range.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
+        """Return the predictor for models of `model_def`, as its configuration says."""
+        raise NotImplementedError
+
+    def predict(
+        self, module: "nnx.Module", inputs: Iterable[Input], *, warn: Warn = ignore
+    ) -> "Iterator[Output | Unreadable]":
+        """Answer each input, in order; `Unreadable` stands for one that can't be read.
+
+        `warn` gets a line for each input that the model can't take as it is.
+        """
+        raise NotImplementedError
+
+    def render(self, output: Output, *, as_json: bool) -> str:
+        """Return an answer as a person reads it, or as one JSON object."""
+        raise NotImplementedError
+
+
+class PromptPredictor(Predictor[str, Output]):
+    """A predictor that reads prompts and has no settings."""
+
+    fields = frozenset(("prompt",))
+    required: ClassVar = {"prompt": "a text"}
+
+    @classmethod
+    def refusal(cls, field: str, task: str) -> str:
+        if field in SEARCH_FIELDS:
+            return f"is for models that translate, and this one was trained for {task}"
+        if field == "input":
+            return "is for pictures, and this model reads texts: give --prompt"
+        return (
+            f"is for models that write texts, and this one was trained for {task}: give --prompt "
+            "alone"
+        )
+
+    @classmethod
+    def parse(cls, request: Mapping[str, Any]) -> list[str]:
+        return list(request["prompt"])
+
+
+class FilePredictor(Predictor[str, Output]):
+    """A predictor that reads files of one kind; an input is a path."""
+
+    fields = frozenset(("input",))
+    input_kind: ClassVar[str]
+
+    @classmethod
+    def refusal(cls, field: str, task: str) -> str:
+        if field in SEARCH_FIELDS:
+            return f"is for models that translate, and this one was trained for {task}"
+        kind = cls.input_kind.removeprefix("a ")
+        return f"is for texts, and this model reads {kind}s: give --input=FILE"
+
+    @classmethod
+    def parse(cls, request: Mapping[str, Any]) -> list[str]:
+        return list(request["input"])

@@ -1,0 +1,114 @@
+"""Texts that a model writes for others: translations, and the like."""
+
+import codecs
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from configs.errors import UsageError
+from configs.json_text import json_text
+from inference.files import Unreadable
+from inference.predictors.predictor import SEARCH_FIELDS, Prediction, Predictor, Warn, ignore
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from data.codecs.tokenizers import Tokenizer
+    from inference.translation import Translator
+    from training.model_def import ModelDef
+
+AT_ONCE = 1024
+"""Texts that are read before the first answer is written."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text, and where it stands, in words."""
+
+    place: str
+    text: str
+
+
+class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
+    """Answers each prompt, then each line of the input files, with a text."""
+
+    fields = SEARCH_FIELDS | {"prompt", "input"}
+    required: ClassVar = {
+        "input": "a text file to translate line by line; - for standard input",
+        "prompt": "a text",
+    }
+    input_kind = "a text file"
+
+    def __init__(self, translator: "Translator", tokenizer: "Tokenizer"):
+        self.batch_predictor, self._tokenizer = translator, tokenizer
+
+    @classmethod
+    def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
+        from inference.translation import Translator
+
+        assert tokenizer is not None
+        return cls(Translator.of(model_def, tokenizer), tokenizer)
+
+    @classmethod
+    def refusal(cls, field: str, task: str) -> str:
+        return (
+            f"is for language models, and this one was trained for {task}: give --input=FILE or "
+            "--prompt"
+        )
+
+    @classmethod
+    def parse(cls, request: Mapping[str, Any]) -> Iterator[Source | Unreadable]:
+        """Read the texts one after the other, as they are asked for; `Unreadable` stands for a line
+        that is no UTF-8. Raises `UsageError` for a file that is no text."""
+        for number, prompt in enumerate(request.get("prompt", ()), start=1):
+            yield Source(f"prompt {number}", prompt)
+        for path in request.get("input", ()):
+            with contextlib.ExitStack() as opened:
+                file = (
+                    sys.stdin.buffer if path == "-" else opened.enter_context(Path(path).open("rb"))
+                )
+                where = "standard input" if path == "-" else path
+                for number, line in enumerate(file, start=1):
+                    yield _decoded(f"line {number} of {where}", line, is_first=number == 1)
+
+    def predict(
+        self,
+        module: "nnx.Module",
+        inputs: Iterable[Source | Unreadable],
+        *,
+        warn: Warn = ignore,
+    ) -> Iterator[tuple[Source, Prediction] | Unreadable]:
+        remaining = iter(inputs)
+        while some := list(itertools.islice(remaining, AT_ONCE)):
+            sources = [one for one in some if isinstance(one, Source)]
+            texts = [source.text for source in sources]
+            for source, ids in zip(sources, self._tokenizer.encode_many(texts), strict=True):
+                if len(ids) > self.batch_predictor.longest:
+                    warn(
+                        f"{source.place} has {len(ids)} tokens, of which this model reads the "
+                        f"first {self.batch_predictor.longest}"
+                    )
+            answers = iter(self.batch_predictor.translate(module, texts))
+            for one in some:
+                yield (one, next(answers)) if isinstance(one, Source) else one
+
+    def render(self, output: tuple[Source, Prediction], *, as_json: bool) -> str:
+        source, written = output
+        if as_json:
+            return json_text({"source": source.text, "text": written.text, "score": written.score})
+        return " ".join(written.text.splitlines())
+
+
+def _decoded(place: str, line: bytes, *, is_first: bool) -> Source | Unreadable:
+    if is_first:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in line:  # UTF-16, or no text at all
+        raise UsageError(f"{place} is no UTF-8 text, it has a NUL: convert the file")
+    try:
+        return Source(place, line.decode("utf-8").rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        return Unreadable(place, f"no UTF-8 text, byte 0x{line[error.start]:02x}")
