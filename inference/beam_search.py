@@ -1,4 +1,4 @@
-"""Beam search: the likeliest answer among those that look best at every step.
+"""Beam search over the answers of an encoder-decoder.
 
 Axes: B batch, K beams, R rows (B * K), T length, D width, V vocabulary, C candidates.
 """
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 NEVER = -jnp.inf
-"""Log-probability of what is no candidate."""
+"""Log-probability of a continuation that is not allowed."""
 
 
 class Found(NamedTuple):
-    """The best answer of each row: `tokens` int32 [B, T] of which the first `length` int32 [B]
-    count, the separator among them, and its score, float32 [B]."""
+    """The best answer of each row: its `tokens`, int32 [B, T], of which the first `length`, int32
+    [B], count (the separator included), and its `score`, float32 [B]."""
 
     tokens: jax.Array
     length: jax.Array
@@ -23,9 +23,9 @@ class Found(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """`tokens` and `total` (log-probability) of the beams that go on, the `last` token, which the
-    model reads next, and its state before; how many answers each row has finished, and the best of
-    them."""
+    """The loop's state: `tokens` and `total` (log-probability) of the beams that go on, the `last`
+    token of each, which the model reads next, and the model's state before it; how many answers
+    each row has finished, and the best of them."""
 
     step: jax.Array
     last_BK: jax.Array
@@ -47,17 +47,18 @@ def beam_search(
     max_length: int,
     separator_id: int,
 ) -> Found:
-    """Answers to the B sources that `memory`, of the encoder-decoder `module`, holds.
+    """Return the best answer found for each of the B sources that `memory` holds.
 
-    Of the `beam_size` beams of a row each is continued by every token that is `writable_V` (bool);
-    what ends with the separator and is among the best `beam_size` is finished, the best of the rest
-    go on. A row is done once it has finished `beam_size` answers. Of these the best one wins, by
+    `memory` is the encoder's output of the encoder-decoder `module`. At each step every beam of a
+    row is continued by every token that is `writable_V` (bool). A continuation that ends with the
+    separator and is among the best `beam_size` is finished; the best of the others go on. A row is
+    done once it has finished `beam_size` answers. The answer with the highest score wins:
 
         log P(answer | source) / ((5 + length) / 6) ** length_penalty
 
-    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage), the separator counted in the
-    length. The token at place `limits_B` (int32, at most `max_length`) can only be the separator.
-    With one beam it is the greedy search. Rows do not see each other.
+    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage); the length counts the separator.
+    The token at place `limits_B` (int32, at most `max_length`) can only be the separator. One beam
+    is greedy search. Rows do not depend on each other.
     """
     B, K = len(limits_B), beam_size
     memory = module.select(memory, jnp.zeros((B, K), jnp.int32))
@@ -122,7 +123,7 @@ def _better(
     beam_BC: jax.Array,
     score_BC: jax.Array,
 ) -> Found:
-    """The best of the answers so far and of those that end at `step`: a beam and the separator."""
+    """Return the better one of the best answer so far and of those that end at `step`."""
     place_B1 = jnp.argmax(score_BC, axis=1, keepdims=True)
     score_B = jnp.take_along_axis(score_BC, place_B1, axis=1)[:, 0]
     beam_B1 = jnp.take_along_axis(beam_BC, place_B1, axis=1)

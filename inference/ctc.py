@@ -1,4 +1,4 @@
-"""From the probabilities of labels and blank at each position to the labels: CTC's two decoders.
+"""The two decoders of connectionist temporal classification: greedy and prefix beam search.
 
 Axes: B batch, U positions, V vocabulary, its last entry the blank, W texts that a search keeps.
 """
@@ -10,12 +10,15 @@ import optax
 from flax import struct
 
 NOTHING = -1
-"""Stands in an array of labels where there is none."""
+"""Marks a place without a label in an array of labels."""
 
 
 def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
-    """The likeliest label, or blank, of each position: int32 [B, U], `NOTHING` where that repeats
-    the one before it, is the blank or padding (Graves et al. 2006, section 3.2)."""
+    """Return the labels of the likeliest alignment, int32 [B, U].
+
+    `NOTHING` stands where the likeliest label repeats the one before it, is the blank, or is
+    padding (Graves et al. 2006, section 3.2).
+    """
     best_BU = jnp.argmax(log_probs_BUV, axis=2).astype(jnp.int32)
     before_BU = jnp.pad(best_BU[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
     is_label_BU = (best_BU != before_BU) & (best_BU != log_probs_BUV.shape[2] - 1)
@@ -25,8 +28,10 @@ def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
 def log_probability(
     logits_BUV: jax.Array, segments_BU: jax.Array, labels_BU: jax.Array
 ) -> jax.Array:
-    """The log-probability of each row's labels, in nats, float32 [B]: of all their alignments
-    together. What is `NOTHING` among `labels_BU` is passed over."""
+    """Return the log-probability of each row's labels over all their alignments: nats, float32 [B].
+
+    `NOTHING` among `labels_BU` is skipped.
+    """
     first_BU = jnp.argsort(labels_BU == NOTHING, axis=1, stable=True)
     labels_BU = jnp.take_along_axis(labels_BU, first_BU, axis=1)
     return -optax.ctc_loss(
@@ -41,14 +46,16 @@ def log_probability(
 def prefix_beam_search(
     log_probs_BUV: jax.Array, segments_BU: jax.Array, *, beam_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The `beam_size` likeliest texts of each row that a search finds, the likeliest first: labels,
-    int32 [B, W, U], `NOTHING` behind their end; and the log-probability of each, in nats, float32
-    [B, W], -inf where there are fewer (Graves 2012, "Supervised Sequence Labelling", section 7.5;
-    as Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model).
+    """Search for the `beam_size` likeliest texts of each row; return them, the likeliest first.
 
-    At each position it keeps the texts that are likeliest to be the beginning, each with the sum
-    over all alignments of texts that were kept. With room for every text the result is exact, else
-    a text's probability is this or more.
+    Returns labels, int32 [B, W, U] with `NOTHING` after their end, and log-probabilities in nats,
+    float32 [B, W], -inf where fewer texts were found. (Graves 2012, "Supervised Sequence
+    Labelling", section 7.5; Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language
+    model.)
+
+    At each position the search keeps the prefixes with the highest probability, summed over the
+    alignments of the prefixes that were kept. The result is exact if there is room for every text;
+    else a text's probability may be higher than the one returned.
     """
 
     def search(log_probs_UV, real_U):
@@ -60,16 +67,16 @@ def prefix_beam_search(
 
 
 def labels_of(labels_BU: np.ndarray) -> list[np.ndarray]:
-    """The labels of each row without what is `NOTHING`."""
+    """Return the labels of each row, without `NOTHING`."""
     return [row[row != NOTHING] for row in labels_BU]
 
 
 @struct.dataclass
 class _Beam:
-    """Texts that are all different: their labels and how many, and the log-probabilities that the
-    positions so far say them and end in the blank, or in their last label.
+    """Different texts: their labels and lengths, and for each the log-probability of all alignments
+    of the positions so far that end in the blank, and of those that end in its last label.
 
-    An entry that is no text has the length -1 and the probability 0.
+    An unused entry has the length -1 and the probability 0.
     """
 
     labels_WU: jax.Array
@@ -79,7 +86,7 @@ class _Beam:
 
     @classmethod
     def empty(cls, size: int, positions: int) -> "_Beam":
-        """Before the first position: the empty text alone."""
+        """Return the beam before the first position: the empty text alone."""
         is_first_W = jnp.arange(size) == 0
         impossible_W = jnp.full(size, -jnp.inf)
         return cls(
@@ -95,13 +102,13 @@ class _Beam:
 
     @property
     def last_W(self) -> jax.Array:
-        """The last label of each text; `NOTHING` where it has none."""
+        """Return the last label of each text; `NOTHING` where it has none."""
         at_W1 = jnp.maximum(self.length_W - 1, 0)[:, None]
         last_W = jnp.take_along_axis(self.labels_WU, at_W1, axis=1)[:, 0]
         return jnp.where(self.length_W > 0, last_W, NOTHING)
 
     def continuations(self) -> jax.Array:
-        """Whether text j is text i and one label more: bool [W, W], by i and j."""
+        """Return where text j is text i with one more label: bool [W, W], by i and j."""
         places_U = jnp.arange(self.labels_WU.shape[1])
         is_last_WU = places_U == self.length_W[:, None] - 1
         shorter_WU = jnp.where(is_last_WU, NOTHING, self.labels_WU)
@@ -110,7 +117,7 @@ class _Beam:
 
 
 def _advance(beam: _Beam, position: tuple[jax.Array, jax.Array]) -> tuple[_Beam, None]:
-    """The beam after one position more, unless that is padding."""
+    """Return the beam after one more position; the same beam where that is padding."""
     log_probs_V, is_real = position
     size, labels = beam.length_W.shape[0], log_probs_V.shape[0] - 1
     log_probs_L, last_W, score_W = log_probs_V[:labels], beam.last_W, beam.score_W

@@ -1,4 +1,4 @@
-"""Generation of text: prompts of any length in one batch, prefill, then steps of one token.
+"""Text generation: prompts of any length in one batch, prefill, then steps of one token.
 
 Axes: B batch (rows), T length, V vocabulary.
 """
@@ -24,13 +24,13 @@ from inference.text import GrowingText, writable_tokens
 from parallel.axes import replicated
 
 MOST_ROWS = 32
-"""Requests that run at once; more wait for their turn."""
+"""Requests that run at once; the others wait."""
 
 MOST_STEPS = 32
-"""Tokens that every row writes between two looks at its text: at most so many for nothing."""
+"""Tokens that every row writes before the host looks at its text again."""
 
 SECONDS_BETWEEN_PIECES = 0.05
-"""Where somebody reads along, there are looks about so often."""
+"""Where texts are streamed, the host looks about this often."""
 
 SHORTEST_PREFILL = 16
 
@@ -38,11 +38,10 @@ OnText = Callable[[int, str, Completion | None], None]
 
 
 class Generator:
-    """Completes texts with a decoder whose arrays lie on `mesh`; `rules` say what its axes mean
-    there.
+    """Completes texts with decoders whose arrays lie on `mesh`, by the sharding `rules`.
 
     `context` is how many tokens the model can look back on: the length it was trained on. A text
-    that grows past it goes on from its last half. A model without a bound (recurrence alone)
+    that grows longer continues from the last half of it. A model without a bound (recurrence alone)
     reads and writes texts of any length.
 
     Numbers of rows and lengths are rounded up to powers of two, so that few programs are compiled.
@@ -59,12 +58,12 @@ class Generator:
     def complete(
         self, module: nnx.Module, requests: Sequence[Request], on_text: OnText | None = None
     ) -> list[Completion]:
-        """The completions of `requests`, in their order.
+        """Return the completions of `requests`, in their order.
 
-        `on_text(index, piece, completion)` hears of each text as it grows; `completion` is None
-        until the text has ended. An answer depends on its prompt, settings and seed alone, not on
-        what else is asked; where the same is asked again, the answer is another one, and the
-        first of them always the same.
+        `on_text(index, piece, completion)` is called with each piece of a text as it grows;
+        `completion` is None until the text has ended. An answer depends on its prompt, settings and
+        seed alone, not on the other requests. Equal requests get different answers, and the first
+        of them always the same.
 
         Raises `configs.UsageError` for a prompt that is longer than the context.
         """
@@ -137,8 +136,8 @@ class _Row:
 class _Group:
     """Rows that share a batch, from their prompts to their ends.
 
-    The model reads a token and gives the distribution of the next: so a row's state holds all of
-    its tokens but the last, which the next step reads.
+    The model reads a token and gives the distribution of the next. So a row's state holds all of
+    its tokens except the last, which the next step reads.
     """
 
     def __init__(
@@ -170,7 +169,7 @@ class _Group:
                 self.seen_BV[index, row.ids] = True
 
     def run(self, hear: Callable[[int, _Row, str], None] | None) -> None:
-        """Writes every row to its end; `hear(index, row, piece)` of each piece of text."""
+        """Write every row to its end; call `hear(index, row, piece)` with each piece of text."""
         self._read({index: row.ids[:-1] for index, row in enumerate(self.rows) if row.ids[1:]})
         steps = MOST_STEPS
         while any(row.text.finish is None for row in self.rows):
@@ -191,7 +190,7 @@ class _Group:
                     hear(index, row, piece)
 
     def _budget(self, steps: int) -> list[int]:
-        """How many steps each row may take before the host has to look."""
+        """Return how many steps each row may take before the host has to look."""
         return [
             min(
                 0 if row.text.finish else steps,
@@ -202,7 +201,7 @@ class _Group:
         ]
 
     def _make_room(self) -> None:
-        """Lets rows whose state is full begin again with the last half of what it held."""
+        """Restart the rows whose state is full with the last half of what it held."""
         again = {}
         for index, row in enumerate(self.rows):
             if row.text.finish is None and row.read == self.room:
@@ -212,7 +211,7 @@ class _Group:
             self._read(again)
 
     def _read(self, texts: Mapping[int, Sequence[int]]) -> None:
-        """Prefills the rows of `texts`, from an empty state; the others stay as they are."""
+        """Prefill the rows of `texts` from an empty state; leave the others as they are."""
         if not texts:
             return
         size = len(self.keys_B2)
@@ -236,7 +235,7 @@ class _Group:
             restart_B = np.zeros(size, bool)
 
     def _decode(self, budget: Sequence[int]) -> np.ndarray:
-        """Up to `budget` steps of each row: what was written, int32 [B, MOST_STEPS]."""
+        """Take `budget` steps of each row; return the tokens written, int32 [B, MOST_STEPS]."""
 
         def column(values: Sequence[int]) -> np.ndarray:
             return np.array([*values, *[0] * (len(self.keys_B2) - len(self.rows))], np.int32)
@@ -256,7 +255,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Programs:
-    """What runs on the device, compiled for one model on one mesh."""
+    """The functions that run on the device, compiled for one model on one mesh."""
 
     graph: nnx.GraphDef
     initial_state: Callable[..., Any]
@@ -292,7 +291,7 @@ class _Programs:
 
 
 def _prefill(module, state, tokens_BT, segments_BT, restart_B):
-    """The state after the tokens whose segment is 1; rows of `restart_B` begin anew before."""
+    """Return the state after the tokens whose segment is 1, read into empty rows if `restart_B`."""
     state = module.reset(state, restart_B)
     _, state = module.hidden(tokens_BT, state=state, segments_BT=segments_BT)
     return state
@@ -311,11 +310,10 @@ def _decode(
     end_id,
     writable_V,
 ):
-    """Reads each row's pending token, draws the next, and so on: `budget_B` times, or until the
-    row draws `end_id`. Tokens that are not `writable_V` are never drawn.
+    """Read each row's pending token and draw the next, `budget_B` times or until it is `end_id`.
 
-    Returns the tokens drawn, int32 [B, MOST_STEPS] (past a row's end, anything), the state and
-    what every row has seen.
+    Tokens that are not `writable_V` are never drawn. Returns the tokens drawn, int32 [B,
+    MOST_STEPS] (arbitrary after a row's end), the state, and which tokens every row has seen.
     """
     rows_B = jnp.arange(len(pending_B))
 
@@ -346,7 +344,7 @@ def _decode(
 
 
 def _repeats(requests: Sequence[Request]) -> list[int]:
-    """For each request, how many earlier ones have the same prompt and seed."""
+    """Count for each request the earlier ones with the same prompt and seed."""
     asked: dict[tuple[str, int], int] = {}
     repeats = []
     for request in requests:

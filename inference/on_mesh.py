@@ -1,4 +1,4 @@
-"""Functions of a model, compiled for a mesh, and for few sizes."""
+"""Functions of a model compiled for a mesh."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,9 +19,12 @@ def on_mesh(
     rules: Mapping[str, Sequence[str]],
     **options: Any,
 ) -> Callable[..., Any]:
-    """`function(module, ...)` as a jitted function of the module's arrays and the same arguments;
-    the model lays its activations out on `mesh`. `options`: of `jax.jit`, whose argument 0 are the
-    arrays."""
+    """Return `function(module, ...)` as a jitted function of the module's arrays and the same other
+    arguments.
+
+    The model lays its activations out on `mesh`. `options` go to `jax.jit`; the arrays are
+    argument 0.
+    """
     placement = activation_placement(mesh, rules)
 
     def bound(arrays, *arguments):
@@ -32,5 +35,5 @@ def on_mesh(
 
 
 def rounded_up(count: int) -> int:
-    """The smallest power of two that is at least `count`."""
+    """Return the smallest power of two that is at least `count`."""
     return 1 << max(count - 1, 0).bit_length()

@@ -1,4 +1,4 @@
-"""Texts on standard output: those of several prompts one after the other, each to be told apart."""
+"""Completions on standard output, one prompt after the other."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,8 +7,10 @@ from inference.requests import Completion
 
 
 def heading(prompts: Sequence[str], index: int) -> str:
-    """What stands before the text of a prompt: a line of its own, as of files in `head`, behind
-    an empty one; nothing where there is one prompt. A prompt of several lines is quoted in one."""
+    """Return the heading of a prompt's text: a line as `head` prints for a file.
+
+    An empty line parts it from the text before. It is empty for the only prompt. A prompt of several lines is quoted in one.
+    """
     if len(prompts) == 1:
         return ""
     blank = "\n" if index else ""
@@ -16,8 +18,10 @@ def heading(prompts: Sequence[str], index: int) -> str:
 
 
 class Writer:
-    """Writes texts that grow at the same time one after the other, each as soon as it can: behind
-    the heading of its prompt, or as JSON: by `to_json`, None for plain text."""
+    """Writes texts that grow at the same time, one after the other, each as soon as possible.
+
+    A text stands below the heading of its prompt, or is written by `to_json`.
+    """
 
     def __init__(self, prompts: Sequence[str], to_json: Callable[[Completion], str] | None):
         as_json = to_json is not None
@@ -27,7 +31,7 @@ class Writer:
         self._to_json = to_json
 
     def write(self, index: int, piece: str, completion: Completion | None) -> None:
-        """Takes a piece of the text `index`, and what became of it if this is the last one."""
+        """Take a piece of the text `index`; `completion` is given with its last one."""
         self._pieces[index] += piece
         self._ended[index] = completion
         while self._current < len(self._pieces):

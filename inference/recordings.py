@@ -1,4 +1,4 @@
-"""Recordings in files, as models of sound hear them.
+"""Recordings from files, as frames for a model of sound.
 
 Axes: B batch, T frames, F mel bands.
 """
@@ -18,20 +18,23 @@ ReadRecording = Callable[[bytes], np.ndarray]
 read."""
 
 SHORTEST = 32
-"""Frames that recordings are filled up to."""
+"""Frames to which shorter recordings are padded."""
 
 MOST_PAIRS = 2**27
-"""Pairs of frames that attention may compare at once: 32 recordings of 20 seconds have as many."""
+"""Pairs of frames that attention may compare at once: those of 32 recordings of 20 seconds."""
 
 FAR_LONGER = 10
-"""Times the longest recording that a model has heard: so long ones are refused."""
+"""Recordings this many times as long as the longest one of training are refused."""
 
 
 def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
-    """What gives the frames of a file, float32 [T, F], from its content, as `settings` (the
-    configuration's `data`) say. It raises ValueError for one that is no recording, is shorter than
-    a frame, or longer than those may be, or far longer than any that the model has heard, whose
-    data `data_spec` describes."""
+    """Return the function that gives the frames of a file, as `settings` (the configuration's
+    `data`) say.
+
+    It raises ValueError for a file that is no recording, for one shorter than a frame, and for one
+    longer than `settings` allow, or far longer than any that the model was trained on
+    (`data_spec.max_frames`).
+    """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.max_frames
     if settings.max_seconds is not None:
         most = int(log_mel.frames(round(settings.max_seconds * settings.sample_rate)))
@@ -52,8 +55,8 @@ def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
 
 
 def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
-    """Which of the recordings, frames [T, F] each, are answered together: at most `most`, of about
-    one length, and of long ones fewer, for attention's sake."""
+    """Yield the numbers of the recordings, frames [T, F] each, that are answered together: at most
+    `most` of similar length, and fewer of long ones, whose attention needs more memory."""
     group: list[int] = []
     for index in np.argsort([*map(len, recordings)], kind="stable"):
         length = max(rounded_up(len(recordings[index])), SHORTEST)
@@ -70,8 +73,11 @@ def in_groups(
     most: int,
     answer: Callable[[Sequence[int], np.ndarray, np.ndarray], Sequence[Any]],
 ) -> list[Any]:
-    """The answers to the recordings, in their order. answer: gives those to a group, first, of what
-    it is told of them: which they are, and what `padded` makes of them."""
+    """Return the answers to the recordings, in their order.
+
+    `answer` gets the numbers of a group and what `padded` makes of it; its first results are those
+    of the group.
+    """
     found: dict[int, Any] = {}
     for group in groups(recordings, most):
         answers = answer(group, *padded([recordings[index] for index in group]))
@@ -80,8 +86,8 @@ def in_groups(
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """As a batch, float32 [B, T, F] and the segments int32 [B, T] (1 a frame, 0 nothing): its two
-    sizes are rounded up to powers of two, so that few programs are compiled."""
+    """Return the recordings as a batch, float32 [B, T, F], and its segments, int32 [B, T] (1 for a
+    frame, 0 for padding). B and T are powers of two, so that few programs are compiled."""
     rows = rounded_up(len(recordings))
     length = max(rounded_up(max(map(len, recordings))), SHORTEST)
     frames_BTF = np.zeros((rows, length, recordings[0].shape[1]), np.float32)

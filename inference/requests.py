@@ -1,4 +1,4 @@
-"""What is asked of a text generator, and what it answers."""
+"""Requests to a text generator, and its completions."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,13 +8,13 @@ from configs.errors import UsageError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn from the model's distribution.
+    """Settings for drawing the next token from the model's distribution.
 
     First `repetition_penalty` (1: none) makes tokens that the text already has less likely, then
     `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
     Of what is left, `top_k` keeps the k likeliest tokens (0: all), `top_p` the smallest set whose
     probabilities reach p (1: all), `min_p` those at least p times as likely as the likeliest
-    (0: all). `seed` and the prompt decide the answer, whatever else is asked at the same time.
+    (0: all). `seed` and the prompt decide the answer, whatever other requests run beside it.
 
     Raises `configs.UsageError` for a value out of its range.
     """
@@ -41,8 +41,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A text to go on with: by at most `max_tokens` tokens, up to the end of the document, and up
-    to the first of the `stop` strings. An empty prompt opens a document."""
+    """A prompt to continue by at most `max_tokens` tokens, up to the end of the document or the
+    first of the `stop` strings. An empty prompt starts a document."""
 
     prompt: str
     max_tokens: int = 200
@@ -58,12 +58,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """How a text goes on.
+    """The continuation of a prompt.
 
-    `text` is without the prompt, and ends before the stop string that was met. `prompt_tokens` is
-    how many tokens the model was given, `tokens` how many it wrote of which `text` has a part.
-    `finish` says what ended it: the model, with the separator of documents; a stop string; or
-    `max_tokens`.
+    `text` is without the prompt, and ends before the stop string, if one was met. `prompt_tokens`
+    counts the tokens that the model read, `tokens` those it wrote of which `text` has a part.
+    `finish` says what ended the text: the model, with the separator of documents; a stop string;
+    or `max_tokens`.
     """
 
     prompt: str

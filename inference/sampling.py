@@ -1,4 +1,4 @@
-"""Drawing the next token of every row, each by its own settings and its own random numbers.
+"""Sampling of the next token of each row, with the row's own settings and random numbers.
 
 Axes: B batch, V vocabulary.
 """
@@ -16,7 +16,7 @@ from inference.requests import Sampling
 
 @struct.dataclass
 class RowSettings:
-    """The settings of each row, as arrays [B]; None where no row uses them, which costs nothing."""
+    """The settings of each row, as arrays [B]; None, at no cost, for one that no row uses."""
 
     temperature_B: jax.Array
     top_k_B: jax.Array | None
@@ -26,7 +26,7 @@ class RowSettings:
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], vocabulary_size: int) -> "RowSettings":
-        """The arrays of `rows`, on the host."""
+        """Return the settings of `rows` as arrays on the host."""
 
         def column(name: str, off: float, dtype: type) -> np.ndarray | None:
             values = [getattr(row, name) for row in rows]
@@ -45,7 +45,7 @@ class RowSettings:
 
 
 def row_keys(seeds: Sequence[int], prompts: Sequence[str], repeats: Sequence[int]) -> np.ndarray:
-    """The key of each row, uint32 [B, 2]: of its seed, its prompt, and which repeat of it it is."""
+    """Return a random key for each row, uint32 [B, 2], from its seed, prompt and repeat."""
     keys = []
     for seed, prompt, repeat in zip(seeds, prompts, repeats, strict=True):
         # Else texts of one seed would draw the same words at the same places.
@@ -61,11 +61,11 @@ def sample(
     settings: RowSettings,
     seen_BV: jax.Array | None,
 ) -> jax.Array:
-    """The next token of each row, int32 [B].
+    """Return the next token of each row, int32 [B].
 
-    `count_B` is how many tokens the row has written: with the row's key it decides the random
-    numbers, so that neither the other rows nor the moment matter. `seen_BV` (bool) says which
-    tokens the row has, for the repetition penalty; None where no row has one.
+    `count_B` is how many tokens the row has written. It decides the random numbers together with
+    the row's key: the other rows do not matter. `seen_BV` (bool) says which tokens the row has
+    already, for the repetition penalty; None where no row has one.
     """
     if seen_BV is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
@@ -83,15 +83,15 @@ def sample(
 
 
 def penalized(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
-    """Logits of seen tokens, divided by the penalty where positive, multiplied where negative
-    (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
+    """Return the logits with those of seen tokens divided by the penalty where they are positive,
+    and multiplied where negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]
     lowered_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, lowered_BV, logits_BV)
 
 
 def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
-    """The logits, -inf for what top-k, top-p and min-p leave out, in that order.
+    """Return the logits, -inf for the tokens that top-k, top-p and min-p, in that order, leave out.
 
     Nucleus (top-p): Holtzman et al. 2020, arXiv:1904.09751; min-p: Nguyen et al. 2024,
     arXiv:2407.01082. Tokens as likely as the last one kept are kept too.

@@ -1,4 +1,4 @@
-"""Which tokens make a text; a completion as its tokens come: what is certain, where it ends."""
+"""Text of generated tokens: which tokens may be written, and a text that grows token by token."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,15 +9,15 @@ from data.codecs.tokenizers import UNKNOWN, StreamDecoder, Tokenizer
 
 
 def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
-    """Which ids may be written, bool [vocabulary]: neither what stands for characters that nobody
-    knows, nor ids without a token."""
+    """Return which ids may be written, bool [vocabulary]: not the unknown token, and no id without
+    a token."""
     ids = [token_id for token, token_id in tokenizer.vocabulary().items() if token != UNKNOWN]
     return np.isin(np.arange(tokenizer.vocabulary_size), ids)
 
 
 class GrowingText:
-    """Takes tokens until the text ends: at the tokenizer's `end_id`, at a stop string or at
-    `max_tokens`. `after`: the tokens of the text that it goes on with.
+    """A text that takes tokens until it ends: at the tokenizer's `end_id`, at a stop string or at
+    `max_tokens`. `after`: the tokens of the prompt, where they decide how the text begins.
 
     `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
     """
@@ -41,14 +41,17 @@ class GrowingText:
 
     @property
     def tokens(self) -> int:
-        """How many tokens the text has a part of."""
+        """Count the tokens of which the text has at least a part."""
         if self.finish != "stop":
             return len(self._lengths)
         return sum(length < len(self.text) for length in self._lengths) + bool(self.text)
 
     def push(self, token: int) -> str:
-        """Takes one more token, before the text has ended; returns what is certain since the last
-        call: no half character, and nothing that may turn out to be a stop string."""
+        """Take one more token; return the text that is certain now and was not before.
+
+        That is no half character, and nothing that may turn out to be a stop string. Not to be
+        called once the text has ended.
+        """
         before = len(self.text)
         if token == self._end_id:
             self.finish = "separator"
@@ -66,7 +69,7 @@ class GrowingText:
         return piece
 
     def _cut(self, before: int) -> None:
-        """Ends the text at its first stop string, which reaches past the `before` characters."""
+        """End the text at its first stop string that ends after the first `before` characters."""
         found = [
             at
             for stop in self._stop
@@ -77,7 +80,7 @@ class GrowingText:
             self.finish = "stop"
 
     def _held_back(self) -> int:
-        """The length of the longest end of the text that a stop string begins with."""
+        """Return the length of the longest end of the text that a stop string begins with."""
         longest = max((len(stop) - 1 for stop in self._stop), default=0)
         for length in range(min(longest, len(self.text)), 0, -1):
             end = self.text[-length:]

@@ -1,4 +1,4 @@
-"""What is said in recordings, as a model of connectionist temporal classification writes it down.
+"""Transcripts of recordings by a model of connectionist temporal classification (CTC).
 
 Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary.
 """
@@ -23,17 +23,16 @@ from parallel.feeding import everywhere
 from training.model_def import ModelDef
 
 MOST_ROWS = 32
-"""Recordings that are written down at once."""
+"""Recordings that are transcribed in one batch."""
 
 
 class Transcriber:
-    """Writes down recordings, with models whose arrays lie on `mesh`; `rules` say what its axes
-    mean there.
+    """Transcribes recordings, with models whose arrays lie on `mesh`, by the sharding `rules`.
 
-    `decoder` "greedy": the text of the likeliest alignment; "beam": the likeliest text that a
-    search finds which keeps `beam_size` of them (see `inference.ctc`). Neither writes labels that
-    no text has, such as the separator. The score of an answer is its log-probability in nats, of
-    all its alignments, as the model has it: among all labels, those included.
+    `decoder` "greedy" gives the text of the likeliest alignment; "beam" the likeliest text that a
+    search with `beam_size` prefixes finds (see `inference.ctc`). Neither writes labels that no text
+    has, such as the separator. The score of an answer is its log-probability in nats over all
+    alignments, among all labels of the model.
     """
 
     def __init__(
@@ -78,13 +77,13 @@ class Transcriber:
         return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Prediction]:
-        """What is said in each of `recordings`, frames [T, F], in their order."""
+        """Return the transcript of each of `recordings`, frames [T, F], in their order."""
         return in_groups(
             recordings, MOST_ROWS, lambda group, *inputs: self._answers(module, *inputs)
         )
 
     def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Prediction]:
-        """What is said in each row; positions of segment 0 are padding."""
+        """Return the transcript of each row; positions of segment 0 are padding."""
         graph, arrays = nnx.split(module)
         if self._graph != graph:
             self._graph = graph

@@ -1,4 +1,4 @@
-"""Texts that an encoder-decoder writes for others: translations, and the like.
+"""Answers of an encoder-decoder to texts: translations, and the like.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """
@@ -22,17 +22,17 @@ from parallel.feeding import everywhere
 from training.model_def import ModelDef
 
 MOST_ROWS = 64
-"""Texts that are translated at once."""
+"""Texts that are translated in one batch."""
 
 SHORTEST_SOURCE = 8
 
 ALWAYS_ALLOWED = 10
-"""Tokens of an answer beyond those that its source allows."""
+"""Tokens that an answer may have beyond those its source allows."""
 
 
 class Translator:
-    """Writes the likeliest answer that a beam search finds, for models whose arrays lie on `mesh`;
-    `rules` say what its axes mean there.
+    """Writes the best answer that a beam search finds, with models whose arrays lie on `mesh`, by
+    the sharding `rules`.
 
     `max_source_length` and `max_length` are those of the training data, in tokens, the separator
     at the end included. An answer has at most `answer_length_ratio` tokens for each one of its
@@ -93,8 +93,11 @@ class Translator:
         ]
 
     def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Prediction]:
-        """The answer to each of `texts`, in their order; to the beginning of one that has more than
-        `longest` tokens, and nothing to a blank one."""
+        """Return the answer to each of `texts`, in their order.
+
+        Of a text with more than `longest` tokens the first ones are read; a blank text gets an
+        empty answer.
+        """
         separator = self._tokenizer.separator_id
         encoded = self._tokenizer.encode_many(texts)
         sources = [[*ids[: self.longest], separator] for ids in encoded]
@@ -118,7 +121,7 @@ class Translator:
         return answers
 
     def _find(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Found:
-        """The best answer of each row, on the host."""
+        """Return the best answer of each row, on the host."""
         graph, arrays = nnx.split(module)
         if self._graph != graph:
             self._graph = graph
@@ -159,5 +162,5 @@ class Translator:
 
 
 def _there(weights_BT: np.ndarray) -> np.ndarray:
-    """The rows that are no filling."""
+    """Return the rows that are not padding."""
     return np.flatnonzero(np.any(weights_BT > 0, axis=1))
