@@ -9,7 +9,8 @@ from inference.requests import Completion
 def heading(prompts: Sequence[str], index: int) -> str:
     """Return the heading of a prompt's text: a line as `head` prints for a file.
 
-    An empty line parts it from the text before. It is empty for the only prompt. A prompt of several lines is quoted in one.
+    An empty line parts it from the text before. A prompt of several lines is quoted in one. Where
+    there is one prompt alone, the heading is empty.
     """
     if len(prompts) == 1:
         return ""
