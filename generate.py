@@ -121,7 +121,11 @@ def request_of(
     """Return the fields of the request that the flags give; raise `UsageError` for what can't be
     asked of a model with this `kind` of predictor."""
     given = {flag.name: getattr(arguments, flag.name) for flag in REQUEST_FLAGS}
-    request = {name: value for name, value in given.items() if value not in (None, False, ())}
+    request = {  # 0 is a value, False and () are what flags are that nobody gave.
+        name: value
+        for name, value in given.items()
+        if value is not None and value is not False and value != ()
+    }
     try:
         kind.check_fields(request, task, lambda name: f"--{name}=VALUE")
         if "input" in request:
