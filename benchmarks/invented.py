@@ -20,7 +20,7 @@ def invented_spec(
         return DataSpec(num_classes=num_classes, image_shape=image_shape)
     if config.data.modality.endswith("_sound"):
         targets = {"vocabulary_size": vocabulary_size, "max_labels": max_labels}
-        if config.task.needs == "classes":
+        if config.task.model_output == "classes":
             targets = {"num_classes": num_classes}
         return DataSpec(num_mels=config.data.num_mels, max_frames=max_frames, **targets)
     if config.data.modality == "text_pairs":
@@ -32,7 +32,7 @@ def invented_spec(
     return DataSpec(
         vocabulary_size=vocabulary_size,
         max_length=config.data.sequence_length,
-        num_classes=num_classes if config.task.needs == "classes" else None,
+        num_classes=num_classes if config.task.model_output == "classes" else None,
     )
 
 
@@ -42,7 +42,7 @@ def batch(
     """Random rows (default: a global batch) that depend on the step alone."""
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
     weights = np.ones(B, np.float32)
-    if config.task.needs == "classes":
+    if config.task.model_output == "classes":
         labels = random.integers(0, spec.num_classes, B, dtype=np.int32)
         labelled = {"label": labels, "weights": weights}
     if config.data.modality == "pictures":
@@ -50,7 +50,7 @@ def batch(
         return {"image": image, **labelled}
     if config.data.modality.endswith("_sound"):
         made = _frames(random, B, spec)
-        if config.task.needs == "classes":
+        if config.task.model_output == "classes":
             return made | labelled
         return made | _transcripts(random, B, spec) | {"weights": weights}
     if config.data.modality == "text_pairs":

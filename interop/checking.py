@@ -61,11 +61,12 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
     name = found.settings["architecture"]
     kind = next(one for one in ARCHITECTURES if kind_name(one) == name)
     task, data = config.task, config.data
-    if task.needs not in kind.gives or data.modality not in kind.modalities:
+    if task.model_output not in kind.gives or data.modality not in kind.modalities:
         raise UsageError(
             f"{holds}, which reads {_words(kind.modalities)} and gives {_words(kind.gives)}, but "
-            f"task.name={task.name} on data.source={data.source} needs {_words([task.needs])} of "
-            f"{_words([data.modality])}: take another recipe, or another model"
+            f"task.name={task.name} on data.source={data.source} needs "
+            f"{_words([task.model_output])} of {_words([data.modality])}: take another recipe, or "
+            "another model"
         )
     height, width, *_ = found.data_spec.image_shape or (1, 1)
     if height != width:
@@ -74,7 +75,7 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
 
 def _of_model(found: Description, config: Config) -> dict[str, Any]:
     """What `model` must be, by paths: all that this task makes something of."""
-    needed, classes = dict(found.settings), config.task.needs == "classes"
+    needed, classes = dict(found.settings), config.task.model_output == "classes"
     if classes:
         needed = {name: needed[name] for name in needed if name not in _OF_TOKENS}
     elif "pooling" in needed:

@@ -88,7 +88,7 @@ def _tokens_like(
     masks += [added[name] for name in _MASKS if name in added]
     if separator is not None and separator[0] not in added and ends:
         like[separator[1]] = ends[0]
-    if config.task.needs == "missing_tokens" and masks:
+    if config.task.model_output == "missing_tokens" and masks:
         like[data_spec.vocabulary_size] = masks[0]
     return like
 

@@ -94,7 +94,7 @@ def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> floa
             for path, shape in kernels.items()
         )
         return 2 * FORWARD_AND_BACKWARD * products
-    if model.architecture not in ("decoder", "encoder") or config.task.needs == "classes":
+    if model.architecture not in ("decoder", "encoder") or config.task.model_output == "classes":
         return None
     length = config.data.sequence_length
     weights = sum(map(math.prod, kernels.values()))

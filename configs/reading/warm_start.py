@@ -66,11 +66,15 @@ def _take_model(
 ) -> tuple[dict[str, Any], list[str]]:
     """Puts the model of `origin` into `values`. Returns its fields that differ from those that were
     there, by path, and each in words."""
-    needs = kind_of_section(values, "task.name").needs
+    model_output = kind_of_section(values, "task.name").model_output
     modality = kind_of_section(values, "data.source").modality
     theirs, kind = origin.model, type(origin.model)
     asked = overrides.get("model.architecture", theirs.architecture)
-    if needs not in kind.gives or modality not in kind.modalities or asked != theirs.architecture:
+    if (
+        model_output not in kind.gives
+        or modality not in kind.modalities
+        or asked != theirs.architecture
+    ):
         return {}, []
     kind_of_section(values, "model.architecture")  # there from here on
     ours, unused, dumped = values["model"], needless(origin), theirs.model_dump()

@@ -70,7 +70,7 @@ def needless_across(config: "Config") -> dict[str, str]:
     of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
     of_one_head &= set(type(model).model_fields)
     if len(type(model).gives) > 1:
-        of_classes = config.task.needs == "classes"
+        of_classes = config.task.model_output == "classes"
         for name in of_one_head:
             if of_classes != (name == "pooling"):
                 reasons[f"model.{name}"] = f"task.name is {config.task.name}"
@@ -88,22 +88,22 @@ def _check_task(config: "Config") -> None:
             f"task.name={task.name} learns from {_words(task.modalities)}, but "
             f"data.source={data.source} gives {_words([data.modality])}: change one of them"
         )
-    if task.needs not in model.gives or data.modality not in model.modalities:
+    if task.model_output not in model.gives or data.modality not in model.modalities:
         fitting = [
             kind_name(one)
             for one in ARCHITECTURES
-            if task.needs in one.gives and data.modality in one.modalities
+            if task.model_output in one.gives and data.modality in one.modalities
         ]
         raise ValueError(
             f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
             f"{' or '.join(fitting)}, not {model.architecture}"
         )
-    if isinstance(data, Conversations) and task.needs != "next_tokens":
+    if isinstance(data, Conversations) and task.model_output != "next_tokens":
         raise ValueError(
             f"data.source=conversations teaches answers, which task.name=language_modeling learns, "
             f"not {task.name}"
         )
-    if isinstance(model, RNN) and model.bidirectional and task.needs != "classes":
+    if isinstance(model, RNN) and model.bidirectional and task.model_output != "classes":
         raise ValueError(
             f"model.bidirectional=true sees the tokens that task.name={task.name} has to predict: "
             f"use false"

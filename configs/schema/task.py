@@ -44,7 +44,7 @@ class TaskSettings(Settings):
     modalities: ClassVar[tuple[str, ...]]
     """Of the data that it learns from."""
 
-    needs: ClassVar[str]
+    model_output: ClassVar[str]
     """What a model has to give for it."""
 
     metrics: ClassVar[tuple[str, ...]]
@@ -87,7 +87,7 @@ class Tokens(TaskSettings):
 class LanguageModeling(Tokens):
     """Predict each token of a text from those before it."""
 
-    needs: ClassVar = "next_tokens"
+    model_output: ClassVar = "next_tokens"
     metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
 
     name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
@@ -114,7 +114,7 @@ class LanguageModeling(Tokens):
 class MaskedLanguageModeling(Tokens):
     """Predict tokens of a text that are left out from all others."""
 
-    needs: ClassVar = "missing_tokens"
+    model_output: ClassVar = "missing_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
 
     name: Literal["masked_language_modeling"] = field("masked_language_modeling", "What is learnt.")
@@ -130,7 +130,7 @@ class SequenceToSequence(Tokens):
     """Write the target of a source: a translation, a text put another way."""
 
     modalities: ClassVar = ("text_pairs",)
-    needs: ClassVar = "target_tokens"
+    model_output: ClassVar = "target_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy", "exact_match", "bleu", "chrf")
     text_metrics: ClassVar = ("exact_match", "bleu", "chrf")
     answer_fields: ClassVar = (
@@ -172,7 +172,7 @@ class Classification(TaskSettings):
     """Give each example one label."""
 
     modalities: ClassVar = ("pictures", "labelled_text", "labelled_sound")
-    needs: ClassVar = "classes"
+    model_output: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
     name: Literal["classification"] = field("classification", "What is learnt.")
@@ -200,7 +200,7 @@ class SpeechRecognition(TaskSettings):
     """Write down what is said in a recording, by connectionist temporal classification (CTC)."""
 
     modalities: ClassVar = ("transcribed_sound",)
-    needs: ClassVar = "transcript"
+    model_output: ClassVar = "transcript"
     metrics: ClassVar = ("loss", "wer", "cer", "exact_match")
     text_metrics: ClassVar = ("wer", "cer", "exact_match")
     answer_fields: ClassVar = ("decoder", "beam_size", "answered_examples")

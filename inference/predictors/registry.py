@@ -32,6 +32,6 @@ CLASSIFIERS: dict[str, type[Predictor[Any, Any]]] = {
 
 def predictor_class(config: Config) -> type[Predictor[Any, Any]]:
     """Return the class of predictor for the models of `config`."""
-    if config.task.needs == "classes":
+    if config.task.model_output == "classes":
         return CLASSIFIERS[config.data.modality]
-    return PREDICTORS[config.task.needs]
+    return PREDICTORS[config.task.model_output]
