@@ -61,9 +61,9 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
     name = found.settings["architecture"]
     kind = next(one for one in ARCHITECTURES if kind_name(one) == name)
     task, data = config.task, config.data
-    if task.model_output not in kind.gives or data.modality not in kind.modalities:
+    if task.model_output not in kind.outputs or data.modality not in kind.modalities:
         raise UsageError(
-            f"{holds}, which reads {_words(kind.modalities)} and gives {_words(kind.gives)}, but "
+            f"{holds}, which reads {_words(kind.modalities)} and gives {_words(kind.outputs)}, but "
             f"task.name={task.name} on data.source={data.source} needs "
             f"{_words([task.model_output])} of {_words([data.modality])}: take another recipe, or "
             "another model"

@@ -71,7 +71,7 @@ def _take_model(
     theirs, kind = origin.model, type(origin.model)
     asked = overrides.get("model.architecture", theirs.architecture)
     if (
-        model_output not in kind.gives
+        model_output not in kind.outputs
         or modality not in kind.modalities
         or asked != theirs.architecture
     ):

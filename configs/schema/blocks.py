@@ -19,7 +19,7 @@ class Architecture(Settings):
     """Of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
     "transcribed_sound", "labelled_sound"."""
 
-    gives: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
     """What tasks may ask of it: "next_tokens", "missing_tokens", "target_tokens", "classes",
     "transcript"."""
 

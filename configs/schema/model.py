@@ -83,7 +83,7 @@ class Decoder(TokenBlocks):
     """A stack of residual blocks on tokens, each of which sees those before it."""
 
     modalities: ClassVar = ("text", "labelled_text")
-    gives: ClassVar = ("next_tokens", "classes")
+    outputs: ClassVar = ("next_tokens", "classes")
 
     architecture: Literal["decoder"] = field(
         "decoder", _ARCHITECTURE, aliases=("arch", "model_type", "model_name")
@@ -96,7 +96,7 @@ class Encoder(TokenBlocks):
 
     sees_all: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
-    gives: ClassVar = ("missing_tokens", "classes")
+    outputs: ClassVar = ("missing_tokens", "classes")
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
     pooling: Pooling = _pooling("mean")
@@ -121,7 +121,7 @@ class RNN(Architecture):
     """Layers of recurrent cells on tokens, on top of each other, and nothing else."""
 
     modalities: ClassVar = ("text", "labelled_text")
-    gives: ClassVar = ("next_tokens", "classes")
+    outputs: ClassVar = ("next_tokens", "classes")
 
     architecture: Literal["rnn"] = field("rnn", _ARCHITECTURE)
     width: Count = field(
@@ -155,7 +155,7 @@ class EncoderDecoder(TokenBlocks):
     """A stack of blocks that reads a source, and one that writes a target and looks back at it."""
 
     modalities: ClassVar = ("text_pairs",)
-    gives: ClassVar = ("target_tokens",)
+    outputs: ClassVar = ("target_tokens",)
 
     architecture: Literal["encoder_decoder"] = field("encoder_decoder", _ARCHITECTURE)
     encoder_depth: Count | None = field(
@@ -211,7 +211,7 @@ class RNNEncoderDecoder(Architecture):
     """Recurrent layers that read a source both ways; others write a target, and look back at it."""
 
     modalities: ClassVar = ("text_pairs",)
-    gives: ClassVar = ("target_tokens",)
+    outputs: ClassVar = ("target_tokens",)
 
     architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
     width: Count = field(
@@ -252,7 +252,7 @@ class Sound(Architecture):
     """What all models of sound have."""
 
     modalities: ClassVar = ("transcribed_sound", "labelled_sound")
-    gives: ClassVar = ("transcript", "classes")
+    outputs: ClassVar = ("transcript", "classes")
 
     subsampling: Literal[1, 2, 4] = field(
         4,
@@ -304,7 +304,7 @@ class VisionTransformer(Blocks):
 
     sees_all: ClassVar = True
     modalities: ClassVar = ("pictures",)
-    gives: ClassVar = ("classes",)
+    outputs: ClassVar = ("classes",)
 
     architecture: Literal["vit"] = field("vit", _ARCHITECTURE)
     patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
@@ -343,7 +343,7 @@ class ResNet(Architecture):
     """A residual network of convolutions on pictures."""
 
     modalities: ClassVar = ("pictures",)
-    gives: ClassVar = ("classes",)
+    outputs: ClassVar = ("classes",)
 
     architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
     depth: Literal[18, 34, 50] = field(
@@ -374,7 +374,7 @@ class CNN(Architecture):
     """Stages of convolution, batch norm and pooling, then a dense layer and the classes."""
 
     modalities: ClassVar = ("pictures",)
-    gives: ClassVar = ("classes",)
+    outputs: ClassVar = ("classes",)
 
     architecture: Literal["cnn"] = field("cnn", _ARCHITECTURE)
     channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
@@ -400,7 +400,7 @@ class ConvNeXt(Architecture):
     """A convolutional network of blocks like a transformer's, on pictures."""
 
     modalities: ClassVar = ("pictures",)
-    gives: ClassVar = ("classes",)
+    outputs: ClassVar = ("classes",)
 
     architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
     patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))

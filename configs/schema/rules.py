@@ -69,7 +69,7 @@ def needless_across(config: "Config") -> dict[str, str]:
             reasons["model.attention_window"] = why
     of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
     of_one_head &= set(type(model).model_fields)
-    if len(type(model).gives) > 1:
+    if len(type(model).outputs) > 1:
         of_classes = config.task.model_output == "classes"
         for name in of_one_head:
             if of_classes != (name == "pooling"):
@@ -88,11 +88,11 @@ def _check_task(config: "Config") -> None:
             f"task.name={task.name} learns from {_words(task.modalities)}, but "
             f"data.source={data.source} gives {_words([data.modality])}: change one of them"
         )
-    if task.model_output not in model.gives or data.modality not in model.modalities:
+    if task.model_output not in model.outputs or data.modality not in model.modalities:
         fitting = [
             kind_name(one)
             for one in ARCHITECTURES
-            if task.model_output in one.gives and data.modality in one.modalities
+            if task.model_output in one.outputs and data.modality in one.modalities
         ]
         raise ValueError(
             f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
