@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from configs.reading import names
-from configs.reading.fields import Field, flatten, needless
+from configs.reading.fields import Field, flatten, unused_fields
 from configs.reading.overriding import FLAG
 from configs.reading.recipes import load_and_take_over
 from configs.reading.values import format_value
@@ -32,7 +32,7 @@ def explain(
     overrides = overrides or {}
     config, taken = load_and_take_over(recipe, overrides, workdir)
     taken_over = {path for one in taken for path in one.fields}
-    fields, unused = flatten(config), needless(config)
+    fields, unused = flatten(config), unused_fields(config)
     origins = {path: _origin(path, field, overrides) for path, field in fields.items()}
     origins |= dict.fromkeys(taken_over, "train.initialize_from")
     width = max(map(len, fields)) + 2

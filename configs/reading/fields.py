@@ -6,7 +6,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from configs.schema.config import Config
-from configs.schema.rules import needless_across
+from configs.schema.rules import unused_across_sections
 from configs.schema.settings import Settings
 
 
@@ -31,15 +31,15 @@ def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
     return found
 
 
-def needless(config: Config) -> dict[str, str]:
+def unused_fields(config: Config) -> dict[str, str]:
     """Fields, by their path, that have no effect under the others, each with why."""
-    return needless_across(config) | _needless_within(config, "")
+    return unused_across_sections(config) | _unused_within(config, "")
 
 
-def _needless_within(section: Settings, prefix: str) -> dict[str, str]:
-    reasons = {f"{prefix}{name}": why for name, why in section.needless().items()}
+def _unused_within(section: Settings, prefix: str) -> dict[str, str]:
+    reasons = {f"{prefix}{name}": why for name, why in section.unused_fields().items()}
     for name in type(section).model_fields:
         inner = getattr(section, name)
         if isinstance(inner, Settings):
-            reasons |= _needless_within(inner, f"{prefix}{name}.")
+            reasons |= _unused_within(inner, f"{prefix}{name}.")
     return reasons

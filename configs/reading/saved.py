@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading import names
-from configs.reading.fields import flatten, needless
+from configs.reading.fields import flatten, unused_fields
 from configs.reading.inputs import check_pretrained
 from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
@@ -104,7 +104,7 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
         check_pretrained(config)
         return True
     begun = any(path.name.isdecimal() for path in Path(workdir).glob("checkpoints/*"))
-    changed, unused = differences(read_config(workdir), config), needless(config)
+    changed, unused = differences(read_config(workdir), config), unused_fields(config)
     if begun:
         refuse_differences(workdir, changed)
     else:

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from configs.errors import UsageError
 from configs.reading import names
-from configs.reading.fields import needless
+from configs.reading.fields import unused_fields
 from configs.reading.overriding import FLAG, Values, override
 from configs.reading.values import format_value, quote
 from configs.schema.config import Config
@@ -35,7 +35,7 @@ def assemble(
         config = Config.model_validate(values)
     except pydantic.ValidationError as error:
         raise UsageError(_describe(error, values, overrides, source)) from None
-    for path, reason in needless(config).items():
+    for path, reason in unused_fields(config).items():
         if path in overrides:
             raise UsageError(f"{FLAG}{path}={overrides[path]} has no effect: {reason}")
     return config

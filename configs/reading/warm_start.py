@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs.reading.fields import needless
+from configs.reading.fields import unused_fields
 from configs.reading.inputs import is_hugging_face
 from configs.reading.overriding import Values, kind_of_section
 from configs.reading.saved import NAME, read_config
@@ -77,7 +77,7 @@ def _take_model(
     ):
         return {}, []
     kind_of_section(values, "model.architecture")  # there from here on
-    ours, unused, dumped = values["model"], needless(origin), theirs.model_dump()
+    ours, unused, dumped = values["model"], unused_fields(origin), theirs.model_dump()
     taken = {
         name: dumped[name]
         for name, info in kind.model_fields.items()

@@ -180,7 +180,7 @@ class Blocks(Stack):
     def self_attends(self) -> bool:
         return "A" in self.mixers
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         reasons = {}
         without = f"model.pattern={self.pattern} has no"
         if "R" not in self.mixers:
@@ -244,8 +244,8 @@ class RotaryStack(Stack):
         aliases=("rope_theta", "rope_base"),
     )
 
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+    def unused_fields(self) -> dict[str, str]:
+        reasons = super().unused_fields()
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
         if not self.self_attends:

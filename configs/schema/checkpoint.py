@@ -31,5 +31,5 @@ class Checkpoint(Settings):
         aliases=("metric", "monitor"),
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         return {} if self.keep_best else {"best_metric": "checkpoint.keep_best is 0"}

@@ -63,7 +63,7 @@ class Cleaning(Settings):
         2, "Words, or characters, of a shingle.", aliases=("ngram", "shingle_size")
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.duplicates == "near":
             return {}
         why = f"data.cleaning.duplicates is {self.duplicates}"
@@ -104,7 +104,7 @@ class Text(Source):
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     cleaning: Cleaning = field(Cleaning(), "What is done to documents before.")
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.packing == "best_fit":
             return {"cross_document_attention": "data.packing is best_fit, where none is seen"}
         return {}
@@ -194,8 +194,8 @@ class Mixture(Text):
         """The settings of each part: its own path, and what the mixture says of all."""
         return tuple(map(self._member, self.parts or ()))
 
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+    def unused_fields(self) -> dict[str, str]:
+        reasons = super().unused_fields()
         members = self.members()
         for name in ("data_dir", "text_field", "invalid_utf8"):
             if members and not any(name in type(one).model_fields for one in members):

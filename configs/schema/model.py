@@ -72,8 +72,8 @@ class TokenBlocks(RotaryStack, Blocks):
         aliases=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
 
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+    def unused_fields(self) -> dict[str, str]:
+        reasons = super().unused_fields()
         if "rotary_base" in reasons:
             reasons["rotary_scaling"] = reasons["rotary_base"]
         return reasons
@@ -322,8 +322,8 @@ class VisionTransformer(Blocks):
         False, "Whether the vector that the classes are read from has a learned position too."
     )
 
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+    def unused_fields(self) -> dict[str, str]:
+        reasons = super().unused_fields()
         for name, needed in (("pooling", "class_token"), ("positions", "learned")):
             if getattr(self, name) != needed:
                 reasons["class_token_position"] = f"model.{name} is {getattr(self, name)}"

@@ -108,7 +108,7 @@ class _Optimizer(Settings):
         aliases=("mu_dtype", "optimizer_dtype", "optim_bits"),
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         reasons = {}
         if self.schedule in ("constant", "inverse_square_root"):
             reasons["final_learning_rate_ratio"] = f"optimizer.schedule is {self.schedule}"
@@ -139,11 +139,11 @@ class SGD(_Optimizer):
     momentum: Fraction = field(0.9, "Share of the sum of gradients that each step keeps.")
     nesterov: bool = field(True, "Whether the gradient of this step counts ahead of the sum.")
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.momentum:
-            return super().needless()
+            return super().unused_fields()
         lone = dict.fromkeys(("nesterov", "state_dtype"), "optimizer.momentum is 0")
-        return super().needless() | lone
+        return super().unused_fields() | lone
 
 
 class Lion(_Optimizer):
@@ -171,8 +171,8 @@ class Adafactor(_Optimizer):
         0.8, "The mean of squared gradients keeps 1 - step^-this, up to 0.999."
     )
 
-    def needless(self) -> dict[str, str]:
-        reasons = super().needless()
+    def unused_fields(self) -> dict[str, str]:
+        reasons = super().unused_fields()
         return reasons if self.beta1 else reasons | {"state_dtype": "optimizer.beta1 is 0"}
 
 

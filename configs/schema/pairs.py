@@ -86,7 +86,7 @@ class WrittenPairs(Pairs):
         """The fields that hold source and target."""
         return self.source_field or self.source_language, self.target_field or self.target_language
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         given = {"source": self.source_field, "target": self.target_field}
         return {
             f"{side}_language": f"data.{side}_field is given"

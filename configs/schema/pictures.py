@@ -64,7 +64,7 @@ class Augmentation(Settings):
         aliases=("random_erasing", "erasing", "reprob"),
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         why = f"crop is {self.crop}"
         reasons = {} if self.crop == "padded" else {"crop_padding": why}
         if self.crop != "random_resized":
@@ -113,7 +113,7 @@ class Pictures(Source):
     )
     augmentation: Augmentation = field(Augmentation(), "What training changes at random.")
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.decoded == "auto":
             return {}
         return {"decoded_bytes": f"data.decoded is {self.decoded}"}

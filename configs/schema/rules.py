@@ -59,7 +59,7 @@ def resolve_steps(config: "Config", examples: int) -> "Config":
     return config.model_copy(update={"train": train})
 
 
-def needless_across(config: "Config") -> dict[str, str]:
+def unused_across_sections(config: "Config") -> dict[str, str]:
     """Fields, by their whole path, that other sections leave without effect, each with why."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:

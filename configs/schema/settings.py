@@ -42,7 +42,7 @@ class Settings(pydantic.BaseModel):
     discriminator: ClassVar[str | None] = None
     """The field that tells the kinds of this section apart."""
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         """Fields that have no effect under the other fields of this section, each with why."""
         return {}
 

@@ -80,7 +80,7 @@ class SoundAugmentation(Settings):
         0.2, "Share of the recording that such a mask covers, at most.", aliases=("time_ratio",)
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         reasons = {}
         if not self.noise_probability:
             names = ("noise_lowest_ratio", "noise_highest_ratio")
@@ -165,7 +165,7 @@ class Sound(Source):
     )
     augmentation: SoundAugmentation = field(SoundAugmentation(), "What training changes at random.")
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.normalization == "none":
             return {}
         why = f"data.normalization is {self.normalization}, which takes all loudness out"

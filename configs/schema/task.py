@@ -59,7 +59,7 @@ class TaskSettings(Settings):
     @property
     def measured_by(self) -> dict[str, Any]:
         """Field and value of those `answer_fields` that have an effect."""
-        unused = self.needless()
+        unused = self.unused_fields()
         return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
 
@@ -103,7 +103,7 @@ class LanguageModeling(Tokens):
         aliases=("temperature",),
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.sample_prompts:
             return {}
         return dict.fromkeys(
@@ -164,7 +164,7 @@ class SequenceToSequence(Tokens):
     )
     answered_examples: NonNegativeInteger = _answered_examples()
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         return {"length_penalty": "task.beam_size is 1"} if self.beam_size == 1 else {}
 
 
@@ -222,7 +222,7 @@ class SpeechRecognition(TaskSettings):
     )
     answered_examples: NonNegativeInteger = _answered_examples()
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         return {} if self.decoder == "beam" else {"beam_size": "task.decoder is greedy"}
 
 

@@ -53,7 +53,7 @@ class LoRA(Settings):
         aliases=("modules_to_save", "lora_train_also"),
     )
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         if self.rank is not None:
             return {}
         return dict.fromkeys(("alpha", "on", "train_also"), "train.lora.rank is none")
@@ -217,7 +217,7 @@ class Train(Settings):
             )
         return self.model_copy(update={"steps": steps})
 
-    def needless(self) -> dict[str, str]:
+    def unused_fields(self) -> dict[str, str]:
         reasons = {}
         if self.epochs is not None:
             reasons["steps"] = f"train.epochs={self.epochs:g} says how long the run is"
