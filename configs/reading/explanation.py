@@ -11,7 +11,7 @@ from configs.reading.overriding import FLAG
 from configs.reading.recipes import load_and_take_over
 from configs.reading.values import format_value
 from configs.schema.config import Config
-from configs.schema.settings import about
+from configs.schema.settings import field_metadata
 
 _WIDTH = 100
 _ROW_WIDTH = 120
@@ -45,7 +45,7 @@ def explain(
         if section not in fields:
             lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
-            star = "*" if about(field.info).mutable_on_resume else " "
+            star = "*" if field_metadata(field.info).mutable_on_resume else " "
             row = f"{star} {path:{width}}{_shown(field):20}  {origins[path]}"
             note = f"no effect: {unused[path]}" if path in unused else ""
             if note and len(row) + 2 + len(note) <= _ROW_WIDTH:
@@ -56,7 +56,7 @@ def explain(
 
 def _meaning(path: str, field: Field) -> list[str]:
     """The lines under a field: what it means, what is valid, in what unit."""
-    unit = about(field.info).unit
+    unit = field_metadata(field.info).unit
     valid = names.accepted(path, brief=True) + (f", in {unit}" if unit else "")
     indent = " " * 6
     text = f"{field.info.description} [{valid}]"
@@ -64,7 +64,7 @@ def _meaning(path: str, field: Field) -> list[str]:
 
 
 def _shown(field: Field) -> str:
-    if field.value is None and about(field.info).required:
+    if field.value is None and field_metadata(field.info).required:
         return "(must be given)"
     return format_value(field.value)
 

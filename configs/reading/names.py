@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic.fields import FieldInfo
 
 from configs.schema.config import Config
-from configs.schema.settings import Settings, about, accepts, kind_name, kinds
+from configs.schema.settings import Settings, accepts, field_metadata, kind_name, kinds
 
 _LIKENESS = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
@@ -74,7 +74,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
-        likeness = max(_likeness(name, one) for one in (own_name, *about(info).aliases))
+        likeness = max(_likeness(name, one) for one in (own_name, *field_metadata(info).aliases))
         if tells_kind(path):
             likeness = max(likeness, 0.95 * _likeness(name, own_section.rpartition(".")[2]))
         if likeness >= _LIKENESS:

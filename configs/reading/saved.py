@@ -16,7 +16,7 @@ from configs.reading.overriding import FLAG
 from configs.reading.validation import assemble
 from configs.reading.values import format_value
 from configs.schema.config import Config
-from configs.schema.settings import about
+from configs.schema.settings import field_metadata
 from configs.schema.tokenizers import TokenizerFile
 
 NAME = "config.json"
@@ -59,7 +59,7 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
         raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
     for one in overrides:
         info = names.fields().get(one)
-        if info is not None and not about(info).mutable_on_resume:
+        if info is not None and not field_metadata(info).mutable_on_resume:
             raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
     return assemble(values, overrides, source=str(path))
 
@@ -89,7 +89,7 @@ def differences(old: Config, new: Config) -> list[Difference]:
         )
         if was != now:
             info = (after.get(path) or before[path]).info
-            found.append(Difference(path, was, now, about(info).mutable_on_resume))
+            found.append(Difference(path, was, now, field_metadata(info).mutable_on_resume))
     return found
 
 

@@ -11,7 +11,7 @@ from configs.reading.overriding import Values, kind_of_section
 from configs.reading.saved import NAME, read_config
 from configs.reading.values import format_value
 from configs.schema.config import Config
-from configs.schema.settings import about
+from configs.schema.settings import field_metadata
 
 _OF_TRAINING = ("dropout", "stochastic_depth")
 """Fields of models that change nothing of what is computed of trained weights."""
@@ -84,7 +84,7 @@ def _take_model(
         if f"model.{name}" not in overrides
         and f"model.{name}" not in unused
         and name not in _OF_TRAINING
-        and not about(info).mutable_on_resume
+        and not field_metadata(info).mutable_on_resume
     }
     kept = {name: value for name, value in ours.items() if name in kind.model_fields}
     values["model"] = kept | taken

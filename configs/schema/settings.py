@@ -48,7 +48,7 @@ class Settings(pydantic.BaseModel):
 
 
 @dataclass(frozen=True)
-class About:
+class FieldMetadata:
     """What the schema knows of a field beside its type and range."""
 
     unit: str | None
@@ -75,16 +75,16 @@ def field(
     what the default leaves out as None. aliases: names that other trainers use, for
     suggestions. accepts: what a valid value is, where type and range do not say it.
     """
-    about = About(unit, mutable_on_resume, required, aliases, accepts)
+    metadata = FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)
     return pydantic.Field(
-        default, description=meaning, json_schema_extra={"about": about}, **constraints
+        default, description=meaning, json_schema_extra={"metadata": metadata}, **constraints
     )
 
 
-def about(info: FieldInfo) -> About:
+def field_metadata(info: FieldInfo) -> FieldMetadata:
     """What `field` was told; sections that are no fields of their own know nothing."""
     extra = info.json_schema_extra
-    return extra["about"] if extra else About(None, False, False, (), None)
+    return extra["metadata"] if extra else FieldMetadata(None, False, False, (), None)
 
 
 def options(annotation: Any) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ def accepts(info: FieldInfo, *, brief: bool = False) -> str:
     brief: leave the limits of 32-bit numbers out.
     """
     members = options(info.annotation)
-    stated = about(info).accepts
+    stated = field_metadata(info).accepts
     text = stated or _accepts_type(members[0], [*info.metadata], brief)
     return f"{text}, or none" if type(None) in members else text
 
