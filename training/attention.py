@@ -32,7 +32,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     Raises `configs.UsageError` where the one that is asked for can't be.
     """
     model = config.model
-    if not getattr(model, "self_attends", False):
+    if not getattr(model, "has_self_attention", False):
         return None
     asked, platform = model.attention, mesh.devices.flat[0].platform
     chosen = NATIVE_ATTENTION.get(platform, "xla") if asked == "auto" else asked

@@ -74,18 +74,18 @@ class Stack(Architecture):
     )
 
     @property
-    def self_attends(self) -> bool:
+    def has_self_attention(self) -> bool:
         """Whether any block has attention to its own positions."""
         return True
 
     @property
-    def attends(self) -> bool:
+    def has_attention(self) -> bool:
         """Whether any block has heads."""
-        return self.self_attends
+        return self.has_self_attention
 
     @pydantic.model_validator(mode="after")
     def _heads_fit(self) -> Self:
-        if not self.attends:
+        if not self.has_attention:
             return self
         heads, width = self.num_heads, self.width
         if self.num_kv_heads is not None and heads % self.num_kv_heads:
@@ -177,7 +177,7 @@ class Blocks(Stack):
         return self.pattern
 
     @property
-    def self_attends(self) -> bool:
+    def has_self_attention(self) -> bool:
         return "A" in self.mixers
 
     def unused_fields(self) -> dict[str, str]:
@@ -187,10 +187,10 @@ class Blocks(Stack):
             reasons["recurrence"] = f"{without} R (recurrence)"
         if "C" not in self.mixers:
             reasons["convolution_size"] = f"{without} C (convolution)"
-        if not self.self_attends:
+        if not self.has_self_attention:
             of_mixer = ("attention_window", "attention")
             reasons |= dict.fromkeys(of_mixer, f"{without} A (attention)")
-        if not self.attends:
+        if not self.has_attention:
             heads = ("num_heads", "num_kv_heads", "head_dim")
             reasons |= dict.fromkeys(heads, f"{without} A (attention)")
         return reasons
@@ -248,7 +248,7 @@ class RotaryStack(Stack):
         reasons = super().unused_fields()
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if not self.self_attends:
+        if not self.has_self_attention:
             why = f"model.pattern={self.pattern} has no A (attention)"
             reasons["rotary_base"] = why
             if self.positions == "rotary":
@@ -258,7 +258,7 @@ class RotaryStack(Stack):
     @pydantic.model_validator(mode="after")
     def _heads_can_rotate(self) -> Self:
         head_dim = self.head_dim or self.width // self.num_heads
-        if self.self_attends and self.positions == "rotary" and head_dim % 2:
+        if self.has_self_attention and self.positions == "rotary" and head_dim % 2:
             source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
             raise ValueError(
                 f"rotary positions turn pairs of numbers, but {source} is {head_dim}, which is "

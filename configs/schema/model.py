@@ -183,7 +183,7 @@ class EncoderDecoder(TokenBlocks):
         return self.pattern + (self.encoder_pattern or "")
 
     @property
-    def attends(self) -> bool:
+    def has_attention(self) -> bool:
         return True  # to the source
 
     @pydantic.model_validator(mode="after")

@@ -140,7 +140,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
         )
     if sizes["sequence"] > 1:
         _check_sequence(config, sizes["sequence"])
-    if isinstance(model, Stack) and model.attends:
+    if isinstance(model, Stack) and model.has_attention:
         heads = {"heads": ("num_heads", model.num_heads)}
         if model.num_kv_heads is not None:
             heads["kv_heads"] = ("num_kv_heads", model.num_kv_heads)
