@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from configs.schema.config import Config
-from configs.schema.task import written_task
+from configs.schema.task import parse_stored_task
 from tasks.registry import TASKS
 
 Evaluation = Mapping[str, Any]
@@ -23,7 +23,7 @@ def evaluation_record(metrics: Mapping[str, float], config: Config) -> dict[str,
 
 def evaluation_in(manifest: Mapping[str, Any]) -> Evaluation:
     """Return the validation at the step of a manifest; without `metrics` where there was none."""
-    measured_by = written_task(manifest["config"]["task"]).measured_by
+    measured_by = parse_stored_task(manifest["config"]["task"]).measured_by
     return {"metrics": manifest["metrics"], "measured_by": measured_by}
 
 

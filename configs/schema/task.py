@@ -236,7 +236,7 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
 Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007
 
 
-def written_task(values: Mapping[str, Any]) -> TaskSettings:
+def parse_stored_task(values: Mapping[str, Any]) -> TaskSettings:
     """Return the section `task` of a configuration that was written earlier, fields that are new
     since then with their defaults. Nothing is checked again."""
     (kind,) = [one for one in TASKS if kind_name(one) == values["name"]]
