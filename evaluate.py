@@ -29,7 +29,7 @@ from configs.errors import UsageError
 from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
-from configs.reading.saved import read_config, with_own_tokenizer
+from configs.reading.saved import read_config, with_workdir_tokenizer
 from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     workdir = Path(arguments.workdir)
     config = read_config(workdir, arguments.overrides)
-    config = with_own_tokenizer(config, workdir)
+    config = with_workdir_tokenizer(config, workdir)
     check_inputs(config)
     if arguments.predictions is not None:
         check_predictions(Path(arguments.predictions))

@@ -23,7 +23,7 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.explanation import explain
 from configs.reading.inputs import check_inputs, check_pretrained, is_hugging_face
 from configs.reading.recipes import load_config
-from configs.reading.saved import check_workdir, with_own_tokenizer, write_config
+from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_config
 from configs.schema.config import Config
 from configs.schema.rules import resolve_steps
 from data.cache import cache_dir
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n{explain_environment(config)}")
         print(f"\n{parameters}")
         return 0
-    reading = with_own_tokenizer(config, arguments.workdir)
+    reading = with_workdir_tokenizer(config, arguments.workdir)
     tuned = set_environment(config)
     if not arguments.show_batch:
         origin = config.train.initialize_from

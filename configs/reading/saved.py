@@ -64,7 +64,7 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
     return assemble(values, overrides, source=str(path))
 
 
-def with_own_tokenizer(config: Config, workdir: str | Path | None) -> Config:
+def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
     """`config` that reads the tokenizer which `workdir` keeps, where `data.tokenizer.path` is gone:
     whoever has the workdir needs no other."""
     tokenizer = getattr(config.data, "tokenizer", None)
