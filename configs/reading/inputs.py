@@ -45,7 +45,7 @@ def check_inputs(config: Config) -> None:
                 "data.parts is not given: say what is mixed, --config.data.parts=python_stdlib,"
                 "text_files:PATH,records:PATH"
             )
-        for member in data.members():
+        for member in data.part_settings():
             if isinstance(member, TextFiles | Records):
                 _check_text("data.parts: ", member.path)
     tokenizer = getattr(data, "tokenizer", None)

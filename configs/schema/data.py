@@ -190,19 +190,19 @@ class Mixture(Text):
         """The weight of each part."""
         return self.weights or (1.0,) * len(self.parts or ())
 
-    def members(self) -> tuple[Text, ...]:
+    def part_settings(self) -> tuple[Text, ...]:
         """The settings of each part: its own path, and what the mixture says of all."""
-        return tuple(map(self._member, self.parts or ()))
+        return tuple(map(self._settings_of_part, self.parts or ()))
 
     def unused_fields(self) -> dict[str, str]:
         reasons = super().unused_fields()
-        members = self.members()
+        members = self.part_settings()
         for name in ("data_dir", "text_field", "invalid_utf8"):
             if members and not any(name in type(one).model_fields for one in members):
                 reasons[name] = "no source of data.parts has it"
         return reasons
 
-    def _member(self, part: str) -> Text:
+    def _settings_of_part(self, part: str) -> Text:
         kind, _, path = part.partition(":")
         if kind not in PARTS:
             near = difflib.get_close_matches(kind, PARTS, n=1)
@@ -221,7 +221,7 @@ class Mixture(Text):
     @pydantic.model_validator(mode="after")
     def _parts_and_weights_fit(self) -> Self:
         parts = self.parts or ()
-        self.members()
+        self.part_settings()
         for part in parts:
             if parts.count(part) > 1:
                 raise ValueError(

@@ -48,5 +48,5 @@ def open_source(settings: Any) -> Source:
 
 def open_sources(settings: Any) -> tuple[Source, ...]:
     """All sources of a mixture; of other settings the one."""
-    members = settings.members() if settings.source == "mixture" else (settings,)
+    members = settings.part_settings() if settings.source == "mixture" else (settings,)
     return tuple(map(open_source, members))
