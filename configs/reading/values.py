@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic.fields import FieldInfo
 
-from configs.schema.settings import options
+from configs.schema.settings import union_members
 
 
 def parse_value(text: str, info: FieldInfo) -> Any:
@@ -16,7 +16,7 @@ def parse_value(text: str, info: FieldInfo) -> Any:
     `none` unsets an optional field; tuples are `3,4` or `(3, 4)`, text with commas in quotes.
     Raises ValueError where the text is no value of that type.
     """
-    members = options(info.annotation)
+    members = union_members(info.annotation)
     if type(None) in members and text.lower() == "none":
         return None
     return _parse(text, members[0])

@@ -87,10 +87,10 @@ def field_metadata(info: FieldInfo) -> FieldMetadata:
     return extra["metadata"] if extra else FieldMetadata(None, False, False, (), None)
 
 
-def options(annotation: Any) -> tuple[Any, ...]:
+def union_members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union; of any other annotation itself alone."""
     if typing.get_origin(annotation) is Annotated:
-        return options(typing.get_args(annotation)[0])
+        return union_members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.get_args(annotation)
     return (annotation,)
@@ -98,7 +98,7 @@ def options(annotation: Any) -> tuple[Any, ...]:
 
 def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
     """The classes that may stand in a section; () where the field is a plain value."""
-    members = options(info.annotation)
+    members = union_members(info.annotation)
     if all(isinstance(one, type) and issubclass(one, Settings) for one in members):
         return members
     return ()
@@ -116,7 +116,7 @@ def accepts(info: FieldInfo, *, brief: bool = False) -> str:
 
     brief: leave the limits of 32-bit numbers out.
     """
-    members = options(info.annotation)
+    members = union_members(info.annotation)
     stated = field_metadata(info).accepts
     text = stated or _accepts_type(members[0], [*info.metadata], brief)
     return f"{text}, or none" if type(None) in members else text

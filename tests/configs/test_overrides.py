@@ -23,7 +23,7 @@ from configs.schema.model import (
 )
 from configs.schema.pairs import WrittenPairs
 from configs.schema.pictures import Augmentation, Pictures
-from configs.schema.settings import kind_name, options
+from configs.schema.settings import kind_name, union_members
 from configs.schema.source import Source
 from configs.schema.task import SequenceToSequence, Tokens
 
@@ -299,7 +299,7 @@ def test_every_field_can_be_set(path):
     assert (found, type(found)) == (value, type(value))
 
 
-OPTIONAL = [path for path, info in fields().items() if type(None) in options(info.annotation)]
+OPTIONAL = [path for path, info in fields().items() if type(None) in union_members(info.annotation)]
 
 
 @pytest.mark.parametrize("path", OPTIONAL)
@@ -377,10 +377,10 @@ def _any_value(annotation) -> st.SearchStrategy:
 
 @given(data=st.data(), path=st.sampled_from(sorted(fields())))
 def test_what_explain_prints_can_be_given_back(data, path):
-    member, *others = options(fields()[path].annotation)
-    member = options(member)[0]
+    member, *others = union_members(fields()[path].annotation)
+    member = union_members(member)[0]
     if typing.get_origin(member) is tuple:
-        element = options(typing.get_args(member)[0])[0]
+        element = union_members(typing.get_args(member)[0])[0]
         value = data.draw(st.lists(_any_value(element)).map(tuple))
     else:
         value = data.draw(_any_value(member) | st.none() if others else _any_value(member))
