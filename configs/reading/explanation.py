@@ -73,5 +73,5 @@ def _origin(path: str, field: Field, overrides: Mapping[str, str]) -> str:
     if path in overrides:
         return "command line"
     # The default of a section's kind is that of the whole; of any other field, its own kind's.
-    default = flatten(Config())[path].value if names.tells_kind(path) else field.info.default
+    default = flatten(Config())[path].value if names.is_discriminator(path) else field.info.default
     return "default" if field.value == default else "recipe"

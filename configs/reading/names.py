@@ -59,7 +59,7 @@ def is_field_or_section(path: str) -> bool:
     return any(f"{field}.".startswith(f"{path}.") for field in fields())
 
 
-def tells_kind(path: str) -> bool:
+def is_discriminator(path: str) -> bool:
     """Whether the field `path` says of which kind its section is."""
     return any(owner.discriminator == path.rpartition(".")[2] for owner in _owners(path))
 
@@ -75,7 +75,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
         likeness = max(_likeness(name, one) for one in (own_name, *field_metadata(info).aliases))
-        if tells_kind(path):
+        if is_discriminator(path):
             likeness = max(likeness, 0.95 * _likeness(name, own_section.rpartition(".")[2]))
         if likeness >= _LIKENESS:
             depth = path.count(".")
@@ -114,7 +114,7 @@ def not_of_this_kind(path: str, owner: type[Settings] | None = None) -> str:
 
 def accepted(path: str, *, brief: bool = False) -> str:
     """What a valid value of the field `path` is, in words; `brief` as `accepts` has it."""
-    if tells_kind(path):
+    if is_discriminator(path):
         choices = list(dict.fromkeys(kind_name(owner) for owner in _owners(path)))
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     return accepts(fields()[path], brief=brief)

@@ -28,7 +28,7 @@ def override(values: Values, overrides: Mapping[str, str]) -> None:
     Raises `UsageError` for a field that is not there, and text that is no value of its type.
     """
     outer_first = sorted(overrides, key=lambda path: path.count("."))
-    for path in sorted(outer_first, key=lambda path: not names.tells_kind(path)):
+    for path in sorted(outer_first, key=lambda path: not names.is_discriminator(path)):
         place = _find(values, path)
         name, text = path.rpartition(".")[2], overrides[path]
         if name == place.owner.discriminator:

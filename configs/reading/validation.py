@@ -68,7 +68,7 @@ def _describe(
         return f"{_describe_section(path, first)}{where}"
     value = _value_at(values, path)
     shown = quote(value) if isinstance(value, str) else format_value(value)
-    valid = names.accepted(path) if info is None or names.tells_kind(path) else accepts(info)
+    valid = names.accepted(path) if info is None or names.is_discriminator(path) else accepts(info)
     return f"{name} must be {valid}, not {shown}{where}"
 
 
