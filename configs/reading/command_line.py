@@ -277,9 +277,9 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
     if near := difflib.get_close_matches(name.replace("-", "_"), called, n=1, cutoff=0.85):
         return called[near[0]]
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
-    likeness = difflib.SequenceMatcher(None, name, near[0]).ratio() if near else 0
+    similarity = difflib.SequenceMatcher(None, name, near[0]).ratio() if near else 0
     fields = names.nearest_fields(name.removeprefix("config.")) if overrides else []
-    if fields and likeness < 0.8:
+    if fields and similarity < 0.8:
         return f"config.{fields[0]}"
     return near[0] if near else None
 

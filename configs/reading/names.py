@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, field_metadata, kind_name, kinds
 
-_LIKENESS = 0.72
+_MIN_SIMILARITY = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
 
 _UNNEEDED = {
@@ -74,12 +74,14 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
-        likeness = max(_likeness(name, one) for one in (own_name, *field_metadata(info).aliases))
+        similarity = max(
+            _similarity(name, one) for one in (own_name, *field_metadata(info).aliases)
+        )
         if is_discriminator(path):
-            likeness = max(likeness, 0.95 * _likeness(name, own_section.rpartition(".")[2]))
-        if likeness >= _LIKENESS:
+            similarity = max(similarity, 0.95 * _similarity(name, own_section.rpartition(".")[2]))
+        if similarity >= _MIN_SIMILARITY:
             depth = path.count(".")
-            scores[path] = likeness + 0.25 * _likeness(section, own_section) - 0.1 * depth
+            scores[path] = similarity + 0.25 * _similarity(section, own_section) - 0.1 * depth
     best = sorted(scores, key=scores.get, reverse=True)
     return [path for path in best if scores[path] > scores[best[0]] - 0.15][:limit]
 
@@ -157,5 +159,5 @@ def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo
             yield from _walk(kind, f"{prefix}{name}.")
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
