@@ -287,7 +287,7 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
 def _unknown(name: str, flags: dict[str, Flag], overrides: bool) -> str:
     if name.startswith("config.") and not overrides:
         return f"--{name}: the configuration is fixed by the workdir and can not be changed here"
-    if overrides and (why := names.unneeded(name)):
+    if overrides and (why := names.absence_reason(name)):
         return f"unknown flag --{name}: {why}"
     near = _suggestion(name, flags, overrides)
     if near:
@@ -301,7 +301,7 @@ def _stray(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
     name, equals, text = bare.partition("=")
     meant = equals or bare != argument
     near = _suggestion(name, flags, overrides) if meant else None
-    if overrides and meant and (why := names.unneeded(name)):
+    if overrides and meant and (why := names.absence_reason(name)):
         return f"stray argument {argument!r}: {why}"
     hint = f"did you mean --{near}{equals}{text}?" if near else "flags are --name=value"
     return f"stray argument {argument!r}: {hint}"

@@ -12,7 +12,7 @@ from configs.schema.settings import Settings, accepts, field_metadata, kind_name
 _MIN_SIMILARITY = 0.72
 """How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
 
-_UNNEEDED = {
+_ABSENT_SETTINGS = {
     "training goes on by itself from the newest checkpoint in --workdir: run the same command "
     "again (another run's weights are --config.train.initialize_from=DIR)": (
         "resume", "resume_from", "resume_from_checkpoint", "resume_training", "resume_path",
@@ -48,10 +48,10 @@ def fields() -> dict[str, FieldInfo]:
     return found
 
 
-def unneeded(name: str) -> str | None:
+def absence_reason(name: str) -> str | None:
     """Why there is no setting for what other trainers call `name`; None for any other name."""
     plain = name.rpartition(".")[2].lower().replace("-", "_")
-    return next((why for why, called in _UNNEEDED.items() if plain in called), None)
+    return next((why for why, called in _ABSENT_SETTINGS.items() if plain in called), None)
 
 
 def is_field_or_section(path: str) -> bool:
@@ -88,7 +88,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
 
 def unknown_field(path: str, prefix: str = "") -> str:
     """The message for a field that is not there; `prefix` (`--config.`) is how fields are given."""
-    if why := unneeded(path):
+    if why := absence_reason(path):
         return f"{prefix}{path} is no field: {why}"
     near = [f"{prefix}{one}" for one in nearest_fields(path)]
     if near:
