@@ -28,7 +28,7 @@ from configs.reading.values import quote
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
 """What looks like a dash, and what word processors make of two."""
 
-_ALSO_CALLED = {
+_FLAG_ALIASES = {
     "config": ("cfg", "config_file", "config_path", "recipe"),
     "workdir": (
         "work_dir", "output_dir", "output", "out", "out_dir", "outdir", "save_dir", "save_path",
@@ -65,7 +65,7 @@ class Flag:
     placeholder: str = "VALUE"
 
     @property
-    def written(self) -> str:
+    def usage(self) -> str:
         """The flag as one writes it."""
         return f"--{self.name}" if self.switch else f"--{self.name}={self.placeholder}"
 
@@ -83,7 +83,7 @@ class Flag:
     def parse(self, text: str) -> Any:
         """The value that `text` says; raises `UsageError`."""
         if not text and not self.may_be_empty:
-            raise UsageError(f"--{self.name} needs a value: {self.written}")
+            raise UsageError(f"--{self.name} needs a value: {self.usage}")
         value: Any = text
         if self.type is int:
             value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII) else None
@@ -93,10 +93,10 @@ class Flag:
             raise UsageError(f"--{self.name} must be {self.accepts()}, not {quote(text)}")
         return value
 
-    def absent(self) -> Any:
+    def default_value(self) -> Any:
         """The value where the flag is not given; raises `UsageError` if it must be."""
         if self.required:
-            raise UsageError(f"--{self.name} is missing: {self.written} ({self.meaning})")
+            raise UsageError(f"--{self.name} is missing: {self.usage} ({self.meaning})")
         if self.repeatable:
             return ()
         return False if self.switch else self.default
@@ -145,7 +145,8 @@ def parse_command_line(
             _refuse_twice(name, given[name], text)
         given[name] = value
     values = {
-        flag.name: given[flag.name] if flag.name in given else flag.absent() for flag in flags
+        flag.name: given[flag.name] if flag.name in given else flag.default_value()
+        for flag in flags
     }
     return SimpleNamespace(**values, overrides=fields)
 
@@ -265,7 +266,7 @@ def _without_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> st
     lost = rest and rest[0].removeprefix("--").partition("=")[0] not in flags
     dashed = f"; a value with dashes needs the =: --{name}={rest[0]}" if lost else ""
     return (
-        f"--{name} needs a value: {flag.written if flag else f'--{name}=VALUE'} ({known}){dashed}"
+        f"--{name} needs a value: {flag.usage if flag else f'--{name}=VALUE'} ({known}){dashed}"
     )
 
 
@@ -273,7 +274,7 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
     """The flag or field, without dashes, that `name` may have meant."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
-    called = {one: flag for flag in flags for one in _ALSO_CALLED.get(flag, ())}
+    called = {one: flag for flag in flags for one in _FLAG_ALIASES.get(flag, ())}
     if near := difflib.get_close_matches(name.replace("-", "_"), called, n=1, cutoff=0.85):
         return called[near[0]]
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
@@ -310,7 +311,7 @@ def _stray(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
 def _help(flags: Sequence[Flag], overrides: bool, description: str) -> str:
     lines = [*description.strip().splitlines(), "", "Flags, as --name=value or --name value:"]
     for flag in flags:
-        lines.append(f"  {flag.written}")
+        lines.append(f"  {flag.usage}")
         notes = [] if flag.accepts() == "text" else [flag.accepts()]
         notes += ["required"] if flag.required else []
         notes += ["may be repeated"] if flag.repeatable else []
