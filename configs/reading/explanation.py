@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.reading import names
 from configs.reading.fields import Field, flatten, unused_fields
 from configs.reading.overriding import FLAG
-from configs.reading.recipes import load_and_take_over
+from configs.reading.recipes import load_with_inherited
 from configs.reading.values import format_value
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
@@ -30,7 +30,7 @@ def explain(
     that only the user can give need not be there. Raises `UsageError` as `load_config` does.
     """
     overrides = overrides or {}
-    config, taken = load_and_take_over(recipe, overrides, workdir)
+    config, taken = load_with_inherited(recipe, overrides, workdir)
     taken_over = {path for one in taken for path in one.fields}
     fields, unused = flatten(config), unused_fields(config)
     origins = {path: _origin(path, field, overrides) for path, field in fields.items()}

@@ -14,7 +14,7 @@ from configs.reading import names
 from configs.reading.inputs import check_inputs
 from configs.reading.overriding import Values
 from configs.reading.validation import assemble
-from configs.reading.warm_start import TakenOver, take_over
+from configs.reading.warm_start import InheritedFields, inherit_fields
 from configs.schema.config import Config
 
 RECIPES = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ def load_config(
     to go on. notify: gets a line for what a new run takes over from another one
     (`configs.reading.warm_start`). Raises `UsageError`.
     """
-    config, taken = load_and_take_over(recipe, overrides or {}, workdir)
+    config, taken = load_with_inherited(recipe, overrides or {}, workdir)
     for one in taken:
         if one.message is not None:
             notify(one.message)
@@ -44,14 +44,14 @@ def load_config(
     return config
 
 
-def load_and_take_over(
+def load_with_inherited(
     recipe: str | Path, overrides: Mapping[str, str], workdir: str | None = None
-) -> tuple[Config, tuple[TakenOver, ...]]:
+) -> tuple[Config, tuple[InheritedFields, ...]]:
     """As `load_config`, whatever files are there; and what is as in another run."""
-    taken: list[TakenOver] = []
+    taken: list[InheritedFields] = []
 
     def complete(values: Values) -> None:
-        taken.extend(take_over(values, overrides, workdir))
+        taken.extend(inherit_fields(values, overrides, workdir))
 
     return assemble(read_recipe(recipe), overrides, str(recipe), complete), tuple(taken)
 

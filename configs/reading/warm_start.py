@@ -18,7 +18,7 @@ _OF_TRAINING = ("dropout", "stochastic_depth")
 
 
 @dataclass(frozen=True)
-class TakenOver:
+class InheritedFields:
     """Fields of a configuration that are as in another run, by path, and a line for the user where
     the run begins: one that goes on has told of them."""
 
@@ -26,9 +26,9 @@ class TakenOver:
     message: str | None
 
 
-def take_over(
+def inherit_fields(
     values: Values, overrides: Mapping[str, str], workdir: str | None
-) -> tuple[TakenOver, ...]:
+) -> tuple[InheritedFields, ...]:
     """Puts the model and the tokenizer of the run that `train.initialize_from` names into `values`,
     which hold the recipe and `overrides` already; what `overrides` say themselves stays.
 
@@ -48,7 +48,9 @@ def take_over(
     model = _take_model(values, overrides, origin)
     tokenizer = _take_tokenizer(values, overrides, origin, None if goes_on else folder)
     return tuple(
-        TakenOver(new, None if goes_on else f"the {what} is that of {source}: {', '.join(told)}")
+        InheritedFields(
+            new, None if goes_on else f"the {what} is that of {source}: {', '.join(told)}"
+        )
         for what, (new, told) in (("model", model), ("tokenizer", tokenizer))
         if told
     )
