@@ -104,7 +104,7 @@ class Stack(Architecture):
 class Blocks(Stack):
     """A stack of residual blocks, each a mixer and a feed-forward part."""
 
-    sees_all: ClassVar[bool] = False
+    bidirectional: ClassVar[bool] = False
     """Whether positions see those after them too: then recurrence runs both ways."""
 
     pattern: Pattern = field(
@@ -216,7 +216,7 @@ class Blocks(Stack):
 
     @pydantic.model_validator(mode="after")
     def _two_ways_have_equal_parts(self) -> Self:
-        if self.sees_all:
+        if self.bidirectional:
             self._check_two_ways("pattern", self.pattern)
         return self
 

@@ -94,7 +94,7 @@ class Decoder(TokenBlocks):
 class Encoder(TokenBlocks):
     """A stack of residual blocks on tokens, each of which sees all others."""
 
-    sees_all: ClassVar = True
+    bidirectional: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("missing_tokens", "classes")
 
@@ -294,7 +294,7 @@ class Conformer(Sound, RotaryStack):
 class SoundEncoder(Sound, RotaryStack, Blocks):
     """A stack of residual blocks on a recording, of any mixers, each of which sees all of it."""
 
-    sees_all: ClassVar = True
+    bidirectional: ClassVar = True
 
     architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
 
@@ -302,7 +302,7 @@ class SoundEncoder(Sound, RotaryStack, Blocks):
 class VisionTransformer(Blocks):
     """A stack of residual blocks on the patches of a picture."""
 
-    sees_all: ClassVar = True
+    bidirectional: ClassVar = True
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
 
