@@ -96,7 +96,7 @@ class Stack(Architecture):
         if self.head_dim is None and width % heads:
             raise ValueError(
                 f"model.width={width} is not divisible by model.num_heads={heads}: use a width "
-                f"of {multiples(width, heads)}, or set model.head_dim"
+                f"of {nearest_multiples(width, heads)}, or set model.head_dim"
             )
         return self
 
@@ -211,7 +211,7 @@ class Blocks(Stack):
             raise ValueError(
                 f"model.scan_layers needs model.{depth_name}={depth} to be a multiple of the "
                 f"{len(pattern)} letters of model.{pattern_name}={pattern}: use "
-                f"{multiples(depth, len(pattern))}"
+                f"{nearest_multiples(depth, len(pattern))}"
             )
 
     @pydantic.model_validator(mode="after")
@@ -267,7 +267,7 @@ class RotaryStack(Stack):
         return self
 
 
-def multiples(number: int, of: int) -> str:
+def nearest_multiples(number: int, of: int) -> str:
     """The nearest multiples of `of` below and above `number`: "128 or 132"."""
     below = number // of * of
     return f"{below} or {below + of}" if below else f"{of}"

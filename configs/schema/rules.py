@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from configs.errors import UsageError
-from configs.schema.blocks import Stack, multiples
+from configs.schema.blocks import Stack, nearest_multiples
 from configs.schema.conversations import Conversations
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 def check_sections(config: "Config") -> None:
     """Raises ValueError where sections do not fit each other, whatever the devices."""
     _check_task(config)
-    if config.data.global_batch_size % config.train.gradient_accumulation:
+    batch, accumulation = config.data.global_batch_size, config.train.gradient_accumulation
+    if batch % accumulation:
         raise ValueError(
-            f"data.global_batch_size={config.data.global_batch_size} is not divisible by "
-            f"train.gradient_accumulation={config.train.gradient_accumulation}: use "
-            f"{multiples(config.data.global_batch_size, config.train.gradient_accumulation)}"
+            f"data.global_batch_size={batch} is not divisible by "
+            f"train.gradient_accumulation={accumulation}: use "
+            f"{nearest_multiples(batch, accumulation)}"
         )
-    # An axis of yet unknown size is divided by what is known of it.
+    # The size of a -1 axis is not known before the devices are: 1 divides everything.
     _check_sizes(config, {axis: max(1, size) for axis, size in config.mesh.sizes().items()})
 
 
@@ -136,7 +137,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
         cut = f" / train.gradient_accumulation={accumulation}" if accumulation > 1 else ""
         raise ValueError(
             f"data.global_batch_size={batch}{cut} is not divisible by {named}: use a batch of "
-            f"{multiples(batch, accumulation * parts)}, or another mesh"
+            f"{nearest_multiples(batch, accumulation * parts)}, or another mesh"
         )
     if sizes["sequence"] > 1:
         _check_sequence(config, sizes["sequence"])
@@ -149,7 +150,7 @@ def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
             if count % parts:
                 raise ValueError(
                     f"model.{name}={count} is not divisible by {named}: use "
-                    f"{multiples(count, parts)} heads, or a smaller axis"
+                    f"{nearest_multiples(count, parts)} heads, or a smaller axis"
                 )
 
 
@@ -178,5 +179,5 @@ def _check_sequence(config: "Config", parts: int) -> None:
     if length % parts:
         raise ValueError(
             f"data.sequence_length={length} is not divisible by mesh.sequence={parts}: use "
-            f"{multiples(length, parts)}"
+            f"{nearest_multiples(length, parts)}"
         )
