@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
-from configs.reading.saved import differences, refuse_differences, written_config
+from configs.reading.saved import differences, refuse_differences
+from configs.reading.validation import build_config
 from configs.schema.config import Config
 from parallel.distributed import is_main_process, wait_for_all
 from training.attention import working_attention
@@ -149,7 +150,8 @@ def past_of(workdir: Path, config: Config) -> dict[str, Any] | None:
     manifest = newest_manifest(workdir / "checkpoints")
     if manifest is not None:
         source = f"the manifest of step {manifest['step']} of {workdir}"
-        refuse_differences(workdir, differences(written_config(manifest["config"], source), config))
+        stored = build_config(manifest["config"], {}, source)
+        refuse_differences(workdir, differences(stored, config))
     return manifest
 
 

@@ -13,7 +13,7 @@ from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.inputs import check_inputs
 from configs.reading.overriding import Values
-from configs.reading.validation import assemble
+from configs.reading.validation import build_config
 from configs.reading.warm_start import InheritedFields, inherit_fields
 from configs.schema.config import Config
 
@@ -53,7 +53,7 @@ def load_with_inherited(
     def complete(values: Values) -> None:
         taken.extend(inherit_fields(values, overrides, workdir))
 
-    return assemble(read_recipe(recipe), overrides, str(recipe), complete), tuple(taken)
+    return build_config(read_recipe(recipe), overrides, str(recipe), complete), tuple(taken)
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from configs.reading import names
 from configs.reading.fields import flatten, unused_fields
 from configs.reading.inputs import check_pretrained
 from configs.reading.overriding import FLAG
-from configs.reading.validation import assemble
+from configs.reading.validation import build_config
 from configs.reading.values import format_value
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
@@ -61,7 +61,7 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
         info = names.fields().get(one)
         if info is not None and not field_metadata(info).mutable_on_resume:
             raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
-    return assemble(values, overrides, source=str(path))
+    return build_config(values, overrides, source=str(path))
 
 
 def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
@@ -114,12 +114,6 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
         if difference.field not in unused:  # train.steps that follow from train.epochs
             notify(f"{difference} ({since})")
     return not begun
-
-
-def written_config(values: Mapping[str, Any], source: str) -> Config:
-    """Return the configuration that a manifest holds, `source`, checked anew. Raises
-    `UsageError`."""
-    return assemble(values, {}, source=source)
 
 
 def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:

@@ -15,7 +15,7 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 
-def assemble(
+def build_config(
     values: Mapping[str, Any],
     overrides: Mapping[str, str],
     source: str,
