@@ -26,7 +26,7 @@ from configs.reading.overriding import FLAG
 from configs.reading.values import quote
 
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
-"""What looks like a dash, and what word processors make of two."""
+"""Hyphens, dashes and the minus sign: word processors replace two hyphens by one of them."""
 
 _FLAG_ALIASES = {
     "config": ("cfg", "config_file", "config_path", "recipe"),
@@ -37,17 +37,17 @@ _FLAG_ALIASES = {
     ),
     "explain": ("dry_run", "print_config", "show_config"),
 }  # fmt: skip
-"""What other trainers call our flags, for suggestions."""
+"""Names of the same flags in other trainers, for suggestions."""
 
 
 @dataclass(frozen=True)
 class Flag:
     """A flag of a verb.
 
-    type: `str`, `int` or `float`. switch: takes no value; True where it stands, False where not.
-    repeatable: may be given several times; its value is a tuple. minimum, maximum: of a number,
-    inclusive; above: a number that it must exceed. may_be_empty: whether `--name=` is a text.
-    placeholder: what stands for the value in the help.
+    type: `str`, `int` or `float`. switch: takes no value; True where it is given, else False.
+    repeatable: may be given several times; its value is a tuple. minimum, maximum: bounds of a
+    number, inclusive; above: an exclusive lower bound. may_be_empty: whether `--name=` is allowed.
+    placeholder: the name of the value in the help.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Flag:
 
     @property
     def usage(self) -> str:
-        """The flag as one writes it."""
+        """The flag as it is typed."""
         return f"--{self.name}" if self.switch else f"--{self.name}={self.placeholder}"
 
     def accepts(self) -> str:
-        """What a valid value is, in words."""
+        """Describe the valid values in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.type is str:
@@ -81,7 +81,7 @@ class Flag:
         return f"{word} {limits}".strip()
 
     def parse(self, text: str) -> Any:
-        """The value that `text` says; raises `UsageError`."""
+        """Convert `text` to a value. Raises `UsageError` for an invalid one."""
         if not text and not self.may_be_empty:
             raise UsageError(f"--{self.name} needs a value: {self.usage}")
         value: Any = text
@@ -94,7 +94,7 @@ class Flag:
         return value
 
     def default_value(self) -> Any:
-        """The value where the flag is not given; raises `UsageError` if it must be."""
+        """Return the value of a flag that is not given. Raises `UsageError` if it is required."""
         if self.required:
             raise UsageError(f"--{self.name} is missing: {self.usage} ({self.meaning})")
         if self.repeatable:
@@ -117,11 +117,11 @@ def parse_command_line(
     overrides: bool | None = None,
     description: str | None = None,
 ) -> SimpleNamespace:
-    """What the command line says: an attribute for each flag, and `overrides` (path to text).
+    """Parse a command line into an attribute for each flag, and `overrides` (path to text).
 
-    overrides: whether `--config.section.field=value` is taken (default: where there is a flag
-    `config`). description: the head of the help (default: the docstring of the running program).
-    `--help` prints the help and ends the process with status 0. Raises `UsageError`.
+    overrides: whether `--config.section.field=value` is allowed (default: if there is a flag
+    `config`). description: the first lines of the help (default: the docstring of the running
+    program). `--help` prints the help and ends the process with status 0. Raises `UsageError`.
     """
     by_name = {flag.name: flag for flag in flags}
     overrides = "config" in by_name if overrides is None else overrides
@@ -131,34 +131,33 @@ def parse_command_line(
     given: dict[str, Any] = {}
     fields: dict[str, str] = {}
     for name, text in _pairs(arguments, by_name, overrides):
-        if name not in by_name:
+        flag = by_name.get(name)
+        if flag is None:
             path = name.removeprefix("config.")
             if path in fields:
                 _refuse_twice(name, fields[path], text)
             fields[path] = text
-            continue
-        flag = by_name[name]
-        value = flag.switch or flag.parse(text)
-        if flag.repeatable:
-            value = (*given.get(name, ()), value)
-        elif name in given:
-            _refuse_twice(name, given[name], text)
-        given[name] = value
-    values = {
-        flag.name: given[flag.name] if flag.name in given else flag.default_value()
-        for flag in flags
-    }
-    return SimpleNamespace(**values, overrides=fields)
+        elif flag.repeatable:
+            given[name] = (*given.get(name, ()), flag.parse(text))
+        else:
+            value = flag.switch or flag.parse(text)
+            if name in given:
+                _refuse_twice(name, given[name], text)
+            given[name] = value
+    missing = {name: flag.default_value() for name, flag in by_name.items() if name not in given}
+    return SimpleNamespace(**given, **missing, overrides=fields)
 
 
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Runs `main(arguments)` and ends the process with its status.
+    """Run `main(arguments)` and end the process with its status.
 
-    A `UsageError` is one line on standard error and status 2; Ctrl-C that `main` does not handle
-    is status 130; a reader of standard output that goes away (`| head`) is status 1, in silence.
-    Memory that does not suffice, and a file that can't be read or written, are a line and status 1.
-    Other exceptions pass. Python's collector of cycles is told to look less often, as start-up
-    makes some hundred thousand objects that stay, and at the end not at all.
+    A `UsageError` prints one line on standard error, with status 2. Ctrl-C that `main` does not
+    handle is status 130. A closed standard output (`| head`) is status 1 without a message. Lack
+    of memory, and a file that can't be read or written, print one line, with status 1. Other
+    exceptions propagate.
+
+    The garbage collector runs less often, as start-up makes some hundred thousand objects that
+    live as long as the process, and not at all at exit.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
@@ -170,12 +169,12 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        if not _reader_has_gone():
+        if not _stdout_is_closed():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        reason = _of_the_machine(error)
+        reason = _machine_failure(error)
         if reason is None:
             raise
         print(f"{Path(sys.argv[0]).name}: error: {reason}", file=sys.stderr)
@@ -183,8 +182,8 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
     sys.exit(status or 0)
 
 
-def _of_the_machine(error: Exception) -> str | None:
-    """What is wrong where an error is no fault of the program's: memory, permissions, the disk."""
+def _machine_failure(error: Exception) -> str | None:
+    """Describe an error of the machine: memory, permissions, the disk. None for other errors."""
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
         line = line[:200].rstrip(".")
@@ -192,16 +191,16 @@ def _of_the_machine(error: Exception) -> str | None:
             f"the device's memory does not suffice: {line}. Less is needed with a smaller "
             "data.global_batch_size, shorter examples, train.gradient_accumulation or model.remat"
         )
-    if isinstance(error, OSError) and error.errno in _DENIED and error.filename is not None:
+    if isinstance(error, OSError) and error.errno in _FILE_ERRORS and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return None
 
 
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
-def _reader_has_gone() -> bool:
-    """Whether nobody reads standard output any more, as after `| head`: no error of ours."""
+def _stdout_is_closed() -> bool:
+    """Return whether the reader of standard output has gone, as after `| head`."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -210,13 +209,13 @@ def _reader_has_gone() -> bool:
 def _pairs(
     arguments: Sequence[str], flags: dict[str, Flag], overrides: bool
 ) -> Iterator[tuple[str, str]]:
-    """Names with their texts, in order; raises `UsageError` for whatever is not such a pair."""
+    """Yield the name and the text of each flag. Raises `UsageError` for any other argument."""
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         name, equals, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not re.match(r"\w", name):
-            raise UsageError(_stray(argument, flags, overrides))
+            raise UsageError(_stray_argument(argument, flags, overrides))
         if name not in flags:
             _check_path(name, flags, overrides)
         elif flags[name].switch:
@@ -226,16 +225,16 @@ def _pairs(
             continue
         if not equals:
             if not rest or _looks_like_flag(rest[0]):
-                raise UsageError(_without_value(name, flags, rest))
+                raise UsageError(_missing_value(name, flags, rest))
             text = rest.pop(0)
         yield name, text
 
 
 def _check_path(name: str, flags: dict[str, Flag], overrides: bool) -> None:
-    """Raises `UsageError` if `name` is no `config.` and path of the schema."""
+    """Raise `UsageError` unless `name` is `config.` and a path of the schema."""
     path = name.removeprefix("config.")
     if not name.startswith("config."):
-        raise UsageError(_unknown(name, flags, overrides))
+        raise UsageError(_unknown_flag(name, flags, overrides))
     if not overrides:
         raise UsageError(f"--{name}: the configuration is the workdir's and is not changed here")
     if not names.is_field_or_section(path):
@@ -260,23 +259,23 @@ def _refuse_twice(name: str, first: Any, second: str) -> NoReturn:
     raise UsageError(f"--{name} is given twice, as {first!r} and {second!r}: keep one")
 
 
-def _without_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> str:
+def _missing_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> str:
+    """Return the message for a flag without a value, before the arguments `rest`."""
     flag, path = flags.get(name), name.removeprefix("config.")
-    known = flag.accepts() if flag else names.accepted(path) if path in names.fields() else "text"
-    lost = rest and rest[0].removeprefix("--").partition("=")[0] not in flags
-    dashed = f"; a value with dashes needs the =: --{name}={rest[0]}" if lost else ""
-    return (
-        f"--{name} needs a value: {flag.usage if flag else f'--{name}=VALUE'} ({known}){dashed}"
-    )
+    valid = flag.accepts() if flag else names.accepted(path) if path in names.fields() else "text"
+    usage = flag.usage if flag else f"--{name}=VALUE"
+    is_value = rest and rest[0].removeprefix("--").partition("=")[0] not in flags
+    hint = f"; a value with dashes needs the =: --{name}={rest[0]}" if is_value else ""
+    return f"--{name} needs a value: {usage} ({valid}){hint}"
 
 
 def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | None:
-    """The flag or field, without dashes, that `name` may have meant."""
+    """Return the flag or field, without dashes, whose name is closest to `name`."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
-    called = {one: flag for flag in flags for one in _FLAG_ALIASES.get(flag, ())}
-    if near := difflib.get_close_matches(name.replace("-", "_"), called, n=1, cutoff=0.85):
-        return called[near[0]]
+    aliases = {alias: flag for flag in flags for alias in _FLAG_ALIASES.get(flag, ())}
+    if near := difflib.get_close_matches(name.replace("-", "_"), aliases, n=1, cutoff=0.85):
+        return aliases[near[0]]
     near = difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
     similarity = difflib.SequenceMatcher(None, name, near[0]).ratio() if near else 0
     fields = names.nearest_fields(name.removeprefix("config.")) if overrides else []
@@ -285,7 +284,7 @@ def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | Non
     return near[0] if near else None
 
 
-def _unknown(name: str, flags: dict[str, Flag], overrides: bool) -> str:
+def _unknown_flag(name: str, flags: dict[str, Flag], overrides: bool) -> str:
     if name.startswith("config.") and not overrides:
         return f"--{name}: the configuration is fixed by the workdir and can not be changed here"
     if overrides and (why := names.absence_reason(name)):
@@ -296,13 +295,13 @@ def _unknown(name: str, flags: dict[str, Flag], overrides: bool) -> str:
     return f"unknown flag --{name}: there are {', '.join(f'--{one}' for one in flags)}"
 
 
-def _stray(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
-    """The message for an argument that is no flag."""
+def _stray_argument(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
+    """Return the message for an argument that is no flag."""
     bare = argument.lstrip(_DASHES)
     name, equals, text = bare.partition("=")
-    meant = equals or bare != argument
-    near = _suggestion(name, flags, overrides) if meant else None
-    if overrides and meant and (why := names.absence_reason(name)):
+    like_a_flag = equals or bare != argument
+    near = _suggestion(name, flags, overrides) if like_a_flag else None
+    if overrides and like_a_flag and (why := names.absence_reason(name)):
         return f"stray argument {argument!r}: {why}"
     hint = f"did you mean --{near}{equals}{text}?" if near else "flags are --name=value"
     return f"stray argument {argument!r}: {hint}"

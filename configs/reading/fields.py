@@ -1,4 +1,4 @@
-"""A configuration as a flat list of its fields, and which of them matter."""
+"""A configuration as a flat list of its fields, and the fields without effect."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,27 +12,27 @@ from configs.schema.settings import Settings
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a configuration at hand."""
+    """A field with its value in a configuration."""
 
     value: Any
     info: FieldInfo
 
 
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
-    """Every field under `section` by its path; what tells the kind of a section comes first."""
+    """Return every field under `section` by its path; a section's discriminator comes first."""
     declared = type(section).model_fields
-    found: dict[str, Field] = {}
+    flat: dict[str, Field] = {}
     for name in sorted(declared, key=lambda name: name != section.discriminator):
         value = getattr(section, name)
         if isinstance(value, Settings):
-            found |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = Field(value, declared[name])
-    return found
+            flat[f"{prefix}{name}"] = Field(value, declared[name])
+    return flat
 
 
 def unused_fields(config: Config) -> dict[str, str]:
-    """Fields, by their path, that have no effect under the others, each with why."""
+    """Return the fields that have no effect under the others: path to reason."""
     return unused_across_sections(config) | _unused_within(config, "")
 
 
