@@ -1,4 +1,4 @@
-"""`--explain`: every field of a configuration, where its value came from, and what it means."""
+"""`--explain`: every field of a configuration, the origin of its value, and its meaning."""
 
 import textwrap
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from configs.schema.settings import field_metadata
 
 _WIDTH = 100
 _ROW_WIDTH = 120
-"""Columns of the text, but for rows of long values."""
+"""Columns of the text; of a row with a note."""
 
 
 def explain(
@@ -24,17 +24,18 @@ def explain(
     *,
     workdir: str | None = None,
 ) -> str:
-    """A table of all fields of `recipe` under `overrides` (path to text).
+    """Return a table of all fields of `recipe` under `overrides` (path to text).
 
-    Of each field: its value, where that came from, what is valid, the unit, the meaning. Files
-    that only the user can give need not be there. Raises `UsageError` as `load_config` does.
+    It shows of each field its value, the origin of the value, the valid values, the unit, and the
+    meaning. Files that only the user can name may be missing. Raises `UsageError` as `load_config`
+    does.
     """
     overrides = overrides or {}
-    config, taken = load_with_inherited(recipe, overrides, workdir)
-    taken_over = {path for one in taken for path in one.fields}
+    config, inherited = load_with_inherited(recipe, overrides, workdir)
     fields, unused = flatten(config), unused_fields(config)
     origins = {path: _origin(path, field, overrides) for path, field in fields.items()}
-    origins |= dict.fromkeys(taken_over, "train.initialize_from")
+    for part in inherited:
+        origins |= dict.fromkeys(part.fields, "train.initialize_from")
     width = max(map(len, fields)) + 2
     lines = [
         f"{recipe}{f', {len(overrides)} overridden' if overrides else ''}. "
@@ -46,7 +47,7 @@ def explain(
             lines.append(f"{section.upper()}: {Config.model_fields[section].description}")
         for path, field in group:
             star = "*" if field_metadata(field.info).mutable_on_resume else " "
-            row = f"{star} {path:{width}}{_shown(field):20}  {origins[path]}"
+            row = f"{star} {path:{width}}{_value(field):20}  {origins[path]}"
             note = f"no effect: {unused[path]}" if path in unused else ""
             if note and len(row) + 2 + len(note) <= _ROW_WIDTH:
                 row, note = f"{row}; {note}", ""
@@ -55,7 +56,7 @@ def explain(
 
 
 def _meaning(path: str, field: Field) -> list[str]:
-    """The lines under a field: what it means, what is valid, in what unit."""
+    """Return the lines under a field: its meaning, the valid values, the unit."""
     unit = field_metadata(field.info).unit
     valid = names.accepted(path, brief=True) + (f", in {unit}" if unit else "")
     indent = " " * 6
@@ -63,7 +64,7 @@ def _meaning(path: str, field: Field) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
-def _shown(field: Field) -> str:
+def _value(field: Field) -> str:
     if field.value is None and field_metadata(field.info).required:
         return "(must be given)"
     return format_value(field.value)
@@ -72,6 +73,6 @@ def _shown(field: Field) -> str:
 def _origin(path: str, field: Field, overrides: Mapping[str, str]) -> str:
     if path in overrides:
         return "command line"
-    # The default of a section's kind is that of the whole; of any other field, its own kind's.
+    # Which kind is the default of a section, the whole configuration says and not the kind itself.
     default = flatten(Config())[path].value if names.is_discriminator(path) else field.info.default
     return "default" if field.value == default else "recipe"

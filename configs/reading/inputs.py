@@ -1,4 +1,4 @@
-"""Files and folders that a configuration names and that have to be there."""
+"""Checks that the files and folders named by a configuration exist."""
 
 import difflib
 import glob
@@ -19,11 +19,11 @@ from configs.schema.sound import (
 )
 from configs.schema.tokenizers import TokenizerFile
 
-_PREPARED = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
+_TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSoundLabels
 
 
 def check_inputs(config: Config) -> None:
-    """Raises `UsageError` where the user's data, tokenizer or cache is missing or no such thing."""
+    """Raise `UsageError` if the user's data, tokenizer or cache is missing or of another type."""
     data = config.data
     has_path = isinstance(data, Conversations) and data.path is not None
     if has_path or isinstance(data, TextFiles | Records | Table):
@@ -34,7 +34,7 @@ def check_inputs(config: Config) -> None:
         _check_pairs(data)
     if isinstance(data, SoundTranscripts | SoundLabels):
         _check_manifest(data.path)
-    if isinstance(data, _PREPARED) and data.name is None:
+    if isinstance(data, _TFDS_SOURCES) and data.name is None:
         raise UsageError(
             "data.name is not given: say which set that TensorFlow Datasets prepared, "
             "--config.data.name=NAME"
@@ -45,9 +45,9 @@ def check_inputs(config: Config) -> None:
                 "data.parts is not given: say what is mixed, --config.data.parts=python_stdlib,"
                 "text_files:PATH,records:PATH"
             )
-        for member in data.part_settings():
-            if isinstance(member, TextFiles | Records):
-                _check_text("data.parts: ", member.path)
+        for part in data.part_settings():
+            if isinstance(part, TextFiles | Records):
+                _check_text("data.parts: ", part.path)
     tokenizer = getattr(data, "tokenizer", None)
     if isinstance(tokenizer, TokenizerFile):
         _check_tokenizer(tokenizer.path)
@@ -56,7 +56,7 @@ def check_inputs(config: Config) -> None:
 
 
 def check_pretrained(config: Config) -> None:
-    """Raises `UsageError` where the model that a new run is to begin with is not there."""
+    """Raise `UsageError` if the model that a new run starts from does not exist."""
     source = config.train.initialize_from
     if source is None and config.train.lora.rank is not None:
         raise UsageError(
@@ -76,15 +76,15 @@ def check_pretrained(config: Config) -> None:
     if not is_hugging_face(source) and not os.path.exists(os.path.join(source, "config.json")):
         inside = glob.glob(f"{glob.escape(source)}/*/config.json")
         inside += glob.glob(f"{glob.escape(source)}/snapshots/*/config.json")
-        there = f", but {os.path.dirname(inside[0])} is" if inside else ""
+        hint = f", but {os.path.dirname(inside[0])} is" if inside else ""
         raise UsageError(
             f"{named} is neither the workdir of a run nor a folder of Hugging Face (config.json, "
-            f"model.safetensors){there}"
+            f"model.safetensors){hint}"
         )
 
 
 def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder is one as `save_pretrained` of Hugging Face leaves it: no workdir."""
+    """Return whether Hugging Face's `save_pretrained` wrote `folder`; False for a workdir."""
     if not os.path.isdir(folder) or os.path.isdir(os.path.join(folder, "checkpoints")):
         return False
     if any(name.endswith((".safetensors", ".safetensors.index.json", ".bin"))
@@ -98,6 +98,7 @@ def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
 
 
 def _check_text(field: str, path: str | None) -> None:
+    """Check a file, a folder or a glob of text; `field` names it in messages."""
     if path is None:
         raise UsageError(
             "data.path is not given: say where the text is, --config.data.path=FILE (or a folder, "
@@ -113,7 +114,7 @@ def _check_text(field: str, path: str | None) -> None:
             raise UsageError(f"{named} is a folder without files")
     elif glob.has_magic(path):
         if not any(map(os.path.isfile, glob.iglob(path, recursive=True))):
-            raise UsageError(f"{named}: no file matches{_seen_from(path)}")
+            raise UsageError(f"{named}: no file matches{_relative_hint(path)}")
     else:
         raise UsageError(f"{named} is not there{_hint(path)}")
 
@@ -126,8 +127,10 @@ def _check_pairs(data: ParallelText) -> None:
             f"data.path is not given: say where the pairs are, --config.data.path=FOLDER with "
             f"{source} and {target}, or a table (.tsv, .csv, .jsonl, .parquet)"
         )
-    begun = glob.iglob(f"{glob.escape(path)}.*")  # of the two files NAME.en and NAME.de
-    if os.path.exists(path) or glob.has_magic(path) or not any(map(os.path.isfile, begun)):
+    is_prefix = any(
+        map(os.path.isfile, glob.iglob(f"{glob.escape(path)}.*"))
+    )  # of NAME.en, NAME.de
+    if os.path.exists(path) or glob.has_magic(path) or not is_prefix:
         _check_text("data.path", path)
 
 
@@ -174,25 +177,25 @@ def _check_readable(named: str, path: str) -> None:
 
 
 def nearest_path(path: str | os.PathLike[str]) -> str | None:
-    """What there is in the folder of `path`, which is not there, by much the same name."""
+    """Return the path in the folder of `path` whose name is closest to that of `path`."""
     parent, name = os.path.split(os.path.normpath(path))
     try:
-        there = os.listdir(parent or ".")
+        names = {entry.casefold(): entry for entry in os.listdir(parent or ".")}
     except (OSError, ValueError):
         return None
-    names = {one.casefold(): one for one in there}
     near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.75)
     return os.path.join(parent, names[near[0]]) if near else None
 
 
 def _hint(path: str) -> str:
-    """What may have been meant by a path that is not there."""
+    """Suggest another path for one that does not exist."""
     if near := nearest_path(path):
         return f" (did you mean {near}?)"
-    return _seen_from(path)
+    return _relative_hint(path)
 
 
-def _seen_from(path: str) -> str:
+def _relative_hint(path: str) -> str:
+    """Say where a relative path starts, and that `~` is not expanded."""
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

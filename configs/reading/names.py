@@ -1,4 +1,4 @@
-"""The names of all fields, and which of them somebody who misspelt one may have meant."""
+"""The names of all fields, and messages about wrong names with the nearest right one."""
 
 import difflib
 import functools
@@ -10,7 +10,7 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, field_metadata, kind_name, kinds
 
 _MIN_SIMILARITY = 0.72
-"""How alike (difflib's ratio) two names are at least, when one may be the other misspelt."""
+"""Least similarity (difflib's ratio) of a suggested name."""
 
 _ABSENT_SETTINGS = {
     "training goes on by itself from the newest checkpoint in --workdir: run the same command "
@@ -36,119 +36,108 @@ _ABSENT_SETTINGS = {
     ),
     "the train step is always compiled": ("compile", "jit", "torch_compile"),
 }  # fmt: skip
-"""Why there is no such setting, and what other trainers call it."""
+"""Settings of other trainers that do not exist here: the reason, and their names there."""
 
 
 @functools.cache
 def fields() -> dict[str, FieldInfo]:
-    """Every field of every kind of section, by its path (`model.width`)."""
-    found: dict[str, FieldInfo] = {}
+    """Return every field of every kind of section by its path (`model.width`)."""
+    infos: dict[str, FieldInfo] = {}
     for path, info in _walk(Config, ""):
-        found.setdefault(path, info)
-    return found
+        infos.setdefault(path, info)
+    return infos
 
 
 def absence_reason(name: str) -> str | None:
-    """Why there is no setting for what other trainers call `name`; None for any other name."""
+    """Explain why other trainers' setting `name` does not exist here; None for any other name."""
     plain = name.rpartition(".")[2].lower().replace("-", "_")
-    return next((why for why, called in _ABSENT_SETTINGS.items() if plain in called), None)
+    return next((why for why, aliases in _ABSENT_SETTINGS.items() if plain in aliases), None)
 
 
 def is_field_or_section(path: str) -> bool:
-    """Whether some kind of section has the field `path`, or `path` is a section."""
+    """Return whether some kind of section has the field `path`, or `path` is a section."""
     return any(f"{field}.".startswith(f"{path}.") for field in fields())
 
 
 def is_discriminator(path: str) -> bool:
-    """Whether the field `path` says of which kind its section is."""
-    return any(owner.discriminator == path.rpartition(".")[2] for owner in _owners(path))
+    """Return whether the field `path` distinguishes the kinds of its section."""
+    return any(kind.discriminator == path.rpartition(".")[2] for kind, _ in _kinds_with(path))
 
 
 def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
-    """Fields that `wanted` may have meant, best first: by name or by what others call them.
+    """Return the fields whose name, or name in other trainers, is closest to `wanted`, best first.
 
-    A field of the section that was named goes before one of another section. A section stands for
-    the field that tells its kind.
+    A field of the section that `wanted` names precedes one of another section. The name of a
+    section stands for its discriminator.
     """
     section, _, name = wanted.rpartition(".")
     scores = {}
     for path, info in fields().items():
         own_section, _, own_name = path.rpartition(".")
-        similarity = max(
-            _similarity(name, one) for one in (own_name, *field_metadata(info).aliases)
-        )
+        candidates = (own_name, *field_metadata(info).aliases)
+        similarity = max(_similarity(name, candidate) for candidate in candidates)
         if is_discriminator(path):
             similarity = max(similarity, 0.95 * _similarity(name, own_section.rpartition(".")[2]))
         if similarity >= _MIN_SIMILARITY:
             depth = path.count(".")
             scores[path] = similarity + 0.25 * _similarity(section, own_section) - 0.1 * depth
-    best = sorted(scores, key=scores.get, reverse=True)
+    best = sorted(scores, key=lambda path: scores[path], reverse=True)
     return [path for path in best if scores[path] > scores[best[0]] - 0.15][:limit]
 
 
 def unknown_field(path: str, prefix: str = "") -> str:
-    """The message for a field that is not there; `prefix` (`--config.`) is how fields are given."""
+    """Return the message for a field that does not exist; `prefix` (`--config.`) precedes names."""
     if why := absence_reason(path):
         return f"{prefix}{path} is no field: {why}"
-    near = [f"{prefix}{one}" for one in nearest_fields(path)]
+    near = [f"{prefix}{field}" for field in nearest_fields(path)]
     if near:
         return f"{prefix}{path} is no field of the configuration: did you mean {' or '.join(near)}?"
     section = path.rpartition(".")[0]
-    inside = [one for one in fields() if section and one.startswith(f"{section}.")]
+    inside = [field for field in fields() if section and field.startswith(f"{section}.")]
     if inside:
-        names = dict.fromkeys(one.removeprefix(f"{section}.").split(".")[0] for one in inside)
+        names = dict.fromkeys(field.removeprefix(f"{section}.").split(".")[0] for field in inside)
         return f"{prefix}{path} is no field: {section} has {', '.join(names)}"
     return f"{prefix}{path} is no field: the sections are {', '.join(Config.model_fields)}"
 
 
-def not_of_this_kind(path: str, owner: type[Settings] | None = None) -> str:
-    """The message for a field that other kinds of its section have, and the one at hand has not.
+def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
+    """Return the message for a field that only other kinds of its section have.
 
-    owner: the kind at hand, where it is known.
+    actual: the kind of the section, where it is known.
     """
-    told = _kinds_with(path)
-    ((discriminator, _), *_) = told
-    names = dict.fromkeys(name for where, name in told if where == discriminator)
-    known = owner is not None and kind_name(owner) is not None
-    here = f", and {discriminator} is {kind_name(owner)}" if known else ""
-    return f"{path} belongs to {discriminator}={' or '.join(names)}{here}"
+    choices = [choice for _, choice in _kinds_with(path) if choice]
+    ((discriminator, _), *_) = choices
+    names = dict.fromkeys(name for field, name in choices if field == discriminator)
+    known = actual is not None and kind_name(actual) is not None
+    given = f", and {discriminator} is {kind_name(actual)}" if known else ""
+    return f"{path} belongs to {discriminator}={' or '.join(names)}{given}"
 
 
 def accepted(path: str, *, brief: bool = False) -> str:
-    """What a valid value of the field `path` is, in words; `brief` as `accepts` has it."""
+    """Describe the valid values of the field `path` in words; `brief` as in `accepts`."""
     if is_discriminator(path):
-        choices = list(dict.fromkeys(kind_name(owner) for owner in _owners(path)))
+        choices = list(dict.fromkeys(kind_name(kind) for kind, _ in _kinds_with(path)))
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     return accepts(fields()[path], brief=brief)
 
 
-def _owners(path: str) -> list[type[Settings]]:
-    """The kinds of section that have the field or section `path`."""
-    *sections, name = path.split(".")
-    here: list[type[Settings]] = [Config]
-    for section in sections:
-        infos = [kind.model_fields[section] for kind in here if section in kind.model_fields]
-        here = [kind for info in infos for kind in kinds(info)]
-    return [kind for kind in dict.fromkeys(here) if name in kind.model_fields]
+def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]]:
+    """Return the kinds of section that have the field or section `path`.
 
-
-def _kinds_with(path: str) -> list[tuple[str, str]]:
-    """The kinds of section that have the field `path`, in a section inside them too: each as the
-    field that tells it, and its name there."""
+    Each comes with the choice that leads to it, of the innermost section that has several kinds:
+    the path of the discriminator, and its value; None where no section on the way has any.
+    """
     *sections, name = path.split(".")
-    here: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]
+    reached: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]
     for depth, section in enumerate(sections, 1):
-        told = ".".join(sections[:depth])
-        here = [
-            (
-                kind,
-                (f"{told}.{kind.discriminator}", kind_name(kind)) if kind.discriminator else above,
-            )
-            for outer, above in here
-            if section in outer.model_fields
-            for kind in kinds(outer.model_fields[section])
-        ]
-    return [above for kind, above in here if name in kind.model_fields and above]
+        outer_kinds, reached = reached, []
+        for outer, choice in outer_kinds:
+            info = outer.model_fields.get(section)
+            for kind in kinds(info) if info else ():
+                discriminator = ".".join((*sections[:depth], str(kind.discriminator)))
+                own_choice = (discriminator, kind_name(kind)) if kind.discriminator else choice
+                reached.append((kind, own_choice))
+    return [(kind, choice) for kind, choice in reached if name in kind.model_fields]
 
 
 def _walk(section: type[Settings], prefix: str) -> Iterator[tuple[str, FieldInfo]]:

@@ -13,109 +13,114 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 FLAG = "--config."
-"""How a field is given on the command line: this, its path, `=`, its value."""
+"""The beginning of a field on the command line; its path, `=`, and its value follow."""
 
 Values = dict[str, Any]
 
 
 def override(values: Values, overrides: Mapping[str, str]) -> None:
-    """Puts `overrides` (path to text) into `values`.
+    """Put `overrides` (path to text) into `values`.
 
-    One that changes the kind of a section (`model.architecture=cnn`) comes first, whatever its
-    place: the section takes the defaults of its new kind, and keeps what `values` set of the
-    fields that both kinds have.
+    An override that changes the kind of a section (`model.architecture=cnn`) is applied first,
+    whatever its position. The section then has the defaults of its new kind, and keeps what
+    `values` set of the fields that both kinds have.
 
-    Raises `UsageError` for a field that is not there, and text that is no value of its type.
+    Raises `UsageError` for a field that does not exist, and text that is no value of its type.
     """
     outer_first = sorted(overrides, key=lambda path: path.count("."))
     for path in sorted(outer_first, key=lambda path: not names.is_discriminator(path)):
-        place = _find(values, path)
+        section = _find_section(values, path)
         name, text = path.rpartition(".")[2], overrides[path]
-        if name == place.owner.discriminator:
-            _change_kind(place, path, text)
+        if name == section.kind.discriminator:
+            _change_kind(section, path, text)
             continue
-        info = place.owner.model_fields[name]
+        info = section.kind.model_fields[name]
         try:
-            place.values[name] = parse_value(text, info)
+            section.values[name] = parse_value(text, info)
         except ValueError:
             raise UsageError(f"{FLAG}{path} must be {accepts(info)}, not {quote(text)}") from None
 
 
 def kind_of_section(values: Values, path: str) -> type[Settings]:
-    """The kind of the section that has the field `path`, such as `data.source`, in `values`."""
-    return _find(values, path).owner
+    """Return the kind of the section in `values` that has the field `path` (`data.source`).
+
+    A missing section is added to `values`, with its defaults.
+    """
+    return _find_section(values, path).kind
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A section among nested values."""
+class _Section:
+    """A section among nested values: its values, its kind, all kinds that it may have."""
 
     values: Values
-    owner: type[Settings]
-    declaration: FieldInfo | None
+    kind: type[Settings]
+    kinds: tuple[type[Settings], ...]
 
 
-def _find(values: Values, path: str) -> _Place:
-    """The section that has the field `path`; raises `UsageError` if none has."""
-    place, at = _Place(values, Config, None), ""
-    for section in path.split(".")[:-1]:
-        info = _declaration(place, f"{at}{section}", path)
-        at = f"{at}{section}."
-        here = place.values.setdefault(section, info.default.model_dump())
-        place = _Place(here, _kind_of(here, info, at), info)
-    members = kinds(_declaration(place, path, path))
+def _find_section(values: Values, path: str) -> _Section:
+    """Return the section that has the field `path`; a missing one is added to `values`.
+
+    Raises `UsageError` if none has it.
+    """
+    section, prefix = _Section(values, Config, (Config,)), ""
+    for name in path.split(".")[:-1]:
+        info = _field_info(section, f"{prefix}{name}", path)
+        prefix = f"{prefix}{name}."
+        inner = section.values.setdefault(name, info.default.model_dump())
+        section = _Section(inner, _kind_of(inner, kinds(info), prefix), kinds(info))
+    members = kinds(_field_info(section, path, path))
     if members:
-        told = members[0].discriminator or next(iter(members[0].model_fields))
+        first = members[0].discriminator or next(iter(members[0].model_fields))
         raise UsageError(
-            f"{FLAG}{path} is a section, not a field: did you mean {FLAG}{path}.{told}?"
+            f"{FLAG}{path} is a section, not a field: did you mean {FLAG}{path}.{first}?"
         )
-    return place
+    return section
 
 
-def _declaration(place: _Place, part: str, path: str) -> FieldInfo:
-    """What the schema says of `part`, the beginning of `path`, in a section of this kind."""
-    info = place.owner.model_fields.get(part.rpartition(".")[2])
+def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
+    """Return the declaration of `part`, the beginning of `path`, in a section of this kind."""
+    info = section.kind.model_fields.get(part.rpartition(".")[2])
     if info is not None and (part == path or kinds(info)):
         return info
     if info is None and names.is_field_or_section(path):
-        raise UsageError(f"{FLAG}{path}: {names.not_of_this_kind(part, place.owner)}")
+        raise UsageError(f"{FLAG}{path}: {names.not_of_this_kind(part, section.kind)}")
     raise UsageError(names.unknown_field(path, FLAG))
 
 
-def _kind_of(values: Any, info: FieldInfo, at: str) -> type[Settings]:
-    """The kind of section that `values` say they are."""
-    members = kinds(info)
-    told = members[0].discriminator
+def _kind_of(values: Any, members: tuple[type[Settings], ...], prefix: str) -> type[Settings]:
+    """Return the kind, of `members`, that the discriminator in `values` names."""
     if not isinstance(values, dict):
-        raise UsageError(f"{at[:-1]} must be a section of fields, not {values!r}")
-    if told is None:
+        raise UsageError(f"{prefix[:-1]} must be a section of fields, not {values!r}")
+    discriminator = members[0].discriminator
+    if discriminator is None:
         return members[0]
-    return _named_kind(members, values.get(told), f"{at}{told}")
+    return _named_kind(members, values.get(discriminator), f"{prefix}{discriminator}")
 
 
 def _named_kind(members: tuple[type[Settings], ...], name: Any, path: str) -> type[Settings]:
     for kind in members:
         if kind_name(kind) == name:
             return kind
-    choices = ", ".join(kind_name(kind) for kind in members)
+    choices = ", ".join(str(kind_name(kind)) for kind in members)
     raise UsageError(f"{path} must be one of {choices}, not {name!r}")
 
 
-def _change_kind(place: _Place, path: str, name: str) -> None:
-    """Makes a section one of the kind called `name`, in place."""
-    kind = _named_kind(kinds(place.declaration), name, f"{FLAG}{path}")
-    if kind is place.owner:
+def _change_kind(section: _Section, path: str, name: str) -> None:
+    """Change `section` to the kind `name`, in place."""
+    kind = _named_kind(section.kinds, name, f"{FLAG}{path}")
+    if kind is section.kind:
         return
-    set_here = {
+    kept = {
         field: value
-        for field, value in place.values.items()
-        if field in kind.model_fields and value != _default(place.owner, field)
+        for field, value in section.values.items()
+        if field in kind.model_fields and value != _default(section.kind, field)
     }
-    place.values.clear()
-    place.values.update(set_here | {kind.discriminator: name})
+    section.values.clear()
+    section.values.update(kept | {str(kind.discriminator): name})
 
 
-def _default(owner: type[Settings], name: str) -> Any:
-    info = owner.model_fields.get(name)
+def _default(kind: type[Settings], name: str) -> Any:
+    info = kind.model_fields.get(name)
     default = info.default if info else None
     return default.model_dump() if isinstance(default, Settings) else default

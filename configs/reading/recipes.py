@@ -18,7 +18,7 @@ from configs.reading.warm_start import InheritedFields, inherit_fields
 from configs.schema.config import Config
 
 RECIPES = Path(__file__).parent.parent
-"""The folder of the recipes that come with the project."""
+"""The folder of the project's recipes."""
 
 
 def load_config(
@@ -29,16 +29,16 @@ def load_config(
     workdir: str | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Config:
-    """The checked configuration of the recipe file under `overrides` (path to text).
+    """Return the checked configuration of the recipe file under `overrides` (path to text).
 
-    inputs: whether files that the user names have to be there. workdir: where the run is, if it is
-    to go on. notify: gets a line for what a new run takes over from another one
+    inputs: whether to check that the files named by the user exist. workdir: the folder of the run
+    to resume, if any. notify: receives messages about fields that a new run inherits from another
     (`configs.reading.warm_start`). Raises `UsageError`.
     """
-    config, taken = load_with_inherited(recipe, overrides or {}, workdir)
-    for one in taken:
-        if one.message is not None:
-            notify(one.message)
+    config, inherited = load_with_inherited(recipe, overrides or {}, workdir)
+    for part in inherited:
+        if part.message is not None:
+            notify(part.message)
     if inputs:
         check_inputs(config)
     return config
@@ -47,25 +47,28 @@ def load_config(
 def load_with_inherited(
     recipe: str | Path, overrides: Mapping[str, str], workdir: str | None = None
 ) -> tuple[Config, tuple[InheritedFields, ...]]:
-    """As `load_config`, whatever files are there; and what is as in another run."""
-    taken: list[InheritedFields] = []
+    """Return the configuration as `load_config` does, and the fields inherited from another run.
 
-    def complete(values: Values) -> None:
-        taken.extend(inherit_fields(values, overrides, workdir))
+    Does not check that the files named by the user exist.
+    """
+    inherited: list[InheritedFields] = []
 
-    return build_config(read_recipe(recipe), overrides, str(recipe), complete), tuple(taken)
+    def inherit(values: Values) -> None:
+        inherited.extend(inherit_fields(values, overrides, workdir))
+
+    return build_config(read_recipe(recipe), overrides, str(recipe), inherit), tuple(inherited)
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """What `get_config()` of the file `recipe` returns, as nested dictionaries.
+    """Return the result of `get_config()` of the file `recipe` as nested dictionaries.
 
-    Raises `UsageError` with the line of the recipe that is wrong.
+    Raises `UsageError` with the number of the line that is wrong.
     """
     path = Path(recipe)
     try:
         source = path.read_bytes()
     except OSError as error:
-        raise UsageError(_not_readable(path, error)) from None
+        raise UsageError(_unreadable(path, error)) from None
     try:
         code = compile(source, str(path), "exec")
     except (SyntaxError, ValueError) as error:
@@ -89,39 +92,39 @@ def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(_broken(path, error)) from None
+        raise UsageError(_failure(path, error)) from None
     raise UsageError(
         f"{path}: get_config() returned {type(config).__name__}, not an ml_collections.ConfigDict: "
         f"start from configs.base, and return what it made"
     )
 
 
-def _not_readable(path: Path, error: OSError) -> str:
-    """The message for a recipe that can not be read, with the recipe that may be meant."""
+def _unreadable(path: Path, error: OSError) -> str:
+    """Return the message for a recipe that can not be read, with the closest recipe."""
     if os.path.isdir(path):
         reason = "is a folder, not a recipe file"
     elif os.path.exists(path):
         reason = f"can not be read ({error.strerror})"
     else:
         reason = "is not there"
-    there = recipes()
-    near = difflib.get_close_matches(path.stem, there, n=1, cutoff=0.6)
-    hint = f"did you mean {there[near[0]]}?" if near else f"there are {', '.join(there.values())}"
+    known = recipes()
+    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.6)
+    hint = f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(known.values())}"
     return f"recipe {str(path)!r} {reason}: {hint}"
 
 
 def recipes() -> dict[str, str]:
-    """The recipes that come with the project: name to path, from the current folder if inside."""
-    there = {}
+    """Return the recipes of the project: name to path, relative inside the current folder."""
+    paths = {}
     for path in sorted(RECIPES.glob("*.py")):
         if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):
             inside = path.is_relative_to(Path.cwd())
-            there[path.stem] = str(path.relative_to(Path.cwd()) if inside else path)
-    return there
+            paths[path.stem] = str(path.relative_to(Path.cwd()) if inside else path)
+    return paths
 
 
-def _broken(path: Path, error: BaseException) -> str:
-    """The message for an exception inside a recipe, with the recipe's line."""
+def _failure(path: Path, error: BaseException) -> str:
+    """Return the message for an exception inside a recipe, with the recipe's line."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -134,7 +137,7 @@ def _broken(path: Path, error: BaseException) -> str:
 
 
 def _misused_field(line: str, error: BaseException) -> str | None:
-    """What is wrong with a field in a line of a recipe such as `config.model.widht = 3`."""
+    """Describe a wrong field in a line of a recipe such as `config.model.widht = 3`."""
     chains = re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line)
     for path in (chain.removeprefix(".") for chain in chains):
         if not names.is_field_or_section(path):

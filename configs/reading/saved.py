@@ -1,4 +1,4 @@
-"""The configuration that a workdir keeps: `config.json`."""
+"""The configuration in a workdir, `config.json`: written, read, and compared with a new one."""
 
 import json
 import os
@@ -24,7 +24,7 @@ NAME = "config.json"
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that differs; a value is "(not there)" where its section is of another kind."""
+    """A field whose values differ; "(not there)" if the kind of its section lacks the field."""
 
     field: str
     old: str
@@ -36,37 +36,39 @@ class Difference:
 
 
 def write_config(config: Config, workdir: str | Path) -> None:
-    """Writes `config.json` into the folder `workdir`, whole or not at all, and to stay."""
+    """Write `config.json` into the folder `workdir`, atomically and durably."""
     content = json.dumps(config.model_dump(), indent=2, allow_nan=False) + "\n"
     write_durably(Path(workdir) / NAME, content)
 
 
 def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """The configuration that `write_config` left in `workdir`, checked anew.
+    """Return the configuration that `write_config` wrote into `workdir`, checked again.
 
-    overrides: path to text, of fields that are free to change. Raises `UsageError` for a folder
-    without a run, a damaged file, and fields that are wrong or not free.
+    overrides: path to text, of fields that are mutable on resume. Raises `UsageError` for a folder
+    without a run, a damaged file, and fields that are wrong or not mutable.
     """
     path, overrides = Path(workdir) / NAME, overrides or {}
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text, object_pairs_hook=_no_name_twice, parse_constant=_not_finite)
+        values = json.loads(
+            text, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant
+        )
     except OSError as error:
         raise UsageError(_no_run(Path(workdir), error)) from None
     except ValueError as error:  # no UTF-8, or no JSON
         raise UsageError(f"{path} is damaged: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
-    for one in overrides:
-        info = names.fields().get(one)
+    for name in overrides:
+        info = names.fields().get(name)
         if info is not None and not field_metadata(info).mutable_on_resume:
-            raise UsageError(f"{FLAG}{one} is fixed by {path}: it can not change for this workdir")
+            raise UsageError(f"{FLAG}{name} is fixed by {path}: it can not change for this workdir")
     return build_config(values, overrides, source=str(path))
 
 
 def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
-    """`config` that reads the tokenizer which `workdir` keeps, where `data.tokenizer.path` is gone:
-    whoever has the workdir needs no other."""
+    """Return `config` with the copy of the tokenizer in `workdir`, if `data.tokenizer.path` no
+    longer exists."""
     tokenizer = getattr(config.data, "tokenizer", None)
     if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
         return config
@@ -79,9 +81,9 @@ def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
-    """The fields in which two configurations differ, in the order of the schema."""
+    """Return the fields in which two configurations differ, in the order of the schema."""
     before, after = flatten(old), flatten(new)
-    found = []
+    changed = []
     for path in dict.fromkeys([*before, *after]):
         was, now = (
             format_value(side[path].value) if path in side else "(not there)"
@@ -89,36 +91,40 @@ def differences(old: Config, new: Config) -> list[Difference]:
         )
         if was != now:
             info = (after.get(path) or before[path]).info
-            found.append(Difference(path, was, now, field_metadata(info).mutable_on_resume))
-    return found
+            changed.append(Difference(path, was, now, field_metadata(info).mutable_on_resume))
+    return changed
 
 
 def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> bool:
-    """Whether a run begins there, and does not go on. Raises `UsageError` where `workdir` is not
-    given or holds a run with other settings than those that may change, which `notify` is told;
-    and where what a new run is to begin with is not there. A run that never saved a step may begin
-    anew with any settings."""
+    """Check that a run can start or resume in `workdir`; return True if it starts anew.
+
+    A run resumes if it saved a checkpoint; without one it may start anew with any settings. notify:
+    receives a message for each field that differs from the workdir's configuration. Raises
+    `UsageError` if `workdir` is None, if a field differs that is not mutable on resume, and if the
+    model that a new run starts from does not exist.
+    """
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
     if not (Path(workdir) / NAME).exists():
         check_pretrained(config)
         return True
-    begun = any(path.name.isdecimal() for path in Path(workdir).glob("checkpoints/*"))
+    resumes = any(path.name.isdecimal() for path in Path(workdir).glob("checkpoints/*"))
     changed, unused = differences(read_config(workdir), config), unused_fields(config)
-    if begun:
+    if resumes:
         refuse_differences(workdir, changed)
+        since = "since this workdir was last trained"
     else:
         check_pretrained(config)
-    since = "since this workdir was last trained" if begun else "no step was saved of the earlier"
+        since = "no step was saved of the earlier"
     for difference in changed:
         if difference.field not in unused:  # train.steps that follow from train.epochs
             notify(f"{difference} ({since})")
-    return not begun
+    return not resumes
 
 
-def refuse_differences(workdir: str | Path, found: list[Difference]) -> None:
-    """Raises `UsageError` with every one of `found` that is not free to change on resume."""
-    refused = [str(one) for one in found if not one.mutable_on_resume]
+def refuse_differences(workdir: str | Path, changed: list[Difference]) -> None:
+    """Raise `UsageError` with all `changed` fields that are not mutable on resume, if any."""
+    refused = [str(difference) for difference in changed if not difference.mutable_on_resume]
     if refused:
         raise UsageError(
             f"{workdir} holds a run of another configuration: {'; '.join(refused)}. Go on with "
@@ -134,14 +140,13 @@ def _no_run(workdir: Path, error: OSError) -> str:
     return f"{workdir / NAME} can not be read: {error.strerror}"
 
 
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names_seen = [name for name, _ in pairs]
-        twice = next(name for name in names_seen if names_seen.count(name) > 1)
-        raise ValueError(f"{twice!r} stands there twice")
-    return values
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [name for name, _ in pairs]
+    for name in keys:
+        if keys.count(name) > 1:
+            raise ValueError(f"{name!r} stands there twice")
+    return dict(pairs)
 
 
-def _not_finite(word: str) -> NoReturn:
+def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no number of JSON")

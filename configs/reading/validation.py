@@ -1,4 +1,4 @@
-"""Nested values become a checked `Config`, or one line that says what is wrong with them."""
+"""Makes a checked `Config` of nested values, or one line that says what is wrong with them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,14 +21,14 @@ def build_config(
     source: str,
     complete: Callable[[Values], None] = lambda values: None,
 ) -> Config:
-    """The configuration of `values` (nested sections) under `overrides` (path to text).
+    """Return the configuration of `values` (nested sections) under `overrides` (path to text).
 
-    source: where the values are from, for messages. complete: changes the values that are
-    overridden in place, before they are checked. Raises `UsageError`.
+    source: the origin of the values, for messages. complete: changes the overridden values in
+    place, before they are checked. Raises `UsageError`.
     """
     values = _plain(values)
     if "train.steps" in overrides and isinstance(values.get("train"), dict):
-        values["train"].pop("epochs", None)  # They say the same: the command line goes before.
+        values["train"].pop("epochs", None)  # Both set the length: the command line wins.
     override(values, overrides)
     complete(values)
     try:
@@ -42,7 +42,7 @@ def build_config(
 
 
 def _plain(value: Any) -> Any:
-    """Copies of the dictionaries, and lists (which is what JSON has) as tuples."""
+    """Copy nested dictionaries, with tuples in place of lists (JSON has no tuples)."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -53,9 +53,9 @@ def _plain(value: Any) -> Any:
 def _describe(
     error: pydantic.ValidationError, values: Values, overrides: Mapping[str, str], source: str
 ) -> str:
-    """One line for one of the mistakes: of those on the command line the first, if there are."""
-    found = [(*_path(one["loc"]), one) for one in error.errors()]
-    path, info, first = next((one for one in found if one[0] in overrides), found[0])
+    """Describe one of the mistakes in a line: the first on the command line, or else the first."""
+    mistakes = [(*_path(details["loc"]), details) for details in error.errors()]
+    path, info, first = next((one for one in mistakes if one[0] in overrides), mistakes[0])
     given = path in overrides
     where = "" if given or (first["type"] == "value_error" and overrides) else f" (in {source})"
     name = f"{FLAG}{path}" if given else path
@@ -73,21 +73,21 @@ def _describe(
 
 
 def _describe_section(path: str, error: Mapping[str, Any]) -> str:
-    """A mistake that is no single field's: fields that do not go together, or no section at all."""
+    """Describe a mistake of a whole section: fields that do not fit together, or no section."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"].startswith("union_tag"):
         context = error["ctx"]
-        told = f"{path}.{context['discriminator']}".replace("'", "")
+        discriminator = f"{path}.{context['discriminator']}".replace("'", "")
         given = f", not {context['tag']!r}" if "tag" in context else ""
-        return f"{told} must be {names.accepted(told)}{given}"
+        return f"{discriminator} must be {names.accepted(discriminator)}{given}"
     return f"{path} must be a section of fields, not {error['input']!r}"
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
-    """The path of a field from pydantic's, without the kinds and the places in a tuple; the field.
+    """Convert pydantic's location of a mistake to the path of a field, and its declaration.
 
-    Of several kinds that have the field it is that of the kind at hand.
+    Leaves out the names of kinds and the indices of tuples.
     """
     members: tuple[type[Settings], ...] = (Config,)
     parts, info = [], None
@@ -104,7 +104,7 @@ def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
 
 
 def _value_at(values: Values, path: str) -> Any:
-    here: Any = values
+    value: Any = values
     for name in path.split("."):
-        here = here[name]
-    return here
+        value = value[name]
+    return value

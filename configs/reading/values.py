@@ -1,4 +1,4 @@
-"""Values as people write them on a command line, and back."""
+"""Converts values of fields to and from the text of a command line."""
 
 import ast
 import re
@@ -11,10 +11,10 @@ from configs.schema.settings import union_members
 
 
 def parse_value(text: str, info: FieldInfo) -> Any:
-    """What `text` says for a field, of the field's type; its range is checked elsewhere.
+    """Convert `text` to the type of a field; `validation` checks the range.
 
     `none` unsets an optional field; tuples are `3,4` or `(3, 4)`, text with commas in quotes.
-    Raises ValueError where the text is no value of that type.
+    Raises ValueError for text that is no value of that type.
     """
     members = union_members(info.annotation)
     if type(None) in members and text.lower() == "none":
@@ -23,14 +23,14 @@ def parse_value(text: str, info: FieldInfo) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """A value as `parse_value` reads it."""
+    """Write a value as `parse_value` reads it."""
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def quote(text: str) -> str:
-    """`text` in quotation marks, cut where it is long."""
+    """Return `text` in quotation marks, shortened to 80 characters."""
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
 

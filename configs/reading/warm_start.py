@@ -1,4 +1,4 @@
-"""What a run takes over from the one that it begins with: the shape of its model, its tokenizer."""
+"""Fields that a run inherits from the run it starts from: the shape of the model, the tokenizer."""
 
 import os
 from collections.abc import Mapping
@@ -13,14 +13,16 @@ from configs.reading.values import format_value
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
 
-_OF_TRAINING = ("dropout", "stochastic_depth")
-"""Fields of models that change nothing of what is computed of trained weights."""
+_TRAINING_ONLY = ("dropout", "stochastic_depth")
+"""Fields of models that do not change what trained weights compute."""
 
 
 @dataclass(frozen=True)
 class InheritedFields:
-    """Fields of a configuration that are as in another run, by path, and a line for the user where
-    the run begins: one that goes on has told of them."""
+    """Fields that another run decides: path to value.
+
+    message: a line for the user of a new run; None for a run that resumes.
+    """
 
     fields: Mapping[str, Any]
     message: str | None
@@ -29,95 +31,97 @@ class InheritedFields:
 def inherit_fields(
     values: Values, overrides: Mapping[str, str], workdir: str | None
 ) -> tuple[InheritedFields, ...]:
-    """Puts the model and the tokenizer of the run that `train.initialize_from` names into `values`,
-    which hold the recipe and `overrides` already; what `overrides` say themselves stays.
+    """Put model and tokenizer of the run that `train.initialize_from` names into `values`.
 
-    A run that goes on in `workdir` takes its own, since the other one may be gone. Nothing is taken
-    of Hugging Face's folders, whose settings are checked by `interop`, of a folder that is not
-    there, and of a model that can't do what the run is for. Raises `UsageError` for a damaged
-    config.json.
+    values: those of the recipe under `overrides`, which take precedence. A run that resumes in
+    `workdir` inherits from its own configuration instead, since the other run may no longer exist.
+    Nothing is inherited from a folder of Hugging Face (`interop` checks its settings), from a
+    folder that does not exist, and from a model that can't do the task. Raises `UsageError` for a
+    damaged config.json.
     """
     source = values.get("train", {}).get("initialize_from")
-    goes_on = workdir is not None and os.path.exists(os.path.join(workdir, NAME))
-    folder = workdir if goes_on else source
+    resumes = workdir is not None and os.path.exists(os.path.join(workdir, NAME))
+    folder = workdir if resumes else source
     if source is None or not _holds_run(folder):
         return ()
     origin = read_config(folder)
-    if goes_on and origin.train.initialize_from is None:
+    if resumes and origin.train.initialize_from is None:
         return ()
-    model = _take_model(values, overrides, origin)
-    tokenizer = _take_tokenizer(values, overrides, origin, None if goes_on else folder)
+    model = _inherit_model(values, overrides, origin)
+    tokenizer = _inherit_tokenizer(values, overrides, origin, None if resumes else folder)
     return tuple(
         InheritedFields(
-            new, None if goes_on else f"the {what} is that of {source}: {', '.join(told)}"
+            changed, None if resumes else f"the {part} is that of {source}: {', '.join(words)}"
         )
-        for what, (new, told) in (("model", model), ("tokenizer", tokenizer))
-        if told
+        for part, (changed, words) in (("model", model), ("tokenizer", tokenizer))
+        if words
     )
 
 
-def _holds_run(folder: str | None) -> bool:
+def _holds_run(folder: Any) -> bool:
     try:
         return os.path.exists(os.path.join(folder, NAME)) and not is_hugging_face(folder)
-    except (TypeError, ValueError):  # no path at all: its own check says so
+    except (TypeError, ValueError):  # The check of the field itself reports what is no path.
         return False
 
 
-def _take_model(
+def _inherit_model(
     values: Values, overrides: Mapping[str, str], origin: Config
 ) -> tuple[dict[str, Any], list[str]]:
-    """Puts the model of `origin` into `values`. Returns its fields that differ from those that were
-    there, by path, and each in words."""
+    """Put the model of `origin` into `values`. Returns the fields that this changed, by path, and
+    a description of each."""
     model_output = kind_of_section(values, "task.name").model_output
     modality = kind_of_section(values, "data.source").modality
     theirs, kind = origin.model, type(origin.model)
-    asked = overrides.get("model.architecture", theirs.architecture)
-    if (
-        model_output not in kind.outputs
-        or modality not in kind.modalities
-        or asked != theirs.architecture
-    ):
+    fits = model_output in kind.outputs and modality in kind.modalities
+    if not fits or overrides.get("model.architecture", theirs.architecture) != theirs.architecture:
         return {}, []
-    kind_of_section(values, "model.architecture")  # there from here on
+    kind_of_section(values, "model.architecture")  # adds a missing section
     ours, unused, dumped = values["model"], unused_fields(origin), theirs.model_dump()
-    taken = {
+    inherited = {
         name: dumped[name]
         for name, info in kind.model_fields.items()
         if f"model.{name}" not in overrides
         and f"model.{name}" not in unused
-        and name not in _OF_TRAINING
+        and name not in _TRAINING_ONLY
         and not field_metadata(info).mutable_on_resume
     }
     kept = {name: value for name, value in ours.items() if name in kind.model_fields}
-    values["model"] = kept | taken
-    changed = {name: value for name, value in taken.items() if kept.get(name, _ABSENT) != value}
-    told = [
+    values["model"] = kept | inherited
+    changed = {
+        name: value for name, value in inherited.items() if kept.get(name, _MISSING) != value
+    }
+    words = [
         f"model.{name}={format_value(value)}"
         + (f" instead of {format_value(ours[name])}" if name in ours else "")
         for name, value in changed.items()
     ]
-    return {f"model.{name}": value for name, value in changed.items()}, told
+    return {f"model.{name}": value for name, value in changed.items()}, words
 
 
-def _take_tokenizer(
+def _inherit_tokenizer(
     values: Values, overrides: Mapping[str, str], origin: Config, folder: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Puts the tokenizer that `folder` keeps into `values`, or of a run that goes on (None) what
-    its configuration says. Returns the fields, by path, and each in words."""
-    owner = kind_of_section(values, "data.source")
+    """Put the tokenizer of a run into `values`. Returns its fields, by path, and a description of
+    each.
+
+    folder: the workdir that holds the tokenizer; None for a run that resumes, whose configuration
+    `origin` has the settings of its tokenizer already.
+    """
+    kind = kind_of_section(values, "data.source")
     given = any(path.startswith("data.tokenizer.") for path in overrides)
-    if given or "tokenizer" not in owner.model_fields:
+    if given or "tokenizer" not in kind.model_fields:
         return {}, []
     theirs = getattr(origin.data, "tokenizer", None)
-    taken = None if theirs is None else theirs.model_dump()
+    inherited = None if theirs is None else theirs.model_dump()
     if folder is not None:
         path = os.path.join(folder, "tokenizer.json")
-        taken = {"kind": "file", "path": path} if os.path.isfile(path) else None
-    if taken is None or taken == values["data"].get("tokenizer"):
+        inherited = {"kind": "file", "path": path} if os.path.isfile(path) else None
+    if inherited is None or inherited == values["data"].get("tokenizer"):
         return {}, []
-    values["data"]["tokenizer"] = taken
-    told = [f"data.tokenizer.{name}={value}" for name, value in taken.items()]
-    return {f"data.tokenizer.{name}": value for name, value in taken.items()}, told
+    values["data"]["tokenizer"] = inherited
+    changed = {f"data.tokenizer.{name}": value for name, value in inherited.items()}
+    return changed, [f"{path}={value}" for path, value in changed.items()]
 
 
-_ABSENT = object()
+_MISSING = object()
