@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from configs.schema.settings import Count, Fraction, Settings, field
+from configs.schema.settings import Count, Fraction, Probability, Settings, field
 from configs.schema.source import (
     PATH_NAMES,
     PREPARED_DIR,
@@ -14,7 +14,6 @@ from configs.schema.source import (
     Source,
 )
 
-Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
 

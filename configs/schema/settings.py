@@ -1,7 +1,7 @@
-"""How a section of the configuration is declared: its base class, its fields, its number types.
+"""Declares sections of the configuration: their base class, fields, and number types.
 
-A section is a class of fields. A section that comes in several kinds is a union of such classes,
-told apart by the one field that `discriminator` names.
+A section is a class of fields. A section of several kinds is a union of such classes, which the
+field named by `discriminator` distinguishes.
 """
 
 import types
@@ -17,19 +17,20 @@ INTEGER_LIMIT = 2**31 - 1
 """The largest 32-bit integer: what JAX counts steps and seeds random keys with."""
 
 FLOAT_SMALLEST, FLOAT_LARGEST = 1e-30, 1e30
-"""Numbers between these survive as float32, in which models are trained."""
+"""Bounds of numbers that float32, in which models are trained, represents well."""
 
 Count = Annotated[int, Interval(ge=1, le=INTEGER_LIMIT)]
 NonNegativeInteger = Annotated[int, Interval(ge=0, le=INTEGER_LIMIT)]
 PositiveNumber = Annotated[float, Interval(ge=FLOAT_SMALLEST, le=FLOAT_LARGEST)]
 NonNegativeNumber = Annotated[float, Interval(ge=0.0, le=FLOAT_LARGEST)]
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
+Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 NamePattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
-"""Names of parameters, with * for anything."""
+"""A pattern of parameter names; * matches anything."""
 
 
 class Settings(pydantic.BaseModel):
-    """A section: typed fields, nothing converted, nothing unknown, nothing that is not finite."""
+    """A section of typed fields: no conversion, no unknown fields, only finite numbers."""
 
     model_config = pydantic.ConfigDict(
         strict=True,
@@ -40,22 +41,27 @@ class Settings(pydantic.BaseModel):
     )
 
     discriminator: ClassVar[str | None] = None
-    """The field that tells the kinds of this section apart."""
+    """The field that distinguishes the kinds of this section."""
 
     def unused_fields(self) -> dict[str, str]:
-        """Fields that have no effect under the other fields of this section, each with why."""
+        """Return the fields without effect under the others of this section: name to reason."""
         return {}
 
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """What the schema knows of a field beside its type and range."""
+    """Properties of a field beside its type, range and meaning.
 
-    unit: str | None
-    mutable_on_resume: bool
-    required: bool
-    aliases: tuple[str, ...]
-    accepts: str | None
+    unit: of the value. mutable_on_resume: may change when a run resumes. required: the user must
+    replace the default None. aliases: names in other trainers, for suggestions. accepts: the valid
+    values in words, where type and range do not say it.
+    """
+
+    unit: str | None = None
+    mutable_on_resume: bool = False
+    required: bool = False
+    aliases: tuple[str, ...] = ()
+    accepts: str | None = None
 
 
 def field(
@@ -67,28 +73,20 @@ def field(
     required: bool = False,
     aliases: tuple[str, ...] = (),
     accepts: str | None = None,
-    **constraints: Any,
 ) -> Any:
-    """A field of a section.
-
-    unit: of the value. mutable_on_resume: may change when a run goes on. required: a user must give
-    what the default leaves out as None. aliases: names that other trainers use, for
-    suggestions. accepts: what a valid value is, where type and range do not say it.
-    """
+    """Declare a field of a section; the keywords are those of `FieldMetadata`."""
     metadata = FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)
-    return pydantic.Field(
-        default, description=meaning, json_schema_extra={"metadata": metadata}, **constraints
-    )
+    return pydantic.Field(default, description=meaning, json_schema_extra={"metadata": metadata})
 
 
 def field_metadata(info: FieldInfo) -> FieldMetadata:
-    """What `field` was told; sections that are no fields of their own know nothing."""
+    """Return the metadata that `field` stored."""
     extra = info.json_schema_extra
-    return extra["metadata"] if extra else FieldMetadata(None, False, False, (), None)
+    return extra["metadata"] if extra else FieldMetadata()
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union; of any other annotation itself alone."""
+    """Return the members of a union, or any other annotation as the only member."""
     if typing.get_origin(annotation) is Annotated:
         return union_members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -97,7 +95,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
-    """The classes that may stand in a section; () where the field is a plain value."""
+    """Return the classes that a section may be of; () for a field that is no section."""
     members = union_members(info.annotation)
     if all(isinstance(one, type) and issubclass(one, Settings) for one in members):
         return members
@@ -105,20 +103,19 @@ def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
 
 
 def kind_name(section: type[Settings]) -> str | None:
-    """What the discriminating field of `section` must say; None for a section of one kind."""
+    """Return the value of the discriminator of `section`; None for a section of one kind."""
     if section.discriminator is None:
         return None
     return section.model_fields[section.discriminator].default
 
 
 def accepts(info: FieldInfo, *, brief: bool = False) -> str:
-    """What a valid value of a field is, in words: "an integer >= 1", "one of cosine, constant".
+    """Describe the valid values of a field: "an integer >= 1", "one of cosine, constant".
 
-    brief: leave the limits of 32-bit numbers out.
+    brief: without the limits of 32-bit numbers.
     """
     members = union_members(info.annotation)
-    stated = field_metadata(info).accepts
-    text = stated or _accepts_type(members[0], [*info.metadata], brief)
+    text = field_metadata(info).accepts or _accepts_type(members[0], [*info.metadata], brief)
     return f"{text}, or none" if type(None) in members else text
 
 
@@ -142,7 +139,7 @@ def _accepts_type(annotation: Any, metadata: list[Any], brief: bool) -> str:
 
 
 def _bounds(item: Any, brief: bool) -> list[str]:
-    """A constraint as text: `Interval(ge=0, lt=1)` is [">= 0", "< 1"]."""
+    """Return a constraint as text: [">= 0", "< 1"] for `Interval(ge=0, lt=1)`."""
     if isinstance(item, Interval):
         return [text for part in item for text in _bounds(part, brief)]
     for kind, sign in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):

@@ -5,7 +5,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import Count, Fraction, NonNegativeInteger, Settings, field
+from configs.schema.settings import (
+    Count,
+    Fraction,
+    NonNegativeInteger,
+    Probability,
+    Settings,
+    field,
+)
 from configs.schema.source import (
     INVALID_UTF8,
     PATH_NAMES,
@@ -18,7 +25,6 @@ from configs.schema.source import (
 )
 from configs.schema.tokenizers import Characters, Tokenizer
 
-Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 Decibels = Annotated[float, Interval(ge=-100.0, le=100.0)]
 Milliseconds = Annotated[float, Interval(ge=1.0, le=1000.0)]
 Seconds = Annotated[float, Interval(gt=0.0, le=100_000.0)]

@@ -1,4 +1,4 @@
-"""What all sources of data have, and what several share."""
+"""The base class of all sources of data, and fields that several of them share."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,11 +15,11 @@ PATH_NAMES = (
     "file", "dir", "folder", "dataset", "data", "data_path", "data_root", "dataset_path",
     "train_file", "train_data", "train_path", "train_dir",
 )  # fmt: skip
-"""What other trainers call `data.path`."""
+"""Names of `data.path` in other trainers."""
 
 
 class Source(Settings):
-    """What all sources of data have."""
+    """Fields of all sources of data."""
 
     discriminator: ClassVar = "source"
 
