@@ -1,6 +1,6 @@
-"""What recipes start from: the schema's defaults as `ml_collections.ConfigDict`s.
+"""The schema's defaults as `ml_collections.ConfigDict`s, from which recipes start.
 
-They are locked: a recipe that sets a field which is not there fails in that line.
+They are locked: a recipe that sets an unknown field fails in that line.
 """
 
 from ml_collections import ConfigDict
@@ -16,43 +16,25 @@ def language_modeling(
     architecture: str = "decoder",
     task: str = "language_modeling",
 ) -> ConfigDict:
-    """A language model on a source of text; `task` may be masked_language_modeling."""
-    config = _defaults(Config())
-    config.task = section("task", task)
-    config.data = section("data", source)
-    config.data.tokenizer = section("data.tokenizer", tokenizer)
-    config.model = section("model", architecture)
-    return config
+    """Return a language model on a source of text; `task` may be masked_language_modeling."""
+    return _config(task, source, architecture, tokenizer)
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """A classifier on a source of labelled pictures."""
-    config = _defaults(Config())
-    config.task = section("task", "classification")
-    config.data = section("data", source)
-    config.model = section("model", architecture)
-    return config
+    """Return a classifier on a source of labelled pictures."""
+    return _config("classification", source, architecture)
 
 
 def text_classification(*, tokenizer: str = "bpe", architecture: str = "encoder") -> ConfigDict:
-    """A classifier on a table of labelled texts."""
-    config = _defaults(Config())
-    config.task = section("task", "classification")
-    config.data = section("data", "table")
-    config.data.tokenizer = section("data.tokenizer", tokenizer)
-    config.model = section("model", architecture)
-    return config
+    """Return a classifier on a table of labelled texts."""
+    return _config("classification", "table", architecture, tokenizer)
 
 
 def speech_recognition(
     *, source: str = "tones", tokenizer: str = "characters", architecture: str = "conformer"
 ) -> ConfigDict:
-    """A recogniser of what is said, on a source of recordings with transcripts."""
-    config = _defaults(Config())
-    config.task = section("task", "speech_recognition")
-    config.data = section("data", source)
-    config.data.tokenizer = section("data.tokenizer", tokenizer)
-    config.model = section("model", architecture)
+    """Return a speech recogniser on a source of recordings with transcripts."""
+    config = _config("speech_recognition", source, architecture, tokenizer)
     config.checkpoint.best_metric = "wer"
     return config
 
@@ -60,34 +42,23 @@ def speech_recognition(
 def sound_classification(
     *, source: str = "sound_labels", architecture: str = "conformer"
 ) -> ConfigDict:
-    """A classifier on a source of labelled recordings."""
-    config = _defaults(Config())
-    config.task = section("task", "classification")
-    config.data = section("data", source)
-    config.model = section("model", architecture)
+    """Return a classifier on a source of labelled recordings."""
+    config = _config("classification", source, architecture)
     config.checkpoint.best_metric = "accuracy"
     return config
 
 
 def sequence_to_sequence(
-    *,
-    source: str = "parallel_text",
-    tokenizer: str = "bpe",
-    architecture: str = "encoder_decoder",
+    *, source: str = "parallel_text", tokenizer: str = "bpe", architecture: str = "encoder_decoder"
 ) -> ConfigDict:
-    """A model that writes one text for another, on a source of pairs."""
-    config = _defaults(Config())
-    config.task = section("task", "sequence_to_sequence")
-    config.data = section("data", source)
-    config.data.tokenizer = section("data.tokenizer", tokenizer)
-    config.model = section("model", architecture)
-    return config
+    """Return a model that writes a target text for a source text, on a source of pairs."""
+    return _config("sequence_to_sequence", source, architecture, tokenizer)
 
 
 def section(path: str, kind: str) -> ConfigDict:
-    """The defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
+    """Return the defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
 
-    Raises ValueError for a kind that is not there.
+    Raises ValueError for an unknown kind.
     """
     members: tuple[type[Settings], ...] = (Config,)
     for name in path.split("."):
@@ -97,6 +68,16 @@ def section(path: str, kind: str) -> ConfigDict:
         if kind_name(member) == kind:
             return _defaults(member())
     raise ValueError(f"{path} is one of {', '.join(map(str, map(kind_name, members)))}, not {kind}")
+
+
+def _config(task: str, source: str, architecture: str, tokenizer: str | None = None) -> ConfigDict:
+    config = _defaults(Config())
+    config.task = section("task", task)
+    config.data = section("data", source)
+    if tokenizer is not None:
+        config.data.tokenizer = section("data.tokenizer", tokenizer)
+    config.model = section("model", architecture)
+    return config
 
 
 def _defaults(settings: Settings) -> ConfigDict:

@@ -1,10 +1,10 @@
-"""The one exception for what a user can get wrong."""
+"""The exception for all mistakes of a user."""
 
 
 class UsageError(Exception):
-    """A mistake of the user: one line that says what is wrong, where, and the nearest valid thing.
+    """A mistake of the user, in one line: what is wrong, where, and the nearest valid thing.
 
-    A verb prints it after its own name and exits with status 2.
+    A command prints it after its own name and exits with status 2.
     """
 
     def __init__(self, message: str):

@@ -1,6 +1,6 @@
-"""Files and folders that outlast a power cut: whole, or as they were before.
+"""Atomic and durable writing: after a power cut, a file is complete or as it was before.
 
-What a run can't go on without is written with these functions and no others.
+Everything that a run needs to resume is written with these functions.
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) so that a reader finds the old file or the new one, whole.
+    """Write `content` (text as UTF-8) so that readers see the old file or the complete new one.
 
-    File and folder are on the disk when it returns. A process that is killed on the way may leave
-    a `.NAME.*.writing` behind, which nothing reads.
+    File and folder are on the disk when it returns. A process that is killed meanwhile may leave a
+    `.NAME.*.writing` behind, which nothing reads.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
@@ -31,16 +31,15 @@ def write_durably(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and those above it where they are missing; their names are on the disk when it
-    returns."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    """Make `folder` and its missing parents; their names are on the disk when it returns."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for one in missing:
-        sync_folder(one.parent)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring every file and folder under `folder`, whoever wrote them, and itself to the disk."""
+    """Sync `folder` and everything under it to the disk, whoever wrote it."""
     paths = [folder, *folder.rglob("*")]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(sync_file, [path for path in paths if path.is_file()]))
@@ -50,7 +49,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Bring the bytes of `path` to the disk. Raises OSError where the disk does not take them."""
+    """Sync the bytes of `path` to the disk. Raises OSError if the disk fails."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -59,10 +58,10 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to the disk."""
+    """Sync the names in `folder` to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Some network file systems sync no folders: there the renaming is all there is.
+        # Some network file systems can not sync folders: there the renaming has to do.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""What every stack of residual blocks has, whatever goes in and comes out."""
+"""Base classes of the architectures that are stacks of residual blocks."""
 
 import math
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,20 +12,20 @@ Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
 
 
 class Architecture(Settings):
-    """A model: what it reads, what it gives, and its fields."""
+    """A model: the data that it reads, its outputs, and its fields."""
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
-    """Of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
+    """Modalities of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
     "transcribed_sound", "labelled_sound"."""
 
     outputs: ClassVar[tuple[str, ...]]
-    """What tasks may ask of it: "next_tokens", "missing_tokens", "target_tokens", "classes",
+    """What it can compute: "next_tokens", "missing_tokens", "target_tokens", "classes",
     "transcript"."""
 
 
 class Stack(Architecture):
-    """A stack of blocks, all or some of them with attention."""
+    """A stack of blocks, some or all of them with attention."""
 
     width: Count = field(
         128,
@@ -40,13 +40,13 @@ class Stack(Architecture):
     )
     num_heads: Count = field(
         4,
-        "Heads of queries.",
+        "Query heads of attention.",
         unit="heads",
         aliases=("n_head", "heads", "n_heads"),
     )
     num_kv_heads: Count | None = field(
         None,
-        "Heads of keys and values, shared by groups of queries; none: num_heads.",
+        "Key/value heads, each shared by a group of query heads; none: num_heads.",
         unit="heads",
         aliases=("num_key_value_heads", "n_kv_heads", "kv_heads"),
     )
@@ -57,7 +57,7 @@ class Stack(Architecture):
     )
     attention_window: Count | None = field(
         None,
-        "Last positions that attention sees, its own among them; none: all.",
+        "Most recent positions that attention sees, including its own; none: all.",
         unit="tokens",
         aliases=("window", "sliding_window"),
     )
@@ -75,16 +75,16 @@ class Stack(Architecture):
 
     @property
     def has_self_attention(self) -> bool:
-        """Whether any block has attention to its own positions."""
+        """Whether any block has self-attention."""
         return True
 
     @property
     def has_attention(self) -> bool:
-        """Whether any block has heads."""
+        """Whether any block has attention, of whichever kind."""
         return self.has_self_attention
 
     @pydantic.model_validator(mode="after")
-    def _heads_fit(self) -> Self:
+    def _check_heads(self) -> Self:
         if not self.has_attention:
             return self
         heads, width = self.num_heads, self.width
@@ -105,7 +105,7 @@ class Blocks(Stack):
     """A stack of residual blocks, each a mixer and a feed-forward part."""
 
     bidirectional: ClassVar[bool] = False
-    """Whether positions see those after them too: then recurrence runs both ways."""
+    """Whether positions also see later ones; recurrence then runs in both directions."""
 
     pattern: Pattern = field(
         "A",
@@ -114,12 +114,12 @@ class Blocks(Stack):
     )
     recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
         "lstm",
-        "Kind of the mixer R; where all positions are seen, it runs both ways with half the units.",
+        "Kind of the mixer R; in bidirectional models, each direction has half the units.",
         aliases=("rnn_type", "cell", "rnn"),
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         4,
-        "Taps of the mixer C: the positions that each sees.",
+        "Kernel size of the mixer C: the positions that each output sees.",
         unit="positions",
         aliases=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
     )
@@ -130,7 +130,7 @@ class Blocks(Stack):
     )
     norm_placement: Literal["pre", "post"] = field(
         "pre",
-        "Whether what a block adds is made of normalised vectors, or each sum is normalised.",
+        "Whether the input of each part of a block is normalised, or its sum with the output.",
         aliases=("pre_norm", "norm_first", "prenorm"),
     )
     norm_epsilon: PositiveNumber = field(
@@ -145,8 +145,8 @@ class Blocks(Stack):
     )
     feed_forward_width: Count | None = field(
         None,
-        "Hidden size of the feed-forward part; none: 4 width, but for swiglu 8/3 width rounded up "
-        "to a multiple of 8.",
+        "Hidden size of the feed-forward part; none: 4 width, and for swiglu 8/3 width rounded "
+        "up to a multiple of 8.",
         aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
     use_bias: bool = field(
@@ -154,14 +154,14 @@ class Blocks(Stack):
     )
     stochastic_depth: Fraction = field(
         0.0,
-        "Share of examples for which training leaves out what the last block adds; less below, "
-        "in proportion to the height.",
+        "Share of examples that skip the last block in training; earlier blocks less, in "
+        "proportion to their depth.",
         aliases=("drop_path", "drop_path_rate", "layerdrop"),
     )
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
-        "What blocks make again in the backward pass to save memory: nothing, everything, all but "
-        "products with weights, or all but mixers' results and the feed-forward parts' products.",
+        "What the backward pass recomputes to save memory: nothing, all, all but products with "
+        "weights, or all but the outputs of mixers and feed-forward products.",
         mutable_on_resume=True,
         aliases=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
     )
@@ -173,7 +173,7 @@ class Blocks(Stack):
 
     @property
     def mixers(self) -> str:
-        """The letters of all patterns there are."""
+        """The letters of all patterns of the model."""
         return self.pattern
 
     @property
@@ -196,12 +196,12 @@ class Blocks(Stack):
         return reasons
 
     @pydantic.model_validator(mode="after")
-    def _layers_fit(self) -> Self:
+    def _check_depth(self) -> Self:
         self._check_layers("depth", self.depth, "pattern", self.pattern)
         return self
 
     def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
-        """Raises ValueError where so many layers can't have the pattern."""
+        """Raise ValueError if so many layers can't have the pattern."""
         if len(pattern) > depth:
             raise ValueError(
                 f"model.{pattern_name}={pattern} has {len(pattern)} letters for "
@@ -215,13 +215,13 @@ class Blocks(Stack):
             )
 
     @pydantic.model_validator(mode="after")
-    def _two_ways_have_equal_parts(self) -> Self:
+    def _check_bidirectional(self) -> Self:
         if self.bidirectional:
-            self._check_two_ways("pattern", self.pattern)
+            self._check_halves("pattern", self.pattern)
         return self
 
-    def _check_two_ways(self, pattern_name: str, pattern: str) -> None:
-        """Raises ValueError where layers that see all positions can't be halved."""
+    def _check_halves(self, pattern_name: str, pattern: str) -> None:
+        """Raise ValueError if bidirectional layers can't be halved."""
         if "R" in pattern and self.width % 2:
             raise ValueError(
                 f"model.{pattern_name}={pattern} has R (recurrence), which runs both ways here "
@@ -230,11 +230,11 @@ class Blocks(Stack):
 
 
 class RotaryStack(Stack):
-    """A stack whose attention knows order by rotated queries and keys, or otherwise."""
+    """A stack whose attention may have rotary positions."""
 
     positions: Literal["rotary", "none"] = field(
         "rotary",
-        "How attention knows order: rotated queries and keys, or not at all.",
+        "Position encoding of attention: rotated queries and keys, or none.",
         aliases=("position_embedding", "pos_emb", "rope"),
     )
     rotary_base: PositiveNumber = field(
@@ -256,7 +256,7 @@ class RotaryStack(Stack):
         return reasons
 
     @pydantic.model_validator(mode="after")
-    def _heads_can_rotate(self) -> Self:
+    def _check_rotary(self) -> Self:
         head_dim = self.head_dim or self.width // self.num_heads
         if self.has_self_attention and self.positions == "rotary" and head_dim % 2:
             source = "model.head_dim" if self.head_dim else "model.width / model.num_heads"
@@ -268,6 +268,6 @@ class RotaryStack(Stack):
 
 
 def nearest_multiples(number: int, of: int) -> str:
-    """The nearest multiples of `of` below and above `number`: "128 or 132"."""
+    """Return the multiples of `of` below and above `number` as text: "128 or 132"."""
     below = number // of * of
     return f"{below} or {below + of}" if below else f"{of}"

@@ -1,10 +1,10 @@
-"""What is kept of a run."""
+"""The section `checkpoint`."""
 
 from configs.schema.settings import Count, NonNegativeInteger, Settings, field
 
 
 class Checkpoint(Settings):
-    """What is kept of a run."""
+    """Which checkpoints of a run are kept."""
 
     every_steps: Count = field(
         500,
@@ -25,7 +25,7 @@ class Checkpoint(Settings):
     )
     best_metric: str = field(
         "loss",
-        "Validation metric that says which are best.",
+        "Validation metric that decides which checkpoints are best.",
         mutable_on_resume=True,
         accepts="a metric of the task",
         aliases=("metric", "monitor"),

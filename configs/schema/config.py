@@ -17,23 +17,23 @@ from configs.schema.train import Train
 
 
 class Config(Settings):
-    """The whole configuration of a run. Frozen: what is written down is what ran."""
+    """The whole configuration of a run, immutable."""
 
     seed: NonNegativeInteger = field(
         0,
-        "Start of every random choice: weights, order of the data, dropout, samples.",
+        "Seed of all random choices: weights, order of the data, dropout, samples.",
         aliases=("random_seed",),
     )
     task: Task = field(LanguageModeling(), "What is learnt.")
-    train: Train = field(Train(), "How long training lasts and what happens on the way.")
-    data: Data = field(PythonStdlib(), "What is read, and how it is cut into examples.")
+    train: Train = field(Train(), "How long training lasts, and what happens during it.")
+    data: Data = field(PythonStdlib(), "What is read, and how it becomes examples.")
     model: Model = field(Decoder(), "What is trained.")
     optimizer: Optimizer = field(AdamW(), "How gradients become updates.")
-    mesh: Mesh = field(Mesh(), "How devices are laid out.")
+    mesh: Mesh = field(Mesh(), "Layout of the devices.")
     precision: Precision = field(Precision(), "Number formats.")
-    checkpoint: Checkpoint = field(Checkpoint(), "What is kept of a run.")
+    checkpoint: Checkpoint = field(Checkpoint(), "Which checkpoints of a run are kept.")
 
     @pydantic.model_validator(mode="after")
-    def _sections_fit(self) -> Self:
+    def _check_sections(self) -> Self:
         check_sections(self)
         return self

@@ -1,4 +1,4 @@
-"""Conversations, of which answers are learnt."""
+"""Sources of conversations, whose answers are learnt."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -10,11 +10,11 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Conversations(Source):
-    """The user's own conversations, of which the assistant's part is learnt: JSON lines."""
+    """The user's conversations as JSON lines; the assistant's part is learnt."""
 
     modality: ClassVar = "text"
 
-    source: Literal["conversations"] = field("conversations", "Where examples come from.")
+    source: Literal["conversations"] = field("conversations", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",

@@ -1,4 +1,4 @@
-"""What is read, how it is cut into examples, and how many of them an update sees."""
+"""The section `data`: sources of text, and the union of all sources."""
 
 import difflib
 from typing import Annotated, ClassVar, Literal, Self
@@ -32,13 +32,13 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Cleaning(Settings):
-    """What is done to whole documents before they become tokens; nothing, unless asked for."""
+    """Cleaning of whole documents before they become tokens; off by default."""
 
     unicode: Literal["none", "nfc", "nfkc"] = field(
-        "none", "Normal form that text is brought to: one spelling of each character."
+        "none", "Unicode normal form of the text: one spelling of each character."
     )
     control_characters: Literal["keep", "remove"] = field(
-        "keep", "What happens to control characters but tab, line feed and carriage return."
+        "keep", "What happens to control characters except tab, line feed and carriage return."
     )
     minimum_characters: NonNegativeInteger = field(
         0, "Documents with fewer are left out.", unit="characters", aliases=("min_length",)
@@ -48,19 +48,19 @@ class Cleaning(Settings):
     )
     duplicates: Literal["keep", "exact", "near"] = field(
         "keep",
-        "What is removed where documents repeat: nothing, equal ones, or those much alike too.",
+        "Which repeated documents are removed: none, exact copies, or near duplicates too.",
         aliases=("dedup", "deduplicate", "deduplication", "minhash"),
     )
     near_similarity: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
         0.5,
-        "Share of shingles (Jaccard's index) from which on two documents are near duplicates.",
+        "Least similarity (Jaccard's index of the shingles) of near duplicates.",
         aliases=("jaccard_threshold", "threshold"),
     )
     near_shingle: Literal["words", "characters"] = field(
-        "words", "What the shingles of a document are runs of; characters where no spaces are."
+        "words", "Unit of the shingles of a document; characters suit text without spaces."
     )
     near_shingle_length: Annotated[int, Interval(ge=1, le=100)] = field(
-        2, "Words, or characters, of a shingle.", aliases=("ngram", "shingle_size")
+        2, "Words, or characters, in a shingle.", aliases=("ngram", "shingle_size")
     )
 
     def unused_fields(self) -> dict[str, str]:
@@ -70,7 +70,7 @@ class Cleaning(Settings):
         return dict.fromkeys(("near_similarity", "near_shingle", "near_shingle_length"), why)
 
     @pydantic.model_validator(mode="after")
-    def _some_length_is_left(self) -> Self:
+    def _check_lengths(self) -> Self:
         least, most = self.minimum_characters, self.maximum_characters
         if most is not None and most < least:
             raise ValueError(
@@ -84,7 +84,7 @@ _LENGTH_NAMES = ("block_size", "context_length", "seq_len", "max_length", "max_s
 
 
 class Text(Source):
-    """What all sources of text have."""
+    """Fields of all sources of text."""
 
     modality: ClassVar = "text"
 
@@ -96,13 +96,13 @@ class Text(Source):
     )
     packing: Literal["windows", "best_fit"] = field(
         "windows",
-        "How documents fill windows: cut from all in a row, or each by itself and whole, padded.",
+        "How documents fill windows: cut from all of them in a row, or whole and padded.",
     )
     cross_document_attention: bool = field(
-        True, "Whether a document sees the one before it in the same window."
+        True, "Whether a document sees those before it in the same window."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    cleaning: Cleaning = field(Cleaning(), "What is done to documents before.")
+    cleaning: Cleaning = field(Cleaning(), "Cleaning of documents before they become tokens.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.packing == "best_fit":
@@ -121,13 +121,13 @@ _TEXT_FIELD = field(
 class PythonStdlib(Text):
     """The sources of the running Python's standard library."""
 
-    source: Literal["python_stdlib"] = field("python_stdlib", "Where examples come from.")
+    source: Literal["python_stdlib"] = field("python_stdlib", "Source of the examples.")
 
 
 class TextFiles(Text):
-    """The user's own text: UTF-8, each file a document."""
+    """The user's text in UTF-8; each file is a document."""
 
-    source: Literal["text_files"] = field("text_files", "Where examples come from.")
+    source: Literal["text_files"] = field("text_files", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "The text.",
@@ -140,9 +140,9 @@ class TextFiles(Text):
 
 
 class Records(Text):
-    """The user's own records, each a document: JSON lines (perhaps gzipped) or Parquet."""
+    """The user's records in JSON lines (perhaps gzipped) or Parquet; each is a document."""
 
-    source: Literal["records"] = field("records", "Where examples come from.")
+    source: Literal["records"] = field("records", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "The records: .jsonl, .jsonl.gz or .parquet.",
@@ -158,7 +158,7 @@ class Records(Text):
 class TFDS(Text):
     """A text set that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds"] = field("tfds", "Where examples come from.")
+    source: Literal["tfds"] = field("tfds", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
     text_field: PlainText = _TEXT_FIELD
@@ -168,10 +168,10 @@ class TFDS(Text):
 class Mixture(Text):
     """Several sources of text, each with its share of the examples."""
 
-    source: Literal["mixture"] = field("mixture", "Where examples come from.")
+    source: Literal["mixture"] = field("mixture", "Source of the examples.")
     parts: tuple[str, ...] | None = field(
         None,
-        "The sources that are mixed, each as its kind, or its kind, a colon, and its path or name.",
+        "The sources that are mixed: each a kind, or a kind, a colon, and a path or name.",
         required=True,
         mutable_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",
@@ -179,7 +179,7 @@ class Mixture(Text):
     )
     weights: tuple[PositiveNumber, ...] = field(
         (),
-        "How the examples are shared out among the parts, in any unit; none: evenly.",
+        "Relative shares of the parts in the examples; none: equal shares.",
         aliases=("proportions", "ratios", "shares", "mixture_weights"),
     )
     data_dir: FilePath | None = PREPARED_DIR
@@ -187,11 +187,11 @@ class Mixture(Text):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
-        """The weight of each part."""
+        """Return the weight of each part, not normalised."""
         return self.weights or (1.0,) * len(self.parts or ())
 
     def part_settings(self) -> tuple[Text, ...]:
-        """The settings of each part: its own path, and what the mixture says of all."""
+        """Return the settings of each part: its own path, and the fields of the mixture."""
         return tuple(map(self._settings_of_part, self.parts or ()))
 
     def unused_fields(self) -> dict[str, str]:
@@ -219,7 +219,7 @@ class Mixture(Text):
         return PARTS[kind](**given | ({own: path} if own else {}))
 
     @pydantic.model_validator(mode="after")
-    def _parts_and_weights_fit(self) -> Self:
+    def _check_parts(self) -> Self:
         parts = self.parts or ()
         self.part_settings()
         for part in parts:
@@ -247,15 +247,15 @@ PARTS: dict[str, type[Text]] = {
     "records": Records,
     "tfds": TFDS,
 }
-"""The sources that may stand in `data.parts`."""
+"""The sources that `data.parts` may name."""
 
 
 class Table(Source):
-    """The user's own labelled texts, a row each: CSV, TSV, JSON lines or Parquet."""
+    """The user's labelled texts, one a row: CSV, TSV, JSON lines or Parquet."""
 
     modality: ClassVar = "labelled_text"
 
-    source: Literal["table"] = field("table", "Where examples come from.")
+    source: Literal["table"] = field("table", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet.",
@@ -272,7 +272,7 @@ class Table(Source):
     )
     sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
         256,
-        "Length that texts are filled up to, or cut to: the context of the model.",
+        "Length that texts are padded or cut to: the context of the model.",
         unit="tokens",
         aliases=_LENGTH_NAMES,
     )
@@ -280,7 +280,7 @@ class Table(Source):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     @pydantic.model_validator(mode="after")
-    def _text_and_label_differ(self) -> Self:
+    def _check_fields(self) -> Self:
         if self.text_field == self.label_field:
             raise ValueError(
                 f"data.text_field and data.label_field are both {self.text_field}: a text can't be "

@@ -1,4 +1,4 @@
-"""How devices are laid out, and which dimension of an array lies along which of their axes."""
+"""The section `mesh`: the axes of the devices, and the axes that split each dimension."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -49,7 +49,7 @@ def _rule(default: tuple[str, ...], what: str) -> Any:
 
 
 class Rules(Settings):
-    """The one table from logical axes, which models name, to axes of the mesh."""
+    """The table from logical axes, which models name, to axes of the mesh."""
 
     batch: Axes = _rule(("data", "fsdp"), "the examples of a batch")
     length: Axes = _rule(("sequence",), "positions in a sequence")
@@ -70,12 +70,12 @@ class Rules(Settings):
 
 
 class Mesh(Settings):
-    """How devices are laid out; at most one axis may take whatever devices are left (-1)."""
+    """Sizes of the axes; at most one may be -1, which takes all devices that are left."""
 
-    data: Size = _size(-1, "Devices that each see other examples.", "data_parallel", "dp")
+    data: Size = _size(-1, "Devices with different examples.", "data_parallel", "dp")
     fsdp: Size = _size(
         1,
-        "Devices that each see other examples and keep a part of every weight.",
+        "Devices with different examples, each of which stores a part of every weight.",
         "fully_sharded",
     )
     tensor: Size = _size(
@@ -88,14 +88,14 @@ class Mesh(Settings):
         "sp",
         "context_parallel",
     )
-    rules: Rules = field(Rules(), "Which dimension lies along which axes of the mesh.")
+    rules: Rules = field(Rules(), "The axes of the mesh that split each dimension of an array.")
 
     def sizes(self) -> dict[str, int]:
-        """Size of each axis as asked for, in the order of `AXES`."""
+        """Return the configured size of each axis, in the order of `AXES`."""
         return {axis: getattr(self, axis) for axis in AXES}
 
     @pydantic.model_validator(mode="after")
-    def _one_axis_takes_the_rest(self) -> Self:
+    def _check_remainder(self) -> Self:
         rest = [axis for axis, size in self.sizes().items() if size == -1]
         if len(rest) > 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What is trained: the architectures and their hyperparameters."""
+"""The section `model`: the architectures and their hyperparameters."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self, Union
 
@@ -14,13 +14,13 @@ from configs.schema.settings import (
     field,
 )
 
-_ARCHITECTURE = "Shape of the whole model."
+_ARCHITECTURE = "Architecture of the model."
 
 
 def _tied_embeddings(default: bool = False) -> Any:
     return field(
         default,
-        "Whether the head reads out with the embedding of the tokens.",
+        "Whether the output head uses the token embedding as its weights.",
         aliases=("tie_word_embeddings", "weight_tying"),
     )
 
@@ -28,8 +28,8 @@ def _tied_embeddings(default: bool = False) -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "What a classifier makes of all positions; attention: their mean under a learned query; "
-        "first_dense: the first through a dense layer and tanh, as BERT.",
+        "How a classifier pools the positions; attention: their mean, weighted by a learned "
+        "query; first_dense: the first, through a dense layer and tanh, as in BERT.",
         aliases=("pool", "pool_type", "global_pool"),
     )
 
@@ -37,7 +37,7 @@ def _pooling(default: str) -> Any:
 Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
 
 
-def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
+def _check_scaling(scaling: tuple[float, ...]) -> tuple[float, ...]:
     if scaling[2] <= scaling[1]:
         raise ValueError("the third is not above the second")
     return scaling
@@ -45,22 +45,22 @@ def _high_above_low(scaling: tuple[float, ...]) -> tuple[float, ...]:
 
 Scaling = Annotated[
     tuple[PositiveNumber, PositiveNumber, PositiveNumber, PositiveNumber],
-    pydantic.AfterValidator(_high_above_low),
+    pydantic.AfterValidator(_check_scaling),
 ]
 
 
 class TokenBlocks(RotaryStack, Blocks):
-    """What all stacks of blocks on tokens have."""
+    """Fields of all stacks of blocks on tokens."""
 
     positions: Literal["rotary", "learned", "none"] = field(
         "rotary",
-        "How attention knows order: rotated queries and keys, or a vector per position.",
+        "Position encoding: rotated queries and keys, a learned vector per position, or none.",
         aliases=("position_embedding", "pos_emb", "rope"),
     )
     rotary_scaling: Scaling | None = field(
         None,
-        "How rotary positions are stretched, as Llama 3.1's: factor, low and high frequency "
-        "factor, and the length in tokens before; none: as they are.",
+        "Scaling of rotary positions as in Llama 3.1: factor, low and high frequency factor, and "
+        "the original length in tokens; none: no scaling.",
         accepts="four numbers > 0 separated by commas, the third above the second, such as "
         "8,1,4,8192",
         aliases=("rope_scaling",),
@@ -68,7 +68,7 @@ class TokenBlocks(RotaryStack, Blocks):
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
-        "Bound that logits c bend towards, as c tanh(logits / c); none: no bound.",
+        "Soft bound c of the logits: c tanh(logits / c); none: no bound.",
         aliases=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
 
@@ -80,7 +80,7 @@ class TokenBlocks(RotaryStack, Blocks):
 
 
 class Decoder(TokenBlocks):
-    """A stack of residual blocks on tokens, each of which sees those before it."""
+    """A stack of residual blocks on tokens; each token sees those before it."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")
@@ -92,7 +92,7 @@ class Decoder(TokenBlocks):
 
 
 class Encoder(TokenBlocks):
-    """A stack of residual blocks on tokens, each of which sees all others."""
+    """A stack of residual blocks on tokens; each token sees all others."""
 
     bidirectional: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
@@ -102,23 +102,23 @@ class Encoder(TokenBlocks):
     pooling: Pooling = _pooling("mean")
     token_types: NonNegativeInteger = field(
         0,
-        "Vectors for kinds of tokens, the first of which is added to each, as in BERT; 0: none.",
+        "Number of token type embeddings, of which every token has the first, as in BERT; 0: none.",
         aliases=("type_vocab_size", "segment_embeddings"),
     )
     embedding_norm: bool = field(
         False,
-        "Whether the vectors of tokens are normalised before the first block, as in BERT.",
+        "Whether token embeddings are normalised before the first block, as in BERT.",
         aliases=("layernorm_embedding",),
     )
     head_transform: bool = field(
         False,
-        "Whether the head of tokens has a dense layer and a norm before it, and a bias, as BERT's.",
+        "Whether the head has a bias, and a dense layer and a norm before it, as in BERT.",
         aliases=("lm_head_transform", "cls_predictions"),
     )
 
 
 class RNN(Architecture):
-    """Layers of recurrent cells on tokens, on top of each other, and nothing else."""
+    """A stack of recurrent layers on tokens."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")
@@ -133,7 +133,9 @@ class RNN(Architecture):
     recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
         "lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn")
     )
-    bidirectional: bool = field(False, "Whether each layer runs both ways; of classifiers alone.")
+    bidirectional: bool = field(
+        False, "Whether each layer runs in both directions; for classifiers only."
+    )
     tied_embeddings: bool = _tied_embeddings()
     dropout: Fraction = field(
         0.0,
@@ -146,13 +148,13 @@ class RNN(Architecture):
 def _shared_embeddings() -> Any:
     return field(
         True,
-        "Whether the tokens of sources and of targets have one table of vectors.",
+        "Whether source and target tokens share one embedding table.",
         aliases=("share_embeddings", "share_all_embeddings"),
     )
 
 
 class EncoderDecoder(TokenBlocks):
-    """A stack of blocks that reads a source, and one that writes a target and looks back at it."""
+    """A stack of blocks that reads a source; another attends to it and writes a target."""
 
     modalities: ClassVar = ("text_pairs",)
     outputs: ClassVar = ("target_tokens",)
@@ -171,8 +173,8 @@ class EncoderDecoder(TokenBlocks):
     )
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = field(
         "rotary",
-        "How attention knows order: sines and cosines, a vector per position, or rotated queries "
-        "and keys.",
+        "Position encoding: sines and cosines, a learned vector per position, rotated queries "
+        "and keys, or none.",
         aliases=("position_embedding", "pos_emb", "rope"),
     )
     shared_embeddings: bool = _shared_embeddings()
@@ -187,18 +189,18 @@ class EncoderDecoder(TokenBlocks):
         return True  # to the source
 
     @pydantic.model_validator(mode="after")
-    def _encoder_fits(self) -> Self:
+    def _check_encoder(self) -> Self:
         name = "pattern" if self.encoder_pattern is None else "encoder_pattern"
         pattern = (name, self.encoder_pattern or self.pattern)
         depth = ("depth", self.depth)
         if self.encoder_depth is not None:
             depth = ("encoder_depth", self.encoder_depth)
         self._check_layers(*depth, *pattern)
-        self._check_two_ways(*pattern)
+        self._check_halves(*pattern)
         return self
 
     @pydantic.model_validator(mode="after")
-    def _waves_come_in_pairs(self) -> Self:
+    def _check_sinusoidal(self) -> Self:
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError(
                 f"model.positions=sinusoidal has a sine and a cosine of each wave, but model.width "
@@ -208,7 +210,7 @@ class EncoderDecoder(TokenBlocks):
 
 
 class RNNEncoderDecoder(Architecture):
-    """Recurrent layers that read a source both ways; others write a target, and look back at it."""
+    """Bidirectional recurrent layers read a source; others attend to it and write a target."""
 
     modalities: ClassVar = ("text_pairs",)
     outputs: ClassVar = ("target_tokens",)
@@ -216,12 +218,13 @@ class RNNEncoderDecoder(Architecture):
     architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
     width: Count = field(
         256,
-        "Units of each layer, of the encoder's each way, and size of the vector of each token.",
+        "Units of each layer (in the encoder, of each direction), and size of the vector of each "
+        "token.",
         aliases=("hidden_size", "units", "nhid", "emsize"),
     )
     depth: Count = field(
         1,
-        "Layers of the decoder; the first looks at the source.",
+        "Layers of the decoder; the first attends to the source.",
         unit="layers",
         aliases=("num_layers", "nlayers"),
     )
@@ -236,8 +239,8 @@ class RNNEncoderDecoder(Architecture):
     )
     input_feeding: bool = field(
         True,
-        "Whether the decoder's cells read what was found in the source; if not, the layers above "
-        "alone do, and training is faster.",
+        "Whether the decoder's cells read what attention found in the source; if not, only the "
+        "layers above them do, and training is faster.",
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -249,20 +252,20 @@ class RNNEncoderDecoder(Architecture):
 
 
 class Sound(Architecture):
-    """What all models of sound have."""
+    """Fields of all models of sound."""
 
     modalities: ClassVar = ("transcribed_sound", "labelled_sound")
     outputs: ClassVar = ("transcript", "classes")
 
     subsampling: Literal[1, 2, 4] = field(
         4,
-        "Frames that become one position, of which each label of a transcript needs one.",
+        "Frames that are merged into one position; each label of a transcript needs a position.",
         unit="frames",
         aliases=("subsampling_factor", "time_reduction", "downsampling"),
     )
     subsampling_channels: Count = field(
         32,
-        "Channels of the two convolutions that do so.",
+        "Channels of the two convolutions that merge frames.",
         unit="channels",
         aliases=("subsampling_conv_channels", "conv_channels"),
     )
@@ -270,7 +273,7 @@ class Sound(Architecture):
 
 
 class Conformer(Sound, RotaryStack):
-    """Blocks of attention and convolution on a recording, between two halves of feed-forward."""
+    """Blocks of attention and convolution on a recording, each between two feed-forward halves."""
 
     architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
     feed_forward_width: Count | None = field(
@@ -280,19 +283,19 @@ class Conformer(Sound, RotaryStack):
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         31,
-        "Positions that the convolution sees.",
+        "Kernel size of the convolution.",
         unit="positions",
         aliases=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
     )
     convolution_norm: Literal["batch_norm", "layer_norm"] = field(
         "batch_norm",
-        "Normalisation of what it gives: of a channel over the batch, or of a position.",
+        "Normalisation after the convolution: of a channel over the batch, or of a position.",
         aliases=("conv_norm_type", "conv_norm"),
     )
 
 
 class SoundEncoder(Sound, RotaryStack, Blocks):
-    """A stack of residual blocks on a recording, of any mixers, each of which sees all of it."""
+    """A stack of residual blocks of any mixers on a recording; each position sees all others."""
 
     bidirectional: ClassVar = True
 
@@ -310,17 +313,15 @@ class VisionTransformer(Blocks):
     patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     positions: Literal["learned", "sincos", "none"] = field(
         "learned",
-        "How blocks know where a patch is: a vector learned for each, or sines and cosines.",
+        "Position encoding of patches: a learned vector for each, sines and cosines, or none.",
         aliases=("position_embedding", "pos_emb", "posemb"),
     )
     pooling: Literal["class_token", "mean", "max", "attention"] = field(
         "class_token",
-        "What the classes are read from: a vector learned for it, or all patches' pooled.",
+        "What the classes are read from: a learned class token, or all patches pooled.",
         aliases=("pool", "pool_type", "classifier"),
     )
-    class_token_position: bool = field(
-        False, "Whether the vector that the classes are read from has a learned position too."
-    )
+    class_token_position: bool = field(False, "Whether the class token has a learned position too.")
 
     def unused_fields(self) -> dict[str, str]:
         reasons = super().unused_fields()
@@ -330,7 +331,7 @@ class VisionTransformer(Blocks):
         return reasons
 
     @pydantic.model_validator(mode="after")
-    def _positions_have_four_parts(self) -> Self:
+    def _check_sincos(self) -> Self:
         if self.positions == "sincos" and self.width % 4:
             raise ValueError(
                 f"model.positions=sincos takes a quarter of the width for each wave, but "
@@ -351,14 +352,14 @@ class ResNet(Architecture):
     )
     width: Count = field(
         64,
-        "Channels of the first stage; each other one has twice those before it.",
+        "Channels of the first stage; each further stage has twice as many.",
         unit="channels",
         aliases=("num_filters", "base_width", "channels"),
     )
     stem: Literal["auto", "small", "large"] = field(
         "auto",
-        "What comes first: 3 x 3 for small pictures, 7 x 7 and pooling; auto: small up to 64 "
-        "pixels.",
+        "First layers: a 3 x 3 convolution (small), or 7 x 7 and pooling (large); auto: small "
+        "for pictures of up to 64 pixels.",
     )
     squeeze_excitation: bool = field(
         False, "Whether blocks weight their channels.", aliases=("se",)
@@ -419,13 +420,13 @@ class ConvNeXt(Architecture):
     )
     stochastic_depth: Fraction = field(
         0.0,
-        "Share of examples for which training leaves out what the last block adds; less before, "
-        "in proportion.",
+        "Share of examples that skip the last block in training; earlier blocks less, in "
+        "proportion to their depth.",
         aliases=("drop_path", "drop_path_rate"),
     )
 
     @pydantic.model_validator(mode="after")
-    def _stages_are_as_many(self) -> Self:
+    def _check_stages(self) -> Self:
         if len(self.channels) != len(self.depths):
             raise ValueError(
                 f"model.channels has {len(self.channels)} stages, but model.depths "
@@ -441,6 +442,6 @@ ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
     and issubclass(one, Architecture)
     and "architecture" in one.model_fields
 )
-"""The kinds of the section `model`: every class above that says its `architecture`."""
+"""The kinds of the section `model`: every class above with a field `architecture`."""
 
 Model = Annotated[Union[ARCHITECTURES], pydantic.Discriminator("architecture")]  # noqa: UP007

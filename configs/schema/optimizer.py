@@ -1,4 +1,4 @@
-"""How gradients become updates."""
+"""The section `optimizer`: the optimizers and their hyperparameters."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,8 +28,8 @@ def _learning_rate(default: float) -> Any:
 def _schedule(default: str) -> Any:
     return field(
         default,
-        "What the learning rate does after the warm-up, until the last step; wsd: stays, and "
-        "falls in a line at the end.",
+        "Course of the learning rate from the warm-up to the last step; wsd: constant, then "
+        "linear decay.",
         aliases=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
     )
 
@@ -37,17 +37,18 @@ def _schedule(default: str) -> Any:
 def _weight_decay(default: float) -> Any:
     return field(
         default,
-        "Share of matrices and kernels, times the learning rate, that a step takes away.",
+        "Each step subtracts this times the learning rate from matrices and kernels, as a share "
+        "of them.",
         aliases=("wd",),
     )
 
 
 def _beta1(default: float = 0.9) -> Any:
-    return field(default, "Share of the mean of gradients that each step keeps.")
+    return field(default, "Decay rate of the running mean of gradients.")
 
 
 def _beta2(default: float) -> Any:
-    return field(default, "Share of the mean of squared gradients that each step keeps.")
+    return field(default, "Decay rate of the running mean of squared gradients.")
 
 
 def _epsilon() -> Any:
@@ -59,7 +60,7 @@ def _epsilon() -> Any:
 
 
 class _Optimizer(Settings):
-    """What every optimizer has."""
+    """Fields of all optimizers."""
 
     discriminator: ClassVar = "name"
 
@@ -74,7 +75,7 @@ class _Optimizer(Settings):
     )
     decay_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
         0.2,
-        "Share of the run's steps, its last ones, in which wsd lowers the learning rate.",
+        "Share of the run's steps, at its end, in which wsd lowers the learning rate.",
         aliases=("cooldown", "decay_steps", "warmdown"),
     )
     final_learning_rate_ratio: Annotated[float, Interval(ge=0.0, le=1.0)] = field(
@@ -84,7 +85,7 @@ class _Optimizer(Settings):
     )
     learning_rate_multipliers: tuple[Multiplier, ...] = field(
         (),
-        "Factors of the learning rate by parameter name, the last that matches: "
+        "Factors of the learning rate by parameter name, of which the last match counts: "
         "embedding.*=0.5,backbone.layers.0.*=0.1.",
         accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
         aliases=("lr_multipliers", "param_groups", "layerwise_lr"),
@@ -92,8 +93,7 @@ class _Optimizer(Settings):
     weight_decay: NonNegativeNumber = _weight_decay(0.1)
     no_decay: tuple[NamePattern, ...] = field(
         (),
-        "Names of further parameters, beside biases and scales, that weight decay leaves alone: "
-        "embedding.*.",
+        "Parameters without weight decay, besides biases and scales: embedding.*.",
         accepts="patterns separated by commas, * for anything, or ()",
         aliases=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
     )
@@ -104,7 +104,8 @@ class _Optimizer(Settings):
     )
     state_dtype: Literal["auto", "float32", "bfloat16"] = field(
         "auto",
-        "Format in which moments are kept; they are computed in float32. auto: as the weights.",
+        "Number format of stored moments, which are computed in float32; auto: that of the "
+        "weights.",
         aliases=("mu_dtype", "optimizer_dtype", "optim_bits"),
     )
 
@@ -136,8 +137,8 @@ class SGD(_Optimizer):
     name: Literal["sgd"] = field("sgd", "How gradients become updates.")
     learning_rate: PositiveNumber = _learning_rate(0.1)
     weight_decay: NonNegativeNumber = _weight_decay(1e-4)
-    momentum: Fraction = field(0.9, "Share of the sum of gradients that each step keeps.")
-    nesterov: bool = field(True, "Whether the gradient of this step counts ahead of the sum.")
+    momentum: Fraction = field(0.9, "Decay rate of the running sum of gradients.")
+    nesterov: bool = field(True, "Whether the momentum is Nesterov's.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.momentum:
@@ -149,14 +150,16 @@ class SGD(_Optimizer):
 class Lion(_Optimizer):
     """The sign of the momentum (Chen et al. 2023, arXiv:2302.06675): half of Adam's state.
 
-    Takes a learning rate of a third to a tenth of Adam's, and as many times the weight decay.
+    Use a third to a tenth of Adam's learning rate, and three to ten times its weight decay.
     """
 
     name: Literal["lion"] = field("lion", "How gradients become updates.")
     learning_rate: PositiveNumber = _learning_rate(2e-4)
     weight_decay: NonNegativeNumber = _weight_decay(0.5)
-    beta1: Fraction = field(0.9, "Weight of the mean against the gradient in the sign of a step.")
-    beta2: Fraction = field(0.99, "Share of the mean of gradients that each step keeps.")
+    beta1: Fraction = field(
+        0.9, "Weight of the running mean, against the gradient, in the direction of a step."
+    )
+    beta2: Fraction = field(0.99, "Decay rate of the running mean of gradients.")
 
 
 class Adafactor(_Optimizer):
@@ -165,10 +168,10 @@ class Adafactor(_Optimizer):
 
     name: Literal["adafactor"] = field("adafactor", "How gradients become updates.")
     beta1: Fraction = field(
-        0.9, "Share of the mean of updates that each step keeps; 0 keeps none and saves its memory."
+        0.9, "Decay rate of the running mean of updates; 0 stores none, which saves memory."
     )
     decay_exponent: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
-        0.8, "The mean of squared gradients keeps 1 - step^-this, up to 0.999."
+        0.8, "The decay rate of squared gradients is 1 - step^-this, at most 0.999."
     )
 
     def unused_fields(self) -> dict[str, str]:
@@ -182,7 +185,7 @@ class Muon(_Optimizer):
     so that learning rate and weight decay are one for both)."""
 
     name: Literal["muon"] = field("muon", "How gradients become updates.")
-    momentum: Fraction = field(0.95, "Share of the mean of gradients that matrices keep.")
+    momentum: Fraction = field(0.95, "Decay rate of the running mean of the gradients of matrices.")
     beta1: Fraction = _beta1()
     beta2: Fraction = _beta2(0.95)
     epsilon: PositiveNumber = _epsilon()
@@ -197,7 +200,8 @@ class ScheduleFreeAdamW(_Optimizer):
     learning_rate: PositiveNumber = _learning_rate(2.5e-3)
     schedule: Schedule = _schedule("constant")
     beta1: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
-        0.9, "Where the gradient is taken: at the average (1) or at the point that moves (0)."
+        0.9,
+        "Where gradients are taken: at the average (1), or at the point that the updates move (0).",
     )
     beta2: Fraction = _beta2(0.99)
     epsilon: PositiveNumber = _epsilon()

@@ -1,4 +1,4 @@
-"""Sources of pairs of texts: of each a source, and the target that is to be made of it."""
+"""Sources of text pairs: a source text, and the target that the model learns to write."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -42,7 +42,7 @@ def _longest_target(default: int) -> Any:
 
 
 class Pairs(Source):
-    """What all sources of pairs have."""
+    """Fields of all sources of pairs."""
 
     modality: ClassVar = "text_pairs"
 
@@ -50,15 +50,15 @@ class Pairs(Source):
     max_target_length: Length = _longest_target(256)
     length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
         4,
-        "Lengths that each side is padded to, at most: more of them leave less padding, and "
-        "compile more train steps.",
+        "Limit on the number of lengths that each side is padded to: more of them waste less "
+        "padding, and compile more train steps.",
         aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens: one for both sides.")
 
 
 class WrittenPairs(Pairs):
-    """Pairs that somebody wrote, and whose sides have names."""
+    """Pairs in files or data sets, whose sides have names."""
 
     source_language: PlainText = field(
         "en",
@@ -83,7 +83,7 @@ class WrittenPairs(Pairs):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def sides(self) -> tuple[str, str]:
-        """The fields that hold source and target."""
+        """Return the names of the fields that hold source and target."""
         return self.source_field or self.source_language, self.target_field or self.target_language
 
     def unused_fields(self) -> dict[str, str]:
@@ -95,7 +95,7 @@ class WrittenPairs(Pairs):
         }
 
     @pydantic.model_validator(mode="after")
-    def _sides_differ(self) -> Self:
+    def _check_sides(self) -> Self:
         source, target = self.sides()
         if source == target:
             raise ValueError(
@@ -106,9 +106,9 @@ class WrittenPairs(Pairs):
 
 
 class ParallelText(WrittenPairs):
-    """The user's own pairs: two files that go line by line, or a table with a row for each pair."""
+    """The user's pairs: two files with a line for each pair, or a table with a row for each."""
 
-    source: Literal["parallel_text"] = field("parallel_text", "Where examples come from.")
+    source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "A folder with train.en and train.de, the beginning of two files, or a table: .tsv, .csv, "
@@ -123,15 +123,15 @@ class ParallelText(WrittenPairs):
 class TFDSPairs(WrittenPairs):
     """A set of translations, or of two texts, that TensorFlow Datasets prepared as ArrayRecord."""
 
-    source: Literal["tfds_pairs"] = field("tfds_pairs", "Where examples come from.")
+    source: Literal["tfds_pairs"] = field("tfds_pairs", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
 
 
 class Dates(Pairs):
-    """Dates in words, and the same in digits (ISO 8601): generated, no two of one day."""
+    """Generated dates in words, with the same in digits (ISO 8601); no date appears twice."""
 
-    source: Literal["dates"] = field("dates", "Where examples come from.")
+    source: Literal["dates"] = field("dates", "Source of the examples.")
     max_source_length: Length = _longest_source(128)
     max_target_length: Length = _longest_target(16)
 

@@ -1,4 +1,4 @@
-"""Sources of labelled pictures, how their pictures are brought to one size, and augmentation."""
+"""Sources of labelled pictures, their size, and their augmentation."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,12 +18,12 @@ ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
 
 class Augmentation(Settings):
-    """What is drawn anew each time training sees a picture; nothing, unless asked for."""
+    """Random changes of a picture, drawn anew each time training sees it; off by default."""
 
     crop: Literal["none", "padded", "random_resized"] = field(
         "none",
-        "Which part is seen: what evaluation sees; that, padded and cut to its size anywhere; or "
-        "a part of any area and aspect of the whole picture.",
+        "Which part is seen: that of evaluation; that, shifted at random within its padding; or "
+        "a part of random area and aspect of the whole picture.",
         aliases=("random_crop", "random_resized_crop", "inception_crop"),
     )
     crop_padding: Count = field(
@@ -47,8 +47,8 @@ class Augmentation(Settings):
         "Strength s of colour jitter: brightness times 1 - s to 1 + s.",
         aliases=("color_jitter",),
     )
-    contrast: Probability = field(0.0, "The same of contrast.")
-    saturation: Probability = field(0.0, "The same of saturation.")
+    contrast: Probability = field(0.0, "The same for contrast.")
+    saturation: Probability = field(0.0, "The same for saturation.")
     randaugment_layers: Annotated[int, Interval(ge=0, le=10)] = field(
         0,
         "Operations of RandAugment, one after the other.",
@@ -78,18 +78,18 @@ def _image_size(default: int | None, meaning: str) -> Any:
 
 
 class Pictures(Source):
-    """What all sources of pictures have."""
+    """Fields of all sources of pictures."""
 
     modality: ClassVar = "pictures"
 
     image_size: ImageSize | None = _image_size(
         None,
-        "Height and width of all pictures; none: that of the set where it is one, of up to 64 "
-        "pixels, else 224.",
+        "Height and width of all pictures; none: their own where they are all of one size, of up "
+        "to 64 pixels, else 224.",
     )
     channels: Literal[1, 3] | None = field(
         None,
-        "1 for grey, 3 for colours; none: as the set says, of a folder 3.",
+        "1 for grey, 3 for colour; none: those of the set, or 3 for a folder.",
         aliases=("num_channels", "in_channels", "in_chans"),
     )
     crop_ratio: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
@@ -99,18 +99,19 @@ class Pictures(Source):
     )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
-        "What is stored: pixels, decoded once; the files, decoded each time; pixels if they fit.",
+        "What is stored: pixels, decoded once (arrays); files, decoded each time; auto: pixels "
+        "if they fit.",
         aliases=("cache_images", "in_memory"),
     )
     decoded_bytes: Count = field(
         2**31 - 1,
-        "Size up to which the pixels of all pictures fit.",
+        "Size of the pixels of all pictures up to which auto stores them.",
         unit="bytes",
     )
     broken_fraction: Fraction = field(
         0.05, "Share of pictures that may be broken; more end the preparation."
     )
-    augmentation: Augmentation = field(Augmentation(), "What training changes at random.")
+    augmentation: Augmentation = field(Augmentation(), "Random changes in training.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.decoded == "auto":
@@ -121,14 +122,14 @@ class Pictures(Source):
 class Digits(Pictures):
     """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
 
-    source: Literal["digits"] = field("digits", "Where examples come from.")
+    source: Literal["digits"] = field("digits", "Source of the examples.")
     image_size: ImageSize | None = _image_size(8, "Height and width that pictures are resized to.")
 
 
 class ImageFolder(Pictures):
-    """The user's own pictures, a folder for each class."""
+    """The user's pictures, in a folder for each class."""
 
-    source: Literal["image_folder"] = field("image_folder", "Where examples come from.")
+    source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
     path: FilePath | None = field(
         None,
         "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
@@ -142,7 +143,7 @@ class ImageFolder(Pictures):
 class TFDSPictures(Pictures):
     """A set of pictures that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_pictures"] = field("tfds_pictures", "Where examples come from.")
+    source: Literal["tfds_pictures"] = field("tfds_pictures", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
     image_field: PlainText = field("image", "Feature of the set that is the picture.")

@@ -1,4 +1,4 @@
-"""Number formats."""
+"""The section `precision`."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from configs.schema.settings import Settings, field
 
 
 class Precision(Settings):
-    """Number formats."""
+    """Number formats of activations and parameters."""
 
     compute_dtype: Literal["auto", "bfloat16", "float32"] = field(
         "auto",

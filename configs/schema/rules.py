@@ -1,4 +1,4 @@
-"""Rules across sections: what fits what, and what fits the devices."""
+"""Rules across sections, and between a configuration and the devices."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_sections(config: "Config") -> None:
-    """Raises ValueError where sections do not fit each other, whatever the devices."""
+    """Raise ValueError if sections do not fit each other, whatever the devices."""
     _check_task(config)
     batch, accumulation = config.data.global_batch_size, config.train.gradient_accumulation
     if batch % accumulation:
@@ -29,10 +29,10 @@ def check_sections(config: "Config") -> None:
 
 
 def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
-    """Size of each axis of the mesh on `device_count` devices, in the order of the mesh.
+    """Return the size of each axis of the mesh on `device_count` devices, in order.
 
-    An axis of -1 takes what is left, rounded down; a mesh may be smaller than the devices. Raises
-    `UsageError` where it is larger, and where batch, heads or sequence can not be divided by it.
+    An axis of -1 takes the devices that are left, rounded down; a mesh may leave devices unused.
+    Raises `UsageError` if the mesh is larger, or does not divide batch, heads or sequence.
     """
     sizes = config.mesh.sizes()
     known = math.prod(size for size in sizes.values() if size != -1)
@@ -51,8 +51,10 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 
 
 def resolve_steps(config: "Config", examples: int) -> "Config":
-    """Returns `config` with the number of its steps, once it is known that there are so many
-    `examples` to train on. Raises `UsageError`."""
+    """Return `config` with its number of steps, given the number of training examples.
+
+    Raises `UsageError`.
+    """
     try:
         train = config.train.with_steps(examples, config.data.global_batch_size)
     except ValueError as error:
@@ -61,19 +63,19 @@ def resolve_steps(config: "Config", examples: int) -> "Config":
 
 
 def unused_across_sections(config: "Config") -> dict[str, str]:
-    """Fields, by their whole path, that other sections leave without effect, each with why."""
+    """Return the fields without effect because of other sections: whole path to reason."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:
         length = getattr(config.data, "sequence_length", model.attention_window + 1)
         if model.attention_window >= length:
             why = f"data.sequence_length={length} is no longer than it"
             reasons["model.attention_window"] = why
-    of_one_head = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
-    of_one_head &= set(type(model).model_fields)
+    single_head_fields = {"tied_embeddings", "logit_soft_cap", "head_transform", "pooling"}
+    single_head_fields &= set(type(model).model_fields)
     if len(type(model).outputs) > 1:
-        of_classes = config.task.model_output == "classes"
-        for name in of_one_head:
-            if of_classes != (name == "pooling"):
+        classifies = config.task.model_output == "classes"
+        for name in single_head_fields:
+            if classifies != (name == "pooling"):
                 reasons[f"model.{name}"] = f"task.name is {config.task.name}"
     if config.data.modality != "pictures":
         names = {"mixup", "cutmix"} & set(type(config.task).model_fields)
@@ -123,7 +125,7 @@ def _check_task(config: "Config") -> None:
 
 
 def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
-    """Raises ValueError for what the axes of a mesh of `sizes` do not divide."""
+    """Raise ValueError for a size that the axes of a mesh of `sizes` do not divide."""
 
     def divisor(logical: str) -> tuple[int, str]:
         axes = [axis for axis in getattr(config.mesh.rules, logical) if sizes[axis] > 1]

@@ -1,4 +1,4 @@
-"""Sources of sound, how recordings become frames, and augmentation."""
+"""Sources of recordings, their frames, and their augmentation."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -31,22 +31,22 @@ Seconds = Annotated[float, Interval(gt=0.0, le=100_000.0)]
 
 
 class SoundAugmentation(Settings):
-    """What is drawn anew each time training hears a recording; nothing, unless asked for."""
+    """Random changes of a recording, drawn anew each time training reads it; off by default."""
 
     shift_milliseconds: Annotated[float, Interval(ge=0.0, le=10_000.0)] = field(
         0.0,
-        "Moves the recording by up to this either way: what leaves is lost, silence follows.",
+        "Shifts the recording by up to this in either direction; silence fills the gap.",
         unit="milliseconds",
         aliases=("time_shift", "shift"),
     )
     speed: Annotated[float, Interval(ge=0.0, le=0.5)] = field(
         0.0,
-        "Plays it faster or slower, 1 - this to 1 + this times, and higher or lower with it.",
+        "Changes the speed by a factor of 1 - this to 1 + this, and with it the pitch.",
         aliases=("speed_perturbation", "speed_perturb", "tempo"),
     )
     gain_decibels: Annotated[float, Interval(ge=0.0, le=60.0)] = field(
         0.0,
-        "Makes it louder or softer, by up to this either way.",
+        "Changes the loudness by up to this in either direction.",
         unit="decibels",
         aliases=("gain", "volume"),
     )
@@ -55,12 +55,15 @@ class SoundAugmentation(Settings):
     )
     noise_lowest_ratio: Decibels = field(
         10.0,
-        "Signal over noise, at least: of their powers over the whole recording.",
+        "Lowest signal-to-noise ratio of added noise, over the whole recording.",
         unit="decibels",
         aliases=("min_snr_db", "snr_low"),
     )
     noise_highest_ratio: Decibels = field(
-        40.0, "The same, at most.", unit="decibels", aliases=("max_snr_db", "snr_high")
+        40.0,
+        "Highest signal-to-noise ratio of added noise.",
+        unit="decibels",
+        aliases=("max_snr_db", "snr_high"),
     )
     frequency_masks: NonNegativeInteger = field(
         0,
@@ -69,7 +72,7 @@ class SoundAugmentation(Settings):
     )
     frequency_mask_bands: Count = field(
         15,
-        "Bands that such a mask covers, at most.",
+        "Largest width of a frequency mask.",
         unit="bands",
         aliases=("freq_width", "freq_mask_param", "mask_feature_length"),
     )
@@ -78,12 +81,12 @@ class SoundAugmentation(Settings):
     )
     time_mask_frames: Count = field(
         100,
-        "Frames that such a mask covers, at most.",
+        "Largest width of a time mask.",
         unit="frames",
         aliases=("time_width", "time_mask_param", "mask_time_length"),
     )
     time_mask_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
-        0.2, "Share of the recording that such a mask covers, at most.", aliases=("time_ratio",)
+        0.2, "Largest width of a time mask as a share of the recording.", aliases=("time_ratio",)
     )
 
     def unused_fields(self) -> dict[str, str]:
@@ -99,7 +102,7 @@ class SoundAugmentation(Settings):
         return reasons
 
     @pydantic.model_validator(mode="after")
-    def _ratios_are_a_range(self) -> Self:
+    def _check_ratios(self) -> Self:
         low, high = self.noise_lowest_ratio, self.noise_highest_ratio
         if high < low:
             raise ValueError(
@@ -112,7 +115,7 @@ class SoundAugmentation(Settings):
 def _sample_rate(default: int) -> Any:
     return field(
         default,
-        "What all recordings are resampled to; telephones have 8000.",
+        "Rate that all recordings are resampled to; telephones have 8000.",
         unit="samples per second",
         aliases=("sampling_rate", "sr", "rate"),
     )
@@ -121,7 +124,7 @@ def _sample_rate(default: int) -> Any:
 def _num_mels(default: int) -> Any:
     return field(
         default,
-        "Bands of a frame.",
+        "Mel bands of a frame.",
         unit="bands",
         aliases=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
     )
@@ -132,44 +135,44 @@ NumMels = Annotated[int, Interval(ge=4, le=512)]
 
 
 class Sound(Source):
-    """What all sources of sound have."""
+    """Fields of all sources of sound."""
 
     sample_rate: SampleRate = _sample_rate(16_000)
     num_mels: NumMels = _num_mels(80)
     window_milliseconds: Milliseconds = field(
         25.0,
-        "Length of the piece of the recording that a frame is made of.",
+        "Length of the window that a frame is computed from.",
         unit="milliseconds",
         aliases=("win_length", "frame_length", "window_size"),
     )
     hop_milliseconds: Milliseconds = field(
         10.0,
-        "From the beginning of a frame to that of the next.",
+        "Time from the start of a frame to that of the next.",
         unit="milliseconds",
         aliases=("hop_length", "frame_shift", "window_stride", "stride"),
     )
     normalization: Literal["bands", "recording", "none"] = field(
         "bands",
-        "What gets mean 0 and variance 1 over a recording, whatever its loudness: each band, or "
-        "all bands together.",
+        "What is normalised to mean 0 and variance 1 over a recording: each band, or all bands "
+        "together. This removes loudness.",
         aliases=("normalize", "cmvn", "per_feature", "all_features"),
     )
     max_seconds: Seconds | None = field(
         None,
-        "Longest recording: longer ones are left out, of all splits; none: all are taken.",
+        "Longest recording; longer ones are left out of all splits. none: no limit.",
         unit="seconds",
         aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
     length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
         4,
-        "Lengths that recordings are padded to, at most: more of them leave less padding, and "
-        "compile more train steps.",
+        "Limit on the number of lengths that recordings are padded to: more of them waste less "
+        "padding, and compile more train steps.",
         aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
     broken_fraction: Fraction = field(
         0.05, "Share of recordings that may be broken; more end the preparation."
     )
-    augmentation: SoundAugmentation = field(SoundAugmentation(), "What training changes at random.")
+    augmentation: SoundAugmentation = field(SoundAugmentation(), "Random changes in training.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.normalization == "none":
@@ -178,7 +181,7 @@ class Sound(Source):
         return {"augmentation.gain_decibels": why}
 
     @pydantic.model_validator(mode="after")
-    def _frames_fit(self) -> Self:
+    def _check_frames(self) -> Self:
         if self.hop_milliseconds > self.window_milliseconds:
             raise ValueError(
                 f"data.hop_milliseconds={self.hop_milliseconds:g} is more than "
@@ -195,18 +198,18 @@ class Sound(Source):
 
 
 class Transcribed(Sound):
-    """What all sources of recordings with transcripts have."""
+    """Fields of all sources of recordings with transcripts."""
 
     modality: ClassVar = "transcribed_sound"
 
     lowercase: bool = field(
-        False, "Whether transcripts are brought to small letters.", aliases=("do_lower_case",)
+        False, "Whether transcripts are converted to lower case.", aliases=("do_lower_case",)
     )
     tokenizer: Tokenizer = field(Characters(), "How transcripts become tokens.")
 
 
 class Labelled(Sound):
-    """What all sources of recordings with a label have."""
+    """Base class of all sources of recordings with a label."""
 
     modality: ClassVar = "labelled_sound"
 
@@ -223,7 +226,7 @@ _MANIFEST = field(
 )
 _PATH_FIELD = field(
     "path",
-    "Field, or column, that holds the recording's file; seen from the folder of the manifest.",
+    "Field, or column, of the recording's path, relative to the folder of the manifest.",
     aliases=("audio_field", "audio_filepath", "file_field"),
 )
 _SOUND_FIELD = field(
@@ -242,9 +245,9 @@ _LABEL_FIELD = field(
 
 
 class SoundTranscripts(Transcribed):
-    """The user's own recordings with their transcripts: WAV, FLAC, OGG, MP3, of any rate."""
+    """The user's recordings with transcripts: WAV, FLAC, OGG, MP3, of any rate."""
 
-    source: Literal["sound_transcripts"] = field("sound_transcripts", "Where examples come from.")
+    source: Literal["sound_transcripts"] = field("sound_transcripts", "Source of the examples.")
     path: FilePath | None = _MANIFEST
     path_field: PlainText = _PATH_FIELD
     text_field: PlainText = _TRANSCRIPT_FIELD
@@ -252,9 +255,9 @@ class SoundTranscripts(Transcribed):
 
 
 class SoundLabels(Labelled):
-    """The user's own recordings, each with a label: WAV, FLAC, OGG, MP3, of any rate."""
+    """The user's recordings, each with a label: WAV, FLAC, OGG, MP3, of any rate."""
 
-    source: Literal["sound_labels"] = field("sound_labels", "Where examples come from.")
+    source: Literal["sound_labels"] = field("sound_labels", "Source of the examples.")
     path: FilePath | None = _MANIFEST
     path_field: PlainText = _PATH_FIELD
     label_field: PlainText = _LABEL_FIELD
@@ -265,7 +268,7 @@ class TFDSSoundTranscripts(Transcribed):
     """A set of transcribed recordings that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_sound_transcripts"] = field(
-        "tfds_sound_transcripts", "Where examples come from."
+        "tfds_sound_transcripts", "Source of the examples."
     )
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
@@ -276,7 +279,7 @@ class TFDSSoundTranscripts(Transcribed):
 class TFDSSoundLabels(Labelled):
     """A set of labelled recordings that TensorFlow Datasets prepared as ArrayRecord files."""
 
-    source: Literal["tfds_sound_labels"] = field("tfds_sound_labels", "Where examples come from.")
+    source: Literal["tfds_sound_labels"] = field("tfds_sound_labels", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
     sound_field: PlainText = _SOUND_FIELD
@@ -284,9 +287,9 @@ class TFDSSoundLabels(Labelled):
 
 
 class Tones(Transcribed):
-    """Telephone numbers as a push-button telephone dials them, with noise: generated."""
+    """Generated recordings of telephone numbers in the tones of a push-button telephone."""
 
-    source: Literal["tones"] = field("tones", "Where examples come from.")
+    source: Literal["tones"] = field("tones", "Source of the examples.")
     sample_rate: SampleRate = _sample_rate(8_000)
     num_mels: NumMels = _num_mels(40)
     recordings: Count = field(
@@ -297,13 +300,13 @@ class Tones(Transcribed):
     )
     lowest_ratio: Decibels = field(
         0.0,
-        "Signal over noise, at least; at most 30 more.",
+        "Lowest signal-to-noise ratio; the highest is 30 more.",
         unit="decibels",
         aliases=("snr", "min_snr_db"),
     )
 
     @pydantic.model_validator(mode="after")
-    def _numbers_suffice(self) -> Self:
+    def _check_recordings(self) -> Self:
         most = 10**self.most_digits // 2
         if self.recordings > most:
             raise ValueError(

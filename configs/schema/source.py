@@ -37,7 +37,8 @@ class Source(Settings):
     )
     validation_fraction: Fraction = field(
         0.1,
-        "Share of the training part that is held out where there is no validation part.",
+        "Share of the training data that is held out for validation if there is no validation "
+        "split.",
         aliases=("val_fraction", "holdout", "val_split", "validation_split", "val_ratio"),
     )
     workers: Annotated[int, Interval(ge=0, le=1024)] = field(
@@ -58,7 +59,7 @@ class Source(Settings):
 
 # Fields of several sources.
 INVALID_UTF8 = field(
-    "error", "What a byte that is no UTF-8 does: end the preparation, or become U+FFFD."
+    "error", "What happens to invalid UTF-8: the preparation ends, or it becomes U+FFFD."
 )
 PREPARED_NAME = field(
     None,

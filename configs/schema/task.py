@@ -1,4 +1,4 @@
-"""What is learnt: the loss, the metrics, and which data and models it goes with."""
+"""The section `task`: loss, metrics, and the data and models that fit."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Union
@@ -21,7 +21,8 @@ from configs.schema.settings import (
 def _label_smoothing() -> Any:
     return field(
         0.0,
-        "Share of the target's probability that training spreads over all; loss is without it.",
+        "Share of the target's probability that training spreads over all classes; the metric "
+        "loss is without it.",
         aliases=("smoothing", "label_smoothing_factor"),
     )
 
@@ -29,8 +30,8 @@ def _label_smoothing() -> Any:
 def _answered_examples() -> Any:
     return field(
         200,
-        "Examples of the validation split that each evaluation during training answers, for the "
-        "metrics of texts and the samples.",
+        "Examples of the validation split for which each evaluation during training writes "
+        "answers, for text metrics and samples.",
         unit="examples",
         mutable_on_resume=True,
         aliases=("eval_samples", "num_eval_samples"),
@@ -38,47 +39,47 @@ def _answered_examples() -> Any:
 
 
 class TaskSettings(Settings):
-    """What is learnt: from what data, and what of a model it needs."""
+    """A task: the data that it learns from, the model output that it uses, its metrics."""
 
     discriminator: ClassVar = "name"
     modalities: ClassVar[tuple[str, ...]]
-    """Of the data that it learns from."""
+    """Modalities of the data that it learns from."""
 
     model_output: ClassVar[str]
-    """What a model has to give for it."""
+    """The one of a model's `outputs` that it uses."""
 
     metrics: ClassVar[tuple[str, ...]]
-    """Of a split, by name."""
+    """Names of the metrics of a split."""
 
     text_metrics: ClassVar[tuple[str, ...]] = ()
-    """Those of them that are of written answers."""
+    """The metrics that compare written answers with the right ones."""
 
     answer_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that decide what the model writes, and so how `text_metrics` are measured."""
+    """The fields that decide what the model writes, and so the values of `text_metrics`."""
 
     @property
     def measured_by(self) -> dict[str, Any]:
-        """Field and value of those `answer_fields` that have an effect."""
+        """The `answer_fields` that have an effect: name to value."""
         unused = self.unused_fields()
         return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
 
 class Tokens(TaskSettings):
-    """What all tasks that predict tokens have."""
+    """Fields of all tasks that predict tokens."""
 
     modalities: ClassVar = ("text",)
 
     label_smoothing: Fraction = _label_smoothing()
     z_loss: NonNegativeNumber = field(
         0.0,
-        "Weight of the squared log of the softmax's denominator in training, such as 1e-4: keeps "
+        "Weight of the squared log of the softmax's denominator in training, such as 1e-4; keeps "
         "logits from drifting.",
         aliases=("z_loss_weight", "z_loss_multiplier"),
     )
     loss_chunks: Count | None = field(
         None,
-        "Chunks of positions that head and loss take one after the other, so that the logits of "
-        "all never stand in memory; none: as many as keep them under 256 MiB a device.",
+        "Chunks of positions for which head and loss run one after the other, so that memory "
+        "never holds all logits; none: enough to keep them under 256 MiB a device.",
         mutable_on_resume=True,
         aliases=("num_vocab_tiling", "logits_chunk_size"),
     )
@@ -112,7 +113,7 @@ class LanguageModeling(Tokens):
 
 
 class MaskedLanguageModeling(Tokens):
-    """Predict tokens of a text that are left out from all others."""
+    """Predict masked tokens of a text from all others."""
 
     model_output: ClassVar = "missing_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
@@ -127,7 +128,7 @@ class MaskedLanguageModeling(Tokens):
 
 
 class SequenceToSequence(Tokens):
-    """Write the target of a source: a translation, a text put another way."""
+    """Write the target of a source: a translation, a summary, a rewritten text."""
 
     modalities: ClassVar = ("text_pairs",)
     model_output: ClassVar = "target_tokens"
@@ -143,22 +144,21 @@ class SequenceToSequence(Tokens):
     name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "What is learnt.")
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         4,
-        "Answers that the search for the likeliest keeps side by side; 1: the likeliest token at "
-        "each step.",
+        "Answers that beam search keeps; 1: the likeliest token at each step.",
         unit="answers",
         mutable_on_resume=True,
         aliases=("num_beams", "beam", "beam_width", "beams"),
     )
     length_penalty: NonNegativeNumber = field(
         0.6,
-        "How far the log-probability of an answer is divided by its length, as ((5 + length) / 6) "
-        "to this power; 0: not at all, and short answers win.",
+        "The log-probability of an answer is divided by ((5 + length) / 6) to this power; 0: not "
+        "divided, which favours short answers.",
         mutable_on_resume=True,
         aliases=("lenpen", "alpha", "length_normalization"),
     )
     answer_length_ratio: PositiveNumber = field(
         2.0,
-        "Tokens of an answer, at most, for each token of its source; ten more are always allowed.",
+        "Most tokens of an answer for each token of its source; ten more are always allowed.",
         mutable_on_resume=True,
         aliases=("max_len_a", "max_length_ratio"),
     )
@@ -179,25 +179,25 @@ class Classification(TaskSettings):
     label_smoothing: Fraction = _label_smoothing()
     class_weights: tuple[PositiveNumber, ...] = field(
         (),
-        "How much an example of each class counts in training; none: all alike.",
+        "Weight of the examples of each class in training; none: equal weights.",
         aliases=("weights", "loss_weights", "class_weight"),
     )
     mixup: NonNegativeNumber = field(
         0.0,
-        "Pairs of pictures are blended in training, by shares drawn from Beta(this, this); 0: "
-        "none are.",
+        "Training blends pairs of pictures, with shares drawn from Beta(this, this); 0: no "
+        "blending.",
         aliases=("mixup_alpha",),
     )
     cutmix: NonNegativeNumber = field(
         0.0,
-        "A patch of another picture replaces a part, its share drawn from Beta(this, this); with "
-        "mixup each picture gets one of the two.",
+        "Training replaces a patch by one of another picture, its share drawn from Beta(this, "
+        "this); with mixup, each picture gets one of the two.",
         aliases=("cutmix_alpha",),
     )
 
 
 class SpeechRecognition(TaskSettings):
-    """Write down what is said in a recording, by connectionist temporal classification (CTC)."""
+    """Transcribe a recording, by connectionist temporal classification (CTC)."""
 
     modalities: ClassVar = ("transcribed_sound",)
     model_output: ClassVar = "transcript"
@@ -208,14 +208,14 @@ class SpeechRecognition(TaskSettings):
     name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
     decoder: Literal["greedy", "beam"] = field(
         "greedy",
-        "How a transcript is found: of the likeliest alignment, or by a search for the likeliest "
-        "text.",
+        "How a transcript is found: from the likeliest alignment, or by beam search for the "
+        "likeliest text.",
         mutable_on_resume=True,
         aliases=("decoding", "decoding_strategy", "decode"),
     )
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         8,
-        "Texts that the search keeps at each position.",
+        "Texts that beam search keeps at each position.",
         unit="texts",
         mutable_on_resume=True,
         aliases=("beam_width", "num_beams", "beams"),
@@ -231,13 +231,15 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
     for one in list(vars().values())
     if isinstance(one, type) and issubclass(one, TaskSettings) and "name" in one.model_fields
 )
-"""The kinds of the section `task`: every class above that says its `name`."""
+"""The kinds of the section `task`: every class above with a field `name`."""
 
 Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007
 
 
 def parse_stored_task(values: Mapping[str, Any]) -> TaskSettings:
-    """Return the section `task` of a configuration that was written earlier, fields that are new
-    since then with their defaults. Nothing is checked again."""
+    """Return the section `task` of a stored configuration, with defaults for newer fields.
+
+    Checks nothing.
+    """
     (kind,) = [one for one in TASKS if kind_name(one) == values["name"]]
     return kind.model_construct(**values)

@@ -1,4 +1,4 @@
-"""How text becomes tokens."""
+"""The section `data.tokenizer`."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -52,7 +52,7 @@ class Unigram(Settings):
 
 
 class WordPiece(Settings):
-    """The longest pieces of words that are known, learnt from the training text."""
+    """WordPiece: the longest known pieces of words, learnt from the training text."""
 
     discriminator: ClassVar = "kind"
 
@@ -63,7 +63,7 @@ class WordPiece(Settings):
 
 
 class Words(Settings):
-    """Whole words, as often as they stand in the training text; all others are one unknown word."""
+    """The most frequent words of the training text; all others are one unknown word."""
 
     discriminator: ClassVar = "kind"
 
@@ -74,7 +74,7 @@ class Words(Settings):
 
 
 class TokenizerFile(Settings):
-    """A tokenizer.json that is there already."""
+    """A tokenizer.json that exists already."""
 
     discriminator: ClassVar = "kind"
 

@@ -1,4 +1,4 @@
-"""How long training lasts and what happens on the way."""
+"""The section `train`."""
 
 import math
 from fractions import Fraction
@@ -27,7 +27,7 @@ _PATTERNS = "patterns separated by commas, * for anything, or ()"
 
 
 class LoRA(Settings):
-    """Of some matrices a change of low rank is trained, and of the rest nothing (Hu et al. 2021,
+    """Training of a low-rank change of some matrices, and of nothing else (Hu et al. 2021,
     arXiv:2106.09685)."""
 
     rank: Count | None = field(
@@ -42,13 +42,13 @@ class LoRA(Settings):
     )
     on: tuple[NamePattern, ...] = field(
         ("backbone.*",),
-        "Names of the matrices that are changed; what else these patterns match is left out.",
+        "Matrices that are changed; other parameters that match are ignored.",
         accepts=_PATTERNS,
         aliases=("target_modules", "lora_on", "lora_target_modules"),
     )
     train_also: tuple[NamePattern, ...] = field(
         (),
-        "Names of parameters that are trained themselves beside the changes, such as classes.*.",
+        "Parameters that are trained in full as well, such as classes.*.",
         accepts=_PATTERNS,
         aliases=("modules_to_save", "lora_train_also"),
     )
@@ -60,7 +60,7 @@ class LoRA(Settings):
 
 
 class Train(Settings):
-    """How long training lasts and what happens on the way."""
+    """How long training lasts, and what happens during it."""
 
     steps: Count = field(
         1000,
@@ -71,8 +71,8 @@ class Train(Settings):
     )
     epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
         None,
-        "Passes over the training examples, a fraction too; the steps follow from it. none: "
-        "train.steps says how many.",
+        "Passes over the training examples, also fractions; they determine the steps. none: "
+        "train.steps does.",
         unit="epochs",
         mutable_on_resume=True,
         aliases=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
@@ -93,13 +93,13 @@ class Train(Settings):
     )
     gradient_accumulation: Count = field(
         1,
-        "Parts that a global batch is cut into, one after the other, to save memory.",
+        "Parts of a global batch that run one after the other, to save memory.",
         aliases=("gradient_accumulation_steps", "accumulation_steps"),
     )
     initialize_from: FilePath | None = field(
         None,
-        "Workdir of a run, or folder of Hugging Face, whose parameters this run begins with as far "
-        "as they fit; of a workdir with its model and tokenizer, where none is given.",
+        "Workdir of a run, or folder of Hugging Face, whose parameters this run starts from "
+        "where they fit; a workdir also decides the model and the tokenizer that are not given.",
         accepts="a folder",
         aliases=_PRETRAINED,
     )
@@ -111,43 +111,46 @@ class Train(Settings):
     )
     freeze: tuple[NamePattern, ...] = field(
         (),
-        "Names of parameters that stay as they are: embedding.*,backbone.layers.0.*.",
+        "Parameters that are not trained: embedding.*,backbone.layers.0.*.",
         accepts=_PATTERNS,
         aliases=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
     )
-    lora: LoRA = field(LoRA(), "A change of low rank in place of the parameters themselves.")
+    lora: LoRA = field(
+        LoRA(), "Training of a low-rank change instead of the parameters themselves."
+    )
     ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = field(
         None,
-        "Share of the running mean of the weights that each step keeps; none: no mean.",
+        "Decay rate of the exponential moving average of the weights; none: no average.",
         aliases=("ema",),
     )
     stop_after_evaluations: Count | None = field(
         None,
-        "Evaluations in a row without a better checkpoint.best_metric that end the run; none: no "
-        "number does.",
+        "Evaluations in a row without a better checkpoint.best_metric after which the run ends; "
+        "none: it does not end early.",
         unit="evaluations",
         mutable_on_resume=True,
         aliases=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
     )
     max_skipped_steps: Count = field(
         20,
-        "Steps in a row that are not finite, after which the run ends with an error.",
+        "Non-finite steps in a row after which the run ends with an error.",
         unit="steps",
         mutable_on_resume=True,
     )
     log_batch_crc32: bool = field(
         False,
-        "Whether metrics.jsonl tells the CRC-32 of each logged batch: proof of what was read.",
+        "Whether metrics.jsonl has the CRC-32 of each logged batch: proof of what was read.",
         mutable_on_resume=True,
     )
     tune_environment: bool = field(
         True,
-        "Whether the program sets, before JAX starts, what makes the platform faster.",
+        "Whether the program sets environment variables that make the platform faster.",
         mutable_on_resume=True,
     )
     matrix_products: Literal["xla", "onednn"] = field(
         "xla",
-        "Whose they are; oneDNN's are faster, on one CPU alone, and compiled anew at each start.",
+        "Library of matrix products; onednn is faster, works on one CPU only, and compiles at "
+        "each start.",
         mutable_on_resume=True,
     )
     deterministic: bool = field(
@@ -170,19 +173,19 @@ class Train(Settings):
     )
     debug_nans: bool = field(
         False,
-        "Whether a step that is not finite is run again to name its first such operation; slower.",
+        "Whether a non-finite step is run again to name the first non-finite operation; slower.",
         mutable_on_resume=True,
         aliases=("jax_debug_nans", "detect_anomaly", "nan_check"),
     )
     wandb_project: str | None = field(
         None,
-        "Project on Weights & Biases that gets the metrics too; none: they stay here.",
+        "Weights & Biases project that receives the metrics too; none: nothing is sent.",
         mutable_on_resume=True,
         aliases=("wandb", "use_wandb", "wandb_log", "report_to"),
     )
 
     @pydantic.model_validator(mode="after")
-    def _profile_within_run(self) -> Self:
+    def _check_profile(self) -> Self:
         first = self.profile_from_step
         if first is not None and first > self.steps and self.epochs is None:
             raise ValueError(
@@ -193,14 +196,15 @@ class Train(Settings):
 
     @property
     def length_field(self) -> str:
-        """The field that says how long the run is."""
+        """The name of the field that decides the length of the run."""
         return "steps" if self.epochs is None else "epochs"
 
     def with_steps(self, examples: int, batch_size: int) -> Self:
-        """Returns the section with `steps` computed where `epochs` is given, of so many training
-        `examples`: with B examples a batch and N in all, epoch e ends in step ceil(e * N / B).
+        """Return the section with `steps` computed from `epochs`, if that is given.
 
-        Raises ValueError for more steps than can be counted, and as the section itself does.
+        With B examples a batch and N training examples, epoch e ends in step ceil(e * N / B).
+        Raises ValueError for more steps than 32 bits count, and if `profile_from_step` is behind
+        the last one.
         """
         if self.epochs is None:
             return self
