@@ -19,10 +19,7 @@ _ROW_WIDTH = 120
 
 
 def explain(
-    recipe: str | Path,
-    overrides: Mapping[str, str] | None = None,
-    *,
-    workdir: str | None = None,
+    recipe: str | Path, overrides: Mapping[str, str] | None = None, *, workdir: str | None = None
 ) -> str:
     """Return a table of all fields of `recipe` under `overrides` (path to text).
 

@@ -1,7 +1,7 @@
 """Base classes of the architectures that are stacks of residual blocks."""
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from annotated_types import Interval
@@ -9,6 +9,22 @@ from annotated_types import Interval
 from configs.schema.settings import Count, Fraction, PositiveNumber, Settings, field
 
 Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
+
+
+def dropout_field(dropped: str) -> Any:
+    """Declare the rate of dropout of `dropped`, in words."""
+    meaning = f"Share of {dropped} that training sets to zero."
+    return field(0.0, meaning, aliases=("dropout_rate", "dropout_prob"))
+
+
+def stochastic_depth_field() -> Any:
+    """Declare the stochastic depth of a stack."""
+    return field(
+        0.0,
+        "Share of examples that skip the last block in training; earlier blocks less, in "
+        "proportion to their depth.",
+        aliases=("drop_path", "drop_path_rate", "layerdrop"),
+    )
 
 
 class Architecture(Settings):
@@ -39,10 +55,7 @@ class Stack(Architecture):
         aliases=("num_layers", "n_layer", "layers", "n_layers"),
     )
     num_heads: Count = field(
-        4,
-        "Query heads of attention.",
-        unit="heads",
-        aliases=("n_head", "heads", "n_heads"),
+        4, "Query heads of attention.", unit="heads", aliases=("n_head", "heads", "n_heads")
     )
     num_kv_heads: Count | None = field(
         None,
@@ -51,9 +64,7 @@ class Stack(Architecture):
         aliases=("num_key_value_heads", "n_kv_heads", "kv_heads"),
     )
     head_dim: Count | None = field(
-        None,
-        "Size of a head; none: width / num_heads.",
-        aliases=("head_size",),
+        None, "Size of a head; none: width / num_heads.", aliases=("head_size",)
     )
     attention_window: Count | None = field(
         None,
@@ -67,11 +78,7 @@ class Stack(Architecture):
         mutable_on_resume=True,
         aliases=("attn_implementation", "attention_kernel", "flash_attention"),
     )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations that training sets to zero.",
-        aliases=("dropout_rate", "dropout_prob"),
-    )
+    dropout: Fraction = dropout_field("activations")
 
     @property
     def has_self_attention(self) -> bool:
@@ -134,9 +141,7 @@ class Blocks(Stack):
         aliases=("pre_norm", "norm_first", "prenorm"),
     )
     norm_epsilon: PositiveNumber = field(
-        1e-5,
-        "Added to the mean square before its root.",
-        aliases=("eps", "rms_norm_eps"),
+        1e-5, "Added to the mean square before its root.", aliases=("eps", "rms_norm_eps")
     )
     feed_forward: Literal["swiglu", "gelu", "gelu_tanh", "relu"] = field(
         "swiglu",
@@ -152,12 +157,7 @@ class Blocks(Stack):
     use_bias: bool = field(
         False, "Whether linear layers and layer norms have biases.", aliases=("bias",)
     )
-    stochastic_depth: Fraction = field(
-        0.0,
-        "Share of examples that skip the last block in training; earlier blocks less, in "
-        "proportion to their depth.",
-        aliases=("drop_path", "drop_path_rate", "layerdrop"),
-    )
+    stochastic_depth: Fraction = stochastic_depth_field()
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
         "What the backward pass recomputes to save memory: nothing, all, all but products with "

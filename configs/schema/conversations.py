@@ -1,11 +1,18 @@
 """Sources of conversations, whose answers are learnt."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from annotated_types import Interval
-
-from configs.schema.settings import INTEGER_LIMIT, field
-from configs.schema.source import INVALID_UTF8, PATH_NAMES, FilePath, InvalidUTF8, PlainText, Source
+from configs.schema.settings import field
+from configs.schema.source import (
+    INVALID_UTF8,
+    FilePath,
+    InvalidUTF8,
+    Length,
+    PlainText,
+    Source,
+    sequence_length_field,
+    user_path_field,
+)
 from configs.schema.tokenizers import BPE, Tokenizer
 
 
@@ -15,12 +22,9 @@ class Conversations(Source):
     modality: ClassVar = "text"
 
     source: Literal["conversations"] = field("conversations", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
+    path: FilePath | None = user_path_field(
         "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
-        mutable_on_resume=True,
-        accepts="a file, a folder or a glob",
-        aliases=PATH_NAMES,
+        required=False,
     )
     prompt_field: PlainText = field(
         "prompt",
@@ -42,11 +46,8 @@ class Conversations(Source):
         "Jinja that writes messages as text, as Hugging Face has it; none: roles and a colon.",
         aliases=("template", "prompt_template"),
     )
-    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
-        256,
-        "Length of the windows that conversations are packed into: the context of the model.",
-        unit="tokens",
-        aliases=("block_size", "context_length", "seq_len", "max_length"),
+    sequence_length: Length = sequence_length_field(
+        "Length of the windows that conversations are packed into: the context of the model."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

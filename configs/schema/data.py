@@ -10,7 +10,6 @@ from configs.schema.conversations import Conversations
 from configs.schema.pairs import AnyPairs
 from configs.schema.pictures import AnyPictures
 from configs.schema.settings import (
-    INTEGER_LIMIT,
     Count,
     NonNegativeInteger,
     PositiveNumber,
@@ -20,13 +19,15 @@ from configs.schema.settings import (
 from configs.schema.sound import AnySound
 from configs.schema.source import (
     INVALID_UTF8,
-    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
     InvalidUTF8,
+    Length,
     PlainText,
     Source,
+    sequence_length_field,
+    user_path_field,
 )
 from configs.schema.tokenizers import BPE, Tokenizer
 
@@ -80,23 +81,16 @@ class Cleaning(Settings):
         return self
 
 
-_LENGTH_NAMES = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
-
-
 class Text(Source):
     """Fields of all sources of text."""
 
     modality: ClassVar = "text"
 
-    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
-        256,
-        "Length of the windows that text is cut into: the context of the model.",
-        unit="tokens",
-        aliases=_LENGTH_NAMES,
+    sequence_length: Length = sequence_length_field(
+        "Length of the windows that text is cut into: the context of the model."
     )
     packing: Literal["windows", "best_fit"] = field(
-        "windows",
-        "How documents fill windows: cut from all of them in a row, or whole and padded.",
+        "windows", "How documents fill windows: cut from all of them in a row, or whole and padded."
     )
     cross_document_attention: bool = field(
         True, "Whether a document sees those before it in the same window."
@@ -128,14 +122,7 @@ class TextFiles(Text):
     """The user's text in UTF-8; each file is a document."""
 
     source: Literal["text_files"] = field("text_files", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
-        "The text.",
-        required=True,
-        mutable_on_resume=True,
-        accepts="a file, a folder or a glob",
-        aliases=PATH_NAMES,
-    )
+    path: FilePath | None = user_path_field("The text.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
@@ -143,14 +130,7 @@ class Records(Text):
     """The user's records in JSON lines (perhaps gzipped) or Parquet; each is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
-        "The records: .jsonl, .jsonl.gz or .parquet.",
-        required=True,
-        mutable_on_resume=True,
-        accepts="a file, a folder or a glob",
-        aliases=PATH_NAMES,
-    )
+    path: FilePath | None = user_path_field("The records: .jsonl, .jsonl.gz or .parquet.")
     text_field: PlainText = _TEXT_FIELD
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
@@ -256,13 +236,8 @@ class Table(Source):
     modality: ClassVar = "labelled_text"
 
     source: Literal["table"] = field("table", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
-        "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet.",
-        required=True,
-        mutable_on_resume=True,
-        accepts="a file, a folder or a glob",
-        aliases=PATH_NAMES,
+    path: FilePath | None = user_path_field(
+        "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet."
     )
     text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(
@@ -270,11 +245,8 @@ class Table(Source):
         "Field, or column, of a row that holds its label: text, an integer, or true or false.",
         aliases=("label_column", "target", "class_field"),
     )
-    sequence_length: Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)] = field(
-        256,
-        "Length that texts are padded or cut to: the context of the model.",
-        unit="tokens",
-        aliases=_LENGTH_NAMES,
+    sequence_length: Length = sequence_length_field(
+        "Length that texts are padded or cut to: the context of the model."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

@@ -5,14 +5,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Union
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.blocks import Architecture, Blocks, Pattern, RotaryStack
-from configs.schema.settings import (
-    Count,
-    Fraction,
-    NonNegativeInteger,
-    PositiveNumber,
-    field,
+from configs.schema.blocks import (
+    Architecture,
+    Blocks,
+    Pattern,
+    RotaryStack,
+    dropout_field,
+    stochastic_depth_field,
 )
+from configs.schema.settings import Count, Fraction, NonNegativeInteger, PositiveNumber, field
 
 _ARCHITECTURE = "Architecture of the model."
 
@@ -34,6 +35,7 @@ def _pooling(default: str) -> Any:
     )
 
 
+Counts = Annotated[tuple[Count, ...], pydantic.Field(min_length=1)]
 Pooling = Literal["mean", "max", "first", "first_dense", "last", "attention"]
 
 
@@ -117,6 +119,13 @@ class Encoder(TokenBlocks):
     )
 
 
+Cell = Literal["lstm", "gru", "elman", "elman_relu"]
+
+
+def _cell() -> Any:
+    return field("lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn"))
+
+
 class RNN(Architecture):
     """A stack of recurrent layers on tokens."""
 
@@ -130,18 +139,12 @@ class RNN(Architecture):
         aliases=("hidden_size", "units", "nhid", "emsize"),
     )
     depth: Count = field(2, "Layers.", unit="layers", aliases=("num_layers", "nlayers"))
-    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
-        "lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn")
-    )
+    recurrence: Cell = _cell()
     bidirectional: bool = field(
         False, "Whether each layer runs in both directions; for classifiers only."
     )
     tied_embeddings: bool = _tied_embeddings()
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations before, between and after the layers that training sets to zero.",
-        aliases=("dropout_rate", "dropout_prob"),
-    )
+    dropout: Fraction = dropout_field("activations before, between and after the layers")
     pooling: Pooling = _pooling("mean")
 
 
@@ -234,9 +237,7 @@ class RNNEncoderDecoder(Architecture):
         unit="layers",
         aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
-    recurrence: Literal["lstm", "gru", "elman", "elman_relu"] = field(
-        "lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn")
-    )
+    recurrence: Cell = _cell()
     input_feeding: bool = field(
         True,
         "Whether the decoder's cells read what attention found in the source; if not, only the "
@@ -244,11 +245,7 @@ class RNNEncoderDecoder(Architecture):
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations before, between and after the layers that training sets to zero.",
-        aliases=("dropout_rate", "dropout_prob"),
-    )
+    dropout: Fraction = dropout_field("activations before, between and after the layers")
 
 
 class Sound(Architecture):
@@ -364,11 +361,7 @@ class ResNet(Architecture):
     squeeze_excitation: bool = field(
         False, "Whether blocks weight their channels.", aliases=("se",)
     )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations before the classes that training sets to zero.",
-        aliases=("dropout_rate", "dropout_prob"),
-    )
+    dropout: Fraction = dropout_field("activations before the classes")
 
 
 class CNN(Architecture):
@@ -378,7 +371,7 @@ class CNN(Architecture):
     outputs: ClassVar = ("classes",)
 
     architecture: Literal["cnn"] = field("cnn", _ARCHITECTURE)
-    channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+    channels: Counts = field(
         (32, 64),
         "Channels of each stage; each stage halves height and width.",
         unit="channels",
@@ -386,15 +379,9 @@ class CNN(Architecture):
         aliases=("filters", "features"),
     )
     width: Count = field(
-        128,
-        "Size of the dense layer before the classes.",
-        aliases=("hidden_size", "dense"),
+        128, "Size of the dense layer before the classes.", aliases=("hidden_size", "dense")
     )
-    dropout: Fraction = field(
-        0.0,
-        "Share of activations of the dense layer that training sets to zero.",
-        aliases=("dropout_rate", "dropout_prob"),
-    )
+    dropout: Fraction = dropout_field("activations of the dense layer")
 
 
 class ConvNeXt(Architecture):
@@ -405,25 +392,20 @@ class ConvNeXt(Architecture):
 
     architecture: Literal["convnext"] = field("convnext", _ARCHITECTURE)
     patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))
-    channels: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+    channels: Counts = field(
         (96, 192, 384, 768),
         "Channels of each stage; each but the first halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
         aliases=("dims", "filters", "features"),
     )
-    depths: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = field(
+    depths: Counts = field(
         (3, 3, 9, 3),
         "Blocks of each stage.",
         unit="blocks",
         accepts="one or more integers >= 1 separated by commas",
     )
-    stochastic_depth: Fraction = field(
-        0.0,
-        "Share of examples that skip the last block in training; earlier blocks less, in "
-        "proportion to their depth.",
-        aliases=("drop_path", "drop_path_rate"),
-    )
+    stochastic_depth: Fraction = stochastic_depth_field()
 
     @pydantic.model_validator(mode="after")
     def _check_stages(self) -> Self:

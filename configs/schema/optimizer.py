@@ -53,9 +53,7 @@ def _beta2(default: float) -> Any:
 
 def _epsilon() -> Any:
     return field(
-        1e-8,
-        "Added to the root of the mean squared gradient.",
-        aliases=("eps", "adam_eps"),
+        1e-8, "Added to the root of the mean squared gradient.", aliases=("eps", "adam_eps")
     )
 
 

@@ -1,44 +1,44 @@
 """Sources of text pairs: a source text, and the target that the model learns to write."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import pydantic
-from annotated_types import Interval
 
-from configs.schema.settings import INTEGER_LIMIT, field
+from configs.schema.settings import field
 from configs.schema.source import (
     INVALID_UTF8,
-    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
     InvalidUTF8,
+    Length,
+    LengthBuckets,
     PlainText,
     Source,
+    length_buckets_field,
+    user_path_field,
 )
 from configs.schema.tokenizers import BPE, Tokenizer
 
-Length = Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)]
 
-
-def _longest(default: int, side: str, *aliases: str) -> Any:
+def _max_length(default: int, side: str, *aliases: str) -> Any:
     return field(
         default,
-        f"Longest {side}, the separator at its end included: training leaves out pairs with a "
+        f"Longest {side}, including the separator at its end: training leaves out pairs with a "
         "longer one, evaluation cuts it.",
         unit="tokens",
         aliases=aliases,
     )
 
 
-def _longest_source(default: int) -> Any:
+def _max_source_length(default: int) -> Any:
     names = ("max_source_positions", "max_src_length", "src_seq_length", "source_length")
-    return _longest(default, "source", *names)
+    return _max_length(default, "source", *names)
 
 
-def _longest_target(default: int) -> Any:
+def _max_target_length(default: int) -> Any:
     names = ("max_target_positions", "max_tgt_length", "tgt_seq_length", "target_length")
-    return _longest(default, "target", *names)
+    return _max_length(default, "target", *names)
 
 
 class Pairs(Source):
@@ -46,14 +46,9 @@ class Pairs(Source):
 
     modality: ClassVar = "text_pairs"
 
-    max_source_length: Length = _longest_source(256)
-    max_target_length: Length = _longest_target(256)
-    length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
-        4,
-        "Limit on the number of lengths that each side is padded to: more of them waste less "
-        "padding, and compile more train steps.",
-        aliases=("num_buckets", "buckets", "bucket_boundaries"),
-    )
+    max_source_length: Length = _max_source_length(256)
+    max_target_length: Length = _max_target_length(256)
+    length_buckets: LengthBuckets = length_buckets_field("each side is")
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens: one for both sides.")
 
 
@@ -109,14 +104,10 @@ class ParallelText(WrittenPairs):
     """The user's pairs: two files with a line for each pair, or a table with a row for each."""
 
     source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
+    path: FilePath | None = user_path_field(
         "A folder with train.en and train.de, the beginning of two files, or a table: .tsv, .csv, "
         ".jsonl or .parquet.",
-        required=True,
-        mutable_on_resume=True,
-        accepts="a folder, the beginning of files' names, a file or a glob",
-        aliases=PATH_NAMES,
+        "a folder, the beginning of files' names, a file or a glob",
     )
 
 
@@ -132,8 +123,8 @@ class Dates(Pairs):
     """Generated dates in words, with the same in digits (ISO 8601); no date appears twice."""
 
     source: Literal["dates"] = field("dates", "Source of the examples.")
-    max_source_length: Length = _longest_source(128)
-    max_target_length: Length = _longest_target(16)
+    max_source_length: Length = _max_source_length(128)
+    max_target_length: Length = _max_target_length(16)
 
 
 AnyPairs = ParallelText | TFDSPairs | Dates

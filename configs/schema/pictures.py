@@ -6,12 +6,12 @@ from annotated_types import Interval
 
 from configs.schema.settings import Count, Fraction, Probability, Settings, field
 from configs.schema.source import (
-    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
     PlainText,
     Source,
+    user_path_field,
 )
 
 ImageSize = Annotated[int, Interval(ge=4, le=1024)]
@@ -104,9 +104,7 @@ class Pictures(Source):
         aliases=("cache_images", "in_memory"),
     )
     decoded_bytes: Count = field(
-        2**31 - 1,
-        "Size of the pixels of all pictures up to which auto stores them.",
-        unit="bytes",
+        2**31 - 1, "Size of the pixels of all pictures up to which auto stores them.", unit="bytes"
     )
     broken_fraction: Fraction = field(
         0.05, "Share of pictures that may be broken; more end the preparation."
@@ -130,13 +128,8 @@ class ImageFolder(Pictures):
     """The user's pictures, in a folder for each class."""
 
     source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
-    path: FilePath | None = field(
-        None,
-        "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
-        required=True,
-        mutable_on_resume=True,
-        accepts="a folder",
-        aliases=PATH_NAMES,
+    path: FilePath | None = user_path_field(
+        "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....", "a folder"
     )
 
 

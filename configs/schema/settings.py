@@ -33,11 +33,7 @@ class Settings(pydantic.BaseModel):
     """A section of typed fields: no conversion, no unknown fields, only finite numbers."""
 
     model_config = pydantic.ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
     discriminator: ClassVar[str | None] = None

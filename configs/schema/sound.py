@@ -15,13 +15,15 @@ from configs.schema.settings import (
 )
 from configs.schema.source import (
     INVALID_UTF8,
-    PATH_NAMES,
     PREPARED_DIR,
     PREPARED_NAME,
     FilePath,
     InvalidUTF8,
+    LengthBuckets,
     PlainText,
     Source,
+    length_buckets_field,
+    user_path_field,
 )
 from configs.schema.tokenizers import Characters, Tokenizer
 
@@ -163,12 +165,7 @@ class Sound(Source):
         unit="seconds",
         aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
-    length_buckets: Annotated[int, Interval(ge=1, le=64)] = field(
-        4,
-        "Limit on the number of lengths that recordings are padded to: more of them waste less "
-        "padding, and compile more train steps.",
-        aliases=("num_buckets", "buckets", "bucket_boundaries"),
-    )
+    length_buckets: LengthBuckets = length_buckets_field("recordings are")
     broken_fraction: Fraction = field(
         0.05, "Share of recordings that may be broken; more end the preparation."
     )
@@ -215,14 +212,11 @@ class Labelled(Sound):
 
 
 # Fields of several sources.
-_MANIFEST = field(
-    None,
+_MANIFEST = user_path_field(
     "A row for each recording, .jsonl, .csv, .tsv (each perhaps with .gz) or .parquet; or a folder "
     "with train.jsonl, validation.jsonl, test.jsonl.",
-    required=True,
-    mutable_on_resume=True,
-    accepts="a file or a folder",
-    aliases=(*PATH_NAMES, "manifest", "train_manifest"),
+    "a file or a folder",
+    aliases=("manifest", "train_manifest"),
 )
 _PATH_FIELD = field(
     "path",

@@ -1,21 +1,57 @@
 """The base class of all sources of data, and fields that several of them share."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from annotated_types import Interval
 
-from configs.schema.settings import Count, Fraction, Settings, field
+from configs.schema.settings import INTEGER_LIMIT, Count, Fraction, Settings, field
 
 PlainText = Annotated[str, pydantic.StringConstraints(min_length=1)]
 FilePath = PlainText
 InvalidUTF8 = Literal["error", "replace"]
+Length = Annotated[int, Interval(ge=2, le=INTEGER_LIMIT)]
+LengthBuckets = Annotated[int, Interval(ge=1, le=64)]
 
 PATH_NAMES = (
     "file", "dir", "folder", "dataset", "data", "data_path", "data_root", "dataset_path",
     "train_file", "train_data", "train_path", "train_dir",
 )  # fmt: skip
 """Names of `data.path` in other trainers."""
+
+
+def user_path_field(
+    meaning: str,
+    accepts: str = "a file, a folder or a glob",
+    *,
+    required: bool = True,
+    aliases: tuple[str, ...] = (),
+) -> Any:
+    """Declare the path of the user's data."""
+    return field(
+        None,
+        meaning,
+        required=required,
+        mutable_on_resume=True,
+        accepts=accepts,
+        aliases=(*PATH_NAMES, *aliases),
+    )
+
+
+def sequence_length_field(meaning: str) -> Any:
+    """Declare the length of the sequences of tokens that a model sees."""
+    aliases = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
+    return field(256, meaning, unit="tokens", aliases=aliases)
+
+
+def length_buckets_field(padded: str) -> Any:
+    """Declare the number of lengths that `padded`, in words, is padded to."""
+    return field(
+        4,
+        f"Limit on the number of lengths that {padded} padded to: more of them waste less padding, "
+        "and compile more train steps.",
+        aliases=("num_buckets", "buckets", "bucket_boundaries"),
+    )
 
 
 class Source(Settings):
@@ -27,13 +63,7 @@ class Source(Settings):
         32,
         "Examples that one update sees, over all devices and accumulation.",
         unit="examples",
-        aliases=(
-            "batch_size",
-            "batch",
-            "bs",
-            "train_batch_size",
-            "per_device_train_batch_size",
-        ),
+        aliases=("batch_size", "batch", "bs", "train_batch_size", "per_device_train_batch_size"),
     )
     validation_fraction: Fraction = field(
         0.1,

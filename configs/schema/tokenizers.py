@@ -9,18 +9,18 @@ from configs.schema.settings import INTEGER_LIMIT, Settings, field
 from configs.schema.source import FilePath
 
 
-class Characters(Settings):
-    """A token for each character of the training text."""
-
+class _Tokenizer(Settings):
     discriminator: ClassVar = "kind"
+
+
+class Characters(_Tokenizer):
+    """A token for each character of the training text."""
 
     kind: Literal["characters"] = field("characters", "How text becomes tokens.")
 
 
-class Bytes(Settings):
+class Bytes(_Tokenizer):
     """A token for each byte of the UTF-8 text."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
 
@@ -29,10 +29,8 @@ def _vocabulary_size(meaning: str) -> Any:
     return field(4096, meaning, unit="tokens", aliases=("vocab_size",))
 
 
-class BPE(Settings):
+class BPE(_Tokenizer):
     """Byte-pair encoding, learnt from the training text."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -40,10 +38,8 @@ class BPE(Settings):
     )
 
 
-class Unigram(Settings):
+class Unigram(_Tokenizer):
     """The likeliest pieces of words under a unigram language model of the training text."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -51,10 +47,8 @@ class Unigram(Settings):
     )
 
 
-class WordPiece(Settings):
+class WordPiece(_Tokenizer):
     """WordPiece: the longest known pieces of words, learnt from the training text."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -62,10 +56,8 @@ class WordPiece(Settings):
     )
 
 
-class Words(Settings):
+class Words(_Tokenizer):
     """The most frequent words of the training text; all others are one unknown word."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["words"] = field("words", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -73,10 +65,8 @@ class Words(Settings):
     )
 
 
-class TokenizerFile(Settings):
+class TokenizerFile(_Tokenizer):
     """A tokenizer.json that exists already."""
-
-    discriminator: ClassVar = "kind"
 
     kind: Literal["file"] = field("file", "How text becomes tokens.")
     path: FilePath | None = field(

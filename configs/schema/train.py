@@ -36,9 +36,7 @@ class LoRA(Settings):
         aliases=("r", "lora_rank", "lora_r", "lora_dim"),
     )
     alpha: PositiveNumber = field(
-        16.0,
-        "The change is multiplied by this over the rank.",
-        aliases=("lora_alpha",),
+        16.0, "The change is multiplied by this over the rank.", aliases=("lora_alpha",)
     )
     on: tuple[NamePattern, ...] = field(
         ("backbone.*",),
@@ -166,10 +164,7 @@ class Train(Settings):
         aliases=("profile", "profiler", "profile_start", "profiling"),
     )
     profile_steps: Count = field(
-        5,
-        "How many steps the profiler traces.",
-        unit="steps",
-        mutable_on_resume=True,
+        5, "How many steps the profiler traces.", unit="steps", mutable_on_resume=True
     )
     debug_nans: bool = field(
         False,
