@@ -12,8 +12,7 @@ from typing import Any
 from configs.errors import UsageError
 from configs.reading import names
 from configs.reading.inputs import check_inputs
-from configs.reading.overriding import Values
-from configs.reading.validation import build_config
+from configs.reading.validation import overridden, validate
 from configs.reading.warm_start import InheritedFields, inherit_fields
 from configs.schema.config import Config
 
@@ -51,12 +50,9 @@ def load_with_inherited(
 
     Does not check that the files named by the user exist.
     """
-    inherited: list[InheritedFields] = []
-
-    def inherit(values: Values) -> None:
-        inherited.extend(inherit_fields(values, overrides, workdir))
-
-    return build_config(read_recipe(recipe), overrides, str(recipe), inherit), tuple(inherited)
+    values = overridden(read_recipe(recipe), overrides)
+    inherited = inherit_fields(values, overrides, workdir)
+    return validate(values, overrides, str(recipe)), inherited
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:

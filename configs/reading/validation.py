@@ -1,6 +1,6 @@
 """Makes a checked `Config` of nested values, or one line that says what is wrong with them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic
@@ -15,22 +15,25 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 
-def build_config(
-    values: Mapping[str, Any],
-    overrides: Mapping[str, str],
-    source: str,
-    complete: Callable[[Values], None] = lambda values: None,
-) -> Config:
+def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
     """Return the configuration of `values` (nested sections) under `overrides` (path to text).
 
-    source: the origin of the values, for messages. complete: changes the overridden values in
-    place, before they are checked. Raises `UsageError`.
+    source: the origin of the values, for messages. Raises `UsageError`.
     """
+    return validate(overridden(values, overrides), overrides, source)
+
+
+def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Values:
+    """Return a copy of `values` under `overrides`, not checked except that the fields exist."""
     values = _plain(values)
     if "train.steps" in overrides and isinstance(values.get("train"), dict):
         values["train"].pop("epochs", None)  # Both set the length: the command line wins.
     override(values, overrides)
-    complete(values)
+    return values
+
+
+def validate(values: Values, overrides: Mapping[str, str], source: str) -> Config:
+    """Return the configuration of `values`, which `overrides` have changed. Raises `UsageError`."""
     try:
         config = Config.model_validate(values)
     except pydantic.ValidationError as error:
