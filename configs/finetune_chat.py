@@ -3,13 +3,14 @@ r"""LoRA on a small language model, until it answers questions.
 python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
     --config.train.initialize_from=runs/python_stdlib
 
-`runs/python_stdlib` is what `make train` leaves; any run of a decoder does, and its model and
-tokenizer are taken over. The conversations are a small generated set; your own come with
+`make train` makes `runs/python_stdlib`; any run of a decoder will do, and this run inherits its
+model and tokenizer. The conversations are a small generated set; for your own, give
 `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
 Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"
 
-The head is trained too: that of a model of three minutes can't be sure of anything. One that was
-trained for long does not need it, and a tied one has none: `'--config.train.lora.train_also=()'`.
+The head is trained too, since three minutes of training leave it too uncertain to answer. A model
+that was trained for long does not need that, and a tied one has no head of its own: use
+`'--config.train.lora.train_also=()'`.
 Measured: see docs/results.md.
 """
 

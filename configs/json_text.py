@@ -1,4 +1,4 @@
-"""JSON of results: it knows no NaN and no infinity, and Python would write them all the same."""
+"""JSON of results: a number that is not finite is null, as JSON has neither NaN nor infinity."""
 
 import json
 import math

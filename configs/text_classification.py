@@ -1,4 +1,4 @@
-r"""A small bidirectional encoder that gives texts a label.
+r"""A small bidirectional encoder that labels texts.
 
 python train.py --config=configs/text_classification.py --workdir=runs/labels \
     --config.data.path=texts.csv

@@ -1,4 +1,4 @@
-"""A small recogniser of telephone numbers, as a push-button telephone dials them through noise.
+"""A small recogniser of telephone numbers in the noisy tones of a push-button telephone.
 
 python train.py --config=configs/tones_ctc.py --workdir=runs/tones
 
