@@ -25,8 +25,9 @@ _TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSou
 def check_inputs(config: Config) -> None:
     """Raise `UsageError` if the user's data, tokenizer or cache is missing or of another type."""
     data = config.data
-    has_path = isinstance(data, Conversations) and data.path is not None
-    if has_path or isinstance(data, TextFiles | Records | Table):
+    if isinstance(data, TextFiles | Records | Table):
+        _check_text("data.path", data.path)
+    if isinstance(data, Conversations) and data.path is not None:
         _check_text("data.path", data.path)
     if isinstance(data, ImageFolder):
         _check_folder(data.path)

@@ -108,15 +108,15 @@ def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
     choices = [choice for _, choice in _kinds_with(path) if choice]
     ((discriminator, _), *_) = choices
     names = dict.fromkeys(name for field, name in choices if field == discriminator)
-    known = actual is not None and kind_name(actual) is not None
-    given = f", and {discriminator} is {kind_name(actual)}" if known else ""
+    name = None if actual is None else kind_name(actual)
+    given = "" if name is None else f", and {discriminator} is {name}"
     return f"{path} belongs to {discriminator}={' or '.join(names)}{given}"
 
 
 def accepted(path: str, *, brief: bool = False) -> str:
     """Describe the valid values of the field `path` in words; `brief` as in `accepts`."""
     if is_discriminator(path):
-        choices = list(dict.fromkeys(kind_name(kind) for kind, _ in _kinds_with(path)))
+        choices = list(dict.fromkeys(str(kind_name(kind)) for kind, _ in _kinds_with(path)))
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     return accepts(fields()[path], brief=brief)
 
@@ -135,7 +135,7 @@ def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]
             info = outer.model_fields.get(section)
             for kind in kinds(info) if info else ():
                 discriminator = ".".join((*sections[:depth], str(kind.discriminator)))
-                own_choice = (discriminator, kind_name(kind)) if kind.discriminator else choice
+                own_choice = (discriminator, str(kind_name(kind))) if kind.discriminator else choice
                 reached.append((kind, own_choice))
     return [(kind, choice) for kind, choice in reached if name in kind.model_fields]
 

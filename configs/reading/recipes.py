@@ -77,7 +77,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
 def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
     from ml_collections import ConfigDict
 
-    namespace = {"__name__": f"recipe {path.stem}", "__file__": str(path)}
+    namespace: dict[str, Any] = {"__name__": f"recipe {path.stem}", "__file__": str(path)}
     try:
         exec(code, namespace)
         if not callable(namespace.get("get_config")):
@@ -122,7 +122,7 @@ def recipes() -> dict[str, str]:
 def _failure(path: Path, error: BaseException) -> str:
     """Return the message for an exception inside a recipe, with the recipe's line."""
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    lines = [frame.lineno or 1 for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
     if lines and "ml_collections" in frames[-1].filename:
         reason = _misused_field(path.read_text().splitlines()[lines[-1] - 1], error)

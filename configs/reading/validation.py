@@ -25,11 +25,11 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Values:
     """Return a copy of `values` under `overrides`, not checked except that the fields exist."""
-    values = _plain(values)
-    if "train.steps" in overrides and isinstance(values.get("train"), dict):
-        values["train"].pop("epochs", None)  # Both set the length: the command line wins.
-    override(values, overrides)
-    return values
+    copy: Values = _plain(values)
+    if "train.steps" in overrides and isinstance(copy.get("train"), dict):
+        copy["train"].pop("epochs", None)  # Both set the length: the command line wins.
+    override(copy, overrides)
+    return copy
 
 
 def validate(values: Values, overrides: Mapping[str, str], source: str) -> Config:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from configs.reading.fields import unused_fields
 from configs.reading.inputs import is_hugging_face
@@ -12,6 +12,8 @@ from configs.reading.saved import NAME, read_config
 from configs.reading.values import format_value
 from configs.schema.config import Config
 from configs.schema.settings import field_metadata
+from configs.schema.source import Source
+from configs.schema.task import TaskSettings
 
 _TRAINING_ONLY = ("dropout", "stochastic_depth")
 """Fields of models that do not change what trained weights compute."""
@@ -41,7 +43,7 @@ def inherit_fields(
     """
     source = values.get("train", {}).get("initialize_from")
     resumes = workdir is not None and os.path.exists(os.path.join(workdir, NAME))
-    folder = workdir if resumes else source
+    folder: Any = workdir if resumes else source
     if source is None or not _holds_run(folder):
         return ()
     origin = read_config(folder)
@@ -70,10 +72,10 @@ def _inherit_model(
 ) -> tuple[dict[str, Any], list[str]]:
     """Put the model of `origin` into `values`. Returns the fields that this changed, by path, and
     a description of each."""
-    model_output = kind_of_section(values, "task.name").model_output
-    modality = kind_of_section(values, "data.source").modality
+    task = cast(type[TaskSettings], kind_of_section(values, "task.name"))
+    data = cast(type[Source], kind_of_section(values, "data.source"))
     theirs, kind = origin.model, type(origin.model)
-    fits = model_output in kind.outputs and modality in kind.modalities
+    fits = task.model_output in kind.outputs and data.modality in kind.modalities
     if not fits or overrides.get("model.architecture", theirs.architecture) != theirs.architecture:
         return {}, []
     kind_of_section(values, "model.architecture")  # adds a missing section

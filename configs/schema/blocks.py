@@ -1,7 +1,7 @@
 """Base classes of the architectures that are stacks of residual blocks."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import pydantic
 from annotated_types import Interval
@@ -27,8 +27,16 @@ def stochastic_depth_field() -> Any:
     )
 
 
+def positions_field(meaning: str) -> Any:
+    """Declare the position encoding of a model with rotary positions."""
+    return field("rotary", meaning, aliases=("position_embedding", "pos_emb", "rope"))
+
+
 class Architecture(Settings):
     """A model: the data that it reads, its outputs, and its fields."""
+
+    if TYPE_CHECKING:
+        architecture: str
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
@@ -232,11 +240,7 @@ class Blocks(Stack):
 class RotaryStack(Stack):
     """A stack whose attention may have rotary positions."""
 
-    positions: Literal["rotary", "none"] = field(
-        "rotary",
-        "Position encoding of attention: rotated queries and keys, or none.",
-        aliases=("position_embedding", "pos_emb", "rope"),
-    )
+    positions: str = positions_field("Position encoding of attention.")
     rotary_base: PositiveNumber = field(
         10000.0,
         "Wavelengths of rotary positions grow up to 2 pi times this.",
@@ -248,11 +252,10 @@ class RotaryStack(Stack):
         reasons = super().unused_fields()
         if self.positions != "rotary":
             reasons["rotary_base"] = f"model.positions is {self.positions}"
-        if not self.has_self_attention:
-            why = f"model.pattern={self.pattern} has no A (attention)"
-            reasons["rotary_base"] = why
+        if "attention" in reasons:
+            reasons["rotary_base"] = reasons["attention"]
             if self.positions == "rotary":
-                reasons["positions"] = f"{why}, which alone rotates"
+                reasons["positions"] = f"{reasons['attention']}, which alone rotates"
         return reasons
 
     @pydantic.model_validator(mode="after")

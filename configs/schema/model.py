@@ -1,6 +1,6 @@
 """The section `model`: the architectures and their hyperparameters."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 import pydantic
 from annotated_types import Interval
@@ -11,6 +11,7 @@ from configs.schema.blocks import (
     Pattern,
     RotaryStack,
     dropout_field,
+    positions_field,
     stochastic_depth_field,
 )
 from configs.schema.settings import Count, Fraction, NonNegativeInteger, PositiveNumber, field
@@ -54,11 +55,6 @@ Scaling = Annotated[
 class TokenBlocks(RotaryStack, Blocks):
     """Fields of all stacks of blocks on tokens."""
 
-    positions: Literal["rotary", "learned", "none"] = field(
-        "rotary",
-        "Position encoding: rotated queries and keys, a learned vector per position, or none.",
-        aliases=("position_embedding", "pos_emb", "rope"),
-    )
     rotary_scaling: Scaling | None = field(
         None,
         "Scaling of rotary positions as in Llama 3.1: factor, low and high frequency factor, and "
@@ -81,6 +77,15 @@ class TokenBlocks(RotaryStack, Blocks):
         return reasons
 
 
+TokenPositions = Literal["rotary", "learned", "none"]
+
+
+def _token_positions() -> Any:
+    return positions_field(
+        "Position encoding: rotated queries and keys, a learned vector per position, or none."
+    )
+
+
 class Decoder(TokenBlocks):
     """A stack of residual blocks on tokens; each token sees those before it."""
 
@@ -90,6 +95,7 @@ class Decoder(TokenBlocks):
     architecture: Literal["decoder"] = field(
         "decoder", _ARCHITECTURE, aliases=("arch", "model_type", "model_name")
     )
+    positions: TokenPositions = _token_positions()
     pooling: Pooling = _pooling("last")
 
 
@@ -101,6 +107,7 @@ class Encoder(TokenBlocks):
     outputs: ClassVar = ("missing_tokens", "classes")
 
     architecture: Literal["encoder"] = field("encoder", _ARCHITECTURE)
+    positions: TokenPositions = _token_positions()
     pooling: Pooling = _pooling("mean")
     token_types: NonNegativeInteger = field(
         0,
@@ -174,11 +181,9 @@ class EncoderDecoder(TokenBlocks):
         "Mixers of the encoder's blocks, repeated; none: model.pattern, which is the decoder's.",
         accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
     )
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = field(
-        "rotary",
-        "Position encoding: sines and cosines, a learned vector per position, rotated queries "
-        "and keys, or none.",
-        aliases=("position_embedding", "pos_emb", "rope"),
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = positions_field(
+        "Position encoding: sines and cosines, a learned vector per position, rotated queries and "
+        "keys, or none."
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -269,10 +274,18 @@ class Sound(Architecture):
     pooling: Pooling = _pooling("mean")
 
 
+SoundPositions = Literal["rotary", "none"]
+
+
+def _sound_positions() -> Any:
+    return positions_field("Position encoding of attention: rotated queries and keys, or none.")
+
+
 class Conformer(Sound, RotaryStack):
     """Blocks of attention and convolution on a recording, each between two feed-forward halves."""
 
     architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
+    positions: SoundPositions = _sound_positions()
     feed_forward_width: Count | None = field(
         None,
         "Hidden size of the two feed-forward parts; none: 4 width.",
@@ -297,6 +310,7 @@ class SoundEncoder(Sound, RotaryStack, Blocks):
     bidirectional: ClassVar = True
 
     architecture: Literal["sound_encoder"] = field("sound_encoder", _ARCHITECTURE)
+    positions: SoundPositions = _sound_positions()
 
 
 class VisionTransformer(Blocks):
@@ -426,4 +440,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
 )
 """The kinds of the section `model`: every class above with a field `architecture`."""
 
-Model = Annotated[Union[ARCHITECTURES], pydantic.Discriminator("architecture")]  # noqa: UP007
+if TYPE_CHECKING:
+    Model = Architecture
+else:
+    Model = Annotated[Union[ARCHITECTURES], pydantic.Discriminator("architecture")]  # noqa: UP007

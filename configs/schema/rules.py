@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from configs.errors import UsageError
 from configs.schema.blocks import Stack, nearest_multiples
 from configs.schema.conversations import Conversations
+from configs.schema.data import Table, Text
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
 
@@ -93,9 +94,9 @@ def _check_task(config: "Config") -> None:
         )
     if task.model_output not in model.outputs or data.modality not in model.modalities:
         fitting = [
-            kind_name(one)
-            for one in ARCHITECTURES
-            if task.model_output in one.outputs and data.modality in one.modalities
+            str(kind_name(kind))
+            for kind in ARCHITECTURES
+            if task.model_output in kind.outputs and data.modality in kind.modalities
         ]
         raise ValueError(
             f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
@@ -172,7 +173,7 @@ def _check_sequence(config: "Config", parts: int) -> None:
             f"mesh.sequence={parts} splits the positions of a sequence, which only attention "
             f"can do, not {what}: use mesh.sequence=1"
         )
-    if config.data.modality == "text_pairs":
+    if not isinstance(config.data, Text | Table | Conversations):
         raise ValueError(
             f"mesh.sequence={parts} splits the positions of a sequence, but batches of text pairs "
             f"have many lengths: use mesh.sequence=1"

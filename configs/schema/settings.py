@@ -71,13 +71,13 @@ def field(
     accepts: str | None = None,
 ) -> Any:
     """Declare a field of a section; the keywords are those of `FieldMetadata`."""
-    metadata = FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)
-    return pydantic.Field(default, description=meaning, json_schema_extra={"metadata": metadata})
+    extra: Any = {"metadata": FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)}
+    return pydantic.Field(default, description=meaning, json_schema_extra=extra)
 
 
 def field_metadata(info: FieldInfo) -> FieldMetadata:
     """Return the metadata that `field` stored."""
-    extra = info.json_schema_extra
+    extra: Any = info.json_schema_extra
     return extra["metadata"] if extra else FieldMetadata()
 
 

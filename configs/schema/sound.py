@@ -92,7 +92,7 @@ class SoundAugmentation(Settings):
     )
 
     def unused_fields(self) -> dict[str, str]:
-        reasons = {}
+        reasons: dict[str, str] = {}
         if not self.noise_probability:
             names = ("noise_lowest_ratio", "noise_highest_ratio")
             reasons |= dict.fromkeys(names, "noise_probability is 0")

@@ -58,6 +58,8 @@ class Source(Settings):
     """Fields of all sources of data."""
 
     discriminator: ClassVar = "source"
+    modality: ClassVar[str]
+    """What its examples are: one of the `modalities` of tasks and architectures."""
 
     global_batch_size: Count = field(
         32,

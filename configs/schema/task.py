@@ -1,7 +1,7 @@
 """The section `task`: loss, metrics, and the data and models that fit."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 import pydantic
 from annotated_types import Interval
@@ -40,6 +40,10 @@ def _answered_examples() -> Any:
 
 class TaskSettings(Settings):
     """A task: the data that it learns from, the model output that it uses, its metrics."""
+
+    if TYPE_CHECKING:
+        name: str
+        answered_examples: int = 0  # of tasks with `text_metrics`
 
     discriminator: ClassVar = "name"
     modalities: ClassVar[tuple[str, ...]]
@@ -233,7 +237,10 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
 )
 """The kinds of the section `task`: every class above with a field `name`."""
 
-Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007
+if TYPE_CHECKING:
+    Task = TaskSettings
+else:
+    Task = Annotated[Union[TASKS], pydantic.Discriminator("name")]  # noqa: UP007
 
 
 def parse_stored_task(values: Mapping[str, Any]) -> TaskSettings:
