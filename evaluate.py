@@ -106,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     if not main_process:
         return 0
     if arguments.predictions is not None:
-        write_predictions(Path(arguments.predictions), outputs, dataset.classes, split.names())
+        write_predictions(Path(arguments.predictions), outputs, dataset.spec.classes, split.names())
         if missing := split.examples - len(outputs["example"]):
             notify(f"{missing:,} of {split.examples:,} examples are broken: no line for them")
     if lost := not_finite(metrics):
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
             "no numbers: it has no answers"
         )
     elif "prediction" in outputs:
-        told = Predictions.of(outputs, split.name, dataset.classes)
+        told = Predictions.of(outputs, split.name, dataset.spec.classes)
         print(class_table(told.table()) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
     print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
