@@ -128,10 +128,8 @@ def _check_pairs(data: ParallelText) -> None:
             f"data.path is not given: say where the pairs are, --config.data.path=FOLDER with "
             f"{source} and {target}, or a table (.tsv, .csv, .jsonl, .parquet)"
         )
-    is_prefix = any(
-        map(os.path.isfile, glob.iglob(f"{glob.escape(path)}.*"))
-    )  # of NAME.en, NAME.de
-    if os.path.exists(path) or glob.has_magic(path) or not is_prefix:
+    two_files = glob.iglob(f"{glob.escape(path)}.*")  # NAME.en and NAME.de
+    if os.path.exists(path) or glob.has_magic(path) or not any(map(os.path.isfile, two_files)):
         _check_text("data.path", path)
 
 
