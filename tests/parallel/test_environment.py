@@ -15,15 +15,15 @@ from parallel import environment
 ROOT = Path(__file__).parents[2]
 FAULTS = """
 import ctypes, resource, sys
-import configs, parallel
+from configs.reading.recipes import load_config
 from parallel import environment
-config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
+config = load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
 set_one = environment._mallopt
 def before_jax(name):
     assert "jax" not in sys.modules
     return set_one(name)
 environment._mallopt = before_jax
-parallel.set_environment(config)
+environment.set_environment(config)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
@@ -36,9 +36,10 @@ for _ in range(2):
 """  # noqa: E501
 STEPS = """
 import resource, sys
-import configs, parallel
-config = configs.load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
-parallel.set_environment(config)
+from configs.reading.recipes import load_config
+from parallel.environment import set_environment
+config = load_config("configs/digits_cnn.py", {"train.tune_environment": sys.argv[1]})
+set_environment(config)
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: (jnp.sin(x @ x[:64]) @ x[:64, :1]).max())  # through a buffer of 96 MiB
 x = jnp.ones((24 << 14, 64))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs.errors import UsageError
 from tests.training import runs
 
 MESHES = {
@@ -35,7 +36,7 @@ def course(recipe: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
 @pytest.mark.parametrize("recipe", runs.NARROW)
 def test_gradients_and_losses_of_twenty_steps_on_a_mesh_equal_one_devices(recipe, mesh):
     if mesh.startswith("sequence") and recipe in ("shakespeare_char_lstm", "digits_cnn"):
-        with pytest.raises(runs.configs.UsageError, match=r"mesh\.sequence=4 .* only attention"):
+        with pytest.raises(UsageError, match=r"mesh\.sequence=4 .* only attention"):
             runs.load(recipe, **MESHES[mesh])
         return
     (alone, gradients), (together, others) = course(recipe, "one device"), course(recipe, mesh)
