@@ -18,7 +18,7 @@ from parallel.feeding import put_batch
 from reporting.diagnosis import verdict
 from reporting.findings import LEAST_STEPS, Facts
 from reporting.report.inside import watched
-from training.compiling import compile_for_mesh
+from training.model_def import compile_for_mesh
 from training.optimizers import parameter_groups
 from training.program import TrainProgram
 from training.state import TrainState

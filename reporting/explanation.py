@@ -8,8 +8,7 @@ import jax.numpy as jnp
 
 from configs.data_spec import DataSpec
 from configs.schema.config import Config
-from training.lora import with_lora
-from training.model_graph import make_model_graph
+from training.model_def import make_model_graph
 from training.optimizers import FROZEN, parameter_groups
 from training.trees import flat
 
@@ -70,7 +69,7 @@ def explain_parameters(config: Config) -> str:
         dtype=jnp.dtype("float32"),
         param_dtype=jnp.dtype("float32"),
     )
-    param_groups = parameter_groups(config, with_lora(graph, config).axes())
+    param_groups = parameter_groups(config, graph.with_lora(config).axes())
     rows = []
     for name, param_group in flat(param_groups).items():
         decay = config.optimizer.weight_decay if param_group.decayed else 0

@@ -20,82 +20,83 @@ import math
 import string
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from configs.errors import UsageError
 from configs.schema.config import Config
 from training.matrices import sides_of
-from training.model_graph import Axes, ModelGraph
 from training.trainable import LORA
-from training.trees import flat, matching, nested
+from training.trees import Axes, flat, matching, nested
 
 Tree = Any
 LogicalAxes = tuple[str | None, ...]
 
 
-class LoRAModelGraph(ModelGraph):
-    """The graph `base` with pairs for `matrices`, the logical axes of each by its name."""
+@dataclass(frozen=True)
+class LoRA:
+    """Pairs of rank `rank` for `matrices`, the logical axes of each by its name.
 
-    def __init__(
-        self, base: ModelGraph, matrices: Mapping[str, LogicalAxes], *, rank: int, scale: float
-    ):
-        self._base, self._matrices = base, matrices
-        self._rank, self._scale = rank, scale
+    Each product is added to its matrix `scale` times.
+    """
 
-    def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
-        params, statistics = self._base.initialize(key)
+    matrices: Mapping[str, LogicalAxes]
+    rank: int
+    scale: float
+
+    def draw(self, params: Tree, key: jax.Array) -> Tree:
+        """Return the initial pairs for the model's parameters, in the dtypes of their matrices."""
         leaves, pairs = flat(params), {}
-        for name, axes in self._matrices.items():
+        for name, axes in self.matrices.items():
             kernel, (a_dims, b_dims) = leaves[name], _dimensions(axes)
-            a_shape = (*(kernel.shape[i] for i in a_dims), self._rank)
-            b_shape = (self._rank, *(kernel.shape[i] for i in b_dims))
+            a_shape = (*(kernel.shape[i] for i in a_dims), self.rank)
+            b_shape = (self.rank, *(kernel.shape[i] for i in b_dims))
             inputs = math.prod(kernel.shape[i] for i in set(a_dims) - set(b_dims))
-            # By its name: what else is adapted changes nothing here.
-            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-            drawn = jax.random.normal(own, a_shape, jnp.float32) / inputs**0.5
+            # The key depends on the name alone: other adapted matrices change nothing here.
+            matrix_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            drawn = jax.random.normal(matrix_key, a_shape, jnp.float32) / inputs**0.5
             pairs[f"{name}.a"] = drawn.astype(kernel.dtype)
             pairs[f"{name}.b"] = jnp.zeros(b_shape, kernel.dtype)
-        return params | {LORA: nested(pairs)}, statistics
+        return nested(pairs)
 
-    def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
-        merged_params = merged(params, self._matrices, scale=self._scale)
-        return self._base.bind(merged_params, statistics)
-
-    def statistics_of(self, module: nnx.Module) -> Tree:
-        return self._base.statistics_of(module)
+    def merge(self, params: Tree) -> Tree:
+        """Return the model's own parameters with the products of the pairs in `params` added."""
+        return merged(params, self.matrices, scale=self.scale)
 
     def axes(self) -> Tree:
+        """Return the logical axes of each pair."""
         pairs = {}
-        for name, axes in self._matrices.items():
-            for letter, of in pair_axes(axes).items():
-                pairs[f"{name}.{letter}"] = Axes(of)
-        return self._base.axes() | {LORA: nested(pairs)}
+        for name, axes in self.matrices.items():
+            for letter, names in pair_axes(axes).items():
+                pairs[f"{name}.{letter}"] = Axes(names)
+        return nested(pairs)
 
 
-def with_lora(graph: ModelGraph, config: Config) -> ModelGraph:
-    """`graph` with pairs for the matrices that `train.lora` names; itself without `train.lora`.
+def lora_of(config: Config, axes: Tree) -> LoRA | None:
+    """Return the pairs that `train.lora` asks for, of a model whose parameters have these logical
+    axes; None without `train.lora`.
 
     Raises `configs.UsageError` for a pattern that matches no parameter, or none that is a matrix.
     """
     settings = config.train.lora
     if settings.rank is None:
-        return graph
-    axes = flat(graph.axes())
-    matrices = {name: of for name, of in axes.items() if sides_of(of) is not None}
-    found: set[str] = set()
+        return None
+    axes = flat(axes)
+    matrices = {name: names for name, names in axes.items() if sides_of(names) is not None}
+    adapted: set[str] = set()
     for pattern in settings.on:
-        named = matching(axes, pattern, "train.lora.on")
-        if not named & matrices.keys():
+        matched = matching(axes, pattern, "train.lora.on")
+        if not matched & matrices.keys():
             raise UsageError(
-                f"train.lora.on: {pattern!r} matches no matrix, but {', '.join(sorted(named)[:3])}"
+                f"train.lora.on: {pattern!r} matches no matrix, but "
+                f"{', '.join(sorted(matched)[:3])}"
             )
-        found |= named & matrices.keys()
-    kept = {name: matrices[name] for name in matrices if name in found}
-    return LoRAModelGraph(graph, kept, rank=settings.rank, scale=settings.alpha / settings.rank)
+        adapted |= matched & matrices.keys()
+    kept = {name: matrices[name] for name in matrices if name in adapted}
+    return LoRA(kept, rank=settings.rank, scale=settings.alpha / settings.rank)
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:

@@ -1,5 +1,10 @@
-"""The definition of a model: all that evaluation, generation and export need beside its arrays."""
+"""The definition of a model: all that evaluation, generation and export need beside its arrays.
 
+`ModelGraph` is the Flax module without its arrays; `ModelDef` adds the configuration, the task and
+the mesh with the sharding of each array.
+"""
+
+import copy
 import dataclasses
 import functools
 import math
@@ -15,16 +20,89 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.schema.config import Config
+from model.architectures import build as build_model
 from model.architectures import parameter_count
-from parallel.axes import Rules, named_sharding, replicated
+from model.layers.sharding import AXES, activation_sharding
+from parallel.axes import Rules, activation_placement, named_sharding, replicated
 from tasks.registry import TASKS, build
 from tasks.task import Task
-from training.compiling import compile_for_mesh
-from training.lora import with_lora
-from training.model_graph import ModelGraph, make_model_graph
+from training.lora import LoRA, lora_of
 from training.trainable import LORA
+from training.trees import Axes, nested
 
 Tree = Any
+
+
+class ModelGraph:
+    """A module without its arrays: its graph, and path, shape, dtype and axes of each variable.
+
+    `nnx.split` is done once, here; inside a jitted step `bind` makes the module from plain
+    dictionaries, and `statistics_of` reads back what a training forward changed.
+    """
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
+        self._make = make
+        self._lora: LoRA | None = None
+        self._graph, params, rest = nnx.split(
+            nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...
+        )
+        self._params = dict(nnx.to_flat_state(params))
+        self._statistics = dict(nnx.to_flat_state(rest))
+
+    def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
+        """Return parameters and batch statistics of a fresh model, as nested dictionaries."""
+        _, param_state, rest = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, ...)
+        params = _nested(nnx.to_flat_state(param_state))
+        if self._lora is not None:
+            params |= {LORA: self._lora.draw(params, key)}
+        return params, _nested(nnx.to_flat_state(rest))
+
+    def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
+        """Return the module with these arrays, pairs of LoRA merged into their matrices."""
+        if self._lora is not None:
+            params = self._lora.merge(params)
+        state = [
+            (path, variable.replace(_lookup(tree, path)))
+            for tree, variables in ((params, self._params), (statistics, self._statistics))
+            for path, variable in variables.items()
+        ]
+        return nnx.merge(self._graph, nnx.from_flat_state(state))
+
+    def statistics_of(self, module: nnx.Module) -> Tree:
+        """Return the batch statistics that `module` holds now."""
+        return _nested(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param))))
+
+    def axes(self) -> Tree:
+        """Return the logical axes of each parameter, in the shape of the parameters' tree."""
+        axes = _nested(
+            [(path, variable.get_metadata()[AXES]) for path, variable in self._params.items()],
+            value=Axes,
+        )
+        return axes if self._lora is None else axes | {LORA: self._lora.axes()}
+
+    def with_lora(self, config: Config) -> "ModelGraph":
+        """Return the same graph, whose parameters have the pairs of `train.lora` too, if it is set.
+
+        Raises `UsageError` as `lora_of` does.
+        """
+        graph = copy.copy(self)
+        graph._lora = lora_of(config, self.axes())
+        return graph
+
+
+def make_model_graph(
+    architecture: str,
+    hyperparameters: dict[str, Any],
+    *,
+    dtype: jnp.dtype,
+    param_dtype: jnp.dtype,
+) -> ModelGraph:
+    """Return the graph of a registered architecture."""
+    return ModelGraph(
+        lambda rngs: build_model(
+            architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -106,8 +184,7 @@ def build_model_def(
         hyperparameters,
         dtype=compute_dtype(config, mesh),
         param_dtype=jnp.dtype(config.precision.parameter_dtype),
-    )
-    graph = with_lora(graph, config)
+    ).with_lora(config)
     params, statistics = jax.eval_shape(graph.initialize, jax.random.key(0))
     rules, everywhere = config.mesh.rules.model_dump(), replicated(mesh)
 
@@ -128,6 +205,19 @@ def build_model_def(
         ),
         attention=attention,
     )
+
+
+def compile_for_mesh(
+    step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
+) -> Callable[..., Any]:
+    """Return `jax.jit(step)` whose model lays its activations out on `mesh`."""
+    placement = activation_placement(mesh, rules)
+
+    def traced(*arguments):
+        with activation_sharding(placement):
+            return step(*arguments)
+
+    return jax.jit(traced, **jit_options)
 
 
 def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
@@ -165,3 +255,14 @@ def _evaluation_step(
     """Return the task's sums over one batch, and per example its outputs and `weights`."""
     sums, outputs = task.evaluate(graph.bind(params, statistics), batch)
     return sums, outputs | {"weights": batch["weights"]}
+
+
+def _nested(variables: Any, value: Callable[[Any], Any] = lambda variable: variable[...]) -> Tree:
+    """Return nested dictionaries with string keys from (path, variable) pairs."""
+    return nested({".".join(map(str, path)): value(leaf) for path, leaf in variables})
+
+
+def _lookup(tree: Tree, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        tree = tree[str(part)]
+    return tree

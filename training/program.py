@@ -13,9 +13,8 @@ from configs.data_spec import DataSpec
 from configs.schema.config import Config
 from model.architectures import parameter_count
 from parallel.axes import replicated
-from training.compiling import compile_for_mesh
 from training.flops import flops_per_example, peak
-from training.model_def import ModelDef, build_model_def
+from training.model_def import ModelDef, build_model_def, compile_for_mesh
 from training.optimizers import build_optimizer
 from training.schedules import build_schedule, warmup_steps
 from training.state import TrainState, create_state

@@ -9,7 +9,7 @@ import optax
 
 from model.layers.convolution import forget_running_statistics
 from tasks.task import Batch, Task
-from training.model_graph import ModelGraph
+from training.model_def import ModelGraph
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars

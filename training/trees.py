@@ -12,6 +12,10 @@ from configs.errors import UsageError
 Tree = Any
 
 
+class Axes(tuple):
+    """A tuple of logical axis names that JAX's tree functions take for a leaf."""
+
+
 def flat(tree: Tree) -> dict[str, Any]:
     """{dotted name: leaf}, in the order of the tree's leaves; of None nothing."""
     return {

@@ -15,7 +15,7 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import write
 from interop.families import describe
-from training.model_graph import ModelGraph, make_model_graph
+from training.model_def import ModelGraph, make_model_graph
 
 GPT2 = {
     "model_type": "gpt2",

@@ -6,8 +6,8 @@ import pytest
 
 from reporting.activity import LOOKED_AT, dead_units, unmoved_parameters, without_gradient
 from tests.training import runs
-from training.model_graph import Axes
 from training.optimizers import build_optimizer
+from training.trees import Axes
 
 
 def test_what_a_setting_holds_is_named_with_it_unless_it_is_trained_already():

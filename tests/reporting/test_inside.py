@@ -7,7 +7,7 @@ import pytest
 from model.layers.attend import AttentionMask, attend, attention_watched
 from reporting.report.inside import MOST_POSITIONS, attention_maps, first_filters, look_inside
 from tests.training import runs
-from training.model_graph import Axes
+from training.trees import Axes
 
 
 def opened(recipe: str, **fields: str):
