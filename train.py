@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from training.checkpoints import Checkpoints
     from training.initialize import Pretrained, WarmStart
     from training.program import TrainProgram
-    from training.state import TrainState
+    from training.step import TrainState
 
 FLAGS = (
     Flag("config", meaning="the recipe, a file in configs/ or anywhere", required=True),

@@ -21,7 +21,7 @@ from reporting.report.inside import watched
 from training.model_def import compile_for_mesh
 from training.optimizers import parameter_groups
 from training.program import TrainProgram
-from training.state import TrainState
+from training.step import TrainState
 from training.trees import flat
 
 Tree = Any

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from training.state import TrainState
+from training.step import TrainState
 
 ROOT = Path(__file__).parents[1]
 

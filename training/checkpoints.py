@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,11 @@ import orbax.checkpoint as ocp
 from configs.errors import UsageError
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, write_manifest
-from training.state import TrainState
 from training.step_lock import HeldStep, remove_step
 from training.trees import flat
+
+if TYPE_CHECKING:
+    from training.step import TrainState
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
 
@@ -62,7 +64,7 @@ class Checkpoints:
         self._pending: Future | None = None
 
     def save(
-        self, step: int, state: TrainState, *, axes: Tree, contents: Mapping[str, Any]
+        self, step: int, state: "TrainState", *, axes: Tree, contents: Mapping[str, Any]
     ) -> None:
         """Copies the state to the host and returns; the disk is written in the background.
 
@@ -229,8 +231,8 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
 
 
 def restore_state(
-    folder: Path, step: int, manifest: Mapping[str, Any], target: TrainState
-) -> TrainState:
+    folder: Path, step: int, manifest: Mapping[str, Any], target: "TrainState"
+) -> "TrainState":
     """The whole state of a step, laid out as `target` (abstract arrays with shardings) says.
 
     Raises `UsageError` if the step's arrays are not the target's (another model or optimizer).
@@ -243,7 +245,7 @@ def restore_state(
         fields |= restore_fields(folder, step, manifest, item, wanted)
     if older and fields["ema"] is not None:
         fields["ema_statistics"] = jax.tree.map(jnp.copy, fields["statistics"])
-    return TrainState(**fields)
+    return target.replace(**fields)
 
 
 def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
@@ -325,7 +327,7 @@ def _step_folders(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _flatten(state: TrainState, fields: tuple[str, ...]) -> Leaves:
+def _flatten(state: "TrainState", fields: tuple[str, ...]) -> Leaves:
     return flat({name: getattr(state, name) for name in fields})
 
 

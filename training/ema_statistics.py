@@ -15,7 +15,7 @@ import numpy as np
 
 from parallel.feeding import put_batch
 from training.program import TrainProgram
-from training.state import TrainState
+from training.step import TrainState
 
 MEASURED_BATCHES = 8
 """Of digits, a ResNet and a Conformer, as good as a whole epoch to within 0.5 % of the loss."""

@@ -17,7 +17,7 @@ from training.checkpoints import restore_fields
 from training.lora import merged
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
-from training.state import TrainState
+from training.step import TrainState
 from training.trainable import LORA
 from training.trees import flat, nested, overlay
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
@@ -15,11 +16,12 @@ from model.architectures import parameter_count
 from parallel.axes import replicated
 from training.flops import flops_per_example, peak
 from training.model_def import ModelDef, build_model_def, compile_for_mesh
-from training.optimizers import build_optimizer
+from training.optimizers import Optimizer, beside_parameters, build_optimizer
 from training.schedules import build_schedule, warmup_steps
-from training.state import TrainState, create_state
-from training.step import mean_statistics, train_step
-from training.trees import flat, select
+from training.step import TrainState, mean_statistics, train_step
+from training.trees import flat, nested, select
+
+Tree = Any
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def build_program(
     optimizer = build_optimizer(config, graph.axes())
     warmup = warmup_steps(config) if warmup is None else warmup
     schedule = build_schedule(config, warmup)
-    abstract_state, initialize = create_state(
+    abstract_state, initialize = _create_state(
         model_def, optimizer, seed=config.seed, ema=config.train.ema_decay is not None
     )
     everywhere = replicated(mesh)
@@ -142,3 +144,84 @@ def build_program(
 def _branches(mesh: Mesh) -> bool:
     """Return whether the step branches around the optimizer (`train_step`)."""
     return mesh.devices.flat[0].platform == "cpu"
+
+
+def _create_state(
+    model_def: ModelDef, optimizer: Optimizer, *, seed: int, ema: bool
+) -> tuple[TrainState, Callable[..., TrainState]]:
+    """Return the abstract state with its shardings, and the jitted function that makes a fresh one
+    in its shards.
+
+    That function takes the parameters and statistics that are not to be fresh: where one is longer
+    or shorter than the model's, as far as both go.
+    """
+
+    def initialize(params: Tree = None, statistics: Tree = None) -> TrainState:
+        fresh = model_def.graph.initialize(jax.random.key(seed))
+        params, statistics = map(_filled, fresh, (params, statistics))
+        return _initial_state(params, statistics, optimizer=optimizer, ema=ema)
+
+    abstract = jax.eval_shape(
+        functools.partial(_initial_state, optimizer=optimizer, ema=ema),
+        model_def.abstract_params,
+        model_def.abstract_statistics,
+    )
+    shardings = _shardings(model_def, optimizer, abstract)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+    return placed, jax.jit(initialize, out_shardings=shardings)
+
+
+def _initial_state(
+    params: Tree, statistics: Tree, *, optimizer: Optimizer, ema: bool
+) -> TrainState:
+    """Return the state before the first step, for these parameters and batch statistics."""
+    trainable = optimizer.moving(params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        params=params,
+        statistics=statistics,
+        optimizer=optimizer.init(trainable),
+        # In float32 (`train_step`), and a copy of its own: the step donates both.
+        ema=jax.tree.map(lambda p: jnp.array(p, jnp.float32), trainable) if ema else None,
+        ema_statistics=jax.tree.map(jnp.copy, statistics) if ema else None,
+    )
+
+
+def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) -> TrainState:
+    """Return where each array of `abstract` lies: moments and averages as their parameter does,
+    sums over some of its dimensions everywhere."""
+    everywhere = replicated(model_def.mesh)
+    params, statistics = (
+        jax.tree.map(lambda leaf: leaf.sharding, tree)
+        for tree in (model_def.abstract_params, model_def.abstract_statistics)
+    )
+    return TrainState(
+        step=everywhere,
+        skipped=everywhere,
+        params=params,
+        statistics=statistics,
+        optimizer=beside_parameters(
+            abstract.optimizer,
+            model_def.abstract_params,
+            lambda _, parameter: everywhere if parameter is None else parameter.sharding,
+        ),
+        ema=None if abstract.ema is None else optimizer.moving(params),
+        ema_statistics=None if abstract.ema is None else statistics,
+    )
+
+
+def _filled(fresh: Tree, given: Tree) -> Tree:
+    """Return `fresh` with the leaves of `given`, as far as both go, in the dtypes of `fresh`."""
+    leaves = flat(fresh)
+    for name, leaf in flat(given).items():
+        initial = leaves[name]
+        common = tuple(map(slice, map(min, leaf.shape, initial.shape)))
+        leaf = leaf.astype(initial.dtype)
+        same_shape = leaf.shape == initial.shape
+        leaves[name] = leaf if same_shape else initial.at[common].set(leaf[common])
+    return nested(leaves)

@@ -1,11 +1,12 @@
-"""One update, for every family, modality and sharding."""
+"""The state of a run, and one update of it, for every family, modality and sharding."""
 
 import functools
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from model.layers.convolution import forget_running_statistics
 from tasks.task import Batch, Task
@@ -13,12 +14,49 @@ from training.model_def import ModelGraph
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars
-from training.state import TrainState
 from training.trees import overlay
 
 Tree = Any
 _ROUNDING = 2**32 - 1  # folded into a step's key for rounding; micro-batches have 0, 1, ...
 Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run: all that resuming needs, as nested dictionaries of arrays.
+
+    It holds no random key: each step folds its number into the seed.
+
+    step: batches consumed, which always advances; an int32 scalar. skipped: steps in a row that
+    changed nothing (`train_step`); an int32 scalar. statistics: batch statistics of `params`.
+    optimizer: its state, for the trainable parameters alone. ema: the averages of the trainable
+    parameters, float32; None without `train.ema_decay`. ema_statistics: batch statistics of the
+    averaged weights, None where `ema` is; no step changes them, `measure_ema` measures them before
+    they are used or saved.
+    """
+
+    step: jax.Array
+    skipped: jax.Array
+    params: Tree
+    statistics: Tree
+    optimizer: Tree
+    ema: Tree | None
+    ema_statistics: Tree | None
+
+    @property
+    def weights(self) -> Tree:
+        """Return the parameters that the model is used with: averages where there are."""
+        return overlay(self.params, self.ema)
+
+    @property
+    def weights_statistics(self) -> Tree:
+        """Return the batch statistics of `weights`."""
+        return self.statistics if self.ema is None else self.ema_statistics
+
+    @property
+    def before_skipped(self) -> Self:
+        """Return the state before a skipped step, which changed nothing but the counts."""
+        return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
 def train_step(

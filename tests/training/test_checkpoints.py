@@ -24,7 +24,7 @@ from training.checkpoints import (
     set_aside_unusable,
 )
 from training.manifest import Damaged, verify
-from training.state import TrainState
+from training.step import TrainState
 
 
 def make_state(seed: int) -> TrainState:
