@@ -20,8 +20,16 @@ import orbax.checkpoint as ocp
 
 from configs.errors import UsageError
 from training.best_metric import BestMetric, Evaluation, evaluation_in
-from training.manifest import NAME, Damaged, read_manifest, unfinished, verify, write_manifest
-from training.step_lock import HeldStep, remove_step
+from training.manifest import (
+    NAME,
+    Damaged,
+    HeldStep,
+    read_manifest,
+    remove_step,
+    unfinished,
+    verify,
+    write_manifest,
+)
 from training.trees import flat
 
 if TYPE_CHECKING:

@@ -1,18 +1,21 @@
-"""The manifest of a checkpoint step: what it holds, and proof that it still does.
+"""One step of a checkpoint folder: its manifest, the proof that it is whole, and its lock.
 
-Orbax restores flipped bits in silence and cannot tell a whole step from one whose writing was cut
-off. `manifest.json` lies in the step's folder, is written last and atomically, after all else has
-reached the disk, and names every
-file with its size and SHA-256, and every array with shape, dtype and axes. A step is there when
-its manifest is there and agrees.
+`manifest.json` names every file with its size and SHA-256, and every array with shape, dtype and
+axes. It is written last and atomically, after all else has reached the disk: a step is there when
+its manifest is there and agrees. (Orbax restores flipped bits in silence, and can't tell a whole
+step from one whose writing was cut off.)
 """
 
+import fcntl
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from configs.files import sync_file, sync_folder, sync_tree, write_durably
 
@@ -21,20 +24,19 @@ FORMAT = 1
 
 
 class Damaged(Exception):
-    """A step that must not be used; the text names the files."""
+    """A step must not be used; the message names the files."""
 
 
 def unfinished(folder: Path) -> str:
-    """Say of a step that its writing was cut off before its manifest."""
+    """Return the message for a step whose writing was cut off before its manifest."""
     return f"{folder} has no {NAME}: its writing was never finished"
 
 
 def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[Path] = ()) -> None:
     """Hash every file under `folder` and write the manifest: `contents` and the hashes.
 
-    Before that every file and folder of the step, the folders above it up to the workdir, and the
-    files `also` (where they are there) are brought to the disk: a power cut leaves no manifest of
-    what is not.
+    First it syncs every file and folder of the step, the folders above it up to the workdir, and
+    those of the files `also` that exist: a power cut leaves no manifest of what is not on the disk.
     """
     sync_tree(folder)
     for above in (folder.parent, folder.parent.parent):
@@ -48,7 +50,7 @@ def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a step, checked against its own digest.
+    """Return the manifest of a step, checked against its own digest.
 
     Raises `Damaged` if it is missing, cut short or altered.
     """
@@ -73,16 +75,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """Reads the manifest and compares every file with it. Returns the manifest.
+    """Compare every file of a step with its manifest; return the manifest.
 
     Raises `Damaged` naming each file that is missing, cut short, altered or added.
     """
     manifest = read_manifest(folder)
-    expected, found = manifest["files"], _hash_files(folder)
-    faults = [f"{folder / name} is missing" for name in expected.keys() - found.keys()]
-    faults += [f"{folder / name} is not in the manifest" for name in found.keys() - expected.keys()]
-    for name in expected.keys() & found.keys():
-        (size, digest), (size_now, digest_now) = expected[name], found[name]
+    expected, actual = manifest["files"], _hash_files(folder)
+    faults = [f"{folder / name} is missing" for name in expected.keys() - actual.keys()]
+    faults += [
+        f"{folder / name} is not in the manifest" for name in actual.keys() - expected.keys()
+    ]
+    for name in expected.keys() & actual.keys():
+        (size, digest), (size_now, digest_now) = expected[name], actual[name]
         if size_now != size:
             faults.append(f"{folder / name} has {size_now:,} of {size:,} bytes")
         elif digest_now != digest:
@@ -92,8 +96,68 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+class HeldStep:
+    """Keeps `remove_step` from the step in a folder: `with HeldStep(folder): ...`.
+
+    It is an advisory lock (`flock`) on the manifest, which the kernel frees with the process. Where
+    the file system has no locks nothing is held, and readers have to choose again.
+
+    Raises FileNotFoundError where the step has no manifest, or is being removed.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = (folder / NAME).open("rb")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise FileNotFoundError(f"{folder} is being removed") from None
+        except OSError:  # no locks there
+            return
+        try:  # It may have gone between the opening and the lock.
+            now = os.stat(folder / NAME)
+        except FileNotFoundError:
+            self._file.close()
+            raise
+        if not os.path.samestat(now, os.fstat(self._file.fileno())):
+            self._file.close()
+            raise FileNotFoundError(f"{folder} was replaced")
+
+    def release(self) -> None:
+        """Release the step; calling it again does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def remove_step(folder: Path) -> bool:
+    """Delete a step unless a reader holds it; return whether it is gone.
+
+    The folder is renamed first: a deletion that is cut off leaves nothing that looks like a step.
+    """
+    with (folder / NAME).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # no locks there
+            pass
+        doomed = folder.rename(folder.with_name(f"{folder.name}.removing"))
+    shutil.rmtree(doomed)
+    return True
+
+
 def _hash_files(folder: Path) -> dict[str, list[Any]]:
-    """{relative path: [bytes, SHA-256]} of every file but the manifest."""
+    """Return {relative path: [bytes, SHA-256]} of every file but the manifest."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(_hash_file, paths))

@@ -28,9 +28,8 @@ from training.checkpoints import (
     restore_fields,
     set_aside_unusable,
 )
-from training.manifest import Damaged, verify
+from training.manifest import Damaged, HeldStep, verify
 from training.model_def import ModelDef, build_model_def
-from training.step_lock import HeldStep
 from training.trainable import frozen_names
 from training.trees import flat, nested, overlay, select
 from training.workdir import is_in_use
