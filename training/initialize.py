@@ -15,10 +15,10 @@ from configs.schema.config import Config
 from parallel.axes import named_sharding, replicated
 from training.checkpoints import restore_fields
 from training.lora import merged
+from training.parameters import LORA
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
 from training.step import TrainState
-from training.trainable import LORA
 from training.trees import flat, nested, overlay
 
 Tree = Any

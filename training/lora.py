@@ -7,7 +7,7 @@ its arrays, W + s A B takes the place of W. So whatever trains, evaluates or gen
 weights, as an export does; the price is one product of matrix size for each of them in a step,
 and its gradient, in place of two thin products with the activations.
 
-A kernel of any number of dimensions is a matrix by its logical axes (`matrices.sides_of`): heads
+A kernel of any number of dimensions is a matrix by its logical axes (`sides_of`): heads
 and their numbers are one side, the window of a convolution belongs to the inputs, and what stands
 beside (scanned layers, gates of a recurrence) counts matrices that each have their own pair. A has
 the dimensions of W without its columns, then the rank; B the rank, then the dimensions of W
@@ -28,8 +28,7 @@ import jax.numpy as jnp
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from training.matrices import sides_of
-from training.trainable import LORA
+from training.parameters import LORA, sides_of
 from training.trees import Axes, flat, matching, nested
 
 Tree = Any

@@ -27,7 +27,7 @@ from parallel.axes import Rules, activation_placement, named_sharding, replicate
 from tasks.registry import TASKS, build
 from tasks.task import Task
 from training.lora import LoRA, lora_of
-from training.trainable import LORA
+from training.parameters import LORA
 from training.trees import Axes, nested
 
 Tree = Any

@@ -12,9 +12,8 @@ import optax
 from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from configs.schema.config import Config
-from training.matrices import matrix_of
+from training.parameters import frozen_names, matrix_of
 from training.rounding import round_stochastically
-from training.trainable import frozen_names
 from training.trees import flat, matching, select
 
 Tree = Any

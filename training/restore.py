@@ -30,7 +30,7 @@ from training.checkpoints import (
 )
 from training.manifest import Damaged, HeldStep, verify
 from training.model_def import ModelDef, build_model_def
-from training.trainable import frozen_names
+from training.parameters import frozen_names
 from training.trees import flat, nested, overlay, select
 from training.workdir import is_in_use
 

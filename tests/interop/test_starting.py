@@ -25,8 +25,8 @@ from tests.end_to_end.verbs import metrics, write_text
 from tests.interop import folders
 from tests.interop.foreign import write_tokenizer
 from training.manifest import read_manifest
+from training.parameters import LORA
 from training.restore import restore_model
-from training.trainable import LORA
 
 RECIPES = {
     "gpt2": "base.language_modeling(source='text_files')",

@@ -18,7 +18,7 @@ from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints
 from training.initialize import open_pretrained, plan_warm_start, pretrained_from_arrays
 from training.lora import merged
-from training.matrices import sides_of
+from training.parameters import sides_of
 from training.program import build_program
 from training.restore import restore_model
 from training.trees import flat

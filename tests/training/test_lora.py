@@ -14,7 +14,7 @@ from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, find_good_step, restore_state
 from training.lora import merged
-from training.matrices import sides_of
+from training.parameters import sides_of
 from training.trees import flat
 
 SMALL = {"model__depth": "1", "data__sequence_length": "16", "optimizer__name": "adamw"}

@@ -1,0 +1,63 @@
+"""Parameters by their names and logical axes: which ones are trained, which ones are matrices."""
+
+from collections.abc import Sequence
+
+from optax.contrib import MuonDimensionNumbers
+
+from configs.errors import UsageError
+from configs.schema.config import Config
+from training.trees import matching
+
+LORA = "lora"
+"""The name, among the parameters, of the pairs of matrices that `training.lora` trains."""
+
+_NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
+"""Axes of tables, heads and gains: Muon is for hidden matrices alone."""
+
+
+def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
+    """Return which of the parameters are frozen: not trained.
+
+    Raises `UsageError` where all would be.
+    """
+    train = config.train
+    if train.lora.rank is not None:
+        own = [name for name in names if not name.startswith(f"{LORA}.")]
+        also = [
+            matching(own, pattern, "train.lora.train_also") for pattern in train.lora.train_also
+        ]
+        return set(own).difference(*also)
+    frozen = set().union(*(matching(names, p, "train.freeze") for p in train.freeze))
+    if len(frozen) == len(names):
+        raise UsageError(f"train.freeze={','.join(train.freeze)} leaves nothing to train")
+    return frozen
+
+
+def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+    """Return the dimensions that are rows (inputs) and those that are columns of a hidden matrix;
+    None for tables, heads, gains and biases.
+
+    axes: the logical axes of the parameter.
+    """
+    return None if _NO_MATRIX & set(axes) else sides_of(axes)
+
+
+def sides_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+    """Return the dimensions that are rows and those that are columns of a matrix, tables and heads
+    included; None for a parameter without two sides.
+
+    `heads` and `head_dim` are one side together. The window of a convolution belongs to its inputs.
+    Any other dimension without a name, and `layers`, counts matrices beside each other.
+    """
+    window = [i for i, axis in enumerate(axes) if axis is None and "channels_in" in axes]
+    sides: list[list[int]] = []
+    for i, axis in enumerate(axes):
+        if axis in (None, "layers"):
+            continue
+        if axis == "head_dim" and sides:
+            sides[-1].append(i)
+        else:
+            sides.append([i])
+    if len(sides) != 2:
+        return None
+    return MuonDimensionNumbers((*window, *sides[0]), tuple(sides[1]))
