@@ -1,32 +1,96 @@
-"""Metrics of a split, those of written answers included."""
+"""Metrics of a split: those of the task's loss, and those of the texts that a model writes."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 from flax import nnx
 
 from inference.predictors.predictor import Prediction
 from parallel.feeding import everywhere, put_batch
-from training.evaluation import SplitBatches, evaluate
 from training.model_def import ModelDef
 
 Tree = Any
 Batch = Mapping[str, Any]
 
 
+class SplitBatches(Protocol):
+    """The batches of a split, each example once (`data.evaluation_batches`).
+
+    Each batch is this process's rows of a global batch of `global_batch_size`. order: the number in
+    the split of each row of the global batches, one after the other; int64.
+    """
+
+    @property
+    def global_batch_size(self) -> int: ...
+
+    @property
+    def order(self) -> np.ndarray: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
 class BatchPredictor(Protocol):
-    """Writes answers to whole batches, which are compared with the right ones."""
+    """Answers the examples of whole batches, to be compared with the right answers."""
 
     def predict_batch(self, module: nnx.Module, batch: Batch) -> list[Prediction]:
-        """Answer each row of a global batch that has weight."""
+        """Return the answer for each row of a global batch that has weight."""
         ...
 
     def references(self, batch: Batch) -> list[dict[str, str]]:
-        """Return for each such row the right answer, `reference`, and what else of it is a text;
-        the batch is on the host."""
+        """Return the right answer for each such row, `reference`, and its other texts by name.
+
+        The batch is on the host."""
         ...
+
+
+def evaluate(
+    model_def: ModelDef,
+    params: Tree,
+    statistics: Tree,
+    batches: SplitBatches,
+    *,
+    coded_bytes: int | None = None,
+    keep: Collection[str] | None = (),
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Return the task's metrics of a split, and its per-example arrays that `keep` names.
+
+    Every target counts once, on any number of devices: rows of weight zero, which fill up the last
+    batch, are left out. The arrays are in the order of the split, and have `example`, the number of
+    each example, beside them. coded_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
+    arrays; names that the task does not have are ignored.
+    """
+    totals: dict[str, float] = {}
+    kept: list[dict[str, np.ndarray]] = []
+    size, pending = batches.global_batch_size, None
+
+    def read(number, sums, outputs):
+        for name, value in jax.device_get(sums).items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+        wanted = {name: outputs[name] for name in outputs if keep is None or name in keep}
+        if wanted:
+            weights, wanted = jax.device_get((outputs["weights"], wanted))
+            wanted.pop("weights", None)
+            counted = np.flatnonzero(weights.reshape(size, -1).any(axis=1))
+            numbers = {"example": batches.order[number * size + counted]}
+            kept.append(numbers | {name: value[counted] for name, value in wanted.items()})
+
+    for number, rows in enumerate(batches):
+        batch = put_batch(rows, model_def.batch_sharding, size)
+        result = model_def.evaluation_step(params, statistics, batch)
+        # One batch late, so that the device never waits for the host.
+        if pending is not None:
+            read(*pending)
+        pending = (number, *result)
+    if pending is not None:
+        read(*pending)
+    outputs = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}
+    if outputs:
+        in_split = np.argsort(outputs["example"])
+        outputs = {name: values[in_split] for name, values in outputs.items()}
+    return model_def.task.summarize(totals, {"bytes": coded_bytes}), outputs
 
 
 def evaluate_split(
@@ -40,19 +104,18 @@ def evaluate_split(
     batch_predictor: BatchPredictor | None = None,
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the metrics of a whole split, and of the task's per-example arrays those in `keep`.
+    """Return the metrics of a whole split, and its per-example arrays, as `evaluate` does.
 
-    batches_of: gives the batches of the first examples, so many, or of all (None). coded_bytes:
-    UTF-8 bytes of the split, for text. keep: None keeps all arrays; names that the task does not
-    have are left out. With a `batch_predictor` come the metrics of what the model writes too, and
-    for each example its texts: of the first `most_answers` examples, or of all.
+    With a `batch_predictor` they include the metrics of the texts that the model writes, and for
+    each example its texts. batches_of(n): the batches of the first n examples, or of all (None).
+    most_answers: of how many examples answers are written; None for all.
     """
     metrics, outputs = evaluate(
         model_def,
         params,
         statistics,
         batches_of(None),
-        facts={"bytes": coded_bytes},
+        coded_bytes=coded_bytes,
         keep=keep,
     )
     if batch_predictor is None or most_answers == 0:
@@ -63,7 +126,7 @@ def evaluate_split(
     module = model_def.bind(params, statistics)
     answers = answer_split(batch_predictor, module, placed, batches.order)
     written = model_def.task.text_metrics(answers["hypothesis"], answers["reference"])
-    if not math.isfinite(metrics["loss"]):  # The search was among scores that are no numbers.
+    if not math.isfinite(metrics["loss"]):  # The scores that were searched are no numbers.
         written = dict.fromkeys(written, math.nan)
     return metrics | written, outputs | answers
 
@@ -74,8 +137,8 @@ def answer_split(
     batches: Iterable[Batch],
     order: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return `reference`, `hypothesis`, `score`, and what else is a text, of each example that has
-    weight, in the order of the split.
+    """Return `reference`, `hypothesis`, `score` and other texts of each example that has weight, in
+    the order of the split.
 
     batches: global ones. order: the number in the split of each of their rows.
     """
@@ -89,5 +152,5 @@ def answer_split(
         for example, texts, answer in zip(examples, known, answers, strict=True):
             rows[example] = texts | {"hypothesis": answer.text, "score": answer.score}
         start += len(weights)
-    found = [row for _, row in sorted(rows.items())]
-    return {name: np.array([row[name] for row in found], object) for name in found[0]}
+    in_order = [row for _, row in sorted(rows.items())]
+    return {name: np.array([row[name] for row in in_order], object) for name in in_order[0]}

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from inference.evaluation import evaluate
 from reporting.report.machine import versions
 from tests.training import cells
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, restore_state
-from training.evaluation import evaluate
 from training.restore import find_checkpoint
 
 BEFORE, AFTER = 2, 2
@@ -34,13 +34,11 @@ def evaluated(program, state) -> dict[str, float]:
     """Metrics of two batches, as of a split."""
     size = program.config.data.global_batch_size
     metrics, _ = evaluate(
-        program,
+        program.model_def,
         state.params,
         state.statistics,
-        cells.batches(program.config, 2),
-        global_batch_size=size,
-        order=np.arange(2 * size),
-        facts={"bytes": 100},
+        cells.Split([*cells.batches(program.config, 2)], size),
+        coded_bytes=100,
     )
     return metrics
 

@@ -5,9 +5,9 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from evaluate import class_table
+from inference.evaluation import evaluate
 from reporting.report.predictions import Predictions
-from tests.training import runs
-from training.evaluation import evaluate
+from tests.training import cells, runs
 
 
 def drawn(classes: int, examples: int, occurring: int) -> Predictions:
@@ -85,13 +85,10 @@ def test_examples_of_weight_0_count_nowhere_and_shift_no_other():
 
     def evaluated(keep):
         return evaluate(
-            program,
+            program.model_def,
             state.params,
             state.statistics,
-            batches,
-            global_batch_size=size,
-            facts={},
-            order=np.arange(2 * size),
+            cells.Split(batches, size),
             keep=keep,
         )
 

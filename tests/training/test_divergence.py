@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs.json_text import json_text
+from inference.evaluation import evaluate
 from parallel.feeding import put_batch
 from tests.training import cells
 from training.divergence import Diverged, check_skipped, not_finite
-from training.evaluation import evaluate
 
 SCORED = (
     "attention, text",
@@ -37,8 +37,8 @@ def test_a_model_whose_scores_are_no_numbers_has_no_metrics(cell, spoiled):
     factor = np.nan if spoiled else 1.0
     params = jax.tree.map(lambda leaf: leaf * factor, state.params)
     size = config.data.global_batch_size
-    metrics, _ = evaluate(program, params, state.statistics, [rows], global_batch_size=size,
-                          order=np.arange(size), facts={"bytes": 9})  # fmt: skip
+    split = cells.Split([rows], size)
+    metrics, _ = evaluate(program.model_def, params, state.statistics, split, coded_bytes=9)
     counts = {"examples", "too_short"}
     assert metrics["examples"] == size
     lost = set(not_finite(metrics))
