@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
-from inference.on_mesh import on_mesh, rounded_up
+from inference.compiled import compile_for_graph, next_power_of_two
 from inference.requests import Completion, Request
 from inference.sampling import RowSettings, row_keys, sample
 from inference.text import GrowingText, writable_tokens
@@ -151,11 +151,11 @@ class _Group:
         bounded: bool,
         vocabulary_size: int,
     ):
-        size = rounded_up(len(rows))
+        size = next_power_of_two(len(rows))
         self.programs, self.parameters, self.rows = programs, parameters, rows
         self.longest_prefill = context
         longest = max(row.prompt_tokens + row.request.max_tokens for row in rows)
-        self.room = min(context, rounded_up(longest)) if bounded else None
+        self.room = min(context, next_power_of_two(longest)) if bounded else None
         self.state = programs.initial_state(parameters, size, self.room or 1)
         samplings = [row.request.sampling for row in rows]
         # Rows that fill up the batch copy the last one, and never take a step.
@@ -222,7 +222,7 @@ class _Group:
         longest = max(map(len, texts.values()))
         for start in range(0, max(longest, 1), self.longest_prefill):
             length = min(longest - start, self.longest_prefill)
-            length = min(max(rounded_up(length), SHORTEST_PREFILL), self.longest_prefill)
+            length = min(max(next_power_of_two(length), SHORTEST_PREFILL), self.longest_prefill)
             tokens_BT = np.zeros((size, length), np.int32)
             segments_BT = np.zeros((size, length), np.int32)
             for index, ids in texts.items():
@@ -272,7 +272,7 @@ class _Programs:
         writable_V: np.ndarray,
     ) -> "_Programs":
         everywhere = replicated(mesh)
-        compiled = partial(on_mesh, graph=graph, mesh=mesh, rules=rules)
+        compiled = partial(compile_for_graph, graph=graph, mesh=mesh, rules=rules)
 
         def initial_state(module, rows, length):
             return module.initial_state(rows, length)

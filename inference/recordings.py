@@ -11,7 +11,7 @@ import numpy as np
 
 from configs.data_spec import DataSpec
 from data.codecs.sound import LogMel, decode_sound
-from inference.on_mesh import rounded_up
+from inference.compiled import next_power_of_two
 
 ReadRecording = Callable[[bytes], np.ndarray]
 """Gives the frames of a file, float32 [T, F], from its content; raises ValueError for what it can't
@@ -59,7 +59,7 @@ def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
     `most` of similar length, and fewer of long ones, whose attention needs more memory."""
     group: list[int] = []
     for index in np.argsort([*map(len, recordings)], kind="stable"):
-        length = max(rounded_up(len(recordings[index])), SHORTEST)
+        length = max(next_power_of_two(len(recordings[index])), SHORTEST)
         if group and len(group) >= min(most, MOST_PAIRS // length**2):
             yield group
             group = []
@@ -88,8 +88,8 @@ def in_groups(
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the recordings as a batch, float32 [B, T, F], and its segments, int32 [B, T] (1 for a
     frame, 0 for padding). B and T are powers of two, so that few programs are compiled."""
-    rows = rounded_up(len(recordings))
-    length = max(rounded_up(max(map(len, recordings))), SHORTEST)
+    rows = next_power_of_two(len(recordings))
+    length = max(next_power_of_two(max(map(len, recordings))), SHORTEST)
     frames_BTF = np.zeros((rows, length, recordings[0].shape[1]), np.float32)
     segments_BT = np.zeros((rows, length), np.int32)
     for row, frames_TF in enumerate(recordings):

@@ -13,8 +13,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from inference.compiled import CompiledFunction
 from inference.ctc import best_path, labels_of, log_probability, prefix_beam_search
-from inference.on_mesh import on_mesh
 from inference.predictors.predictor import Prediction
 from inference.recordings import in_groups
 from inference.text import writable_tokens
@@ -44,13 +44,17 @@ class Transcriber:
         mesh: Mesh,
         rules: Mapping[str, Sequence[str]],
     ):
-        self._tokenizer, self._mesh, self._rules = tokenizer, mesh, rules
+        self._tokenizer = tokenizer
         self._beam_size = beam_size if decoder == "beam" else None
         # The blank at the end.
         self._writable_V = np.append(writable_tokens(tokenizer), True)
         self._writable_V[tokenizer.separator_id] = False
-        self._graph: nnx.GraphDef | None = None
-        self._transcribe: Any = None
+        self._transcribe = CompiledFunction(
+            self._decoded,
+            mesh=mesh,
+            rules=rules,
+            out_shardings=replicated(mesh),  # Every host reads all answers.
+        )
 
     @classmethod
     def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
@@ -84,17 +88,7 @@ class Transcriber:
 
     def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Prediction]:
         """Return the transcript of each row; positions of segment 0 are padding."""
-        graph, arrays = nnx.split(module)
-        if self._graph != graph:
-            self._graph = graph
-            self._transcribe = on_mesh(
-                self._decoded,
-                graph,
-                mesh=self._mesh,
-                rules=self._rules,
-                out_shardings=replicated(self._mesh),  # Every host reads all answers.
-            )
-        labels_BU, score_B = jax.device_get(self._transcribe(arrays, frames_BTF, segments_BT))
+        labels_BU, score_B = jax.device_get(self._transcribe(module, frames_BTF, segments_BT))
         texts = [self._tokenizer.decode(ids) for ids in labels_of(labels_BU)]
         return [Prediction(text, float(score)) for text, score in zip(texts, score_B, strict=True)]
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from data.codecs.tokenizers import Tokenizer
 from inference.beam_search import Found, beam_search
-from inference.on_mesh import on_mesh, rounded_up
+from inference.compiled import CompiledFunction, next_power_of_two
 from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
 from parallel.axes import replicated
@@ -54,13 +54,17 @@ class Translator:
         mesh: Mesh,
         rules: Mapping[str, Sequence[str]],
     ):
-        self._tokenizer, self._mesh, self._rules = tokenizer, mesh, rules
+        self._tokenizer = tokenizer
         self._beam_size, self._length_penalty = beam_size, length_penalty
         self._ratio, self._max_length = answer_length_ratio, max_length
         self.longest = max_source_length - 1  # tokens of a text, before the separator
         self._writable_V = writable_tokens(tokenizer)
-        self._graph: nnx.GraphDef | None = None
-        self._search: Any = None
+        self._search = CompiledFunction(
+            self._searched,
+            mesh=mesh,
+            rules=rules,
+            out_shardings=replicated(mesh),  # Every host reads all answers.
+        )
 
     @classmethod
     def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
@@ -104,11 +108,11 @@ class Translator:
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
             if texts[index].strip():
-                length = max(rounded_up(len(source)), SHORTEST_SOURCE)
+                length = max(next_power_of_two(len(source)), SHORTEST_SOURCE)
                 groups.setdefault(min(length, self.longest + 1), []).append(index)
         answers = [Prediction("", 0.0)] * len(texts)
         for length, indices in sorted(groups.items()):
-            size = min(rounded_up(len(indices)), MOST_ROWS)
+            size = min(next_power_of_two(len(indices)), MOST_ROWS)
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
                 source_BS, segments_BS = np.zeros((2, size, length), np.int32)
@@ -122,17 +126,7 @@ class Translator:
 
     def _find(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Found:
         """Return the best answer of each row, on the host."""
-        graph, arrays = nnx.split(module)
-        if self._graph != graph:
-            self._graph = graph
-            self._search = on_mesh(
-                self._searched,
-                graph,
-                mesh=self._mesh,
-                rules=self._rules,
-                out_shardings=replicated(self._mesh),  # Every host reads all answers.
-            )
-        return jax.device_get(self._search(arrays, source_BS, segments_BS))
+        return jax.device_get(self._search(module, source_BS, segments_BS))
 
     def _searched(self, module: nnx.Module, source_BS: jax.Array, segments_BS: jax.Array) -> Found:
         def limit(length: Any, numpy: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -160,39 +160,33 @@ class Classifier:
     """Names the classes of rows of arrays; `logits(module, *arrays)` has a row for each."""
 
     def __init__(self, classes: Sequence[str], logits: "Callable[..., jax.Array]"):
-        self._classes, self._logits = classes, logits
-        self._graph: nnx.GraphDef | None = None
-        self._probabilities: Any = None
+        import jax
+
+        from inference.compiled import CompiledFunction
+
+        self._classes = classes
+        self._probabilities = CompiledFunction(
+            lambda module, *rows: jax.nn.softmax(logits(module, *rows), axis=-1)
+        )
 
     def __call__(
         self, module: "nnx.Module", names: Sequence[str], *rows: np.ndarray
     ) -> list[Classified]:
-        """Return the classes of the rows, of which `names` are the first; more may fill them up."""
-        import jax
-        from flax import nnx
-
-        graph, arrays = nnx.split(module)
-        if self._graph != graph:
-            self._graph = graph
-
-            @jax.jit
-            def probabilities(arrays: Any, *rows: jax.Array) -> jax.Array:
-                return jax.nn.softmax(self._logits(nnx.merge(graph, arrays), *rows), axis=-1)
-
-            self._probabilities = probabilities
-        filled = [_filled_up(one) for one in rows]
-        found = np.asarray(self._probabilities(arrays, *filled))[: len(names)]
-        every = [dict(zip(self._classes, scores, strict=True)) for scores in found.tolist()]
+        """Return the classes of the first rows, whose inputs have these `names`; the other rows
+        fill the arrays up."""
+        padded = [_padded(one) for one in rows]
+        probabilities = np.asarray(self._probabilities(module, *padded))[: len(names)]
+        scores = [dict(zip(self._classes, row, strict=True)) for row in probabilities.tolist()]
         return [
-            Classified(name, max(scores, key=scores.__getitem__), scores)
-            for name, scores in zip(names, every, strict=True)
+            Classified(name, max(of, key=of.__getitem__), of)
+            for name, of in zip(names, scores, strict=True)
         ]
 
 
-def _filled_up(rows: np.ndarray) -> np.ndarray:
-    """Return the rows and zeros up to a power of two, so that few programs are compiled."""
-    from inference.on_mesh import rounded_up
+def _padded(rows: np.ndarray) -> np.ndarray:
+    """Return the rows with zeros up to a power of two, so that few programs are compiled."""
+    from inference.compiled import next_power_of_two
 
-    filled = np.zeros((rounded_up(len(rows)), *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled
+    padded = np.zeros((next_power_of_two(len(rows)), *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded

@@ -15,6 +15,7 @@ from data.codecs.gaps import GapCodec, Piece, joined_ids
 from inference.predictors.predictor import PromptPredictor, Warn, ignore
 
 if TYPE_CHECKING:
+    import jax
     from flax import nnx
 
     from data.codecs.tokenizers import Tokenizer
@@ -45,9 +46,10 @@ class GapFilling(PromptPredictor[Filled]):
     may_span_lines = True
 
     def __init__(self, tokenizer: "Tokenizer", length: int):
+        from inference.compiled import CompiledFunction
+
         self._tokenizer, self._length = tokenizer, length
-        self._graph: nnx.GraphDef | None = None
-        self._probabilities: Any = None
+        self._probabilities = CompiledFunction(_probabilities)
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
@@ -101,25 +103,22 @@ class GapFilling(PromptPredictor[Filled]):
 
     def _in_gaps(self, module: "nnx.Module", tokens: np.ndarray, mask: int) -> np.ndarray:
         """Return the probability of each token in each gap, float32 [gaps, V]."""
-        import jax
-        from flax import nnx
-
-        graph, arrays = nnx.split(module)
-        if self._graph != graph:
-            self._graph = graph
-
-            @jax.jit
-            def probabilities(arrays, tokens_BT, segments_BT):
-                logits_BTV, _ = nnx.merge(graph, arrays)(tokens_BT, segments_BT=segments_BT)
-                return jax.nn.softmax(logits_BTV, axis=-1)
-
-            self._probabilities = probabilities
         padded_BT = np.zeros((1, self._length), np.int32)
         padded_BT[0, : len(tokens)] = tokens
         segments_BT = (np.arange(self._length) < len(tokens)).astype(np.int32)[None]
-        found_BTV = self._probabilities(arrays, padded_BT, segments_BT)
-        found_TV = np.asarray(found_BTV[0, : len(tokens)])
-        return found_TV[tokens == mask, : self._tokenizer.vocabulary_size]
+        probabilities_BTV = self._probabilities(module, padded_BT, segments_BT)
+        probabilities_TV = np.asarray(probabilities_BTV[0, : len(tokens)])
+        return probabilities_TV[tokens == mask, : self._tokenizer.vocabulary_size]
+
+
+def _probabilities(
+    module: "nnx.Module", tokens_BT: "jax.Array", segments_BT: "jax.Array"
+) -> "jax.Array":
+    """Return the probability of each token at each place, float32 [B, T, V]."""
+    import jax
+
+    logits_BTV, _ = module(tokens_BT, segments_BT=segments_BT)
+    return jax.nn.softmax(logits_BTV, axis=-1)
 
 
 def _around_gaps(prompt: str) -> list[str]:
