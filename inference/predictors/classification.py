@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from configs.errors import UsageError
 from configs.json_text import json_text
-from inference.files import Unreadable, answer_files
-from inference.predictors.predictor import FilePredictor, PromptPredictor, Warn, ignore
+from inference.predictors.predictor import FilePredictor, Predictor, PromptPredictor, Warn, ignore
 
 if TYPE_CHECKING:
     import jax
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from inference.recordings import ReadRecording
     from training.model_def import ModelDef
 
-AT_ONCE = 64
+BATCH_SIZE = 64
 """Inputs that are classified together."""
 
 LABELS_SHOWN = 5
@@ -33,19 +32,19 @@ class Classified:
     label: str
     scores: dict[str, float]
 
-    def likeliest(self, count: int) -> list[tuple[str, float]]:
-        """Return the `count` likeliest classes with their probabilities, the first one first."""
-        return sorted(self.scores.items(), key=lambda item: -item[1])[:count]
 
-    def render(self, *, as_json: bool) -> str:
+class _Classification(Predictor[Any, Classified]):
+    """A predictor of classes."""
+
+    def render(self, output: Classified, *, as_json: bool) -> str:
         """Return the label, a tab, and the likeliest labels with their probabilities; or JSON."""
         if as_json:
-            return json_text(vars(self))
-        likeliest = " ".join(f"{name}={p:.4f}" for name, p in self.likeliest(LABELS_SHOWN))
-        return f"{self.label}\t{likeliest}"
+            return json_text(vars(output))
+        likeliest = sorted(output.scores.items(), key=lambda item: -item[1])[:LABELS_SHOWN]
+        return f"{output.label}\t{' '.join(f'{name}={p:.4f}' for name, p in likeliest)}"
 
 
-class TextClassification(PromptPredictor[Classified]):
+class TextClassification(_Classification, PromptPredictor[Classified]):
     """Labels each text; of one longer than `length` tokens its first ones are read."""
 
     def __init__(self, tokenizer: "Tokenizer", length: int, classes: Sequence[str]):
@@ -77,20 +76,18 @@ class TextClassification(PromptPredictor[Classified]):
                 )
             ids = self._tokenizer.framed(ids, self._length)
             tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
-        for start in range(0, len(texts), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        for start in range(0, len(texts), BATCH_SIZE):
+            part = slice(start, start + BATCH_SIZE)
             yield from self._classifier(module, texts[part], tokens[part], real[part])
 
-    def render(self, output: Classified, *, as_json: bool) -> str:
-        return output.render(as_json=as_json)
 
-
-class PictureClassification(FilePredictor[Classified]):
+class PictureClassification(_Classification, FilePredictor[Classified]):
     """Labels each picture, brought to `shape` (height, width, channels) as in evaluation: of its
     short side `crop_ratio` is seen."""
 
     required: ClassVar = {"input": "a picture file"}
     input_kind = "a picture"
+    batch_size = BATCH_SIZE
 
     def __init__(self, shape: tuple[int, int, int], crop_ratio: float, classes: Sequence[str]):
         self._shape, self._crop_ratio = shape, crop_ratio
@@ -102,31 +99,26 @@ class PictureClassification(FilePredictor[Classified]):
         assert spec.image_shape is not None and spec.classes is not None
         return cls(spec.image_shape, model_def.config.data.crop_ratio, spec.classes)
 
-    def predict(
-        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
-    ) -> Iterator[Classified | Unreadable]:
+    def read(self, content: bytes) -> np.ndarray:
         from data.codecs.pictures import decode_picture
 
-        def decode(content: bytes) -> np.ndarray:
-            return decode_picture(content, shape=self._shape, crop_ratio=self._crop_ratio)
+        return decode_picture(content, shape=self._shape, crop_ratio=self._crop_ratio)
 
-        def answer(names: Sequence[str], pictures: Sequence[np.ndarray]) -> list[Classified]:
-            return self._classifier(module, names, np.stack(pictures))
-
-        return answer_files(list(inputs), decode, answer, AT_ONCE)
-
-    def render(self, output: Classified, *, as_json: bool) -> str:
-        return output.render(as_json=as_json)
+    def predict_contents(
+        self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]
+    ) -> list[Classified]:
+        return self._classifier(module, names, np.stack(contents))
 
 
-class RecordingClassification(FilePredictor[Classified]):
+class RecordingClassification(_Classification, FilePredictor[Classified]):
     """Labels each recording."""
 
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
+    batch_size = BATCH_SIZE
 
     def __init__(self, read: "ReadRecording", classes: Sequence[str]):
-        self._read = read
+        self.read = read
         self._classifier = Classifier(
             classes, lambda model, frames, real: model.classify(frames, segments_BT=real)
         )
@@ -139,21 +131,15 @@ class RecordingClassification(FilePredictor[Classified]):
         assert spec.classes is not None
         return cls(recording_reader(model_def.config.data, spec), spec.classes)
 
-    def predict(
-        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
-    ) -> Iterator[Classified | Unreadable]:
+    def predict_contents(
+        self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]
+    ) -> list[Classified]:
         from inference.recordings import in_groups
 
-        def answer(names: Sequence[str], recordings: Sequence[np.ndarray]) -> list[Classified]:
-            def answer_group(group: Sequence[int], *arrays: np.ndarray) -> list[Classified]:
-                return self._classifier(module, [names[index] for index in group], *arrays)
+        def classify(group: Sequence[int], *arrays: np.ndarray) -> list[Classified]:
+            return self._classifier(module, [names[index] for index in group], *arrays)
 
-            return in_groups(recordings, AT_ONCE, answer_group)
-
-        return answer_files(list(inputs), self._read, answer, AT_ONCE)
-
-    def render(self, output: Classified, *, as_json: bool) -> str:
-        return output.render(as_json=as_json)
+        return in_groups(contents, BATCH_SIZE, classify)
 
 
 class Classifier:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from configs.errors import UsageError
 from inference.predictors.predictor import (
-    SEARCH_FIELDS,
     WRITING_FIELDS,
     Predictor,
     RequestError,
@@ -52,8 +51,6 @@ class TextCompletion(Predictor[Request, Completion]):
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        if field in SEARCH_FIELDS:
-            return f"is for models that translate, and this one was trained for {task}"
         return "is for pictures, and this model writes text: give --prompt"
 
     @classmethod

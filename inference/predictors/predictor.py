@@ -1,18 +1,19 @@
 """The interface of all predictors."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from configs.errors import UsageError
 from configs.schema.config import Config
+from inference.files import Unreadable, answer_files
 
 if TYPE_CHECKING:
     from flax import nnx
 
     from data.codecs.tokenizers import Tokenizer
     from inference.evaluation import BatchPredictor
-    from inference.files import Unreadable
     from training.model_def import ModelDef
 
 Input = TypeVar("Input")
@@ -76,15 +77,22 @@ class Predictor(Generic[Input, Output]):
         spell: how a message shows a field with its value, as "--prompt=VALUE".
         """
         for name in request:
-            if name not in cls.fields:
-                raise RequestError(name, cls.refusal(name, task))
+            if name in cls.fields:
+                continue
+            if name in SEARCH_FIELDS:
+                problem = f"is for models that translate, and this one was trained for {task}"
+            else:
+                problem = cls.refusal(name, task)
+            raise RequestError(name, problem)
         if not cls.required.keys() & request.keys():
             ways = [f"{spell(name)} ({meaning})" for name, meaning in cls.required.items()]
             raise RequestError(next(iter(cls.required)), f"is missing: {', or '.join(ways)}")
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        """Say why a request can't have `field`, and what to give instead."""
+        """Return why a request can't have `field`, and what to give instead.
+
+        The text goes on after the field's name, which is none of `SEARCH_FIELDS`."""
         raise NotImplementedError
 
     @classmethod
@@ -128,8 +136,6 @@ class PromptPredictor(Predictor[str, Output]):
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        if field in SEARCH_FIELDS:
-            return f"is for models that translate, and this one was trained for {task}"
         if field == "input":
             return "is for pictures, and this model reads texts: give --prompt"
         return (
@@ -143,15 +149,33 @@ class PromptPredictor(Predictor[str, Output]):
 
 
 class FilePredictor(Predictor[str, Output]):
-    """A predictor that reads files of one kind; an input is a path."""
+    """A predictor that reads files of one kind; an input is a path.
+
+    `batch_size` files are in memory at once.
+    """
 
     fields = frozenset(("input",))
     input_kind: ClassVar[str]
+    batch_size: ClassVar[int]
+
+    def read(self, content: bytes) -> Any:
+        """Return what the model takes of a file; raise ValueError for one that can't be read."""
+        raise NotImplementedError
+
+    def predict_contents(
+        self, module: "nnx.Module", names: Sequence[str], contents: Sequence[Any]
+    ) -> Sequence[Output]:
+        """Answer the contents of files with these names."""
+        raise NotImplementedError
+
+    def predict(
+        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
+    ) -> "Iterator[Output | Unreadable]":
+        answer = partial(self.predict_contents, module)
+        return answer_files(list(inputs), self.read, answer, self.batch_size)
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        if field in SEARCH_FIELDS:
-            return f"is for models that translate, and this one was trained for {task}"
         kind = cls.input_kind.removeprefix("a ")
         return f"is for texts, and this model reads {kind}s: give --input=FILE"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inference.translation import Translator
     from training.model_def import ModelDef
 
-AT_ONCE = 1024
+BATCH_SIZE = 1024
 """Texts that are read before the first answer is written."""
 
 
@@ -83,7 +83,7 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
         warn: Warn = ignore,
     ) -> Iterator[tuple[Source, Prediction] | Unreadable]:
         remaining = iter(inputs)
-        while some := list(itertools.islice(remaining, AT_ONCE)):
+        while some := list(itertools.islice(remaining, BATCH_SIZE)):
             sources = [one for one in some if isinstance(one, Source)]
             texts = [source.text for source in sources]
             for source, ids in zip(sources, self._tokenizer.encode_many(texts), strict=True):

@@ -1,23 +1,20 @@
 """Transcripts of recordings."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from configs.json_text import json_text
 from configs.schema.config import Config
-from inference.files import Unreadable, answer_files
-from inference.predictors.predictor import FilePredictor, Prediction, Warn, ignore
+from inference.predictors.predictor import FilePredictor, Prediction
 
 if TYPE_CHECKING:
+    import numpy as np
     from flax import nnx
 
     from data.codecs.tokenizers import Tokenizer
     from inference.recordings import ReadRecording
     from inference.transcription import Transcriber
     from training.model_def import ModelDef
-
-AT_ONCE = 256
-"""Recordings that are sorted by their lengths together."""
 
 
 class Transcription(FilePredictor[tuple[str, Prediction]]):
@@ -26,9 +23,10 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
     fields: ClassVar = frozenset(("input", "beam_size"))
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
+    batch_size = 256  # recordings that are sorted by their lengths together
 
     def __init__(self, transcriber: "Transcriber", read: "ReadRecording"):
-        self.batch_predictor, self._read = transcriber, read
+        self.batch_predictor, self.read = transcriber, read
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
@@ -43,20 +41,13 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
     def configure(cls, config: Config, request: Mapping[str, Any]) -> Config:
         if "beam_size" not in request:
             return config
-        asked = {"decoder": "beam", "beam_size": request["beam_size"]}
-        return config.model_copy(update={"task": config.task.model_copy(update=asked)})
+        search = {"decoder": "beam", "beam_size": request["beam_size"]}
+        return config.model_copy(update={"task": config.task.model_copy(update=search)})
 
-    def predict(
-        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
-    ) -> Iterator[tuple[str, Prediction] | Unreadable]:
-        return answer_files(
-            list(inputs),
-            self._read,
-            lambda names, recordings: [
-                *zip(names, self.batch_predictor.transcribe(module, recordings), strict=True)
-            ],
-            AT_ONCE,
-        )
+    def predict_contents(
+        self, module: "nnx.Module", names: Sequence[str], contents: Sequence["np.ndarray"]
+    ) -> list[tuple[str, Prediction]]:
+        return [*zip(names, self.batch_predictor.transcribe(module, contents), strict=True)]
 
     def render(self, output: tuple[str, Prediction], *, as_json: bool) -> str:
         name, written = output

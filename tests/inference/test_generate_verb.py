@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 import generate
 from configs.errors import UsageError
+from inference.predictors.classification import PictureClassification
 from tests.end_to_end.verbs import TINY_TEXT, answers_but_one, run, write_text
 
 
@@ -121,9 +122,8 @@ def test_pictures_are_classified(digits, tmp_path, answers):
 
 
 def test_what_is_no_picture_takes_no_other_answer_away(digits, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        "inference.predictors.classification.AT_ONCE", 2
-    )  # the last two at another time
+    # The last two at another time.
+    monkeypatch.setattr(PictureClassification, "batch_size", 2)
     pictures = load_digits().images[:4].astype(np.uint8) * 16
     paths = [str(tmp_path / f"{number}.png") for number in range(5)]
     for path, picture in zip([paths[0], *paths[2:]], pictures, strict=True):
