@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
         run = Run.open(config, workdir, dataset, program, progress, tuned, warm_start)
         for line in troubles:
             run.record.notify(line)
-        for line in (*events, *warm_start.told):
+        for line in (*events, *warm_start.messages):
             run.record.info(line)
         try:
             return run.go(signals)
@@ -153,10 +153,10 @@ def begin(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
 
     if finished_steps(workdir / "checkpoints"):
         return WarmStart()
-    origin = None
+    pretrained = None
     if config.train.initialize_from is not None:
-        origin = open_pretrained(config, Path(config.train.initialize_from), dataset, program)
-    return plan_warm_start(origin, config, program)
+        pretrained = open_pretrained(config, Path(config.train.initialize_from), dataset, program)
+    return plan_warm_start(pretrained, config, program)
 
 
 def open_pretrained(config, source: Path, dataset: Dataset, program) -> Pretrained:
@@ -180,7 +180,7 @@ def open_pretrained(config, source: Path, dataset: Dataset, program) -> Pretrain
     return pretrained_from_arrays(
         found.params,
         name=f"the weights of {source}, of Hugging Face",
-        facts={"folder": str(source.absolute())},
+        metadata={"folder": str(source.absolute())},
         notes=found.notes,
     )
 
@@ -236,7 +236,7 @@ class Run:
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
             "pages": {"data": data_table(dataset)},
         }
-        told = {"about": about, "tuned": tuned, "origin": warm_start.facts}
+        told = {"about": about, "tuned": tuned, "origin": warm_start.metadata}
         record = RunLog(config, workdir, progress, **told)
         run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
         run.predictor = predictor_class(config).of(program.model_def, dataset.tokenizer)
@@ -331,7 +331,10 @@ class Run:
         part = local_rows(self.program.batch_sharding, batch_size)
         batches = training_batches(self.config, self.dataset, part)
         example = batches[first]
-        state = self.restore(*found) if found else self.warm_start.state(self.program)
+        if found:
+            state = self.restore(*found)
+        else:
+            state = self.program.initialize(*self.warm_start.load(self.program))
         rows = split_rows(self.dataset, self.config.data)
         rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
         self.record.start(rows, first_step=first)

@@ -1,4 +1,5 @@
-"""The parameters that a new run begins with: those of another run's checkpoint."""
+"""How a run's parameters are initialised from another model: which of its arrays fit, and where
+they come from."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -18,24 +19,23 @@ from training.lora import merged
 from training.parameters import LORA
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
-from training.step import TrainState
 from training.trees import flat, nested, overlay
 
 Tree = Any
 
 LEAST_SHARE = 0.5
-"""Of a model's parameters, counted by name, that another run has to have."""
+"""Share of a model's parameters, counted by name, that the pretrained model must have."""
 
 MOST_NAMES = 8
-"""That a line tells."""
+"""Names that a message lists."""
 
 _TABLES = {"vocabulary", "positions"}
-"""Axes along which rows that both have mean the same: a task adds tokens at the end."""
+"""Axes along which two models may differ in length: the rows that both have mean the same."""
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of the model that is there: its shape, dtype and logical axes."""
+    """Shape, dtype and logical axes of one array of a pretrained model."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -44,16 +44,16 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained model that a run may begin with.
+    """A trained model that a run may be initialised from.
 
-    name: what it is called in what is told. facts: what it is, for the manifests of the run, as
-    JSON. config: of its run, where there was one. params, statistics: the arrays that there are,
-    by their names. load(params, statistics, program): the arrays of these names, on the mesh of
-    the program; to be called once. notes: lines about it.
+    name: how messages call it. metadata: what identifies it, for the run's manifests, as JSON.
+    config: its run's configuration; None where it has none. params, statistics: its arrays, by
+    their names. load(params, statistics, program): returns the arrays of these names, on the
+    program's mesh; to be called once. notes: messages about it.
     """
 
     name: str
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     config: Config | None
     params: Mapping[str, ArraySpec]
     statistics: Mapping[str, ArraySpec]
@@ -63,48 +63,58 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a run begins with: the names of the parameters and batch statistics that it takes of an
-    origin, if there is one; and what is told of that."""
+    """How a run's parameters are initialised: fresh, or from a pretrained model.
 
-    told: tuple[str, ...] = ()
-    origin: Pretrained | None = None
+    messages: lines for the user. params, statistics: the names of the arrays that are taken from
+    `pretrained`.
+    """
+
+    messages: tuple[str, ...] = ()
+    pretrained: Pretrained | None = None
     params: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
 
     @property
-    def facts(self) -> Mapping[str, Any] | None:
-        """What the origin is, for the manifests of the run."""
-        return None if self.origin is None else self.origin.facts
+    def metadata(self) -> Mapping[str, Any] | None:
+        """Return what identifies the pretrained model, for the run's manifests; None without."""
+        return None if self.pretrained is None else self.pretrained.metadata
 
-    def state(self, program: TrainProgram) -> TrainState:
-        """The state before the first step, born in its shards."""
-        if self.origin is None:
-            return program.initialize()
-        return program.initialize(*self.origin.load(self.params, self.statistics, program))
+    def load(self, program: TrainProgram) -> tuple[Tree, Tree]:
+        """Return the pretrained parameters and batch statistics, the arguments of
+        `program.initialize`; (None, None) where all are fresh."""
+        if self.pretrained is None:
+            return None, None
+        return self.pretrained.load(self.params, self.statistics, program)
 
 
-def plan_warm_start(origin: Pretrained | None, config: Config, program: TrainProgram) -> WarmStart:
-    """What a new run of `config` begins with.
+def plan_warm_start(
+    pretrained: Pretrained | None, config: Config, program: TrainProgram
+) -> WarmStart:
+    """Return how a new run of `config` is initialised from `pretrained`, or without it.
 
-    Raises `configs.UsageError` where less than `LEAST_SHARE` of the model is that of `origin`, and
-    for what would stay random for ever.
+    Raises `UsageError` where less than `LEAST_SHARE` of the parameters are in `pretrained`, and
+    where a parameter that is not would be frozen at its random values.
     """
-    warm_start = WarmStart() if origin is None else _compare(origin, config, program)
+    warm_start = WarmStart() if pretrained is None else _compare(pretrained, config, program)
     trained, count = program.trained_count, program.model_def.parameter_count
-    told = (f"trains {trained:,} of {count:,} parameters",) if trained < count else ()
-    return replace(warm_start, told=(*warm_start.told, *told))
+    if trained == count:
+        return warm_start
+    line = f"trains {trained:,} of {count:,} parameters"
+    return replace(warm_start, messages=(*warm_start.messages, line))
 
 
 def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pretrained:
-    """The model of a step of a workdir: averaged weights where there are, changes of LoRA merged.
+    """Return the model of a step of a workdir: its averaged weights, where it keeps an average.
 
-    Arrays go from the disk, in the dtypes they have there, into the shards of the mesh that asks
-    for them; what was merged is float32. Damaged checkpoints are
-    named through `warn`. Raises `configs.UsageError` for a folder that is no workdir, or has not
-    the step.
+    Pairs of LoRA are merged. step: a number, "best" or "latest". Arrays are read, in the dtypes on
+    the disk, straight into the shards of the program's mesh; merged ones are float32. Damaged
+    checkpoints are named through `warn`. Raises `UsageError` for a folder that is no workdir or
+    does not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
-    number, manifest, held = choose_step(workdir, config, step, warn, asked="train.initialize_step")
+    number, manifest, held = choose_step(
+        workdir, config, step, warn, option="train.initialize_step"
+    )
     leaves = {
         name: ArraySpec(tuple(leaf["shape"]), leaf["dtype"], tuple(leaf.get("axes", ())))
         for name, leaf in manifest["leaves"].items()
@@ -127,17 +137,17 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
         for name in statistics:
             target[f"{measured}.{name}"] = _abstract(leaves[f"{measured}.{name}"], program)
         with held:
-            found = restore_fields(folder, number, manifest, "model", nested(target))
-        loaded = overlay(found.get("params"), found.get("ema"))
+            fields = restore_fields(folder, number, manifest, "model", nested(target))
+        loaded = overlay(fields.get("params"), fields.get("ema"))
         if lora.rank is not None:
             axes = {name: params[name].axes for name in names}
             loaded = _merge(loaded, axes, lora.alpha / lora.rank)
-        return loaded, found.get(measured)
+        return loaded, fields.get(measured)
 
     weights = "averaged weights" if averages else "weights"
     return Pretrained(
         name=f"the {weights} of {workdir}, step {number}",
-        facts={
+        metadata={
             "workdir": str(workdir.absolute()),
             "step": number,
             "weights": "ema" if averages else "raw",
@@ -151,11 +161,12 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
 
 
 def pretrained_from_arrays(
-    params: Tree, *, name: str, facts: Mapping[str, Any], notes: Sequence[str] = ()
+    params: Tree, *, name: str, metadata: Mapping[str, Any], notes: Sequence[str] = ()
 ) -> Pretrained:
-    """A model whose parameters are at hand: NumPy arrays under the names of `TrainState.params`.
+    """Return a model of NumPy arrays in memory, a tree like `TrainState.params`.
 
-    They are let go of as they are loaded."""
+    Each array is released as it is loaded; the other arguments are as in `Pretrained`.
+    """
     arrays = flat(params)
     stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
 
@@ -169,43 +180,44 @@ def pretrained_from_arrays(
         arrays.clear()
         return nested(placed), None
 
-    return Pretrained(name, facts, None, stored, {}, load, tuple(notes))
+    return Pretrained(name, metadata, None, stored, {}, load, tuple(notes))
 
 
-def _compare(origin: Pretrained, config: Config, program: TrainProgram) -> WarmStart:
-    """What of `origin` fits the program's model: what has the same shape under the same name, and
-    tables of tokens and positions as far as they go.
+def _compare(pretrained: Pretrained, config: Config, program: TrainProgram) -> WarmStart:
+    """Return the warm start with the arrays of `pretrained` that fit the program's model: those of
+    the same name and shape, and tables of tokens and positions, as far as they go.
 
-    Raises `configs.UsageError` where less than `LEAST_SHARE` fits, and where something that begins
-    fresh is frozen.
+    Raises `UsageError` as `plan_warm_start` does.
     """
     axes, lora = flat(program.model_def.graph.axes()), config.train.lora.rank is not None
     own = flat(program.model_def.own_params)
-    taken, fresh, cut = _fitting(own, origin.params, axes)
-    changed = differences(origin.config, config) if origin.config else []
+    taken, fresh, cut = _fitting(own, pretrained.params, axes)
+    changed = differences(pretrained.config, config) if pretrained.config else []
     settings = [str(one) for one in changed if one.field.startswith("model.")]
     if len(taken) < LEAST_SHARE * len(own):
         arrays = _listed([f"{name} ({why})" for name, why in fresh.items()])
         raise UsageError(
             f"train.initialize_from: {len(taken)} of {len(own)} parameters are as in "
-            f"{origin.name}: {'; '.join([*settings, arrays])}"
+            f"{pretrained.name}: {'; '.join([*settings, arrays])}"
         )
     if untrained := [name for name in fresh if name not in program.trained]:
         hint = "name them in train.lora.train_also" if lora else "let them move"
         raise UsageError(
-            f"train.{'lora' if lora else 'freeze'} would leave random what {origin.name} does not "
-            f"have: {hint}, {_listed(untrained)}"
+            f"train.{'lora' if lora else 'freeze'} would leave random what {pretrained.name} does "
+            f"not have: {hint}, {_listed(untrained)}"
         )
-    statistics, unlike, _ = _fitting(flat(program.abstract_state.statistics), origin.statistics, {})
-    told = [f"begins with {origin.name}", *origin.notes]
-    for what, names in (
+    statistics, unlike, _ = _fitting(
+        flat(program.abstract_state.statistics), pretrained.statistics, {}
+    )
+    messages = [f"begins with {pretrained.name}", *pretrained.notes]
+    for label, names in (
         ("unlike there", settings),
         ("fresh", [f"{name} ({why})" for name, why in (fresh | unlike).items()]),
         ("taken as far as they go", [f"{name} ({why})" for name, why in cut.items()]),
-        ("not taken", [name for name in origin.params if name not in own]),
+        ("not taken", [name for name in pretrained.params if name not in own]),
     ):
-        told += [f"{what}: {_listed(names)}"] if names else []
-    return WarmStart(tuple(told), origin, tuple(taken), tuple(statistics))
+        messages += [f"{label}: {_listed(names)}"] if names else []
+    return WarmStart(tuple(messages), pretrained, tuple(taken), tuple(statistics))
 
 
 def _fitting(
@@ -213,8 +225,11 @@ def _fitting(
     stored: Mapping[str, ArraySpec],
     axes: Mapping[str, tuple[str | None, ...]],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Of the names of `leaves` those that are taken from `stored`; those that are not, and why; and
-    what is longer or shorter of tables that are taken. axes: of the leaves, by their names."""
+    """Return the names of `leaves` that are taken from `stored`; why each of the others is fresh;
+    and by how much tables that are taken are longer or shorter.
+
+    axes: the logical axes of the leaves, by their names.
+    """
     taken, fresh, cut = [], {}, {}
     for name, leaf in leaves.items():
         if name not in stored:
@@ -234,13 +249,13 @@ def _fitting(
 
 
 def _under(field: str, leaves: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """The arrays of one field of a state, by their names in it."""
+    """Return the arrays of one field of a state, by their names in it."""
     start = f"{field}."
     return {name.removeprefix(start): one for name, one in leaves.items() if name.startswith(start)}
 
 
 def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
-    """A stored array where it belongs on the program's mesh."""
+    """Return a stored array as an abstract one with its sharding on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:
         rules = program.config.mesh.rules.model_dump()
@@ -249,15 +264,15 @@ def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
 
 
 def _merge(params: Tree, axes: Mapping[str, tuple[str | None, ...]], scale: float) -> Tree:
-    """`training.lora.merged`, each array where its matrix lay."""
-    own = {name: value for name, value in params.items() if name != LORA}
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, own)
+    """Return `training.lora.merged`, each array in the sharding of its matrix."""
+    matrices = {name: value for name, value in params.items() if name != LORA}
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, matrices)
     merge = jax.jit(functools.partial(merged, axes=axes, scale=scale), out_shardings=shardings)
     return merge(params)
 
 
 def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: tuple[str | None, ...]) -> str:
-    """ "10 instead of 6 classes"."""
+    """Return how two shapes differ: "10 instead of 6 classes"."""
     if len(now) != len(was):
         return f"{list(now)} instead of {list(was)}"
     sides = zip(now, was, axes, strict=True)
@@ -265,6 +280,6 @@ def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: tuple[str | No
 
 
 def _listed(names: list[str]) -> str:
-    """Some of the names, and how many more there are."""
+    """Return the first names as text, and how many more there are."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -155,17 +155,17 @@ def past_of(workdir: Path, config: Config) -> dict[str, Any] | None:
 
 
 def choose_step(
-    workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, asked: str = "--step"
+    workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, option: str = "--step"
 ) -> tuple[int, dict[str, Any], HeldStep]:
     """Return number and manifest of the step that `restore_model` takes, verified and held: the
     run may go on meanwhile, and does not delete it until it is released.
 
-    asked: by which flag or field the step is asked for. Raises `configs.UsageError` as
+    option: the flag or field that gives the step, for messages. Raises `UsageError` as
     `restore_model` does.
     """
     folder = workdir / "checkpoints"
 
-    def there() -> str:
+    def known_steps() -> str:
         steps = finished_steps(folder)
         return f"there are {', '.join(map(str, steps))}" if steps else "there are none yet"
 
@@ -176,7 +176,7 @@ def choose_step(
                 raise UsageError(f"{folder} holds no checkpoint: train first")
             return found
         while True:
-            number = _named_step(folder, config, step, asked, there)
+            number = _named_step(folder, config, step, option, known_steps)
             try:
                 held = HeldStep(folder / str(number))
             except FileNotFoundError:
@@ -187,21 +187,21 @@ def choose_step(
                 held.release()
                 raise
     except Damaged as damage:
-        raise UsageError(f"{damage}; {there()}") from None
+        raise UsageError(f"{damage}; {known_steps()}") from None
 
 
 def _named_step(
-    folder: Path, config: Config, step: str, asked: str, there: Callable[[], str]
+    folder: Path, config: Config, step: str, option: str, known_steps: Callable[[], str]
 ) -> int:
-    """The number of the step `best`, or of a number as text."""
+    """Return the number of the best step, or of a step given as a number in text."""
     if step == "best":
         metric = BestMetric.of(config)
         number = best_step(folder, metric)
         if number is None:
             raise UsageError(
-                f"{asked}=best: no checkpoint in {folder} was evaluated for {metric.name}"
+                f"{option}=best: no checkpoint in {folder} was evaluated for {metric.name}"
             )
         return number
     if step.isdecimal() and int(step) in finished_steps(folder):
         return int(step)
-    raise UsageError(f"{asked}={step}: no such checkpoint in {folder}; {there()}")
+    raise UsageError(f"{option}={step}: no such checkpoint in {folder}; {known_steps()}")

@@ -127,8 +127,9 @@ def test_a_new_run_begins_with_those_of_the_average(workdir):
     for step, own in (("2", state.ema_statistics), ("1", state.statistics)):
         config = load(folder, train__initialize_step=step, **EMA)
         warnings = []
-        origin = open_pretrained(folder, step, warnings.append)
-        begun = plan_warm_start(origin, config, program).state(program)
+        pretrained = open_pretrained(folder, step, warnings.append)
+        warm_start = plan_warm_start(pretrained, config, program)
+        begun = program.initialize(*warm_start.load(program))
         jax.tree.map(np.testing.assert_array_equal, begun.statistics, own)
         jax.tree.map(np.testing.assert_array_equal, begun.ema_statistics, own)
         assert len(warnings) == (step == "1")

@@ -74,9 +74,9 @@ def digits(tmp_path_factory) -> Path:
 def begin(config: Config, spec: DataSpec = TEN_CLASSES):
     program = build(config, spec)
     source = Path(config.train.initialize_from)
-    origin = open_pretrained(source, config.train.initialize_step, pytest.fail)
-    warm_start = plan_warm_start(origin, config, program)
-    return program, warm_start, warm_start.state(program)
+    pretrained = open_pretrained(source, config.train.initialize_step, pytest.fail)
+    warm_start = plan_warm_start(pretrained, config, program)
+    return program, warm_start, program.initialize(*warm_start.load(program))
 
 
 def load(workdir: Path, **fields: str) -> Config:
@@ -100,12 +100,12 @@ def test_another_head_begins_fresh_and_all_else_with_the_averages(digits, mesh):
     jax.tree.map(np.testing.assert_array_equal, state.statistics, states[2].ema_statistics)
     assert jax.tree.leaves(state.statistics)
     assert int(state.step) == 0
-    assert warm_start.told == (
+    assert warm_start.messages == (
         f"begins with the averaged weights of {digits}, step 2",
         "unlike there: model.dropout was 0.3, is 0.25",
         "fresh: classes.bias (10 instead of 6 classes), classes.kernel (10 instead of 6 classes)",
     )
-    assert warm_start.facts["workdir"] == str(digits) and warm_start.facts["step"] == 2
+    assert warm_start.metadata["workdir"] == str(digits) and warm_start.metadata["step"] == 2
 
 
 @pytest.mark.parametrize(("step", "number"), [("1", 1), ("best", 1), ("latest", 2)])
@@ -114,7 +114,7 @@ def test_any_step_may_be_taken(digits, step, number):
     _, warm_start, state = begin(config, SPEC)
     _, states = trained()
     jax.tree.map(np.testing.assert_array_equal, state.params, states[number].ema)
-    assert warm_start.told == (f"begins with the averaged weights of {digits}, step {number}",)
+    assert warm_start.messages == (f"begins with the averaged weights of {digits}, step {number}",)
 
 
 def test_what_can_not_be_taken_is_refused(digits, tmp_path):
@@ -142,7 +142,7 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     lora = {"train__lora__rank": "2", "train__lora__on": "dense.kernel,classes.*"}
     config = load(digits, train__ema_decay="0.9", **lora)
     program, warm_start, state = begin(config, SPEC)
-    assert warm_start.told[-1].startswith("trains ")
+    assert warm_start.messages[-1].startswith("trains ")
     random = np.random.default_rng(0)
     state = jax.device_get(state)
     ema = jax.tree.map(lambda x: random.normal(size=x.shape).astype(x.dtype), state.ema)
@@ -176,9 +176,9 @@ def test_tables_of_tokens_are_taken_as_far_as_they_go(tmp_path):
     assert len(table) == len(found) + 1
     np.testing.assert_array_equal(found, table[:-1])
     assert "taken as far as they go: embedding.tokens.embedding (67 instead of 68 vocabulary)" in (
-        warm_start.told
+        warm_start.messages
     )
-    assert "fresh: classes.bias (not there), classes.kernel (not there)" in warm_start.told
+    assert "fresh: classes.bias (not there), classes.kernel (not there)" in warm_start.messages
 
 
 def test_arrays_at_hand_are_taken_likewise():
@@ -186,15 +186,15 @@ def test_arrays_at_hand_are_taken_likewise():
     program = build(config, SPEC)
     _, states = trained()
     params = {name: tree for name, tree in states[1].params.items() if name != "classes"}
-    origin = pretrained_from_arrays(params, name="a file", facts={"file": "a"})
-    warm_start = plan_warm_start(origin, config, program)
-    assert warm_start.told == (
+    pretrained = pretrained_from_arrays(params, name="a file", metadata={"file": "a"})
+    warm_start = plan_warm_start(pretrained, config, program)
+    assert warm_start.messages == (
         "begins with a file",
         "fresh: classes.bias (not there), classes.kernel (not there), "
         + ", ".join(f"{name} (not there)" for name in flat(states[1].statistics)),
     )
-    assert warm_start.facts == {"file": "a"}
-    state = warm_start.state(program)
+    assert warm_start.metadata == {"file": "a"}
+    state = program.initialize(*warm_start.load(program))
     placed, abstract = flat(state.params), flat(program.abstract_state.params)
     for name, value in flat(params).items():
         np.testing.assert_array_equal(placed[name], value)
@@ -204,7 +204,7 @@ def test_arrays_at_hand_are_taken_likewise():
 def test_without_another_run_nothing_is_told():
     config = runs.load("digits_cnn", mesh__data="1")
     warm_start = plan_warm_start(None, config, build(config))
-    assert (warm_start.told, warm_start.facts) == ((), None)
+    assert (warm_start.messages, warm_start.metadata) == ((), None)
 
 
 @pytest.fixture(scope="module")
