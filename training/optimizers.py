@@ -1,4 +1,4 @@
-"""Optimizers, and what each parameter gets of them."""
+"""Optimizers, and the groups of parameters that they treat alike."""
 
 import functools
 import math
@@ -19,39 +19,41 @@ from training.trees import flat, matching, select
 Tree = Any
 
 FROZEN = "frozen"
-"""The rule of parameters that stay as they are."""
+"""The rule of parameters that are not trained."""
 
 _UNDECAYED = ("bias", "scale")
-"""Names of parameters that weight decay leaves alone: offsets and the gains of norms."""
+"""Names of parameters without weight decay: biases and the gains of norms."""
 
 _UPDATE_SIZE = 0.2
-"""Root mean square of AdamW's usual update, which Muon's is scaled to (arXiv:2502.16982, 2.2)."""
+"""Root mean square of AdamW's usual update, to which Muon's is scaled (arXiv:2502.16982, 2.2)."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What moves parameters: functions of trees, to be called inside a jitted step.
+    """An optimizer as functions of trees, to be called inside a jitted step.
 
-    `moving(params)` is the part of the parameters that is not frozen: of all else it is that part
-    alone that is meant. `init(params)` makes the state. `update(gradients, state, params,
-    learning_rate, key)` gives a direction, how many times it is to be added to the parameters, and
-    the next state, rounded by what is drawn from `key` where it is in bfloat16. The gradients are
-    those at `point(params, state)`. The learning rate is an argument: the step takes the schedule
-    at its own count, so that a skipped step does not hold the schedule back.
+    `trainable(params)` selects the parameters that are not frozen; the other functions take and
+    return trees of these alone. `init(params)` returns the state. `gradient_point(params, state)`
+    returns the parameters at which gradients are taken. `update(gradients, state, params,
+    learning_rate, key)` returns a direction, the factor by which it is added to the parameters, and
+    the next state, whose bfloat16 arrays are rounded stochastically with `key`.
+
+    The learning rate is an argument: the step takes the schedule at its own count, so that a
+    skipped step does not hold the schedule back.
     """
 
     init: Callable[[Tree], Tree]
     update: Callable[[Tree, Tree, Tree, jax.Array, jax.Array], tuple[Tree, jax.Array, Tree]]
-    moving: Callable[[Tree], Tree]
-    point: Callable[[Tree, Tree], Tree] = lambda params, state: params
+    trainable: Callable[[Tree], Tree]
+    gradient_point: Callable[[Tree, Tree], Tree] = lambda params, state: params
 
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """What one parameter gets: the rule of its update, its decay, its part of the learning rate.
+    """How a parameter is updated.
 
-    `rule`: an optimizer's name, or `FROZEN`. `matrix`: the dimensions that are rows and those that
-    are columns, where the rule is Muon's.
+    rule: an optimizer's name, or `FROZEN`. decayed: whether it has weight decay. multiplier: of the
+    learning rate. matrix: the dimensions that are rows and columns, where the rule is Muon's.
     """
 
     rule: str
@@ -61,15 +63,15 @@ class ParamGroup:
 
 
 def build_optimizer(config: Config, axes: Tree) -> Optimizer:
-    """The optimizer of `config` for parameters of these logical axes.
+    """Return the optimizer of `config` for parameters of these logical axes.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
-    everything = parameter_groups(config, axes)
-    names = {name for name, one in flat(everything).items() if one.rule != FROZEN}
-    moving = functools.partial(select, names=names)
-    param_groups = moving(everything)
+    all_groups = parameter_groups(config, axes)
+    names = {name for name, group in flat(all_groups).items() if group.rule != FROZEN}
+    trainable = functools.partial(select, names=names)
+    param_groups = trainable(all_groups)
 
     def each(value: Callable[[ParamGroup], Any]) -> Tree:
         return jax.tree.map(value, param_groups)
@@ -78,10 +80,10 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
     if settings.gradient_clip_norm is not None:
         steps.append(_clipped(settings.gradient_clip_norm))
     direction = _direction(settings, each)
-    weights_dtype = config.precision.parameter_dtype
-    kept_dtype = weights_dtype if settings.state_dtype == "auto" else settings.state_dtype
-    if {weights_dtype, kept_dtype} != {"float32"}:
-        direction = _kept_in(direction, jnp.dtype(kept_dtype))
+    param_dtype = config.precision.parameter_dtype
+    state_dtype = param_dtype if settings.state_dtype == "auto" else settings.state_dtype
+    if {param_dtype, state_dtype} != {"float32"}:
+        direction = _stored_in(direction, jnp.dtype(state_dtype))
     steps.append(direction)
     if settings.weight_decay:
         decayed = each(lambda param_group: param_group.decayed)
@@ -91,29 +93,33 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
         steps.append(optax.stateless(lambda u, _: jax.tree.map(lambda m, x: m * x, multipliers, u)))
     chain = optax.chain(*steps)
     if settings.name == "schedule_free":
-        return _schedule_free(chain, settings.beta1, moving)
+        return _schedule_free(chain, settings.beta1, trainable)
 
     def update(gradients, state, params, learning_rate, key):
         direction, state = chain.update(gradients, state, params, key=key)
         return direction, -learning_rate, state
 
-    return Optimizer(chain.init, update, moving)
+    return Optimizer(chain.init, update, trainable)
 
 
 def parameter_groups(config: Config, axes: Tree) -> Tree:
-    """A `ParamGroup` for each parameter, by its name and its logical axes.
+    """Return a tree of `ParamGroup`, one for each parameter, by its name and its logical axes.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
     settings = config.optimizer
     names = list(flat(axes))
     frozen = frozen_names(config, names)
-    spared = {name for p in settings.no_decay for name in matching(names, p, "optimizer.no_decay")}
+    no_decay = {
+        name
+        for pattern in settings.no_decay
+        for name in matching(names, pattern, "optimizer.no_decay")
+    }
     multipliers: dict[str, float] = {}
     for pair in settings.learning_rate_multipliers:
         pattern, _, factor = pair.rpartition("=")
-        found = matching(names, pattern, "optimizer.learning_rate_multipliers")
-        multipliers |= dict.fromkeys(found, float(factor))
+        matched = matching(names, pattern, "optimizer.learning_rate_multipliers")
+        multipliers |= dict.fromkeys(matched, float(factor))
 
     def param_group(path, axes) -> ParamGroup:
         name = ".".join(map(_part, path))
@@ -125,7 +131,7 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
             decayed=bool(settings.weight_decay)
             and path[-1].key not in _UNDECAYED
             and len([axis for axis in axes if axis != "layers"]) > 1
-            and name not in spared,
+            and name not in no_decay,
             multiplier=multipliers.get(name, 1.0),
             matrix=matrix,
         )
@@ -134,14 +140,17 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
 
 
 def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]) -> Tree:
-    """`take(leaf, parameter)` for each leaf of an optimizer's state; `parameter` is that leaf of
-    `params` whose name and shape it has, as moments do, and None for whatever else it keeps."""
+    """Return `take(leaf, parameter)` for each leaf of an optimizer's state.
+
+    `parameter` is the leaf of `params` that has the same name and shape, as moments do; None for
+    the rest of the state.
+    """
     named = {tuple(map(_part, path)): leaf for path, leaf in jax.tree.leaves_with_path(params)}
 
     def one(path, leaf):
         parts = tuple(map(_part, path))
-        found = (named[parts[i:]] for i in range(len(parts)) if parts[i:] in named)
-        parameter = next(found, None)
+        candidates = (named[parts[i:]] for i in range(len(parts)) if parts[i:] in named)
+        parameter = next(candidates, None)
         same = parameter is not None and parameter.shape == leaf.shape
         return take(leaf, parameter if same else None)
 
@@ -149,7 +158,8 @@ def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]
 
 
 def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
-    """The direction of descent, before weight decay and the learning rate."""
+    """Return the transformation of gradients to a direction, before weight decay and the learning
+    rate."""
     if settings.name == "sgd":
         return optax.trace(settings.momentum, settings.nesterov) if settings.momentum else _AS_IS
     if settings.name == "lion":
@@ -157,12 +167,12 @@ def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
     if settings.name == "adafactor":
         return optax.chain(
             optax.scale_by_factored_rms(
-                decay_rate=settings.decay_exponent, decay_rate_fn=_kept_by_adafactor
+                decay_rate=settings.decay_exponent, decay_rate_fn=_adafactor_decay
             ),
             optax.clip_by_block_rms(1.0),
             optax.ema(settings.beta1, debias=False) if settings.beta1 else _AS_IS,
         )
-    if settings.name == "schedule_free":  # Its average takes the place of the first moment.
+    if settings.name == "schedule_free":  # Its average replaces the first moment.
         return optax.scale_by_rms(
             settings.beta2, settings.epsilon, eps_in_sqrt=False, bias_correction=True
         )
@@ -174,9 +184,10 @@ _AS_IS = optax.identity()
 
 
 def _clipped(most: float) -> optax.GradientTransformation:
-    """Gradients of a norm of at most `most` (Pascanu et al. 2013, arXiv:1211.5063, algorithm 1).
+    """Return gradients scaled to a global norm of at most `most` (Pascanu et al. 2013,
+    arXiv:1211.5063, algorithm 1).
 
-    By one factor, where `optax.clip_by_global_norm` chooses between two trees, both written out.
+    It multiplies by one factor; `optax.clip_by_global_norm` computes two trees and chooses one.
     """
 
     def clip(gradients: Tree, _: Tree) -> Tree:
@@ -186,13 +197,14 @@ def _clipped(most: float) -> optax.GradientTransformation:
     return optax.stateless(clip)
 
 
-def _kept_by_adafactor(step: jax.Array, exponent: float) -> jax.Array:
-    """Share of the mean that step 0, 1, ... keeps; bounded, or the mean would come to a stand."""
+def _adafactor_decay(step: jax.Array, exponent: float) -> jax.Array:
+    """Return the decay of the mean at step 0, 1, ...; bounded, or the mean would stop changing."""
     return jnp.minimum(0.999, 1 - (step + 1.0) ** -exponent)
 
 
 def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
-    """Muon for hidden matrices, scaled to the size of AdamW's updates; `adam` for the others."""
+    """Return Muon for hidden matrices, scaled to the size of AdamW's updates, and `adam` for the
+    other parameters."""
     matrices = each(lambda param_group: param_group.matrix or optax.MaskedNode())
 
     def size(update: jax.Array, matrix: MuonDimensionNumbers) -> jax.Array:
@@ -209,7 +221,8 @@ def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
 
 
 class ScheduleFreeState(NamedTuple):
-    """`fast`: the point that moves, z of the paper; `weight_sum` of the points averaged so far."""
+    """`fast`: the point that takes the steps, z of the paper; `weight_sum`: the sum of the weights
+    of the average so far."""
 
     direction: Tree
     fast: Tree
@@ -218,28 +231,28 @@ class ScheduleFreeState(NamedTuple):
 
 
 def _schedule_free(
-    chain: optax.GradientTransformation, beta: float, moving: Callable[[Tree], Tree]
+    chain: optax.GradientTransformation, beta: float, trainable: Callable[[Tree], Tree]
 ) -> Optimizer:
-    """Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4 and section 4.
+    """Return schedule-free learning (Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4, section 4).
 
-    The parameters of the state are the average x, so that whoever reads them evaluates, samples
-    and saves what is meant to be used; `optax.contrib.schedule_free` keeps y in their place.
+    The parameters of the state are the average x, which is what is evaluated, sampled and saved;
+    `optax.contrib.schedule_free` keeps y in their place.
     """
 
     def init(params):
-        # A copy of its own: the step donates both.
+        # A separate copy: the step donates both.
         fast = jax.tree.map(jnp.copy, params)
         return ScheduleFreeState(chain.init(params), fast, jnp.zeros(()), jnp.zeros(()))
 
-    def point(params, state):
+    def gradient_point(params, state):
         return jax.tree.map(
             lambda x, z: (beta * x + (1 - beta) * z).astype(x.dtype), params, state.fast
         )
 
     def update(gradients, state, params, learning_rate, key):
         chain_key, fast_key = jax.random.split(key)
-        at = point(params, state)
-        direction, chain_state = chain.update(gradients, state.direction, at, key=chain_key)
+        point = gradient_point(params, state)
+        direction, chain_state = chain.update(gradients, state.direction, point, key=chain_key)
         wide = jax.tree.map(lambda z, d: z - learning_rate * d, state.fast, direction)
         fast = round_stochastically(wide, state.fast, fast_key)
         largest = jnp.maximum(state.largest_rate, learning_rate)
@@ -248,11 +261,13 @@ def _schedule_free(
         towards = jax.tree.map(lambda z, x: z.astype(jnp.float32) - x, fast, params)
         return towards, share, ScheduleFreeState(chain_state, fast, weight_sum, largest)
 
-    return Optimizer(init, update, moving, point)
+    return Optimizer(init, update, trainable, gradient_point)
 
 
-def _kept_in(inner: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
-    """`inner`, computing in float32, its moments kept in `dtype` between steps."""
+def _stored_in(
+    inner: optax.GradientTransformation, dtype: jnp.dtype
+) -> optax.GradientTransformation:
+    """Return `inner` that computes in float32 and stores its moments in `dtype` between steps."""
 
     def cast(state: Tree, params: Tree, dtype: jnp.dtype) -> Tree:
         return beside_parameters(

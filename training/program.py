@@ -122,7 +122,7 @@ def build_program(
         warmup_steps=warmup,
         flops_per_example=flops_per_example(config, abstract_state.params, data_spec),
         initialize=initialize,
-        trained=frozenset(flat(optimizer.moving(abstract_state.params))),
+        trained=frozenset(flat(optimizer.trainable(abstract_state.params))),
         # State: sharded by the axes of its parameters, in and out, its buffers reused.
         # Batch: rows over `data` and `fsdp`. Metrics: the same on every device.
         train_step=compile_for_mesh(
@@ -179,7 +179,7 @@ def _initial_state(
     params: Tree, statistics: Tree, *, optimizer: Optimizer, ema: bool
 ) -> TrainState:
     """Return the state before the first step, for these parameters and batch statistics."""
-    trainable = optimizer.moving(params)
+    trainable = optimizer.trainable(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
@@ -210,7 +210,7 @@ def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) 
             model_def.abstract_params,
             lambda _, parameter: everywhere if parameter is None else parameter.sharding,
         ),
-        ema=None if abstract.ema is None else optimizer.moving(params),
+        ema=None if abstract.ema is None else optimizer.trainable(params),
         ema_statistics=None if abstract.ema is None else statistics,
     )
 

@@ -72,75 +72,75 @@ def train_step(
     ema_decay: float | None,
     branch: bool,
 ) -> tuple[TrainState, Scalars]:
-    """One update. State and batch are sharded; the metrics come back replicated.
+    """Make one update. State and batch are sharded; the metrics come back replicated.
 
-    A step whose loss, gradient or update is not finite is passed over: nothing changes but the
-    counts.
+    A step whose loss, gradient or update is not finite is skipped: it changes nothing but the
+    counts. Parameters and moments in bfloat16 are rounded stochastically (`training.rounding`).
 
-    branch: whether that is done by a branch around the optimizer, or each new value is chosen
-    against the old one. An update costs a CPU its memory's time, of which the branch saves a third;
-    the host of a GPU would have to wait for the answer. The branch is taken before the update is
-    known: where that alone is not finite, all stays but the optimizer's state.
-
-    Parameters and moments in bfloat16 are rounded by chance (`training.rounding`).
+    branch: whether the step branches around the optimizer, or computes the update and selects each
+    value. A branch saves a CPU a third of the memory traffic of an update; the host of a GPU would
+    have to wait for the condition. The branch is taken before the update is known: where only the
+    update is not finite, the optimizer's state changes and nothing else.
 
     Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
     `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what the
     parameters moved by, after rounding, over theirs; 0 of a step that changes nothing), `skipped`
-    (steps in a row that were passed over, this one included); and the means of whatever else the
+    (steps in a row that were skipped, this one included); and the means of whatever else the
     task sums up.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    moving = optimizer.moving(state.params)
-    point = optimizer.point(moving, state.optimizer)
+    trainable = optimizer.trainable(state.params)
+    point = optimizer.gradient_point(trainable, state.optimizer)
     gradients, statistics, sums = _accumulate(point, state, batch, key, task, graph, accumulation)
     targets = _targets(sums)
     means = {name: total / targets for name, total in sums.items() if name != "weight"}
     learning_rate = schedule(state.step)
     gradients = optax.tree.cast(gradients, jnp.float32)
     gradient_norm = optax.tree.norm(gradients)
-    norm = optax.tree.norm(optax.tree.cast(moving, jnp.float32))
+    norm = optax.tree.norm(optax.tree.cast(trainable, jnp.float32))
 
-    def move():
+    def update():
         optimizer_key, rounding_key = jax.random.split(jax.random.fold_in(key, _ROUNDING))
         direction, factor, optimizer_state = optimizer.update(
-            gradients, state.optimizer, moving, learning_rate, optimizer_key
+            gradients, state.optimizer, trainable, learning_rate, optimizer_key
         )
-        exact = jax.tree.map(lambda p, d: p + factor * d, moving, direction)
-        rounded = round_stochastically(exact, moving, rounding_key)
-        # In units of the factor: the squares of a far move are beyond float32 before it is.
+        exact = jax.tree.map(lambda p, d: p + factor * d, trainable, direction)
+        rounded = round_stochastically(exact, trainable, rounding_key)
+        # In units of the factor, as the squares of a large step may overflow float32.
         unit = jnp.where(factor == 0, 1.0, jnp.abs(factor))
-        moves = jax.tree.map(lambda new, p: (new - p.astype(jnp.float32)) / unit, rounded, moving)
-        change = unit * optax.tree.norm(moves)
-        kept = functools.partial(jnp.where, jnp.isfinite(change))
-        moved = jax.tree.map(kept, rounded, moving)
-        measured = jax.tree.map(kept, statistics, state.statistics)
+        steps = jax.tree.map(
+            lambda new, p: (new - p.astype(jnp.float32)) / unit, rounded, trainable
+        )
+        change = unit * optax.tree.norm(steps)
+        if_finite = functools.partial(jnp.where, jnp.isfinite(change))
+        updated = jax.tree.map(if_finite, rounded, trainable)
+        measured = jax.tree.map(if_finite, statistics, state.statistics)
         ema = state.ema
         if ema_decay is not None:
             # In float32, whatever the parameters are: small steps would be rounded away.
-            ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, moved)
-        return (moved, measured, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
+            ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, updated)
+        return (updated, measured, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
 
-    def stay():
-        current = (moving, state.statistics, state.optimizer, state.ema)
+    def skip():
+        current = (trainable, state.statistics, state.optimizer, state.ema)
         return current, jnp.zeros(())
 
-    # A poisoned batch changes nothing but the count of batches. With the parameters' norm among
-    # what is asked, it has been read before they are written in place: else XLA copies them first.
+    # The parameters' norm is part of the condition, so that it is read before the parameters are
+    # written in place: otherwise XLA copies them first.
     accept = jnp.all(jnp.isfinite(jnp.stack([means["loss"], gradient_norm, norm])))
     if branch:
-        state_after, update_ratio = jax.lax.cond(accept, move, stay)
+        state_after, update_ratio = jax.lax.cond(accept, update, skip)
         accept &= jnp.isfinite(update_ratio)
     else:
-        proposed = move()
+        proposed = update()
         accept &= jnp.isfinite(proposed[-1])
         choose = functools.partial(jnp.where, accept)
-        state_after, update_ratio = jax.tree.map(choose, proposed, stay())
-    moved, statistics, optimizer_state, ema = state_after
+        state_after, update_ratio = jax.tree.map(choose, proposed, skip())
+    updated, statistics, optimizer_state, ema = state_after
     new_state = TrainState(
         step=state.step + 1,
         skipped=jnp.where(accept, 0, state.skipped + 1),
-        params=overlay(state.params, moved),
+        params=overlay(state.params, updated),
         statistics=statistics,
         optimizer=optimizer_state,
         ema=ema,
@@ -169,20 +169,23 @@ def mean_statistics(
     graph: ModelGraph,
     seed: int,
 ) -> tuple[Tree, jax.Array]:
-    """Adds the batch statistics of training batch `number` to the `mean` of those of `count`
-    batches; returns both. Running statistics have no part in it, nor has a batch of which they are
-    not finite. What is random in the model is drawn as in the step of that batch.
+    """Add the batch statistics of training batch `number` to the `mean` over `count` batches;
+    return the new mean and count.
+
+    Running statistics are not used, and a batch whose statistics are not finite is left out. Random
+    numbers of the model are those of the batch's training step.
     """
     module = graph.bind(params, mean)
     forget_running_statistics(module)
     key = jax.random.fold_in(jax.random.key(seed), number)
     task.loss_sums(module, batch, dropout_key=jax.random.fold_in(key, 0))
-    own = graph.statistics_of(module)
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(own)]))
+    measured = graph.statistics_of(module)
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(measured)]))
     count = count + finite
     share = 1 / jnp.maximum(count, 1)
-    kept = functools.partial(jnp.where, finite)
-    return jax.tree.map(lambda m, s: kept((1 - share) * m + share * s, m), mean, own), count
+    if_finite = functools.partial(jnp.where, finite)
+    new_mean = jax.tree.map(lambda m, s: if_finite((1 - share) * m + share * s, m), mean, measured)
+    return new_mean, count
 
 
 def _accumulate(
@@ -194,14 +197,14 @@ def _accumulate(
     graph: ModelGraph,
     count: int,
 ) -> tuple[Tree, Tree, Metrics]:
-    """Gradient of the objective's mean over the batch's targets, new batch statistics, and sums,
-    over `count` micro-batches.
+    """Return the gradient of the objective's mean over the batch's targets, the new batch
+    statistics, and the task's sums, over `count` micro-batches.
 
-    It is taken at `point`, which has the parameters that move; what is frozen has none.
-    Micro-batch j takes the rows j, j + count, ...: each device's rows stay where they are. Their
-    sums are divided by the targets of the whole batch afterwards, so that the gradient equals
-    the large batch's however the targets are spread. Each micro-batch is normalised by its own
-    batch statistics, and the running ones move once, by the mean of what each would make of them.
+    The gradient is taken at `point`, which has the trainable parameters alone. Micro-batch j takes
+    the rows j, j + count, ...: each device's rows stay where they are. Their sums are divided by
+    the targets of the whole batch afterwards, so that the gradient equals the large batch's however
+    the targets are spread. Each micro-batch is normalised by its own batch statistics; the running
+    statistics change once, by the mean of the micro-batches' changes.
     """
 
     def gradient(rows: Batch, index: jax.Array, *, mean: bool) -> tuple[Tree, Tree, Metrics]:
@@ -211,11 +214,11 @@ def _accumulate(
             objective = sums.pop("objective", sums["loss"])
             return objective, (graph.statistics_of(module), sums)
 
-        objective, backward, (moved, sums) = jax.vjp(loss, point, has_aux=True)
-        # Where the backward pass begins, a division costs nothing.
-        begin = 1 / _targets(sums) if mean else jnp.ones(())
-        (gradients,) = backward(begin.astype(objective.dtype))
-        return gradients, moved, sums
+        objective, backward, (statistics, sums) = jax.vjp(loss, point, has_aux=True)
+        # The division costs nothing at the start of the backward pass.
+        cotangent = 1 / _targets(sums) if mean else jnp.ones(())
+        (gradients,) = backward(cotangent.astype(objective.dtype))
+        return gradients, statistics, sums
 
     if count == 1:
         return gradient(batch, jnp.int32(0), mean=True)
@@ -240,5 +243,5 @@ def _accumulate(
 
 
 def _targets(sums: Metrics) -> jax.Array:
-    """How many targets there were, 1 where there were none: what sums are divided by."""
+    """Return the number of targets, by which sums are divided; 1 where there are none."""
     return jnp.where(sums["weight"] > 0, sums["weight"], 1.0)
