@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     from reporting.data_diagnosis import check_best_metric, check_data
     from training.attention import working_attention
     from training.program import build_program
-    from training.restore import past_of
+    from training.restore import previous_manifest
     from training.schedules import warmup_steps
 
     start()
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     config = resolve_steps(config, dataset.splits["train"].examples)
 
     # ---- State, from the newest good checkpoint or fresh; then the loop.
-    past = past_of(workdir, config)
+    past = previous_manifest(workdir, config)
     what = {"attention": attention, "warmup": warmup_steps(config, past)}
     program = build_program(config, dataset.spec, mesh, **what)
     warm_start = begin(config, workdir, dataset, program)
@@ -227,7 +227,7 @@ class Run:
             keep_last=config.checkpoint.keep_last,
             keep_best=config.checkpoint.keep_best,
             metric=BestMetric.of(config),
-            also=[workdir / METRICS],
+            also_sync=[workdir / METRICS],
         )
         validation = dataset.splits.get("validation")
         about = {

@@ -1,9 +1,8 @@
-"""Checkpoints: asynchronous through Orbax, each proven whole by its manifest.
+"""Checkpoints: written asynchronously by Orbax, each proven whole by its manifest.
 
 `checkpoints/120/` holds the state after 120 batches: the item `model` (parameters, statistics,
 EMA and its statistics), which is all that evaluation and generation read, and the item `training`
-(optimizer state and counts). Arrays are stored under flat names
-(`params.layers.0.mixer.query.kernel`).
+(optimizer state and counts). Arrays have flat names (`params.layers.0.mixer.query.kernel`).
 """
 
 import logging
@@ -35,7 +34,7 @@ from training.trees import flat
 if TYPE_CHECKING:
     from training.step import TrainState
 
-logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every file it touches.
+logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
 
 Tree = Any
 Leaves = dict[str, Any]
@@ -48,11 +47,11 @@ ITEMS = {
 
 
 class Checkpoints:
-    """The writer's side: saves, keeps the last k and the best k, and never deletes before a newer
-    step is proven whole. One writer per folder: hold the workdir's lock.
+    """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    `metric` ranks the steps that were evaluated (`keep_best` of them stay).
-    `also` are files beside the steps that are on the disk before a step counts.
+    No step is deleted before a newer one is proven whole. metric: ranks the steps that were
+    evaluated. also_sync: files outside the steps that are synced to the disk before a step counts.
+    A folder has one writer: hold the workdir's lock.
     """
 
     def __init__(
@@ -62,9 +61,9 @@ class Checkpoints:
         keep_last: int,
         keep_best: int,
         metric: BestMetric,
-        also: Sequence[Path] = (),
+        also_sync: Sequence[Path] = (),
     ):
-        self._folder, self._also = folder.absolute(), also
+        self._folder, self._also_sync = folder.absolute(), also_sync
         self._keep_last, self._keep_best = keep_last, keep_best
         self.metric = metric
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
@@ -74,11 +73,11 @@ class Checkpoints:
     def save(
         self, step: int, state: "TrainState", *, axes: Tree, contents: Mapping[str, Any]
     ) -> None:
-        """Copies the state to the host and returns; the disk is written in the background.
+        """Copy the state to the host and return; the files are written in the background.
 
-        `axes` are the logical axes of the parameters; `contents` goes into the manifest beside
-        them: `config`, `data`, `versions`, and `metrics` (of an evaluation at this very step, or
-        empty). An earlier save that failed raises here, or in `check`.
+        axes: the logical axes of the parameters, for the manifest. contents: the manifest's other
+        keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at this very step, or
+        empty). Raises the error of an earlier save that failed.
         """
         self.wait()
         items = {name: _flatten(state, fields) for name, fields in ITEMS.items()}
@@ -93,18 +92,18 @@ class Checkpoints:
         self._pending = self._executor.submit(self._finish, step, contents)
 
     def check(self) -> None:
-        """Raises what an asynchronous save failed with, if one has."""
+        """Raise the error of the last save if it has failed; do not wait for it."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Until the last save is on disk and proven; raises what it failed with."""
+        """Wait until the last save is on the disk and proven; raise its error if it failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def best(self) -> float | None:
-        """The best finite value of the metric among the finished steps, None without any."""
+        """Return the best finite value of the metric among the finished steps, None without any."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
 
@@ -115,7 +114,7 @@ class Checkpoints:
         return ranked[0] if step in dict(ranked) and ranked[0][0] != step else None
 
     def close(self) -> None:
-        """Waits, and lets the threads go."""
+        """Wait for the last save, and end the threads."""
         try:
             self.wait()
         finally:
@@ -125,12 +124,12 @@ class Checkpoints:
     def _finish(self, step: int, contents: Mapping[str, Any]) -> None:
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            write_manifest(self._folder / str(step), contents, also=self._also)
+            write_manifest(self._folder / str(step), contents, also_sync=self._also_sync)
             self._retain()
 
     def _retain(self) -> None:
-        """Deletes the steps that are neither among the last nor the best; what is being read stays
-        until the next time."""
+        """Delete the steps that are neither among the last nor the best; a step that is being read
+        stays until the next save."""
         manifests = _read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
@@ -166,16 +165,15 @@ def best_step(folder: Path, metric: BestMetric) -> int | None:
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
     """Return the newest step whose every file agrees with its manifest, and the manifest.
 
-    Each newer one that does not is named through `warn`. None if there are no steps at all, or but
-    such as were never finished. For the writer of the folder: who only reads it holds the step
-    (`hold_good_step`).
+    Newer ones that do not are named through `warn`. Returns None where no step was ever finished.
+    It is for the writer of the folder; readers use `hold_good_step`.
 
     Raises `Damaged` if there are finished steps but none is whole.
     """
-    found = hold_good_step(folder, warn)
-    if found is None:
+    good = hold_good_step(folder, warn)
+    if good is None:
         return None
-    step, manifest, held = found
+    step, manifest, held = good
     held.release()
     return step, manifest
 
@@ -183,14 +181,14 @@ def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict
 def hold_good_step(
     folder: Path, warn: Callable[[str], None], *, is_written: Callable[[], bool] = lambda: False
 ) -> tuple[int, dict[str, Any], HeldStep] | None:
-    """Do as `find_good_step`, and return the step held: no retention deletes it until its release.
+    """Return the same as `find_good_step`, and the lock that keeps the step from deletion.
 
-    is_written: whether another process is writing the folder, so that a step without a manifest
-    is not cut off but on its way.
+    is_written: returns whether another process is writing the folder: then a step without a
+    manifest is not named, as it may not be finished yet.
     """
-    passed: set[int] = set()
+    rejected: set[int] = set()
     is_damaged = False
-    while steps := [step for step in _step_folders(folder) if step not in passed]:
+    while steps := [step for step in _step_folders(folder) if step not in rejected]:
         step = steps[-1]
         path = folder / str(step)
         try:
@@ -198,7 +196,7 @@ def hold_good_step(
         except FileNotFoundError:
             if not path.exists() or (path / NAME).exists():
                 continue  # Retention took it, or is about to; there may be newer ones.
-            passed.add(step)
+            rejected.add(step)
             if not is_written():
                 warn(f"checkpoint {step} is not used: {unfinished(path)}")
             continue
@@ -208,7 +206,7 @@ def hold_good_step(
             held.release()
             if not path.exists():
                 continue
-            passed.add(step)
+            rejected.add(step)
             is_damaged = True
             warn(f"checkpoint {step} is not used: {damage}")
     if is_damaged:
@@ -217,9 +215,10 @@ def hold_good_step(
 
 
 def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None]) -> None:
-    """Renames the unusable steps newer than the one in use, so that their numbers are free.
+    """Rename the unusable steps newer than the one in use, so that their numbers are free.
 
-    Folders that a killed process left half-written or half-deleted are removed.
+    Folders that a killed process left half-written or half-deleted are removed. Each change is
+    named through `warn`.
     """
     if not folder.is_dir():
         return
@@ -241,12 +240,12 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
 def restore_state(
     folder: Path, step: int, manifest: Mapping[str, Any], target: "TrainState"
 ) -> "TrainState":
-    """The whole state of a step, laid out as `target` (abstract arrays with shardings) says.
+    """Return the whole state of a step, in the shapes, dtypes and shardings of `target`.
 
     Raises `UsageError` if the step's arrays are not the target's (another model or optimizer).
     """
     fields, older = {}, not has_ema_statistics(manifest)
-    if older:  # They are measured before they are next used.
+    if older:  # They are measured before they are used.
         target = target.replace(ema_statistics=None)
     for item, names in ITEMS.items():
         wanted = {name: getattr(target, name) for name in names}
@@ -257,17 +256,21 @@ def restore_state(
 
 
 def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
-    """Whether a step has batch statistics of its averaged weights; older ones have not."""
+    """Return whether a step has batch statistics of its averaged weights; older versions saved
+    none."""
     return any(name.startswith("ema_statistics.") for name in manifest["leaves"])
 
 
 def restore_fields(
     folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
 ) -> dict[str, Tree]:
-    """Some fields of one item of a step, in the structure and shardings of `target`."""
+    """Return some fields of one item of a step, in the structure and shardings of `target`.
+
+    Raises `UsageError` where the step does not have these arrays in these shapes and dtypes.
+    """
     wanted = flat(dict(target))
     stored = {name: leaf for name, leaf in manifest["leaves"].items() if name in wanted}
-    # Orbax would cast and broadcast in silence: the manifest knows what was written.
+    # Orbax would cast and broadcast in silence, so the manifest's shapes and dtypes are compared.
     problems = [f"{name} is not in it" for name in wanted if name not in stored]
     problems += [
         f"{name} is {leaf['dtype']}{leaf['shape']} in it, {wanted[name].dtype}"
@@ -296,7 +299,7 @@ def restore_fields(
 
 
 def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
-    """The manifests that can be read, by their steps, ascending."""
+    """Return the manifests that can be read, by their steps, ascending."""
     manifests = {}
     for step in _step_folders(folder):
         try:
@@ -307,12 +310,14 @@ def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def _evaluations(manifests: Mapping[int, Mapping[str, Any]]) -> dict[int, Evaluation]:
-    """The validations at those of the steps that were evaluated."""
-    return {step: evaluation_in(one) for step, one in manifests.items() if one["metrics"]}
+    """Return the validation at each step that was evaluated."""
+    return {
+        step: evaluation_in(manifest) for step, manifest in manifests.items() if manifest["metrics"]
+    }
 
 
 def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[tuple[int, float]]:
-    """(step, value) of the steps at which the metric is known and finite, the best first."""
+    """Return (step, value) of the steps at which the metric is known and finite, the best first."""
     values = [(step, metric.value(one)) for step, one in evaluations.items()]
     known = [(step, value) for step, value in values if value is not None]
     return sorted(known, key=lambda pair: pair[1], reverse=metric.higher_is_better)
@@ -321,9 +326,11 @@ def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[t
 def _best_steps(
     evaluations: Mapping[int, Evaluation], metric: BestMetric, *, as_measured_last: bool
 ) -> list[int]:
-    """The steps from the best on: those measured as `metric` says (as_measured_last: as the newest
-    one was), then as the newest of the others was, and so on back. What was measured otherwise
-    can't be compared."""
+    """Return the steps from the best on, compared only where they were measured the same way.
+
+    First come those measured as `metric` says (as_measured_last: as the newest step was), then
+    those measured as the newest of the others was, and so on.
+    """
     ways = [] if as_measured_last else [metric]
     ways += [metric.measured_as(one) for one in reversed(evaluations.values())]
     return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))

@@ -31,16 +31,18 @@ def unfinished(folder: Path) -> str:
     return f"{folder} has no {NAME}: its writing was never finished"
 
 
-def write_manifest(folder: Path, contents: Mapping[str, Any], *, also: Sequence[Path] = ()) -> None:
+def write_manifest(
+    folder: Path, contents: Mapping[str, Any], *, also_sync: Sequence[Path] = ()
+) -> None:
     """Hash every file under `folder` and write the manifest: `contents` and the hashes.
 
     First it syncs every file and folder of the step, the folders above it up to the workdir, and
-    those of the files `also` that exist: a power cut leaves no manifest of what is not on the disk.
+    the files `also_sync` that exist: a power cut leaves no manifest of what is not on the disk.
     """
     sync_tree(folder)
     for above in (folder.parent, folder.parent.parent):
         sync_folder(above)
-    for path in also:
+    for path in also_sync:
         if path.exists():
             sync_file(path)
     manifest = {"format": FORMAT, **contents, "files": _hash_files(folder)}

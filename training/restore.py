@@ -1,4 +1,5 @@
-"""A trained model from its workdir: what evaluation, generation and export begin with."""
+"""Restoring from a workdir: a trained model for evaluation, generation and export, or the step at
+which training goes on."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,11 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Restored:
-    """One step of a workdir, on a mesh. `manifest` is that of its checkpoint."""
+    """A trained model: one step of a workdir, restored on a mesh.
+
+    manifest: of the step. params: with averages in their places where these were asked for.
+    statistics: the batch statistics that belong to `params`.
+    """
 
     step: int
     manifest: dict[str, Any]
@@ -62,13 +67,13 @@ def restore_model(
     mesh: Mesh,
     warn: Callable[[str], None],
 ) -> Restored:
-    """Restores parameters and statistics, verified.
+    """Restore the parameters and batch statistics of a step whose files are verified.
 
-    `step` is a number, "latest" (the newest whole one; damaged newer ones are named through
-    `warn`) or "best" (by `checkpoint.best_metric`). `weights` is "ema" or "raw"; None takes the
-    average where the run keeps one.
+    step: a number, "latest" (the newest whole one; damaged newer ones are named through `warn`) or
+    "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average where the
+    run keeps one.
 
-    Raises `configs.UsageError` for a step or weights that are not there, or damaged.
+    Raises `UsageError` for a missing or damaged step, and for "ema" where there is no average.
     """
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
@@ -93,8 +98,8 @@ def restore_model(
 
 
 def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
-    """Return the averages by the names of their parameters: float32, where the parameter lies.
-    What is frozen has none."""
+    """Return the abstract averages by the names of their parameters: float32, in the parameter's
+    sharding. Frozen parameters have none."""
     params = flat(model_def.abstract_params)
     frozen = frozen_names(model_def.config, list(params))
     return {
@@ -107,8 +112,10 @@ def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
 def ema_statistics_field(
     folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
 ) -> str:
-    """Return which field of a step has the batch statistics for its averaged weights; warns where
-    it has but those of the raw weights."""
+    """Return which field of a step has the batch statistics for its averaged weights.
+
+    Older checkpoints have only those of the raw weights, which is named through `warn`.
+    """
     if has_ema_statistics(manifest):
         return "ema_statistics"
     if any(name.startswith("statistics.") for name in manifest["leaves"]):
@@ -123,28 +130,30 @@ def ema_statistics_field(
 def find_checkpoint(
     workdir: Path, notify: Callable[[str], None]
 ) -> tuple[int, dict[str, Any]] | None:
-    """Step and manifest of the newest good checkpoint; worse ones are told of and set aside.
+    """Return step and manifest of the newest whole checkpoint, None where there is none yet.
 
-    None where there is no checkpoint yet. To be called in every process of the run.
+    Unusable newer ones are set aside and named through `notify`. Every process of the run must call
+    it. Raises `UsageError` where there are checkpoints but none is whole.
     """
     folder = workdir / "checkpoints"
     try:
-        found = find_good_step(folder, notify)
+        good = find_good_step(folder, notify)
     except Damaged as damage:
         raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
     wait_for_all("checkpoints verified")
     if is_main_process():
-        set_aside_unusable(folder, found[0] if found else -1, notify)
+        set_aside_unusable(folder, good[0] if good else -1, notify)
     wait_for_all("unusable checkpoints set aside")
-    return found
+    return good
 
 
-def past_of(workdir: Path, config: Config) -> dict[str, Any] | None:
-    """Return the newest manifest of the run that goes on in `workdir`, its files not verified; None
-    where a run begins.
+def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
+    """Return the newest manifest of the run in `workdir`, None where a run begins.
 
-    Raises `configs.UsageError` where the run has other settings than `config`, but for those that
-    may change: config.json may be gone, or another run's.
+    The step's files are not verified.
+
+    Raises `UsageError` where the manifest's settings differ from `config` in fields that may not
+    change. (config.json may be missing, or another run's.)
     """
     manifest = newest_manifest(workdir / "checkpoints")
     if manifest is not None:
@@ -157,9 +166,9 @@ def past_of(workdir: Path, config: Config) -> dict[str, Any] | None:
 def choose_step(
     workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, option: str = "--step"
 ) -> tuple[int, dict[str, Any], HeldStep]:
-    """Return number and manifest of the step that `restore_model` takes, verified and held: the
-    run may go on meanwhile, and does not delete it until it is released.
+    """Return number, manifest and lock of the step that `restore_model` takes, verified.
 
+    The run may go on meanwhile: it does not delete the step until the lock is released.
     option: the flag or field that gives the step, for messages. Raises `UsageError` as
     `restore_model` does.
     """
@@ -171,10 +180,10 @@ def choose_step(
 
     try:
         if step == "latest":
-            found = hold_good_step(folder, warn, is_written=lambda: is_in_use(workdir))
-            if found is None:
+            good = hold_good_step(folder, warn, is_written=lambda: is_in_use(workdir))
+            if good is None:
                 raise UsageError(f"{folder} holds no checkpoint: train first")
-            return found
+            return good
         while True:
             number = _named_step(folder, config, step, option, known_steps)
             try:
