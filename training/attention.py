@@ -1,4 +1,4 @@
-"""Which attention a run takes: checked and tried on its devices before it is trusted."""
+"""The attention implementation of a run, checked and tried on its devices before it is used."""
 
 from collections.abc import Callable
 
@@ -19,43 +19,46 @@ from training.model_def import compute_dtype
 MADE_FOR = {"cudnn": "NVIDIA GPUs", "splash": "TPUs"}
 
 POSITIONS = 256
-"""Of the sequence that is tried."""
+"""Length of the sequence on which an implementation is tried."""
 
 TOLERANCE = 0.05
 """Largest difference from XLA's result, as a share of its largest number: bfloat16 has 0.004."""
 
 
 def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None]) -> str | None:
-    """What `model.attention` comes to on `mesh`: as it is set, or "xla" where the one that `auto`
-    takes fails on these devices, which `notify` is told; None for a model without attention.
+    """Return the implementation to use for `model.attention` on `mesh`; None for a model without
+    attention.
 
-    Raises `configs.UsageError` where the one that is asked for can't be.
+    It is the setting itself, or "xla" where the implementation that `auto` chooses does not work on
+    these devices; `notify` gets a line where it failed. Raises `UsageError` where an implementation
+    that is set by name can't be used.
     """
     model = config.model
     if not getattr(model, "has_self_attention", False):
         return None
-    asked, platform = model.attention, mesh.devices.flat[0].platform
-    chosen = NATIVE_ATTENTION.get(platform, "xla") if asked == "auto" else asked
+    setting, platform = model.attention, mesh.devices.flat[0].platform
+    chosen = NATIVE_ATTENTION.get(platform, "xla") if setting == "auto" else setting
     if chosen in MADE_FOR and NATIVE_ATTENTION.get(platform) != chosen:
         raise UsageError(
-            f"model.attention={asked} is made for {MADE_FOR[chosen]}, and the devices are "
+            f"model.attention={setting} is made for {MADE_FOR[chosen]}, and the devices are "
             f"{platform}: use auto or xla"
         )
     dtype, head_dim = compute_dtype(config, mesh), model.head_dim or model.width // model.num_heads
     parts = np.prod([mesh.shape[axis] for axis in config.mesh.rules.length], dtype=int)
-    # Of pictures and sound only the data knows it: `attend` itself does without what can't be.
+    # For pictures and sound only the data knows the length: there `attend` itself avoids what can't
+    # be used.
     length = getattr(config.data, "sequence_length", POSITIONS * int(parts))
     limit = attention_limit(chosen, dtype, head_dim=head_dim, length=length // int(parts))
-    if limit and asked != "auto":
-        raise UsageError(f"model.attention={asked} can't be: {limit}; use auto or xla")
+    if limit and setting != "auto":
+        raise UsageError(f"model.attention={setting} can't be: {limit}; use auto or xla")
     if limit or chosen == "xla":
         return "xla"
     reason = _failure(chosen, config, mesh, dtype, head_dim)
     if not any_process(reason is not None):
-        return asked
+        return setting
     reason = reason or "on another host"
-    if asked != "auto":
-        raise UsageError(f"model.attention={asked} fails here ({reason}): use auto or xla")
+    if setting != "auto":
+        raise UsageError(f"model.attention={setting} fails here ({reason}): use auto or xla")
     notify(f"attention by {chosen} fails on these devices, XLA's is used instead: {reason}")
     return "xla"
 
@@ -63,7 +66,8 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
 def _failure(
     implementation: str, config: Config, mesh: Mesh, dtype: jnp.dtype, head_dim: int
 ) -> str | None:
-    """Why a small forward and backward pass on one of this process's devices is not XLA's."""
+    """Return why a small forward and backward pass on one of this process's devices differs from
+    XLA's; None where it does not."""
     model = config.model
     window = model.attention_window and min(model.attention_window, POSITIONS // 2)
     group = model.num_heads // (model.num_kv_heads or model.num_heads)
@@ -96,7 +100,7 @@ def _failure(
 
     try:
         results = gradients(implementation)
-    except Exception as error:  # Whatever a compiler or a driver may raise.
+    except Exception as error:  # A compiler or a driver may raise anything.
         return f"{type(error).__name__}: {error}".splitlines()[0]
     for name, one, other in zip(("q", "k", "v"), results[1:], gradients("xla")[1:], strict=True):
         worst = np.abs(one - other).max() / np.abs(other).max()

@@ -1,6 +1,6 @@
-"""The metric that says which checkpoints are best, and when a run ends early.
+"""The metric by which checkpoints are ranked and a run ends early.
 
-A value carries the settings that measured it; what was measured otherwise is not compared.
+A value carries the settings that it was measured with: only values of equal settings are compared.
 """
 
 import math
@@ -13,7 +13,7 @@ from configs.schema.task import parse_stored_task
 from tasks.registry import TASKS
 
 Evaluation = Mapping[str, Any]
-"""One validation as manifests carry it: its `metrics`, and what they are `measured_by`."""
+"""One validation as manifests hold it: its `metrics`, and the settings it was `measured_by`."""
 
 
 def evaluation_record(metrics: Mapping[str, float], config: Config) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def evaluation_record(metrics: Mapping[str, float], config: Config) -> dict[str,
 
 
 def evaluation_in(manifest: Mapping[str, Any]) -> Evaluation:
-    """Return the validation at the step of a manifest; without `metrics` where there was none."""
+    """Return the validation at the step of a manifest; without one its `metrics` are empty."""
     measured_by = parse_stored_task(manifest["config"]["task"]).measured_by
     return {"metrics": manifest["metrics"], "measured_by": measured_by}
 
@@ -32,7 +32,7 @@ def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
     history = manifest["history"]
     if "evaluations" in history:
         return list(history["evaluations"])
-    # Earlier manifests have the bare values of the metric that was best then.
+    # Earlier manifests have only the values of the metric that was the best metric then.
     name = manifest["config"]["checkpoint"]["best_metric"]
     measured_by = evaluation_in(manifest)["measured_by"]
     values = history.get("course", ())
@@ -41,10 +41,10 @@ def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
 
 @dataclass(frozen=True)
 class BestMetric:
-    """A metric of a task.
+    """A metric of a task, and how it is measured.
 
-    measured_by: field and value of the settings that decide what the model writes, such as the
-    size of a beam; empty for a metric that is not of written answers.
+    measured_by: the settings that decide which texts the model writes, such as the size of a beam,
+    by field; empty for a metric that is not computed from texts.
     """
 
     name: str
@@ -59,16 +59,16 @@ class BestMetric:
         return cls(name, higher, task.measured_by if name in task.text_metrics else {})
 
     def measured_as(self, one: Evaluation) -> Self:
-        """Return the same metric by the settings of that validation."""
+        """Return the same metric, measured with the settings of a validation."""
         return replace(
             self, measured_by={name: one["measured_by"].get(name) for name in self.measured_by}
         )
 
     def is_known(self, one: Evaluation) -> bool:
-        """Whether the validation has this metric, measured as this one is."""
-        there = one["measured_by"]
-        alike = all(there.get(name) == value for name, value in self.measured_by.items())
-        return self.name in one["metrics"] and alike
+        """Return whether a validation has this metric, measured with the same settings."""
+        settings = one["measured_by"]
+        same = all(settings.get(name) == value for name, value in self.measured_by.items())
+        return self.name in one["metrics"] and same
 
     def value(self, one: Evaluation) -> float | None:
         """Return the metric's value in a validation; None where it is not known or not finite."""
@@ -76,21 +76,21 @@ class BestMetric:
         return value if value is not None and math.isfinite(value) else None
 
     def is_better(self, value: float | None, than: float | None) -> bool:
-        """Whether `value` beats `than`. What is None or not finite beats nothing."""
+        """Return whether `value` is better than `than`; None and what is not finite never is."""
         if value is None or not math.isfinite(value):
             return False
         return than is None or (value > than if self.higher_is_better else value < than)
 
     def best(self, values: Sequence[float | None]) -> float | None:
-        """Return the best of the values, None where there is none."""
-        found = None
+        """Return the best of the values, None where none is finite."""
+        best = None
         for value in values:
-            found = value if self.is_better(value, found) else found
-        return found
+            best = value if self.is_better(value, best) else best
+        return best
 
     def staleness(self, evaluations: Sequence[Evaluation], limit: int | None) -> str | None:
-        """Say that the last `limit` validations were no better than those before them, among those
-        that can be compared; None where they were, or there are not as many."""
+        """Return a message where the last `limit` comparable validations were no better than those
+        before them; None where they were, or there are not as many."""
         values = [self.value(one) for one in evaluations if self.is_known(one)]
         if limit is None or len(values) <= limit:
             return None
@@ -99,7 +99,8 @@ class BestMetric:
         return f"{limit} evaluations without a better {self.name} (train.stop_after_evaluations)"
 
     def not_compared(self, evaluations: Sequence[Evaluation]) -> str | None:
-        """Say how many validations can't be compared with those to come; None where all can."""
+        """Return a message on how many validations can't be compared with those to come; None where
+        all can."""
         count = sum(not self.is_known(one) for one in evaluations)
         if not count:
             return None

@@ -1,4 +1,4 @@
-"""When a run has diverged, and what of its metrics is no number."""
+"""When a run has diverged, and which of its metrics are not finite."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ class Diverged(Exception):
 
 
 def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends: bool) -> None:
-    """Raises `Diverged` where the last `skipped` steps up to `step` were passed over, as many as
-    `limit`; or where the run `ends` with them: all it had, or more than one, for a single one may
-    be a poisoned batch. saved_step: the last checkpoint, -1 without any."""
+    """Raise `Diverged` where the last `skipped` steps up to `step` are too many.
+
+    That is `limit` of them; or, where the run `ends` with them, two (a single one may be a poisoned
+    batch) or all steps of the run. saved_step: the last checkpoint, -1 without any.
+    """
     if skipped >= limit:
         reason = f"{skipped} steps in a row were not finite (train.max_skipped_steps)"
     elif ends and skipped >= min(2, step):

@@ -1,9 +1,10 @@
-"""The batch statistics of averaged weights (`train.ema_decay`), measured for them.
+"""The batch statistics of averaged weights (`train.ema_decay`), measured on training batches.
 
-Running statistics are those of the raw weights' activations. Their own average would not do for the
-averaged weights either: as long as weights move, activations of their average vary less than those
-of each. So the averaged weights, before they are used or saved, see the last training batches once
-more (Izmailov et al. 2018, arXiv:1803.05407, section 3.2). docs/results.md has the figures.
+The running statistics belong to the activations of the raw weights. An average of the statistics
+does not fit the averaged weights either: while weights change, the activations of their average
+vary less than those of each. So the last training batches are run through the averaged weights once
+more before these are used or saved (Izmailov et al. 2018, arXiv:1803.05407, section 3.2).
+docs/results.md has the figures.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,8 @@ from training.program import TrainProgram
 from training.step import TrainState
 
 MEASURED_BATCHES = 8
-"""Of digits, a ResNet and a Conformer, as good as a whole epoch to within 0.5 % of the loss."""
+"""Batches to measure. For digits, a ResNet and a Conformer they are as good as a whole epoch, to
+within 0.5 % of the loss."""
 
 
 def measure_ema(
@@ -27,10 +29,10 @@ def measure_ema(
     step: int,
     batch: Callable[[int], Mapping[str, np.ndarray]],
 ) -> TrainState:
-    """Return `state`, that after `step` steps, with the statistics of its averaged weights.
+    """Return the state after `step` steps with the batch statistics of its averaged weights.
 
-    A pure function of the weights and of the batches before `step`. batch: gives this process's
-    rows of training batch k.
+    They are a pure function of the weights and of the batches before `step`. batch(k): this
+    process's rows of training batch k.
     """
     if not jax.tree.leaves(state.ema_statistics):
         return state

@@ -1,4 +1,4 @@
-"""What a training step computes, and how much a device could: the two sides of `mfu`.
+"""The operations of a training step, and the peak of a device: the two sides of `mfu`.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of the
 devices' peak that the model's own products take: 2 operations for each multiplication and sum,
@@ -25,13 +25,13 @@ from configs.schema.config import Config
 Tree = Any
 
 FORWARD_AND_BACKWARD = 3
-"""Times the products of the forward pass: the backward pass has one for each of their factors."""
+"""Products of a training step for each of the forward pass: the backward pass has two."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most a device can do: dense bfloat16 operations with float32 sums, and bytes from its
-    memory, each a second."""
+    """The peak of a device: `flops`, dense bfloat16 operations with float32 sums a second, and
+    `bandwidth`, bytes of its memory a second."""
 
     flops: float
     bandwidth: float
@@ -58,25 +58,25 @@ PEAKS: Mapping[str, Peak] = {
     r"TPU v5p?": Peak(459e12, 2.765e12),
     r"TPU v6 lite|TPU v6e": Peak(918e12, 1.64e12),
 }
-"""By `jax.Device.device_kind`, in which these words stand; the first that fits."""
+"""By a pattern of `jax.Device.device_kind`; the first that matches counts."""
 
 
 def peak(device_kind: str) -> Peak | None:
-    """The peak of a kind of device; None where it is not known, as of a part of one (MIG)."""
+    """Return the peak of a kind of device; None where it is unknown, as for a part of one (MIG)."""
     if "MIG" in device_kind:
         return None
-    for pattern, found in PEAKS.items():
+    for pattern, known in PEAKS.items():
         if re.search(rf"\b({pattern})\b", device_kind):
-            return found
+            return known
     return None
 
 
 def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
-    """Operations of one example's share of a training step; `params` may be abstract.
+    """Return the operations of one example's share of a training step.
 
-    An example is a window of `data.sequence_length` tokens, or a picture. None for an
-    architecture that has no formula here, and where parameters are frozen: then the backward pass
-    has other products.
+    An example is a window of `data.sequence_length` tokens, or a picture. params: may be abstract.
+    Returns None for an architecture that has no formula here, and where parameters are frozen: then
+    the backward pass has other products.
     """
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:
@@ -102,6 +102,6 @@ def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> floa
         weights += data_spec.vocabulary_size * model.width
     mixers = [model.pattern[i % len(model.pattern)] for i in range(model.depth)]
     heads_width = model.num_heads * (model.head_dim or model.width // model.num_heads)
-    seen = min(length, model.attention_window or length)
-    pairs = 2 * mixers.count("A") * heads_width * seen
+    attended = min(length, model.attention_window or length)
+    pairs = 2 * mixers.count("A") * heads_width * attended
     return 2 * FORWARD_AND_BACKWARD * (weights + pairs) * length

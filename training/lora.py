@@ -1,19 +1,19 @@
-"""LoRA: of a trained matrix W only a change of low rank, s A B, is trained (Hu et al. 2021,
+"""LoRA: only a change of low rank, s A B, of a trained matrix W is trained (Hu et al. 2021,
 arXiv:2106.09685, section 4.1).
 
-It lives in the tree of parameters, and no layer knows of it: beside the model's parameters, which
-are frozen, the tree `lora` has A and B for each matrix under its name. When the model is bound to
-its arrays, W + s A B takes the place of W. So whatever trains, evaluates or generates runs merged
-weights, as an export does; the price is one product of matrix size for each of them in a step,
-and its gradient, in place of two thin products with the activations.
+The pairs are parameters, and layers do not know of them: beside the model's parameters, which are
+frozen, the tree `lora` has A and B for each matrix, under its name. When the model is bound to its
+arrays, W + s A B replaces W. So training, evaluation and generation run merged weights, as an
+export does. The cost is one product of matrix size for each matrix and step, and its gradient,
+instead of two thin products with the activations.
 
-A kernel of any number of dimensions is a matrix by its logical axes (`sides_of`): heads
-and their numbers are one side, the window of a convolution belongs to the inputs, and what stands
-beside (scanned layers, gates of a recurrence) counts matrices that each have their own pair. A has
-the dimensions of W without its columns, then the rank; B the rank, then the dimensions of W
-without its rows; each dimension lies on the mesh where it does in W.
+A kernel of any number of dimensions is a matrix by its logical axes (`sides_of`): the window of a
+convolution belongs to the inputs; other dimensions (scanned layers, gates of a recurrence) count
+matrices that each have a pair. A has the dimensions of W without its columns, then the rank; B has
+the rank, then the dimensions of W without its rows. Each dimension is sharded as in W.
 
-Initial values: A normal, 1 / sqrt(inputs); B zero, so that step 0 is the model as it was.
+Initial values: A normal, with deviation 1 / sqrt(inputs); B zero, so that step 0 is the model
+without pairs.
 """
 
 import math
@@ -99,8 +99,11 @@ def lora_of(config: Config, axes: Tree) -> LoRA | None:
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
-    """The model's own parameters, to which those pairs are added that `params` has; `axes` of the
-    matrices by their names. Sums are float32: rounded to bfloat16, a small change would be lost."""
+    """Return the model's own parameters with the products of the pairs in `params` added.
+
+    axes: the logical axes of the matrices, by their names. Sums are float32: rounded to bfloat16, a
+    small change would be lost.
+    """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))
     for name in axes:
@@ -112,21 +115,21 @@ def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tr
 
 
 def pair_axes(axes: LogicalAxes) -> dict[str, LogicalAxes]:
-    """The logical axes of the `a` and the `b` of a matrix that has these."""
+    """Return the logical axes of the pair `a`, `b` of a matrix with these axes."""
     a_dims, b_dims = _dimensions(axes)
     return {"a": (*(axes[i] for i in a_dims), None), "b": (None, *(axes[i] for i in b_dims))}
 
 
 def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
-    """Which dimensions of a matrix its A has (all but the columns), and which its B (all but the
-    rows)."""
+    """Return the dimensions of a matrix that its A has (all but the columns), and those that its B
+    has (all but the rows)."""
     rows, columns = sides_of(axes)
     dims = range(len(axes))
     return [i for i in dims if i not in columns], [i for i in dims if i not in rows]
 
 
 def _product(axes: LogicalAxes) -> str:
-    """The formula of A B, as `einsum` has it: "abz,zacd->abcd"."""
+    """Return the formula of A B for `einsum`: "abz,zacd->abcd"."""
     letters = string.ascii_letters[: len(axes)]
     a, b = ("".join(letters[i] for i in dims) for dims in _dimensions(axes))
     return f"{a}z,z{b}->{letters}"

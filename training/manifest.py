@@ -113,7 +113,7 @@ class HeldStep:
         except BlockingIOError:
             self._file.close()
             raise FileNotFoundError(f"{folder} is being removed") from None
-        except OSError:  # no locks there
+        except OSError:  # A file system without locks.
             return
         try:  # It may have gone between the opening and the lock.
             now = os.stat(folder / NAME)
@@ -145,7 +145,7 @@ def remove_step(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # no locks there
+        except OSError:  # A file system without locks.
             pass
         doomed = folder.rename(folder.with_name(f"{folder.name}.removing"))
     shutil.rmtree(doomed)

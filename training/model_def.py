@@ -109,8 +109,8 @@ def make_model_graph(
 class ModelDef:
     """A model on a mesh, without its arrays and without anything that trains it.
 
-    `abstract_params` and `abstract_statistics` (batch statistics) know shape, dtype and sharding
-    of each array. `attention`: of `working_attention`, None for a model without.
+    abstract_params, abstract_statistics: shape, dtype and sharding of each parameter and batch
+    statistic. attention: the implementation; None for a model without attention.
     """
 
     config: Config
@@ -139,23 +139,23 @@ class ModelDef:
     @property
     def own_params(self) -> Tree:
         """Return `abstract_params` without the pairs of LoRA."""
-        return {name: one for name, one in self.abstract_params.items() if name != LORA}
+        return {name: leaf for name, leaf in self.abstract_params.items() if name != LORA}
 
     @property
     def parameter_count(self) -> int:
-        """Count the numbers of the model, pairs of LoRA and what is frozen included."""
+        """Return the number of parameters, pairs of LoRA and frozen ones included."""
         return parameter_count(self.abstract_params)
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Return the training batch, rounded up to what the mesh divides evenly."""
+        """Return the global batch size of training, rounded up to a multiple of the shards."""
         shards = math.prod(self.mesh.shape[axis] for axis in self.config.mesh.rules.batch)
         return -(-self.config.data.global_batch_size // shards) * shards
 
     @functools.cached_property
     def evaluation_step(self) -> Callable[..., Any]:
-        """Return the jitted `evaluation_step(params, statistics, batch)`; its results are
-        replicated."""
+        """Return the jitted `evaluation_step(params, statistics, batch)`, whose results are
+        replicated: the task's sums over the batch, and its outputs and `weights` per example."""
         return compile_for_mesh(
             functools.partial(_evaluation_step, task=self.task, graph=self.graph),
             mesh=self.mesh,
@@ -167,10 +167,10 @@ class ModelDef:
 def build_model_def(
     config: Config, data_spec: DataSpec, mesh: Mesh, *, attention: str | None = None
 ) -> ModelDef:
-    """Return the model of `config`, for data of `data_spec`, on `mesh`.
+    """Return the model of `config` for data of `data_spec`, on `mesh`.
 
-    attention: what `working_attention` found. Raises `UsageError` for settings that do not fit the
-    data or the model.
+    attention: what `working_attention` returned. Raises `UsageError` for settings that do not fit
+    the data or the model.
     """
     task = _build_task(config, data_spec, mesh)
     hyperparameters = config.model.model_dump(exclude={"architecture"})
@@ -222,16 +222,16 @@ def compile_for_mesh(
 
 def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
     """Return the dtype of activations; `auto` is bfloat16 on accelerators and float32 on CPU."""
-    asked = config.precision.compute_dtype
-    if asked == "auto":
-        asked = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
-    return jnp.dtype(asked)
+    name = config.precision.compute_dtype
+    if name == "auto":
+        name = "float32" if mesh.devices.flat[0].platform == "cpu" else "bfloat16"
+    return jnp.dtype(name)
 
 
 def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
-    """Return the task, with what its class takes of the settings.
+    """Return the task, made of the settings and data properties that its class has as fields.
 
-    Raises `UsageError` where the data has other classes than the settings say.
+    Raises `UsageError` where the settings do not fit the data's classes.
     """
     classes = data_spec.num_classes
     settings = config.task.model_dump() | {"devices": mesh.size, "framing": data_spec.framing}
@@ -245,8 +245,8 @@ def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
         raise UsageError(
             f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
         )
-    taken = [field.name for field in dataclasses.fields(TASKS[config.task.name])]
-    return build(config.task.name, **{name: settings[name] for name in taken})
+    names = [field.name for field in dataclasses.fields(TASKS[config.task.name])]
+    return build(config.task.name, **{name: settings[name] for name in names})
 
 
 def _evaluation_step(

@@ -1,4 +1,4 @@
-"""What a run compiles: a model's definition, its optimizer, its state and its train step."""
+"""The functions that a run compiles: initialisation of the state, train step, batch statistics."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -28,10 +28,11 @@ Tree = Any
 class TrainProgram:
     """Everything that is traced or compiled to train one model.
 
-    `abstract_state` knows shape, dtype and sharding of each array; `initialize()` makes a fresh
-    state in its shards, perhaps with some parameters and statistics that it is given. `trained`:
-    the names of the parameters that are not frozen. `train_step(state, batch)` donates the state;
-    `mean_statistics(params, mean, count, batch, number)` keeps what it is given.
+    abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
+    a fresh state in its shards, with these parameters and statistics where they are given.
+    warmup_steps, flops_per_example: as in `schedules` and `flops`. trained: the names of the
+    parameters that are not frozen. train_step(state, batch): donates the state.
+    mean_statistics(params, mean, count, batch, number): donates nothing.
     """
 
     model_def: ModelDef
@@ -51,7 +52,7 @@ class TrainProgram:
 
     @property
     def mesh(self) -> Mesh:
-        """Return the mesh that everything lies on."""
+        """Return the mesh of all arrays."""
         return self.model_def.mesh
 
     @property
@@ -61,17 +62,17 @@ class TrainProgram:
 
     @property
     def trained_count(self) -> int:
-        """Count the numbers that are not frozen."""
+        """Return the number of parameters that are not frozen."""
         return parameter_count(select(self.abstract_state.params, self.trained))
 
     @property
     def peak_examples_per_second(self) -> float | None:
-        """Return how many examples the mesh would train on if nothing but the model's products took
-        time (`training.flops`); None where its peak is not known."""
-        found = peak(self.mesh.devices.flat[0].device_kind)
-        if found is None or self.flops_per_example is None:
+        """Return the examples a second at which the mesh would train if only the model's products
+        took time (`training.flops`); None where its peak is not known."""
+        device_peak = peak(self.mesh.devices.flat[0].device_kind)
+        if device_peak is None or self.flops_per_example is None:
             return None
-        return found.flops * self.mesh.size / self.flops_per_example
+        return device_peak.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
         """Return the abstract global batch, from any batch of this process's rows."""
@@ -93,7 +94,7 @@ def build_program(
 ) -> TrainProgram:
     """Return the program of `config` on `mesh`, for data of `data_spec`.
 
-    attention: what `training.working_attention` found. warmup: its steps, where a run goes on.
+    attention: what `working_attention` returned. warmup: its steps, where a run goes on.
     """
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules
@@ -149,11 +150,11 @@ def _branches(mesh: Mesh) -> bool:
 def _create_state(
     model_def: ModelDef, optimizer: Optimizer, *, seed: int, ema: bool
 ) -> tuple[TrainState, Callable[..., TrainState]]:
-    """Return the abstract state with its shardings, and the jitted function that makes a fresh one
-    in its shards.
+    """Return the abstract state with its shardings, and the jitted `initialize(params, statistics)`
+    that makes a fresh state in its shards.
 
-    That function takes the parameters and statistics that are not to be fresh: where one is longer
-    or shorter than the model's, as far as both go.
+    Arrays that are given replace fresh ones; of one that is longer or shorter than the model's, the
+    part that both have.
     """
 
     def initialize(params: Tree = None, statistics: Tree = None) -> TrainState:
@@ -186,15 +187,15 @@ def _initial_state(
         params=params,
         statistics=statistics,
         optimizer=optimizer.init(trainable),
-        # In float32 (`train_step`), and a copy of its own: the step donates both.
+        # In float32 (`train_step`), and a separate copy: the step donates both.
         ema=jax.tree.map(lambda p: jnp.array(p, jnp.float32), trainable) if ema else None,
         ema_statistics=jax.tree.map(jnp.copy, statistics) if ema else None,
     )
 
 
 def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) -> TrainState:
-    """Return where each array of `abstract` lies: moments and averages as their parameter does,
-    sums over some of its dimensions everywhere."""
+    """Return the sharding of each array of `abstract`: moments and averages are sharded as their
+    parameter, the optimizer's other arrays replicated."""
     everywhere = replicated(model_def.mesh)
     params, statistics = (
         jax.tree.map(lambda leaf: leaf.sharding, tree)

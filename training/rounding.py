@@ -1,9 +1,10 @@
-"""Stochastic rounding: to bfloat16 up or down, by chance, so that its mean is the exact number.
+"""Stochastic rounding to bfloat16: up or down at random, so that the mean is the exact number.
 
-Rounded to the nearest, bfloat16 loses whatever is less than a 256th to a 512th of what it is added
-to: all of a small learning rate, and all of the decay of a second moment at beta2 = 0.999. Rounded
-by chance, a small change is added as often as its size asks for (Gupta et al. 2015,
-arXiv:1502.02551, section 3.1; for bfloat16 Zamirai et al. 2020, arXiv:2010.06192).
+With rounding to the nearest, a sum in bfloat16 loses an addend below a 512th to a 256th of the
+other: all updates of a small learning rate, and the decay of a second moment at beta2 = 0.999. With
+stochastic rounding a small addend changes the sum with a probability in proportion to its size
+(Gupta et al. 2015, arXiv:1502.02551, section 3.1; for bfloat16 Zamirai et al. 2020,
+arXiv:2010.06192).
 """
 
 from typing import Any
@@ -15,8 +16,8 @@ Tree = Any
 
 
 def round_stochastically(tree: Tree, dtypes: Tree, key: jax.Array) -> Tree:
-    """Return float32 `tree` in the dtypes of the leaves of `dtypes`, bfloat16 ones rounded by what
-    is drawn from `key`: other numbers for each leaf, the same on every mesh."""
+    """Return float32 `tree` in the dtypes of the leaves of `dtypes`, bfloat16 ones rounded with
+    random numbers of `key`. They differ from leaf to leaf, and are the same on every mesh."""
     leaves, structure = jax.tree.flatten(tree)
     words = jax.random.bits(key, (len(leaves), 2), jnp.uint32)
     likes = structure.flatten_up_to(dtypes)
@@ -27,8 +28,8 @@ def round_stochastically(tree: Tree, dtypes: Tree, key: jax.Array) -> Tree:
 def _rounded(x: jax.Array, dtype: jnp.dtype, words: jax.Array) -> jax.Array:
     if dtype != jnp.bfloat16 or x.dtype != jnp.float32:
         return x.astype(dtype)
-    # bfloat16 is the upper half of float32: what is added to the lower half carries over in as many
-    # of 2**16 cases as it stands for. Not so where there is nothing above: infinity and NaN.
+    # bfloat16 is the upper half of float32: uniform noise added to the lower half carries over with
+    # the probability of rounding up. Infinity and NaN are cast.
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     noise = _hashed(x.shape, words) >> 16
     upper = ((bits + noise) >> 16).astype(jnp.uint16)
@@ -37,10 +38,11 @@ def _rounded(x: jax.Array, dtype: jnp.dtype, words: jax.Array) -> jax.Array:
 
 
 def _hashed(shape: tuple[int, ...], words: jax.Array) -> jax.Array:
-    """uint32 of `shape`: a hash of two random words and of each element's place in the whole array,
-    which takes a twentieth of the time of `jax.random.bits`. Chris Wellons, "lowbias32" (2018)."""
+    """Return uint32 of `shape`: a hash of two random words and of each element's index in the whole
+    array (Chris Wellons, "lowbias32", 2018). It takes a twentieth of the time of
+    `jax.random.bits`."""
     place, stride = words[0], 1
-    for axis in reversed(range(len(shape))):  # No reshape: each device counts in its own shard.
+    for axis in reversed(range(len(shape))):  # No reshape: each device computes its own shard.
         own = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         place = place + own * jnp.uint32(stride % 2**32)
         stride *= shape[axis]

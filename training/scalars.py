@@ -12,10 +12,10 @@ import numpy as np
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Scalars(Mapping[str, jax.Array]):
-    """What a step measured: `array` float32 [len(names)], of `names`.
+    """The metrics of a step: `array`, float32 [len(names)], in the order of `names`.
 
-    Of an array by itself each number would take the host a copy, and the step an output.
-    `scalars[name]` is an operation of JAX, which waits for nothing; `read()` waits for all.
+    Separate arrays would cost an output of the step and a copy to the host each. `scalars[name]` is
+    a JAX operation and does not wait for the device; `read()` does.
     """
 
     array: jax.Array
@@ -23,16 +23,16 @@ class Scalars(Mapping[str, jax.Array]):
 
     @classmethod
     def of(cls, numbers: Mapping[str, jax.Array]) -> Self:
-        """From scalars, which become float32: counts are exact up to 2**24."""
-        return cls(jnp.stack([jnp.float32(one) for one in numbers.values()]), tuple(numbers))
+        """Return scalars as one array; they become float32: counts are exact up to 2**24."""
+        return cls(jnp.stack([jnp.float32(x) for x in numbers.values()]), tuple(numbers))
 
     def read(self) -> dict[str, float]:
-        """The numbers on the host, when the step is done."""
+        """Wait for the step; return the numbers on the host."""
         # Not `jax.device_get`, which takes six times as long for a few numbers.
         return dict(zip(self.names, np.asarray(self.array).tolist(), strict=True))
 
     def is_ready(self) -> bool:
-        """Whether `read()` would not have to wait."""
+        """Return whether `read()` would return without waiting."""
         return self.array.is_ready()
 
     def __getitem__(self, name: str) -> jax.Array:

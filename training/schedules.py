@@ -1,4 +1,4 @@
-"""The learning rate of each step, and what it becomes where a run goes on with other steps."""
+"""The learning rate of each step, and its change where a run goes on with other `train.steps`."""
 
 import math
 from collections.abc import Mapping
@@ -13,19 +13,21 @@ from configs.schema.config import Config
 def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:
     """Return the warm-up in steps, cut to a tenth of the run where it would be longer than the run.
 
-    manifest: of the checkpoint from which a run goes on. Its warm-up is the one that it began
-    with, however many steps it has now.
+    manifest: of the checkpoint from which a run goes on. Its warm-up is the one that it began with,
+    whatever its steps are now.
     """
     if manifest is not None:
         kept = manifest["history"].get("warmup_steps")  # Earlier manifests do not have it.
         return warmup_steps(_as_saved(config, manifest)) if kept is None else kept
-    asked = config.optimizer.warmup_steps
-    return asked if asked < config.train.steps else config.train.steps // 10
+    steps = config.optimizer.warmup_steps
+    return steps if steps < config.train.steps else config.train.steps // 10
 
 
 def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
-    """Return the learning rate of step 0, 1, ...: linear warm-up, then what `optimizer.schedule`
-    says. warmup: its steps, where they are not those of a run that begins (`warmup_steps`)."""
+    """Return the learning rate of step 0, 1, ...: linear warm-up, then `optimizer.schedule`.
+
+    warmup: its steps, where they are not those of a run that begins (`warmup_steps`).
+    """
     settings, steps = config.optimizer, config.train.steps
     peak, warmup = settings.learning_rate, warmup_steps(config) if warmup is None else warmup
     last = peak * settings.final_learning_rate_ratio
@@ -46,14 +48,14 @@ def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
         after = optax.constant_schedule(peak)
     if not warmup:
         return after
-    # The first step moves already: (step + 1) / warmup.
+    # The first step has a learning rate above 0: (step + 1) / warmup.
     ramp = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
     return optax.join_schedules([ramp, after], [warmup])
 
 
 def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) -> str | None:
-    """Return a line on the learning rate that the next step has because the run has other steps
-    than when the checkpoint of `manifest` was saved; None where it is as it was to be."""
+    """Return a message where the next step's learning rate changes because `train.steps` changed
+    since the checkpoint of `manifest` was saved; None where it does not."""
     step, saved = manifest["step"], _as_saved(config, manifest)
     was, now = (float(build_schedule(one, warmup)(step)) for one in (saved, config))
     if math.isclose(was, now, rel_tol=1e-5):
@@ -66,7 +68,7 @@ def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) ->
 
 
 def _as_saved(config: Config, manifest: Mapping[str, Any]) -> Config:
-    """`config` with the steps that the run had when the checkpoint was saved; what else decides
+    """Return `config` with the `train.steps` that the checkpoint was saved with; other settings of
     the schedule can't change."""
     train = config.train.model_copy(update={"steps": manifest["config"]["train"]["steps"]})
     return config.model_copy(update={"train": train})

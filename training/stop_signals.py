@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish that the loop grants at the end of a step."""
+"""SIGTERM and SIGINT as requests that the training loop obeys at the end of a step."""
 
 import os
 import signal
@@ -17,16 +17,16 @@ the same Ctrl-C or SIGTERM on to their whole process group."""
 
 
 class StopSignals:
-    """`with StopSignals() as signals:` turns the first signal into `signals.received`.
+    """Notes the first signal in `received`: `with StopSignals() as signals: ...`.
 
-    `received` is the name of the first signal, None as long as none has come: the loop reads it at
-    each step boundary. What will happen is said on standard error at once, and a second signal of
-    the same kind ends the process at once with status 128 + its number, saving nothing.
+    `received` is the name of the first signal, None until then; the loop reads it after each step.
+    A signal is answered on standard error at once. A second one of the same kind ends the process
+    at once with status 128 + its number, saving nothing.
 
-    Python runs handlers only between two bytecodes of the main thread, which may sit for minutes
-    in a compilation. So a thread listens on the descriptor that the interpreter's own handler
-    writes to, and both promises hold meanwhile. Enter it in the main thread only (`signal` raises
-    ValueError elsewhere); leaving restores the handlers that were there.
+    Python runs handlers only between two bytecodes of the main thread, which may be in a
+    compilation for minutes. So a thread listens on the descriptor that the interpreter's own
+    handler writes to. Enter it in the main thread only (`signal` raises ValueError elsewhere);
+    leaving restores the previous handlers.
     """
 
     def __init__(self):
@@ -73,7 +73,7 @@ class StopSignals:
 
 
 def _leave_to_thread(number: int, frame: FrameType | None) -> None:
-    """Keeps the signal from its default action."""
+    """Do nothing, in place of the signal's default action."""
 
 
 def _say(text: str) -> None:

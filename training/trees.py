@@ -1,4 +1,4 @@
-"""Trees of parameters by the names of their leaves: parts of them, and patterns of names."""
+"""Trees of arrays by the dotted names of their leaves."""
 
 import difflib
 import fnmatch
@@ -17,7 +17,7 @@ class Axes(tuple):
 
 
 def flat(tree: Tree) -> dict[str, Any]:
-    """{dotted name: leaf}, in the order of the tree's leaves; of None nothing."""
+    """Return {dotted name: leaf}, in the order of the tree's leaves; {} for None."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf
         for path, leaf in jax.tree.leaves_with_path(tree)
@@ -25,7 +25,7 @@ def flat(tree: Tree) -> dict[str, Any]:
 
 
 def nested(leaves: Mapping[str, Any]) -> Tree:
-    """The nested dictionaries of which `flat` gives `leaves`."""
+    """Return nested dictionaries from dotted names: the inverse of `flat`."""
     tree: Tree = {}
     for name, leaf in leaves.items():
         *parents, last = name.split(".")
@@ -37,27 +37,27 @@ def nested(leaves: Mapping[str, Any]) -> Tree:
 
 
 def select(tree: Tree, names: Container[str]) -> Tree:
-    """The leaves of nested dictionaries that `names` has, and nothing else."""
+    """Return the part of nested dictionaries whose leaves have these names."""
     return nested({name: leaf for name, leaf in flat(tree).items() if name in names})
 
 
 def overlay(tree: Tree, over: Tree) -> Tree:
-    """Nested dictionaries with the leaves of `over`, a part of them or None, in their places."""
+    """Return nested dictionaries with the leaves of `over`, a part of them or None, replaced."""
     return nested(flat(tree) | flat(over))
 
 
 def matching(names: Iterable[str], pattern: str, field: str) -> set[str]:
-    """Those of `names` that `pattern` matches, * for anything.
+    """Return those of `names` that `pattern` matches; * stands for anything.
 
-    Raises `configs.UsageError`, which tells the nearest names and the `field` that has the
-    pattern, where there are none.
+    Raises `UsageError` where there are none, with the nearest names and the `field` that has the
+    pattern.
     """
     names = list(names)
-    found = set(fnmatch.filter(names, pattern))
-    if not found:
+    matched = set(fnmatch.filter(names, pattern))
+    if not matched:
         near = difflib.get_close_matches(pattern.replace("*", ""), names, 2, cutoff=0.0)
         raise UsageError(
             f"{field}: {pattern!r} matches no parameter; the nearest are "
             f"{' and '.join(near)} (without it, --explain lists them all)"
         )
-    return found
+    return matched

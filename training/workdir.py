@@ -22,16 +22,16 @@ def _to_standard_error(text: str) -> None:
 
 
 class WorkdirLock:
-    """Makes the workdir if need be, and holds it: `with WorkdirLock(workdir): ...`.
+    """Makes the workdir if it is missing, and locks it: `with WorkdirLock(workdir): ...`.
 
-    An advisory lock (`flock`) on the file `lock`, which tells who has it: process, host, since
-    when, command. The kernel frees it when its owner ends, however that happens. What a killed
-    owner left in the file is taken over, and named through `notify`; a clean exit empties the
-    file, and never removes it, because another process may just be waiting for that very file.
+    It is an advisory lock (`flock`) on the file `lock`, which names its owner: process, host, start
+    and command. The kernel frees it when the owner ends, however that happens. The lock of a killed
+    owner is taken over and named through `notify`. A clean exit empties the file and never removes
+    it, because another process may be waiting for that very file.
 
-    Raises `configs.UsageError` on entering if a living process holds the workdir, or if the path
-    can't be a workdir: a file, a symbolic link (one folder under two names would show two runs),
-    or a place where this user can't write.
+    Entering raises `UsageError` if a living process holds the workdir, or if the path can't be a
+    workdir: a file, a symbolic link (one folder under two names would show two runs), or a place
+    where this user can't write.
     """
 
     def __init__(self, workdir: Path, notify: Callable[[str], None] = _to_standard_error):
@@ -122,19 +122,19 @@ class WorkdirLock:
 
 
 def is_in_use(workdir: Path) -> bool:
-    """Whether a living process holds the lock of `workdir`."""
+    """Return whether a living process holds the lock of `workdir`."""
     try:
         with (workdir / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no lock, or no locks there
+    except OSError:  # No lock file, or a file system without locks.
         return False
     return False
 
 
 def _describe(content: bytes) -> str:
-    """Who wrote the lock, in words."""
+    """Return who wrote the lock, in words."""
     try:
         owner: dict[str, Any] = json.loads(content)
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
