@@ -13,9 +13,12 @@ NEVER = -jnp.inf
 """Log-probability of a continuation that is not allowed."""
 
 
-class Found(NamedTuple):
-    """The best answer of each row: its `tokens`, int32 [B, T], of which the first `length`, int32
-    [B], count (the separator included), and its `score`, float32 [B]."""
+class Answers(NamedTuple):
+    """The best answer of each row.
+
+    tokens: int32 [B, T]. length: int32 [B], how many of the tokens are the answer, with the
+    separator. score: float32 [B].
+    """
 
     tokens: jax.Array
     length: jax.Array
@@ -23,9 +26,12 @@ class Found(NamedTuple):
 
 
 class _Search(NamedTuple):
-    """The loop's state: `tokens` and `total` (log-probability) of the beams that go on, the `last`
-    token of each, which the model reads next, and the model's state before it; how many answers
-    each row has finished, and the best of them."""
+    """The state of the search.
+
+    Of each live beam: its last token, which the model reads next, its tokens, its total
+    log-probability, and the model's state before the last token. Of each row: how many answers are
+    finished, and the best of them.
+    """
 
     step: jax.Array
     last_BK: jax.Array
@@ -33,7 +39,7 @@ class _Search(NamedTuple):
     total_BK: jax.Array
     state: Any
     finished_B: jax.Array
-    best: Found
+    best: Answers
 
 
 def beam_search(
@@ -46,7 +52,7 @@ def beam_search(
     beam_size: int,
     max_length: int,
     separator_id: int,
-) -> Found:
+) -> Answers:
     """Return the best answer found for each of the B sources that `memory` holds.
 
     `memory` is the encoder's output of the encoder-decoder `module`. At each step every beam of a
@@ -62,7 +68,7 @@ def beam_search(
     """
     B, K = len(limits_B), beam_size
     memory = module.select(memory, jnp.zeros((B, K), jnp.int32))
-    no_answer = Found(
+    no_answer = Answers(
         jnp.full((B, max_length), separator_id, jnp.int32),
         jnp.zeros(B, jnp.int32),
         jnp.full(B, NEVER),
@@ -77,7 +83,7 @@ def beam_search(
         best=no_answer,
     )
 
-    def goes_on(search: _Search) -> jax.Array:
+    def is_unfinished(search: _Search) -> jax.Array:
         return (search.step < max_length) & jnp.any(search.finished_B < K)
 
     def advance(search: _Search) -> _Search:
@@ -89,7 +95,7 @@ def beam_search(
         gains_BKV = jnp.where(allowed_BV[:, None], jax.nn.log_softmax(logits_BKV), NEVER)
         totals_BKV = search.total_BK[:, :, None] + gains_BKV
 
-        # Every beam has one candidate that ends: K of twice as many go on whatever happens.
+        # Each beam has one candidate that ends, so K of the best 2 K candidates go on in any case.
         total_BC, flat_BC = jax.lax.top_k(totals_BKV.reshape(B, -1), min(2 * K, totals_BKV[0].size))
         beam_BC, token_BC = jnp.divmod(flat_BC, logits_BKV.shape[2])
         ends_BC = (token_BC == separator_id) & (total_BC > NEVER)
@@ -113,23 +119,23 @@ def beam_search(
             best=best,
         )
 
-    return jax.lax.while_loop(goes_on, advance, start).best
+    return jax.lax.while_loop(is_unfinished, advance, start).best
 
 
 def _better(
-    best: Found,
+    best: Answers,
     tokens_BKT: jax.Array,
     step: jax.Array,
     beam_BC: jax.Array,
     score_BC: jax.Array,
-) -> Found:
+) -> Answers:
     """Return the better one of the best answer so far and of those that end at `step`."""
     place_B1 = jnp.argmax(score_BC, axis=1, keepdims=True)
     score_B = jnp.take_along_axis(score_BC, place_B1, axis=1)[:, 0]
     beam_B1 = jnp.take_along_axis(beam_BC, place_B1, axis=1)
     tokens_BT = jnp.take_along_axis(tokens_BKT, beam_B1[:, :, None], axis=1)[:, 0]
     is_new_B = score_B > best.score
-    return Found(
+    return Answers(
         jnp.where(is_new_B[:, None], tokens_BT, best.tokens),
         jnp.where(is_new_B, step + 1, best.length),
         jnp.where(is_new_B, score_B, best.score),

@@ -1,5 +1,4 @@
-"""Input files: which ones are asked about, and answers about a few at a time, so that one that
-can't be read takes no other one's answer away."""
+"""Input files: their names from globs, and answers to a few of them at a time."""
 
 import glob
 import os
@@ -17,7 +16,7 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An input that no answer can be given about, and why."""
+    """Stands in the place of an answer: an input that can't be read, and why."""
 
     input: str
     reason: str
@@ -26,15 +25,15 @@ class Unreadable:
 def input_files(
     paths: Sequence[str], kind: str, *, or_standard_input: bool = False
 ) -> tuple[str, ...]:
-    """Return the files that --input names, those of a glob in the order of their names.
+    """Return the files that --input names; those of a glob are sorted.
 
-    kind: what each is to be, "a picture". or_standard_input: whether - is one. Raises `UsageError`
-    where one is not there.
+    kind: what the model reads, as "a picture". or_standard_input: whether "-" is allowed. Raises
+    `UsageError` for a file that does not exist.
     """
-    found: list[str] = []
+    names: list[str] = []
     for path in paths:
         if Path(path).is_file() or (path == "-" and or_standard_input):
-            found.append(path)
+            names.append(path)
         elif Path(path).is_dir():
             raise UsageError(
                 f"--input={path} is a folder: give {kind} in it, or a glob in quotes for several"
@@ -43,12 +42,12 @@ def input_files(
             files = sorted(filter(os.path.isfile, glob.iglob(path, recursive=True)))
             if not files:
                 raise UsageError(f"--input={path}: no file matches")
-            found += files
+            names += files
         else:
             near = nearest_path(path)
             hint = f", did you mean {near}?" if near else ""
             raise UsageError(f"--input={path}: no such file{hint}")
-    return tuple(found)
+    return tuple(names)
 
 
 def answer_files(

@@ -24,13 +24,13 @@ from inference.text import GrowingText, writable_tokens
 from parallel.axes import replicated
 
 MOST_ROWS = 32
-"""Requests that run at once; the others wait."""
+"""Requests in a batch; the others wait."""
 
 MOST_STEPS = 32
 """Tokens that every row writes before the host looks at its text again."""
 
 SECONDS_BETWEEN_PIECES = 0.05
-"""Where texts are streamed, the host looks about this often."""
+"""About how often the host looks at the texts while they are streamed."""
 
 SHORTEST_PREFILL = 16
 
@@ -40,9 +40,9 @@ OnText = Callable[[int, str, Completion | None], None]
 class Generator:
     """Completes texts with decoders whose arrays lie on `mesh`, by the sharding `rules`.
 
-    `context` is how many tokens the model can look back on: the length it was trained on. A text
-    that grows longer continues from the last half of it. A model without a bound (recurrence alone)
-    reads and writes texts of any length.
+    context: the tokens that the model can look back on, which is the length it was trained on. A
+    longer text continues from the last half of its context. A model without a bound (recurrence
+    alone) reads and writes texts of any length.
 
     Numbers of rows and lengths are rounded up to powers of two, so that few programs are compiled.
     """
@@ -97,8 +97,8 @@ class Generator:
                 bounded=bounded,
                 vocabulary_size=self._tokenizer.vocabulary_size,
             )
-            hear = None if on_text is None else partial(_hear, on_text, start)
-            group.run(hear)
+            on_piece = None if on_text is None else partial(_report, on_text, start)
+            group.run(on_piece)
         return [row.completion() for row in rows]
 
 
@@ -168,8 +168,8 @@ class _Group:
             for index, row in enumerate(rows):
                 self.seen_BV[index, row.ids] = True
 
-    def run(self, hear: Callable[[int, _Row, str], None] | None) -> None:
-        """Write every row to its end; call `hear(index, row, piece)` with each piece of text."""
+    def run(self, on_piece: Callable[[int, _Row, str], None] | None) -> None:
+        """Write every row to its end; call `on_piece(index, row, piece)` with each piece."""
         self._read({index: row.ids[:-1] for index, row in enumerate(self.rows) if row.ids[1:]})
         steps = MOST_STEPS
         while any(row.text.finish is None for row in self.rows):
@@ -177,7 +177,7 @@ class _Group:
             budget = self._budget(steps)
             began = time.perf_counter()
             written_BT = self._decode(budget)
-            if hear is not None:
+            if on_piece is not None:
                 seconds_per_step = (time.perf_counter() - began) / max(budget)
                 steps = min(max(int(SECONDS_BETWEEN_PIECES / seconds_per_step), 1), MOST_STEPS)
             for index, row in enumerate(self.rows):
@@ -186,8 +186,8 @@ class _Group:
                     piece += row.push(token)
                     if row.text.finish is not None:
                         break
-                if hear is not None and budget[index]:
-                    hear(index, row, piece)
+                if on_piece is not None and budget[index]:
+                    on_piece(index, row, piece)
 
     def _budget(self, steps: int) -> list[int]:
         """Return how many steps each row may take before the host has to look."""
@@ -345,14 +345,14 @@ def _decode(
 
 def _repeats(requests: Sequence[Request]) -> list[int]:
     """Count for each request the earlier ones with the same prompt and seed."""
-    asked: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[str, int], int] = {}
     repeats = []
     for request in requests:
         key = (request.prompt, request.sampling.seed)
-        repeats.append(asked.get(key, 0))
-        asked[key] = repeats[-1] + 1
+        repeats.append(counts.get(key, 0))
+        counts[key] = repeats[-1] + 1
     return repeats
 
 
-def _hear(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
+def _report(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
     on_text(first + index, piece, row.completion() if row.text.finish else None)

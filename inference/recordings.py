@@ -78,11 +78,11 @@ def in_groups(
     `answer` gets the numbers of a group and what `padded` makes of it; its first results are those
     of the group.
     """
-    found: dict[int, Any] = {}
+    by_index: dict[int, Any] = {}
     for group in groups(recordings, most):
         answers = answer(group, *padded([recordings[index] for index in group]))
-        found |= zip(group, answers, strict=False)
-    return [found[index] for index in range(len(recordings))]
+        by_index |= zip(group, answers, strict=False)
+    return [by_index[index] for index in range(len(recordings))]
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

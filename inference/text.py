@@ -16,10 +16,11 @@ def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
 
 
 class GrowingText:
-    """A text that takes tokens until it ends: at the tokenizer's `end_id`, at a stop string or at
-    `max_tokens`. `after`: the tokens of the prompt, where they decide how the text begins.
+    """A text that grows by tokens until it ends: at the tokenizer's `end_id`, at a stop string or
+    at `max_tokens`.
 
-    `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
+    after: the tokens of the prompt, where they decide how the text begins. `text` and `tokens` are
+    as in `Completion`; `finish` is None until the text has ended.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class GrowingText:
         return sum(length < len(self.text) for length in self._lengths) + bool(self.text)
 
     def push(self, token: int) -> str:
-        """Take one more token; return the text that is certain now and was not before.
+        """Take one more token; return the piece of text that has become certain.
 
-        That is no half character, and nothing that may turn out to be a stop string. Not to be
-        called once the text has ended.
+        Half a character is held back, and so is what may be the beginning of a stop string. It must
+        not be called once the text has ended.
         """
         before = len(self.text)
         if token == self._end_id:
@@ -63,20 +64,20 @@ class GrowingText:
         if self.finish is not None:
             self.text += self._decoder.flush()
         self._cut(before)
-        held = 0 if self.finish else self._held_back()
-        piece = self.text[self._released : len(self.text) - held]
+        held_back = 0 if self.finish else self._held_back()
+        piece = self.text[self._released : len(self.text) - held_back]
         self._released += len(piece)
         return piece
 
     def _cut(self, before: int) -> None:
         """End the text at its first stop string that ends after the first `before` characters."""
-        found = [
-            at
+        starts = [
+            start
             for stop in self._stop
-            if (at := self.text.find(stop, max(0, before - len(stop) + 1))) >= 0
+            if (start := self.text.find(stop, max(0, before - len(stop) + 1))) >= 0
         ]
-        if found:
-            self.text = self.text[: min(found)]
+        if starts:
+            self.text = self.text[: min(starts)]
             self.finish = "stop"
 
     def _held_back(self) -> int:

@@ -27,7 +27,7 @@ MOST_ROWS = 32
 
 
 class Transcriber:
-    """Transcribes recordings, with models whose arrays lie on `mesh`, by the sharding `rules`.
+    """Transcribes recordings, with models sharded over `mesh` by `rules`.
 
     `decoder` "greedy" gives the text of the likeliest alignment; "beam" the likeliest text that a
     search with `beam_size` prefixes finds (see `inference.ctc`). Neither writes labels that no text

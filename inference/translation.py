@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from data.codecs.tokenizers import Tokenizer
-from inference.beam_search import Found, beam_search
+from inference.beam_search import Answers, beam_search
 from inference.compiled import CompiledFunction, next_power_of_two
 from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
@@ -31,12 +31,11 @@ ALWAYS_ALLOWED = 10
 
 
 class Translator:
-    """Writes the best answer that a beam search finds, with models whose arrays lie on `mesh`, by
-    the sharding `rules`.
+    """Answers texts by beam search, with models sharded over `mesh` by `rules`.
 
-    `max_source_length` and `max_length` are those of the training data, in tokens, the separator
-    at the end included. An answer has at most `answer_length_ratio` tokens for each one of its
-    source, and `ALWAYS_ALLOWED` more. `beam_size`, `length_penalty`: as in `beam_search`.
+    max_source_length, max_length: those of the training data, in tokens, with the separator at the
+    end. answer_length_ratio: tokens of an answer for each one of its source, at most;
+    `ALWAYS_ALLOWED` more are allowed. beam_size, length_penalty: as in `beam_search`.
 
     The numbers of texts and of their tokens are rounded up to powers of two, so that few programs
     are compiled.
@@ -83,9 +82,9 @@ class Translator:
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
         """Answer as `BatchPredictor` says."""
-        found = self._find(module, batch["source"], batch["source_segments"])
+        best = self._answers(module, batch["source"], batch["source_segments"])
         weights = everywhere({"weights": batch["weights"]})["weights"]
-        return [self._told(found, row) for row in _there(weights)]
+        return [self._prediction(best, row) for row in _real_rows(weights)]
 
     def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:
         """Return `source` and `reference` as `BatchPredictor` says."""
@@ -93,7 +92,7 @@ class Translator:
         targets = (batch["targets"], batch["weights"])
         return [
             {"source": self._text(row, *sources), "reference": self._text(row, *targets)}
-            for row in _there(batch["weights"])
+            for row in _real_rows(batch["weights"])
         ]
 
     def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Prediction]:
@@ -119,16 +118,18 @@ class Translator:
                 for row, index in enumerate(part):
                     source_BS[row, : len(sources[index])] = sources[index]
                     segments_BS[row, : len(sources[index])] = 1
-                found = self._find(module, source_BS, segments_BS)
+                best = self._answers(module, source_BS, segments_BS)
                 for row, index in enumerate(part):
-                    answers[index] = self._told(found, row)
+                    answers[index] = self._prediction(best, row)
         return answers
 
-    def _find(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Found:
+    def _answers(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Answers:
         """Return the best answer of each row, on the host."""
         return jax.device_get(self._search(module, source_BS, segments_BS))
 
-    def _searched(self, module: nnx.Module, source_BS: jax.Array, segments_BS: jax.Array) -> Found:
+    def _searched(
+        self, module: nnx.Module, source_BS: jax.Array, segments_BS: jax.Array
+    ) -> Answers:
         def limit(length: Any, numpy: Any) -> Any:
             of_source = numpy.ceil(numpy.float32(self._ratio) * numpy.float32(length))
             return numpy.minimum(of_source + ALWAYS_ALLOWED, self._max_length).astype(numpy.int32)
@@ -144,17 +145,17 @@ class Translator:
             separator_id=self._tokenizer.separator_id,
         )
 
-    def _told(self, found: Found, row: int) -> Prediction:
-        ids = found.tokens[row, : found.length[row]]
-        return Prediction(self._decoded(ids), float(found.score[row]))
+    def _prediction(self, best: Answers, row: int) -> Prediction:
+        ids = best.tokens[row, : best.length[row]]
+        return Prediction(self._decoded(ids), float(best.score[row]))
 
-    def _text(self, row: int, ids_BT: np.ndarray, there_BT: np.ndarray) -> str:
-        return self._decoded(ids_BT[row][there_BT[row] > 0])
+    def _text(self, row: int, ids_BT: np.ndarray, weights_BT: np.ndarray) -> str:
+        return self._decoded(ids_BT[row][weights_BT[row] > 0])
 
     def _decoded(self, ids: np.ndarray) -> str:
         return self._tokenizer.decode(ids[ids != self._tokenizer.separator_id])
 
 
-def _there(weights_BT: np.ndarray) -> np.ndarray:
+def _real_rows(weights_BT: np.ndarray) -> np.ndarray:
     """Return the rows that are not padding."""
     return np.flatnonzero(np.any(weights_BT > 0, axis=1))
