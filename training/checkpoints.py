@@ -22,7 +22,7 @@ from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import (
     NAME,
     Damaged,
-    HeldStep,
+    StepLock,
     read_manifest,
     remove_step,
     unfinished,
@@ -166,21 +166,21 @@ def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict
     """Return the newest step whose every file agrees with its manifest, and the manifest.
 
     Newer ones that do not are named through `warn`. Returns None where no step was ever finished.
-    It is for the writer of the folder; readers use `hold_good_step`.
+    It is for the writer of the folder; readers use `lock_good_step`.
 
     Raises `Damaged` if there are finished steps but none is whole.
     """
-    good = hold_good_step(folder, warn)
+    good = lock_good_step(folder, warn)
     if good is None:
         return None
-    step, manifest, held = good
-    held.release()
+    step, manifest, step_lock = good
+    step_lock.release()
     return step, manifest
 
 
-def hold_good_step(
+def lock_good_step(
     folder: Path, warn: Callable[[str], None], *, is_written: Callable[[], bool] = lambda: False
-) -> tuple[int, dict[str, Any], HeldStep] | None:
+) -> tuple[int, dict[str, Any], StepLock] | None:
     """Return the same as `find_good_step`, and the lock that keeps the step from deletion.
 
     is_written: returns whether another process is writing the folder: then a step without a
@@ -192,7 +192,7 @@ def hold_good_step(
         step = steps[-1]
         path = folder / str(step)
         try:
-            held = HeldStep(path)
+            step_lock = StepLock(path)
         except FileNotFoundError:
             if not path.exists() or (path / NAME).exists():
                 continue  # Retention took it, or is about to; there may be newer ones.
@@ -201,9 +201,9 @@ def hold_good_step(
                 warn(f"checkpoint {step} is not used: {unfinished(path)}")
             continue
         try:
-            return step, verify(path), held
+            return step, verify(path), step_lock
         except (Damaged, FileNotFoundError) as damage:
-            held.release()
+            step_lock.release()
             if not path.exists():
                 continue
             rejected.add(step)

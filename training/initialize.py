@@ -112,7 +112,7 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
     does not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
-    number, manifest, held = choose_step(
+    number, manifest, step_lock = choose_step(
         workdir, config, step, warn, option="train.initialize_step"
     )
     leaves = {
@@ -136,7 +136,7 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
             target[f"{field}.{name}"] = _abstract(stored, program)
         for name in statistics:
             target[f"{measured}.{name}"] = _abstract(leaves[f"{measured}.{name}"], program)
-        with held:
+        with step_lock:
             fields = restore_fields(folder, number, manifest, "model", nested(target))
         loaded = overlay(fields.get("params"), fields.get("ema"))
         if lora.rank is not None:

@@ -97,8 +97,8 @@ def verify(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-class HeldStep:
-    """Keeps `remove_step` from the step in a folder: `with HeldStep(folder): ...`.
+class StepLock:
+    """Keeps `remove_step` from the step in a folder: `with StepLock(folder): ...`.
 
     It is an advisory lock (`flock`) on the manifest, which the kernel frees with the process. Where
     the file system has no locks nothing is held, and readers have to choose again.

@@ -24,12 +24,12 @@ from training.checkpoints import (
     find_good_step,
     finished_steps,
     has_ema_statistics,
-    hold_good_step,
+    lock_good_step,
     newest_manifest,
     restore_fields,
     set_aside_unusable,
 )
-from training.manifest import Damaged, HeldStep, verify
+from training.manifest import Damaged, StepLock, verify
 from training.model_def import ModelDef, build_model_def
 from training.parameters import frozen_names
 from training.trees import flat, nested, overlay, select
@@ -78,9 +78,9 @@ def restore_model(
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
         raise UsageError(f"--weights=ema: {workdir} was trained without train.ema_decay; use raw")
-    number, manifest, held = choose_step(workdir, config, step, warn)
+    number, manifest, step_lock = choose_step(workdir, config, step, warn)
     folder = workdir / "checkpoints"
-    with held:
+    with step_lock:
         attention = working_attention(config, mesh, warn)
         data_spec = DataSpec.from_manifest(manifest["data"])
         model_def = build_model_def(config, data_spec, mesh, attention=attention)
@@ -165,7 +165,7 @@ def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
 
 def choose_step(
     workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, option: str = "--step"
-) -> tuple[int, dict[str, Any], HeldStep]:
+) -> tuple[int, dict[str, Any], StepLock]:
     """Return number, manifest and lock of the step that `restore_model` takes, verified.
 
     The run may go on meanwhile: it does not delete the step until the lock is released.
@@ -180,20 +180,20 @@ def choose_step(
 
     try:
         if step == "latest":
-            good = hold_good_step(folder, warn, is_written=lambda: is_in_use(workdir))
+            good = lock_good_step(folder, warn, is_written=lambda: is_in_use(workdir))
             if good is None:
                 raise UsageError(f"{folder} holds no checkpoint: train first")
             return good
         while True:
             number = _named_step(folder, config, step, option, known_steps)
             try:
-                held = HeldStep(folder / str(number))
+                step_lock = StepLock(folder / str(number))
             except FileNotFoundError:
                 continue  # The run has just deleted it.
             try:
-                return number, verify(folder / str(number)), held
+                return number, verify(folder / str(number)), step_lock
             except Damaged:
-                held.release()
+                step_lock.release()
                 raise
     except Damaged as damage:
         raise UsageError(f"{damage}; {known_steps()}") from None

@@ -18,7 +18,7 @@ from training.checkpoints import (
     best_step,
     find_good_step,
     finished_steps,
-    hold_good_step,
+    lock_good_step,
     ranked_steps,
     restore_state,
     set_aside_unusable,
@@ -246,12 +246,12 @@ def test_the_manifest_lists_every_array_with_shape_dtype_and_axes(folder):
 def test_a_step_that_is_read_is_not_deleted_until_it_is_let_go(tmp_path):
     folder = tmp_path / "c"
     save_all(folder, {1: 1.0})
-    step, _, held = hold_good_step(folder, pytest.fail)
+    step, _, step_lock = lock_good_step(folder, pytest.fail)
     save_all(folder, {2: 2.0, 3: 3.0}, keep_last=1, keep_best=0)
     assert step == 1 and finished_steps(folder) == [1, 3]
     restored = restore_state(folder, 1, verify(folder / "1"), abstract(make_state(0)))
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(1))
-    held.release()
+    step_lock.release()
     save_all(folder, {4: 4.0}, keep_last=1, keep_best=0)
     assert finished_steps(folder) == [4]
 
@@ -274,8 +274,8 @@ def test_a_step_that_goes_while_it_is_chosen_means_choosing_again(folder, monkey
 
 def test_a_step_that_is_being_written_is_passed_over_without_a_word(folder):
     (folder / "2" / "manifest.json").unlink()
-    step, _, held = hold_good_step(folder, pytest.fail, is_written=lambda: True)
-    held.release()
+    step, _, step_lock = lock_good_step(folder, pytest.fail, is_written=lambda: True)
+    step_lock.release()
     assert step == 1
 
 
