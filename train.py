@@ -480,8 +480,8 @@ class Run:
         rows = local_rows(model_def.batch_sharding, size)
         metrics, outputs = evaluate_split(
             model_def,
-            state.weights,
-            state.weights_statistics,
+            state.eval_params,
+            state.eval_statistics,
             partial(EvaluationBatches, of, size, rows),
             coded_bytes=of.coded_bytes,
             keep=Predictions.arrays(),
@@ -501,7 +501,7 @@ class Run:
 
         samples = first_answers(self.outputs)
         if getattr(self.config.task, "sample_prompts", ()) and jax.process_count() == 1:
-            module = self.program.model_def.bind(state.weights, state.weights_statistics)
+            module = self.program.model_def.bind(state.eval_params, state.eval_statistics)
             with self.progress.working("writing samples"):
                 samples = sample_completions(self.predictor, module, self.config)
         self.record.write_samples(step, [*map(sample_text, samples)])
@@ -588,7 +588,7 @@ class Run:
         name = name if name in self.dataset.splits else "train"
         examples = Examples(self.dataset, name)
         with self.progress.working("looking at the model"):
-            what = (self.program, state.weights, state.weights_statistics)
+            what = (self.program, state.eval_params, state.eval_statistics)
             views = look_inside(*what, examples)
         if "prediction" in self.outputs:
             classes = self.dataset.spec.classes

@@ -128,7 +128,7 @@ def dead_units(
         if all(rows[name].shape == first[name].shape for name in first):  # Compiled once.
             placed = put_batch(rows, program.batch_sharding, size)
             try:
-                shown = jax.device_get(look(state.weights, state.weights_statistics, placed))
+                shown = jax.device_get(look(state.eval_params, state.eval_statistics, placed))
             except jax.errors.UnexpectedTracerError:  # Layers in a loop that the model made itself.
                 return []
             found = [np.maximum(*pair) for pair in zip(found or shown, shown, strict=True)]

@@ -42,5 +42,5 @@ def measure_ema(
     with ThreadPoolExecutor(MEASURED_BATCHES) as pool:
         for number, rows in enumerate(pool.map(batch, range(first, step)), first):
             placed = put_batch(rows, program.batch_sharding, size)
-            mean, count = program.mean_statistics(state.weights, mean, count, placed, number)
+            mean, count = program.mean_statistics(state.eval_params, mean, count, placed, number)
     return state.replace(ema_statistics=mean)

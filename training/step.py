@@ -44,13 +44,13 @@ class TrainState:
     ema_statistics: Tree | None
 
     @property
-    def weights(self) -> Tree:
+    def eval_params(self) -> Tree:
         """Return the parameters that the model is used with: averages where there are."""
         return overlay(self.params, self.ema)
 
     @property
-    def weights_statistics(self) -> Tree:
-        """Return the batch statistics of `weights`."""
+    def eval_statistics(self) -> Tree:
+        """Return the batch statistics of `eval_params`."""
         return self.statistics if self.ema is None else self.ema_statistics
 
     @property

@@ -56,9 +56,9 @@ def assert_close(one, other):
 def test_the_average_has_the_statistics_of_its_own_activations_on_the_last_batches(mesh, parts):
     program, state, batches = trained(train__gradient_accumulation=parts, **mesh)
     measured = measure_ema(program, state, STEPS, batches.__getitem__)
-    weights = jax.device_get(state.weights)
+    weights = jax.device_get(state.eval_params)
     own = expected(program, weights, batches[-8:])
-    assert_close(measured.weights_statistics, own)
+    assert_close(measured.eval_statistics, own)
     differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), own, state.statistics)
     assert min(jax.tree.leaves(differences)) > 1e-3  # Those of the raw weights would not do.
     # A state like any other: the compiled step takes it.
@@ -68,7 +68,7 @@ def test_the_average_has_the_statistics_of_its_own_activations_on_the_last_batch
 
 def test_a_batch_that_is_not_finite_has_no_part_in_it():
     program, state, batches = trained()
-    good = expected(program, jax.device_get(state.weights), batches[-8:-1])
+    good = expected(program, jax.device_get(state.eval_params), batches[-8:-1])
 
     def spoiled(params, mean, count, placed, number):
         bad = params if number != STEPS - 1 else jax.tree.map(lambda x: x * np.nan, params)
@@ -76,18 +76,18 @@ def test_a_batch_that_is_not_finite_has_no_part_in_it():
 
     one = dataclasses.replace(program, mean_statistics=spoiled)
     measured = measure_ema(one, state, STEPS, batches.__getitem__)
-    assert_close(measured.weights_statistics, good)
+    assert_close(measured.eval_statistics, good)
 
 
 def test_the_first_steps_have_fewer_batches_and_a_model_without_an_average_none():
     program, state, batches = trained()
     measured = measure_ema(program, state, 3, batches.__getitem__)
-    own = expected(program, jax.device_get(state.weights), batches[:3])
-    assert_close(measured.weights_statistics, own)
+    own = expected(program, jax.device_get(state.eval_params), batches[:3])
+    assert_close(measured.eval_statistics, own)
     plain = runs.build(runs.load("digits_cnn", mesh__data="1"))
     fresh = plain.initialize()
     assert measure_ema(plain, fresh, 3, pytest.fail) is fresh
-    assert fresh.weights_statistics is fresh.statistics
+    assert fresh.eval_statistics is fresh.statistics
 
 
 @pytest.fixture(scope="module")

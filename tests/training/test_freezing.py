@@ -30,7 +30,7 @@ def test_what_is_frozen_does_not_move_and_has_neither_moments_nor_average():
     moving = [name for name in before if not is_frozen(name)]
     assert list(flat(state.ema)) == moving
     assert not [name for name in flat(state.optimizer) if "embedding" in name or "mixer." in name]
-    assert flat(state.weights).keys() == before.keys()
+    assert flat(state.eval_params).keys() == before.keys()
     assert program.trained == set(moving)
     assert 0 < program.trained_count < program.model_def.parameter_count
 

@@ -151,10 +151,10 @@ def test_a_change_of_low_rank_is_merged_before_another_run_begins(digits, tmp_pa
     save(tmp_path / "changed", program, {3: state}, {3: 0.1})
     _, _, after = begin(load(tmp_path / "changed"), SPEC)
     axes = {name: of for name, of in flat(program.model_def.graph.axes()).items() if sides_of(of)}
-    expected = merged(state.weights, axes, scale=8.0)
+    expected = merged(state.eval_params, axes, scale=8.0)
     for name, value in flat(expected).items():
         np.testing.assert_allclose(flat(after.params)[name], value, rtol=1e-6, err_msg=name)
-    for weights, found in (("ema", state.weights), ("raw", state.params)):
+    for weights, found in (("ema", state.eval_params), ("raw", state.params)):
         restored = restore_model(tmp_path / "changed", config, step="3", weights=weights,
                                  mesh=program.mesh, warn=pytest.fail)  # fmt: skip
         jax.tree.map(np.testing.assert_array_equal, restored.params, found)
@@ -227,7 +227,7 @@ def run_of(tmp_path_factory):
         state = state.replace(params=drawn(state.params), ema=drawn(state.ema))
         workdir = tmp_path_factory.mktemp("of") / "run"
         save(workdir, program, {1: state}, {1: 0.5})
-        weights = {name: np.float32(leaf) for name, leaf in flat(state.weights).items()}
+        weights = {name: np.float32(leaf) for name, leaf in flat(state.eval_params).items()}
         pair = [weights.pop(f"lora.dense.kernel.{one}", 0) for one in "ab"]
         if lora:
             weights["dense.kernel"] = weights["dense.kernel"] + 8.0 * (pair[0] @ pair[1])
@@ -259,6 +259,6 @@ def test_a_change_of_low_rank_is_used_as_exactly_as_it_is_kept(run_of, average):
     workdir, program, state, weights = run_of("bfloat16", average, True)
     restored = restore_model(workdir, program.config, step="1", weights=None,
                              mesh=program.mesh, warn=pytest.fail)  # fmt: skip
-    jax.tree.map(np.testing.assert_array_equal, restored.params, state.weights)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.eval_params)
     used = restored.module.dense.kernel[...]
     np.testing.assert_allclose(np.float32(used), weights["dense.kernel"], rtol=1e-5, atol=1e-6)
