@@ -39,10 +39,10 @@ from configs.reading.saved import read_config
 from inference.files import Unreadable, input_files
 from inference.output import Writer, heading
 from inference.predictors.completion import TextCompletion
-from inference.predictors.predictor import Predictor, RequestError
+from inference.predictors.predictor import Predictor
 from inference.predictors.registry import predictor_class
 from inference.predictors.text_to_text import TextToText
-from inference.requests import Request, Sampling
+from inference.requests import Request, RequestError, Sampling
 from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:

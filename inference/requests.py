@@ -1,9 +1,17 @@
-"""Requests to a text generator, and its completions."""
+"""Requests to a text generator, its completions, and the error of a wrong request."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from configs.errors import UsageError
+
+
+class RequestError(UsageError):
+    """A request with a wrong field: `field` is its name, and the message begins with it."""
+
+    def __init__(self, field: str, problem: str):
+        super().__init__(f"{field} {problem}")
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,7 @@ class Sampling:
     probabilities reach p (1: all), `min_p` those at least p times as likely as the likeliest
     (0: all). `seed` and the prompt decide the answer, whatever other requests run beside it.
 
-    Raises `configs.UsageError` for a value out of its range.
+    Raises `RequestError` for a value out of its range.
     """
 
     temperature: float = 0.8
@@ -36,13 +44,16 @@ class Sampling:
             ("seed", 0 <= self.seed < 2**32, "between 0 and 4294967295"),
         ):
             if not holds:
-                raise UsageError(f"{name} must be {range_}, not {getattr(self, name)}")
+                raise RequestError(name, f"must be {range_}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Request:
     """A prompt to continue by at most `max_tokens` tokens, up to the end of the document or the
-    first of the `stop` strings. An empty prompt starts a document."""
+    first of the `stop` strings. An empty prompt starts a document.
+
+    Raises `RequestError` for a value out of its range.
+    """
 
     prompt: str
     max_tokens: int = 200
@@ -51,9 +62,9 @@ class Request:
 
     def __post_init__(self):
         if self.max_tokens < 1:
-            raise UsageError(f"max_tokens must be >= 1, not {self.max_tokens}")
+            raise RequestError("max_tokens", f"must be >= 1, not {self.max_tokens}")
         if "" in self.stop:
-            raise UsageError("a stop string must not be empty: every text would end at once")
+            raise RequestError("stop", "must not be empty: every text would end at once")
 
 
 @dataclass(frozen=True)

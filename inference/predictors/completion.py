@@ -4,11 +4,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from configs.errors import UsageError
 from inference.predictors.predictor import (
     WRITING_FIELDS,
     Predictor,
-    RequestError,
     Warn,
     ignore,
 )
@@ -57,12 +55,8 @@ class TextCompletion(Predictor[Request, Completion]):
     def parse(cls, request: Mapping[str, Any]) -> list[Request]:
         limits = {name: request[name] for name in _REQUEST_FIELDS if name in request}
         drawn = {n: request[n] for n in WRITING_FIELDS.difference(_REQUEST_FIELDS) if n in request}
-        try:
-            sampling = Sampling(**drawn)
-            return [Request(prompt, sampling=sampling, **limits) for prompt in request["prompt"]]
-        except UsageError as error:  # "temperature must be >= 0, ..."
-            field, _, problem = str(error).partition(" ")
-            raise RequestError(field, problem) from None
+        sampling = Sampling(**drawn)
+        return [Request(prompt, sampling=sampling, **limits) for prompt in request["prompt"]]
 
     def predict(
         self,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from configs.errors import UsageError
 from configs.schema.config import Config
 from inference.files import Unreadable, answer_files
+from inference.requests import RequestError
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -31,14 +31,6 @@ SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
 
 def ignore(warning: str) -> None:
     """Take a warning that nobody wants to read."""
-
-
-class RequestError(UsageError):
-    """A request with a wrong field: `field` is its name, and the message begins with it."""
-
-    def __init__(self, field: str, problem: str):
-        super().__init__(f"{field} {problem}")
-        self.field = field
 
 
 @dataclass(frozen=True)

@@ -125,5 +125,5 @@ def test_values_out_of_range_are_named(changes, message):
 def test_requests_that_cannot_be_are_named():
     with pytest.raises(UsageError, match="max_tokens must be >= 1, not 0"):
         Request("a", max_tokens=0)
-    with pytest.raises(UsageError, match="stop string must not be empty"):
+    with pytest.raises(UsageError, match="stop must not be empty"):
         Request("a", stop=("b", ""))
