@@ -97,8 +97,7 @@ class Generator:
                 bounded=bounded,
                 vocabulary_size=self._tokenizer.vocabulary_size,
             )
-            on_piece = None if on_text is None else partial(_report, on_text, start)
-            group.run(on_piece)
+            group.run(on_text, start)
         return [row.completion() for row in rows]
 
 
@@ -168,8 +167,8 @@ class _Group:
             for index, row in enumerate(rows):
                 self.seen_BV[index, row.ids] = True
 
-    def run(self, on_piece: Callable[[int, _Row, str], None] | None) -> None:
-        """Write every row to its end; call `on_piece(index, row, piece)` with each piece."""
+    def run(self, on_text: OnText | None, first: int) -> None:
+        """Write every row to its end; `on_text` gets each piece, with row 0 as text `first`."""
         self._read({index: row.ids[:-1] for index, row in enumerate(self.rows) if row.ids[1:]})
         steps = MOST_STEPS
         while any(row.text.finish is None for row in self.rows):
@@ -177,7 +176,7 @@ class _Group:
             budget = self._budget(steps)
             began = time.perf_counter()
             written_BT = self._decode(budget)
-            if on_piece is not None:
+            if on_text is not None:
                 seconds_per_step = (time.perf_counter() - began) / max(budget)
                 steps = min(max(int(SECONDS_BETWEEN_PIECES / seconds_per_step), 1), MOST_STEPS)
             for index, row in enumerate(self.rows):
@@ -186,8 +185,8 @@ class _Group:
                     piece += row.push(token)
                     if row.text.finish is not None:
                         break
-                if on_piece is not None and budget[index]:
-                    on_piece(index, row, piece)
+                if on_text is not None and budget[index]:
+                    on_text(first + index, piece, row.completion() if row.text.finish else None)
 
     def _budget(self, steps: int) -> list[int]:
         """Return how many steps each row may take before the host has to look."""
@@ -352,7 +351,3 @@ def _repeats(requests: Sequence[Request]) -> list[int]:
         repeats.append(counts.get(key, 0))
         counts[key] = repeats[-1] + 1
     return repeats
-
-
-def _report(on_text: OnText, first: int, index: int, row: _Row, piece: str) -> None:
-    on_text(first + index, piece, row.completion() if row.text.finish else None)

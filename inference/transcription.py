@@ -4,7 +4,7 @@ Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V voca
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from inference.recordings import in_groups
 from inference.text import writable_tokens
 from parallel.axes import replicated
 from parallel.feeding import everywhere
-from training.model_def import ModelDef
 
 MOST_ROWS = 32
 """Recordings that are transcribed in one batch."""
@@ -54,17 +53,6 @@ class Transcriber:
             mesh=mesh,
             rules=rules,
             out_shardings=replicated(mesh),  # Every host reads all answers.
-        )
-
-    @classmethod
-    def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
-        """Return the one that the task of `model_def` asks for."""
-        return cls(
-            tokenizer,
-            decoder=model_def.config.task.decoder,
-            beam_size=model_def.config.task.beam_size,
-            mesh=model_def.mesh,
-            rules=model_def.rules,
         )
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:

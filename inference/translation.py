@@ -4,7 +4,7 @@ Axes: B batch, S source length, T target length, V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
 from parallel.axes import replicated
 from parallel.feeding import everywhere
-from training.model_def import ModelDef
 
 MOST_ROWS = 64
 """Texts that are translated in one batch."""
@@ -63,21 +62,6 @@ class Translator:
             mesh=mesh,
             rules=rules,
             out_shardings=replicated(mesh),  # Every host reads all answers.
-        )
-
-    @classmethod
-    def of(cls, model_def: ModelDef, tokenizer: Tokenizer) -> Self:
-        """Return the one that the task of `model_def` asks for."""
-        task = model_def.config.task
-        return cls(
-            tokenizer,
-            beam_size=task.beam_size,
-            length_penalty=task.length_penalty,
-            answer_length_ratio=task.answer_length_ratio,
-            max_source_length=model_def.data_spec.max_source_length,
-            max_length=model_def.data_spec.max_length,
-            mesh=model_def.mesh,
-            rules=model_def.rules,
         )
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
 
 Tree = Any
-Leaves = dict[str, Any]
 
 ITEMS = {
     "model": ("params", "statistics", "ema", "ema_statistics"),
@@ -80,7 +79,10 @@ class Checkpoints:
         empty). Raises the error of an earlier save that failed.
         """
         self.wait()
-        items = {name: _flatten(state, fields) for name, fields in ITEMS.items()}
+        items = {
+            name: flat({field: getattr(state, field) for field in fields})
+            for name, fields in ITEMS.items()
+        }
         self._checkpointer.save(
             self._folder / str(step),
             args=ocp.args.Composite(
@@ -342,11 +344,7 @@ def _step_folders(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-def _flatten(state: "TrainState", fields: tuple[str, ...]) -> Leaves:
-    return flat({name: getattr(state, name) for name in fields})
-
-
-def _leaf_table(leaves: Leaves, axes: Tree) -> dict[str, dict[str, Any]]:
+def _leaf_table(leaves: Mapping[str, Any], axes: Tree) -> dict[str, dict[str, Any]]:
     named = flat({"params": axes})
     return {
         name: {

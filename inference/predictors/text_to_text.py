@@ -51,7 +51,18 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
         from inference.translation import Translator
 
         assert tokenizer is not None
-        return cls(Translator.of(model_def, tokenizer), tokenizer)
+        task, spec = model_def.config.task, model_def.data_spec
+        translator = Translator(
+            tokenizer,
+            beam_size=task.beam_size,
+            length_penalty=task.length_penalty,
+            answer_length_ratio=task.answer_length_ratio,
+            max_source_length=spec.max_source_length,
+            max_length=spec.max_length,
+            mesh=model_def.mesh,
+            rules=model_def.rules,
+        )
+        return cls(translator, tokenizer)
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:

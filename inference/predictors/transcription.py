@@ -35,7 +35,14 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
 
         assert tokenizer is not None
         read = recording_reader(model_def.config.data, model_def.data_spec)
-        return cls(Transcriber.of(model_def, tokenizer), read)
+        transcriber = Transcriber(
+            tokenizer,
+            decoder=model_def.config.task.decoder,
+            beam_size=model_def.config.task.beam_size,
+            mesh=model_def.mesh,
+            rules=model_def.rules,
+        )
+        return cls(transcriber, read)
 
     @classmethod
     def configure(cls, config: Config, request: Mapping[str, Any]) -> Config:
