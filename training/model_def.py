@@ -234,7 +234,8 @@ def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
     Raises `UsageError` where the settings do not fit the data's classes.
     """
     classes = data_spec.num_classes
-    settings = config.task.model_dump() | {"devices": mesh.size, "framing": data_spec.framing}
+    settings = config.task.model_dump()
+    settings |= {"devices": mesh.size, "framing": data_spec.framing or ()}
     weights = settings.get("class_weights", ())
     if weights and len(weights) != classes:
         raise UsageError(
