@@ -52,14 +52,14 @@ def evaluate(
     statistics: Tree,
     batches: SplitBatches,
     *,
-    coded_bytes: int | None = None,
+    text_bytes: int | None = None,
     keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Return the task's metrics of a split, and its per-example arrays that `keep` names.
 
     Every target counts once, on any number of devices: rows of weight zero, which fill up the last
     batch, are left out. The arrays are in the order of the split, and have `example`, the number of
-    each example, beside them. coded_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
+    each example, beside them. text_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
     arrays; names that the task does not have are ignored.
     """
     totals: dict[str, float] = {}
@@ -90,7 +90,7 @@ def evaluate(
     if outputs:
         in_split = np.argsort(outputs["example"])
         outputs = {name: values[in_split] for name, values in outputs.items()}
-    return model_def.task.summarize(totals, {"bytes": coded_bytes}), outputs
+    return model_def.task.summarize(totals, {"bytes": text_bytes}), outputs
 
 
 def evaluate_split(
@@ -115,7 +115,7 @@ def evaluate_split(
         params,
         statistics,
         batches_of(None),
-        coded_bytes=coded_bytes,
+        text_bytes=coded_bytes,
         keep=keep,
     )
     if batch_predictor is None or most_answers == 0:

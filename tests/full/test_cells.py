@@ -38,7 +38,7 @@ def evaluated(program, state) -> dict[str, float]:
         state.params,
         state.statistics,
         cells.Split([*cells.batches(program.config, 2)], size),
-        coded_bytes=100,
+        text_bytes=100,
     )
     return metrics
 

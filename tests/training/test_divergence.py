@@ -38,7 +38,7 @@ def test_a_model_whose_scores_are_no_numbers_has_no_metrics(cell, spoiled):
     params = jax.tree.map(lambda leaf: leaf * factor, state.params)
     size = config.data.global_batch_size
     split = cells.Split([rows], size)
-    metrics, _ = evaluate(program.model_def, params, state.statistics, split, coded_bytes=9)
+    metrics, _ = evaluate(program.model_def, params, state.statistics, split, text_bytes=9)
     counts = {"examples", "too_short"}
     assert metrics["examples"] == size
     lost = set(not_finite(metrics))
