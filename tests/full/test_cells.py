@@ -6,7 +6,7 @@ import pytest
 
 from inference.evaluation import evaluate
 from reporting.report.machine import versions
-from tests.training import cells
+from tests.training import cells, runs
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, restore_state
 from training.restore import find_checkpoint
@@ -32,12 +32,11 @@ def steps(program, state, batches):
 
 def evaluated(program, state) -> dict[str, float]:
     """Metrics of two batches, as of a split."""
-    size = program.config.data.global_batch_size
     metrics, _ = evaluate(
         program.model_def,
         state.params,
         state.statistics,
-        cells.Split([*cells.batches(program.config, 2)], size),
+        runs.RowBatches(cells.batches(program.config, 2)),
         text_bytes=100,
     )
     return metrics

@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from evaluate import class_table
 from inference.evaluation import evaluate
 from reporting.report.predictions import Predictions
-from tests.training import cells, runs
+from tests.training import runs
 
 
 def drawn(classes: int, examples: int, occurring: int) -> Predictions:
@@ -88,7 +88,7 @@ def test_examples_of_weight_0_count_nowhere_and_shift_no_other():
             program.model_def,
             state.params,
             state.statistics,
-            cells.Split(batches, size),
+            runs.RowBatches(batches),
             keep=keep,
         )
 

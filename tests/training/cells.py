@@ -1,8 +1,7 @@
 """The matrix: every family on every modality, as small as it can be, on one mesh after another."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -180,21 +179,6 @@ def place(program: TrainProgram, state: Any) -> Any:
 def fresh(cell: str) -> Any:
     """The state before the first step, on the host: the same for every mesh."""
     return jax.device_get(build(load(cell, "one device")).initialize())
-
-
-@dataclass(frozen=True)
-class Split:
-    """Batches as those of a split, whose examples are in their order (`SplitBatches`)."""
-
-    rows: Sequence[Mapping[str, np.ndarray]]
-    global_batch_size: int
-
-    @property
-    def order(self) -> np.ndarray:
-        return np.arange(len(self.rows) * self.global_batch_size)
-
-    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
-        return iter(self.rows)
 
 
 def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:

@@ -81,6 +81,18 @@ def batches(config: Config, steps: int) -> Iterator[dict[str, np.ndarray]]:
             }
 
 
+class RowBatches(list):
+    """Batches of rows that stand in the order of the split, as `evaluate` takes them."""
+
+    @property
+    def global_batch_size(self) -> int:
+        return len(self[0]["weights"])
+
+    @property
+    def order(self) -> np.ndarray:
+        return np.arange(len(self) * self.global_batch_size)
+
+
 def step(
     program: TrainProgram, state: Any, batch: dict[str, np.ndarray]
 ) -> tuple[Any, dict[str, float]]:

@@ -10,7 +10,7 @@ import pytest
 from configs.json_text import json_text
 from inference.evaluation import evaluate
 from parallel.feeding import put_batch
-from tests.training import cells
+from tests.training import cells, runs
 from training.divergence import Diverged, check_skipped, not_finite
 
 SCORED = (
@@ -37,8 +37,9 @@ def test_a_model_whose_scores_are_no_numbers_has_no_metrics(cell, spoiled):
     factor = np.nan if spoiled else 1.0
     params = jax.tree.map(lambda leaf: leaf * factor, state.params)
     size = config.data.global_batch_size
-    split = cells.Split([rows], size)
-    metrics, _ = evaluate(program.model_def, params, state.statistics, split, text_bytes=9)
+    batches = runs.RowBatches([rows])
+    model_def = program.model_def
+    metrics, _ = evaluate(model_def, params, state.statistics, batches, text_bytes=9)
     counts = {"examples", "too_short"}
     assert metrics["examples"] == size
     lost = set(not_finite(metrics))
