@@ -29,14 +29,13 @@ from training.manifest import (
     verify,
     write_manifest,
 )
-from training.trees import flat
+from training.trees import Tree, flat
 
 if TYPE_CHECKING:
     from training.step import TrainState
 
 logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax logs every file it touches.
 
-Tree = Any
 
 ITEMS = {
     "model": ("params", "statistics", "ema", "ema_statistics"),

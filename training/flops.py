@@ -15,14 +15,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from configs.data_spec import DataSpec
 from configs.schema.config import Config
-
-Tree = Any
+from training.trees import Tree
 
 FORWARD_AND_BACKWARD = 3
 """Products of a training step for each of the forward pass: the backward pass has two."""

@@ -19,9 +19,7 @@ from training.lora import merged
 from training.parameters import LORA
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
-from training.trees import flat, nested, overlay
-
-Tree = Any
+from training.trees import Tree, flat, nested, overlay
 
 LEAST_SHARE = 0.5
 """Share of a model's parameters, counted by name, that the pretrained model must have."""

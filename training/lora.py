@@ -21,7 +21,6 @@ import string
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +28,8 @@ import jax.numpy as jnp
 from configs.errors import UsageError
 from configs.schema.config import Config
 from training.parameters import LORA, sides_of
-from training.trees import Axes, flat, matching, nested
+from training.trees import Axes, Tree, flat, matching, nested
 
-Tree = Any
 LogicalAxes = tuple[str | None, ...]
 
 

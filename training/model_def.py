@@ -28,9 +28,7 @@ from tasks.registry import TASKS, build
 from tasks.task import Task
 from training.lora import LoRA, lora_of
 from training.parameters import LORA
-from training.trees import Axes, nested
-
-Tree = Any
+from training.trees import Axes, Tree, nested
 
 
 class ModelGraph:

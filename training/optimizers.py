@@ -14,9 +14,7 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 from configs.schema.config import Config
 from training.parameters import frozen_names, matrix_of
 from training.rounding import round_stochastically
-from training.trees import flat, matching, select
-
-Tree = Any
+from training.trees import Tree, flat, matching, select
 
 FROZEN = "frozen"
 """The rule of parameters that are not trained."""

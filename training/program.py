@@ -19,9 +19,7 @@ from training.model_def import ModelDef, build_model_def, compile_for_mesh
 from training.optimizers import Optimizer, beside_parameters, build_optimizer
 from training.schedules import build_schedule, warmup_steps
 from training.step import TrainState, mean_statistics, train_step
-from training.trees import flat, nested, select
-
-Tree = Any
+from training.trees import Tree, flat, nested, select
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,8 @@ from training.checkpoints import (
 from training.manifest import Damaged, StepLock, verify
 from training.model_def import ModelDef, build_model_def
 from training.parameters import frozen_names
-from training.trees import flat, nested, overlay, select
+from training.trees import Tree, flat, nested, overlay, select
 from training.workdir import is_in_use
-
-Tree = Any
 
 
 @dataclass(frozen=True)

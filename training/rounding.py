@@ -7,12 +7,10 @@ stochastic rounding a small addend changes the sum with a probability in proport
 arXiv:2010.06192).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-Tree = Any
+from training.trees import Tree
 
 
 def round_stochastically(tree: Tree, dtypes: Tree, key: jax.Array) -> Tree:

@@ -1,7 +1,7 @@
 """The state of a run, and one update of it, for every family, modality and sharding."""
 
 import functools
-from typing import Any, Self
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from training.model_def import ModelGraph
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
 from training.scalars import Scalars
-from training.trees import overlay
+from training.trees import Tree, overlay
 
-Tree = Any
 _ROUNDING = 2**32 - 1  # folded into a step's key for rounding; micro-batches have 0, 1, ...
 Metrics = dict[str, jax.Array]
 
