@@ -19,7 +19,7 @@ from training.lora import merged
 from training.parameters import LORA
 from training.program import TrainProgram
 from training.restore import choose_step, ema_statistics_field
-from training.trees import Tree, flat, nested, overlay
+from training.trees import LogicalAxes, Tree, flat, nested, overlay
 
 LEAST_SHARE = 0.5
 """Share of a model's parameters, counted by name, that the pretrained model must have."""
@@ -37,7 +37,7 @@ class ArraySpec:
 
     shape: tuple[int, ...]
     dtype: str
-    axes: tuple[str | None, ...]
+    axes: LogicalAxes
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _compare(pretrained: Pretrained, config: Config, program: TrainProgram) -> W
 def _fitting(
     leaves: Mapping[str, Any],
     stored: Mapping[str, ArraySpec],
-    axes: Mapping[str, tuple[str | None, ...]],
+    axes: Mapping[str, LogicalAxes],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
     """Return the names of `leaves` that are taken from `stored`; why each of the others is fresh;
     and by how much tables that are taken are longer or shorter.
@@ -261,7 +261,7 @@ def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(stored.shape, jnp.dtype(stored.dtype), sharding=sharding)
 
 
-def _merge(params: Tree, axes: Mapping[str, tuple[str | None, ...]], scale: float) -> Tree:
+def _merge(params: Tree, axes: Mapping[str, LogicalAxes], scale: float) -> Tree:
     """Return `training.lora.merged`, each array in the sharding of its matrix."""
     matrices = {name: value for name, value in params.items() if name != LORA}
     shardings = jax.tree.map(lambda leaf: leaf.sharding, matrices)
@@ -269,7 +269,7 @@ def _merge(params: Tree, axes: Mapping[str, tuple[str | None, ...]], scale: floa
     return merge(params)
 
 
-def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: tuple[str | None, ...]) -> str:
+def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: LogicalAxes) -> str:
     """Return how two shapes differ: "10 instead of 6 classes"."""
     if len(now) != len(was):
         return f"{list(now)} instead of {list(was)}"

@@ -28,9 +28,7 @@ import jax.numpy as jnp
 from configs.errors import UsageError
 from configs.schema.config import Config
 from training.parameters import LORA, sides_of
-from training.trees import Axes, Tree, flat, matching, nested
-
-LogicalAxes = tuple[str | None, ...]
+from training.trees import Axes, LogicalAxes, Tree, flat, matching, nested
 
 
 @dataclass(frozen=True)

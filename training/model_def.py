@@ -28,7 +28,7 @@ from tasks.registry import TASKS, build
 from tasks.task import Task
 from training.lora import LoRA, lora_of
 from training.parameters import LORA
-from training.trees import Axes, Tree, nested
+from training.trees import Axes, LogicalAxes, Tree, nested
 
 
 class ModelGraph:
@@ -186,7 +186,7 @@ def build_model_def(
     params, statistics = jax.eval_shape(graph.initialize, jax.random.key(0))
     rules, everywhere = config.mesh.rules.model_dump(), replicated(mesh)
 
-    def placed(leaf: Any, axes: tuple[str | None, ...]) -> jax.ShapeDtypeStruct:
+    def placed(leaf: Any, axes: LogicalAxes) -> jax.ShapeDtypeStruct:
         sharding = named_sharding(axes, leaf.shape, mesh=mesh, rules=rules)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

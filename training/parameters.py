@@ -6,7 +6,7 @@ from optax.contrib import MuonDimensionNumbers
 
 from configs.errors import UsageError
 from configs.schema.config import Config
-from training.trees import matching
+from training.trees import LogicalAxes, matching
 
 LORA = "lora"
 """The name, among the parameters, of the pairs of matrices that `training.lora` trains."""
@@ -33,7 +33,7 @@ def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
     return frozen
 
 
-def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+def matrix_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
     """Return the dimensions that are rows (inputs) and those that are columns of a hidden matrix;
     None for tables, heads, gains and biases.
 
@@ -42,7 +42,7 @@ def matrix_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
     return None if _NO_MATRIX & set(axes) else sides_of(axes)
 
 
-def sides_of(axes: tuple[str | None, ...]) -> MuonDimensionNumbers | None:
+def sides_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
     """Return the dimensions that are rows and those that are columns of a matrix, tables and heads
     included; None for a parameter without two sides.
 

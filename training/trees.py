@@ -10,6 +10,7 @@ import jax
 from configs.errors import UsageError
 
 Tree = Any
+LogicalAxes = tuple[str | None, ...]
 
 
 class Axes(tuple):
