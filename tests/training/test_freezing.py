@@ -27,11 +27,11 @@ def test_what_is_frozen_does_not_move_and_has_neither_moments_nor_average():
     state = runs.train(program, 2)
     for name, value in flat(jax.device_get(state.params)).items():
         assert np.array_equal(value, before[name]) == is_frozen(name), name
-    moving = [name for name in before if not is_frozen(name)]
-    assert list(flat(state.ema)) == moving
+    trainable = [name for name in before if not is_frozen(name)]
+    assert list(flat(state.ema)) == trainable
     assert not [name for name in flat(state.optimizer) if "embedding" in name or "mixer." in name]
     assert flat(state.eval_params).keys() == before.keys()
-    assert program.trained == set(moving)
+    assert program.trained == set(trainable)
     assert 0 < program.trained_count < program.model_def.parameter_count
 
 

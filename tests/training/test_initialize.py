@@ -12,6 +12,7 @@ from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import write_config
 from configs.schema.config import Config
+from parallel.mesh import make_mesh
 from reporting.report.machine import versions
 from tests.training import cells, runs
 from training.best_metric import BestMetric
@@ -29,7 +30,7 @@ TEN_CLASSES = DataSpec(num_classes=10, image_shape=(8, 8, 1))
 
 
 def build(config: Config, spec: DataSpec = TEN_CLASSES):
-    mesh = cells.parallel.make_mesh(config)
+    mesh = make_mesh(config)
     return build_program(config, spec, mesh)
 
 

@@ -168,9 +168,13 @@ def test_schedule_free_is_optaxs_and_its_weights_are_the_average():
         return {"a": jnp.sin(at["a"]) + at["a"]}
 
     for _ in range(20):
-        np.testing.assert_allclose(ours.point(x, state)["a"], y["a"], rtol=1e-5)
+        np.testing.assert_allclose(ours.gradient_point(x, state)["a"], y["a"], rtol=1e-5)
         towards, share, state = ours.update(
-            gradient(ours.point(x, state)), state, x, settings.learning_rate, jax.random.key(0)
+            gradient(ours.gradient_point(x, state)),
+            state,
+            x,
+            settings.learning_rate,
+            jax.random.key(0),
         )
         x = optax.tree.add_scale(x, share, towards)
         updates, other = theirs.update(gradient(y), other, y)
