@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from configs.errors import UsageError
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import (
-    NAME,
+    MANIFEST,
     Damaged,
     StepLock,
     read_manifest,
@@ -195,7 +195,7 @@ def lock_good_step(
         try:
             step_lock = StepLock(path)
         except FileNotFoundError:
-            if not path.exists() or (path / NAME).exists():
+            if not path.exists() or (path / MANIFEST).exists():
                 continue  # Retention took it, or is about to; there may be newer ones.
             rejected.add(step)
             if not is_written():

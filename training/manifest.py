@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from configs.files import sync_file, sync_folder, sync_tree, write_durably
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 FORMAT = 1
 
 
@@ -28,7 +28,7 @@ class Damaged(Exception):
 
 def unfinished(folder: Path) -> str:
     """Return the message for a step whose writing was cut off before its manifest."""
-    return f"{folder} has no {NAME}: its writing was never finished"
+    return f"{folder} has no {MANIFEST}: its writing was never finished"
 
 
 def write_manifest(
@@ -47,7 +47,7 @@ def write_manifest(
             sync_file(path)
     manifest = {"format": FORMAT, **contents, "files": _hash_files(folder)}
     manifest["digest"] = _digest(manifest)
-    write_durably(folder / NAME, json.dumps(manifest, indent=1))
+    write_durably(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises `Damaged` if it is missing, cut short or altered.
     """
-    path = folder / NAME
+    path = folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -107,7 +107,7 @@ class StepLock:
     """
 
     def __init__(self, folder: Path):
-        self._file = (folder / NAME).open("rb")
+        self._file = (folder / MANIFEST).open("rb")
         try:
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -116,7 +116,7 @@ class StepLock:
         except OSError:  # A file system without locks.
             return
         try:  # It may have gone between the opening and the lock.
-            now = os.stat(folder / NAME)
+            now = os.stat(folder / MANIFEST)
         except FileNotFoundError:
             self._file.close()
             raise
@@ -140,7 +140,7 @@ def remove_step(folder: Path) -> bool:
 
     The folder is renamed first: a deletion that is cut off leaves nothing that looks like a step.
     """
-    with (folder / NAME).open("rb") as file:
+    with (folder / MANIFEST).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -154,7 +154,7 @@ def remove_step(folder: Path) -> bool:
 
 def _hash_files(folder: Path) -> dict[str, list[Any]]:
     """Return {relative path: [bytes, SHA-256]} of every file but the manifest."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(_hash_file, paths))
     return {
