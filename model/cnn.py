@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.activations import activated
+from model.layers.activations import captured
 from model.layers.convolution import batch_norm, convolution, max_pool
 from model.layers.dropout import dropout as drop
 from model.layers.linear import class_head, linear
@@ -45,7 +45,7 @@ class Stage(nnx.Module):
         """[B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
         x_BHWC = constrain(self.convolution(x_BHWC), "batch", None, None, "channels_out")
         x_BHWC = self.norm(x_BHWC, use_running_average=not train)
-        return max_pool(activated(nnx.relu(x_BHWC)))
+        return max_pool(captured(nnx.relu(x_BHWC)))
 
 
 class CNN(nnx.Module):
@@ -96,6 +96,6 @@ class CNN(nnx.Module):
         x_BHWC = normalized(image_BHWC, self.dtype)
         for stage in self.stages:
             x_BHWC = stage(x_BHWC, train=train)
-        x_BF = activated(nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1))))
+        x_BF = captured(nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1))))
         x_BF = drop(constrain(x_BF, "batch", "mlp"), self.dropout_rate, dropout_key)
         return constrain(self.classes(x_BF).astype(jnp.float32), "batch", "classes")

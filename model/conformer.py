@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.activations import activated
+from model.layers.activations import captured
 from model.layers.attention import Attention
 from model.layers.convolution import batch_norm
 from model.layers.dropout import dropout as drop
@@ -89,7 +89,7 @@ class ConvolutionModule(nnx.Module):
             x_BTC = self.norm(x_BTC, use_running_average=not train, real=real_BT)
         else:
             x_BTC = self.norm(x_BTC)
-        return constrain(self.out(activated(nnx.silu(x_BTC))), "batch", "length", "width")
+        return constrain(self.out(captured(nnx.silu(x_BTC))), "batch", "length", "width")
 
 
 class ConformerBlock(nnx.Module):

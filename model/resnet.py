@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from model.layers.activations import activated
+from model.layers.activations import captured
 from model.layers.convolution import (
     SqueezeExcitation,
     batch_norm,
@@ -84,13 +84,13 @@ class Block(nnx.Module):
 
         y_BHWC = x_BHWC
         for number, (layer, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
-            y_BHWC = y_BHWC if number == 0 else activated(nnx.relu(y_BHWC))
+            y_BHWC = y_BHWC if number == 0 else captured(nnx.relu(y_BHWC))
             y_BHWC = apply(layer, norm, y_BHWC)
         if self.excitation is not None:
             y_BHWC = self.excitation(y_BHWC)
         if self.shortcut is not None:
             x_BHWC = apply(self.shortcut, self.shortcut_norm, x_BHWC)
-        return activated(nnx.relu(x_BHWC + y_BHWC))
+        return captured(nnx.relu(x_BHWC + y_BHWC))
 
 
 class ResNet(nnx.Module):
@@ -153,7 +153,7 @@ class ResNet(nnx.Module):
         """
         x_BHWC = self.stem(2 * normalized(image_BHWC, self.dtype) - 1)
         x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")
-        x_BHWC = activated(nnx.relu(self.stem_norm(x_BHWC, use_running_average=not train)))
+        x_BHWC = captured(nnx.relu(self.stem_norm(x_BHWC, use_running_average=not train)))
         if self.large_stem:
             x_BHWC = max_pool(x_BHWC, size=3, strides=2, padding=((1, 1), (1, 1)))
         for block in self.blocks:

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from model.backbone import Backbone
-from model.layers.activations import activated
+from model.layers.activations import captured
 from model.layers.convolution import convolution
 from model.layers.dropout import dropout as drop
 from model.layers.linear import class_head, linear
@@ -81,7 +81,7 @@ class Subsampling(nnx.Module):
         x_BTFC = frames_BTF[..., None].astype(self.dtype)
         for layer, stride in zip(self.convolutions, self.strides, strict=True):
             x_BTFC = jnp.where((segments_BT != 0)[:, :, None, None], x_BTFC, 0)
-            x_BTFC = activated(nnx.relu(layer(x_BTFC)))
+            x_BTFC = captured(nnx.relu(layer(x_BTFC)))
             x_BTFC = constrain(x_BTFC, "batch", None, None, "channels_out")
             segments_BT = segments_BT[:, ::stride]
         x_BUD = self.projection(x_BTFC.reshape(*x_BTFC.shape[:2], -1))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.layers.activations import activations_watched
+from model.layers.activations import capture_activations
 from parallel.axes import replicated
 from parallel.feeding import put_batch
 from reporting.diagnosis import verdict
@@ -116,7 +116,7 @@ def dead_units(
         return jnp.max(jnp.abs(one), axis=range(one.ndim - 1))
 
     look = compile_for_mesh(
-        functools.partial(watched, program, activations_watched, largest),
+        functools.partial(watched, program, capture_activations, largest),
         mesh=program.mesh,
         rules=program.config.mesh.rules.model_dump(),
         out_shardings=replicated(program.mesh),

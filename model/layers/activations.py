@@ -10,9 +10,9 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("activatio
 
 
 @contextmanager
-def activations_watched(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
+def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
     """While this context is open, `watcher` gets what comes out of each activation of a layer,
-    [..., units], in their order; with the limits of `attention_watched`."""
+    [..., units], in their order; with the limits of `capture_attention`."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -20,7 +20,7 @@ def activations_watched(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
         _watcher.reset(token)
 
 
-def activated(x: jax.Array) -> jax.Array:
+def captured(x: jax.Array) -> jax.Array:
     """x, which came out of an activation [..., units]."""
     if (watcher := _watcher.get()) is not None:
         watcher(x)

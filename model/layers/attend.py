@@ -47,7 +47,7 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("watched",
 
 
 @contextmanager
-def attention_watched(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
+def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
     """While this context is open, `watcher` gets the weights of each call of `attend`, float32
     [B, N, T, S], in their order; XLA's implementation does the work.
 

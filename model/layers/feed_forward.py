@@ -9,7 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from model.layers.activations import activated
+from model.layers.activations import captured
 from model.layers.linear import linear
 from model.layers.sharding import constrain
 
@@ -95,8 +95,8 @@ class FeedForward(nnx.Module):
         """[B, T, D] -> [B, T, D]."""
         h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
         if self.gate is None:
-            h_BTF = activated(self.activation(h_BTF))
+            h_BTF = captured(self.activation(h_BTF))
         else:
             gate_BTF = checkpoint_name(self.gate(x_BTD), "feed_forward")
-            h_BTF = activated(self.activation(gate_BTF)) * h_BTF
+            h_BTF = captured(self.activation(gate_BTF)) * h_BTF
         return self.down(constrain(h_BTF, "batch", "length", "mlp"))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from model.layers.attend import attention_watched
+from model.layers.attend import capture_attention
 from training.program import TrainProgram
 
 Tree = Any
@@ -70,7 +70,7 @@ def attention_maps(
     if "tokens" in batch:
         batch = {name: rows[:, :MOST_POSITIONS] if rows.ndim > 1 else rows
                  for name, rows in batch.items()}  # fmt: skip
-    of_one = functools.partial(watched, program, attention_watched, lambda one: one[0])
+    of_one = functools.partial(watched, program, capture_attention, lambda one: one[0])
     maps = jax.jit(of_one)
     try:
         found = maps(params, statistics, dict(batch))

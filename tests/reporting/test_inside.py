@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from model.layers.attend import AttentionMask, attend, attention_watched
+from model.layers.attend import AttentionMask, attend, capture_attention
 from reporting.report.inside import MOST_POSITIONS, attention_maps, first_filters, look_inside
 from tests.training import runs
 from training.trees import Axes
@@ -88,7 +88,7 @@ def test_the_weights_are_those_that_the_result_was_made_with():
     mask = AttentionMask(causal=True, window=3)
     expected = attend(q, k, v, mask)
     seen = []
-    with attention_watched(seen.append):
+    with capture_attention(seen.append):
         watched = attend(q, k, v, mask, implementation="splash")
     attend(q, k, v, mask)
     (weights,) = seen
