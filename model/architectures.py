@@ -1,12 +1,15 @@
-"""The architectures by name, and how a model is built."""
+"""The table of architectures, and `build`."""
 
 import importlib
 import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+from model.layers.numerics import Numerics
 
 ARCHITECTURES = {
     "decoder": "model.decoder.Decoder",
@@ -21,7 +24,7 @@ ARCHITECTURES = {
     "cnn": "model.cnn.CNN",
     "convnext": "model.convnext.ConvNeXt",
 }
-"""Where the class of each architecture is: a module, and its name there."""
+"""The class of each architecture, as module.name."""
 
 
 def build(
@@ -32,20 +35,22 @@ def build(
     param_dtype: DTypeLike,
     **hyperparameters: Any,
 ) -> nnx.Module:
-    """A model with fresh parameters, all drawn from `rngs.params`.
+    """Build a model with fresh parameters, all drawn from `rngs.params`.
 
-    `hyperparameters`: every keyword argument of the architecture's class, sizes of the data among
-    them. `dtype` is computed in, `param_dtype` is stored. ValueError: values that do not fit.
+    `hyperparameters`: the keyword arguments of the architecture's class: the fields of its
+    configuration, and the sizes that the data decides. `dtype`, `param_dtype`: as in `Numerics`.
+    ValueError: an unknown architecture, or hyperparameters that do not fit together.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")
     module, _, name = ARCHITECTURES[architecture].rpartition(".")
     make = getattr(importlib.import_module(module), name)
-    return make(**hyperparameters, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    numerics = Numerics(jnp.dtype(dtype), jnp.dtype(param_dtype))
+    return make(**hyperparameters, numerics=numerics, rngs=rngs)
 
 
 def parameter_count(parameters: Any) -> int:
-    """The number of scalars in a tree of arrays or of their shapes, or in a model's parameters."""
+    """Count the scalars in a tree of arrays or abstract arrays, or in a model's parameters."""
     if isinstance(parameters, nnx.Module):
         parameters = nnx.state(parameters, nnx.Param)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parameters))

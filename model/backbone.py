@@ -1,32 +1,37 @@
 """A stack of residual blocks, each a mixer and a feed-forward part.
 
-Axes: B batch, T length, D width, S length of another sequence, K rows of a group.
+Every mixer is called as `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`: a whole
+sequence, a chunk of it and a single position are the same function. Without a state, the input is
+whole sequences, and the positions of different segments (`segments_BT`, int32 [B, T]) do not see
+each other. With a state, the input is the next T positions of each row; positions of segment 0 are
+padding on the right and do not change the state.
+
+Axes: B batch, T length, D width, S length of another sequence, K chosen rows of a group.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.typing import DTypeLike
 
 from model.layers.attention import Attention, CrossAttention
-from model.layers.dropout import drop_examples, dropout
+from model.layers.dropout import apply_dropout, drop_examples, fold_key, split_key
 from model.layers.feed_forward import FeedForward
-from model.layers.feed_forward import feed_forward_width as usual_feed_forward_width
 from model.layers.linear import WEIGHT_STD
-from model.layers.norms import norm as make_norm
+from model.layers.norms import norm
+from model.layers.numerics import Numerics
 from model.layers.positions import Scaling
 from model.layers.recurrence import Bidirectional, Recurrence
 from model.layers.rg_lru import RGLRU
-from model.layers.rows import select_rows
 from model.layers.sharding import AXES
 from model.layers.short_convolution import GatedConvolution
+from model.layers.states import State, select_rows
 
-MixerState = dict[str, jax.Array]
 KeysValues = tuple[jax.Array, jax.Array]
 
 REMAT = {
@@ -34,207 +39,214 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "named": jax.checkpoint_policies.save_only_these_names("mixer", "feed_forward"),
 }
-"""What each block keeps for the backward pass beside its input; it makes the rest again. "dots":
-products with weights. "named": the mixer's result and the hidden products of the feed-forward
-part, as `checkpoint_name` names them."""
+"""The rematerialisation policies: what each block saves for the backward pass beside its input.
+
+"full" saves nothing; "dots" saves the products with weights; "named" saves the mixer's output and
+the hidden products of the feed-forward part, as `checkpoint_name` names them.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """The hyperparameters of a stack of residual blocks, shared by all of its blocks.
+
+    An architecture makes it once from its own hyperparameters; the fields of the configuration
+    among them (`configs/schema/blocks.py`) keep their names. ValueError: an unknown choice.
+    """
+
+    depth: int  # number of blocks
+    pattern: str  # a mixer for each block, repeated to the depth: depth 4 of "RRA" is R, R, A, R
+    width: int  # D, the size of the vector of each position
+    causal: bool  # whether a position sees only itself and those before it
+
+    # Mixer "A", attention; the heads are those of cross-attention too.
+    num_heads: int  # heads of queries
+    num_kv_heads: int | None  # heads of keys and values; None: num_heads
+    head_dim: int | None  # None: width // num_heads
+    attention_window: int | None  # number of positions a target sees, itself included; None: all
+    attention: str  # the implementation, as in `model.layers.attend.attend`
+    rotary_base: float | None  # None: queries and keys are not rotated
+    rotary_scaling: Scaling | None = None  # as in `model.layers.positions.rotary_frequencies`
+    cross_attention: bool = False  # whether each block attends to another sequence too
+
+    # Mixers "C", convolution, and "R", recurrence.
+    convolution_size: int  # taps of the kernel
+    recurrence: str  # "rg_lru", or a kind of `model.layers.recurrence.CELLS`
+
+    # All blocks.
+    norm: str  # "layer_norm" or "rms_norm"
+    norm_placement: str  # "pre": x + part(norm(x)); "post": norm(x + part(x))
+    norm_epsilon: float  # added to the variance
+    feed_forward: str  # a kind of `model.layers.feed_forward.ACTIVATIONS`
+    feed_forward_width: int | None  # F; None: the usual one of the kind
+    use_bias: bool  # of linear maps and layer norms
+    dropout: float  # rate, for the output of each part of a block
+    stochastic_depth: float  # rate at which the last block's parts are dropped; lower ones less
+
+    # How the stack runs.
+    remat: str  # "none" or a policy of `REMAT`
+    scan_layers: bool  # whether one period of the pattern is compiled and run in a loop
+
+    def __post_init__(self):
+        if self.norm_placement not in ("pre", "post"):
+            raise ValueError(f"norm_placement {self.norm_placement!r}: choose 'pre' or 'post'")
+        if self.remat != "none" and self.remat not in REMAT:
+            raise ValueError(f"remat {self.remat!r}: choose from {['none', *REMAT]}")
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether the input of each part is normalised, and not each sum."""
+        return self.norm_placement == "pre"
+
+    @property
+    def projections(self) -> dict[str, Any]:
+        """The arguments that mixers and feed-forward parts share: `use_bias` and `residual_std`.
+
+        The output kernel of each part is drawn with a standard deviation of 0.02 / sqrt(parts of
+        the whole stack), so that their sum does not grow with the depth (as GPT-2's).
+        """
+        parts = (3 if self.cross_attention else 2) * self.depth
+        return {"use_bias": self.use_bias, "residual_std": WEIGHT_STD / parts**0.5}
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """The arguments that attention and cross-attention share."""
+        return {
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            **self.projections,
+        }
+
+    def make_norm(self, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
+        """Make a normalisation [..., width] -> [..., width]."""
+        options = {"epsilon": self.norm_epsilon, "use_bias": self.use_bias}
+        return norm(self.norm, self.width, numerics, rngs, **options)
+
+    def make_mixer(self, letter: str, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
+        """Make the mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
+
+        Recurrence that is not causal runs both ways, each with half of the units.
+        """
+        width, causal = self.width, self.causal
+        if letter == "A":
+            return Attention(
+                width,
+                numerics,
+                rngs,
+                causal=causal,
+                window=self.attention_window,
+                rotary_base=self.rotary_base,
+                rotary_scaling=self.rotary_scaling,
+                implementation=self.attention,
+                **self.heads,
+            )
+        if letter == "C":
+            size = self.convolution_size
+            return GatedConvolution(
+                width, numerics, rngs, size=size, causal=causal, **self.projections
+            )
+        if letter != "R":
+            raise ValueError(f"no mixer {letter!r}: choose 'A', 'C' or 'R'")
+
+        def recurrent(units: int) -> nnx.Module:
+            if self.recurrence == "rg_lru":
+                return RGLRU(width, units, units, numerics, rngs, **self.projections)
+            return Recurrence(self.recurrence, width, units, numerics, rngs)
+
+        return recurrent(width) if causal else Bidirectional(lambda: recurrent(width // 2))
 
 
 class Block(nnx.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x)): the norms before (`norm_placement`
-    "pre"); or norm(x + mixer(x)), then norm(x + feed_forward(x)) ("post").
+    """A mixer and a feed-forward part, each added to its input.
 
-    `mixer`: "A" attention, "C" convolution, or "R" recurrence of the kind `recurrence`. With
-    `cross_attention` a look at another sequence stands between the two, added and normalised
-    alike.
+    With "pre" norms: x + mixer(norm(x)), then x + feed_forward(norm(x)). With "post" norms:
+    norm(x + mixer(x)), then norm(x + feed_forward(x)). Cross-attention, if there is any, stands
+    between the two and is added and normalised in the same way.
 
-    Every mixer is called alike, `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`:
-    the whole sequence, a chunk of it and a single position are one function.
+    `mixer`: "A" attention, "C" convolution, or "R" recurrence.
     """
 
-    def __init__(
-        self,
-        mixer: str,
-        *,
-        width: int,
-        norm: str,
-        norm_epsilon: float,
-        norm_placement: str,
-        feed_forward: str,
-        feed_forward_width: int,
-        dropout: float,
-        stochastic_depth: float,
-        use_bias: bool,
-        residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-        cross_attention: bool = False,
-        **mixing: Any,
-    ):
-        if norm_placement not in ("pre", "post"):
-            raise ValueError(f"norm_placement {norm_placement!r}: choose 'pre' or 'post'")
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        norms = {"epsilon": norm_epsilon, "use_bias": use_bias, **numbers}
-        projections = {"use_bias": use_bias, "residual_std": residual_std, **numbers}
-        self.mixer_norm = make_norm(norm, width, **norms)
-        self.mixer = make_mixer(mixer, width, **mixing, **projections)
+    def __init__(self, spec: BackboneSpec, mixer: str, numerics: Numerics, rngs: nnx.Rngs):
+        self.mixer_norm = spec.make_norm(numerics, rngs)
+        self.mixer = spec.make_mixer(mixer, numerics, rngs)
         self.cross_norm = self.cross = nnx.data(None)
-        if cross_attention:
-            heads = {name: mixing[name] for name in ("num_heads", "num_kv_heads", "head_dim")}
-            self.cross_norm = make_norm(norm, width, **norms)
-            self.cross = CrossAttention(width, **heads, **projections)
-        self.feed_forward_norm = make_norm(norm, width, **norms)
-        self.feed_forward = FeedForward(feed_forward, width, feed_forward_width, **projections)
-        self.dropout_rate, self.stochastic_depth = dropout, stochastic_depth
-        self.pre_norm = norm_placement == "pre"
+        if spec.cross_attention:
+            self.cross_norm = spec.make_norm(numerics, rngs)
+            self.cross = CrossAttention(spec.width, numerics, rngs, **spec.heads)
+        self.feed_forward_norm = spec.make_norm(numerics, rngs)
+        kind, hidden_width = spec.feed_forward, spec.feed_forward_width
+        self.feed_forward = FeedForward(
+            kind, spec.width, hidden_width, numerics, rngs, **spec.projections
+        )
+        self.dropout_rate, self.stochastic_depth = spec.dropout, spec.stochastic_depth
+        self.pre_norm = spec.pre_norm
 
     def __call__(
         self,
         x_BTD: jax.Array,
         *,
-        state: MixerState | None = None,
+        state: State | None = None,
         segments_BT: jax.Array | None = None,
-        source: KeysValues | None = None,
-        sources_BS: jax.Array | None = None,
+        keys_values: KeysValues | None = None,
+        source_mask_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-        height: jax.Array | float = 1.0,
-    ) -> tuple[jax.Array, MixerState | None]:
-        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout where a key is given.
+        depth_fraction: jax.Array | float = 1.0,
+    ) -> tuple[jax.Array, State | None]:
+        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout acts only with a key.
 
-        `source`: what `cross.keys_values` makes of the other sequence, `sources_BS` which of its
-        positions are there. `height` is the block's place in the stack, up to 1 at the top: so
-        much of the rate of stochastic depth is its own.
+        `keys_values`: those of the other sequence, by `cross.keys_values`; `source_mask_BS` (bool)
+        is True at its real positions. `depth_fraction`: (index of the block + 1) / depth, the share
+        of the rate of stochastic depth that this block has.
         """
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        keys = split_key(dropout_key)
 
-        def add(x_BTD, norm, layer, key):
-            y_BTD, *more = layer(norm(x_BTD) if self.pre_norm else x_BTD)
-            y_BTD = dropout(y_BTD, self.dropout_rate, key)
+        def normed(norm: nnx.Module, x_BTD: jax.Array) -> jax.Array:
+            return norm(x_BTD) if self.pre_norm else x_BTD
+
+        def added(
+            norm: nnx.Module, x_BTD: jax.Array, y_BTD: jax.Array, key: jax.Array | None
+        ) -> jax.Array:
+            y_BTD = apply_dropout(y_BTD, self.dropout_rate, key)
             if key is not None and self.stochastic_depth:
-                rate = self.stochastic_depth * height
+                rate = self.stochastic_depth * depth_fraction
                 y_BTD = drop_examples(y_BTD, rate, jax.random.fold_in(key, 1))
             x_BTD = x_BTD + y_BTD
-            return (x_BTD if self.pre_norm else norm(x_BTD)), *more
+            return x_BTD if self.pre_norm else norm(x_BTD)
 
-        def mix(x_BTD):
-            y_BTD, after = self.mixer(x_BTD, state=state, segments_BT=segments_BT)
-            return checkpoint_name(y_BTD, "mixer"), after
-
-        x_BTD, state = add(x_BTD, self.mixer_norm, mix, keys[0])
-        if self.cross is not None:
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, 2)
-            look = lambda x_BTD: (self.cross(x_BTD, source, sources_BS=sources_BS),)  # noqa: E731
-            (x_BTD,) = add(x_BTD, self.cross_norm, look, key)
-        forward = lambda x_BTD: (self.feed_forward(x_BTD),)  # noqa: E731
-        (x_BTD,) = add(x_BTD, self.feed_forward_norm, forward, keys[1])
-        return x_BTD, state
-
-
-def make_mixer(
-    letter: str,
-    width: int,
-    *,
-    causal: bool,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    attention_window: int | None,
-    attention: str,
-    rotary_base: float | None,
-    recurrence: str,
-    convolution_size: int,
-    rotary_scaling: Scaling | None = None,
-    **projections: Any,
-) -> nnx.Module:
-    """The mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
-
-    Recurrence that is not causal runs both ways, each with half the units.
-    """
-    if letter == "A":
-        return Attention(
-            width,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            causal=causal,
-            window=attention_window,
-            rotary_base=rotary_base,
-            rotary_scaling=rotary_scaling,
-            implementation=attention,
-            **projections,
+        y_BTD, state = self.mixer(
+            normed(self.mixer_norm, x_BTD), state=state, segments_BT=segments_BT
         )
-    if letter == "C":
-        return GatedConvolution(width, size=convolution_size, causal=causal, **projections)
-    if letter != "R":
-        raise ValueError(f"no mixer {letter!r}: choose 'A', 'C' or 'R'")
-    if recurrence == "rg_lru":
-        if causal:
-            return RGLRU(width, width, width, **projections)
-        return Bidirectional(lambda: RGLRU(width, width // 2, width // 2, **projections))
-    numbers = {name: projections[name] for name in ("dtype", "param_dtype", "rngs")}
-    if causal:
-        return Recurrence(recurrence, width, width, **numbers)
-    return Bidirectional(lambda: Recurrence(recurrence, width, width // 2, **numbers))
+        x_BTD = added(self.mixer_norm, x_BTD, checkpoint_name(y_BTD, "mixer"), keys[0])
+        if self.cross is not None:
+            key = fold_key(dropout_key, 2)
+            y_BTD = self.cross(
+                normed(self.cross_norm, x_BTD), keys_values, source_mask_BS=source_mask_BS
+            )
+            x_BTD = added(self.cross_norm, x_BTD, y_BTD, key)
+        y_BTD = self.feed_forward(normed(self.feed_forward_norm, x_BTD))
+        return added(self.feed_forward_norm, x_BTD, y_BTD, keys[1]), state
 
 
 class Backbone(nnx.Module):
-    """`depth` blocks whose mixers follow `pattern`, repeated: depth 4 of "RRA" is R, R, A, R; after
-    blocks that normalise first, a last norm.
-
-    None for `num_kv_heads` means `num_heads`; for `head_dim`, width // num_heads; for
-    `feed_forward_width`, the usual one of its kind; for `attention_window`, the whole sequence.
-    `attention`: the implementation, as in `model.layers.attend`.
+    """The blocks of `spec`; after blocks with "pre" norms, a last norm.
 
     Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
     pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
-    and the program holds that period once, in a loop: quick to compile, and parameters split by
-    fsdp are gathered a period at a time. States, and what blocks with cross-attention look at, are
-    stacked as the parameters are.
-
-    `remat`: "none", or what of `REMAT` each block keeps for the backward pass.
-
-    `block` holds the other arguments of `Block`.
+    and the program holds that period once, in a loop: it compiles quickly, and parameters that are
+    split by fsdp are gathered one period at a time. Mixer states, and the keys and values for
+    cross-attention, are stacked like the parameters.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        pattern: str,
-        num_heads: int,
-        num_kv_heads: int | None,
-        head_dim: int | None,
-        feed_forward: str,
-        feed_forward_width: int | None,
-        scan_layers: bool,
-        remat: str,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-        **block: Any,
-    ):
-        if remat != "none" and remat not in REMAT:
-            raise ValueError(f"remat {remat!r}: choose from {['none', *REMAT]}")
-        self.depth, self.remat = depth, remat
-        numbers = {"dtype": dtype, "param_dtype": param_dtype}
-        additions = (3 if block.get("cross_attention") else 2) * depth
-        block |= {
-            "width": width,
-            "num_heads": num_heads,
-            "num_kv_heads": num_kv_heads or num_heads,
-            "head_dim": head_dim or width // num_heads,
-            "feed_forward": feed_forward,
-            "feed_forward_width": feed_forward_width
-            or usual_feed_forward_width(feed_forward, width),
-            "residual_std": WEIGHT_STD / additions**0.5,
-        }
+    def __init__(self, spec: BackboneSpec, numerics: Numerics, rngs: nnx.Rngs):
+        depth, pattern = spec.depth, spec.pattern
+        self.depth, self.remat, self.features = depth, spec.remat, spec.width
 
         def blocks(mixers: Sequence[str], rngs: nnx.Rngs) -> nnx.List:
-            return nnx.List([Block(mixer, rngs=rngs, **block, **numbers) for mixer in mixers])
+            return nnx.List([Block(spec, mixer, numerics, rngs) for mixer in mixers])
 
         self.periods = None
-        if not scan_layers:
+        if not spec.scan_layers:
             self.layers = blocks([pattern[i % len(pattern)] for i in range(depth)], rngs)
         elif depth % len(pattern):
             raise ValueError(
@@ -243,22 +255,17 @@ class Backbone(nnx.Module):
         else:
             self.periods = depth // len(pattern)
             self.layers = _stacked(lambda rngs: blocks(pattern, rngs), self.periods, rngs)
-        self.norm = nnx.data(None)
-        if block["norm_placement"] == "pre":
-            kind, epsilon, use_bias = block["norm"], block["norm_epsilon"], block["use_bias"]
-            self.norm = make_norm(
-                kind, width, epsilon=epsilon, use_bias=use_bias, rngs=rngs, **numbers
-            )
+        self.norm = spec.make_norm(numerics, rngs) if spec.pre_norm else nnx.data(None)
 
-    def initial_state(self, batch_size: int, max_length: int) -> list[MixerState]:
-        """The states before the first position: one for each block of `layers`."""
+    def initial_state(self, batch_size: int, max_length: int) -> list[State]:
+        """The mixer states before the first position, one for each block of `layers`."""
         states = [block.mixer.initial_state(batch_size, max_length) for block in self.layers]
         if self.periods is None:
             return states
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
-    def reset(self, state: list[MixerState], rows_B: jax.Array) -> list[MixerState]:
-        """`state` with the rows that `rows_B` (bool [B]) names as before their first position."""
+    def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
+        """`state`, with the rows where `rows_B` (bool [B]) is True set to the initial state."""
 
         def zeroed(x: jax.Array) -> jax.Array:
             shape = [1] * x.ndim
@@ -268,8 +275,8 @@ class Backbone(nnx.Module):
         return jax.tree.map(zeroed, state)
 
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
-        """What each block of `layers`, with cross-attention, looks at of another sequence: the same
-        for all of its targets, and made once."""
+        """The keys and values of another sequence for the cross-attention of each block of
+        `layers`; they are the same for all targets, and so computed once."""
         if self.periods is None:
             return [block.cross.keys_values(source_BSD) for block in self.layers]
         graph, parameters = nnx.split(self.layers)
@@ -280,9 +287,9 @@ class Backbone(nnx.Module):
 
         return jax.lax.scan(period, None, parameters)[1]
 
-    def select(self, kept: Any, chosen_BK: jax.Array) -> Any:
-        """Rows of a state, or of `keys_values`, as in `model.layers.rows.select_rows`."""
-        return select_rows(kept, chosen_BK, axis=self._batch_axis)
+    def select(self, tree: Any, chosen_BK: jax.Array) -> Any:
+        """Rows of a state, or of `keys_values`, as in `model.layers.states.select_rows`."""
+        return select_rows(tree, chosen_BK, axis=self._batch_axis)
 
     @property
     def _batch_axis(self) -> int:
@@ -292,33 +299,33 @@ class Backbone(nnx.Module):
         self,
         x_BTD: jax.Array,
         *,
-        state: list[MixerState] | None = None,
+        state: list[State] | None = None,
         segments_BT: jax.Array | None = None,
-        source: list[KeysValues] | None = None,
-        sources_BS: jax.Array | None = None,
+        keys_values: list[KeysValues] | None = None,
+        source_mask_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> tuple[jax.Array, list[MixerState] | None]:
-        """[B, T, D] -> [B, T, D], and the states after it.
+    ) -> tuple[jax.Array, list[State] | None]:
+        """[B, T, D] -> [B, T, D], and the mixer states after it.
 
-        Blocks with cross-attention need `source`, what `keys_values` makes of the other sequence;
-        `sources_BS` (bool [B, S]) says which of its positions are there.
+        With cross-attention: `keys_values` of the other sequence, by the method of that name;
+        `source_mask_BS` (bool) is True at its real positions.
         """
 
-        def run(blocks, x_BTD, states, source, first):
+        def run(blocks, x_BTD, states, keys_values, first):
             after = []
             for i, block in enumerate(blocks):
-                key = None if dropout_key is None else jax.random.fold_in(dropout_key, first + i)
+                key = fold_key(dropout_key, first + i)
                 call = functools.partial(
                     block,
                     state=None if states is None else states[i],
                     segments_BT=segments_BT,
-                    source=None if source is None else source[i],
-                    sources_BS=sources_BS,
+                    keys_values=None if keys_values is None else keys_values[i],
+                    source_mask_BS=source_mask_BS,
                     dropout_key=key,
-                    height=(first + i + 1) / self.depth,
+                    depth_fraction=(first + i + 1) / self.depth,
                 )
                 if self.remat != "none" and states is None:
-                    # Inside a loop nothing can be merged with the forward pass anyway.
+                    # In a loop XLA can't merge the recomputation with the forward pass anyway.
                     policy, unrolled = REMAT[self.remat], self.periods is None
                     call = jax.checkpoint(call, policy=policy, prevent_cse=unrolled)
                 x_BTD, mixer_state = call(x_BTD)
@@ -326,21 +333,22 @@ class Backbone(nnx.Module):
             return x_BTD, None if states is None else after
 
         if self.periods is None:
-            x_BTD, state = run(self.layers, x_BTD, state, source, 0)
+            x_BTD, state = run(self.layers, x_BTD, state, keys_values, 0)
         else:
             graph, parameters = nnx.split(self.layers)
 
             def period(x_BTD, inputs):
-                parameters, states, source, first = inputs
-                return run(nnx.merge(graph, parameters), x_BTD, states, source, first)
+                parameters, states, keys_values, first = inputs
+                return run(nnx.merge(graph, parameters), x_BTD, states, keys_values, first)
 
             first = jnp.arange(self.periods) * len(self.layers)
-            x_BTD, state = jax.lax.scan(period, x_BTD, (parameters, state, source, first))
+            x_BTD, state = jax.lax.scan(period, x_BTD, (parameters, state, keys_values, first))
         return x_BTD if self.norm is None else self.norm(x_BTD), state
 
 
-def _stacked(make, copies: int, rngs: nnx.Rngs) -> nnx.Module:
-    """What `make(rngs)` makes, `copies` times independently, its parameters stacked in front."""
+def _stacked(make: Callable[[nnx.Rngs], nnx.Module], copies: int, rngs: nnx.Rngs) -> nnx.Module:
+    """`copies` modules of `make`, each with its own random key, as one module whose parameters
+    have a leading axis "layers"."""
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
     @jax.vmap

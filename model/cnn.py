@@ -11,35 +11,24 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.activations import captured
 from model.layers.convolution import batch_norm, convolution, max_pool
-from model.layers.dropout import dropout as drop
-from model.layers.linear import class_head, linear
+from model.layers.dropout import apply_dropout
+from model.layers.linear import linear, logits_head
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain
 from model.pictures import normalized
 
-BATCH_NORM_MOMENTUM = 0.9  # statistics of the last few dozen steps: runs may be short
-
 
 class Stage(nnx.Module):
-    """Convolution, batch norm, rectifier, and a pooling that halves height and width."""
+    """Convolution, batch norm, ReLU, and max pooling that halves height and width."""
 
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+    def __init__(self, channels_in: int, channels_out: int, numerics: Numerics, rngs: nnx.Rngs):
         self.convolution = convolution(
-            channels_in, channels_out, kernel_size=3, use_bias=False, **numbers
+            channels_in, channels_out, numerics, rngs, kernel_size=3, use_bias=False
         )
-        self.norm = batch_norm(channels_out, momentum=BATCH_NORM_MOMENTUM, **numbers)
+        self.norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
@@ -49,8 +38,8 @@ class Stage(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """A stage for each of `channels`, then a dense layer of `width` over the flattened grid, and
-    the classes. `image_shape` is (height, width, channels)."""
+    """A stage for each number of `channels`, a dense layer of `width` units over the flattened
+    grid, and the classes. `image_shape`: (height, width, channels)."""
 
     def __init__(
         self,
@@ -60,30 +49,22 @@ class CNN(nnx.Module):
         dropout: float,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        numerics: Numerics,
         rngs: nnx.Rngs,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         *size, image_channels = image_shape
         self.stages = nnx.List(
             [
-                Stage(inputs, outputs, **numbers)
+                Stage(inputs, outputs, numerics, rngs)
                 for inputs, outputs in zip((image_channels, *channels), channels, strict=False)
             ]
         )
-        height, wide = (-(-side // 2 ** len(channels)) for side in size)
-        features = height * wide * channels[-1]
-        self.dense = linear(
-            (features,),
-            (width,),
-            ("embed", "mlp"),
-            std=(2 / features) ** 0.5,
-            use_bias=True,
-            **numbers,
-        )
-        self.classes = class_head(width, num_classes, axis="mlp", **numbers)
-        self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
+        height, width_of_grid = (-(-side // 2 ** len(channels)) for side in size)
+        features = height * width_of_grid * channels[-1]
+        axes, he_normal = ("embed", "mlp"), (2 / features) ** 0.5
+        self.dense = linear(features, width, axes, numerics, rngs, std=he_normal, use_bias=True)
+        self.classes = logits_head(width, num_classes, ("mlp", "classes"), numerics, rngs)
+        self.dropout_rate, self.dtype = dropout, numerics.dtype
 
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
@@ -97,5 +78,5 @@ class CNN(nnx.Module):
         for stage in self.stages:
             x_BHWC = stage(x_BHWC, train=train)
         x_BF = captured(nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1))))
-        x_BF = drop(constrain(x_BF, "batch", "mlp"), self.dropout_rate, dropout_key)
+        x_BF = apply_dropout(constrain(x_BF, "batch", "mlp"), self.dropout_rate, dropout_key)
         return constrain(self.classes(x_BF).astype(jnp.float32), "batch", "classes")

@@ -1,6 +1,6 @@
 """ConvNeXt: a convolutional network of blocks like a transformer's.
 
-Initial values: all kernels normal, 0.02, biases 0, scales 1, scales of the layers 1e-6.
+Initial values: all kernels normal, 0.02; biases 0; scales of norms 1; layer scales 1e-6.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.convolution import convolution, global_average_pool
-from model.layers.dropout import drop_examples
+from model.layers.dropout import drop_examples, fold_key
 from model.layers.feed_forward import FeedForward
-from model.layers.linear import WEIGHT_STD, class_head
+from model.layers.linear import WEIGHT_STD, logits_head
 from model.layers.norms import norm
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
 from model.pictures import normalized
 
@@ -30,31 +30,27 @@ class Block(nnx.Module):
     """x + scale · feed_forward(norm(depthwise(x)))."""
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        stochastic_depth: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, channels: int, numerics: Numerics, rngs: nnx.Rngs, *, stochastic_depth: float
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.depthwise = convolution(
             channels,
             channels,
+            numerics,
+            rngs,
             kernel_size=KERNEL_SIZE,
             groups=channels,
             use_bias=True,
             std=WEIGHT_STD,
-            **numbers,
         )
-        self.norm = norm("layer_norm", channels, epsilon=NORM_EPSILON, use_bias=True, **numbers)
+        self.norm = norm(
+            "layer_norm", channels, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True
+        )
         self.feed_forward = FeedForward(
-            "gelu", channels, 4 * channels, use_bias=True, residual_std=WEIGHT_STD, **numbers
+            "gelu", channels, 4 * channels, numerics, rngs, use_bias=True, residual_std=WEIGHT_STD
         )
-        scale_C = jnp.full(channels, LAYER_SCALE, jnp.dtype(param_dtype))
+        scale_C = jnp.full(channels, LAYER_SCALE, numerics.param_dtype)
         self.scale = nnx.Param(scale_C, **named("norm"))
-        self.stochastic_depth, self.dtype = stochastic_depth, jnp.dtype(dtype)
+        self.stochastic_depth, self.dtype = stochastic_depth, numerics.dtype
 
     def __call__(self, x_BHWC: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
@@ -68,10 +64,12 @@ class Block(nnx.Module):
 
 
 class ConvNeXt(nnx.Module):
-    """Liu et al. 2022, arXiv:2201.03545: patches of `patch_size`, then a stage for each of
-    `channels`, of as many blocks as `depths` says; between two of them the sides are halved.
+    """ConvNeXt (Liu et al. 2022, arXiv:2201.03545).
 
-    `stochastic_depth` is the rate of the last block, in proportion less before it.
+    Patches of `patch_size`, then a stage for each of `channels` and `depths` (its number of
+    blocks); a convolution of stride 2 stands between two stages. `stochastic_depth`: the rate of
+    the last block, which grows linearly from 0 at the first. `image_shape`: (height, width,
+    channels).
     """
 
     def __init__(
@@ -83,11 +81,9 @@ class ConvNeXt(nnx.Module):
         stochastic_depth: float,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        numerics: Numerics,
         rngs: nnx.Rngs,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         rates = iter(np.linspace(0, stochastic_depth, sum(depths)).tolist())
         inputs, size = image_shape[2], patch_size
         downsamplings, norms, blocks = [], [], []
@@ -96,37 +92,47 @@ class ConvNeXt(nnx.Module):
                 convolution(
                     inputs,
                     outputs,
+                    numerics,
+                    rngs,
                     kernel_size=size,
                     strides=size,
                     use_bias=True,
                     std=WEIGHT_STD,
-                    **numbers,
                 )
             )
-            # After the first one, and before the others.
+            # The norm stands after the first downsampling, and before each of the others.
             normed = inputs if norms else outputs
-            norms.append(norm("layer_norm", normed, epsilon=NORM_EPSILON, use_bias=True, **numbers))
-            stage = [Block(outputs, stochastic_depth=next(rates), **numbers) for _ in range(depth)]
+            norms.append(
+                norm("layer_norm", normed, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)
+            )
+            stage = [
+                Block(outputs, numerics, rngs, stochastic_depth=next(rates)) for _ in range(depth)
+            ]
             blocks.append(nnx.List(stage))
             inputs, size = outputs, 2
         self.downsamplings, self.norms = nnx.List(downsamplings), nnx.List(norms)
         self.stages = nnx.List(blocks)
-        self.norm = norm("layer_norm", inputs, epsilon=NORM_EPSILON, use_bias=True, **numbers)
-        self.classes = class_head(inputs, num_classes, **numbers)
-        self.dtype = jnp.dtype(dtype)
+        self.norm = norm("layer_norm", inputs, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)
+        self.classes = logits_head(inputs, num_classes, ("embed", "classes"), numerics, rngs)
+        self.dtype = numerics.dtype
 
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes]; the same in
-        training and after it, but for stochastic depth, which acts only where a key is given."""
-        x_BHWC, place = 2 * normalized(image_BHWC, self.dtype) - 1, 0
+        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+
+        `train` changes nothing; stochastic depth acts only where a key is given.
+        """
+        x_BHWC, index = 2 * normalized(image_BHWC, self.dtype) - 1, 0
         parts = zip(self.downsamplings, self.norms, self.stages, strict=True)
-        for number, (smaller, normal, blocks) in enumerate(parts):
-            x_BHWC = normal(smaller(x_BHWC)) if number == 0 else smaller(normal(x_BHWC))
+        for stage, (downsample, layer_norm, blocks) in enumerate(parts):
+            if stage == 0:
+                x_BHWC = layer_norm(downsample(x_BHWC))
+            else:
+                x_BHWC = downsample(layer_norm(x_BHWC))
             x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")
             for block in blocks:
-                key = None if dropout_key is None else jax.random.fold_in(dropout_key, place)
-                x_BHWC, place = block(x_BHWC, key), place + 1
+                key = fold_key(dropout_key, index)
+                x_BHWC, index = block(x_BHWC, key), index + 1
         x_BC = self.norm(global_average_pool(x_BHWC))
         return constrain(self.classes(x_BC).astype(jnp.float32), "batch", "classes")

@@ -1,115 +1,108 @@
-"""The decoder: tokens to the logits of the next token, for any mixture of mixers.
+"""The decoder and the encoder: stacks of blocks of any mixers on tokens.
 
 Initial values, after GPT-2 (Radford et al. 2019); L is the depth:
 
     | parameter                                        | distribution                         |
     |--------------------------------------------------|--------------------------------------|
-    | tables, dense layers at the end, head, classes   | normal, 0.02                         |
+    | tables, head, classes, dense layers before them  | normal, 0.02                         |
     | query, key, value, gate, up of all parts         | normal, 0.02                         |
     | out of a mixer, down of feed-forward             | normal, 0.02 / sqrt(2 L)             |
     | recurrence: input kernel                         | normal cut at 2, 1 / sqrt(width)     |
     | recurrence: recurrent kernel                     | orthogonal rows                      |
-    | recurrence: bias                                 | 1 for a forget gate, 0 else          |
-    | RG-LRU: gates; decay                             | normal, 1 / sqrt(units); see there   |
+    | recurrence: bias                                 | 1 for a forget gate, otherwise 0     |
+    | RG-LRU: gates; decay                             | normal, 1 / sqrt(units); see `RGLRU` |
     | depthwise kernel of K taps                       | normal, 1 / sqrt(K)                  |
     | scale of norms; other biases                     | 1; 0                                 |
 
 Axes: B batch, T length, D width, V vocabulary.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
-from model.backbone import Backbone
-from model.layers.head_transform import HeadTransform
-from model.layers.norms import norm as make_norm
-from model.layers.positions import Scaling
+from model.backbone import Backbone, BackboneSpec
+from model.layers.embedding import TokenTypes
+from model.layers.feed_forward import ACTIVATIONS
+from model.layers.linear import linear
+from model.layers.numerics import Numerics
+from model.layers.sharding import constrain, named
 from model.tokens import TokenModel
 
 POSITIONS = ("rotary", "learned", "none")
 
 
-class Decoder(TokenModel):
-    """A causal language model, or with `num_classes` a classifier that reads from left to right.
+class HeadTransform(nnx.Module):
+    """BERT's head, a dense layer and a norm before the output table and a bias after it:
+    decode(norm(activation(dense(x)))) + bias (the code of Devlin et al. 2019, arXiv:1810.04805).
 
-    `pattern` has a letter for each block, repeated to the `depth`: "A" attention, "C" convolution,
-    "R" recurrence. `token_types`, `embedding_norm` and `head_transform`: what BERT has beside, as
-    in `TokenModel`. `blocks`: the other arguments of `model.backbone.Backbone`.
+    The norm and the activation are those of the blocks of `spec`.
     """
 
     def __init__(
+        self, spec: BackboneSpec, vocabulary_size: int, numerics: Numerics, rngs: nnx.Rngs
+    ):
+        width, axes = spec.width, ("embed", "mlp")
+        self.dense = linear(width, width, axes, numerics, rngs, use_bias=spec.use_bias)
+        self.activation = ACTIVATIONS[spec.feed_forward]
+        self.norm = spec.make_norm(numerics, rngs)
+        zeros_V = jnp.zeros(vocabulary_size, numerics.param_dtype)
+        self.bias = nnx.Param(zeros_V, **named("vocabulary"))
+
+    def __call__(self, x_BTD: jax.Array, decode: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """[B, T, D] -> logits, float32 [B, T, V]; `decode` maps between the same shapes."""
+        x_BTD = self.norm(self.activation(self.dense(x_BTD)))
+        logits_BTV = decode(constrain(x_BTD, "batch", "length", "width"))
+        return logits_BTV + self.bias[...].astype(jnp.float32)
+
+
+class Decoder(TokenModel):
+    """A causal language model, or with `num_classes` a causal classifier.
+
+    Hyperparameters beside those of `TokenModel`: `positions` (one of `POSITIONS`; ValueError:
+    another one), `rotary_base`, and the other fields of `BackboneSpec`. The parts of BERT:
+    `token_types`, the number of token type vectors; `embedding_norm`, whether the embeddings are
+    normalised; `head_transform`, whether the head of tokens is a `HeadTransform`.
+    """
+
+    causal: ClassVar = True
+
+    def __init__(self, *, positions: str, rotary_base: float, **hyperparameters: Any):
+        if positions not in POSITIONS:
+            raise ValueError(f"positions {positions!r}: choose 'rotary', 'learned' or 'none'")
+        super().__init__(
+            learned_positions=positions == "learned",
+            rotary_base=rotary_base if positions == "rotary" else None,
+            **hyperparameters,
+        )
+
+    def make_body(
         self,
-        *,
-        width: int,
-        depth: int,
-        pattern: str,
-        positions: str,
-        rotary_base: float,
-        tied_embeddings: bool,
-        logit_soft_cap: float | None,
-        dropout: float,
-        pooling: str,
-        vocabulary_size: int,
-        max_length: int,
-        num_classes: int | None = None,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        numerics: Numerics,
         rngs: nnx.Rngs,
-        rotary_scaling: Scaling | None = None,
+        *,
         token_types: int = 0,
         embedding_norm: bool = False,
         head_transform: bool = False,
-        causal: bool = True,
         **blocks: Any,
-    ):
-        if positions not in POSITIONS:
-            raise ValueError(f"positions {positions!r}: choose 'rotary', 'learned' or 'none'")
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-
-        def norm() -> nnx.Module:
-            epsilon, use_bias = blocks["norm_epsilon"], blocks["use_bias"]
-            return make_norm(blocks["norm"], width, epsilon=epsilon, use_bias=use_bias, **numbers)
-
-        def transform() -> HeadTransform:
-            use_bias, kind = blocks["use_bias"], blocks["feed_forward"]
-            return HeadTransform(kind, width, vocabulary_size, norm, use_bias=use_bias, **numbers)
-
-        super().__init__(
-            lambda: Backbone(
-                width=width,
-                depth=depth,
-                pattern=pattern,
-                rotary_base=rotary_base if positions == "rotary" else None,
-                rotary_scaling=rotary_scaling,
-                causal=causal,
-                dropout=dropout,
-                **blocks,
-                **numbers,
-            ),
-            width=width,
-            features=width,
-            learned_positions=positions == "learned",
-            # Recurrence and convolution go on for ever: they have no cache or table to run out of.
-            has_bounded_context=positions == "learned" or "A" in pattern[:depth],
-            tied_embeddings=tied_embeddings,
-            logit_soft_cap=logit_soft_cap,
-            dropout=dropout,
-            pooling=pooling,
-            vocabulary_size=vocabulary_size,
-            max_length=max_length,
-            num_classes=num_classes,
-            token_types=token_types,
-            make_embedding_norm=norm if embedding_norm else None,
-            make_head_transform=transform if head_transform else None,
-            **numbers,
-        )
+    ) -> None:
+        spec = BackboneSpec(causal=self.causal, **blocks)
+        # Recurrence and convolution have no cache that a sequence could outgrow.
+        self.has_bounded_context |= "A" in spec.pattern[: spec.depth]
+        if token_types:
+            self.token_types = TokenTypes(token_types, spec.width, numerics, rngs)
+        if embedding_norm:
+            self.embedding_norm = spec.make_norm(numerics, rngs)
+        self.backbone = Backbone(spec, numerics, rngs)
+        if head_transform and not self.is_classifier:
+            self.head_transform = HeadTransform(spec, self.vocabulary_size, numerics, rngs)
 
 
 class Encoder(Decoder):
-    """The same model where every position sees all others: it fills in tokens that are left out
-    (Devlin et al. 2019, arXiv:1810.04805), or with `num_classes` classifies. It has no state."""
+    """A bidirectional masked language model (Devlin et al. 2019, arXiv:1810.04805), or with
+    `num_classes` a classifier. It has no state."""
 
-    def __init__(self, **hyperparameters: Any):
-        super().__init__(causal=False, **hyperparameters)
+    causal: ClassVar = False

@@ -1,4 +1,4 @@
-"""What every model of pictures begins with.
+"""The first step of every model of pictures.
 
 Axes: B batch, H height, W width, C channels.
 """

@@ -9,7 +9,6 @@ Axes: B batch, H height, W width, C channels.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.activations import captured
 from model.layers.convolution import (
@@ -19,38 +18,38 @@ from model.layers.convolution import (
     global_average_pool,
     max_pool,
 )
-from model.layers.dropout import dropout as drop
-from model.layers.linear import class_head
+from model.layers.dropout import apply_dropout
+from model.layers.linear import logits_head
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain
 from model.pictures import normalized
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""Blocks of each stage, by the depth."""
+"""The number of blocks of each stage, by the depth."""
 
 SMALL_PICTURE = 64
-"""Up to so many pixels a side, a picture is not made smaller before the first stage."""
-
-BATCH_NORM_MOMENTUM = 0.9
+"""The largest picture, in pixels a side, for which the stem "auto" is the small one."""
 
 
 class Block(nnx.Module):
-    """relu(shortcut(x) + branch(x)); the branch is two convolutions of 3 x 3, or with `bottleneck`
-    one of 3 x 3 between two of 1 x 1, the last with four times the channels, the stride at the
-    3 x 3. The shortcut is x, or a convolution of 1 x 1 where the shape changes."""
+    """relu(shortcut(x) + branch(x)).
+
+    The branch is two convolutions of 3 x 3; with `bottleneck` it is convolutions of 1 x 1, 3 x 3
+    and 1 x 1, the last with four times the channels. The first convolution of 3 x 3 has the
+    strides. The shortcut is x, or a convolution of 1 x 1 where the shape changes.
+    """
 
     def __init__(
         self,
         channels_in: int,
         channels: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         strides: int,
         bottleneck: bool,
         squeeze_excitation: bool,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         channels_out = 4 * channels if bottleneck else channels
         plan = [(channels, 3, strides), (channels, 3, 1)]
         if bottleneck:
@@ -58,22 +57,22 @@ class Block(nnx.Module):
         inputs = [channels_in, *(outputs for outputs, _, _ in plan)]
         self.convolutions = nnx.List(
             [
-                _convolution(channels, outputs, size, stride, **numbers)
+                _convolution(channels, outputs, size, stride, numerics, rngs)
                 for channels, (outputs, size, stride) in zip(inputs, plan, strict=False)
             ]
         )
         self.norms = nnx.List(
             [
-                _norm(outputs, scale=float(number < len(plan) - 1), **numbers)
+                batch_norm(outputs, numerics, rngs, scale=float(number < len(plan) - 1))
                 for number, (outputs, _, _) in enumerate(plan)
             ]
         )
         self.excitation = self.shortcut = self.shortcut_norm = nnx.data(None)
         if squeeze_excitation:
-            self.excitation = SqueezeExcitation(channels_out, **numbers)
+            self.excitation = SqueezeExcitation(channels_out, numerics, rngs)
         if strides > 1 or channels_in != channels_out:
-            self.shortcut = _convolution(channels_in, channels_out, 1, strides, **numbers)
-            self.shortcut_norm = _norm(channels_out, scale=1.0, **numbers)
+            self.shortcut = _convolution(channels_in, channels_out, 1, strides, numerics, rngs)
+            self.shortcut_norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, channels_in] -> [B, H / strides, W / strides, channels_out]."""
@@ -94,11 +93,13 @@ class Block(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """He et al. 2016, arXiv:1512.03385, table 1; the stride of a bottleneck at its 3 x 3.
+    """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
-    `stem`: "large", a convolution of 7 x 7 and a pooling that make a quarter of each side;
-    "small", a convolution of 3 x 3 that keeps it (their section 4.2); "auto" for pictures of up to
-    64 pixels the small one. `width`: channels of the first stage, doubled by each other one.
+    `depth`: 18, 34 or 50, the last with bottlenecks, whose strides are at the 3 x 3. `width`: the
+    channels of the first stage, which each later one doubles. `stem`: "large", a convolution of
+    7 x 7 and a max pooling, each of stride 2; "small", a convolution of 3 x 3 of stride 1 (their
+    section 4.2); "auto": small for pictures of up to 64 pixels a side. `image_shape`: (height,
+    width, channels). ValueError: another depth or stem.
     """
 
     def __init__(
@@ -111,20 +112,18 @@ class ResNet(nnx.Module):
         dropout: float,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        numerics: Numerics,
         rngs: nnx.Rngs,
     ):
         if depth not in STAGES:
             raise ValueError(f"depth {depth}: choose from {sorted(STAGES)}")
         if stem not in ("auto", "small", "large"):
             raise ValueError(f"stem {stem!r}: choose 'auto', 'small' or 'large'")
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         *size, image_channels = image_shape
         self.large_stem = stem == "large" or (stem == "auto" and max(size) > SMALL_PICTURE)
         kernel, strides = (7, 2) if self.large_stem else (3, 1)
-        self.stem = _convolution(image_channels, width, kernel, strides, **numbers)
-        self.stem_norm = _norm(width, scale=1.0, **numbers)
+        self.stem = _convolution(image_channels, width, kernel, strides, numerics, rngs)
+        self.stem_norm = batch_norm(width, numerics, rngs)
         bottleneck, channels_in, blocks = depth >= 50, width, []
         for stage, count in enumerate(STAGES[depth]):
             channels = width * 2**stage
@@ -132,16 +131,19 @@ class ResNet(nnx.Module):
                 block = Block(
                     channels_in,
                     channels,
+                    numerics,
+                    rngs,
                     strides=2 if stage and not number else 1,
                     bottleneck=bottleneck,
                     squeeze_excitation=squeeze_excitation,
-                    **numbers,
                 )
                 channels_in = 4 * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
-        self.classes = class_head(channels_in, num_classes, std=0.0, **numbers)
-        self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
+        self.classes = logits_head(
+            channels_in, num_classes, ("embed", "classes"), numerics, rngs, std=0.0
+        )
+        self.dropout_rate, self.dtype = dropout, numerics.dtype
 
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
@@ -158,23 +160,14 @@ class ResNet(nnx.Module):
             x_BHWC = max_pool(x_BHWC, size=3, strides=2, padding=((1, 1), (1, 1)))
         for block in self.blocks:
             x_BHWC = block(x_BHWC, train=train)
-        x_BC = drop(global_average_pool(x_BHWC), self.dropout_rate, dropout_key)
+        x_BC = apply_dropout(global_average_pool(x_BHWC), self.dropout_rate, dropout_key)
         return constrain(self.classes(x_BC).astype(jnp.float32), "batch", "classes")
 
 
-def _convolution(inputs: int, outputs: int, size: int, strides: int, **numbers) -> nnx.Conv:
-    edge = size // 2
-    padding = ((edge, edge), (edge, edge))
-    return convolution(
-        inputs,
-        outputs,
-        kernel_size=size,
-        strides=strides,
-        padding=padding,
-        use_bias=False,
-        **numbers,
-    )
-
-
-def _norm(channels: int, *, scale: float, **numbers) -> nnx.Module:
-    return batch_norm(channels, momentum=BATCH_NORM_MOMENTUM, scale=scale, **numbers)
+def _convolution(
+    inputs: int, outputs: int, size: int, strides: int, numerics: Numerics, rngs: nnx.Rngs
+) -> nnx.Conv:
+    """A convolution of `size` x `size` without a bias, padded by size // 2 on every side."""
+    padding = ((size // 2, size // 2),) * 2
+    options = {"kernel_size": size, "strides": strides, "padding": padding}
+    return convolution(inputs, outputs, numerics, rngs, use_bias=False, **options)

@@ -1,95 +1,80 @@
-"""What every model of tokens has around its body: the embedding before it, a head after it.
+"""The base class of models of tokens: an embedding before a body, a head after it.
 
 Axes: B batch, T length, D width, V vocabulary, C classes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
-from model.layers.dropout import dropout as drop
-from model.layers.embedding import TokenEmbedding, TokenTypes
-from model.layers.head_transform import HeadTransform
-from model.layers.linear import class_head
+from model.layers.dropout import apply_dropout, split_key
+from model.layers.embedding import TokenEmbedding, soft_capped
+from model.layers.linear import logits_head
+from model.layers.numerics import Numerics
 from model.layers.pooling import Pool
 from model.layers.positions import LearnedPositions, segment_positions
 from model.layers.sharding import constrain
-
-State = dict[str, Any]
+from model.layers.states import ModelState
 
 
 class TokenModel(nnx.Module):
-    """Tokens to vectors, the body that `make_body()` makes, and the logits of tokens; or, with
-    `num_classes`, what `pooling` makes of all positions and the logits of classes.
+    """Token embedding, a body, and the logits of tokens; with `num_classes`, pooling over all
+    positions and the logits of classes instead.
 
-    The body is called as `model.backbone.Backbone` is, and gives vectors of size `features`.
-    `max_length` bounds learned positions alone. What BERT has beside: `token_types` rows of a
-    table whose first is added to each token, a norm of that sum, and what stands around the head
-    (`model.layers.head_transform`). Computes in `dtype`, keeps parameters in `param_dtype`; the
-    logits are float32. `has_bounded_context`: whether a state has room for a fixed number of
-    tokens.
+    A subclass has the body: `make_body` sets `backbone`, a module like `model.backbone.Backbone`
+    whose attribute `features` is the size of its output vectors, and whatever stands around it.
+    `max_length` matters only for `learned_positions`. `logit_soft_cap`: see `soft_capped`.
+    `hyperparameters`: those of `make_body`.
+
+    `has_bounded_context`: whether a state has room for a fixed number of tokens.
     """
 
     def __init__(
         self,
-        make_body: Callable[[], nnx.Module],
         *,
         width: int,
-        features: int,
-        learned_positions: bool,
-        has_bounded_context: bool,
         tied_embeddings: bool,
-        logit_soft_cap: float | None,
         dropout: float,
         pooling: str,
         vocabulary_size: int,
         max_length: int,
-        num_classes: int | None,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        num_classes: int | None = None,
+        learned_positions: bool = False,
+        logit_soft_cap: float | None = None,
+        numerics: Numerics,
         rngs: nnx.Rngs,
-        token_types: int = 0,
-        make_embedding_norm: Callable[[], nnx.Module] | None = None,
-        make_head_transform: Callable[[], HeadTransform] | None = None,
+        **hyperparameters: Any,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.embedding = TokenEmbedding(
-            vocabulary_size,
-            width,
-            tied=tied_embeddings or num_classes is not None,  # without a head of its own
-            **numbers,
-        )
+        self.vocabulary_size, self.is_classifier = vocabulary_size, num_classes is not None
+        self.dropout_rate, self.logit_soft_cap = dropout, logit_soft_cap
+        self.has_bounded_context = learned_positions
+        tied = tied_embeddings or self.is_classifier  # A classifier has no head of tokens.
+        self.embedding = TokenEmbedding(vocabulary_size, width, numerics, rngs, tied=tied)
         self.positions = self.pool = self.classes = nnx.data(None)
         self.token_types = self.embedding_norm = self.head_transform = nnx.data(None)
         if learned_positions:
-            self.positions = LearnedPositions(max_length, width, **numbers)
-        if token_types:
-            self.token_types = TokenTypes(token_types, width, **numbers)
-        if make_embedding_norm is not None:
-            self.embedding_norm = make_embedding_norm()
-        self.backbone = make_body()
-        if num_classes is None and make_head_transform is not None:
-            self.head_transform = make_head_transform()
-        if num_classes is not None:
-            self.pool = Pool(pooling, features, **numbers)
-            self.classes = class_head(features, num_classes, **numbers)
-        self.dropout_rate, self.logit_soft_cap = dropout, logit_soft_cap
-        self.has_bounded_context = has_bounded_context
-        self.vocabulary_size = vocabulary_size
+            self.positions = LearnedPositions(max_length, width, numerics, rngs)
+        self.make_body(numerics, rngs, width=width, dropout=dropout, **hyperparameters)
+        if self.is_classifier:
+            features = self.backbone.features
+            self.pool = Pool(pooling, features, numerics, rngs)
+            self.classes = logits_head(features, num_classes, ("embed", "classes"), numerics, rngs)
 
-    def initial_state(self, batch_size: int, max_length: int) -> State:
+    def make_body(self, numerics: Numerics, rngs: nnx.Rngs, **hyperparameters: Any) -> None:
+        """Set `backbone`, and BERT's `token_types`, `embedding_norm` and `head_transform`."""
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int, max_length: int) -> ModelState:
         """The state before the first token, for rows of at most `max_length` tokens."""
         return {
             "length": jnp.zeros(batch_size, jnp.int32),
             "layers": self.backbone.initial_state(batch_size, max_length),
         }
 
-    def reset(self, state: State, rows_B: jax.Array) -> State:
-        """`state` with the rows that `rows_B` (bool [B]) names as before their first token."""
+    def reset(self, state: ModelState, rows_B: jax.Array) -> ModelState:
+        """`state`, with the rows where `rows_B` (bool [B]) is True set to the initial state."""
         return {
             "length": jnp.where(rows_B, 0, state["length"]),
             "layers": self.backbone.reset(state["layers"], rows_B),
@@ -100,15 +85,15 @@ class TokenModel(nnx.Module):
         tokens_BT: jax.Array,
         *,
         segments_BT: jax.Array | None = None,
-        state: State | None = None,
+        state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> tuple[jax.Array, State | None]:
-        """int32 [B, T] -> logits of a token for each, float32 [B, T, V]; the state after them.
+    ) -> tuple[jax.Array, ModelState | None]:
+        """int32 [B, T] -> logits of a token at each position, float32 [B, T, V]; the next state.
 
-        Without a state the rows are whole: `segments_BT` (int32 [B, T]) numbers the documents
-        packed into a row, which do not see each other. With a state, each row goes on from where
-        it was; positions of segment 0, padding on the right, do not advance it. Dropout acts only
-        where a key is given.
+        Without a state, the rows are whole sequences; `segments_BT` (int32 [B, T]) numbers the
+        documents that are packed into a row, which do not see each other. With a state, the tokens
+        continue each row; positions of segment 0 are padding on the right and do not advance it.
+        Dropout acts only where a key is given.
         """
         x_BTD, state = self.hidden(
             tokens_BT, segments_BT=segments_BT, state=state, dropout_key=dropout_key
@@ -120,11 +105,11 @@ class TokenModel(nnx.Module):
         tokens_BT: jax.Array,
         *,
         segments_BT: jax.Array | None = None,
-        state: State | None = None,
+        state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
-    ) -> tuple[jax.Array, State | None]:
-        """The call without its head: vectors [B, T, D], and the state after them."""
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+    ) -> tuple[jax.Array, ModelState | None]:
+        """The same without the head: vectors [B, T, D] for `head`, and the state after them."""
+        keys = split_key(dropout_key)
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
             x_BTD = x_BTD + self.positions(_positions(tokens_BT, segments_BT, state))
@@ -132,7 +117,7 @@ class TokenModel(nnx.Module):
             x_BTD = x_BTD + self.token_types()
         if self.embedding_norm is not None:
             x_BTD = self.embedding_norm(x_BTD)
-        x_BTD = drop(x_BTD, self.dropout_rate, keys[0])
+        x_BTD = apply_dropout(x_BTD, self.dropout_rate, keys[0])
         x_BTD, layers = self.backbone(
             x_BTD,
             state=None if state is None else state["layers"],
@@ -146,37 +131,26 @@ class TokenModel(nnx.Module):
         return x_BTD, state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """What `hidden` gives, [B, T, D] -> logits, float32 [B, T, V].
-
-        `logit_soft_cap` c keeps them within it: c tanh(logits / c) (Gemma Team 2024,
-        arXiv:2408.00118, section 2).
-        """
+        """Output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
         if self.head_transform is None:
             logits_BTV = self.embedding.decode(x_BTD)
         else:
             logits_BTV = self.head_transform(x_BTD, self.embedding.decode)
-        cap = self.logit_soft_cap
-        return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
+        return soft_capped(logits_BTV, self.logit_soft_cap)
 
     def classify(
-        self,
-        tokens_BT: jax.Array,
-        *,
-        segments_BT: jax.Array,
-        dropout_key: jax.Array | None = None,
+        self, tokens_BT: jax.Array, *, segments_BT: jax.Array, dropout_key: jax.Array | None = None
     ) -> jax.Array:
         """int32 [B, T] -> logits of the classes of each row, float32 [B, C]; positions of segment
         0 are padding."""
-        hidden_key = pool_key = None
-        if dropout_key is not None:
-            hidden_key, pool_key = jax.random.split(dropout_key)
+        hidden_key, pool_key = split_key(dropout_key)
         x_BTD, _ = self.hidden(tokens_BT, segments_BT=segments_BT, dropout_key=hidden_key)
-        x_BD = drop(self.pool(x_BTD, segments_BT != 0), self.dropout_rate, pool_key)
+        x_BD = apply_dropout(self.pool(x_BTD, segments_BT != 0), self.dropout_rate, pool_key)
         return constrain(self.classes(x_BD).astype(jnp.float32), "batch", "classes")
 
 
 def _positions(
-    tokens_BT: jax.Array, segments_BT: jax.Array | None, state: State | None
+    tokens_BT: jax.Array, segments_BT: jax.Array | None, state: ModelState | None
 ) -> jax.Array:
     """The index of each token within its document: int32 [B or 1, T]."""
     if state is not None:

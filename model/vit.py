@@ -1,7 +1,7 @@
-"""The vision transformer, and every other mixer on patches of a picture.
+"""The vision transformer, with any mixers in its blocks.
 
-Initial values: patches normal, 1 / sqrt(numbers of a patch); positions normal, 1 / sqrt(width), the
-class token 0.02; the blocks as in model/decoder.py; the classes 0.
+Initial values: patch projection normal, 1 / sqrt(values of a patch); positions normal,
+1 / sqrt(width); class token normal, 0.02; the blocks as in model/decoder.py; the classes 0.
 
 Axes: B batch, H height, W width, C channels, T patches (and the class token), D width.
 """
@@ -12,93 +12,85 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import DTypeLike
 
-from model.backbone import Backbone
-from model.layers.dropout import dropout as drop
-from model.layers.linear import WEIGHT_STD, class_head, linear
+from model.backbone import Backbone, BackboneSpec
+from model.layers.dropout import apply_dropout, split_key
+from model.layers.linear import WEIGHT_STD, linear, logits_head
+from model.layers.numerics import Numerics
 from model.layers.pooling import Pool
 from model.layers.sharding import constrain, named
 from model.pictures import normalized
 
 
 class VisionTransformer(nnx.Module):
-    """Patches as a sequence (Dosovitskiy et al. 2021, arXiv:2010.11929), row by row, through blocks
-    that see all of it; then the classes.
+    """The patches of a picture, row by row, as a sequence for blocks that see all of it; then the
+    classes (Dosovitskiy et al. 2021, arXiv:2010.11929).
 
     `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022,
-    arXiv:2205.01580) or "none". `pooling`: "class_token", a learned vector before the patches
-    whose result is read, or one of `model.layers.pooling`. With `class_token_position` that vector
-    too has a learned position, the first of the table, as in the paper. `image_shape` is (height,
-    width, channels), its sides multiples of `patch_size`. `blocks`: the other arguments of
-    `model.backbone.Backbone`.
+    arXiv:2205.01580) or "none". `pooling`: "class_token", which reads the output at a learned
+    vector before the patches, or a kind of `model.layers.pooling.POOLINGS`.
+    `class_token_position`: whether that vector too has a learned position, the first of the table,
+    as in the paper. `image_shape`: (height, width, channels). `blocks`: the other fields of
+    `BackboneSpec`. ValueError: a side that is no multiple of `patch_size`.
     """
 
     def __init__(
         self,
         *,
         patch_size: int,
-        width: int,
-        num_heads: int,
         positions: str,
         pooling: str,
-        dropout: float,
         num_classes: int,
         image_shape: tuple[int, int, int],
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
+        numerics: Numerics,
         rngs: nnx.Rngs,
         class_token_position: bool = False,
         **blocks: Any,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        height, wide, channels = image_shape
-        if height % patch_size or wide % patch_size:
-            raise ValueError(f"pictures of {height} x {wide} are no patches of {patch_size}")
-        grid = (height // patch_size, wide // patch_size)
-        numbers_of_a_patch = patch_size * patch_size * channels
+        spec = BackboneSpec(causal=False, rotary_base=None, **blocks)
+        *sides, channels = image_shape
+        if any(side % patch_size for side in sides):
+            height, width = sides
+            raise ValueError(f"pictures of {height} x {width} are no patches of {patch_size}")
+        rows, columns = (side // patch_size for side in sides)
+        width = spec.width
         self.patches = linear(
             (patch_size, patch_size, channels),
-            (width,),
+            width,
             (None, None, None, "embed"),
-            std=numbers_of_a_patch**-0.5,
+            numerics,
+            rngs,
+            std=(patch_size * patch_size * channels) ** -0.5,
             use_bias=True,
-            **numbers,
         )
         self.positions = self.class_token = nnx.data(None)
         normal = nnx.initializers.normal
         if positions == "learned":
-            shape = (class_token_position + grid[0] * grid[1], width)
-            table_TD = normal(width**-0.5)(rngs.params(), shape, jnp.dtype(param_dtype))
+            shape = (class_token_position + rows * columns, width)
+            table_TD = normal(width**-0.5)(rngs.params(), shape, numerics.param_dtype)
             self.positions = nnx.Param(table_TD, **named("positions", "embed"))
         if pooling == "class_token":
-            token_D = normal(WEIGHT_STD)(rngs.params(), (width,), jnp.dtype(param_dtype))
+            token_D = normal(WEIGHT_STD)(rngs.params(), (width,), numerics.param_dtype)
             self.class_token = nnx.Param(token_D, **named("embed"))
-        self.backbone = Backbone(
-            width=width,
-            num_heads=num_heads,
-            causal=False,
-            rotary_base=None,
-            dropout=dropout,
-            **blocks,
-            **numbers,
-        )
+        self.backbone = Backbone(spec, numerics, rngs)
         kind = "first" if pooling == "class_token" else pooling
-        self.pool = Pool(kind, width, num_heads=num_heads, **numbers)
-        self.classes = class_head(width, num_classes, std=0.0, **numbers)
-        self.patch_size, self.grid, self.width = patch_size, grid, width
-        self.fixed_positions, self.class_token_position = (
-            positions == "sincos",
-            class_token_position,
+        self.pool = Pool(kind, width, numerics, rngs, num_heads=spec.num_heads)
+        self.classes = logits_head(
+            width, num_classes, ("embed", "classes"), numerics, rngs, std=0.0
         )
-        self.dropout_rate, self.dtype = dropout, jnp.dtype(dtype)
+        self.patch_size, self.grid, self.width = patch_size, (rows, columns), width
+        self.has_sincos_positions = positions == "sincos"
+        self.class_token_position = class_token_position
+        self.dropout_rate, self.dtype = spec.dropout, numerics.dtype
 
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes]; the same in
-        training and after it, but for dropout, which acts only where a key is given."""
-        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+
+        `train` changes nothing; dropout acts only where a key is given.
+        """
+        keys = split_key(dropout_key)
         x_BHWC = 2 * normalized(image_BHWC, self.dtype) - 1
         (rows, columns), size = self.grid, self.patch_size
         B, _, _, C = x_BHWC.shape
@@ -107,7 +99,7 @@ class VisionTransformer(nnx.Module):
         x_BTD = constrain(x_BTD, "batch", "length", "width")
         if self.positions is not None:
             x_BTD = x_BTD + self.positions[...][self.class_token_position :].astype(self.dtype)
-        elif self.fixed_positions:
+        elif self.has_sincos_positions:
             x_BTD = x_BTD + sincos_positions(rows, columns, self.width).astype(self.dtype)
         if self.class_token is not None:
             token_D = self.class_token[...].astype(self.dtype)
@@ -115,16 +107,21 @@ class VisionTransformer(nnx.Module):
                 token_D = token_D + self.positions[...][0].astype(self.dtype)
             token_B1D = jnp.broadcast_to(token_D, (B, 1, self.width))
             x_BTD = jnp.concatenate([token_B1D, x_BTD], axis=1)
-        x_BTD, _ = self.backbone(drop(x_BTD, self.dropout_rate, keys[0]), dropout_key=keys[1])
+        x_BTD, _ = self.backbone(
+            apply_dropout(x_BTD, self.dropout_rate, keys[0]), dropout_key=keys[1]
+        )
         return constrain(self.classes(self.pool(x_BTD)).astype(jnp.float32), "batch", "classes")
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> jax.Array:
-    """Sines and cosines of the row and of the column of each patch, a quarter of the width each,
-    of wavelengths from 2 pi to 10,000 times that. float32 [rows · columns, width]."""
+    """The sines and cosines of the row and the column of each patch, a quarter of the width each,
+    at wavelengths from 2 pi to 10,000 times that. float32 [rows · columns, width]
+
+    ValueError: a width that is no multiple of 4.
+    """
     if width % 4:
         raise ValueError(f"positions in two dimensions need a width of multiples of 4, not {width}")
     frequency_q = 10_000.0 ** -np.linspace(0, 1, width // 4)
     row, column = np.indices((rows, columns)).reshape(2, -1, 1)
-    parts = [wave(place * frequency_q) for place in (column, row) for wave in (np.sin, np.cos)]
+    parts = [wave(index * frequency_q) for index in (column, row) for wave in (np.sin, np.cos)]
     return jnp.asarray(np.concatenate(parts, axis=1), jnp.float32)

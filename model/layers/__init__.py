@@ -1,1 +1,1 @@
-"""The layers every architecture is made of: one file per idea, each free of mesh code."""
+"""The layers that the architectures are made of, a file for each idea."""

@@ -1,4 +1,4 @@
-"""What units put out after their activation, for whoever looks."""
+"""Capture the outputs of the activation functions inside a model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("activatio
 
 @contextmanager
 def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
-    """While this context is open, `watcher` gets what comes out of each activation of a layer,
-    [..., units], in their order; with the limits of `capture_attention`."""
+    """While this context is open, call `watcher` with the output [..., units] of each activation
+    function, in the order of the layers. The limits are those of
+    `model.layers.attend.capture_attention`."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -21,7 +22,8 @@ def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 
 def captured(x: jax.Array) -> jax.Array:
-    """x, which came out of an activation [..., units]."""
+    """Return x, the output [..., units] of an activation function, after showing it to the watcher
+    of an open `capture_activations`."""
     if (watcher := _watcher.get()) is not None:
         watcher(x)
     return x

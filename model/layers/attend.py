@@ -1,13 +1,13 @@
-"""Attention's one entrance, `attend`, and the implementations it picks from.
+"""Scaled dot-product attention, `attend`, and its implementations.
 
-    |        | where                   | for                            | its limits        |
+    |        | runs on                 | used for                       | limits            |
     |--------|-------------------------|--------------------------------|-------------------|
     | xla    | everywhere              | all; the only one for decoding | none              |
     | cudnn  | NVIDIA                  | whole sequences and prefill    | `attention_limit` |
     | splash | TPU; interpreted on CPU | whole sequences                | `attention_limit` |
 
-The platform that decides is the one that is compiled for: that of the mesh of the open
-`activation_sharding`. Where none is open, it is XLA's.
+"auto" chooses by the platform that is compiled for, that of the mesh of the open
+`activation_sharding`; where none is open, it chooses "xla".
 
 Axes: B batch, T target length, S source length, N query heads, K key/value heads,
 G query heads that share a key/value head (N = K · G), H head dimension.
@@ -27,32 +27,32 @@ from jax.typing import DTypeLike
 from model.layers.sharding import placement, platform
 
 NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
-"""The implementation that was made for a platform; all others have XLA's."""
+"""The fastest implementation on a platform; the other platforms have XLA's."""
 
 SPLASH_BLOCKS = (512, 256, 128)
-"""Targets and sources that splash attention works on at once: the largest that fits."""
+"""Block sizes of splash attention; the largest that divides the length is used."""
 
 QUERY_CHUNKS = 4
-"""Parts of a causal sequence that XLA's implementation takes one by one: 5/8 of the work."""
+"""Chunks of the targets that XLA's implementation takes one by one in a causal sequence, each
+without the sources after it: 5/8 of the work."""
 
 SHORTEST_CHUNK = 32
-"""Targets of a part below which there are no parts."""
+"""The smallest number of targets in a chunk; a shorter sequence is not split."""
 
 QUERY = ("batch", "length", "kv_heads", None)
 SOURCE = ("batch", None, "kv_heads", None)
-"""How a kernel's arrays lie: heads whole groups at a time, each target with all its sources."""
+"""Axis names of a kernel's arrays: heads are sharded by whole groups, sources by batch alone."""
 
-
-_watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("watched", default=None)
+_watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("attention", default=None)
 
 
 @contextmanager
 def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
-    """While this context is open, `watcher` gets the weights of each call of `attend`, float32
-    [B, N, T, S], in their order; XLA's implementation does the work.
+    """While this context is open, call `watcher` with the weights, float32 [B, N, T, S], of each
+    `attend` in the order of the calls; attention is computed by XLA's implementation.
 
-    It acts when a function is traced, to look at an example or two: what it gets is for that
-    function to return. Layers that are scanned or made again are traced apart, and can't be seen.
+    It acts when a function is traced: the watcher gets tracers, which that function has to return.
+    Scanned and rematerialised layers are traced separately and can't be captured.
     """
     token = _watcher.set(watcher)
     try:
@@ -63,17 +63,19 @@ def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """What a target may look at. `first_B` None: targets and sources are the same positions, and
-    with `segments_BT` (int32) a target sees its own segment alone. Else the targets of row b are
-    the positions first_B[b], first_B[b] + 1, ... of a cache. `causal`, `window`: see `visible`.
-    `sources_BS` (bool): those that are there at all, for targets of another sequence.
+    """The source positions that each target may attend to.
+
+    `causal` and `window`: see `visible`. `first_B` None: targets and sources are the same
+    positions, and with `segments_BT` (int32) a target sees only its own segment. Otherwise the
+    targets of row b are the positions first_B[b], first_B[b] + 1, ... of a cache. `source_mask_BS`
+    (bool), where the sources are another sequence: True at its real positions.
     """
 
     causal: bool
     window: int | None
     segments_BT: jax.Array | None = None
     first_B: jax.Array | None = None
-    sources_BS: jax.Array | None = None
+    source_mask_BS: jax.Array | None = None
 
 
 def attend(
@@ -84,12 +86,11 @@ def attend(
     *,
     implementation: str = "auto",
 ) -> jax.Array:
-    """Scaled dot-product attention. [B, T, N, H]
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1). [B, T, N, H]
 
-    Vaswani et al. 2017, arXiv:1706.03762, eq. 1; N may be a multiple of K: query head n reads
-    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), which is never repeated in
-    memory. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
-    they agree within the precision of the arrays.
+    N may be a multiple of K: query head n reads key/value head n // (N/K) (Ainslie et al. 2023,
+    arXiv:2305.13245), which is never repeated in memory. Scores and softmax are float32.
+    `implementation`: "auto", "xla", "cudnn" or "splash", equal within the precision of the arrays.
     """
     whole, T = mask.first_B is None, q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
@@ -104,9 +105,9 @@ def attend(
             length=_shape_on_a_device(q_BTNH)[1],
         ):
             implementation = "xla"
-    # Splash can't split a mask that hides nothing along the targets (jax 0.10).
-    hides = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
-    if implementation == "splash" and whole and hides:
+    # Splash can't shard a mask that hides nothing along the targets (jax 0.10).
+    splash_can = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
+    if implementation == "splash" and whole and splash_can:
         return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
     if implementation == "cudnn" and (whole or T > 1):
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, mask)
@@ -114,7 +115,7 @@ def attend(
     rows = T // QUERY_CHUNKS
     if not (whole and mask.causal) or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
-    # No target sees past itself: those of a chunk have no use for the sources after it.
+    # The targets of a chunk see no source after it.
     ends = [rows * (chunk + 1) for chunk in range(QUERY_CHUNKS - 1)] + [T]
     chunks = [
         attend_by_xla(
@@ -128,8 +129,8 @@ def attend(
 def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
-    """Why whole sequences, `length` targets of them on each device, are beyond it, in the words
-    of a configuration; None if they are not."""
+    """The reason, in words for the user, why `implementation` can't compute whole sequences with
+    `length` targets on each device; None if it can."""
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, jnp.float16):
             return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
@@ -145,31 +146,31 @@ def attention_limit(
 def attend_by_xla(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """`attend` as two products. [B, T, N, H]
+    """`attend` as two matrix products. [B, T, N, H]
 
-    `mask_BTS` (bool; B may be 1) is True where a target may look, None for everywhere; a target
-    that may look nowhere gets the mean of the values.
+    `mask_BTS` (bool; B may be 1) is True where a target may attend, None where all may; a target
+    that may attend to nothing gets the mean of the values.
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
     return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
 
 
 def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """The share of each source's value in what a target gets. float32 [B, N, T, S]"""
+    """The softmax of the scores: the weight of each source for each target. float32 [B, N, T, S]"""
     (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
     scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
     return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
 
 
 def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
-    """Scaled, the heads that share a key/value head together. [B, T, K, G, H]"""
+    """Queries divided by sqrt(H), with the heads grouped by key/value head. [B, T, K, G, H]"""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     return (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
 
 
 def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Those that are hidden lowest of all. float32 [B, K, G, T, S]"""
+    """Queries times keys, the lowest float32 where the mask is False. float32 [B, K, G, T, S]"""
     scores_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
@@ -180,11 +181,11 @@ def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -
 def _softmax_mean(
     q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """The values' mean, weighted by the softmax of the scores. [B, T, K, G, H]
+    """The mean of the values, weighted by the softmax of the scores. [B, T, K, G, H]
 
-    The softmax is divided by its sum after the values are added up, and its backward pass takes
-    the sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix B.2):
-    fewer passes over the scores, which are the largest arrays there are.
+    The division by the softmax's sum comes after the sum over the values, and the backward pass
+    takes its sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix
+    B.2): fewer passes over the scores, which are the largest arrays.
     """
     return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
 
@@ -203,16 +204,18 @@ def _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS):
 def _softmax_mean_backward(residuals, gradient_BTKGH):
     q_BTKGH, k_BSKH, v_BSKH, mask_BTS, weights_BKGTS, sum_BTKG, y_BTKGH = residuals
     gradient_BTKGH = (gradient_BTKGH / sum_BTKG[..., None]).astype(v_BSKH.dtype)
-    of_v_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", weights_BKGTS, gradient_BTKGH)
-    of_weights_BKGTS = jnp.einsum(
+    v_gradient_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", weights_BKGTS, gradient_BTKGH)
+    weights_gradient_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", gradient_BTKGH, v_BSKH, preferred_element_type=jnp.float32
     )
     mean_BTKG = (gradient_BTKGH * y_BTKGH).astype(jnp.float32) @ jnp.ones(y_BTKGH.shape[-1])
-    of_scores_BKGTS = weights_BKGTS * (of_weights_BKGTS - jnp.moveaxis(mean_BTKG, 1, 3)[..., None])
-    of_scores_BKGTS = _hide(of_scores_BKGTS, mask_BTS, 0).astype(q_BTKGH.dtype)
-    of_q_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", of_scores_BKGTS, k_BSKH)
-    of_k_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", of_scores_BKGTS, q_BTKGH)
-    return of_q_BTKGH, of_k_BSKH, of_v_BSKH, None
+    scores_gradient_BKGTS = weights_BKGTS * (
+        weights_gradient_BKGTS - jnp.moveaxis(mean_BTKG, 1, 3)[..., None]
+    )
+    scores_gradient_BKGTS = _hide(scores_gradient_BKGTS, mask_BTS, 0).astype(q_BTKGH.dtype)
+    q_gradient_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", scores_gradient_BKGTS, k_BSKH)
+    k_gradient_BSKH = jnp.einsum("BKGTS,BTKGH->BSKH", scores_gradient_BKGTS, q_BTKGH)
+    return q_gradient_BTKGH, k_gradient_BSKH, v_gradient_BSKH, None
 
 
 _softmax_mean.defvjp(_softmax_mean_forward, _softmax_mean_backward)
@@ -227,9 +230,9 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: float) -> 
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """Which source positions a target position may look at, by position alone. bool [B, T, S]
+    """True where a target may attend to a source by their positions. bool [B, T, S]
 
-    Causal: none after itself; `window`: only those less than `window` positions away. None where
+    `causal`: to no later position; `window`: only to positions less than `window` away. None where
     everything is visible. B may be 1 in either argument.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
@@ -240,7 +243,7 @@ def visible(
 
 
 def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
-    """All of `mask` in one array, bool [B or 1, T, S]; None where everything is visible."""
+    """`mask` as one array, bool [B or 1, T, S]; None where everything is visible."""
     target_BT = jnp.arange(T)[None]
     if mask.first_B is not None:
         target_BT = mask.first_B[:, None] + target_BT
@@ -253,8 +256,8 @@ def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
 
 def _same_segment(mask: AttentionMask) -> jax.Array | None:
     segments_BT = mask.segments_BT
-    if mask.sources_BS is not None:
-        return mask.sources_BS[:, None, :]
+    if mask.source_mask_BS is not None:
+        return mask.source_mask_BS[:, None, :]
     if segments_BT is None or mask.first_B is not None:
         return None
     return segments_BT[:, :, None] == segments_BT[:, None, :]
@@ -263,8 +266,8 @@ def _same_segment(mask: AttentionMask) -> jax.Array | None:
 def _cudnn(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
 ) -> jax.Array:
-    """cuDNN's flash attention, which skips what position alone hides if that is told without a
-    mask: for whole sequences, and a window only where it is causal and there are no segments."""
+    """cuDNN's flash attention. It skips hidden blocks only if it gets `is_causal` and a window in
+    place of a mask array: for whole sequences, the window only if causal and without segments."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     causal, window = mask.causal, mask.window
     by_position = mask.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
@@ -305,7 +308,7 @@ def _splash(
     else:
         hidden = splash.CausalMask((T, S)) if mask.causal else splash.FullMask((T, S))
     kernel = splash.make_splash_mha(
-        splash.MultiHeadMask([hidden] * heads),  # The same on every device that shares the heads.
+        splash.MultiHeadMask([hidden] * heads),  # The same on all devices.
         block_sizes=splash.BlockSizes(**{f"block_{part}": block for part in parts}),
         head_shards=1,
         q_seq_shards=T // rows,
@@ -333,8 +336,9 @@ def _on_each_device(
     arrays: list[tuple[jax.Array, tuple[str | None, ...]]],
     splash_kernel: Any = None,
 ) -> jax.Array:
-    """`function` of what each device holds of `arrays`, each with the names of its axes, the
-    queries first, where the result lies too; `splash_kernel`, cut like them, comes before."""
+    """Call `function` on each device with its shards of `arrays`, pairs of an array and its axis
+    names. The queries are first, and the result is sharded like them; `splash_kernel`, sharded by
+    its own specification, is passed before all of them."""
     values = [array for array, _ in arrays]
     shardings = [placement(axes, array.shape) for array, axes in arrays]
     specs = [sharding and sharding.spec for sharding in shardings]
@@ -348,9 +352,5 @@ def _on_each_device(
         blocks = NamedSharding(queries.mesh, by_length)
         specs.insert(0, splash_kernel.manual_sharding_spec(blocks))
     return jax.shard_map(
-        function,
-        mesh=queries.mesh,
-        in_specs=tuple(specs),
-        out_specs=queries.spec,
-        check_vma=False,
+        function, mesh=queries.mesh, in_specs=tuple(specs), out_specs=queries.spec, check_vma=False
     )(*values)

@@ -1,7 +1,6 @@
-"""Attention: one module for whole sequences, prefill, chunks and single positions; and another
-one that looks at a second sequence.
+"""Self-attention for whole sequences, prefill, chunks and single positions; cross-attention.
 
-How it is computed is the business of `model.layers.attend`.
+Both project to heads here and compute the attention itself by `model.layers.attend.attend`.
 
 Axes: B batch, T target length, S source length, D width, N query heads, K key/value heads,
 H head dimension.
@@ -12,61 +11,89 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.attend import AttentionMask, attend
 from model.layers.linear import linear
+from model.layers.numerics import Numerics
 from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
+from model.layers.states import State
 
-State = dict[str, jax.Array]
 
+class HeadProjections(nnx.Module):
+    """The linear maps of multi-head attention: to queries, keys and values, and back to the width.
 
-class Attention(nnx.Module):
-    """Multi-head or grouped-query self-attention, causal or bidirectional, the whole sequence or
-    a sliding window of it, with rotary positions or none.
-
-    `rotary_base` None: positions say nothing here; `rotary_scaling`: as in
-    `model.layers.positions.rotary_frequencies`. `window`: the number of positions, its own
-    included, that a causal target sees. `implementation`: as in `attend`. `residual_std`:
-    standard deviation of the output kernel's initial values.
+    `num_kv_heads` None: `num_heads`; `head_dim` None: width // num_heads. `residual_std`: the
+    standard deviation of the output kernel's initial values. ValueError: `num_heads` is no
+    multiple of `num_kv_heads`.
     """
 
     def __init__(
         self,
         width: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
+        num_kv_heads: int | None,
+        head_dim: int | None,
+        use_bias: bool,
+        residual_std: float,
+    ):
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.head_dim = head_dim or width // num_heads
+        if num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {num_heads} is no multiple of num_kv_heads {self.num_kv_heads}"
+            )
+
+        def inward(heads: int, axis: str) -> nnx.LinearGeneral:
+            shape, axes = (heads, self.head_dim), ("embed", axis, "head_dim")
+            return linear(width, shape, axes, numerics, rngs, use_bias=use_bias)
+
+        self.query = inward(num_heads, "heads")
+        self.key = inward(self.num_kv_heads, "kv_heads")
+        self.value = inward(self.num_kv_heads, "kv_heads")
+        self.out = linear(
+            (num_heads, self.head_dim),
+            width,
+            ("heads", "head_dim", "embed"),
+            numerics,
+            rngs,
+            std=residual_std,
+            use_bias=use_bias,
+        )
+
+
+class Attention(HeadProjections):
+    """Multi-head or grouped-query self-attention, causal or bidirectional, over the whole sequence
+    or a sliding window of it, with rotary positions or none.
+
+    `window`: the number of positions, its own included, that a causal target sees; None: all.
+    `rotary_base` None: no rotary positions; `rotary_scaling` as in
+    `model.layers.positions.rotary_frequencies`. `implementation` as in `attend`. `heads`: the
+    arguments of `HeadProjections`. ValueError: rotary positions with an odd head dimension.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
+        *,
         causal: bool,
         window: int | None,
         rotary_base: float | None,
-        implementation: str,
-        use_bias: bool,
-        residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
         rotary_scaling: Scaling | None = None,
+        implementation: str,
+        **heads: Any,
     ):
-        if rotary_base is not None and head_dim % 2:
-            raise ValueError(f"rotary positions need an even head_dim, not {head_dim}")
-        self.query, self.key, self.value, self.out = _projections(
-            width,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            residual_std=residual_std,
-            use_bias=use_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-        self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
-        self.causal, self.window, self.rotary_base = causal, window, rotary_base
-        self.rotary_scaling = rotary_scaling
-        self.implementation, self.dtype = implementation, jnp.dtype(dtype)
+        super().__init__(width, numerics, rngs, **heads)
+        if rotary_base is not None and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head_dim, not {self.head_dim}")
+        self.causal, self.window = causal, window
+        self.rotary_base, self.rotary_scaling = rotary_base, rotary_scaling
+        self.implementation, self.dtype = implementation, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """An empty cache: `key` and `value` [B, max_length, K, H], and each row's `length` [B]."""
@@ -80,42 +107,33 @@ class Attention(nnx.Module):
         }
 
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        *,
-        state: State | None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, D], and the state after it.
-
-        Without a state: whole sequences; with `segments_BT` (int32 [B, T]) a position sees only
-        positions of its own segment. With a state: the next T positions of each row; positions of
-        segment 0 are padding on the right, and do not advance their row.
-        """
+        """[B, T, D] -> [B, T, D], and the state after it, as every mixer (`model.backbone`)."""
         if state is None:
-            y_BTNH = self._whole(x_BTD, segments_BT)
+            y_BTNH = self._full_sequence(x_BTD, segments_BT)
         else:
-            y_BTNH, state = self._continued(x_BTD, state, segments_BT)
+            y_BTNH, state = self._with_cache(x_BTD, state, segments_BT)
         return constrain(self.out(y_BTNH), "batch", "length", "width"), state
 
-    def _whole(self, x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
+    def _full_sequence(self, x_BTD: jax.Array, segments_BT: jax.Array | None) -> jax.Array:
         index_BT = jnp.arange(x_BTD.shape[1])[None]
         positions_BT = index_BT if segments_BT is None else segment_positions(segments_BT)
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Each target needs every source: where the length is split over devices, gather them.
+        # Every target attends to every source: gather the sources where the length is sharded.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
         mask = AttentionMask(self.causal, self.window, segments_BT=segments_BT)
         return attend(q_BTNH, k_BSKH, v_BSKH, mask, implementation=self.implementation)
 
-    def _continued(
+    def _with_cache(
         self, x_BTD: jax.Array, state: State, segments_BT: jax.Array | None
     ) -> tuple[jax.Array, State]:
         B, T, _ = x_BTD.shape
         index_T = jnp.arange(T)
         positions_BT = state["length"][:, None] + index_T
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # What padding writes lies past its row's length: out of sight until it is overwritten.
+        # Padding writes past its row's length, where nothing is visible until it is overwritten.
         rows_B1 = jnp.arange(B)[:, None]
         k_BSKH = state["key"].at[rows_B1, positions_BT].set(k_BTKH, mode="drop")
         v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
@@ -133,42 +151,18 @@ class Attention(nnx.Module):
         k_BTKH = constrain(self.key(x_BTD), "batch", "length", "kv_heads", "head_dim")
         v_BTKH = constrain(self.value(x_BTD), "batch", "length", "kv_heads", "head_dim")
         if self.rotary_base is not None:
-            turning = (positions_BT, self.rotary_base, self.rotary_scaling)
-            q_BTNH, k_BTKH = rotary(q_BTNH, *turning), rotary(k_BTKH, *turning)
+            rotation = (positions_BT, self.rotary_base, self.rotary_scaling)
+            q_BTNH, k_BTKH = rotary(q_BTNH, *rotation), rotary(k_BTKH, *rotation)
         return q_BTNH, k_BTKH, v_BTKH
 
 
-class CrossAttention(nnx.Module):
-    """Multi-head attention whose targets look at the positions of another sequence (Vaswani et al.
-    2017, arXiv:1706.03762, section 3.2.3), all of them. Computed as XLA does it.
+class CrossAttention(HeadProjections):
+    """Multi-head attention of targets to all positions of another sequence, the source (Vaswani et
+    al. 2017, arXiv:1706.03762, section 3.2.3), always by XLA's implementation.
 
-    The keys and values of the sources, `keys_values`, are the same for every target: made once.
+    The keys and values of the source are the same for every target: `keys_values` computes them
+    once.
     """
-
-    def __init__(
-        self,
-        width: int,
-        *,
-        num_heads: int,
-        num_kv_heads: int,
-        head_dim: int,
-        use_bias: bool,
-        residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        self.query, self.key, self.value, self.out = _projections(
-            width,
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads,
-            head_dim=head_dim,
-            residual_std=residual_std,
-            use_bias=use_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
 
     def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, S, D] -> keys and values, [B, S, K, H] each."""
@@ -181,31 +175,10 @@ class CrossAttention(nnx.Module):
         x_BTD: jax.Array,
         keys_values: tuple[jax.Array, jax.Array],
         *,
-        sources_BS: jax.Array | None = None,
+        source_mask_BS: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; `sources_BS` (bool [B, S]) says which sources are there."""
+        """[B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real positions."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
-        mask = AttentionMask(causal=False, window=None, sources_BS=sources_BS)
+        mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
         y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")
         return constrain(self.out(y_BTNH), "batch", "length", "width")
-
-
-def _projections(
-    width: int,
-    *,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    residual_std: float,
-    **common: Any,
-) -> tuple[nnx.LinearGeneral, ...]:
-    """Those of queries, keys and values, and the one that leads back to the width."""
-    if num_heads % num_kv_heads:
-        raise ValueError(f"num_heads {num_heads} is no multiple of num_kv_heads {num_kv_heads}")
-    query, key_value = (num_heads, head_dim), (num_kv_heads, head_dim)
-    return (
-        linear((width,), query, ("embed", "heads", "head_dim"), **common),
-        linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common),
-        linear((width,), key_value, ("embed", "kv_heads", "head_dim"), **common),
-        linear(query, (width,), ("heads", "head_dim", "embed"), std=residual_std, **common),
-    )

@@ -8,17 +8,25 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.linear import linear
+from model.layers.numerics import Numerics
 from model.layers.sharding import AXES, constrain, named
 
 Padding = str | Sequence[tuple[int, int]]
+
+BATCH_NORM_MOMENTUM = 0.9
+"""The running statistics average a few dozen steps: runs may be short."""
+
+SQUEEZE_REDUCTION = 16
+"""The channels of a squeeze-and-excitation block over those of its hidden layer: the paper's."""
 
 
 def convolution(
     channels_in: int,
     channels_out: int,
+    numerics: Numerics,
+    rngs: nnx.Rngs,
     *,
     kernel_size: int | tuple[int, ...],
     strides: int | tuple[int, ...] = 1,
@@ -27,18 +35,15 @@ def convolution(
     padding: Padding = "SAME",
     std: float | None = None,
     use_bias: bool,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution [B, H, W, channels_in] -> [B, H', W', channels_out]; an integer for
-    `kernel_size` is a square one, (size,) one along a sequence [B, T, channels_in].
+    """A convolution [B, H, W, channels_in] -> [B, H', W', channels_out], or, with a `kernel_size`
+    of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` is a square.
 
-    `padding`: "SAME" keeps the size (with strides, their part of it, rounded up), "VALID" has none,
-    "CAUSAL" pads before the first position alone; or the zeros before and after, a pair for each
-    dimension. `groups` of channels do not see each other; as many as channels: depthwise.
-    Kernel [size, size, in / groups, out], drawn for rectifiers (He et al. 2015, arXiv:1502.01852),
-    or normal of standard deviation `std`.
+    `padding`: "SAME" keeps the size (divided by the strides, rounded up), "VALID" adds nothing,
+    "CAUSAL" pads only before the first position; or the number of zeros before and after, a pair
+    for each dimension. `groups`: each output channel sees the input channels of its own group;
+    as many groups as channels make it depthwise. The kernel [size, size, in / groups, out] is drawn
+    as He et al. 2015, arXiv:1502.01852, or normal with standard deviation `std`.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     free = (None,) * len(size)
@@ -56,37 +61,40 @@ def convolution(
         kernel_metadata=named(*free, inputs, "channels_out"),
         bias_metadata=named("channels_out"),
         conv_general_dilated=_convolve,
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.dtype(param_dtype),
+        dtype=numerics.dtype,
+        param_dtype=numerics.param_dtype,
         rngs=rngs,
     )
 
 
 def _convolve(x_BHWC: jax.Array, kernel: jax.Array, *arguments, **options) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, the kernel whole along its input channels.
+    """`jax.lax.conv_general_dilated`, with the kernel not sharded along its input channels.
 
-    A kernel that is split along both its channels, with the batch split over the same devices,
-    got wrong gradients from XLA's partitioner (jaxlib 0.10.2, CPU).
+    XLA's partitioner computes wrong gradients for a kernel that is sharded along both of its
+    channel dimensions while the batch is sharded over the same devices (jaxlib 0.10.2, CPU).
     """
-    whole = (None,) * (kernel.ndim - 1)
-    kernel = constrain(kernel, *whole, "channels_out")
+    unsharded = (None,) * (kernel.ndim - 1)
+    kernel = constrain(kernel, *unsharded, "channels_out")
     return jax.lax.conv_general_dilated(x_BHWC, kernel, *arguments, **options)
 
 
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015,
-    arXiv:1502.03167); the running variance is the unbiased one, as in its algorithm 2.
+    arXiv:1502.03167); the running variance is unbiased, as in its algorithm 2.
 
-    Its mean and variance are those of the global batch, however it is split over devices: under
-    `jax.jit` a mean is a mean of the whole array. Running statistics are `nnx.BatchStat`.
+    Mean and variance are those of the global batch, however it is sharded: under `jax.jit` a mean
+    is taken over the whole array. Running statistics are `nnx.BatchStat`.
     """
 
     def __call__(
         self, x: jax.Array, *, use_running_average: bool, real: jax.Array | None = None
     ) -> jax.Array:
-        """[..., C] -> [..., C] in `dtype`, statistics in float32; without `use_running_average`
-        those of this batch, which move the running ones by 1 - momentum. `real` (bool [...]) says
-        which positions they are taken of: all where there is none."""
+        """[..., C] -> [..., C] in `dtype`, with statistics in float32.
+
+        Without `use_running_average`, they are those of this batch, and the running ones move
+        towards them by 1 - momentum. `real` (bool [...]): the positions they are taken of; None:
+        all.
+        """
         x_float32 = x.astype(jnp.float32)
         if use_running_average:
             mean, variance = self.mean[...], self.var[...]
@@ -103,9 +111,9 @@ class BatchNorm(nnx.BatchNorm):
 def _statistics(
     x: jax.Array, real: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | int]:
-    """Mean and variance [C] of the positions [..., C] that are real, and how many those are."""
+    """Mean and variance [C] over the real positions of x [..., C], and the number of those."""
     axes = tuple(range(x.ndim - 1))
-    # The two-pass form: no cancellation where the mean is large.
+    # In two passes: no cancellation where the mean is large.
     if real is None:
         mean = jnp.mean(x, axis=axes)
         return mean, jnp.mean(jnp.square(x - mean), axis=axes), x.size // x.shape[-1]
@@ -116,31 +124,25 @@ def _statistics(
 
 
 def forget_running_statistics(module: nnx.Module) -> None:
-    """Sets each batch norm in `module` to a momentum of 0: a training forward leaves the statistics
-    of its batch alone in the place of the running ones."""
+    """Set the momentum of each batch norm in `module` to 0, so that a forward pass in training
+    replaces the running statistics by those of its batch."""
     for _, layer in nnx.iter_modules(module):
         if isinstance(layer, nnx.BatchNorm):
             layer.momentum = 0.0
 
 
 def batch_norm(
-    channels: int,
-    *,
-    momentum: float,
-    scale: float = 1.0,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
+    channels: int, numerics: Numerics, rngs: nnx.Rngs, *, scale: float = 1.0
 ) -> BatchNorm:
-    """`BatchNorm` of [..., channels] whose scales start at `scale`."""
+    """A `BatchNorm` of [..., channels], whose scales have the initial value `scale`."""
     layer = BatchNorm(
         channels,
-        momentum=momentum,
+        momentum=BATCH_NORM_MOMENTUM,
         scale_init=nnx.initializers.constant(scale),
         scale_metadata=named("norm"),
         bias_metadata=named("norm"),
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.dtype(param_dtype),
+        dtype=numerics.dtype,
+        param_dtype=numerics.param_dtype,
         rngs=rngs,
     )
     for statistic in (layer.mean, layer.var):
@@ -149,24 +151,15 @@ def batch_norm(
 
 
 class SqueezeExcitation(nnx.Module):
-    """Channels weighted by what the whole grid says of them (Hu et al. 2018, arXiv:1709.01507,
-    eq. 2 to 4): x · sigmoid(W relu(V mean(x))), in between `channels / reduction` wide."""
+    """Channels scaled by a function of their means: x · sigmoid(W relu(V mean(x))) (Hu et al. 2018,
+    arXiv:1709.01507, eq. 2 to 4), with a hidden layer of channels / 16."""
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        reduction: int = 16,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        hidden = max(channels // reduction, 1)
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        common = {"use_bias": True, **numbers}
+    def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs):
+        hidden = max(channels // SQUEEZE_REDUCTION, 1)
         he = (2 / channels) ** 0.5
-        self.down = linear((channels,), (hidden,), ("embed", "mlp"), std=he, **common)
-        self.up = linear((hidden,), (channels,), ("mlp", "embed"), **common)
+        axes = ("embed", "mlp")
+        self.down = linear(channels, hidden, axes, numerics, rngs, std=he, use_bias=True)
+        self.up = linear(hidden, channels, axes[::-1], numerics, rngs, use_bias=True)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, C]."""
@@ -179,9 +172,9 @@ def max_pool(
 ) -> jax.Array:
     """The maximum of every `size` x `size` patch, `strides` apart.
 
-    Patches of 2 that do not overlap, and the edges filled up: [B, ceil(H/2), ceil(W/2), C], equal
-    ones share the gradient. That is a maximum over dimensions of their own: with the gradient of a
-    window's maximum the whole step of a small network takes 1.8 times as long on a CPU.
+    By default patches of 2 x 2 that do not overlap: [B, ceil(H/2), ceil(W/2), C]; equal maxima
+    share the gradient. They are computed by a reshape and a maximum over two dimensions: with the
+    gradient of `reduce_window` a step of a small network takes 1.8 times as long on a CPU.
     """
     if (size, strides, padding) == (2, 2, "SAME"):
         B, H, W, C = x_BHWC.shape
@@ -197,7 +190,7 @@ def max_pool(
 def average_pool(
     x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "VALID"
 ) -> jax.Array:
-    """The mean of every `size` x `size` patch, `strides` apart; zeros of the padding count."""
+    """The mean of every `size` x `size` patch, `strides` apart; the zeros of the padding count."""
     pooled_BHWC = nnx.avg_pool(x_BHWC, (size, size), (strides, strides), padding)
     return constrain(pooled_BHWC, "batch", None, None, "channels_out")
 

@@ -1,22 +1,35 @@
-"""Dropout whose key is an argument: no random state lives in the model.
+"""Dropout whose key is an argument: the model has no random state. Without a key it does nothing.
 
 Axes: B batch, T length, D width.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zero each element with probability `rate` and scale the rest up; x itself without a key."""
+def split_key(key: jax.Array | None, count: int = 2) -> Sequence[jax.Array | None]:
+    """`count` independent keys made of `key`; None for each where there is no key."""
+    return [None] * count if key is None else jax.random.split(key, count)
+
+
+def fold_key(key: jax.Array | None, number: jax.Array | int) -> jax.Array | None:
+    """A key made of `key` and `number`; None where there is no key."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+def apply_dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Zero each element of x with probability `rate` and divide the others by 1 - rate; without a
+    key, return x."""
     if key is None or rate == 0:
         return x
     return nnx.Dropout(rate)(x, rngs=key)
 
 
 def drop_examples(y_BTD: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """Zero all of an example with probability `rate` and scale the others up: what a residual
-    block adds, under stochastic depth (Huang et al. 2016, arXiv:1603.09382)."""
+    """Zero whole examples with probability `rate` and divide the others by 1 - rate: stochastic
+    depth, for the branch of a residual block (Huang et al. 2016, arXiv:1603.09382)."""
     kept_B11 = jax.random.bernoulli(key, 1 - rate, (y_BTD.shape[0], 1, 1))
     return jnp.where(kept_B11, y_BTD / (1 - rate), 0).astype(y_BTD.dtype)

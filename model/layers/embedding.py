@@ -1,4 +1,4 @@
-"""From token numbers to vectors, and from vectors to logits.
+"""Tables of vectors: token numbers to vectors, and vectors to logits.
 
 Axes: B batch, T length, D width, V vocabulary.
 """
@@ -8,82 +8,60 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
-from model.layers.linear import WEIGHT_STD, linear
+from model.layers.linear import WEIGHT_STD, logits_head
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
 
 
-class TokenTypes(nnx.Module):
-    """A vector for each kind of token, as BERT has them for the first and the second of two texts
-    (Devlin et al. 2019, arXiv:1810.04805, section 3). A text alone is of the first kind."""
+def embedding_table(
+    count: int, width: int, axis: str | None, numerics: Numerics, rngs: nnx.Rngs
+) -> nnx.Embed:
+    """A table of `count` vectors of size `width`, normal with standard deviation 0.02; `axis` is
+    the logical name of its rows."""
+    return nnx.Embed(
+        count,
+        width,
+        embedding_init=nnx.initializers.normal(WEIGHT_STD),
+        embedding_metadata=named(axis, "embed"),
+        dtype=numerics.dtype,
+        param_dtype=numerics.param_dtype,
+        rngs=rngs,
+    )
 
-    def __init__(
-        self,
-        count: int,
-        width: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        self.table = nnx.Embed(
-            count,
-            width,
-            embedding_init=nnx.initializers.normal(WEIGHT_STD),
-            embedding_metadata=named(None, "embed"),
-            dtype=jnp.dtype(dtype),
-            param_dtype=jnp.dtype(param_dtype),
-            rngs=rngs,
-        )
+
+class TokenTypes(nnx.Module):
+    """A vector for each token type, which in BERT tell the first of two texts from the second
+    (Devlin et al. 2019, arXiv:1810.04805, section 3). A single text has the first type."""
+
+    def __init__(self, count: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
+        self.table = embedding_table(count, width, None, numerics, rngs)
 
     def __call__(self) -> jax.Array:
-        """What to add to each token of a text. [D]"""
+        """The vector to add to each token of a single text. [D]"""
         return self.table.embedding[...][0].astype(self.table.dtype)
 
 
 class TokenEmbedding(nnx.Module):
-    """The table of token vectors, and the head that reads tokens out again.
+    """The table of token vectors, and the head from vectors to the logits of tokens.
 
     With `tied` the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859);
     otherwise it has a kernel of its own.
     """
 
     def __init__(
-        self,
-        vocabulary_size: int,
-        width: int,
-        *,
-        tied: bool,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, vocabulary_size: int, width: int, numerics: Numerics, rngs: nnx.Rngs, *, tied: bool
     ):
-        self.dtype = jnp.dtype(dtype)
-        self.tokens = nnx.Embed(
-            vocabulary_size,
-            width,
-            embedding_init=nnx.initializers.normal(WEIGHT_STD),
-            embedding_metadata=named("vocabulary", "embed"),
-            dtype=self.dtype,
-            param_dtype=jnp.dtype(param_dtype),
-            rngs=rngs,
-        )
+        self.dtype = numerics.dtype
+        self.tokens = embedding_table(vocabulary_size, width, "vocabulary", numerics, rngs)
         self.head = nnx.data(None)
         if not tied:
-            self.head = linear(
-                (width,),
-                (vocabulary_size,),
-                ("embed", "vocabulary"),
-                preferred_element_type=jnp.float32,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
+            axes = ("embed", "vocabulary")
+            self.head = logits_head(width, vocabulary_size, axes, numerics, rngs, use_bias=False)
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
         """int32 [B, T] -> [B, T, D]."""
-        # Whole along the width: rows are looked up where their token is, not gathered in parts.
+        # Not sharded along the width, so that a lookup reads whole rows on the device they are on.
         table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
@@ -97,12 +75,19 @@ class TokenEmbedding(nnx.Module):
         return constrain(logits_BTV, "batch", "length", "vocabulary")
 
 
+def soft_capped(logits: jax.Array, cap: float | None) -> jax.Array:
+    """cap · tanh(logits / cap), which bounds the logits by the cap (Gemma Team 2024,
+    arXiv:2408.00118, section 2); without a cap, the logits."""
+    return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
 @jax.custom_vjp
 def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
     """Logits, float32 [B, T, V].
 
-    JAX derives every kernel's gradient transposed and turns it round, as oneDNN's products expect
-    (parallel/onednn.py). A table is a transposed kernel, so its gradient is turned round here.
+    JAX computes every kernel's gradient transposed and then transposes it back, as oneDNN's
+    products expect (parallel/onednn.py). A table is a transposed kernel: its gradient is transposed
+    here.
     """
     return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
 

@@ -1,4 +1,4 @@
-"""The position-wise part of a block.
+"""The feed-forward part of a block, which acts on each position alone, and its activations.
 
 Axes: B batch, T length, D width, F feed-forward width.
 """
@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.typing import DTypeLike
 
 from model.layers.activations import captured
 from model.layers.linear import linear
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain
 
 
 def feed_forward_width(kind: str, width: int) -> int:
-    """The usual hidden width: 4 · width; for "swiglu", whose third kernel has to be paid for,
-    8/3 · width rounded up to a multiple of 8."""
+    """The usual hidden width: 4 · width; for "swiglu" 8/3 · width, rounded up to a multiple of 8,
+    so that its three kernels have as many parameters as the two of the others."""
     return -(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width
 
 
@@ -24,16 +24,16 @@ def feed_forward_width(kind: str, width: int) -> int:
 def gelu(x: jax.Array) -> jax.Array:
     """x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
-    Written out in float32, its derivative Φ(x) + x φ(x) too: on a CPU, forward and backward of the
-    library's erfc and tanh forms take 1.4 to 1.8 times as long for the whole of a feed-forward
-    part; and nothing but x is kept for the backward pass.
+    Computed in float32, and so is its derivative Φ(x) + x φ(x). On a CPU the library's erfc and
+    tanh forms make a whole feed-forward part, forward and backward, 1.4 to 1.8 times as slow. Only
+    x is saved for the backward pass.
     """
     x_float32 = x.astype(jnp.float32)
     return (x_float32 * _normal_distribution(x_float32)).astype(x.dtype)
 
 
 def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    x_float32 = jax.lax.optimization_barrier(x).astype(jnp.float32)  # or Φ(x) would be kept
+    x_float32 = jax.lax.optimization_barrier(x).astype(jnp.float32)  # keeps XLA from saving Φ(x)
     density = jnp.exp(-0.5 * x_float32**2) * (2 * jnp.pi) ** -0.5
     slope = _normal_distribution(x_float32) + x_float32 * density
     return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
@@ -47,8 +47,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
-    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, the approximation of `gelu` that GPT-2 was
-    trained with; it differs by up to 5e-4."""
+    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2: GPT-2's approximation of `gelu`, which
+    differs from it by up to 5e-4."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
@@ -59,37 +59,40 @@ ACTIVATIONS = {
     "swish": nnx.silu,
     "swiglu": nnx.silu,
 }
-"""What each kind of feed-forward part bends its hidden numbers with."""
+"""The activation of each kind of feed-forward part."""
 
 
 class FeedForward(nnx.Module):
-    """`kind` "gelu", "gelu_tanh", "relu" or "swish": down(gelu(up(x))); "swiglu":
-    down(silu(gate(x)) · up(x)), Shazeer 2020, arXiv:2002.05202, eq. 6.
+    """down(activation(up(x))); for `kind` "swiglu": down(silu(gate(x)) · up(x)) (Shazeer 2020,
+    arXiv:2002.05202, eq. 6).
 
-    `residual_std` is the standard deviation of the last kernel's initial values.
+    `kind`: a key of `ACTIVATIONS`. `hidden_width` None: `feed_forward_width(kind, width)`.
+    `residual_std`: the standard deviation of the last kernel's initial values.
     """
 
     def __init__(
         self,
         kind: str,
         width: int,
-        hidden_width: int,
+        hidden_width: int | None,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         use_bias: bool,
         residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
     ):
         if kind not in ACTIVATIONS:
             choices = ", ".join(map(repr, ACTIVATIONS))
             raise ValueError(f"feed_forward {kind!r}: choose {choices}")
-        common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        inward = ((width,), (hidden_width,), ("embed", "mlp"))
-        self.gate = linear(*inward, **common) if kind == "swiglu" else nnx.data(None)
-        self.up = linear(*inward, **common)
+        hidden_width = hidden_width or feed_forward_width(kind, width)
+        inward = (width, hidden_width, ("embed", "mlp"), numerics, rngs)
+        self.gate = nnx.data(None)
+        if kind == "swiglu":
+            self.gate = linear(*inward, use_bias=use_bias)
+        self.up = linear(*inward, use_bias=use_bias)
         self.activation = ACTIVATIONS[kind]
-        self.down = linear((hidden_width,), (width,), ("mlp", "embed"), std=residual_std, **common)
+        outward = (hidden_width, width, ("mlp", "embed"), numerics, rngs)
+        self.down = linear(*outward, std=residual_std, use_bias=use_bias)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""

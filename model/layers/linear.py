@@ -6,63 +6,55 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.numerics import Numerics
 from model.layers.sharding import named
 
-WEIGHT_STD = 0.02  # GPT-2's; see the table of initialisation in model/decoder.py
+WEIGHT_STD = 0.02  # GPT-2's; see the table of initial values in model/decoder.py
 
 
 def linear(
-    in_features: Sequence[int],
-    out_features: Sequence[int],
+    in_features: int | Sequence[int],
+    out_features: int | Sequence[int],
     axes: Sequence[str | None],
+    numerics: Numerics,
+    rngs: nnx.Rngs,
     *,
     std: float = WEIGHT_STD,
     use_bias: bool = False,
     preferred_element_type: DTypeLike | None = None,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
 ) -> nnx.LinearGeneral:
-    """A map from the last `len(in_features)` dimensions of its input to `out_features`.
+    """A map from the last dimensions of its input, of sizes `in_features`, to `out_features`.
 
-    The kernel has shape (*in_features, *out_features) and one of `axes` for each dimension; it is
-    drawn from a normal distribution of standard deviation `std`. The bias starts at zero.
+    The kernel has shape (*in_features, *out_features) and one of `axes` for each dimension; its
+    initial values are normal with standard deviation `std`. The bias starts at zero.
     """
+    inputs = (in_features,) if isinstance(in_features, int) else tuple(in_features)
     return nnx.LinearGeneral(
-        tuple(in_features),
-        tuple(out_features),
-        axis=tuple(range(-len(in_features), 0)),
+        inputs,
+        out_features,
+        axis=tuple(range(-len(inputs), 0)),
         use_bias=use_bias,
         kernel_init=nnx.initializers.normal(std),
         kernel_metadata=named(*axes),
-        bias_metadata=named(*axes[len(in_features) :]),
+        bias_metadata=named(*axes[len(inputs) :]),
         preferred_element_type=preferred_element_type,
-        dtype=jnp.dtype(dtype),
-        param_dtype=jnp.dtype(param_dtype),
+        dtype=numerics.dtype,
+        param_dtype=numerics.param_dtype,
         rngs=rngs,
     )
 
 
-def class_head(
+def logits_head(
     features: int,
-    num_classes: int,
-    *,
-    axis: str = "embed",
-    std: float = WEIGHT_STD,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
+    count: int,
+    axes: Sequence[str],
+    numerics: Numerics,
     rngs: nnx.Rngs,
+    *,
+    std: float = WEIGHT_STD,
+    use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """A map [B, features] -> logits of classes, float32 [B, num_classes], with a bias; `axis` is
-    the logical name of the features."""
-    return linear(
-        (features,),
-        (num_classes,),
-        (axis, "classes"),
-        std=std,
-        use_bias=True,
-        preferred_element_type=jnp.float32,
-        dtype=dtype,
-        param_dtype=param_dtype,
-        rngs=rngs,
-    )
+    """A map [..., features] -> `count` logits, float32 whatever the numerics; `axes` as in
+    `linear`."""
+    options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
+    return linear(features, count, axes, numerics, rngs, **options)

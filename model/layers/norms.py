@@ -1,4 +1,4 @@
-"""Normalisation over the width, its statistics in float32 whatever the input.
+"""Normalisation over the width, with statistics in float32 whatever the input's dtype.
 
 Layer norm: Ba et al. 2016, arXiv:1607.06450. RMS norm: Zhang and Sennrich 2019, arXiv:1910.07467.
 
@@ -10,8 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
+from model.layers.numerics import Numerics
 from model.layers.sharding import named
 
 
@@ -34,20 +34,14 @@ class RMSNorm(nnx.RMSNorm):
 
 
 def norm(
-    kind: str,
-    width: int,
-    *,
-    epsilon: float,
-    use_bias: bool,
-    dtype: DTypeLike,
-    param_dtype: DTypeLike,
-    rngs: nnx.Rngs,
+    kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, epsilon: float, use_bias: bool
 ) -> nnx.Module:
-    """A normalisation of [..., width]: `kind` is "layer_norm" or "rms_norm" (without a bias)."""
+    """A normalisation of [..., width]. `kind`: "layer_norm" or "rms_norm", which has no bias;
+    ValueError: another one."""
     common = {
         "epsilon": epsilon,
-        "dtype": jnp.dtype(dtype),
-        "param_dtype": jnp.dtype(param_dtype),
+        "dtype": numerics.dtype,
+        "param_dtype": numerics.param_dtype,
         "scale_metadata": named("norm"),
         "rngs": rngs,
     }
@@ -60,8 +54,8 @@ def norm(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _normalise(x: jax.Array, scale_D: jax.Array, centred: bool, epsilon: float) -> jax.Array:
-    """x [..., D] normalised, times `scale_D`: float32. The backward pass takes its sums over the
-    width as products with the scale, for which XLA on a CPU writes out fewer arrays."""
+    """x [..., D] normalised and multiplied by `scale_D`, float32. The backward pass computes its
+    sums over the width as products with the scale, so that XLA on a CPU stores fewer arrays."""
     return _normalise_forward(x, scale_D, centred, epsilon)[0]
 
 
@@ -78,11 +72,11 @@ def _normalise_backward(centred, epsilon, residuals, gradient):
     normal = (x.astype(jnp.float32) - mean) * factor
     product = gradient * normal
     width = scale_D.shape[0]
-    of_normal = gradient * scale_D - normal * (product @ scale_D / width)[..., None]
+    normal_gradient = gradient * scale_D - normal * (product @ scale_D / width)[..., None]
     if centred:
-        of_normal = of_normal - (gradient @ scale_D / width)[..., None]
-    of_scale_D = jnp.sum(product, axis=tuple(range(x.ndim - 1)))
-    return (of_normal * factor).astype(x.dtype), of_scale_D
+        normal_gradient = normal_gradient - (gradient @ scale_D / width)[..., None]
+    scale_gradient_D = jnp.sum(product, axis=tuple(range(x.ndim - 1)))
+    return (normal_gradient * factor).astype(x.dtype), scale_gradient_D
 
 
 _normalise.defvjp(_normalise_forward, _normalise_backward)

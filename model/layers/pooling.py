@@ -1,4 +1,4 @@
-"""From a sequence, or a grid, to one vector.
+"""Pooling of a sequence into one vector.
 
 Axes: B batch, T length, D width, N heads, H head dimension.
 """
@@ -6,49 +6,46 @@ Axes: B batch, T length, D width, N heads, H head dimension.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.attend import AttentionMask, attend
 from model.layers.linear import WEIGHT_STD, linear
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
 
 POOLINGS = ("mean", "max", "first", "first_dense", "last", "attention")
 
 
 class Pool(nnx.Module):
-    """One vector for a sequence: the `mean` or the `max` of its positions, the `first` or the
-    `last` of them, the first through a dense layer and tanh (`first_dense`, as BERT has it), or
-    their mean under the `attention` of a learned query (Lee et al. 2019, arXiv:1810.00825, section
-    3.2, without the feed-forward part)."""
+    """One vector for a sequence, by a `kind` of `POOLINGS`.
+
+    The `mean` or the `max` over its positions; the `first` or the `last` of them; the first through
+    a dense layer and tanh (`first_dense`, as in BERT); or their mean weighted by the `attention` of
+    a learned query with `num_heads` (Lee et al. 2019, arXiv:1810.00825, section 3.2, without the
+    feed-forward part). ValueError: another kind.
+    """
 
     def __init__(
-        self,
-        kind: str,
-        width: int,
-        *,
-        num_heads: int = 1,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        self, kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, num_heads: int = 1
     ):
         if kind not in POOLINGS:
             raise ValueError(f"pooling {kind!r}: choose from {POOLINGS}")
         self.kind, self.num_heads = kind, num_heads
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.query = self.key_value = self.dense = nnx.data(None)
         if kind == "first_dense":
-            self.dense = linear((width,), (width,), ("embed", "mlp"), use_bias=True, **numbers)
+            self.dense = linear(width, width, ("embed", "mlp"), numerics, rngs, use_bias=True)
         if kind == "attention":
             heads = (num_heads, width // num_heads)
-            drawn = nnx.initializers.normal(WEIGHT_STD)(rngs.params(), heads, param_dtype)
+            drawn = nnx.initializers.normal(WEIGHT_STD)(rngs.params(), heads, numerics.param_dtype)
             self.query = nnx.Param(drawn, **named("heads", "head_dim"))
             self.key_value = linear(
-                (width,), (2, *heads), ("embed", None, "heads", "head_dim"), **numbers
+                width, (2, *heads), ("embed", None, "heads", "head_dim"), numerics, rngs
             )
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-        """[B, T, D] -> [B, D], over the positions that `real_BT` (bool) names: all where there is
-        none, and in a row that has none."""
+        """[B, T, D] -> [B, D], over the positions where `real_BT` (bool) is True.
+
+        All positions count without `real_BT`, and in a row where it is nowhere True.
+        """
         B, T, D = x_BTD.shape
         if real_BT is None:
             real_BT = jnp.ones((B, T), bool)
@@ -64,9 +61,9 @@ class Pool(nnx.Module):
             pooled_BD = pooled_BD.astype(x_BTD.dtype)
         else:
             index_T = jnp.arange(T)
-            furthest_B = jnp.max(jnp.where(real_BT, index_T, 0), axis=1)
-            place_B = furthest_B if self.kind == "last" else jnp.argmax(real_BT, axis=1)
-            pooled_BD = jnp.take_along_axis(x_BTD, place_B[:, None, None], axis=1)[:, 0]
+            last_B = jnp.max(jnp.where(real_BT, index_T, 0), axis=1)
+            index_B = last_B if self.kind == "last" else jnp.argmax(real_BT, axis=1)
+            pooled_BD = jnp.take_along_axis(x_BTD, index_B[:, None, None], axis=1)[:, 0]
             if self.dense is not None:
                 pooled_BD = jnp.tanh(self.dense(pooled_BD))
         return constrain(pooled_BD, "batch", "width")
@@ -75,5 +72,5 @@ class Pool(nnx.Module):
         key_value = constrain(self.key_value(x_BTD), "batch", None, None, "heads", "head_dim")
         query_NH = self.query[...].astype(x_BTD.dtype)
         q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))
-        mask = AttentionMask(causal=False, window=None, sources_BS=real_BT)
+        mask = AttentionMask(causal=False, window=None, source_mask_BS=real_BT)
         return attend(q_B1NH, key_value[:, :, 0], key_value[:, :, 1], mask, implementation="xla")

@@ -1,4 +1,4 @@
-"""Where a token stands: its index within its own document, and the three ways of saying it.
+"""Positions of tokens within their documents, and their encodings: rotary, sinusoidal, learned.
 
 Axes: B batch, T length, N heads, H head dimension, D width.
 """
@@ -6,10 +6,9 @@ Axes: B batch, T length, N heads, H head dimension, D width.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
-from model.layers.linear import WEIGHT_STD
-from model.layers.sharding import named
+from model.layers.embedding import embedding_table
+from model.layers.numerics import Numerics
 
 
 def segment_positions(segments_BT: jax.Array) -> jax.Array:
@@ -26,7 +25,7 @@ def segment_starts(segments_BT: jax.Array) -> jax.Array:
 
 
 Scaling = tuple[float, float, float, float]
-"""Factor, low and high frequency factor, first length: see `rotary_frequencies`."""
+"""Factor, low and high frequency factor, original length: see `rotary_frequencies`."""
 
 
 def rotary(
@@ -46,11 +45,11 @@ def rotary(
 
 
 def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
-    """The sines and then the cosines of each position, at wavelengths from 2 pi to 10,000 times
-    that. float32 [B, T, D].
+    """Sinusoidal encodings: the sines, then the cosines, of each position at wavelengths from 2 pi
+    to 10,000 times that. float32 [B, T, D].
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where they take turns. ValueError: an odd
-    width.
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where sines and cosines alternate.
+    ValueError: an odd width.
     """
     if width % 2:
         raise ValueError(f"sinusoidal positions need an even width, not {width}")
@@ -60,43 +59,27 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
 
 
 def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.Array:
-    """base^(-i/half), in radians a position. float32 [half]
+    """base^(-i/half), in radians per position. float32 [half]
 
-    `scaling` stretches them as Llama 3.1's are: a pair that turns fewer than low times in the first
-    length is slowed down by the factor, one that turns more than high times is left, and between
-    the two the share of each changes evenly with the turns (their `apply_scaling`).
+    `scaling` as in Llama 3.1 (`apply_scaling` of its code): a frequency with fewer than `low` turns
+    in the original length is divided by the factor, one with more than `high` turns is kept, and
+    between them the two are interpolated linearly in the number of turns.
     """
     frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is None:
         return frequency_h
-    factor, low, high, first_length = scaling
-    turns_h = first_length * frequency_h / (2 * jnp.pi)
-    left_h = jnp.clip((turns_h - low) / (high - low), 0, 1)
-    return frequency_h * (left_h + (1 - left_h) / factor)
+    factor, low, high, original_length = scaling
+    turns_h = original_length * frequency_h / (2 * jnp.pi)
+    kept_h = jnp.clip((turns_h - low) / (high - low), 0, 1)
+    return frequency_h * (kept_h + (1 - kept_h) / factor)
 
 
 class LearnedPositions(nnx.Module):
-    """A learned vector for each position up to `max_length`; positions past it are NaN."""
+    """A learned vector for each position below `max_length`; those of later positions are NaN."""
 
-    def __init__(
-        self,
-        max_length: int,
-        width: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
-        self.table = nnx.Embed(
-            max_length,
-            width,
-            embedding_init=nnx.initializers.normal(WEIGHT_STD),
-            embedding_metadata=named("positions", "embed"),
-            dtype=jnp.dtype(dtype),
-            param_dtype=jnp.dtype(param_dtype),
-            rngs=rngs,
-        )
+    def __init__(self, max_length: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
+        self.table = embedding_table(max_length, width, "positions", numerics, rngs)
 
     def __call__(self, positions_BT: jax.Array) -> jax.Array:
-        """[B, T] int32 -> [B, T, D]."""
+        """int32 [B, T] -> [B, T, D]."""
         return self.table(positions_BT)

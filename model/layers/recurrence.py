@@ -1,4 +1,4 @@
-"""Recurrence along the length of a sequence: Elman networks, LSTM and GRU, one or both ways.
+"""Recurrence along a sequence, in one direction or in both: Elman networks, LSTM and GRU.
 
 Axes: B batch, T length, D width of the input, U units, G gates.
 """
@@ -12,18 +12,21 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
 from model.layers.sharding import constrain, named
+from model.layers.states import State
 
-State = dict[str, jax.Array]
+LECUN_NORMAL = nnx.initializers.lecun_normal()
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One step of a recurrence: `step(gates, state) -> state`, float32 [B, U] each.
+    """A kind of recurrent cell: `step(gates, state) -> state`, float32 [B, U] each.
 
-    `bias` has the initial bias of every gate. W x_t is added to the last `inputs` of the gates,
-    R h_(t-1) to the first `recurrent` ones. `state` has its names, `hidden` among them.
+    `bias`: the initial bias of every gate. W x_t is added to the last `inputs` of the gates,
+    R h_(t-1) to the first `recurrent` of them. `state`: the names of the state's arrays, among
+    them "hidden".
     """
 
     bias: tuple[float, ...]
@@ -73,66 +76,56 @@ CELLS: dict[str, Cell] = {
 }
 
 
-class Recurrence(nnx.Module):
-    """A layer of `units` cells of a kind in `CELLS`.
+def gate_kernel(
+    shape: tuple[int, int, int],
+    numerics: Numerics,
+    rngs: nnx.Rngs,
+    initializer: nnx.Initializer = LECUN_NORMAL,
+) -> nnx.Param:
+    """A kernel [inputs, G, U] of G gates, drawn by `initializer` as if it were [inputs, G · U]."""
+    inputs, gates, units = shape
+    flat = initializer(rngs.params(), (inputs, gates * units), numerics.param_dtype)
+    return nnx.Param(flat.reshape(shape), **named("embed", None, "recurrent"))
 
-    W x is one product over all positions, before the scan. The gates are a dimension of their own,
-    so that units, and not gates, are split over devices.
+
+class Recurrence(nnx.Module):
+    """A layer of `units` cells of a `kind` of `CELLS`; ValueError: another kind.
+
+    W x is one product over all positions, before the scan. The gates have a dimension of their own
+    in the kernels, so that units, and not gates, are split over devices.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        width: int,
-        units: int,
-        *,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, kind: str, width: int, units: int, numerics: Numerics, rngs: nnx.Rngs):
         if kind not in CELLS:
             raise ValueError(f"recurrence {kind!r}: choose from {sorted(CELLS)}")
-        self.kind, self.units, self.dtype = kind, units, jnp.dtype(dtype)
-        param_dtype, cell = jnp.dtype(param_dtype), CELLS[kind]
-        axes = named("embed", None, "recurrent")
-
-        def kernel(initializer: nnx.Initializer, inputs: int, gates: int) -> nnx.Param:
-            flat = initializer(rngs.params(), (inputs, gates * units), param_dtype)
-            return nnx.Param(flat.reshape(inputs, gates, units), **axes)
-
-        self.input_kernel = kernel(nnx.initializers.lecun_normal(), width, cell.inputs)
-        self.recurrent_kernel = kernel(nnx.initializers.orthogonal(), units, cell.recurrent)
+        self.kind, self.units, self.dtype = kind, units, numerics.dtype
+        cell = CELLS[kind]
+        self.input_kernel = gate_kernel((width, cell.inputs, units), numerics, rngs)
+        self.recurrent_kernel = gate_kernel(
+            (units, cell.recurrent, units), numerics, rngs, nnx.initializers.orthogonal()
+        )
         bias_GU = jnp.broadcast_to(jnp.asarray(cell.bias)[:, None], (len(cell.bias), units))
-        self.bias = nnx.Param(bias_GU.astype(param_dtype), **named(None, "recurrent"))
+        self.bias = nnx.Param(bias_GU.astype(numerics.param_dtype), **named(None, "recurrent"))
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Zeros, float32 [B, U] each; `max_length` is of no matter here."""
+        """Zeros, float32 [B, U] each, whatever `max_length`."""
         zeros_BU = jnp.zeros((batch_size, self.units), jnp.float32)
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def gates(self, x_BTD: jax.Array) -> jax.Array:
-        """W x + b of every gate, in the order of a scan: [B, T, D] -> [T, B, G, U]."""
-        x_TBD = x_BTD.swapaxes(0, 1)  # What goes in is turned: it is smaller than what comes out.
+        """W x + b of every gate, with the positions first: [B, T, D] -> [T, B, G, U]."""
+        x_TBD = x_BTD.swapaxes(0, 1)  # The input is transposed: it is smaller than the output.
         gates_TBGU = jnp.einsum("TBD,DGU->TBGU", x_TBD, self.input_kernel[...].astype(self.dtype))
         bias_GU = self.bias[...].astype(self.dtype)
-        gates_TBGU = of_all_gates(self.kind, gates_TBGU) + bias_GU
+        gates_TBGU = with_all_gates(self.kind, gates_TBGU) + bias_GU
         return constrain(gates_TBGU, "length", "batch", None, "recurrent")
 
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        *,
-        state: State | None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, U], and the state after it.
-
-        Without a state: whole sequences; with `segments_BT` (int32 [B, T]) the state is reset
-        where a segment starts. With a state: the next T positions of each row. Positions of
-        segment 0 leave the state as it is.
-        """
+        """[B, T, D] -> [B, T, U], and the state after it, as every mixer (`model.backbone`)."""
         gates_TBGU = self.gates(x_BTD)
-        kernel_UGU = whole_rows(self.recurrent_kernel[...], self.dtype)
+        kernel_UGU = gathered_rows(self.recurrent_kernel[...], self.dtype)
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
         keeps_TB = resets_TB = None
         if segments_BT is not None:
@@ -143,22 +136,22 @@ class Recurrence(nnx.Module):
         return y_BTU, None if state is None else after
 
 
-def of_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
-    """W x of the gates that have an input, zeros before it for those that have none."""
+def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
+    """W x of all gates: `gates_xGU` of those that have an input, after zeros for the others."""
     without_input = len(CELLS[kind].bias) - gates_xGU.shape[-2]
     if not without_input:
         return gates_xGU
     return jnp.pad(gates_xGU, [(0, 0)] * (gates_xGU.ndim - 2) + [(without_input, 0), (0, 0)])
 
 
-def whole_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """A kernel for the steps of a scan: where devices share its rows, they are gathered here, once,
-    and not in every step."""
+def gathered_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """A kernel [D, G, U] for the steps of a scan, in `dtype`: where its rows are split over devices
+    they are gathered here, once, and not in every step."""
     return constrain(kernel_DGU.astype(dtype), None, None, "recurrent")
 
 
 def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State) -> State:
-    """The state after one more position, where `gates_BGU` holds W x + b and the kernel is R."""
+    """The state after one more position: `gates_BGU` is W x + b of all gates, the kernel is R."""
     cell = CELLS[kind]
     hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
     recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
@@ -172,8 +165,8 @@ def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State
 
 
 class Bidirectional(nnx.Module):
-    """A recurrent layer from the first position to the last and another one from the last to the
-    first, their outputs side by side (Schuster and Paliwal 1997); `make()` makes such a layer."""
+    """Two recurrent layers made by `make`, one from the first position to the last and one from
+    the last to the first, their outputs concatenated (Schuster and Paliwal 1997)."""
 
     def __init__(self, make: Callable[[], nnx.Module]):
         self.forward, self.backward = make(), make()
@@ -182,13 +175,9 @@ class Bidirectional(nnx.Module):
         raise ValueError("bidirectional recurrence has no state")
 
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        *,
-        state: None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTD: jax.Array, *, state: None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
-        """[B, T, D] -> [B, T, 2 U]; with `segments_BT` each segment by itself. No state."""
+        """[B, T, D] -> [B, T, 2 U], and no state; with `segments_BT` each segment by itself."""
         backward_BT = None if segments_BT is None else segments_BT[:, ::-1]
         forward_BTU, _ = self.forward(x_BTD, segments_BT=segments_BT)
         backward_BTU, _ = self.backward(x_BTD[:, ::-1], segments_BT=backward_BT)
@@ -205,8 +194,8 @@ def _scan(
 ) -> tuple[jax.Array, State]:
     """The hidden state after each position, float32 [T, B, U], and the state after the last.
 
-    `gates_TBGU` holds W x + b. `resets_TB`: the state before a position is zero; `keeps_TB`: a
-    position leaves the state as it is.
+    `gates_TBGU` is W x + b of all gates. Where `resets_TB` is True the state before the position is
+    zero; where `keeps_TB` is True the position does not change the state.
     """
 
     def step(state: State, inputs) -> tuple[State, jax.Array]:
@@ -224,9 +213,9 @@ def _scan(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
-    """`_scan`, whose backward pass makes the gradient of the recurrent kernel in one product over
-    all positions, instead of adding to it in every step: 1.3 to 1.9 times as fast, and where the
-    batch is split over devices they exchange it once."""
+    """`_scan`, with a backward pass that computes the gradient of the recurrent kernel in one
+    product over all positions instead of adding to it in every step: 1.3 to 1.9 times as fast, and
+    devices that share the batch exchange it once."""
     return _scan(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB)
 
 
@@ -244,10 +233,10 @@ def _recur_forward(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
 def _recur_backward(kind, residuals, cotangents):
     backward, hidden_TBU = residuals
     gates_TBGU, state = backward(cotangents)
-    # What enters the gates as R h has the gates' own cotangent.
-    of_product_TBGU = gates_TBGU[:, :, : CELLS[kind].recurrent]
-    # Turned round afterwards, as JAX has every kernel's gradient (see parallel/onednn.py).
-    kernel_GVU = jnp.tensordot(of_product_TBGU, hidden_TBU, axes=((0, 1), (0, 1)))
+    # R h is added to the gates, so that its cotangent is theirs.
+    product_TBGU = gates_TBGU[:, :, : CELLS[kind].recurrent]
+    # Transposed afterwards, like every kernel's gradient in JAX (see parallel/onednn.py).
+    kernel_GVU = jnp.tensordot(product_TBGU, hidden_TBU, axes=((0, 1), (0, 1)))
     kernel_UGU = jnp.moveaxis(kernel_GVU, -1, 0)
     return gates_TBGU, kernel_UGU, state, None, None
 

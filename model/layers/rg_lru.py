@@ -1,4 +1,4 @@
-"""The gated linear recurrence of Griffin, all positions at once by an associative scan.
+"""The gated linear recurrence of Griffin, over all positions at once by an associative scan.
 
 Axes: B batch, T length, D width, U units.
 """
@@ -6,24 +6,23 @@ Axes: B batch, T length, D width, U units.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.feed_forward import gelu
 from model.layers.linear import linear
+from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
 from model.layers.sharding import constrain, named
 from model.layers.short_convolution import DepthwiseConvolution
-
-State = dict[str, jax.Array]
+from model.layers.states import State
 
 TAPS = 4
 """Of the causal convolution before the recurrence."""
 
 SHARPNESS = 8.0
-"""c of the paper: how far the recurrence gate reaches."""
+"""The constant c of the paper, by which the recurrence gate is multiplied."""
 
 SMALLEST = 1e-6
-"""What 1 - a^2 is taken for where it is less."""
+"""The lower bound of 1 - a^2."""
 
 
 class RGLRU(nnx.Module):
@@ -35,7 +34,9 @@ class RGLRU(nnx.Module):
         h_t = a_t h_(t-1) + sqrt(1 - a_t^2) (i_t u_t)
         y = W_y (gelu(W_g x) h)
 
-    L starts so that sigmoid(L)^8 is spread evenly from 0.9 to 0.999. The recurrence is float32.
+    Initial values: L so that sigmoid(L)^8 is uniform between 0.9 and 0.999. The recurrence is
+    float32. The block maps [B, T, width] to [B, T, width_out]. `residual_std`: the standard
+    deviation of the output kernel's initial values.
     """
 
     def __init__(
@@ -43,42 +44,30 @@ class RGLRU(nnx.Module):
         width: int,
         units: int,
         width_out: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         use_bias: bool,
         residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        inward = ((width,), (units,), ("embed", "recurrent"))
-        self.input = linear(*inward, use_bias=use_bias, **numbers)
-        self.gate = linear(*inward, use_bias=use_bias, **numbers)
+        inward = (width, units, ("embed", "recurrent"))
+        self.input = linear(*inward, numerics, rngs, use_bias=use_bias)
+        self.gate = linear(*inward, numerics, rngs, use_bias=use_bias)
         self.convolution = DepthwiseConvolution(
-            units, size=TAPS, causal=True, axis="recurrent", **numbers
+            units, numerics, rngs, size=TAPS, causal=True, axis="recurrent"
         )
-        self.gates = linear(
-            (units,),
-            (2, units),
-            ("embed", None, "recurrent"),
-            std=units**-0.5,
-            use_bias=True,
-            **numbers,
-        )
+        axes = ("embed", None, "recurrent")
+        self.gates = linear(units, (2, units), axes, numerics, rngs, std=units**-0.5, use_bias=True)
         even_U = jax.random.uniform(rngs.params(), (units,), jnp.float32, 0.9, 0.999)
         share_U = even_U ** (1 / SHARPNESS)
         self.decay = nnx.Param(
-            jnp.log(share_U / (1 - share_U)).astype(jnp.dtype(param_dtype)), **named("recurrent")
+            jnp.log(share_U / (1 - share_U)).astype(numerics.param_dtype), **named("recurrent")
         )
+        axes = ("recurrent", "embed")
         self.out = linear(
-            (units,),
-            (width_out,),
-            ("recurrent", "embed"),
-            std=residual_std,
-            use_bias=use_bias,
-            **numbers,
+            units, width_out, axes, numerics, rngs, std=residual_std, use_bias=use_bias
         )
-        self.units, self.dtype = units, jnp.dtype(dtype)
+        self.units, self.dtype = units, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Zeros: `hidden` float32 [B, U], and the convolution's `inputs`."""
@@ -86,18 +75,9 @@ class RGLRU(nnx.Module):
         return {"hidden": hidden_BU, **self.convolution.initial_state(batch_size, max_length)}
 
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        *,
-        state: State | None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, width_out], and the state after it.
-
-        Without a state: whole sequences; with `segments_BT` (int32 [B, T]) the state is reset
-        where a segment starts. With a state: the next T positions of each row. Positions of
-        segment 0 leave the state as it is.
-        """
+        """[B, T, D] -> [B, T, width_out] and the state, as every mixer (`model.backbone`)."""
         u_BTU = constrain(self.input(x_BTD), "batch", "length", "recurrent")
         inputs = None if state is None else {"inputs": state["inputs"]}
         u_BTU, inputs = self.convolution(u_BTU, state=inputs, segments_BT=segments_BT)
@@ -105,7 +85,7 @@ class RGLRU(nnx.Module):
         r_BTU, i_BTU = gates_BT2U[:, :, 0], gates_BT2U[:, :, 1]
         log_a_BTU = SHARPNESS * r_BTU * jax.nn.log_sigmoid(self.decay[...].astype(jnp.float32))
         a_BTU = jnp.exp(log_a_BTU)
-        # 1 - a^2 without the cancellation where a is near 1, and with a slope that is bounded.
+        # 1 - a^2, without cancellation where a is near 1 and with a bounded derivative of its root.
         share_BTU = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_a_BTU), SMALLEST))
         b_BTU = share_BTU * i_BTU * u_BTU.astype(jnp.float32)
         if segments_BT is not None:
@@ -115,13 +95,13 @@ class RGLRU(nnx.Module):
             a_BTU, b_BTU = jnp.where(real_BT1, a_BTU, 1), jnp.where(real_BT1, b_BTU, 0)
         if state is not None:
             b_BTU = b_BTU.at[:, 0].add(a_BTU[:, 0] * state["hidden"])
-        _, h_BTU = jax.lax.associative_scan(_then, (a_BTU, b_BTU), axis=1)
+        _, h_BTU = jax.lax.associative_scan(_compose, (a_BTU, b_BTU), axis=1)
         y_BTU = gelu(constrain(self.gate(x_BTD), "batch", "length", "recurrent"))
         y_BTD = constrain(self.out(y_BTU * h_BTU.astype(self.dtype)), "batch", "length", "width")
         return y_BTD, None if state is None else {"hidden": h_BTU[:, -1], **inputs}
 
 
-def _then(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]):
-    """h -> a h + b, one such map after another."""
+def _compose(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]):
+    """Compose two maps h -> a h + b: `first`, then `second`, each as (a, b)."""
     (a, b), (c, d) = first, second
     return a * c, b * c + d

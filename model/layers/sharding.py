@@ -1,8 +1,7 @@
-"""Logical axis names: how a layer says what its dimensions are, without knowing any mesh.
+"""Logical axis names of parameters and activations; the layers know no mesh.
 
-Parameters carry their names as metadata under the key `AXES`; activations are named where they
-are made, by `constrain`. Which mesh axis a name lies on is decided elsewhere, by one table of
-rules. Names in use:
+Parameters carry the names as metadata under the key `AXES`; activations get them by `constrain`.
+One table of rules elsewhere maps each name to mesh axes. The names in use:
 
     batch, length, width                 activations
     embed                                the model width as a dimension of a parameter
@@ -30,16 +29,16 @@ _placement: ContextVar[Placement | None] = ContextVar("activation_sharding", def
 
 
 def named(*axes: str | None) -> dict[str, Axes]:
-    """Metadata of a parameter: one logical name, or None, for each of its dimensions."""
+    """The metadata of a parameter: a logical name, or None, for each of its dimensions."""
     return {AXES: axes}
 
 
 @contextmanager
 def activation_sharding(placement: Placement) -> Iterator[None]:
-    """While this context is open, `placement(axes, shape)` says where an activation lies.
+    """While this context is open, `placement(axes, shape)` gives the sharding of activations.
 
     It acts when a function is traced, so it has to be open around the first call of a jitted
-    function (or inside it).
+    function, or inside it.
     """
     token = _placement.set(placement)
     try:
@@ -49,20 +48,22 @@ def activation_sharding(placement: Placement) -> Iterator[None]:
 
 
 def placement(axes: Axes, shape: tuple[int, ...]) -> NamedSharding | None:
-    """Where an array lies whose dimensions have these names; None on one device."""
-    where = _placement.get()
-    sharding = None if where is None else where(axes, shape)
+    """The sharding of an array whose dimensions have these names; None on a single device."""
+    place = _placement.get()
+    sharding = None if place is None else place(axes, shape)
     return None if sharding is None or sharding.mesh.size == 1 else sharding
 
 
 def platform() -> str | None:
-    """What is compiled for: "cpu", "gpu" or "tpu"; None where no context says it."""
-    where = _placement.get()
-    return None if where is None else where((), ()).mesh.devices.flat[0].platform
+    """The platform that is compiled for, "cpu", "gpu" or "tpu", by the open `activation_sharding`;
+    None where none is open."""
+    place = _placement.get()
+    return None if place is None else place((), ()).mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Name the dimensions of an activation; x itself where no `activation_sharding` is open."""
+    """Shard an activation by the names of its dimensions; x itself where no `activation_sharding`
+    is open. ValueError: not one name for each dimension."""
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of {x.ndim} dimensions")
     sharding = placement(axes, x.shape)

@@ -1,4 +1,4 @@
-"""Depthwise convolution along a sequence, and the mixer made of it.
+"""Depthwise convolution along a sequence, and the convolutional mixer.
 
 Axes: B batch, T length, D width, C channels, K taps of the kernel.
 """
@@ -6,45 +6,43 @@ Axes: B batch, T length, D width, C channels, K taps of the kernel.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from model.layers.linear import linear
+from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
-
-State = dict[str, jax.Array]
+from model.layers.states import State
 
 
 class DepthwiseConvolution(nnx.Module):
-    """Each channel with a kernel of its own: y_t = b + sum over k of kernel_k x_(t - K + 1 + k).
+    """A kernel of K = `size` taps for each channel; causal, or centred.
 
-    Causal like this; otherwise centred, by (K - 1) // 2 positions. Written as a sum of shifted
-    copies, which compilers fuse into one pass, where a grouped convolution is slow on CPUs. The
-    kernel starts normal, of variance 1 / K, the bias, if there is one, at 0. `axis` names the
+        y_t = b + sum over k of kernel_k x_(t - K + 1 + k)
+
+    That is the causal one; the centred one is (K - 1) // 2 positions ahead of it. It is computed as
+    a sum of shifted copies, which XLA fuses into one pass; a grouped convolution is slow on CPUs.
+    Initial values: kernel normal with variance 1 / K, bias 0. `axis`: the logical name of the
     channels.
     """
 
     def __init__(
         self,
         channels: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         size: int,
         causal: bool,
         axis: str,
         use_bias: bool = True,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
     ):
-        param_dtype = jnp.dtype(param_dtype)
-        kernel_KC = nnx.initializers.normal(size**-0.5)(
-            rngs.params(), (size, channels), param_dtype
-        )
+        param_dtype, normal = numerics.param_dtype, nnx.initializers.normal(size**-0.5)
+        kernel_KC = normal(rngs.params(), (size, channels), param_dtype)
         self.kernel = nnx.Param(kernel_KC, **named(None, axis))
         self.bias = nnx.data(None)
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(channels, param_dtype), **named(axis))
         self.channels, self.size, self.causal = channels, size, causal
-        self.dtype = jnp.dtype(dtype)
+        self.dtype = numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """The inputs before the first position, zeros [B, K - 1, C]."""
@@ -53,18 +51,9 @@ class DepthwiseConvolution(nnx.Module):
         return {"inputs": jnp.zeros((batch_size, self.size - 1, self.channels), self.dtype)}
 
     def __call__(
-        self,
-        x_BTC: jax.Array,
-        *,
-        state: State | None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, C] -> [B, T, C], and the state after it.
-
-        Without a state: whole sequences; with `segments_BT` (int32 [B, T]) a position sees its own
-        segment alone. With a state: the next T positions of each row; positions of segment 0 are
-        padding on the right, and are not kept.
-        """
+        """[B, T, C] -> [B, T, C], and the state after it, as every mixer (`model.backbone`)."""
         T, before = x_BTC.shape[1], self.size - 1 if self.causal else self.size // 2
         edges = (before, self.size - 1 - before)
         if state is None:
@@ -85,8 +74,8 @@ class DepthwiseConvolution(nnx.Module):
             return y_BTC, None
         if segments_BT is None:
             return y_BTC, {"inputs": padded_BSC[:, T:]}
-        read_B = jnp.sum(segments_BT != 0, axis=1)
-        last_BK = read_B[:, None] + jnp.arange(self.size - 1)
+        length_B = jnp.sum(segments_BT != 0, axis=1)
+        last_BK = length_B[:, None] + jnp.arange(self.size - 1)
         return y_BTC, {"inputs": jnp.take_along_axis(padded_BSC, last_BK[:, :, None], axis=1)}
 
 
@@ -94,35 +83,28 @@ class GatedConvolution(nnx.Module):
     """The convolutional mixer: out(convolution(value(x)) · sigmoid(gate(x))), the gated linear unit
     of Dauphin et al. 2017, arXiv:1612.08083, eq. 1, with a depthwise convolution of `size` taps.
 
-    `residual_std`: standard deviation of the output kernel's initial values.
+    `residual_std`: the standard deviation of the output kernel's initial values.
     """
 
     def __init__(
         self,
         width: int,
+        numerics: Numerics,
+        rngs: nnx.Rngs,
         *,
         size: int,
         causal: bool,
         use_bias: bool,
         residual_std: float,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
     ):
-        numbers = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        inward = ((width,), (width,), ("embed", "channels_out"))
-        self.value = linear(*inward, use_bias=use_bias, **numbers)
-        self.gate = linear(*inward, use_bias=use_bias, **numbers)
+        axes = ("embed", "channels_out")
+        self.value = linear(width, width, axes, numerics, rngs, use_bias=use_bias)
+        self.gate = linear(width, width, axes, numerics, rngs, use_bias=use_bias)
         self.convolution = DepthwiseConvolution(
-            width, size=size, causal=causal, axis="channels_out", **numbers
+            width, numerics, rngs, size=size, causal=causal, axis="channels_out"
         )
         self.out = linear(
-            (width,),
-            (width,),
-            ("channels_out", "embed"),
-            std=residual_std,
-            use_bias=use_bias,
-            **numbers,
+            width, width, axes[::-1], numerics, rngs, std=residual_std, use_bias=use_bias
         )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
@@ -130,13 +112,9 @@ class GatedConvolution(nnx.Module):
         return self.convolution.initial_state(batch_size, max_length)
 
     def __call__(
-        self,
-        x_BTD: jax.Array,
-        *,
-        state: State | None = None,
-        segments_BT: jax.Array | None = None,
+        self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, D], and the state after it, as `DepthwiseConvolution` has it."""
+        """[B, T, D] -> [B, T, D], and the state after it, as every mixer (`model.backbone`)."""
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = nnx.sigmoid(constrain(self.gate(x_BTD), "batch", "length", "channels_out"))
         y_BTC, state = self.convolution(value_BTC, state=state, segments_BT=segments_BT)

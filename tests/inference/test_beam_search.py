@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.beam_search import beam_search
-from model.layers.rows import select_rows
+from model.layers.states import select_rows
 
 V, END, LONGEST, SOURCES = 7, 2, 9, 6
 WRITABLE = np.arange(V) != 5

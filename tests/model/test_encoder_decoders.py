@@ -7,8 +7,8 @@ from flax import nnx
 
 from model.architectures import build, parameter_count
 from model.layers.positions import sinusoids
-from model.layers.rows import select_rows
 from model.layers.sharding import AXES
+from model.layers.states import select_rows
 from tests.model.decoders import SMALL, drawn
 
 BLOCKS = {name: value for name, value in SMALL.items() if name != "pooling"} | {

@@ -16,8 +16,9 @@ from model.layers import (
     positions,
     recurrence,
 )
+from model.layers.numerics import Numerics
 
-NUMBERS = {"dtype": jnp.float32, "param_dtype": jnp.float32}
+NUMERICS = Numerics(jnp.float32, jnp.float32)
 
 
 def random(key, *shape):
@@ -67,7 +68,7 @@ def make_attention(**changes):
         "use_bias": False,
         "residual_std": 0.02,
     }
-    return attention.Attention(32, **{**settings, **changes}, **NUMBERS, rngs=nnx.Rngs(0))
+    return attention.Attention(32, **{**settings, **changes}, numerics=NUMERICS, rngs=nnx.Rngs(0))
 
 
 def test_bidirectional_attention_does_not_care_for_order_and_has_no_state():
@@ -150,9 +151,9 @@ def test_gelu_and_its_gradient_equal_the_librarys():
     "kind, library", [("layer_norm", nnx.LayerNorm), ("rms_norm", nnx.RMSNorm)]
 )
 def test_norms_and_all_their_gradients_equal_the_librarys(kind, library, param_dtype):
-    options = {"epsilon": 1e-3, "dtype": jnp.float32, "param_dtype": param_dtype}
-    ours = norms.norm(kind, 24, use_bias=True, rngs=nnx.Rngs(0), **options)
-    theirs = library(24, rngs=nnx.Rngs(0), **options)
+    options = {"epsilon": 1e-3, "rngs": nnx.Rngs(0)}
+    ours = norms.norm(kind, 24, Numerics(jnp.float32, param_dtype), use_bias=True, **options)
+    theirs = library(24, dtype=jnp.float32, param_dtype=param_dtype, **options)
     nnx.update(theirs, nnx.map_state(lambda _, x: 2 * x + 0.5, nnx.state(theirs)))
     nnx.update(ours, nnx.state(theirs))
     x, weights = 3 * random(0, 2, 5, 24) + 1, random(1, 2, 5, 24)
@@ -172,9 +173,7 @@ def test_norms_and_all_their_gradients_equal_the_librarys(kind, library, param_d
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_tied_heads_gradients_are_those_of_the_plain_product(dtype):
-    table = embedding.TokenEmbedding(
-        37, 16, tied=True, dtype=dtype, param_dtype="float32", rngs=nnx.Rngs(0)
-    )
+    table = embedding.TokenEmbedding(37, 16, Numerics(dtype, "float32"), nnx.Rngs(0), tied=True)
     random = np.random.default_rng(0)
     x_BTD = jnp.asarray(random.normal(size=(2, 5, 16)), dtype)
     towards_BTV = jnp.asarray(random.normal(size=(2, 5, 37)), jnp.float32)
@@ -230,7 +229,7 @@ def plain_lstm(layer, x):
 
 
 def test_lstm_and_all_its_gradients_equal_the_equations():
-    layer = recurrence.Recurrence("lstm", 6, 5, **NUMBERS, rngs=nnx.Rngs(0))
+    layer = recurrence.Recurrence("lstm", 6, 5, numerics=NUMERICS, rngs=nnx.Rngs(0))
     graph, parameters = nnx.split(layer)
     x = random(0, 3, 7, 6)
 
@@ -256,8 +255,8 @@ def test_lstm_and_all_its_gradients_equal_the_equations():
 def test_recurrence_hands_its_gradient_through_the_state(kind):
     """In float64: states of an Elman network with ReLU grow, and with them float32's rounding."""
     with jax.enable_x64(True):
-        numbers = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-        layer = recurrence.Recurrence(kind, 4, 4, **numbers, rngs=nnx.Rngs(0))
+        numerics = Numerics(jnp.float64, jnp.float64)
+        layer = recurrence.Recurrence(kind, 4, 4, numerics, nnx.Rngs(0))
         x = random(0, 2, 6, 4)
 
         def cut(x, at):

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from flax import nnx
 
-NUMBERS = {"dtype": jnp.float32, "param_dtype": jnp.float32}
+from model.layers.numerics import Numerics
+
+NUMERICS = Numerics(jnp.float32, jnp.float32)
 TOLERANCE = 1e-5
 
 Weights = dict[str, np.ndarray]

@@ -7,7 +7,7 @@ import torch
 from flax import nnx
 from torch import nn
 
-from model.backbone import Block
+from model.backbone import BackboneSpec, Block
 from model.layers.attention import Attention, CrossAttention
 from tests.parity import compare
 
@@ -50,7 +50,9 @@ def real(y_BTD):
 @pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_self_attention(causal, padded):
-    ours = Attention(WIDTH, causal=causal, **SELF, **ATTENTION, **compare.NUMBERS, rngs=nnx.Rngs(0))
+    ours = Attention(
+        WIDTH, causal=causal, **SELF, **ATTENTION, numerics=compare.NUMERICS, rngs=nnx.Rngs(0)
+    )
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     mask = nn.Transformer.generate_square_subsequent_mask(T) if causal else None
     hidden = torch.tensor(np.where(REAL_BT, 0.0, -np.inf), dtype=torch.float32) if padded else None
@@ -71,13 +73,13 @@ def test_self_attention(causal, padded):
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_cross_attention(padded):
-    ours = CrossAttention(WIDTH, **ATTENTION, **compare.NUMBERS, rngs=nnx.Rngs(0))
+    ours = CrossAttention(WIDTH, **ATTENTION, numerics=compare.NUMERICS, rngs=nnx.Rngs(0))
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
     hidden = torch.tensor(~REAL_BS) if padded else None
 
     def call(module, x, source):
         sources = jnp.asarray(REAL_BS) if padded else None
-        return module(x, module.keys_values(source), sources_BS=sources)
+        return module(x, module.keys_values(source), source_mask_BS=sources)
 
     compare.check(
         ours,
@@ -104,8 +106,9 @@ def feed_forward_weights(theirs) -> compare.Weights:
 
 
 def make_block(*, causal: bool, placement: str, activation: str, cross: bool) -> Block:
-    return Block(
-        "A",
+    spec = BackboneSpec(
+        depth=1,
+        pattern="A",
         width=WIDTH,
         norm="layer_norm",
         norm_epsilon=1e-5,
@@ -121,10 +124,14 @@ def make_block(*, causal: bool, placement: str, activation: str, cross: bool) ->
         rotary_base=None,
         recurrence="lstm",
         convolution_size=3,
-        **ATTENTION,
-        **compare.NUMBERS,
-        rngs=nnx.Rngs(0),
+        remat="none",
+        scan_layers=False,
+        num_heads=HEADS,
+        num_kv_heads=None,
+        head_dim=None,
+        use_bias=True,
     )
+    return Block(spec, "A", compare.NUMERICS, nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
@@ -171,8 +178,8 @@ def test_decoder_layer(placement):
         }
 
     def call(block, x, memory):
-        source = block.cross.keys_values(memory)
-        return block(x, source=source, sources_BS=jnp.asarray(REAL_BS))[0]
+        keys_values = block.cross.keys_values(memory)
+        return block(x, keys_values=keys_values, source_mask_BS=jnp.asarray(REAL_BS))[0]
 
     compare.check(
         make_block(causal=True, placement=placement, activation="relu", cross=True),

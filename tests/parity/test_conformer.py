@@ -88,7 +88,7 @@ def test_a_block_its_gradients_and_its_running_statistics():
         window=None,
         implementation="xla",
         rotary_base=None,
-        **compare.NUMBERS,
+        numerics=compare.NUMERICS,
         rngs=nnx.Rngs(0),
     )
     without = {name: np.zeros(WIDTH, np.float32) for name in OURS_ALONE}

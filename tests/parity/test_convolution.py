@@ -39,7 +39,8 @@ def test_convolution(shape, dimensions):
     edge = dilation * (size - 1) // 2
     ours = layers.convolution(
         4, 8, kernel_size=(size,) * dimensions, strides=strides, dilation=dilation, groups=groups,
-        padding=((edge, edge),) * dimensions, use_bias=True, **compare.NUMBERS, rngs=nnx.Rngs(0),
+        padding=((edge, edge),) * dimensions, use_bias=True,
+        numerics=compare.NUMERICS, rngs=nnx.Rngs(0),
     )  # fmt: skip
     make = {1: nn.Conv1d, 2: nn.Conv2d}[dimensions]
     theirs = make(4, 8, size, stride=strides, dilation=dilation, groups=groups, padding=edge)
@@ -62,7 +63,7 @@ def test_convolution(shape, dimensions):
 @pytest.mark.parametrize("causal", [False, True], ids=["centred", "causal"])
 def test_depthwise_convolution_along_a_sequence(causal):
     ours = DepthwiseConvolution(
-        6, size=5, causal=causal, axis="embed", **compare.NUMBERS, rngs=nnx.Rngs(0)
+        6, size=5, causal=causal, axis="embed", numerics=compare.NUMERICS, rngs=nnx.Rngs(0)
     )
     theirs = nn.Conv1d(6, 6, 5, groups=6, padding=4 if causal else 2)
 
@@ -111,7 +112,7 @@ def test_pooling(kind):
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_batch_norm(training):
-    ours = layers.batch_norm(5, momentum=0.9, **compare.NUMBERS, rngs=nnx.Rngs(0))
+    ours = layers.batch_norm(5, numerics=compare.NUMERICS, rngs=nnx.Rngs(0))
     theirs = nn.BatchNorm2d(5).train(training)
     mean, variance = compare.draw(1, 5), np.abs(compare.draw(2, 5)) + 0.5
     ours.mean[...], ours.var[...] = jnp.asarray(mean), jnp.asarray(variance)

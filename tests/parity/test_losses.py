@@ -16,7 +16,14 @@ from tests.parity import compare
 
 def test_layer_norm():
     compare.check(
-        norm("layer_norm", 9, epsilon=1e-5, use_bias=True, **compare.NUMBERS, rngs=nnx.Rngs(0)),
+        norm(
+            "layer_norm",
+            9,
+            epsilon=1e-5,
+            use_bias=True,
+            numerics=compare.NUMERICS,
+            rngs=nnx.Rngs(0),
+        ),
         lambda layer, x: layer(x),
         nn.LayerNorm(9),
         lambda layer, x: layer(x),

@@ -83,7 +83,7 @@ def test_recurrence_of_packed_sequences(kind, depth, bidirectional):
         depth=depth,
         bidirectional=bidirectional,
         dropout=0.0,
-        **compare.NUMBERS,
+        numerics=compare.NUMERICS,
         rngs=nnx.Rngs(0),
     )
     real_BT = np.arange(LENGTHS.max()) < LENGTHS[:, None]
@@ -107,7 +107,7 @@ def test_the_state_after_the_last_position(kind):
     theirs = OneBias(kind, 2, False)
     ours = StackedRecurrence(
         kind, WIDTH, UNITS, depth=2, bidirectional=False, dropout=0.0,
-        **compare.NUMBERS, rngs=nnx.Rngs(0),
+        numerics=compare.NUMERICS, rngs=nnx.Rngs(0),
     )  # fmt: skip
 
     def their_call(module, x):

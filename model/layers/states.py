@@ -1,0 +1,36 @@
+"""The states of mixers, and the selection of their rows in a beam search.
+
+Axes: B groups of rows, J rows of a group before the selection, K after it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+State = dict[str, jax.Array]
+"""The state of a mixer after some positions of each row: a key/value cache, the last inputs of a
+convolution, or the hidden state of a recurrence. Rows are the first dimension of each array."""
+
+ModelState = dict[str, Any]
+"""The state of a model after some tokens of each row: those of its mixers, and what it counts."""
+
+Memory = dict[str, Any]
+"""The encoded source of an encoder-decoder, as its decoder reads it."""
+
+
+def select_rows(tree: Any, chosen_BK: jax.Array, *, axis: int = 0) -> Any:
+    """Select K of the J rows of each group, in a tree of arrays with B * J rows along `axis`.
+
+    The result has B * K rows: row k of group b is row chosen_BK[b, k] (int32, below J) of the same
+    group. No row leaves its group, so that nothing moves between devices that hold whole groups.
+    """
+    B, K = chosen_BK.shape
+
+    def select(x: jax.Array) -> jax.Array:
+        grouped = x.reshape(*x.shape[:axis], B, -1, *x.shape[axis + 1 :])
+        take = jax.vmap(lambda rows, chosen: jnp.take(rows, chosen, axis=axis), (axis, 0), axis)
+        selected = take(grouped, chosen_BK)
+        return selected.reshape(*x.shape[:axis], B * K, *x.shape[axis + 1 :])
+
+    return jax.tree.map(select, tree)
