@@ -95,12 +95,12 @@ class BackboneSpec:
 
     @property
     def pre_norm(self) -> bool:
-        """Whether the input of each part is normalised, and not each sum."""
+        """Return whether the input of each part is normalised, and not each sum."""
         return self.norm_placement == "pre"
 
     @property
     def projections(self) -> dict[str, Any]:
-        """The arguments that mixers and feed-forward parts share: `use_bias` and `residual_std`.
+        """Return what mixers and feed-forward parts share: `use_bias` and `residual_std`.
 
         The output kernel of each part is drawn with a standard deviation of 0.02 / sqrt(parts of
         the whole stack), so that their sum does not grow with the depth (as GPT-2's).
@@ -110,7 +110,7 @@ class BackboneSpec:
 
     @property
     def heads(self) -> dict[str, Any]:
-        """The arguments that attention and cross-attention share."""
+        """Return the arguments that attention and cross-attention share."""
         return {
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
@@ -193,11 +193,11 @@ class Block(nnx.Module):
         dropout_key: jax.Array | None = None,
         depth_fraction: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, D], and the mixer's state after it; dropout acts only with a key.
+        """Map [B, T, D] -> [B, T, D], and return the mixer's state after it.
 
         `keys_values`: those of the other sequence, by `cross.keys_values`; `source_mask_BS` (bool)
         is True at its real positions. `depth_fraction`: (index of the block + 1) / depth, the share
-        of the rate of stochastic depth that this block has.
+        of the rate of stochastic depth that this block has. Dropout acts only where a key is given.
         """
         keys = split_key(dropout_key)
 
@@ -258,14 +258,14 @@ class Backbone(nnx.Module):
         self.norm = spec.make_norm(numerics, rngs) if spec.pre_norm else nnx.data(None)
 
     def initial_state(self, batch_size: int, max_length: int) -> list[State]:
-        """The mixer states before the first position, one for each block of `layers`."""
+        """Return the mixer states before the first position, one for each block of `layers`."""
         states = [block.mixer.initial_state(batch_size, max_length) for block in self.layers]
         if self.periods is None:
             return states
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """`state`, with the rows where `rows_B` (bool [B]) is True set to the initial state."""
+        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
 
         def zeroed(x: jax.Array) -> jax.Array:
             shape = [1] * x.ndim
@@ -275,8 +275,8 @@ class Backbone(nnx.Module):
         return jax.tree.map(zeroed, state)
 
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
-        """The keys and values of another sequence for the cross-attention of each block of
-        `layers`; they are the same for all targets, and so computed once."""
+        """Compute the keys and values of another sequence for the cross-attention of each block of
+        `layers`; they are the same for all targets."""
         if self.periods is None:
             return [block.cross.keys_values(source_BSD) for block in self.layers]
         graph, parameters = nnx.split(self.layers)
@@ -288,7 +288,7 @@ class Backbone(nnx.Module):
         return jax.lax.scan(period, None, parameters)[1]
 
     def select(self, tree: Any, chosen_BK: jax.Array) -> Any:
-        """Rows of a state, or of `keys_values`, as in `model.layers.states.select_rows`."""
+        """Select rows of a state, or of `keys_values`, as `model.layers.states.select_rows`."""
         return select_rows(tree, chosen_BK, axis=self._batch_axis)
 
     @property
@@ -305,7 +305,7 @@ class Backbone(nnx.Module):
         source_mask_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """[B, T, D] -> [B, T, D], and the mixer states after it.
+        """Map [B, T, D] -> [B, T, D], and return the mixer states after it.
 
         With cross-attention: `keys_values` of the other sequence, by the method of that name;
         `source_mask_BS` (bool) is True at its real positions.
@@ -347,8 +347,8 @@ class Backbone(nnx.Module):
 
 
 def _stacked(make: Callable[[nnx.Rngs], nnx.Module], copies: int, rngs: nnx.Rngs) -> nnx.Module:
-    """`copies` modules of `make`, each with its own random key, as one module whose parameters
-    have a leading axis "layers"."""
+    """Make `copies` modules by `make`, each with its own random key, and stack them: one module
+    whose parameters have a leading axis "layers"."""
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
     @jax.vmap

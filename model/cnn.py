@@ -31,7 +31,7 @@ class Stage(nnx.Module):
         self.norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
+        """Map [B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
         x_BHWC = constrain(self.convolution(x_BHWC), "batch", None, None, "channels_out")
         x_BHWC = self.norm(x_BHWC, use_running_average=not train)
         return max_pool(captured(nnx.relu(x_BHWC)))
@@ -69,7 +69,7 @@ class CNN(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         `train`: batch norm uses the statistics of this batch and updates its running ones;
         otherwise it uses the running ones. Dropout acts only where a key is given.

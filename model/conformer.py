@@ -74,7 +74,8 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; positions of segment 0 are padding, and zeros for the others."""
+        """Map [B, T, D] -> [B, T, D]; positions of segment 0 are padding, which the others see as
+        zeros."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = constrain(self.gate(x_BTD), "batch", "length", "channels_out")
@@ -139,7 +140,7 @@ class ConformerBlock(nnx.Module):
         dropout_key: jax.Array | None,
         train: bool,
     ) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; positions of segment 0 are padding."""
+        """Map [B, T, D] -> [B, T, D]; positions of segment 0 are padding."""
         keys = split_key(dropout_key, 4)
 
         def dropped(y_BTD: jax.Array, part: int) -> jax.Array:

@@ -53,7 +53,7 @@ class Block(nnx.Module):
         self.stochastic_depth, self.dtype = stochastic_depth, numerics.dtype
 
     def __call__(self, x_BHWC: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
+        """Map [B, H, W, C] -> [B, H, W, C]."""
         y_BHWC = constrain(self.depthwise(x_BHWC), "batch", None, None, "channels_out")
         B, H, W, C = y_BHWC.shape
         y_BTC = self.feed_forward(self.norm(y_BHWC).reshape(B, H * W, C))
@@ -119,7 +119,7 @@ class ConvNeXt(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         `train` changes nothing; stochastic depth acts only where a key is given.
         """

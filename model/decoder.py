@@ -53,7 +53,7 @@ class HeadTransform(nnx.Module):
         self.bias = nnx.Param(zeros_V, **named("vocabulary"))
 
     def __call__(self, x_BTD: jax.Array, decode: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """[B, T, D] -> logits, float32 [B, T, V]; `decode` maps between the same shapes."""
+        """Map [B, T, D] -> logits, float32 [B, T, V]; `decode` maps between the same shapes."""
         x_BTD = self.norm(self.activation(self.dense(x_BTD)))
         logits_BTV = decode(constrain(x_BTD, "batch", "length", "width"))
         return logits_BTV + self.bias[...].astype(jnp.float32)

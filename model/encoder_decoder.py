@@ -96,8 +96,9 @@ class EncoderDecoder(nnx.Module):
     def encode(
         self, source_BS: jax.Array, *, segments_BS: jax.Array, dropout_key: jax.Array | None = None
     ) -> Memory:
-        """int32 [B, S] -> the memory for any number of calls of `hidden`: the keys and values for
-        each block of the decoder. Positions of segment 0 are padding, which no position sees."""
+        """Encode int32 [B, S] as the memory for any number of calls of `hidden`: the keys and
+        values for each block of the decoder. Positions of segment 0 are padding, which no position
+        sees."""
         keys = split_key(dropout_key)
         x_BSD = self._embed(
             source_BS,
@@ -110,7 +111,7 @@ class EncoderDecoder(nnx.Module):
         return {"layers": self.decoder.keys_values(x_BSD), "source_mask": segments_BS != 0}
 
     def initial_state(self, memory: Memory, max_length: int) -> ModelState:
-        """The state before the first target, for rows of at most `max_length` targets."""
+        """Return the state before the first target, for rows of at most `max_length` targets."""
         rows = memory["source_mask"].shape[0]
         return {
             "length": jnp.zeros(rows, jnp.int32),
@@ -118,7 +119,7 @@ class EncoderDecoder(nnx.Module):
         }
 
     def select(self, tree: Memory | ModelState, chosen_BK: jax.Array) -> Memory | ModelState:
-        """Rows of a memory or a state, as in `model.layers.states.select_rows`."""
+        """Select rows of a memory or a state, as in `model.layers.states.select_rows`."""
         return {
             name: self.decoder.select(part, chosen_BK)
             if name == "layers"
@@ -134,7 +135,7 @@ class EncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """int32 [B, T] -> vectors [B, T, D] for `head`, and the state after them.
+        """Map int32 [B, T] -> vectors [B, T, D] for `head`, and return the state after them.
 
         Without a state, the tokens are the first T targets; with one, the next T of each row.
         """
@@ -155,7 +156,7 @@ class EncoderDecoder(nnx.Module):
         return x_BTD, state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
         return soft_capped(self.embedding.decode(x_BTD), self.logit_soft_cap)
 
     def _embed(
@@ -166,7 +167,7 @@ class EncoderDecoder(nnx.Module):
         learned: LearnedPositions | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
-        """[B, T] -> [B, T, D]: the embeddings of tokens and positions. With sinusoids those of
+        """Map [B, T] -> [B, T, D], the embeddings of tokens and positions. With sinusoids those of
         tokens are multiplied by sqrt(D) (Vaswani et al., section 3.4)."""
         x_BTD = embedding.encode(tokens_BT)
         if learned is not None:

@@ -10,7 +10,7 @@ from model.layers.sharding import constrain
 
 
 def normalized(image_BHWC: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Pictures, uint8 0..255 or floats 0..1 -> 0..1 in `dtype`."""
+    """Map pictures, uint8 0..255 or floats 0..1 -> 0..1 in `dtype`."""
     x_BHWC = image_BHWC.astype(dtype)
     if jnp.issubdtype(image_BHWC.dtype, jnp.integer):
         x_BHWC = x_BHWC / 255

@@ -75,7 +75,7 @@ class Block(nnx.Module):
             self.shortcut_norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, channels_in] -> [B, H / strides, W / strides, channels_out]."""
+        """Map [B, H, W, channels_in] -> [B, H / strides, W / strides, channels_out]."""
 
         def apply(layer, norm, x_BHWC):
             x_BHWC = constrain(layer(x_BHWC), "batch", None, None, "channels_out")
@@ -148,7 +148,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         `train`: batch norm uses the statistics of this batch and updates its running ones;
         otherwise it uses the running ones. Dropout acts only where a key is given.
@@ -167,7 +167,7 @@ class ResNet(nnx.Module):
 def _convolution(
     inputs: int, outputs: int, size: int, strides: int, numerics: Numerics, rngs: nnx.Rngs
 ) -> nnx.Conv:
-    """A convolution of `size` x `size` without a bias, padded by size // 2 on every side."""
+    """Make a convolution of `size` x `size` without a bias, padded by size // 2 on every side."""
     padding = ((size // 2, size // 2),) * 2
     options = {"kernel_size": size, "strides": strides, "padding": padding}
     return convolution(inputs, outputs, numerics, rngs, use_bias=False, **options)

@@ -46,11 +46,11 @@ class StackedRecurrence(nnx.Module):
         self.dropout_rate = dropout
 
     def initial_state(self, batch_size: int, max_length: int) -> list[State]:
-        """The state of every layer before the first position."""
+        """Return the state of every layer before the first position."""
         return [layer.initial_state(batch_size, max_length) for layer in self.layers]
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """`state`, with the rows where `rows_B` (bool [B]) is True set to the initial state."""
+        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
         return jax.tree.map(lambda x_BU: jnp.where(rows_B[:, None], 0, x_BU), state)
 
     def __call__(
@@ -61,7 +61,7 @@ class StackedRecurrence(nnx.Module):
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """[B, T, D] -> [B, T, features], and the states after it."""
+        """Map [B, T, D] -> [B, T, features], and return the states after it."""
         after = []
         for number, layer in enumerate(self.layers):
             before = None if state is None else state[number]

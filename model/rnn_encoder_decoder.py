@@ -68,7 +68,7 @@ class AttentionalRecurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, memory: Memory, state: State
     ) -> tuple[jax.Array, jax.Array, State]:
-        """[B, T, D] -> h [B, T, U] and c [B, T, F], and the state after the last position."""
+        """Map [B, T, D] -> h [B, T, U] and c [B, T, F], and return the state after them."""
 
         def attend(hidden_BU: jax.Array) -> jax.Array:
             source = (memory["keys"], memory["source"], memory["source_mask"])
@@ -178,9 +178,9 @@ class RNNEncoderDecoder(nnx.Module):
     def encode(
         self, source_BS: jax.Array, *, segments_BS: jax.Array, dropout_key: jax.Array | None = None
     ) -> Memory:
-        """int32 [B, S] -> the memory for any number of calls of `hidden`: what the decoder attends
-        to, and its first state. Positions of segment 0 are padding on the right, which no position
-        sees."""
+        """Encode int32 [B, S] as the memory for any number of calls of `hidden`: what the decoder
+        attends to, and its first state. Positions of segment 0 are padding on the right, which no
+        position sees."""
         keys = split_key(dropout_key)
         embedding = self.embedding if self.source_embedding is None else self.source_embedding
         x_BSD = apply_dropout(embedding.encode(source_BS), self.dropout_rate, keys[0])
@@ -193,7 +193,7 @@ class RNNEncoderDecoder(nnx.Module):
         }
 
     def initial_state(self, memory: Memory, max_length: int) -> ModelState:
-        """The state before the first target, whatever `max_length`."""
+        """Return the state before the first target, whatever `max_length`."""
         rows = memory["start"].shape[0]
         first = self.first.cell.initial_state(rows, max_length)
         return {
@@ -202,7 +202,7 @@ class RNNEncoderDecoder(nnx.Module):
         }
 
     def select(self, tree: Memory | ModelState, chosen_BK: jax.Array) -> Memory | ModelState:
-        """Rows of a memory or a state, as in `model.layers.states.select_rows`."""
+        """Select rows of a memory or a state, as in `model.layers.states.select_rows`."""
         return select_rows(tree, chosen_BK)
 
     def hidden(
@@ -213,7 +213,7 @@ class RNNEncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """int32 [B, T] -> vectors [B, T, D] for `head`, and the state after them.
+        """Map int32 [B, T] -> vectors [B, T, D] for `head`, and return the state after them.
 
         Without a state, the tokens are the first T targets; with one, the next T of each row.
         """
@@ -233,5 +233,5 @@ class RNNEncoderDecoder(nnx.Module):
         return x_BTD, None if state is None else {"first": first, "upper": upper}
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
         return self.embedding.decode(x_BTD)

@@ -75,7 +75,7 @@ class Subsampling(nnx.Module):
     def __call__(
         self, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, T, F] -> [B, U, D], and the segments of the positions, int32 [B, U]: 0 is padding."""
+        """Map [B, T, F] -> [B, U, D], and return the segments of the positions, int32 [B, U]."""
         x_BTFC = frames_BTF[..., None].astype(self.dtype)
         for layer, stride in zip(self.convolutions, self.strides, strict=True):
             x_BTFC = jnp.where((segments_BT != 0)[:, :, None, None], x_BTFC, 0)
@@ -144,7 +144,7 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        """Frames [B, T, F], padding where their segment is 0 -> the logits of a label or the blank
+        """Map frames [B, T, F], padding where their segment is 0 -> logits of a label or the blank
         at each position, float32 [B, U, V], and the segments of the positions, int32 [B, U].
 
         `train`: batch norm uses the statistics of this batch and updates its running ones. Dropout
@@ -162,7 +162,7 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Arguments as in `transcribe` -> the logits of classes, float32 [B, C]."""
+        """Map the arguments of `transcribe` -> logits of classes, float32 [B, C]."""
         hidden_key, pool_key = split_key(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
         x_BD = apply_dropout(self.pool(x_BUD, segments_BU != 0), self.dropout_rate, pool_key)

@@ -67,14 +67,14 @@ class TokenModel(nnx.Module):
         raise NotImplementedError
 
     def initial_state(self, batch_size: int, max_length: int) -> ModelState:
-        """The state before the first token, for rows of at most `max_length` tokens."""
+        """Return the state before the first token, for rows of at most `max_length` tokens."""
         return {
             "length": jnp.zeros(batch_size, jnp.int32),
             "layers": self.backbone.initial_state(batch_size, max_length),
         }
 
     def reset(self, state: ModelState, rows_B: jax.Array) -> ModelState:
-        """`state`, with the rows where `rows_B` (bool [B]) is True set to the initial state."""
+        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
         return {
             "length": jnp.where(rows_B, 0, state["length"]),
             "layers": self.backbone.reset(state["layers"], rows_B),
@@ -88,7 +88,8 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """int32 [B, T] -> logits of a token at each position, float32 [B, T, V]; the next state.
+        """Map int32 [B, T] -> logits of the token at each position, float32 [B, T, V], and return
+        the state after them.
 
         Without a state, the rows are whole sequences; `segments_BT` (int32 [B, T]) numbers the
         documents that are packed into a row, which do not see each other. With a state, the tokens
@@ -108,7 +109,7 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """The same without the head: vectors [B, T, D] for `head`, and the state after them."""
+        """Map int32 [B, T] -> vectors [B, T, D] for `head`; arguments and state as in the call."""
         keys = split_key(dropout_key)
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
@@ -131,7 +132,7 @@ class TokenModel(nnx.Module):
         return x_BTD, state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
         if self.head_transform is None:
             logits_BTV = self.embedding.decode(x_BTD)
         else:
@@ -141,8 +142,8 @@ class TokenModel(nnx.Module):
     def classify(
         self, tokens_BT: jax.Array, *, segments_BT: jax.Array, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """int32 [B, T] -> logits of the classes of each row, float32 [B, C]; positions of segment
-        0 are padding."""
+        """Map int32 [B, T] -> logits of the classes of each row, float32 [B, C]; positions of
+        segment 0 are padding."""
         hidden_key, pool_key = split_key(dropout_key)
         x_BTD, _ = self.hidden(tokens_BT, segments_BT=segments_BT, dropout_key=hidden_key)
         x_BD = apply_dropout(self.pool(x_BTD, segments_BT != 0), self.dropout_rate, pool_key)
@@ -152,7 +153,7 @@ class TokenModel(nnx.Module):
 def _positions(
     tokens_BT: jax.Array, segments_BT: jax.Array | None, state: ModelState | None
 ) -> jax.Array:
-    """The index of each token within its document: int32 [B or 1, T]."""
+    """Return the index of each token within its document: int32 [B or 1, T]."""
     if state is not None:
         return state["length"][:, None] + jnp.arange(tokens_BT.shape[1])
     if segments_BT is not None:

@@ -86,7 +86,7 @@ class VisionTransformer(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         `train` changes nothing; dropout acts only where a key is given.
         """
@@ -114,8 +114,8 @@ class VisionTransformer(nnx.Module):
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> jax.Array:
-    """The sines and cosines of the row and the column of each patch, a quarter of the width each,
-    at wavelengths from 2 pi to 10,000 times that. float32 [rows · columns, width]
+    """Return sines and cosines of the row and the column of each patch, a quarter of the width
+    each, at wavelengths from 2 pi to 10,000 times that. float32 [rows · columns, width]
 
     ValueError: a width that is no multiple of 4.
     """

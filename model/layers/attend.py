@@ -86,11 +86,12 @@ def attend(
     *,
     implementation: str = "auto",
 ) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1). [B, T, N, H]
+    """Compute scaled dot-product attention. [B, T, N, H]
 
-    N may be a multiple of K: query head n reads key/value head n // (N/K) (Ainslie et al. 2023,
-    arXiv:2305.13245), which is never repeated in memory. Scores and softmax are float32.
-    `implementation`: "auto", "xla", "cudnn" or "splash", equal within the precision of the arrays.
+    Vaswani et al. 2017, arXiv:1706.03762, eq. 1. N may be a multiple of K: query head n reads
+    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), which is never repeated in
+    memory. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash",
+    equal within the precision of the arrays.
     """
     whole, T = mask.first_B is None, q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
@@ -129,8 +130,8 @@ def attend(
 def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
-    """The reason, in words for the user, why `implementation` can't compute whole sequences with
-    `length` targets on each device; None if it can."""
+    """Return the reason, in words for the user, why `implementation` can't compute whole sequences
+    with `length` targets on each device; None if it can."""
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, jnp.float16):
             return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
@@ -146,7 +147,7 @@ def attention_limit(
 def attend_by_xla(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """`attend` as two matrix products. [B, T, N, H]
+    """Compute `attend` as two matrix products. [B, T, N, H]
 
     `mask_BTS` (bool; B may be 1) is True where a target may attend, None where all may; a target
     that may attend to nothing gets the mean of the values.
@@ -156,21 +157,21 @@ def attend_by_xla(
 
 
 def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """The softmax of the scores: the weight of each source for each target. float32 [B, N, T, S]"""
+    """Return the weight of each source for each target. float32 [B, N, T, S]"""
     (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
     scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
     return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
 
 
 def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
-    """Queries divided by sqrt(H), with the heads grouped by key/value head. [B, T, K, G, H]"""
+    """Divide the queries by sqrt(H), and group their heads by key/value head. [B, T, K, G, H]"""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     return (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
 
 
 def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Queries times keys, the lowest float32 where the mask is False. float32 [B, K, G, T, S]"""
+    """Multiply queries and keys; the lowest float32 where the mask is False. [B, K, G, T, S]"""
     scores_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
@@ -181,7 +182,7 @@ def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -
 def _softmax_mean(
     q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """The mean of the values, weighted by the softmax of the scores. [B, T, K, G, H]
+    """Return the mean of the values, weighted by the softmax of the scores. [B, T, K, G, H]
 
     The division by the softmax's sum comes after the sum over the values, and the backward pass
     takes its sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix
@@ -230,7 +231,7 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: float) -> 
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """True where a target may attend to a source by their positions. bool [B, T, S]
+    """Return True where a target may attend to a source by their positions. bool [B, T, S]
 
     `causal`: to no later position; `window`: only to positions less than `window` away. None where
     everything is visible. B may be 1 in either argument.
@@ -243,7 +244,7 @@ def visible(
 
 
 def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
-    """`mask` as one array, bool [B or 1, T, S]; None where everything is visible."""
+    """Return `mask` as one array, bool [B or 1, T, S]; None where everything is visible."""
     target_BT = jnp.arange(T)[None]
     if mask.first_B is not None:
         target_BT = mask.first_B[:, None] + target_BT
@@ -266,8 +267,11 @@ def _same_segment(mask: AttentionMask) -> jax.Array | None:
 def _cudnn(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
 ) -> jax.Array:
-    """cuDNN's flash attention. It skips hidden blocks only if it gets `is_causal` and a window in
-    place of a mask array: for whole sequences, the window only if causal and without segments."""
+    """Attend by cuDNN's flash attention.
+
+    It skips hidden blocks only if it gets `is_causal` and a window in place of a mask array: for
+    whole sequences, the window only if causal and without segments.
+    """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     causal, window = mask.causal, mask.window
     by_position = mask.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
@@ -295,7 +299,7 @@ def _cudnn(
 def _splash(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
 ) -> jax.Array:
-    """The block-sparse flash attention of `jax.experimental.pallas.ops.tpu`."""
+    """Attend by the block-sparse flash attention of `jax.experimental.pallas.ops.tpu`."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     T, S, H = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]

@@ -96,7 +96,7 @@ class Attention(HeadProjections):
         self.implementation, self.dtype = implementation, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """An empty cache: `key` and `value` [B, max_length, K, H], and each row's `length` [B]."""
+        """Return an empty cache: `key` and `value` [B, max_length, K, H], `length` int32 [B]."""
         if not self.causal:
             raise ValueError("bidirectional attention has no state")
         shape = (batch_size, max_length, self.num_kv_heads, self.head_dim)
@@ -109,7 +109,7 @@ class Attention(HeadProjections):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, D], and the state after it, as every mixer (`model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D], as every mixer (see `model.backbone`)."""
         if state is None:
             y_BTNH = self._full_sequence(x_BTD, segments_BT)
         else:
@@ -165,7 +165,7 @@ class CrossAttention(HeadProjections):
     """
 
     def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, S, D] -> keys and values, [B, S, K, H] each."""
+        """Map [B, S, D] -> keys and values, [B, S, K, H] each."""
         k_BSKH = constrain(self.key(source_BSD), "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(self.value(source_BSD), "batch", None, "kv_heads", "head_dim")
         return k_BSKH, v_BSKH
@@ -177,7 +177,7 @@ class CrossAttention(HeadProjections):
         *,
         source_mask_BS: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real positions."""
+        """Map [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real positions."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
         y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")

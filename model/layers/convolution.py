@@ -36,8 +36,9 @@ def convolution(
     std: float | None = None,
     use_bias: bool,
 ) -> nnx.Conv:
-    """A convolution [B, H, W, channels_in] -> [B, H', W', channels_out], or, with a `kernel_size`
-    of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` is a square.
+    """Make a convolution [B, H, W, channels_in] -> [B, H', W', channels_out], or, with a
+    `kernel_size` of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` is a
+    square.
 
     `padding`: "SAME" keeps the size (divided by the strides, rounded up), "VALID" adds nothing,
     "CAUSAL" pads only before the first position; or the number of zeros before and after, a pair
@@ -68,7 +69,7 @@ def convolution(
 
 
 def _convolve(x_BHWC: jax.Array, kernel: jax.Array, *arguments, **options) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, with the kernel not sharded along its input channels.
+    """Call `jax.lax.conv_general_dilated` with the kernel not sharded along its input channels.
 
     XLA's partitioner computes wrong gradients for a kernel that is sharded along both of its
     channel dimensions while the batch is sharded over the same devices (jaxlib 0.10.2, CPU).
@@ -89,7 +90,7 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(
         self, x: jax.Array, *, use_running_average: bool, real: jax.Array | None = None
     ) -> jax.Array:
-        """[..., C] -> [..., C] in `dtype`, with statistics in float32.
+        """Map [..., C] -> [..., C] in `dtype`, with statistics in float32.
 
         Without `use_running_average`, they are those of this batch, and the running ones move
         towards them by 1 - momentum. `real` (bool [...]): the positions they are taken of; None:
@@ -111,7 +112,7 @@ class BatchNorm(nnx.BatchNorm):
 def _statistics(
     x: jax.Array, real: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | int]:
-    """Mean and variance [C] over the real positions of x [..., C], and the number of those."""
+    """Return mean and variance [C] over the real positions of x [..., C], and their number."""
     axes = tuple(range(x.ndim - 1))
     # In two passes: no cancellation where the mean is large.
     if real is None:
@@ -134,7 +135,7 @@ def forget_running_statistics(module: nnx.Module) -> None:
 def batch_norm(
     channels: int, numerics: Numerics, rngs: nnx.Rngs, *, scale: float = 1.0
 ) -> BatchNorm:
-    """A `BatchNorm` of [..., channels], whose scales have the initial value `scale`."""
+    """Make a `BatchNorm` of [..., channels], whose scales have the initial value `scale`."""
     layer = BatchNorm(
         channels,
         momentum=BATCH_NORM_MOMENTUM,
@@ -162,7 +163,7 @@ class SqueezeExcitation(nnx.Module):
         self.up = linear(hidden, channels, axes[::-1], numerics, rngs, use_bias=True)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C]."""
+        """Map [B, H, W, C] -> [B, H, W, C]."""
         weights_BC = nnx.sigmoid(self.up(nnx.relu(self.down(global_average_pool(x_BHWC)))))
         return x_BHWC * weights_BC[:, None, None, :]
 
@@ -170,7 +171,7 @@ class SqueezeExcitation(nnx.Module):
 def max_pool(
     x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "SAME"
 ) -> jax.Array:
-    """The maximum of every `size` x `size` patch, `strides` apart.
+    """Take the maximum of every `size` x `size` patch, `strides` apart.
 
     By default patches of 2 x 2 that do not overlap: [B, ceil(H/2), ceil(W/2), C]; equal maxima
     share the gradient. They are computed by a reshape and a maximum over two dimensions: with the
@@ -190,12 +191,12 @@ def max_pool(
 def average_pool(
     x_BHWC: jax.Array, *, size: int = 2, strides: int = 2, padding: Padding = "VALID"
 ) -> jax.Array:
-    """The mean of every `size` x `size` patch, `strides` apart; the zeros of the padding count."""
+    """Take the mean of every `size` x `size` patch, `strides` apart; padding counts as zeros."""
     pooled_BHWC = nnx.avg_pool(x_BHWC, (size, size), (strides, strides), padding)
     return constrain(pooled_BHWC, "batch", None, None, "channels_out")
 
 
 def global_average_pool(x_BHWC: jax.Array) -> jax.Array:
-    """The mean of each channel, taken in float32: [B, H, W, C] -> [B, C]."""
+    """Take the mean of each channel, in float32: [B, H, W, C] -> [B, C]."""
     pooled_BC = jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2)).astype(x_BHWC.dtype)
     return constrain(pooled_BC, "batch", "width")

@@ -11,12 +11,12 @@ from flax import nnx
 
 
 def split_key(key: jax.Array | None, count: int = 2) -> Sequence[jax.Array | None]:
-    """`count` independent keys made of `key`; None for each where there is no key."""
+    """Split `key` into `count` keys; None for each of them where there is no key."""
     return [None] * count if key is None else jax.random.split(key, count)
 
 
 def fold_key(key: jax.Array | None, number: jax.Array | int) -> jax.Array | None:
-    """A key made of `key` and `number`; None where there is no key."""
+    """Make a key of `key` and `number`; None where there is no key."""
     return None if key is None else jax.random.fold_in(key, number)
 
 

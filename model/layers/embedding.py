@@ -17,8 +17,8 @@ from model.layers.sharding import constrain, named
 def embedding_table(
     count: int, width: int, axis: str | None, numerics: Numerics, rngs: nnx.Rngs
 ) -> nnx.Embed:
-    """A table of `count` vectors of size `width`, normal with standard deviation 0.02; `axis` is
-    the logical name of its rows."""
+    """Make a table of `count` vectors of size `width`, normal with standard deviation 0.02; `axis`
+    is the logical name of its rows."""
     return nnx.Embed(
         count,
         width,
@@ -38,7 +38,7 @@ class TokenTypes(nnx.Module):
         self.table = embedding_table(count, width, None, numerics, rngs)
 
     def __call__(self) -> jax.Array:
-        """The vector to add to each token of a single text. [D]"""
+        """Return the vector to add to each token of a single text. [D]"""
         return self.table.embedding[...][0].astype(self.table.dtype)
 
 
@@ -60,13 +60,13 @@ class TokenEmbedding(nnx.Module):
             self.head = logits_head(width, vocabulary_size, axes, numerics, rngs, use_bias=False)
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
-        """int32 [B, T] -> [B, T, D]."""
+        """Map int32 [B, T] -> [B, T, D]."""
         # Not sharded along the width, so that a lookup reads whole rows on the device they are on.
         table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
     def decode(self, x_BTD: jax.Array) -> jax.Array:
-        """[B, T, D] -> logits, float32 [B, T, V]."""
+        """Map [B, T, D] -> logits, float32 [B, T, V]."""
         if self.head is not None:
             logits_BTV = self.head(x_BTD)
         else:
@@ -76,14 +76,14 @@ class TokenEmbedding(nnx.Module):
 
 
 def soft_capped(logits: jax.Array, cap: float | None) -> jax.Array:
-    """cap · tanh(logits / cap), which bounds the logits by the cap (Gemma Team 2024,
-    arXiv:2408.00118, section 2); without a cap, the logits."""
+    """Bound the logits by the cap: cap · tanh(logits / cap) (Gemma Team 2024, arXiv:2408.00118,
+    section 2); without a cap, return them."""
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 @jax.custom_vjp
 def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
-    """Logits, float32 [B, T, V].
+    """Return logits, float32 [B, T, V].
 
     JAX computes every kernel's gradient transposed and then transposes it back, as oneDNN's
     products expect (parallel/onednn.py). A table is a transposed kernel: its gradient is transposed

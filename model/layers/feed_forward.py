@@ -15,14 +15,15 @@ from model.layers.sharding import constrain
 
 
 def feed_forward_width(kind: str, width: int) -> int:
-    """The usual hidden width: 4 · width; for "swiglu" 8/3 · width, rounded up to a multiple of 8,
-    so that its three kernels have as many parameters as the two of the others."""
+    """Return the usual hidden width: 4 · width; for "swiglu" 8/3 · width, rounded up to a multiple
+    of 8, so that its three kernels have as many parameters as the two of the others."""
     return -(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width
 
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+    """Compute x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016,
+    arXiv:1606.08415).
 
     Computed in float32, and so is its derivative Φ(x) + x φ(x). On a CPU the library's erfc and
     tanh forms make a whole feed-forward part, forward and backward, 1.4 to 1.8 times as slow. Only
@@ -47,8 +48,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
-    """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2: GPT-2's approximation of `gelu`, which
-    differs from it by up to 5e-4."""
+    """Compute x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2: GPT-2's approximation of `gelu`,
+    which differs from it by up to 5e-4."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
@@ -95,7 +96,7 @@ class FeedForward(nnx.Module):
         self.down = linear(*outward, std=residual_std, use_bias=use_bias)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """[B, T, D] -> [B, T, D]."""
+        """Map [B, T, D] -> [B, T, D]."""
         h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
         if self.gate is None:
             h_BTF = captured(self.activation(h_BTF))

@@ -23,7 +23,8 @@ def linear(
     use_bias: bool = False,
     preferred_element_type: DTypeLike | None = None,
 ) -> nnx.LinearGeneral:
-    """A map from the last dimensions of its input, of sizes `in_features`, to `out_features`.
+    """Make a linear map from the last dimensions of its input, of sizes `in_features`, to
+    `out_features`.
 
     The kernel has shape (*in_features, *out_features) and one of `axes` for each dimension; its
     initial values are normal with standard deviation `std`. The bias starts at zero.
@@ -54,7 +55,7 @@ def logits_head(
     std: float = WEIGHT_STD,
     use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """A map [..., features] -> `count` logits, float32 whatever the numerics; `axes` as in
-    `linear`."""
+    """Make a linear map [..., features] -> `count` logits, float32 whatever the numerics; `axes` as
+    in `linear`."""
     options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
     return linear(features, count, axes, numerics, rngs, **options)

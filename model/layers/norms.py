@@ -19,7 +19,7 @@ class LayerNorm(nnx.LayerNorm):
     """(x - mean) / sqrt(variance + epsilon) · scale + bias over the last dimension."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> [..., D], in `dtype`."""
+        """Map [..., D] -> [..., D], in `dtype`."""
         y = _normalise(x, self.scale[...].astype(jnp.float32), True, self.epsilon)
         return (y if self.bias is None else y + self.bias[...]).astype(self.dtype)
 
@@ -28,7 +28,7 @@ class RMSNorm(nnx.RMSNorm):
     """x / sqrt(mean of x² + epsilon) · scale over the last dimension."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> [..., D], in `dtype`."""
+        """Map [..., D] -> [..., D], in `dtype`."""
         y = _normalise(x, self.scale[...].astype(jnp.float32), False, self.epsilon)
         return y.astype(self.dtype)
 
@@ -36,7 +36,7 @@ class RMSNorm(nnx.RMSNorm):
 def norm(
     kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, epsilon: float, use_bias: bool
 ) -> nnx.Module:
-    """A normalisation of [..., width]. `kind`: "layer_norm" or "rms_norm", which has no bias;
+    """Make a normalisation of [..., width]. `kind`: "layer_norm" or "rms_norm", which has no bias;
     ValueError: another one."""
     common = {
         "epsilon": epsilon,
@@ -54,8 +54,11 @@ def norm(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _normalise(x: jax.Array, scale_D: jax.Array, centred: bool, epsilon: float) -> jax.Array:
-    """x [..., D] normalised and multiplied by `scale_D`, float32. The backward pass computes its
-    sums over the width as products with the scale, so that XLA on a CPU stores fewer arrays."""
+    """Normalise x [..., D] and multiply it by `scale_D`, in float32.
+
+    The backward pass computes its sums over the width as products with the scale, so that XLA on a
+    CPU stores fewer arrays.
+    """
     return _normalise_forward(x, scale_D, centred, epsilon)[0]
 
 

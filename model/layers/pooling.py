@@ -42,7 +42,7 @@ class Pool(nnx.Module):
             )
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-        """[B, T, D] -> [B, D], over the positions where `real_BT` (bool) is True.
+        """Map [B, T, D] -> [B, D], over the positions where `real_BT` (bool) is True.
 
         All positions count without `real_BT`, and in a row where it is nowhere True.
         """

@@ -12,14 +12,14 @@ from model.layers.numerics import Numerics
 
 
 def segment_positions(segments_BT: jax.Array) -> jax.Array:
-    """The index of every position within its run of equal segment numbers. int32 [B, T]."""
+    """Return the index of every position within its run of equal segment numbers. int32 [B, T]."""
     index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
     starts_BT = jnp.where(segment_starts(segments_BT), index_T, 0)
     return index_T - jax.lax.cummax(starts_BT, axis=1)
 
 
 def segment_starts(segments_BT: jax.Array) -> jax.Array:
-    """True at the first position of every run of equal segment numbers. bool [B, T]."""
+    """Return True at the first position of every run of equal segment numbers. bool [B, T]."""
     before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return segments_BT != before_BT
 
@@ -45,8 +45,8 @@ def rotary(
 
 
 def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
-    """Sinusoidal encodings: the sines, then the cosines, of each position at wavelengths from 2 pi
-    to 10,000 times that. float32 [B, T, D].
+    """Return the sines, then the cosines, of each position at wavelengths from 2 pi to 10,000 times
+    that. float32 [B, T, D]
 
     Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where sines and cosines alternate.
     ValueError: an odd width.
@@ -59,7 +59,7 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
 
 
 def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.Array:
-    """base^(-i/half), in radians per position. float32 [half]
+    """Return base^(-i/half), in radians per position. float32 [half]
 
     `scaling` as in Llama 3.1 (`apply_scaling` of its code): a frequency with fewer than `low` turns
     in the original length is divided by the factor, one with more than `high` turns is kept, and
@@ -81,5 +81,5 @@ class LearnedPositions(nnx.Module):
         self.table = embedding_table(max_length, width, "positions", numerics, rngs)
 
     def __call__(self, positions_BT: jax.Array) -> jax.Array:
-        """int32 [B, T] -> [B, T, D]."""
+        """Map int32 [B, T] -> [B, T, D]."""
         return self.table(positions_BT)

@@ -70,14 +70,14 @@ class RGLRU(nnx.Module):
         self.units, self.dtype = units, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Zeros: `hidden` float32 [B, U], and the convolution's `inputs`."""
+        """Return zeros: `hidden` float32 [B, U], and the convolution's `inputs`."""
         hidden_BU = jnp.zeros((batch_size, self.units), jnp.float32)
         return {"hidden": hidden_BU, **self.convolution.initial_state(batch_size, max_length)}
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, width_out] and the state, as every mixer (`model.backbone`)."""
+        """Map [B, T, D] -> [B, T, width_out], as every mixer (see `model.backbone`)."""
         u_BTU = constrain(self.input(x_BTD), "batch", "length", "recurrent")
         inputs = None if state is None else {"inputs": state["inputs"]}
         u_BTU, inputs = self.convolution(u_BTU, state=inputs, segments_BT=segments_BT)

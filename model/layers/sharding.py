@@ -29,7 +29,7 @@ _placement: ContextVar[Placement | None] = ContextVar("activation_sharding", def
 
 
 def named(*axes: str | None) -> dict[str, Axes]:
-    """The metadata of a parameter: a logical name, or None, for each of its dimensions."""
+    """Return the metadata of a parameter: a logical name, or None, for each of its dimensions."""
     return {AXES: axes}
 
 
@@ -48,15 +48,15 @@ def activation_sharding(placement: Placement) -> Iterator[None]:
 
 
 def placement(axes: Axes, shape: tuple[int, ...]) -> NamedSharding | None:
-    """The sharding of an array whose dimensions have these names; None on a single device."""
+    """Return the sharding of an array with dimensions of these names; None on a single device."""
     place = _placement.get()
     sharding = None if place is None else place(axes, shape)
     return None if sharding is None or sharding.mesh.size == 1 else sharding
 
 
 def platform() -> str | None:
-    """The platform that is compiled for, "cpu", "gpu" or "tpu", by the open `activation_sharding`;
-    None where none is open."""
+    """Return the platform that is compiled for, "cpu", "gpu" or "tpu", by the open
+    `activation_sharding`; None where none is open."""
     place = _placement.get()
     return None if place is None else place((), ()).mesh.devices.flat[0].platform
 

@@ -45,7 +45,7 @@ class DepthwiseConvolution(nnx.Module):
         self.dtype = numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The inputs before the first position, zeros [B, K - 1, C]."""
+        """Return the inputs before the first position, zeros [B, K - 1, C]."""
         if not self.causal:
             raise ValueError("a convolution that looks ahead has no state")
         return {"inputs": jnp.zeros((batch_size, self.size - 1, self.channels), self.dtype)}
@@ -53,7 +53,7 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, C] -> [B, T, C], and the state after it, as every mixer (`model.backbone`)."""
+        """Map [B, T, C] -> [B, T, C], as every mixer (see `model.backbone`)."""
         T, before = x_BTC.shape[1], self.size - 1 if self.causal else self.size // 2
         edges = (before, self.size - 1 - before)
         if state is None:
@@ -108,13 +108,13 @@ class GatedConvolution(nnx.Module):
         )
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """The inputs of the convolution before the first position, zeros [B, size - 1, D]."""
+        """Return the state of the convolution before the first position."""
         return self.convolution.initial_state(batch_size, max_length)
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """[B, T, D] -> [B, T, D], and the state after it, as every mixer (`model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D], as every mixer (see `model.backbone`)."""
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = nnx.sigmoid(constrain(self.gate(x_BTD), "batch", "length", "channels_out"))
         y_BTC, state = self.convolution(value_BTC, state=state, segments_BT=segments_BT)
