@@ -9,7 +9,6 @@ Axes: B batch, H height, W width, C channels, F features; logits are [B, classes
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from model.layers.activations import captured
@@ -79,4 +78,4 @@ class CNN(nnx.Module):
             x_BHWC = stage(x_BHWC, train=train)
         x_BF = captured(nnx.relu(self.dense(x_BHWC.reshape(x_BHWC.shape[0], -1))))
         x_BF = apply_dropout(constrain(x_BF, "batch", "mlp"), self.dropout_rate, dropout_key)
-        return constrain(self.classes(x_BF).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(x_BF), "batch", "classes")

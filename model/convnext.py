@@ -5,6 +5,7 @@ Initial values: all kernels normal, 0.02; biases 0; scales of norms 1; layer sca
 Axes: B batch, H height, W width, C channels.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -23,7 +24,9 @@ from model.pictures import normalized
 
 KERNEL_SIZE = 7
 LAYER_SCALE = 1e-6
-NORM_EPSILON = 1e-6
+
+_convolution = functools.partial(convolution, use_bias=True, std=WEIGHT_STD)
+_layer_norm = functools.partial(norm, "layer_norm", epsilon=1e-6, use_bias=True)
 
 
 class Block(nnx.Module):
@@ -32,19 +35,10 @@ class Block(nnx.Module):
     def __init__(
         self, channels: int, numerics: Numerics, rngs: nnx.Rngs, *, stochastic_depth: float
     ):
-        self.depthwise = convolution(
-            channels,
-            channels,
-            numerics,
-            rngs,
-            kernel_size=KERNEL_SIZE,
-            groups=channels,
-            use_bias=True,
-            std=WEIGHT_STD,
+        self.depthwise = _convolution(
+            channels, channels, numerics, rngs, kernel_size=KERNEL_SIZE, groups=channels
         )
-        self.norm = norm(
-            "layer_norm", channels, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True
-        )
+        self.norm = _layer_norm(channels, numerics, rngs)
         self.feed_forward = FeedForward(
             "gelu", channels, 4 * channels, numerics, rngs, use_bias=True, residual_std=WEIGHT_STD
         )
@@ -89,22 +83,10 @@ class ConvNeXt(nnx.Module):
         downsamplings, norms, blocks = [], [], []
         for outputs, depth in zip(channels, depths, strict=True):
             downsamplings.append(
-                convolution(
-                    inputs,
-                    outputs,
-                    numerics,
-                    rngs,
-                    kernel_size=size,
-                    strides=size,
-                    use_bias=True,
-                    std=WEIGHT_STD,
-                )
+                _convolution(inputs, outputs, numerics, rngs, kernel_size=size, strides=size)
             )
             # The norm stands after the first downsampling, and before each of the others.
-            normed = inputs if norms else outputs
-            norms.append(
-                norm("layer_norm", normed, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)
-            )
+            norms.append(_layer_norm(inputs if norms else outputs, numerics, rngs))
             stage = [
                 Block(outputs, numerics, rngs, stochastic_depth=next(rates)) for _ in range(depth)
             ]
@@ -112,7 +94,7 @@ class ConvNeXt(nnx.Module):
             inputs, size = outputs, 2
         self.downsamplings, self.norms = nnx.List(downsamplings), nnx.List(norms)
         self.stages = nnx.List(blocks)
-        self.norm = norm("layer_norm", inputs, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)
+        self.norm = _layer_norm(inputs, numerics, rngs)
         self.classes = logits_head(inputs, num_classes, ("embed", "classes"), numerics, rngs)
         self.dtype = numerics.dtype
 
@@ -125,14 +107,11 @@ class ConvNeXt(nnx.Module):
         """
         x_BHWC, index = 2 * normalized(image_BHWC, self.dtype) - 1, 0
         parts = zip(self.downsamplings, self.norms, self.stages, strict=True)
-        for stage, (downsample, layer_norm, blocks) in enumerate(parts):
-            if stage == 0:
-                x_BHWC = layer_norm(downsample(x_BHWC))
-            else:
-                x_BHWC = downsample(layer_norm(x_BHWC))
+        for stage, (downsample, normal, blocks) in enumerate(parts):
+            x_BHWC = normal(downsample(x_BHWC)) if stage == 0 else downsample(normal(x_BHWC))
             x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")
             for block in blocks:
                 key = fold_key(dropout_key, index)
                 x_BHWC, index = block(x_BHWC, key), index + 1
         x_BC = self.norm(global_average_pool(x_BHWC))
-        return constrain(self.classes(x_BC).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(x_BC), "batch", "classes")

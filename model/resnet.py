@@ -7,7 +7,6 @@ Axes: B batch, H height, W width, C channels.
 """
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from model.layers.activations import captured
@@ -161,7 +160,7 @@ class ResNet(nnx.Module):
         for block in self.blocks:
             x_BHWC = block(x_BHWC, train=train)
         x_BC = apply_dropout(global_average_pool(x_BHWC), self.dropout_rate, dropout_key)
-        return constrain(self.classes(x_BC).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(x_BC), "batch", "classes")
 
 
 def _convolution(

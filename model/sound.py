@@ -151,8 +151,7 @@ class SoundModel(nnx.Module):
         acts only where a key is given.
         """
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, dropout_key, train)
-        logits_BUV = self.head(x_BUD).astype(jnp.float32)
-        return constrain(logits_BUV, "batch", "length", "vocabulary"), segments_BU
+        return constrain(self.head(x_BUD), "batch", "length", "vocabulary"), segments_BU
 
     def classify(
         self,
@@ -166,7 +165,7 @@ class SoundModel(nnx.Module):
         hidden_key, pool_key = split_key(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
         x_BD = apply_dropout(self.pool(x_BUD, segments_BU != 0), self.dropout_rate, pool_key)
-        return constrain(self.classes(x_BD).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(x_BD), "batch", "classes")
 
     def _hidden(
         self,

@@ -147,7 +147,7 @@ class TokenModel(nnx.Module):
         hidden_key, pool_key = split_key(dropout_key)
         x_BTD, _ = self.hidden(tokens_BT, segments_BT=segments_BT, dropout_key=hidden_key)
         x_BD = apply_dropout(self.pool(x_BTD, segments_BT != 0), self.dropout_rate, pool_key)
-        return constrain(self.classes(x_BD).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(x_BD), "batch", "classes")
 
 
 def _positions(

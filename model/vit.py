@@ -110,7 +110,7 @@ class VisionTransformer(nnx.Module):
         x_BTD, _ = self.backbone(
             apply_dropout(x_BTD, self.dropout_rate, keys[0]), dropout_key=keys[1]
         )
-        return constrain(self.classes(self.pool(x_BTD)).astype(jnp.float32), "batch", "classes")
+        return constrain(self.classes(self.pool(x_BTD)), "batch", "classes")
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> jax.Array:
