@@ -14,7 +14,7 @@ from parallel.axes import activation_placement
 from parallel.mesh import AXES
 
 SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
-SIGHTS = {
+MASKS = {
     "causal": AttentionMask(causal=True, window=None),
     "causal, window": AttentionMask(causal=True, window=100),
     "both ways": AttentionMask(causal=False, window=None),
@@ -52,12 +52,12 @@ def value_and_gradients(implementation, arrays, mask):
 
 
 @pytest.mark.parametrize("mesh", MESHES)
-@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("mask", MASKS)
 def test_splash_attention_equals_xlas_in_value_and_gradient(mask, mesh):
     arrays = random(0, 2, 256, 4, 16), random(1, 2, 256, 2, 16), random(2, 2, 256, 2, 16)
     with on(MESHES[mesh]):
-        splash = value_and_gradients("splash", arrays, SIGHTS[mask])
-    expected = value_and_gradients("xla", arrays, SIGHTS[mask])
+        splash = value_and_gradients("splash", arrays, MASKS[mask])
+    expected = value_and_gradients("xla", arrays, MASKS[mask])
     for name, one, other in zip(("out", "dq", "dk", "dv"), splash, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-5, err_msg=name)
 
