@@ -60,13 +60,9 @@ class EncoderDecoder(nnx.Module):
             vocabulary_size, width, numerics, rngs, tied=tied_embeddings
         )
         self.source_embedding = self.positions = self.source_positions = nnx.data(None)
-        if not shared_embeddings:
+        if not shared_embeddings:  # Tied, because it needs no head.
             self.source_embedding = TokenEmbedding(
-                vocabulary_size,
-                width,
-                numerics,
-                rngs,
-                tied=True,  # so it makes no head
+                vocabulary_size, width, numerics, rngs, tied=True
             )
         if positions == "learned":
             self.positions = LearnedPositions(max_length, width, numerics, rngs)

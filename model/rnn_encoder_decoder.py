@@ -134,13 +134,9 @@ class RNNEncoderDecoder(nnx.Module):
             vocabulary_size, width, numerics, rngs, tied=tied_embeddings
         )
         self.source_embedding = nnx.data(None)
-        if not shared_embeddings:
+        if not shared_embeddings:  # Tied, because it needs no head.
             self.source_embedding = TokenEmbedding(
-                vocabulary_size,
-                width,
-                numerics,
-                rngs,
-                tied=True,  # so it makes no head
+                vocabulary_size, width, numerics, rngs, tied=True
             )
         self.encoder = StackedRecurrence(
             recurrence,

@@ -48,21 +48,11 @@ class Subsampling(nnx.Module):
         if factor not in STRIDES:
             raise ValueError(f"subsampling {factor}: choose from {sorted(STRIDES)}")
         self.strides, self.dtype = STRIDES[factor], numerics.dtype
+        # The padding "SAME" would depend on the length, and so shift a recording.
+        options = {"kernel_size": 3, "padding": ((1, 1), (1, 1)), "use_bias": True}
         self.convolutions = nnx.List(
             [
-                convolution(
-                    inputs,
-                    channels,
-                    numerics,
-                    rngs,
-                    kernel_size=3,
-                    strides=(stride, 2),
-                    padding=(
-                        (1, 1),
-                        (1, 1),
-                    ),  # "SAME" pads by the length, and so shifts a recording
-                    use_bias=True,
-                )
+                convolution(inputs, channels, numerics, rngs, strides=(stride, 2), **options)
                 for inputs, stride in zip((1, channels), self.strides, strict=True)
             ]
         )
