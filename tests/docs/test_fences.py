@@ -49,12 +49,20 @@ OVERRIDES = {
 NOT_RUN = ("git clone ", "cd ", "source ", ". ", "pip install ", "python -m pip install ", "make ")
 """Set-up, which the continuous integration itself does, and which needs a network."""
 
+OF_A_COMMIT = re.compile(r"`([\w./-]+)`\s+of\s+commit\s+([0-9a-f]{7,40})\b")
+"""A script that is no longer here, and the commit that has it."""
+
+
+def here(text: str) -> str:
+    """Return `text` without the names of files of earlier commits."""
+    return OF_A_COMMIT.sub("", text)
+
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_commands_of_a_document_run(document, tmp_path, cache_dir):
     tree = copy_tree(tmp_path / "tree")
     (tree / "input.txt").write_text("".join(f"{n} times 7 is {n * 7}.\n" for n in range(400)))
-    made = write_files(document, tree)
+    made = [path for path in write_files(document, tree) if path.suffix == ".py"]
     if made:
         names = " ".join(str(path) for path in made)
         for check in ("ruff check", "ruff format --check"):
@@ -65,8 +73,8 @@ def test_the_commands_of_a_document_run(document, tmp_path, cache_dir):
             if command.startswith(NOT_RUN):
                 continue
             done = run(with_overrides(command, OVERRIDES), tree, cache_dir)
-            told = f"{document}, line {fence.line}: {command}\n{done.stdout}\n{done.stderr}"
-            assert done.returncode == 0, told
+            log = f"{document}, line {fence.line}: {command}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, log
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -79,12 +87,21 @@ def test_fences_say_what_they_are(document):
 def test_every_file_that_is_named_is_there(document):
     made = {fence.file for fence in fences(document) if fence.language == "python"}
     rooms = "|".join(path.name for path in ROOT.iterdir() if path.is_dir())
-    named = re.findall(r"(?<![\w/.:-])[\w-]+(?:/[\w-]+)*\.(?:py|md|toml)\b", prose(document))
-    named += re.findall(rf"(?<![\w/.-])((?:{rooms})/[\w./-]*\w)", read(document))
+    named = re.findall(r"(?<![\w/.:-])[\w-]+(?:/[\w-]+)*\.(?:py|md|toml)\b", here(prose(document)))
+    named += re.findall(rf"(?<![\w/.-])((?:{rooms})/[\w./-]*\w)", here(read(document)))
     for path in named:
         if path not in made and not path.startswith("runs/"):
             place = (ROOT / path, (ROOT / document).parent / path)  # links begin at the document
             assert any(one.exists() for one in place), f"{document} names {path}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_of_an_earlier_commit_is_in_it(document):
+    for path, commit in OF_A_COMMIT.findall(read(document)):
+        known = subprocess.run(["git", "cat-file", "-e", commit], cwd=ROOT, check=False)
+        if known.returncode:  # a shallow clone, or a copy without its history
+            pytest.skip(f"commit {commit} is not known here")
+        subprocess.run(["git", "cat-file", "-e", f"{commit}:{path}"], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
