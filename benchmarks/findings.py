@@ -1,4 +1,4 @@
-"""What a part of `gpu_run.py` tells of itself: checks, figures, and the file that keeps them."""
+"""Keeps the checks and figures of a part of `gpu_run.py` in a file."""
 
 import json
 import time

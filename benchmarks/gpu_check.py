@@ -1,28 +1,25 @@
-"""Whether this GPU computes what the CPU does: the parts `attention` and `parity` of `gpu_run.py`.
+"""Compares this GPU's numbers with the CPU's: the parts `attention` and `parity` of `gpu_run.py`.
 
 The GPU and the CPU are both there, as losses are compared (JAX_PLATFORMS=cuda,cpu). At toy size
 the checks themselves are tried, on CPU alone.
 """
-
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.findings import Findings, expect
-from benchmarks.invented import batch, invented_spec
+from benchmarks.invented import batch, invented_spec, train_losses
+from benchmarks.measuring import ROOT
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
 from model.layers import attend as attention_layer
 from model.layers.attend import NATIVE_ATTENTION, AttentionMask, attend
-from parallel.feeding import put_batch
 from parallel.mesh import make_mesh
 from training.attention import TOLERANCE as ATTENTION_TOLERANCE
 from training.attention import working_attention
 from training.program import TrainProgram, build_program
 
-ROOT = Path(__file__).parents[1]
 STEPS = 20
 RECIPES = ("python_stdlib", "shakespeare_char_lstm", "digits_cnn")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
@@ -43,7 +40,7 @@ TOY = {
 
 
 def attention(found: Findings) -> None:
-    """The part `attention`."""
+    """Runs the part `attention`."""
     if found.toy and jax.devices()[0].platform == "cpu":
         NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
     checks = Checks(toy=found.toy)
@@ -53,7 +50,7 @@ def attention(found: Findings) -> None:
 
 
 def parity(found: Findings) -> None:
-    """The part `parity`."""
+    """Runs the part `parity`."""
     checks = Checks(toy=found.toy)
     for recipe in RECIPES:
         for dtype in list(TOLERANCE)[: 1 if found.toy else None]:
@@ -61,8 +58,15 @@ def parity(found: Findings) -> None:
             found.check(name, lambda recipe=recipe, dtype=dtype: checks.parity(recipe, dtype))
 
 
+def placed(state, program: TrainProgram):
+    """Returns a state of the host, placed as the program's own."""
+    return jax.tree.map(
+        lambda array, leaf: jax.device_put(array, leaf.sharding), state, program.abstract_state
+    )
+
+
 class Checks:
-    """The checks; each returns what it found. toy: small ones."""
+    """The checks. Each returns its findings, in words; toy: small ones."""
 
     def __init__(self, *, toy: bool):
         self.toy = toy
@@ -70,7 +74,7 @@ class Checks:
         self.device = jax.devices()[0]
         self.native = NATIVE_ATTENTION.get(self.device.platform, "xla")
 
-    # ---- One step on two devices.
+    # ---- Steps on two devices.
 
     def config(self, recipe: str, **fields: str) -> Config:
         small = {}
@@ -83,35 +87,18 @@ class Checks:
         mesh = make_mesh(config, [device])
         return build_program(config, invented_spec(config), mesh, **options)
 
-    def losses(self, program: TrainProgram, state, steps: int) -> list[float]:
-        config, found = program.config, []
-        for step in range(steps):
-            data = batch(config, invented_spec(config), step)
-            placed = put_batch(data, program.batch_sharding, config.data.global_batch_size)
-            state, metrics = program.train_step(state, placed)
-            found.append(float(metrics["loss"]))
-        return found
-
     def parity(self, recipe: str, dtype: str) -> str:
         config = self.config(recipe, precision__compute_dtype=dtype)
         on_cpu = self.program(config, jax.devices("cpu")[0])
         here = self.program(config, self.device)
         start = jax.device_get(on_cpu.initialize())
         with jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
-            courses = [
-                self.losses(
-                    program,
-                    jax.tree.map(
-                        lambda x, leaf: jax.device_put(x, leaf.sharding),
-                        start,
-                        program.abstract_state,
-                    ),
-                    self.steps,
-                )
+            losses = [
+                train_losses(program, placed(start, program), invented_spec(config), self.steps)
                 for program in (on_cpu, here)
             ]
-        worst = float(np.max(np.abs(np.divide(*courses[::-1]) - 1)))
-        expect(worst <= TOLERANCE[dtype], f"losses differ by {worst:.1e}: {courses}")
+        worst = float(np.max(np.abs(np.divide(*losses[::-1]) - 1)))
+        expect(worst <= TOLERANCE[dtype], f"losses differ by {worst:.1e}: {losses}")
         return f"losses differ by {worst:.1e} at most"
 
     # ---- Attention.
@@ -120,7 +107,7 @@ class Checks:
         if self.native == "xla":
             return "XLA's is the native one here"
         segments = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
-        sights = {
+        masks = {
             "causal": AttentionMask(True, None),
             "window": AttentionMask(True, 100),
             "segments": AttentionMask(True, None, segments_BT=segments),
@@ -128,9 +115,9 @@ class Checks:
             "prefill": AttentionMask(True, None, first_B=jnp.array([0, 64], jnp.int32)),
         }
         if self.toy:
-            sights = {name: sights[name] for name in ("causal",)}
+            masks = {name: masks[name] for name in ("causal",)}
         found = []
-        for name, mask in sights.items():
+        for name, mask in masks.items():
             targets = 128 if mask.first_B is not None else 256
             worst = self.attention_difference(mask, targets)
             expect(worst <= ATTENTION_TOLERANCE, f"{name}: off by {worst:.1%}")
@@ -138,7 +125,7 @@ class Checks:
         return f"{self.native} differs by " + ", ".join(found)
 
     def attention_difference(self, mask: AttentionMask, targets: int) -> float:
-        """Value and gradients against XLA's in float32, as a share of their largest number."""
+        """Returns how far value and gradients are from XLA's, over the largest number of these."""
         keys = jax.random.split(jax.random.key(0), 4)
         shapes = [(2, targets, 8, 64), (2, 256, 2, 64), (2, 256, 2, 64), (2, targets, 8, 64)]
         *qkv, weights = map(jax.random.normal, keys, shapes)
@@ -165,10 +152,10 @@ class Checks:
         return self.config("python_stdlib", **fields)
 
     def attention_dispatch(self) -> str:
-        config, told = self.attention_config(), []
+        config, messages = self.attention_config(), []
         mesh = make_mesh(config, [self.device])
-        found = working_attention(config, mesh, told.append)
-        expect(not told, f"told: {told}")
+        found = working_attention(config, mesh, messages.append)
+        expect(not messages, f"it said {messages}")
         program = self.program(config, self.device, attention=found)
         shape = program.batch_shape(
             batch(config, invented_spec(config), 0), config.data.global_batch_size
@@ -185,16 +172,17 @@ class Checks:
         def broken(*arguments):
             raise RuntimeError("planted by gpu_check.py")
 
-        config, told = self.attention_config(), []
+        config, messages = self.attention_config(), []
         mesh = make_mesh(config, [self.device])
         whole = getattr(attention_layer, f"_{self.native}")
         setattr(attention_layer, f"_{self.native}", broken)
         try:
-            found = working_attention(config, mesh, told.append)
+            found = working_attention(config, mesh, messages.append)
             program = self.program(config, self.device, attention=found)
-            losses = self.losses(program, program.initialize(), 2)
+            losses = train_losses(program, program.initialize(), invented_spec(config), 2)
         finally:
             setattr(attention_layer, f"_{self.native}", whole)
-        expect(found == "xla" and len(told) == 1, f"{found}, told {told}")
-        expect("planted by gpu_check.py" in told[0] and np.isfinite(losses).all(), str(told))
-        return told[0]
+        expect(found == "xla" and len(messages) == 1, f"{found}, {messages}")
+        planted = "planted by gpu_check.py" in messages[0]
+        expect(planted and np.isfinite(losses).all(), str(messages))
+        return messages[0]

@@ -1,4 +1,4 @@
-"""Everything that wants a GPU, in one command for the minutes when there is one.
+"""Runs everything that wants a GPU, in one command for the minutes when there is one.
 
 python benchmarks/gpu_run.py [--only=PART ...] [--out=FILE] [--budget_seconds=540] [--text=PATH]
     [--target_loss=LOSS] [--toy]                               (`make gpu-run PYTHON=python3`)
@@ -10,8 +10,8 @@ in FILE, one JSON object; standard output gets a table for docs/results.md, stan
 going on. The same command again keeps what passed, on the same device and the same code, and runs
 the rest; --only runs these parts, passed or not. --toy tries all of it, small, on CPU.
 
-Exit status: 0 all these parts passed, 1 not all, 2 a mistake, or no GPU. PyTorch's columns stay
-empty, and that is told, where it is not installed.
+Exit status: 0 all these parts passed, 1 not all, 2 a mistake, or no GPU. Where PyTorch is not
+installed its columns stay empty, and a message says so.
 """
 
 import hashlib
@@ -36,12 +36,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import bench_gpu
 from benchmarks.findings import Findings
+from benchmarks.measuring import ROOT
 from configs.errors import UsageError
 from configs.files import write_durably
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from reporting.report.machine import environment
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ PARTS: Mapping[str, Part] = {
 
 KINDS = {"checks": "check", "speed": "speed"}
 LEAST_SECONDS = 25
-"""A part that has less is not begun."""
+"""A part that has less does not begin."""
 
 LAST_LINES = 15
 FLAGS = (
@@ -98,7 +97,7 @@ FLAGS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the parts, tells, and writes. Returns the exit status."""
+    """Runs the parts, reports and writes. Returns the exit status."""
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends its part too
     arguments = parse_command_line(argv, FLAGS)
@@ -106,11 +105,11 @@ def main(argv: Sequence[str]) -> int:
     check_paths(arguments.text, out)
     report = begin_report(arguments, out)
     names = wanted(arguments)
-    tell(heading(report))
+    say(heading(report))
     for name in names:
         before = report["parts"].get(name)
         if before and before["status"] == "passed" and not arguments.only:
-            tell(f"{name}: passed before; --only={name} runs it again")
+            say(f"{name}: passed before; --only={name} runs it again")
             continue
         left = arguments.budget_seconds - (time.monotonic() - began)
         seconds = left if arguments.toy else min(PARTS[name].seconds, left)
@@ -120,11 +119,11 @@ def main(argv: Sequence[str]) -> int:
             outcome = run_part(name, seconds, arguments, torch=not report["machine"]["no_torch"])
         report["parts"][name] = outcome
         write(report, out)
-        tell(f"{name}: {outcome['status']}{told_why(outcome)}")
+        say(f"{name}: {outcome['status']}{reason(outcome)}")
     print("\n".join(table(report)))
     failed = [name for name in names if report["parts"][name]["status"] != "passed"]
     seconds = time.monotonic() - began
-    tell(f"{len(failed)} of {len(names)} parts did not pass, {seconds:.0f} s: {out}")
+    say(f"{len(failed)} of {len(names)} parts did not pass, {seconds:.0f} s: {out}")
     return 1 if failed else 0
 
 
@@ -138,22 +137,23 @@ def check_paths(text: str | None, out: Path) -> None:
 
 
 def wanted(arguments: SimpleNamespace) -> list[str]:
-    """The names of the parts to run; at toy size there are fewer rows."""
-    there = [
+    """Returns the names of the parts to run; at toy size there are fewer rows."""
+    known = [
         name
         for name, part in PARTS.items()
         if not (arguments.toy and part.kind == "speed" and name not in bench_gpu.TOY_ROWS)
     ]
     if not arguments.only:
-        return there
+        return known
     kinds = {KINDS[name] for name in arguments.only if name in KINDS}
-    chosen = [name for name in there if name in arguments.only or PARTS[name].kind in kinds]
+    chosen = [name for name in known if name in arguments.only or PARTS[name].kind in kinds]
     if not chosen:
-        raise UsageError(f"--toy has no such part; it has {', '.join(there)}")
+        raise UsageError(f"--toy has no such part; it has {', '.join(known)}")
     return chosen
 
 
-def tell(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line on standard error."""
     print(f"gpu_run.py: {line}", file=sys.stderr, flush=True)
 
 
@@ -161,7 +161,7 @@ def tell(line: str) -> None:
 
 
 def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
-    """That of an earlier command, if it was of this machine and this code, or a fresh one.
+    """Returns the report of an earlier command on this machine with this code, or a fresh one.
 
     Raises `UsageError` where there is no GPU.
     """
@@ -185,21 +185,20 @@ def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"--out={out} is a file of something else: name another") from None
     if not same:
-        tell(f"{out} is of another machine, code or text: begun anew")
+        say(f"{out} is of another machine, code or text: begun anew")
     return earlier if same else fresh
 
 
 def write(report: dict[str, Any], out: Path) -> None:
+    """Writes the report."""
     report["written"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_durably(out, json.dumps(report, indent=1) + "\n")
 
 
 def digest() -> str:
-    """Of the code: what a copy without its repository can still be known by."""
-    files = list(ROOT.glob("*.py"))
-    for room in ("benchmarks", "configs", "data", "inference", "interop", "model", "parallel",
-                 "reporting", "tasks", "training"):  # fmt: skip
-        files += (ROOT / room).rglob("*.py")
+    """Returns a hash of the code, by which a copy without its repository is still known."""
+    packages = {path.parent for path in ROOT.glob("*/__init__.py")} | {ROOT / "benchmarks"}
+    files = [*ROOT.glob("*.py"), *(file for one in packages for file in one.rglob("*.py"))]
     hashed = hashlib.sha256()
     for path in sorted(files):
         hashed.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
@@ -207,7 +206,7 @@ def digest() -> str:
 
 
 def machine(found: Findings) -> None:
-    """The hardware and the versions. Ends with an error where JAX finds no GPU."""
+    """Notes the hardware and the versions. Raises RuntimeError where JAX finds no GPU."""
     import jax
 
     try:
@@ -236,7 +235,7 @@ def machine(found: Findings) -> None:
 
 
 def command_output(command: Sequence[str]) -> str | None:
-    """What it writes; None where it is not there, or fails."""
+    """Returns what a command writes; None where it is not there, or fails."""
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout.strip()
@@ -249,8 +248,8 @@ def command_output(command: Sequence[str]) -> str | None:
 def run_part(
     name: str, seconds: float, arguments: SimpleNamespace, *, torch: bool
 ) -> dict[str, Any]:
-    """What became of a part: `status`, `seconds`, `checks`, `figures`, and `why` if not passed."""
-    tell(f"{name}: at most {seconds:.0f} s")
+    """Runs a part; returns `status`, `seconds`, `checks`, `figures`, and `why` if not passed."""
+    say(f"{name}: at most {seconds:.0f} s")
     options = {"text": arguments.text, "target_loss": arguments.target_loss, "torch": torch}
     platforms = PARTS[name].platforms
     return in_own_process(call_part, seconds, arguments.toy, platforms, (name,), options)
@@ -270,8 +269,10 @@ def in_own_process(
     arguments: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Calls `function(Findings, *arguments)` in a fresh process, which ends with all that it
-    started after `seconds`."""
+    """Calls `function(Findings, *arguments)` in a fresh process; returns as `run_part` does.
+
+    After `seconds` the process is killed, with all that it started.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu_run-") as place:
         folder = Path(place)
@@ -308,13 +309,13 @@ def in_own_process(
 
 
 def last_lines(log: Path) -> list[str]:
-    """The last lines of a log; [""] of one that is empty or not there."""
+    """Returns the last lines of a log; [""] of one that is empty or not there."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:] or [""]
 
 
 def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platforms: str) -> None:
-    """The process of a part: a group of its own, whose words go to `log`."""
+    """Runs a part in its process: a group of its own, whose output goes to `log`."""
     os.setpgid(0, 0)
     with log.open("wb") as file:
         for stream in (1, 2):
@@ -327,11 +328,11 @@ def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platf
     sys.exit(0 if found.passed else 1)
 
 
-# ---- What is told.
+# ---- Messages and the table.
 
 
-def told_why(outcome: Mapping[str, Any]) -> str:
-    """Why a part did not pass, and the last it said."""
+def reason(outcome: Mapping[str, Any]) -> str:
+    """Says why a part did not pass, with the last lines of its log."""
     if outcome["status"] == "passed":
         return f" ({outcome['seconds']:.0f} s)"
     lines = "".join(f"\n    {line}" for line in outcome.get("last_lines", ()))
@@ -339,17 +340,17 @@ def told_why(outcome: Mapping[str, Any]) -> str:
 
 
 def heading(report: Mapping[str, Any]) -> str:
-    """What it ran on."""
-    about = report["machine"]
-    pieces = [about["driver"] or about["device"], f"jax {about['versions']['jax']}"]
-    pieces += [f"PyTorch not run ({about['no_torch']})" if about["no_torch"] else None]
-    pieces += [f"PyTorch {about['torch']}" if about["torch"] else None, about["commit"]]
+    """Says what the parts ran on."""
+    machine = report["machine"]
+    pieces = [machine["driver"] or machine["device"], f"jax {machine['versions']['jax']}"]
+    pieces += [f"PyTorch not run ({machine['no_torch']})" if machine["no_torch"] else None]
+    pieces += [f"PyTorch {machine['torch']}" if machine["torch"] else None, machine["commit"]]
     pieces += ["at toy size" if report["toy"] else None]
     return "; ".join(piece for piece in pieces if piece)
 
 
 def table(report: Mapping[str, Any]) -> Iterator[str]:
-    """The parts as Markdown, to be pasted into docs/results.md."""
+    """Yields the parts as Markdown, to be pasted into docs/results.md."""
     yield heading(report)
     yield ""
     yield "| part | status | seconds | found |"

@@ -1,4 +1,4 @@
-"""Training on this GPU as users do it: the parts `training` and `from_cpu` of `gpu_run.py`.
+"""Trains on this GPU as users do: the parts `training` and `from_cpu` of `gpu_run.py`.
 
 `training` runs the GPU variant of `shakespeare_char` to a target loss; kills it with SIGKILL at a
 random moment, lets it go on, and compares it bit by bit with the run that nothing broke; evaluates
@@ -7,7 +7,6 @@ verbs are processes of their own.
 """
 
 import json
-import os
 import random
 import re
 import signal
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,11 @@ import jax
 import numpy as np
 
 from benchmarks.findings import Failed, Findings, expect
+from benchmarks.measuring import ROOT, overrides, start_verb
+from reporting.metric_log import read_metrics
 from training.checkpoints import ITEMS, finished_steps, restore_fields
 from training.manifest import verify
 
-ROOT = Path(__file__).parents[1]
 RECIPE = "configs/shakespeare_char.py"
 STEPS, TOY_STEPS = 2000, 240
 TARGET_LOSS = {"given": 1.5, "standard library": 1.2, "toy": 3.4}
@@ -53,7 +52,7 @@ KILLS = 3
 
 
 def training(found: Findings) -> None:
-    """The part `training`."""
+    """Runs the part `training`."""
     job = Job(found)
     found.check("train.py reaches the target loss", job.reaches_target)
     found.check("killed with -9 and resumed, it ends bit-equal", job.killed_and_resumed)
@@ -62,26 +61,26 @@ def training(found: Findings) -> None:
 
 
 def from_cpu(found: Findings) -> None:
-    """The part `from_cpu`."""
+    """Runs the part `from_cpu`."""
     found.check("train.py goes on from a checkpoint of the CPU", Job(found).resumes_from_cpu)
 
 
 def gpu_variant() -> dict[str, str]:
-    """The overrides of the command for a GPU in the recipe's docstring."""
+    """Returns the overrides of the command for a GPU in the recipe's docstring."""
     docstring = (ROOT / RECIPE).read_text(encoding="utf-8").split('"""')[1]
     command = docstring.partition("For a GPU")[2]
     return dict(re.findall(r"--config\.([\w.]+)=(\S+)", command))
 
 
 def standard_library(characters: int | None) -> str:
-    """The ASCII modules of the running Python's standard library, one after the other."""
+    """Returns the ASCII modules of Python's standard library, one after the other."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     contents = (file.read_bytes() for file in files)
     return "".join(one.decode() for one in contents if one.isascii())[:characters]
 
 
 class Job:
-    """The runs of these parts, in one folder with one cache."""
+    """Runs the verbs of these parts, in one folder with one cache."""
 
     def __init__(self, found: Findings):
         self.found, self.toy, self.folder = found, found.toy, found.folder
@@ -99,46 +98,40 @@ class Job:
     # ---- The verbs.
 
     def start(self, verb: str, *arguments: str, platform: str | None = None) -> subprocess.Popen:
-        own = {
-            "JAX_PLATFORMS": platform or self.platform,
-            "TRIFORM_CACHE": str(self.folder / "cache"),
-        }
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / verb), *arguments],
-            cwd=ROOT,
-            env=os.environ | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        """Starts a verb on `platform`: that of these parts, or another."""
+        own = {"JAX_PLATFORMS": platform or self.platform, "TRIFORM_CACHE": self.folder / "cache"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return start_verb(verb, *arguments, environment=own, **streams)
 
     def run(self, verb: str, *arguments: str, platform: str | None = None) -> str:
-        """What the verb writes on standard output; what else it says goes to this part's log."""
-        process = self.start(verb, *arguments, platform=platform)
-        return self.ended(verb, process, 0)
+        """Runs a verb to its end; returns its standard output."""
+        return self.ended(verb, self.start(verb, *arguments, platform=platform), 0)
 
     def ended(self, verb: str, process: subprocess.Popen, *expected: int) -> str:
-        """Waits for the verb, expects one of these exit statuses, and returns what it wrote."""
-        written, said = process.communicate()
-        print(said, file=sys.stderr, flush=True)
-        last = said.strip().rpartition("\n")[2]
+        """Waits for the verb and expects one of these exit statuses; returns its standard output.
+
+        Its standard error goes to the log of this part.
+        """
+        output, errors = process.communicate()
+        print(errors, file=sys.stderr, flush=True)
+        last = errors.strip().rpartition("\n")[2]
         status = process.returncode
         expect(status in expected, f"{verb} ended with status {status}: {last}")
-        return written
+        return output
 
     def command(self, workdir: Path, **fields: Any) -> list[str]:
-        """The arguments of train.py; `fields` are overrides with `__` for the dot."""
+        """Returns the arguments of train.py; `fields` are overrides with `__` for the dot."""
         characters = len(self.text.read_text(encoding="utf-8", errors="replace"))
-        overrides = {
+        own = {
             "data.path": self.text,
             "data.validation_fraction": min(0.1, HELD_OUT / characters),
             "mesh.data": 1,
             "task.sample_prompts": "()",
         } | {name.replace("__", "."): value for name, value in fields.items()}
-        flags = [f"--config.{name}={value}" for name, value in overrides.items()]
-        return [f"--config={RECIPE}", f"--workdir={workdir}", *flags]
+        return [f"--config={RECIPE}", f"--workdir={workdir}", *overrides(own)]
 
     def main_command(self, workdir: Path) -> list[str]:
+        """Returns the arguments of the run that is to reach the target loss."""
         fields = gpu_variant() | (TOY if self.toy else {}) | {
             "data.path": self.text,
             "train.steps": self.steps,
@@ -177,13 +170,13 @@ class Job:
             validation_losses=losses,
             **figures,
         )
-        told = f"best {best:.3f} of {self.steps} steps ({seconds:.0f} s)"
-        expect(reached is not None, f"{told}, not {self.target}")
+        text = f"best {best:.3f} of {self.steps} steps ({seconds:.0f} s)"
+        expect(reached is not None, f"{text}, not {self.target}")
         if "tokens_per_second" in figures:
-            told += f", {figures['tokens_per_second']:,.0f} tokens/s"
+            text += f", {figures['tokens_per_second']:,.0f} tokens/s"
         if "mfu" in figures:
-            told += f", MFU {figures['mfu']:.1%}"
-        return f"loss {losses[reached]:.3f} at step {reached} (target {self.target}); {told}"
+            text += f", MFU {figures['mfu']:.1%}"
+        return f"loss {losses[reached]:.3f} at step {reached} (target {self.target}); {text}"
 
     def killed_and_resumed(self) -> str:
         parted, logged, saved = self.kill()
@@ -194,7 +187,7 @@ class Job:
         return f"killed at step {logged}, went on from step {saved}; losses and state are equal"
 
     def kill(self) -> tuple[Path, int, int]:
-        """A killed run: its workdir, the last step it logged, and the one it can go on from."""
+        """Kills a run; returns its workdir, the last step it logged, and the last it saved."""
         for number in range(KILLS):
             parted = self.folder / f"parted-{number}"
             aim = random.uniform(0.25, 0.6) * self.steps
@@ -219,20 +212,20 @@ class Job:
         return f"loss {here:.5f} here and {on_cpu:.5f} on CPU: off by {off:.1e}"
 
     def losses_here_and_on_cpu(self, workdir: Path) -> list[float]:
-        """The held-out loss of the last checkpoint, by evaluate.py on both."""
-        told = [
+        """Returns the held-out loss of the last checkpoint by evaluate.py, on both."""
+        outputs = [
             self.run("evaluate.py", f"--workdir={workdir}", platform=platform)
             for platform in (self.platform, "cpu")
         ]
-        return [json.loads(lines.splitlines()[-1])["loss"] for lines in told]
+        return [json.loads(output.splitlines()[-1])["loss"] for output in outputs]
 
     def generates(self) -> str:
         prompt = self.text.read_text(encoding="utf-8", errors="replace")[:8]
-        asked = (f"--prompt={prompt}", "--max_tokens=64", "--temperature=0", "--json")
-        told = json.loads(self.run("generate.py", f"--workdir={self.whole}", *asked))
-        expect(told["tokens"] > 0 and told["text"], str(told))
-        self.found.note(generated=told["text"])
-        return f"{told['tokens']} tokens, {told['text'][:40]!r}"
+        flags = (f"--prompt={prompt}", "--max_tokens=64", "--temperature=0", "--json")
+        answer = json.loads(self.run("generate.py", f"--workdir={self.whole}", *flags))
+        expect(answer["tokens"] > 0 and answer["text"], str(answer))
+        self.found.note(generated=answer["text"])
+        return f"{answer['tokens']} tokens, {answer['text'][:40]!r}"
 
     def resumes_from_cpu(self) -> str:
         half = 3 if self.toy else 20
@@ -269,23 +262,20 @@ class Job:
 
 
 def metric_lines(workdir: Path) -> dict[int, dict[str, Any]]:
-    """The whole lines of metrics.jsonl by step, those of a step as one."""
+    """Returns the lines of metrics.jsonl by step, those of a step as one."""
     lines: dict[int, dict[str, Any]] = {}
-    try:
-        written = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return lines
-    for line in map(json.loads, written.rpartition("\n")[0].splitlines()):
+    for line in read_metrics(workdir):
         lines[line["step"]] = lines.get(line["step"], {}) | line
     return lines
 
 
 def training_losses(workdir: Path) -> dict[int, float]:
+    """Returns the loss of each step."""
     return {s: line["loss"] for s, line in metric_lines(workdir).items() if "loss" in line}
 
 
 def differences_of(whole: Path, other: Path, step: int) -> list[str]:
-    """What is not bit-equal of two runs: losses, and the arrays saved at `step`."""
+    """Says what is not bit-equal of two runs: losses, and the arrays saved at `step`."""
     one, two = (
         {
             f"{name} of step {number}": value
@@ -300,18 +290,17 @@ def differences_of(whole: Path, other: Path, step: int) -> list[str]:
         for name in one | two
         if one.get(name) != two.get(name)
     ]
-    arrays: list[Mapping[str, np.ndarray]] = [arrays_of(one, step) for one in (whole, other)]
-    for name in sorted(arrays[0].keys() | arrays[1].keys()):
-        one, two = (np.asarray(each[name]) if name in each else None for each in arrays)
-        if one is None or two is None:
-            found.append(f"{name} is in one of them alone")
-        elif one.dtype != two.dtype or one.tobytes() != two.tobytes():
+    arrays, others = (arrays_of(workdir, step) for workdir in (whole, other))
+    found += [f"{name} is in one of them alone" for name in sorted(arrays.keys() ^ others.keys())]
+    for name in sorted(arrays.keys() & others.keys()):
+        one, two = np.asarray(arrays[name]), np.asarray(others[name])
+        if one.dtype != two.dtype or one.tobytes() != two.tobytes():
             found.append(f"{name}: {np.sum(one != two):,} of {one.size:,} numbers differ")
     return found
 
 
 def arrays_of(workdir: Path, step: int) -> dict[str, jax.Array]:
-    """Every array of a saved step's state by name, on the first device."""
+    """Returns every array of a saved step's state by name, on the first device."""
     folder = workdir / "checkpoints"
     manifest = verify(folder / str(step))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

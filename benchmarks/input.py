@@ -1,15 +1,12 @@
-"""How fast batches come: the whole input of a run, from prepared data to what the loop is given.
+"""Measures how fast batches come: the whole input of a run, from prepared data to the loop.
 
 python benchmarks/input.py [--row=NAME ...] [--text=input.txt] [--workers=0,1,2] [--rounds=5]
                            [--seconds=1] [--config.section.field=value ...]
 
-No model runs meanwhile. In turns, medians of the rounds: `data.stream` with each number of
-`data.workers`, and for text what nanoGPT reads, random windows of as many tokens out of a
-memory-mapped file (no epochs, no documents): by itself, and through PyTorch's DataLoader, where
-torch is installed. MB of the arrays; `cores`: this process's CPU time over time, so that without
+No model runs meanwhile. In turns, medians of the rounds: `data.prefetch.stream` with each number of
+`data.workers`. MB of the arrays; `cores`: this process's CPU time over time, so that without
 workers records a second over it are those of one core; `steps`: how many times faster the batches
-come than the recipe's train step, which has its turns too, takes them; `ours`: how many times
-faster ours are, without workers.
+come than the recipe's train step, which has its turns too, takes them.
 """
 
 import statistics
@@ -17,8 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import cached_property
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.measuring import ROOT, print_head, print_row, take_turns
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.recipes import load_config
 from data.batches import Batches
@@ -35,7 +32,6 @@ from data.preparation import prepare
 from parallel.environment import set_environment
 from parallel.mesh import make_mesh
 
-ROOT = Path(__file__).parents[1]
 ROWS: dict[str, tuple[str, dict[str, str]]] = {
     "windows": ("shakespeare_char", {"data.path": "{text}"}),
     "documents": ("python_stdlib", {"data.packing": "best_fit"}),
@@ -64,75 +60,11 @@ FLAGS = (
     Flag("rounds", "turns of each", type=int, default=5, minimum=1),
     Flag("seconds", "of a turn", type=float, default=1.0, above=0),
 )  # fmt: skip
-HEAD = ("row", "reader", "records/s", "tokens/s", "MB/s", "cores", "steps", "ours")
-
-
-class Windows:
-    """Random windows of a memory-mapped file of tokens: their input and targets, int64 [T]."""
-
-    def __init__(self, path: str, length: int):
-        self._path, self._length = path, length
-
-    def __len__(self) -> int:
-        return len(self._tokens) - self._length
-
-    def __getitem__(self, start: int):
-        import torch
-
-        window = torch.from_numpy(self._tokens[start : start + self._length + 1].astype(np.int64))
-        return window[:-1], window[1:]
-
-    @cached_property
-    def _tokens(self):
-        return np.memmap(self._path, np.uint16, "r")
-
-    def __getstate__(self):
-        return {"_path": self._path, "_length": self._length}
-
-
-def random_windows(windows: Windows, batch_size: int) -> Iterator[dict[str, Any]]:
-    """Batches as nanoGPT makes them."""
-    import torch
-
-    while True:
-        starts = torch.randint(len(windows), (batch_size,)).tolist()
-        tokens, targets = zip(*(windows[start] for start in starts), strict=True)
-        yield {"tokens": torch.stack(tokens), "targets": torch.stack(targets)}
-
-
-def loaded(windows: Windows, batch_size: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Batches of PyTorch's DataLoader."""
-    import torch.utils.data
-
-    context = "spawn" if workers else None
-    sampler = torch.utils.data.RandomSampler(windows, replacement=True, num_samples=2**40)
-    for tokens, targets in torch.utils.data.DataLoader(
-        windows, batch_size, sampler=sampler, num_workers=workers, multiprocessing_context=context
-    ):
-        yield {"tokens": tokens, "targets": targets}
-
-
-def readers(name: str, config, dataset: Dataset, folder: Path, workers: list[int]):
-    """The readers of a row by name."""
-    size = config.data.global_batch_size
-    kept = {"kept_bytes": 0} if name == "on_disk" else {}
-    split = dataset.splits["train"]
-    batches = Batches(split, global_batch_size=size, seed=0, shuffle=True, **kept)
-    found = {f"{n} workers": stream(batches, 0, 2**40, n) for n in workers}
-    if dataset.tokenizer is not None and find_spec("torch"):
-        stored = Batches(split, global_batch_size=256, seed=0, shuffle=False)
-        every = (stored[number] for number in range(len(stored)))
-        tokens = [batch["tokens"][batch["weights"] > 0] for batch in every]
-        path = folder / f"{name}.bin"
-        np.concatenate(tokens).astype(np.uint16).tofile(path)
-        windows = Windows(str(path), config.data.sequence_length)
-        found["nanoGPT's windows"] = random_windows(windows, size)
-        found |= {f"DataLoader, {n} workers": loaded(windows, size, n) for n in workers}
-    return found
+HEAD = ("row", "workers", "records/s", "tokens/s", "MB/s", "cores", "steps")
 
 
 def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> Iterator[None]:
-    """Train steps on a few batches that are kept."""
+    """Takes train steps on a few batches that are kept."""
     import jax
 
     from training.program import build_program
@@ -149,7 +81,7 @@ def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> 
 
 
 def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
-    """Seconds and CPU seconds that each item takes; what had been read ahead is let by before."""
+    """Returns the seconds and CPU seconds that an item takes, after what had been read ahead."""
     until = time.perf_counter() + seconds / 4
     next(one)
     while time.perf_counter() < until:
@@ -162,7 +94,7 @@ def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
 
 
 def write_jpegs(folder: Path, count: int = 64) -> Path:
-    """A folder of noisy JPEGs in two classes."""
+    """Writes a folder of noisy JPEGs in two classes; returns it."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -177,7 +109,7 @@ def write_jpegs(folder: Path, count: int = 64) -> Path:
 
 
 def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]]:
-    """The lines of a row."""
+    """Yields the lines of a row."""
     recipe, fields = ROWS[name]
     jpegs = write_jpegs(folder / "jpegs") if name == "jpegs" else ""
     places = {"text": arguments.text, "docs": ROOT / "docs", "jpegs": jpegs}
@@ -186,45 +118,42 @@ def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]
     config = load_config(ROOT / f"configs/{recipe}.py", fields)
     set_environment(config)
     dataset = prepare(config.data)
-    sides: dict[str, Iterator[Any]] = readers(
-        name, config, dataset, folder, [int(n) for n in arguments.workers.split(",")]
-    )
-    first = next(iter(sides))
-    example = next(sides[first])
-    size, megabytes = len(example["weights"]), sum(x.nbytes for x in example.values()) / 1e6
+    kept = {"kept_bytes": 0} if name == "on_disk" else {}
+    size = config.data.global_batch_size
+    batches = Batches(dataset.splits["train"], global_batch_size=size, seed=0, shuffle=True, **kept)
+    workers = arguments.workers.split(",")
+    sides: dict[str, Iterator[Any]] = {n: stream(batches, 0, 2**40, int(n)) for n in workers}
+    example = batches[0]
+    megabytes = sum(array.nbytes for array in example.values()) / 1e6
     length = config.data.sequence_length if "tokens" in example else 0
-    everything = sides | {"step": train_steps(config, dataset, sides[first])}
-    times: dict[str, list[tuple[float, float]]] = {side: [] for side in everything}
-    for _ in range(arguments.rounds):
-        for side, one in everything.items():
-            times[side].append(turn(one, arguments.seconds))
-    for one in everything.values():
+    sides["step"] = train_steps(config, dataset, sides[workers[0]])
+    turns = {side: partial(turn, one, arguments.seconds) for side, one in sides.items()}
+    times = take_turns(turns, arguments.rounds)
+    for one in sides.values():
         one.close()
-    middle = {side: [statistics.median(x) for x in zip(*found, strict=True)]
+    middle = {side: [statistics.median(each) for each in zip(*found, strict=True)]
               for side, found in times.items()}  # fmt: skip
-    for side in sides:
+    for side in workers:
         seconds, cpu = middle[side]
-        peer = not side.endswith("workers") or side.startswith("DataLoader")
         yield (
             f"`{name}`",
             side,
             f"{size / seconds:,.0f}",
             f"{size * length / seconds:,.0f}" if length else "",
-            f"{megabytes / seconds:,.0f}" if not peer else "",
+            f"{megabytes / seconds:,.0f}",
             f"{cpu / seconds:.2f}",
             f"{middle['step'][0] / seconds:,.0f}",
-            f"{seconds / middle[first][0]:.1f}" if peer else "",
         )
 
 
 def main(argv: list[str]) -> None:
     """Prints the table."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    print_head(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.row or ROWS:
             for line in measure(name, arguments, Path(folder)):
-                print(f"| {' | '.join(line)} |", flush=True)
+                print_row(line)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Batches of invented data, of the shapes that a configuration's own data would have."""
+"""Invented batches of the shapes that a configuration's own data would have, and steps on them."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def invented_spec(
     max_frames: int = 24,
     max_labels: int = 4,
 ) -> DataSpec:
-    """Return the specification that the configuration's own data could have."""
+    """Returns the specification that the configuration's own data could have."""
     if config.data.modality == "pictures":
         return DataSpec(num_classes=num_classes, image_shape=image_shape)
     if config.data.modality.endswith("_sound"):
@@ -39,7 +39,7 @@ def invented_spec(
 def batch(
     config: Config, spec: DataSpec, step: int, *, rows: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Random rows (default: a global batch) that depend on the step alone."""
+    """Returns random rows (default: a global batch) that depend on the step alone."""
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
     weights = np.ones(B, np.float32)
     if config.task.model_output == "classes":
@@ -68,8 +68,21 @@ def batch(
     return made
 
 
+def train_losses(program, state, spec: DataSpec, steps: int) -> list[float]:
+    """Takes train steps on invented batches; returns the loss of each."""
+    from parallel.feeding import put_batch
+
+    config, losses = program.config, []
+    for step in range(steps):
+        rows = batch(config, spec, step)
+        placed = put_batch(rows, program.batch_sharding, config.data.global_batch_size)
+        state, metrics = program.train_step(state, placed)
+        losses.append(metrics.read()["loss"])
+    return losses
+
+
 def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Recordings of which the shortest has half the frames."""
+    """Returns recordings of which the shortest has half the frames."""
     T = spec.max_frames
     frames = random.normal(size=(B, T, spec.num_mels)).astype(np.float32)
     real = np.arange(T) < random.integers(T // 2, T + 1, (B, 1))
@@ -77,7 +90,7 @@ def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np
 
 
 def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Transcripts that may be empty."""
+    """Returns transcripts that may be empty."""
     L = spec.max_labels
     labels = random.integers(0, spec.vocabulary_size, (B, L), dtype=np.int32)
     there = np.arange(L) < random.integers(0, L + 1, (B, 1))
@@ -85,7 +98,7 @@ def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[st
 
 
 def _pairs(random: np.random.Generator, spec: DataSpec, B: int) -> dict[str, np.ndarray]:
-    """Sources and targets of random lengths, none of them empty."""
+    """Returns sources and targets of random lengths, none of them empty."""
     real, found = {}, {}
     for side, T in (("source", spec.max_source_length), ("targets", spec.max_length)):
         real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))

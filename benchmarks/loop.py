@@ -1,6 +1,6 @@
-"""What the loop costs around the train step: real runs of train.py beside the bare compiled step.
+"""Measures what the loop adds to the train step: runs of train.py beside the bare compiled step.
 
-python benchmarks/loop.py [--recipe=NAME ...] [--text=input.txt] [--rounds=4] [--bar]
+python benchmarks/loop.py [--recipe=NAME ...] [--text=input.txt] [--rounds=4]
                           [--config.section.field=value ...]
 
 In one process and in turns: a slice of steps as `Run.loop` makes them (input, log, TensorBoard,
@@ -9,18 +9,12 @@ device; a slice is compared with its two neighbours. Every round, an interval of
 with a slice that has a checkpoint in its middle; what it leaves to the disk in the background is
 waited for on its clock. Evaluation is off. The overhead, a share of the bare steps: of the steps
 (median of the slices without a checkpoint, and between what half of them lie), of a checkpoint
-(median, spread over its interval), and both. --bar: with the bar of a terminal, drawn into a
-pseudo-terminal; else with lines.
+(median, spread over its interval), and both.
 """
 
-import contextlib
-import os
-import pty
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +22,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
+from benchmarks.measuring import ROOT, overrides, print_head, print_row
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 
-ROOT = Path(__file__).parents[1]
 FLAGS = (
     Flag("recipe", "recipes in configs/ (default: shakespeare_char, digits_cnn)",
                  repeatable=True),
     Flag("text", "a text file, for the recipes that need one",
                  default=str(ROOT / "README.md")),
     Flag("rounds", "intervals of checkpoints", type=int, default=4, minimum=1),
-    Flag("bar", "draw the bar of a terminal", switch=True),
 )  # fmt: skip
 SLICES, STEPS = 20, 20
 """The most slices of a round, the fewest steps of one."""
@@ -47,11 +40,11 @@ HEAD = ("recipe", "bare step, ms", "steps", "a checkpoint, ms", "checkpoints", "
 
 
 class Done(Exception):
-    """All rounds are there: ends the run."""
+    """Ends the run: all rounds are measured."""
 
 
 class Turns:
-    """The train step of a run, which now and then lets as many bare steps go before.
+    """Takes the train steps of a run, and every `size` of them as many bare steps in between.
 
     `loop` and `bare` are the seconds of each slice.
     """
@@ -75,7 +68,7 @@ class Turns:
         return self._step(state, batch)
 
     def _pause(self, state):
-        """Bare steps from `state` on; returns what the run goes on with, in the same memory."""
+        """Takes bare steps from `state` on; returns the state that the run goes on with."""
         import jax
 
         jax.block_until_ready(state)
@@ -95,8 +88,8 @@ class Turns:
         return state
 
 
-def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
-    """What a run of the recipe comes to: seconds, and overheads as shares."""
+def measure(recipe: str, given: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
+    """Runs the recipe with the `given` fields; returns seconds, and overheads as shares."""
     turns: list[Turns] = []
 
     class Run(train.Run):
@@ -118,11 +111,10 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
         }
         if recipe.startswith("shakespeare"):
             fields["data.path"] = text
-        given = [f"--config.{name}={value}" for name, value in (fields | overrides).items()]
-        command = [f"--config={ROOT}/configs/{recipe}.py", f"--workdir={folder}/run", *given]
+        command = [f"--config={ROOT}/configs/{recipe}.py", f"--workdir={folder}/run"]
         real, train.Run = train.Run, Run
         try:
-            train.main(command)
+            train.main(command + overrides(fields | given))
         except Done:
             pass
         finally:
@@ -141,31 +133,13 @@ def measure(recipe: str, overrides: dict[str, str], *, text: str, rounds: int) -
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def terminal() -> Iterator[None]:
-    """Standard error is a terminal, whose other end swallows what it is sent."""
-    outer, inner = pty.openpty()
-    kept = os.dup(2)
-    with subprocess.Popen(["cat"], stdin=outer, stdout=subprocess.DEVNULL) as reader:
-        os.dup2(inner, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            for descriptor in (inner, outer, kept):
-                os.close(descriptor)
-            reader.terminate()
-
-
 def main(argv: list[str]) -> None:
     """Prints the table."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    print_head(HEAD)
     for recipe in arguments.recipe or ("shakespeare_char", "digits_cnn"):
-        with terminal() if arguments.bar else contextlib.nullcontext():
-            found = measure(
-                recipe, arguments.overrides, text=arguments.text, rounds=arguments.rounds
-            )
+        how = {"text": arguments.text, "rounds": arguments.rounds}
+        found = measure(recipe, arguments.overrides, **how)
         cells = (
             f"`{recipe}`",
             f"{1e3 * found['step']:.1f}",
@@ -174,7 +148,7 @@ def main(argv: list[str]) -> None:
             f"{found['checkpoints']:.1%}",
             f"{found['all']:.1%}",
         )
-        print(f"| {' | '.join(cells)} |", flush=True)
+        print_row(cells)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cuts the power of a disk under a run, again and again: does it go on from its last save?
+"""Cuts the power of a disk under a run, again and again, and checks from where the run goes on.
 
 python benchmarks/power_cuts.py [--cuts=20] [--seed=0]
 
@@ -9,7 +9,6 @@ step that is at most one save older than the newest that was finished before the
 on the same workdir. Linux, root and mkfs.ext4 are needed.
 """
 
-import argparse
 import fcntl
 import os
 import random
@@ -20,11 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.measuring import overrides, start_verb
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+
+FLAGS = (
+    Flag("cuts", "how often the power is cut", type=int, default=20, minimum=1),
+    Flag("seed", "of the random moments", type=int, default=0),
+)
 FS_IOC_SHUTDOWN, NO_FLUSH = 0x8004587D, 2  # linux/fs.h: _IOR('X', 125, __u32); ext4.h
 EVERY_STEPS = 5
 SETTINGS = {
@@ -57,11 +64,11 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        """Attach it; the file system's journal is replayed."""
+        """Attaches it; the file system's journal is replayed."""
         _do("mount", "-o", "loop", str(self._image), str(self.folder))
 
     def unmount(self) -> None:
-        """Detach it, where it is attached."""
+        """Detaches it, where it is attached."""
         for _ in range(100):  # the kernel lets go of a killed process's files a moment later
             if not os.path.ismount(self.folder):
                 return
@@ -70,7 +77,7 @@ class Disk:
         raise OSError(f"{self.folder} can't be unmounted")
 
     def cut_power(self) -> None:
-        """Stop it at once: what was not synced is lost."""
+        """Stops it at once: what was not synced is lost."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_FLUSH))
@@ -80,7 +87,7 @@ class Disk:
 
 @contextmanager
 def disk() -> Iterator[Disk]:
-    """A disk in a temporary folder. Raises OSError where loop devices can't be had."""
+    """Yields a disk in a temporary folder. Raises OSError where loop devices can't be had."""
     if shutil.which("mkfs.ext4") is None or os.geteuid() != 0:
         raise PermissionError("root and mkfs.ext4 are needed")
     with tempfile.TemporaryDirectory() as home:
@@ -92,7 +99,7 @@ def disk() -> Iterator[Disk]:
 
 
 def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int, int]:
-    """Train on the disk, cut its power after a save, and go on.
+    """Trains on the disk, cuts its power after a save, and goes on.
 
     Returns the newest step that was finished before the cut, and the step from which the run went
     on. text: what is learnt; it lies elsewhere.
@@ -106,7 +113,7 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
                 raise RuntimeError(f"no step was saved: status {process.poll()}")
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 2))
-        # What is looked for first may be older than what is cut off: never newer.
+        # read before the cut: it may be older than what the cut leaves, never newer
         finished = _newest(workdir)
         made.cut_power()
     made.unmount()
@@ -123,15 +130,12 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
 
 @contextmanager
 def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subprocess.Popen]:
-    """A run on the disk, killed in the end."""
-    command = [sys.executable, "train.py", "--config=configs/shakespeare_char.py"]
-    command += [f"--workdir={made.folder / 'run'}", f"--config.data.path={text}"]
-    command += [f"--config.{name}={value}" for name, value in SETTINGS.items()]
-    environment = os.environ | {"TRIFORM_CACHE": str(made.folder / "cache")}
+    """Starts a run on the disk, and kills it in the end."""
+    command = ("train.py", "--config=configs/shakespeare_char.py", f"--workdir={made.folder}/run")
+    fields = overrides(SETTINGS | {"data.path": text})
+    how = {"environment": {"TRIFORM_CACHE": made.folder / "cache"}, "stdout": subprocess.DEVNULL}
     with (log or Path(os.devnull)).open("w") as errors:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors
-        )
+        process = start_verb(*command, *fields, **how, stderr=errors)
         try:
             yield process
         finally:
@@ -140,7 +144,7 @@ def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subpr
 
 
 def _newest(workdir: Path) -> int:
-    """The newest step with a manifest; -1 where there is none."""
+    """Returns the newest step with a manifest; -1 where there is none."""
     found = (path.parent.name for path in workdir.glob("checkpoints/*/manifest.json"))
     return max((int(name) for name in found if name.isdecimal()), default=-1)
 
@@ -151,26 +155,20 @@ def _do(*command: str) -> None:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
-def main() -> int:
+def main(argv: Sequence[str]) -> int:
     """Prints a line a cut; the exit status is 1 if one lost more than a save."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cuts", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    moments, lost = random.Random(arguments.seed), 0
+    arguments = parse_command_line(argv, FLAGS)
+    moments, good = random.Random(arguments.seed), 0
     with disk() as made:
         text = made.folder.parent / "input.txt"
         text.write_text("".join(f"{n} times {n % 7} is {n * (n % 7)}.\n" for n in range(400)))
         for number in range(1, arguments.cuts + 1):
             finished, resumed = cut_and_resume(made, text, moments)
-            good = resumed >= finished - EVERY_STEPS
-            lost += not good
+            good += resumed >= finished - EVERY_STEPS
             print(f"cut {number}: step {finished} was finished, went on from {resumed}", flush=True)
-    print(
-        f"{arguments.cuts - lost} of {arguments.cuts} runs went on from a step at most one save old"
-    )
-    return 1 if lost else 0
+    print(f"{good} of {arguments.cuts} runs went on from a step at most one save old")
+    return int(good < arguments.cuts)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_verb(main)

@@ -1,9 +1,10 @@
-"""Losses of twenty steps of each recipe's model, at full size, on meshes of eight devices.
+"""Compares the losses of each recipe's model, at full size, on meshes of eight devices.
 
 python benchmarks/sharding_parity.py [RECIPE ...]
 
-Prints the largest relative difference from one device's losses, AdamW, learning rate 1e-3,
-float32, the same invented batches everywhere. Minutes on two CPU cores, on eight virtual devices.
+Prints the largest relative difference from one device's losses of twenty steps: AdamW, learning
+rate 1e-3, float32, the same invented batches everywhere. Minutes on two CPU cores, on eight virtual
+devices.
 """
 
 import os
@@ -13,14 +14,13 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import jax
 import numpy as np
 
-from benchmarks.invented import batch, invented_spec
+from benchmarks.invented import invented_spec, train_losses
+from benchmarks.measuring import print_head, print_row
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.schema.config import Config
-from parallel.feeding import put_batch
 from parallel.mesh import AXES, make_mesh
 from training.program import build_program
 
@@ -36,7 +36,7 @@ STEPS = 20
 
 
 def load(recipe: str, mesh: dict[str, int]) -> Config:
-    """The recipe on a mesh, with a batch that eight devices divide."""
+    """Returns the recipe on a mesh, with a batch that eight devices divide."""
     fields = {f"mesh.{axis}": str(mesh.get(axis, 1)) for axis in AXES}
     fields |= {
         "optimizer.name": "adamw",
@@ -48,26 +48,18 @@ def load(recipe: str, mesh: dict[str, int]) -> Config:
 
 
 def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
-    """The loss of each step."""
+    """Returns the loss of each step."""
     config = load(recipe, mesh)
     vocabulary_size = getattr(getattr(config.data, "tokenizer", None), "vocabulary_size", 67)
     spec = invented_spec(config, vocabulary_size=vocabulary_size)
     program = build_program(config, spec, make_mesh(config))
-    state, measured = program.initialize(), []
-    for step in range(STEPS):
-        placed = put_batch(
-            batch(config, spec, step),
-            program.batch_sharding,
-            config.data.global_batch_size,
-        )
-        state, metrics = program.train_step(state, placed)
-        measured.append(float(jax.device_get(metrics["loss"])))
-    return measured
+    return train_losses(program, program.initialize(), spec, STEPS)
 
 
 def main(recipes: list[str]) -> None:
     """Prints the table."""
-    print("| recipe | " + " | ".join(",".join(f"{a}={n}" for a, n in m.items()) for m in MESHES))
+    meshes = [",".join(f"{axis}={size}" for axis, size in mesh.items()) for mesh in MESHES]
+    print_head(["recipe", *meshes])
     for recipe in recipes or RECIPES:
         alone, cells = losses(recipe, {}), []
         for mesh in MESHES:
@@ -78,7 +70,7 @@ def main(recipes: list[str]) -> None:
                 continue
             difference = np.max(np.abs(np.divide(together, alone) - 1))
             cells.append(f"{difference:.1e}")
-        print(f"| `{recipe}` | " + " | ".join(cells) + " |", flush=True)
+        print_row([f"`{recipe}`", *cells])
 
 
 if __name__ == "__main__":

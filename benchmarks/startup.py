@@ -1,10 +1,13 @@
-"""Seconds from the command to the first step, cold and warm.
+"""Measures the seconds from a command to its first step, or to its first error.
 
-python benchmarks/startup.py [--text=input.txt] [--repeats=3] [--config.section.field=value ...]
+python benchmarks/startup.py [--text=input.txt] [--repeats=3] [--profile]
+                             [--config.section.field=value ...]
 
-Cold: no prepared data, nothing compiled. Warm: both are there, the workdir is new. The recipe is
-`shakespeare_char`; the first step is there when its line stands in metrics.jsonl. Best of the
-repeats, and each; `--profile` also lists the slowest imports of a warm start.
+The first step of `shakespeare_char` is there when its line stands in metrics.jsonl. Cold: no
+prepared data, nothing compiled; warm: both are there; the workdir is always new. The first errors
+are those of wrong command lines, to the end of their process; beside them Python alone, and with
+the libraries that every verb imports. All in turns; best of the repeats. `--profile` also lists the
+slowest imports of a warm start.
 """
 
 import os
@@ -13,59 +16,83 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from configs.reading.command_line import Flag, parse_command_line
+from benchmarks.measuring import ROOT, overrides, start_verb, take_turns
+from configs.reading.command_line import Flag, parse_command_line, run_verb
 
-ROOT = Path(__file__).parents[1]
 FLAGS = (
     Flag("text", "a text file", default=str(ROOT / "README.md")),
     Flag("repeats", "starts of each kind", type=int, default=3, minimum=1),
     Flag("profile", "list the slowest imports", switch=True),
 )
+RECIPE = "--config=configs/shakespeare_char.py"
+KEPT_RUN = "--workdir=tests/golden/workdirs/attention_text"
+ERRORS: dict[str, tuple[str, ...]] = {
+    "python -c pass": ("-c", "pass"),
+    "python -c 'import ml_collections, numpy, pydantic'": (
+        "-c", "import ml_collections, numpy, pydantic",
+    ),
+    "train.py with a wrong flag": ("train.py", RECIPE, "--workdir=gone", "--stesp=3"),
+    "train.py with a wrong field": ("train.py", RECIPE, "--workdir=gone", "--config.train.stesp=3"),
+    "train.py with a wrong value": (
+        "train.py", RECIPE, "--workdir=gone", "--config.model.width=wide",
+    ),
+    "train.py with a missing file": (
+        "train.py", RECIPE, "--workdir=gone", "--config.data.path=gone.txt",
+    ),
+    "evaluate.py of no workdir": ("evaluate.py", "--workdir=gone"),
+    "generate.py with a wrong value": ("generate.py", KEPT_RUN, "--prompt=a", "--top_k=-1"),
+}  # fmt: skip
+"""Commands that end at once: two baselines, and command lines with one mistake each."""
+
 SHOWN = 15
 
 
 def main(argv: list[str]) -> None:
+    """Prints the times."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     fields = {"data.path": arguments.text, "train.steps": "1000000", "train.log_every_steps": "1"}
-    overrides = [f"--config.{k}={v}" for k, v in (fields | arguments.overrides).items()]
+    flags = overrides(fields | arguments.overrides)
     times: dict[str, list[float]] = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(arguments.repeats):
             cache = Path(folder) / f"cache-{repeat}"
             for kind, found in times.items():
-                found.append(start(Path(folder) / f"{kind}-{repeat}", cache, overrides))
+                found.append(seconds_to_first_step(Path(folder) / f"{kind}-{repeat}", cache, flags))
         for kind, found in times.items():
             each = " ".join(f"{seconds:.1f}" for seconds in found)
-            print(f"{kind}: first step after {min(found):.1f} s (each: {each})")
+            print(f"{kind}: first step after {min(found):.1f} s (each: {each})", flush=True)
+        commands = {name: partial(seconds_to_exit, command) for name, command in ERRORS.items()}
+        for name, ends in take_turns(commands, arguments.repeats).items():
+            seconds, processor = (min(each) for each in zip(*ends, strict=True))
+            print(f"{name}: over after {seconds:.2f} s ({processor:.2f} s of processor time)")
         if arguments.profile:
-            log = Path(folder) / "imports"
-            start(Path(folder) / "profile", cache, overrides, ["-X", "importtime"], log)
+            log, options = Path(folder) / "imports", ("-X", "importtime")
+            seconds_to_first_step(Path(folder) / "profile", cache, flags, options, log)
             print_imports(log.read_text())
 
 
-def start(
+def seconds_to_first_step(
     workdir: Path,
     cache: Path,
-    overrides: list[str],
-    options: list[str] | None = None,
+    flags: Sequence[str],
+    options: Sequence[str] = (),
     log: Path = Path(os.devnull),
 ) -> float:
-    """Seconds until the first step of a new run; the run is then killed."""
-    command = [sys.executable, *(options or []), "train.py", f"--workdir={workdir}"]
-    command += ["--config=configs/shakespeare_char.py", *overrides]
-    environment = os.environ | {"TRIFORM_CACHE": str(cache)}
+    """Returns the seconds to the first step of a new run; the run is then killed."""
+    metrics = workdir / "metrics.jsonl"
+    command = ("train.py", RECIPE, f"--workdir={workdir}", *flags)
+    how = {"options": options, "environment": {"TRIFORM_CACHE": cache}}
     began = time.perf_counter()
     with (
         log.open("w") as errors,
-        subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=errors
-        ) as process,
+        start_verb(*command, **how, stdout=subprocess.DEVNULL, stderr=errors) as process,
     ):
-        metrics = workdir / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None:
                 raise SystemExit(f"train.py ended with status {process.returncode}")
@@ -75,12 +102,23 @@ def start(
     return seconds
 
 
+def seconds_to_exit(command: Sequence[str]) -> tuple[float, float]:
+    """Returns the seconds and processor seconds of a command; checks its exit status."""
+    began, before = time.perf_counter(), os.times()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - began, os.times()
+    if done.returncode != (0 if command[0] == "-c" else 2):
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    user = after.children_user - before.children_user
+    return seconds, user + after.children_system - before.children_system
+
+
 def print_imports(log: str) -> None:
-    """The slowest imports, each with all that it imports itself."""
+    """Prints the slowest imports, each with all that it imports itself."""
     rows = re.findall(r"import time: +\d+ \| +(\d+) \| +(\S+)", log)
     for microseconds, name in sorted(((int(n), name) for n, name in rows), reverse=True)[:SHOWN]:
         print(f"{microseconds / 1e6:8.2f} s  {name}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_verb(main)

@@ -3,7 +3,7 @@
 python benchmarks/tpu_check.py [RECIPE ...]        (`make tpu-check` installs libtpu)
 
 Prints a table: the compiler's bytes on each chip, for the state, the batch and what the step needs
-beside them. Exit status 1 if a step does not compile or does not fit: the compiler refuses what
+in addition. Exit status 1 if a step does not compile or does not fit: the compiler refuses what
 is larger than a chip's memory.
 """
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from jax.experimental import topologies
 
 from benchmarks.invented import batch, invented_spec
+from benchmarks.measuring import print_head, print_row
 from configs.reading.recipes import load_config
 from parallel.mesh import make_mesh
 from training.program import build_program
@@ -35,7 +36,7 @@ MEMORY = {"TPU v5": 95, "TPU v5 lite": 16}
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe on a slice; the rest is what its data would decide."""
+    """A recipe on a slice of TPUs, with what its data would decide of the model."""
 
     recipe: str
     topology: str
@@ -60,7 +61,7 @@ HEAD = (
 
 
 def columns(row: Row, devices: Sequence[Any]) -> list[str]:
-    """What the table says of a row on `devices`, which need not be there."""
+    """Compiles a row for `devices`, which need not be there; returns what the table says of it."""
     began = time.monotonic()
     config = load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
     spec = invented_spec(
@@ -98,19 +99,20 @@ def main(recipes: Sequence[str]) -> int:
     if find_spec("libtpu") is None:
         print("tpu_check.py: libtpu is missing: pip install -e '.[tpu]'", file=sys.stderr)
         return 2
-    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD), flush=True)
+    print_head(HEAD)
     failed = []
     for row in ROWS:
         if recipes and row.recipe not in recipes:
             continue
         try:
             slice_ = topologies.get_topology_desc(platform="tpu", topology_name=row.topology)
-            print("| " + " | ".join(columns(row, slice_.devices)) + " |", flush=True)
-        except Exception as error:  # Whatever the compiler has to say: the others go on.
+            print_row(columns(row, slice_.devices))
+        except Exception as error:  # whatever the compiler says: the others go on
             failed.append(row.recipe)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            cells = [f"`{row.recipe}`", row.topology, f"failed: {reason}", *[""] * (len(HEAD) - 3)]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            print_row(
+                [f"`{row.recipe}`", row.topology, f"failed: {reason}", *[""] * (len(HEAD) - 3)]
+            )
     if failed:
         print(f"tpu_check.py: {', '.join(failed)} failed", file=sys.stderr)
     return 1 if failed else 0

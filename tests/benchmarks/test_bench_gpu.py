@@ -14,7 +14,7 @@ PEERS = ("eager",) if find_spec("torch") else ()
 @pytest.mark.parametrize("name", bench_gpu.TOY_ROWS)
 def test_a_row_measures_each_side(name):
     row = bench_gpu.TOY_ROWS[name]
-    sides = bench_gpu.measure(row, ("triform", *PEERS), toy=True)
+    sides = bench_gpu.measure(row, ("triform", *PEERS), turns=1, seconds=0.0)
     assert {side: alive.failed for side, alive in sides.items()} == dict.fromkeys(sides)
     found = bench_gpu.figures(row, sides)
     assert all(found[f"{side}_tokens_per_second"] > 0 for side in sides)
@@ -25,13 +25,13 @@ def test_a_row_measures_each_side(name):
 
 def test_shares_are_told_where_the_peak_is_known():
     class Alive:
-        failed, seconds, first, peak_bytes = None, [0.1], [], 3 << 30
+        failed, step_seconds, first, peak_bytes = None, 0.1, [], 3 << 30
         facts = {"parameters": 1e9, "flops_per_token": 6e9, "peak_flops": 1e15}  # noqa: RUF012
 
     found = bench_gpu.figures(bench_gpu.ROWS["gpt2_124m"], {"triform": Alive()})
     assert found["triform_mfu"] == pytest.approx(16 * 1024 / 0.1 * 6e9 / 1e15, rel=1e-2)
     assert found["ratio"] is None
-    (line,) = bench_gpu.told(found)
+    (line,) = bench_gpu.summary(found)
     assert line == f"triform 163,840 tokens/s, MFU {found['triform_mfu']:.1%}, 3.00 GiB"
     Alive.facts["peak_bandwidth"] = 3.35e12
     row = bench_gpu.ROWS["decode_1b_batch_32"]
@@ -42,22 +42,22 @@ def test_shares_are_told_where_the_peak_is_known():
 
 def test_a_side_that_fails_says_why():
     row = bench_gpu.TOY_ROWS["gpt2_124m"] | {"batch": 0}
-    found = bench_gpu.figures(row, bench_gpu.measure(row, ("triform",), toy=True))
+    found = bench_gpu.figures(row, bench_gpu.measure(row, ("triform",), turns=1, seconds=0.0))
     assert "data.global_batch_size" in found["triform_failed"]
-    assert next(bench_gpu.told(found)).startswith("triform failed: UsageError")
+    assert next(bench_gpu.summary(found)).startswith("triform failed: UsageError")
 
 
 def test_sides_that_compute_something_else_fail_the_row(tmp_path, monkeypatch):
-    def told_apart(row, sides, *, toy):
+    def apart(row, sides, **how):
         class Alive:
-            failed, seconds, facts, peak_bytes = None, [0.1], {}, None
+            failed, step_seconds, facts, peak_bytes = None, 0.1, {}, None
 
             def __init__(self, first):
                 self.first = first
 
         return {"triform": Alive([2.0, 1.9]), "eager": Alive([2.0, 1.8])}
 
-    monkeypatch.setattr(bench_gpu, "measure", told_apart)
+    monkeypatch.setattr(bench_gpu, "measure", apart)
     part = Findings(tmp_path / "found.json", tmp_path, toy=True, torch=True)
     bench_gpu.measured(part, "gpt2_124m")
     (check,) = part.checks.values()

@@ -21,23 +21,20 @@ def table(capsys) -> list[dict[str, str]]:
     return [dict(zip(head, line, strict=True)) for line in lines]
 
 
-@pytest.mark.parametrize("bar", [[], ["--bar"]], ids=["lines", "bar"])
-def test_the_loop_is_measured_beside_its_step(capsys, small, bar):
+def test_the_loop_is_measured_beside_its_step(capsys, small):
     every = "--config.checkpoint.every_steps=40"
-    loop.main(["--recipe=digits_cnn", "--rounds=2", every, *bar, *small])
+    loop.main(["--recipe=digits_cnn", "--rounds=2", every, *small])
     (row,) = table(capsys)
     assert row["recipe"] == "`digits_cnn`" and float(row["bare step, ms"]) > 0
     assert float(row["a checkpoint, ms"]) and row["overhead"].endswith("%")
 
 
-def test_readers_are_measured_in_turns(capsys, small):
+def test_workers_are_measured_in_turns(capsys, small):
     rows = ["--row=pictures", "--row=windows"]
-    input_benchmark.main([*rows, "--workers=0", "--rounds=1", "--seconds=0.02", *small])
+    input_benchmark.main([*rows, "--workers=0,1", "--rounds=1", "--seconds=0.02", *small])
     lines = table(capsys)
-    assert [line["row"] for line in lines][:2] == ["`pictures`", "`windows`"]
+    names = [(line["row"], line["workers"]) for line in lines]
+    assert names == [(row, n) for row in ("`pictures`", "`windows`") for n in "01"]
     for line in lines:
         assert float(line["records/s"].replace(",", "")) > 0
         assert bool(line["tokens/s"]) == (line["row"] == "`windows`")
-        assert bool(line["ours"]) == (
-            "workers" not in line["reader"] or "DataLoader" in line["reader"]
-        )

@@ -1,0 +1,173 @@
+"""Helpers of all benchmarks: sides that take turns, each in its own process; commands; tables."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[1]
+Measured = TypeVar("Measured")
+
+
+# ---- Turns.
+
+
+def alternate(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Yields each name once a round; every other round is in reverse order."""
+    for number in range(rounds):
+        yield from names if number % 2 else names[::-1]
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], Measured]], rounds: int
+) -> dict[str, list[Measured]]:
+    """Calls each side `rounds` times, in turns; returns what the calls of each returned."""
+    found: dict[str, list[Measured]] = {name: [] for name in sides}
+    for name in alternate([*sides], rounds):
+        found[name].append(sides[name]())
+    return found
+
+
+# ---- A side in a process of its own.
+
+
+@dataclass(frozen=True)
+class Work:
+    """The steps that a side measures, in its process.
+
+    run: takes so many steps and returns their results. peak_bytes: returns the most memory that
+    arrays have had on the GPU; None on CPU.
+    """
+
+    run: Callable[[int], list[Any]]
+    facts: Mapping[str, Any]
+    peak_bytes: Callable[[], int | None]
+
+
+class Side:
+    """A side that runs in a process of its own; `failed` says why it does not.
+
+    build: makes the `Work` there, from `arguments`. warm_up: steps before the clock runs, which
+    compile; `first` has their results. turn_seconds: how long a turn is to take.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., Work],
+        *arguments: Any,
+        warm_up: int = 3,
+        turn_seconds: float = 0.0,
+    ):
+        context = multiprocessing.get_context("spawn")
+        self.failed: str | None = None
+        self.seconds: list[float] = []
+        self.peak_bytes: int | None = None
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, build, arguments), daemon=True)
+        self._process.start()
+        other.close()
+        self.facts: Mapping[str, Any] = self._receive() or {}
+        warm = self._run(warm_up)
+        self.first = warm[1] if warm else []
+        pace = self._run(1)
+        self.steps = max(1, int(turn_seconds / pace[0])) if pace else 1
+
+    def turn(self) -> None:
+        """Adds the seconds of a step, a mean over a turn, to `seconds`."""
+        if (done := self._run(self.steps)) is not None:
+            self.seconds.append(done[0] / self.steps)
+
+    @property
+    def step_seconds(self) -> float:
+        """Returns the median of the turns."""
+        return median(self.seconds)
+
+    def end(self) -> None:
+        """Ends the process."""
+        if not self.failed:
+            self._pipe.send(None)
+        self._process.join(20)
+        if self._process.is_alive():
+            self._process.terminate()
+
+    def _run(self, steps: int) -> tuple[float, list[Any]] | None:
+        """Returns the seconds of so many steps, and their results; None of a side that failed."""
+        if self.failed:
+            return None
+        self._pipe.send(steps)
+        if (done := self._receive()) is None:
+            return None
+        seconds, results, self.peak_bytes = done
+        return seconds, results
+
+    def _receive(self) -> Any:
+        try:
+            kind, content = self._pipe.recv()
+        except EOFError:
+            kind, content = "failed", "its process ended"
+        if kind == "failed":
+            self.failed = content
+            return None
+        return content
+
+
+def _serve(pipe, build: Callable[..., Work], arguments: Sequence[Any]) -> None:
+    """Runs in a side's process: gets numbers of steps, sends seconds, results and peak bytes."""
+    try:
+        work = build(*arguments)
+        pipe.send(("facts", work.facts))
+        while (steps := pipe.recv()) is not None:
+            began = time.perf_counter()
+            results = work.run(steps)
+            seconds = time.perf_counter() - began
+            pipe.send(("results", (seconds, results, work.peak_bytes())))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]))
+
+
+# ---- Commands.
+
+
+def start_verb(
+    verb: str,
+    *arguments: str,
+    options: Sequence[str] = (),
+    environment: Mapping[str, Any] | None = None,
+    **files: Any,
+) -> subprocess.Popen:
+    """Starts a verb as users do.
+
+    options: of Python. environment: variables beside those of this process. files: as for
+    `subprocess.Popen`.
+    """
+    own = {name: str(value) for name, value in (environment or {}).items()}
+    command = [sys.executable, *options, str(ROOT / verb), *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | own, **files)
+
+
+def overrides(fields: Mapping[str, Any]) -> list[str]:
+    """Returns fields of the configuration as arguments of a command line."""
+    return [f"--config.{name}={value}" for name, value in fields.items()]
+
+
+# ---- Tables.
+
+
+def print_head(names: Iterable[str]) -> None:
+    """Prints the head of a Markdown table."""
+    names = list(names)
+    print_row(names)
+    print("|" + "---|" * len(names), flush=True)
+
+
+def print_row(cells: Iterable[str]) -> None:
+    """Prints a row of a Markdown table."""
+    print(f"| {' | '.join(cells)} |", flush=True)
