@@ -8,9 +8,12 @@ import pytest
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import read_config, write_config
+from configs.schema.config import Config
+from configs.schema.settings import kind_name, kinds
 
 START = "from configs import base\ndef get_config():\n    config = base.language_modeling()\n"
 END = "    return config\n"
+SOURCES = [str(kind_name(kind)) for kind in kinds(Config.model_fields["data"])]
 
 # The text of a recipe, and what the message must contain.
 WRONG_RECIPES = {
@@ -65,10 +68,8 @@ WRONG_RECIPES = {
     ),
     "a kind that is not there": (
         "from configs import base\nconfig = base.language_modeling(source='web')\n",
-        "line 2: ValueError: data is one of python_stdlib, text_files, records, tfds, mixture, "
-        "table, conversations, parallel_text, tfds_pairs, dates, digits, image_folder, "
-        "tfds_pictures, sound_transcripts, sound_labels, tfds_sound_transcripts, "
-        "tfds_sound_labels, tones, not web",
+        "line 2: ValueError: data is one of python_stdlib, text_files, records",
+        f"{', '.join(SOURCES)}, not web",
     ),
     "out of range": (
         START + "    config.train.steps = -3\n" + END,

@@ -1,5 +1,6 @@
-"""Reading of Markdown documents, and what their fences make of a copy of the tree."""
+"""Reads Markdown documents, and follows their fences in a copy of the tree."""
 
+import itertools
 import os
 import re
 import shutil
@@ -39,7 +40,7 @@ def read(document: str) -> str:
 
 
 def fences(document: str) -> list[Fence]:
-    """The fenced blocks of a document in their order."""
+    """Returns the fenced blocks of a document in their order."""
     found, opened, above = [], None, ""
     for number, line in enumerate(read(document).splitlines(), 1):
         if opened is None and line.startswith("```"):
@@ -58,12 +59,12 @@ def fences(document: str) -> list[Fence]:
 
 
 def prose(document: str) -> str:
-    """The text of a document without its fenced blocks."""
+    """Returns the text of a document without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", read(document), flags=re.MULTILINE | re.DOTALL)
 
 
 def copy_tree(target: Path) -> Path:
-    """A copy of the project, as a fresh clone would have it."""
+    """Copies the project, as a fresh clone would have it; returns the folder."""
     return Path(shutil.copytree(ROOT, target, ignore=_NOT_COPIED))
 
 
@@ -89,7 +90,7 @@ def write_files(document: str, tree: Path) -> list[Path]:
 
 
 def _changed(text: str, fence: Fence, document: str) -> str:
-    """`text` with the lines of a diff that begin with "-" replaced by those with "+"."""
+    """Returns `text` with the lines of a diff that begin with "-" replaced by those with "+"."""
     lines = fence.text.splitlines(keepends=True)
     before = "".join(line[1:] or line for line in lines if line[0] != "+")
     after = "".join(line[1:] or line for line in lines if line[0] != "-")
@@ -99,19 +100,29 @@ def _changed(text: str, fence: Fence, document: str) -> str:
 
 
 def commands(fence: Fence) -> Iterator[str]:
-    """The commands of a ```bash fence: lines, joined where they end with a backslash.
+    """Yields the commands of a ```bash fence: lines, joined where they end with a backslash.
 
-    The Python that `make setup` made is `python`, as where its environment is active.
+    The Python that `make setup` made is `python`, as where its environment is active. In place of
+    `make lint` come the commands of that target.
     """
     text = fence.text.replace("\\\n", " ").replace(".venv/bin/python", "python")
     for line in text.splitlines():
         command = " ".join(re.sub(r"(^|\s)#.*", "", line).split())
-        if command:
+        if command == "make lint":
+            yield from recipe("lint")
+        elif command:
             yield command
 
 
+def recipe(target: str) -> list[str]:
+    """Returns the commands of a target of the Makefile, with the programs of this environment."""
+    _, _, rest = read("Makefile").partition(f"\n{target}:")
+    lines = itertools.takewhile(lambda line: line.startswith("\t"), rest.splitlines()[1:])
+    return [line.strip().replace("$(BIN)/", "") for line in lines]
+
+
 def with_overrides(command: str, table: Mapping[str, Sequence[str]]) -> str:
-    """`command` with the overrides that `table` has for the longest beginning of it.
+    """Returns `command` with the overrides that `table` has for the longest beginning of it.
 
     They take the place of what the command says of the same fields.
     """
@@ -123,14 +134,14 @@ def with_overrides(command: str, table: Mapping[str, Sequence[str]]) -> str:
 
 
 def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
-    """Runs a command in `tree` with this Python as `python`, on one device, to its end."""
+    """Runs a command in `tree` with this environment's Python and programs, on one device."""
     programs = tree.parent / "programs"
     if not programs.exists():
         programs.mkdir()
         python = programs / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
-    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=tree,

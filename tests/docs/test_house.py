@@ -13,7 +13,7 @@ MOST_FILES_ON_A_WAY = 8
 
 
 def rows(title: str) -> list[list[str]]:
-    """The cells of the table under the heading that begins with `title`, without its head."""
+    """Returns the cells of the table under the heading `title`, without the table's head."""
     section = re.search(rf"^## {title}.*?(?=^## |\Z)", read(HOUSE), re.MULTILINE | re.DOTALL)
     lines = [line for line in section[0].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -24,7 +24,7 @@ def quoted(cell: str) -> list[str]:
 
 
 def definitions(file: str) -> set[str]:
-    """Functions and classes of a file, methods as `Class.method`."""
+    """Returns the functions and classes of a file, methods as `Class.method`."""
     found = set()
     for node in ast.parse((ROOT / file).read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -36,7 +36,7 @@ def definitions(file: str) -> set[str]:
 
 
 def imports(room: str) -> Iterator[tuple[str, str]]:
-    """(file, module) for every import in a room, those inside functions too."""
+    """Yields (file, module) for every import in a room, those inside functions too."""
     for path in (ROOT / room).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
