@@ -52,8 +52,8 @@ class Sample(NamedTuple):
 
 
 def learning_facts(dataset: Dataset) -> dict[str, Any]:
-    """Return what `training.Facts` has of the data: `examples` of the training split, `copied`,
-    and of a `Sample` of it all fields.
+    """Return what `reporting.findings.Facts` has of the data: `examples` of the training split,
+    `copied`, and of a `Sample` of it all fields.
 
     copied: of two splits, (the earlier, the later), the share of the later one that the earlier
     one holds too; without those that can't be compared.

@@ -11,10 +11,10 @@ import pytest
 from configs.errors import UsageError
 from configs.reading.names import is_field_or_section
 from configs.reading.recipes import load_config
+from reporting import data_diagnosis, diagnosis, findings
 from reporting.data_diagnosis import check_data
 from reporting.diagnosis import diagnose, verdict
 from reporting.findings import Facts
-from training import data_diagnosis, diagnosis, findings
 
 PRIOR = math.log(10)
 STEPS = np.arange(20, 801, 20)

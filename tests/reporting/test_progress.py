@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from reporting import progress as module
 from reporting.progress import Progress
-from training import progress as module
 
 ROOT = Path(__file__).parents[2]
 RATES = {"step_seconds": 0.01, "tokens_per_second": 12400.0}

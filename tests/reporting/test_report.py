@@ -419,8 +419,9 @@ def test_the_environment_names_what_can_change_a_number():
 
 
 def test_neither_the_report_nor_what_a_run_shows_starts_jax():
-    modules = ("report", "progress", "metric_log", "workdir", "stop_signals")
-    imports = "; ".join(f"import training.{module}" for module in modules)
+    modules = [f"reporting.{name}" for name in ("report", "progress", "metric_log")]
+    modules += ["training.workdir", "training.stop_signals"]
+    imports = "; ".join(f"import {module}" for module in modules)
     check = f"import sys; {imports}; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from reporting import step_meter
 from reporting.step_meter import StepMeter
-from training import step_meter
 from training.scalars import Scalars
 
 
