@@ -9,17 +9,19 @@ the prefix `validation/`. JSON knows no NaN and no infinity: a number that is no
 as null.
 """
 
-import functools
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from configs.files import write_durably
-from reporting.tensorboard import TensorBoard
 
 METRICS = "metrics.jsonl"
+
+SECONDS_HELD_BACK = 10
+"""TensorBoard's file gets new numbers this often."""
 
 
 class MetricLog:
@@ -34,17 +36,22 @@ class MetricLog:
         path = workdir / METRICS
         _cut(path, first_step, notify)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._open_tensorboard = functools.partial(TensorBoard, workdir / "tensorboard", first_step)
-        self._tensorboard: TensorBoard | None = None
+        self._folder, self._first_step = workdir / "tensorboard", first_step
+        self._tensorboard: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends the line of `step`, flushed, and the same numbers to TensorBoard."""
+        """Appends the line of `step`, flushed, and the same numbers to TensorBoard.
+
+        There a name without a group (`validation/loss` has one) gets `train/`.
+        """
         finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
         line = {"step": step} | {name: finite.get(name) for name in metrics}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self._tensorboard is None:
-            self._tensorboard = self._open_tensorboard()
-        self._tensorboard.write(step, finite)
+        if self._tensorboard is None:  # Not before: importing it takes as long as many steps.
+            self._tensorboard = _summary_writer(self._folder, self._first_step)
+        for name, number in finite.items():
+            tag = name if "/" in name else f"train/{name}"
+            self._tensorboard.add_scalar(tag, number, step)
 
     def close(self) -> None:
         """Writes what TensorBoard still holds back."""
@@ -115,3 +122,17 @@ def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
     notify(f"{path}: cut to step {last_step}, where this run goes on: without {'; '.join(cut)}")
     kept = [json.dumps(line) + "\n" for line in good.values() if line["step"] <= last_step]
     write_durably(path, "".join(kept))
+
+
+def _summary_writer(folder: Path, first_step: int) -> Any:
+    """Return a tensorboardX writer that hides what older files have of steps after `first_step`."""
+    # Where PyTorch is installed tensorboardX would import it, for more than a second.
+    is_hidden = sys.modules.setdefault("torch", None) is None
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if is_hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(
+        str(folder), purge_step=first_step + 1, max_queue=1000, flush_secs=SECONDS_HELD_BACK
+    )
