@@ -339,11 +339,8 @@ class Run:
         rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
         self.record.start(rows, first_step=first)
         self.compile(example)
-        meter = StepMeter(
-            batch_size,
-            log_every_steps=train.log_every_steps,
-            peak_examples_per_second=self.program.peak_examples_per_second,
-        )
+        peak = self.program.peak_examples_per_second
+        meter = StepMeter(batch_size, peak_examples_per_second=peak)
         ahead = prefetch.stream(batches, first, train.steps, self.config.data.workers)
         stream = meter.waiting_for(ahead)
 
