@@ -136,9 +136,9 @@ def main(argv: Sequence[str]) -> int:
     with lock, StopSignals() as signals:
         run = Run.open(config, workdir, dataset, program, progress, tuned, warm_start)
         for line in troubles:
-            run.record.notify(line)
+            run.log.warn(line)
         for line in (*events, *warm_start.messages):
-            run.record.info(line)
+            run.log.info(line)
         try:
             return run.go(signals)
         finally:
@@ -199,7 +199,7 @@ class Run:
     dataset: Dataset
     program: TrainProgram
     checkpoints: Checkpoints
-    record: RunLog
+    log: RunLog
     progress: Progress
     warm_start: WarmStart
     evaluated: dict[str, float] = field(default_factory=dict)
@@ -230,15 +230,21 @@ class Run:
             also_sync=[workdir / METRICS],
         )
         validation = dataset.splits.get("validation")
-        about = {
+        metadata = {
             "parameters": program.model_def.parameter_count,
             "tokens_per_example": dataset.tokens_per_example,
             "gzip_bits_per_byte": validation.gzip_bits_per_byte if validation else None,
-            "pages": {"data": data_table(dataset)},
         }
-        told = {"about": about, "tuned": tuned, "origin": warm_start.metadata}
-        record = RunLog(config, workdir, progress, **told)
-        run = cls(config, workdir, dataset, program, checkpoints, record, progress, warm_start)
+        log = RunLog(
+            config,
+            workdir,
+            progress,
+            metadata=metadata,
+            tuned=tuned,
+            initialized_from=warm_start.metadata,
+            data=data_table(dataset),
+        )
+        run = cls(config, workdir, dataset, program, checkpoints, log, progress, warm_start)
         run.predictor = predictor_class(config).of(program.model_def, dataset.tokenizer)
         return run
 
@@ -252,7 +258,7 @@ class Run:
         from training.restore import find_checkpoint
 
         steps = self.config.train.steps
-        found = find_checkpoint(self.workdir, self.record.notify)
+        found = find_checkpoint(self.workdir, self.log.warn)
         first = found[0] if found else 0
         if first >= steps:
             notify(
@@ -269,9 +275,9 @@ class Run:
             )
             return 0
         for warning in warnings_of(self.config, self.program.warmup_steps):
-            self.record.notify(warning)
+            self.log.warn(warning)
         if told := self.metric.not_compared(self.evaluations):
-            self.record.notify(told)
+            self.log.warn(told)
         if found and found[1]["data"]["fingerprint"] != self.dataset.fingerprint:
             raise UsageError(
                 f"the data changed since checkpoint {first} of {self.workdir}: give the old data, "
@@ -281,16 +287,16 @@ class Run:
             write_config(self.config, self.workdir)
             if self.dataset.tokenizer is not None:
                 self.dataset.tokenizer.save(self.workdir / "tokenizer.json")
-            self.record.open(first)
+            self.log.open(first)
         self.progress.start(total=steps, first_step=first)
-        profiler = Profiler(self.config, self.workdir, self.record.notify, done=first)
+        profiler = Profiler(self.config, self.workdir, self.log.warn, done=first)
         try:
             with profiler:
                 return self.loop(found, signals, profiler)
         except Diverged as error:
-            self.record.notify(str(error))
+            self.log.warn(str(error))
             pages = {"samples": self.samples, "diagnosis": self.diagnosis()}
-            self.record.report("diverged", self.last_step, **pages)
+            self.log.report("diverged", self.last_step, **pages)
             return 1
         finally:
             self.progress.stop()
@@ -302,10 +308,10 @@ class Run:
         from training.schedules import schedule_change
 
         self.saved_step = step
-        self.record.go_on_from(manifest["history"])
-        self.record.info(f"going on from checkpoint {step}")
+        self.log.go_on_from(manifest["history"])
+        self.log.info(f"going on from checkpoint {step}")
         if change := schedule_change(self.config, manifest, self.program.warmup_steps):
-            self.record.notify(change)
+            self.log.warn(change)
         folder = self.workdir / "checkpoints"
         return restore_state(folder, step, manifest, self.program.abstract_state)
 
@@ -337,7 +343,7 @@ class Run:
             state = self.program.initialize(*self.warm_start.load(self.program))
         rows = split_rows(self.dataset, self.config.data)
         rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
-        self.record.start(rows, first_step=first)
+        self.log.start(rows, first_step=first)
         self.compile(example)
         peak = self.program.peak_examples_per_second
         meter = StepMeter(batch_size, peak_examples_per_second=peak)
@@ -382,11 +388,11 @@ class Run:
         self.checkpoints.wait()
         if not last:
             stop = f"stopped by {signals.received or 'a signal elsewhere'}"
-            self.record.info(f"{stop} after saving step {step}; the same command goes on")
-            self.record.report(stop, step, samples=self.samples)
+            self.log.info(f"{stop} after saving step {step}; the same command goes on")
+            self.log.report(stop, step, samples=self.samples)
             return STOPPED_AFTER_SAVING
         if step < train.steps:
-            self.record.info(f"ended early, at step {step}: {self.staleness()}")
+            self.log.info(f"ended early, at step {step}: {self.staleness()}")
         self.finish(state, step)
         return 0
 
@@ -412,7 +418,7 @@ class Run:
             return
         with self.progress.working(f"looking for what was not finite in step {step}"):
             told = explain_not_finite(self.program.train_step, state.before_skipped, batch)
-        self.record.notify(f"step {step} again, one operation at a time: {told}")
+        self.log.warn(f"step {step} again, one operation at a time: {told}")
 
     def read(self, ready, meter: StepMeter) -> None:
         """Logs the steps whose metrics have arrived, and ends a run that is poisoned."""
@@ -422,13 +428,13 @@ class Run:
             skipped = self.skipped = int(metrics.pop("skipped"))
             metrics.pop("weight")
             if skipped:
-                self.record.notify(
+                self.log.warn(
                     f"step {step} is passed over: its loss, gradient or update is not finite "
                     f"({skipped} in a row)"
                 )
             if step % train.log_every_steps == 0 or step == train.steps or skipped:
                 metrics |= meter.take_rates()
-                self.record.write(step, metrics)
+                self.log.write(step, metrics)
             self.progress.update(step, metrics)
             self.check_skipped()
 
@@ -448,7 +454,7 @@ class Run:
                 most = getattr(self.config.task, "answered_examples", None)
                 metrics, self.outputs = self.metrics_of("validation", state, most)
             self.evaluated |= metrics
-            self.record.write(step, {f"validation/{name}": m for name, m in metrics.items()})
+            self.log.write(step, {f"validation/{name}": m for name, m in metrics.items()})
             self.progress.validation(step, metrics)
             self.evaluations.append(evaluation_record(metrics, self.config))
         self.samples = self.sample(state, step)
@@ -486,7 +492,7 @@ class Run:
             most_answers=most_answers,
         )
         if lost := not_finite(metrics):
-            self.record.notify(f"{split}: {', '.join(lost)} not finite: no result, and never best")
+            self.log.warn(f"{split}: {', '.join(lost)} not finite: no result, and never best")
         return metrics, outputs
 
     def sample(self, state, step: int) -> Sequence[Sample]:
@@ -501,7 +507,7 @@ class Run:
             module = self.program.model_def.bind(state.eval_params, state.eval_statistics)
             with self.progress.working("writing samples"):
                 samples = sample_completions(self.predictor, module, self.config)
-        self.record.write_samples(step, [*map(sample_text, samples)])
+        self.log.write_samples(step, [*map(sample_text, samples)])
         return samples
 
     def is_worth_saving(self, step: int) -> bool:
@@ -537,7 +543,7 @@ class Run:
                 "data": self.dataset.metadata,
                 "metrics": self.evaluated if self.evaluated.get("step") == step else {},
                 "history": {
-                    **self.record.history,
+                    **self.log.history,
                     "evaluations": self.evaluations,
                     "warmup_steps": self.program.warmup_steps,
                 },
@@ -560,7 +566,7 @@ class Run:
                 metrics, self.outputs = self.metrics_of(name, state)
             pages["test"] = metrics
         if better := self.checkpoints.better_than(step):
-            self.record.info(better_step_text(self.metric.name, *better))
+            self.log.info(better_step_text(self.metric.name, *better))
         pages |= self.views(name, state)
         pages["diagnosis"] = self.diagnosis(state)
         self.progress.stop()
@@ -573,7 +579,7 @@ class Run:
             print(metrics_line(name, split.counts(metrics["examples"]), metrics))
             if (gzip := split.gzip_bits_per_byte) and "bits_per_byte" in metrics:
                 print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
-        print(f"report: {self.record.report('finished', step, **pages)}")
+        print(f"report: {self.log.report('finished', step, **pages)}")
 
     def views(self, name: str, state) -> dict[str, Any]:
         """What the report shows of the model: its answers on the split `name`, its inside."""
@@ -607,13 +613,13 @@ class Run:
                 training_batches(self.config, self.dataset, rows=None).__getitem__,
                 metrics=read_metrics(self.workdir),
                 data_facts=learning_facts(self.dataset),
-                begun_elsewhere=self.record.history["initialized_from"] is not None,
+                begun_elsewhere=self.log.history["initialized_from"] is not None,
             )
 
     def close(self) -> None:
         """Waits for the disk."""
         self.checkpoints.close()
-        self.record.close()
+        self.log.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is told of a run: its messages, its metrics, and its report."""
+"""The log of a run: its messages, its metrics, and its report."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from reporting.start_summary import Rows, aligned
 from reporting.wandb_log import WandbLog
 
 PREFIX = "diagnosis: "
-"""Of each line of the diagnosis, where it stands among other lines."""
+"""Begins each line of the diagnosis, where it stands among other messages."""
 
 
 class RunLog:
-    """The words and figures of one run, over all its sittings.
+    """Shows and keeps the messages and metrics of one run, over all its sittings.
 
-    about: what the report says of the run beside its metrics: `parameters`; `tokens_per_example`
-    and `gzip_bits_per_byte` where they apply; under `pages` further arguments of `write_report`.
-    origin: whose parameters the run began with, as JSON; None for fresh ones.
-    Only the process that `open`s it writes to the workdir; the others show messages alone.
+    metadata: figures for the report that the metrics do not have: `parameters`, and
+    `tokens_per_example` and `gzip_bits_per_byte` where they apply. pages: further arguments of
+    `write_report`. initialized_from: whose parameters the run began with, as JSON; None for fresh
+    ones. Only the process that calls `open` writes to the workdir; the others show messages alone.
     """
 
     def __init__(
@@ -31,30 +31,31 @@ class RunLog:
         workdir: Path,
         progress: Progress,
         *,
-        about: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         tuned: Mapping[str, str],
-        origin: Mapping[str, Any] | None,
+        initialized_from: Mapping[str, Any] | None = None,
+        **pages: Any,
     ):
         self._config, self._workdir, self._progress = config, workdir, progress
-        self._about, self._tuned = about, tuned
+        self._metadata, self._tuned, self._pages = metadata, tuned, pages
         self._logs: list[MetricLog | WandbLog] = []
         self._warnings: list[str] = []
         self._events: list[str] = []
-        self._told: set[str] = set()  # By this sitting; warnings are of earlier ones too.
-        self._origin = origin
+        self._warned: set[str] = set()  # In this sitting; `_warnings` are of earlier ones too.
+        self._initialized_from = initialized_from
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
     def open(self, first_step: int) -> None:
         """Begins to write the metrics of the steps after `first_step`."""
-        self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.notify))
+        self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.warn))
         if self._config.train.wandb_project is not None:
             self._logs.append(WandbLog(self._config, self._workdir, self.info))
 
-    def notify(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Shows a warning: a line above the progress, highlighted in the report."""
         self._warnings.append(text)
-        self._told.add(text)
+        self._warned.add(text)
         self._progress.note(text)
 
     def info(self, text: str) -> None:
@@ -63,23 +64,23 @@ class RunLog:
         self._progress.note(text)
 
     def start(self, rows: Rows, *, first_step: int) -> None:
-        """Shows what the run is, in the report too; in one line where it goes on. Only the process
-        that writes shows it."""
-        self._about = {**self._about, "pages": {**self._about.get("pages", {}), "start": rows}}
+        """Shows the summary of the run, in the report too; as one line where the run goes on. Only
+        the process that writes shows it."""
+        self._pages["start"] = rows
         lines = aligned(rows)
         if first_step:
-            told = dict(rows)
-            lines = [f"{told['length']}; {told['devices']}"]
+            texts = dict(rows)
+            lines = [f"{texts['length']}; {texts['devices']}"]
         for line in lines if self._logs else ():
             self._progress.note(line)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl, and the same elsewhere, if this is the process that writes."""
+        """Writes a line of metrics.jsonl, and the same to TensorBoard and Weights & Biases."""
         for log in self._logs:
             log.write(step, metrics)
 
     def write_samples(self, step: int, texts: Sequence[str]) -> None:
-        """What the model wrote after `step`, as a file in samples/, likewise."""
+        """Writes what the model generated after `step` into a file in samples/."""
         if self._logs and texts:
             folder = self._workdir / "samples"
             make_folder(folder)
@@ -87,50 +88,50 @@ class RunLog:
 
     @property
     def history(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the run's past."""
+        """The part of the run's past that a checkpoint keeps."""
         return {
             "seconds": self._seconds(),
             "notices": self._warnings,
             "events": self._events,
-            "initialized_from": self._origin,
+            "initialized_from": self._initialized_from,
         }
 
     def go_on_from(self, history: Mapping[str, Any]) -> None:
-        """Takes up what earlier sittings told, up to their last checkpoint, each line once."""
+        """Takes over the messages of earlier sittings, up to their last checkpoint, each once."""
         self._seconds_before = history["seconds"]
-        self._origin = history.get("initialized_from")  # Not there in checkpoints from before it.
+        self._initialized_from = history.get("initialized_from")  # Older checkpoints have none.
         self._warnings = _joined(history["notices"], self._warnings)
-        # Not there in older checkpoints, which kept events among the notices.
+        # Older checkpoints have no events: they kept them among the notices.
         self._events = _joined(history.get("events", ()), self._events)
 
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
     ) -> Path | None:
-        """Writes report.html after `step` steps, and tells the lines of its diagnosis; None where
-        another process does."""
+        """Writes report.html after `step` steps, and shows the lines of its diagnosis. Returns its
+        path; None in a process that does not write."""
         if not self._logs:
             return None
         from reporting.report.machine import environment  # slow to import, and for the end only
         from reporting.report.page import write_report
 
-        about, examples = self._about, step * self._config.data.global_batch_size
+        examples = step * self._config.data.global_batch_size
         summary = {
             "name": str(self._workdir),
             "status": status,
             "step": step,
             "steps": self._config.train.steps,
-            "parameters": about["parameters"],
+            "parameters": self._metadata["parameters"],
             "seconds": self._seconds(),
             "examples": examples,
         }
-        if about.get("tokens_per_example") is not None:
-            summary["tokens"] = examples * about["tokens_per_example"]
-        if about.get("gzip_bits_per_byte") is not None:
-            summary["gzip_bits_per_byte"] = about["gzip_bits_per_byte"]
+        if self._metadata.get("tokens_per_example") is not None:
+            summary["tokens"] = examples * self._metadata["tokens_per_example"]
+        if self._metadata.get("gzip_bits_per_byte") is not None:
+            summary["gzip_bits_per_byte"] = self._metadata["gzip_bits_per_byte"]
         if test is not None:
             summary["test"] = test
         diagnosis = [f"{PREFIX}{line}" for line in pages.get("diagnosis", ())]
-        new = [line for line in diagnosis if line not in self._told]
+        new = [line for line in diagnosis if line not in self._warned]
         if diagnosis and not new:
             new = [f"{PREFIX}nothing else stands out than what was told before the first step"]
         for line in new:
@@ -143,7 +144,7 @@ class RunLog:
             metrics=read_metrics(self._workdir),
             warnings=[line for line in self._warnings if line not in diagnosis],
             events=self._events,
-            **about.get("pages", {}),
+            **self._pages,
             **pages,
         )
 
@@ -157,5 +158,5 @@ class RunLog:
 
 
 def _joined(earlier: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Returns the lines of earlier sittings, then those of this one that are new."""
+    """Return the lines of earlier sittings, then the new ones of this sitting."""
     return [*earlier, *(line for line in now if line not in earlier)]

@@ -5,34 +5,33 @@ from reporting.run_log import RunLog
 from tests.training import runs
 
 
-def record_in(workdir) -> RunLog:
+def log_in(workdir) -> RunLog:
     config = runs.load("digits_cnn")
-    about = {"parameters": 10}
-    return RunLog(config, workdir, Progress(), about=about, tuned={}, origin=None)
+    return RunLog(config, workdir, Progress(), metadata={"parameters": 10}, tuned={})
 
 
 def test_what_each_sitting_tells_stands_in_the_report_once(tmp_path, capfd):
     history = {"seconds": 1.0, "notices": [], "events": []}
     for _ in range(3):
-        record = record_in(tmp_path)
-        record.notify("a picture is broken")
-        record.info("1 % is padding")
-        record.go_on_from(history)
-        record.info("going on")
-        history = record.history
+        run_log = log_in(tmp_path)
+        run_log.warn("a picture is broken")
+        run_log.info("1 % is padding")
+        run_log.go_on_from(history)
+        run_log.info("going on")
+        history = run_log.history
     assert history["notices"] == ["a picture is broken"]
     assert history["events"] == ["1 % is padding", *3 * ["going on"]]
     assert capfd.readouterr().err.count("a picture is broken") == 3
 
 
 def test_only_warnings_are_marked_in_the_report_and_older_notices_are_kept(tmp_path):
-    record = record_in(tmp_path)
-    record.open(0)
-    record.go_on_from({"seconds": 1.0, "notices": ["an old notice"]})
-    record.notify("a picture is broken")
-    record.info("going on from checkpoint 20")
-    page = record.report("finished", 40).read_text()
-    record.close()
+    run_log = log_in(tmp_path)
+    run_log.open(0)
+    run_log.go_on_from({"seconds": 1.0, "notices": ["an old notice"]})
+    run_log.warn("a picture is broken")
+    run_log.info("going on from checkpoint 20")
+    page = run_log.report("finished", 40).read_text()
+    run_log.close()
     lists = {}
     for part in page.split('<ul class="messages')[1:]:
         classes, _, items = part.partition('">')
