@@ -20,7 +20,7 @@ prints and writes. Without --split it takes `test` if there is one, else `valida
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,12 @@ from parallel.environment import keep_compiled, set_environment
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Split
+    from inference.evaluation import BatchPredictor
+    from reporting.evaluator import Evaluator
+    from reporting.progress import Progress
+    from reporting.run_log import RunLog
+    from training.model_def import ModelDef
+    from training.program import TrainProgram
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
@@ -59,12 +65,9 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from data.cache import cache_dir
-    from data.evaluation_batches import EvaluationBatches
     from data.preparation import prepare
-    from inference.evaluation import evaluate_split
     from inference.predictors.registry import predictor_class
     from parallel.distributed import is_main_process, start
-    from parallel.feeding import local_rows
     from parallel.mesh import flat_mesh
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
@@ -91,17 +94,14 @@ def main(argv: Sequence[str]) -> int:
             f"the data changed since {workdir} was trained: its metrics would not hold"
         )
     split = choose_split(dataset, arguments.split)
-    model_def = restored.model_def
-    size = model_def.evaluation_batch_size
-    rows = local_rows(model_def.batch_sharding, size)
-    metrics, outputs = evaluate_split(
-        model_def,
+    predictor = predictor_class(config).of(restored.model_def, dataset.tokenizer)
+    metrics, outputs = measure_split(
+        restored.model_def,
         restored.params,
         restored.statistics,
-        partial(EvaluationBatches, split, size, rows),
-        coded_bytes=split.coded_bytes,
+        split,
         keep=None if arguments.predictions is not None else Predictions.arrays(),
-        batch_predictor=predictor_class(config).of(model_def, dataset.tokenizer).batch_predictor,
+        batch_predictor=predictor.batch_predictor,
     )
     if not main_process:
         return 0
@@ -140,6 +140,68 @@ def choose_split(dataset: "Dataset", name: str | None) -> "Split":
     if name not in there:
         raise UsageError(f"--split={name}: there is no such split; there are {', '.join(there)}")
     return there[name]
+
+
+def measure_split(
+    model_def: "ModelDef",
+    params: Any,
+    statistics: Any,
+    split: "Split",
+    *,
+    keep: Collection[str] | None,
+    batch_predictor: "BatchPredictor | None",
+    most_answers: int | None = None,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the metrics of a split, and outputs of its examples: `evaluate_split` on its batches,
+    each process with its own rows."""
+    from data.evaluation_batches import EvaluationBatches
+    from inference.evaluation import evaluate_split
+    from parallel.feeding import local_rows
+
+    size = model_def.evaluation_batch_size
+    rows = local_rows(model_def.batch_sharding, size)
+    return evaluate_split(
+        model_def,
+        params,
+        statistics,
+        partial(EvaluationBatches, split, size, rows),
+        coded_bytes=split.coded_bytes,
+        keep=keep,
+        batch_predictor=batch_predictor,
+        most_answers=most_answers,
+    )
+
+
+def make_evaluator(
+    dataset: "Dataset", program: "TrainProgram", log: "RunLog", progress: "Progress"
+) -> "Evaluator":
+    """Make the object that evaluates a run of train.py while it is trained."""
+    import jax
+
+    from data.batches import training_batches
+    from data.facts import learning_facts
+    from data.show import Examples
+    from inference.predictors.registry import predictor_class
+    from inference.samples import sample_completions
+    from reporting.evaluator import Evaluator
+
+    config = program.config
+    predictor = predictor_class(config).of(program.model_def, dataset.tokenizer)
+    sample = None
+    if getattr(config.task, "sample_prompts", ()) and jax.process_count() == 1:
+        sample = partial(sample_completions, predictor, config=config)
+    return Evaluator(
+        program,
+        log,
+        progress,
+        splits=dataset.splits,
+        classes=dataset.spec.classes,
+        measure_split=partial(measure_split, batch_predictor=predictor.batch_predictor),
+        sample=sample,
+        examples=partial(Examples, dataset),
+        batch=training_batches(config, dataset, rows=None).__getitem__,
+        data_facts=partial(learning_facts, dataset),
+    )
 
 
 def write_predictions(

@@ -2,12 +2,14 @@
 each parameter; and what is legal, but not what it may look like."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 
 from configs.data_spec import DataSpec
+from configs.reading.explanation import explain
 from configs.schema.config import Config
+from parallel.environment import explain_environment
 from training.model_def import make_model_graph
 from training.optimizers import FROZEN, parameter_groups
 from training.trees import flat
@@ -54,6 +56,13 @@ def warnings_of(config: Config, warmup: int) -> Iterator[str]:
             f"has {steps:,}: initial values keep {left:.0%} of the average, which is what is "
             f"evaluated. Use {better_decay(config):.3g}, or evaluate with --weights=raw"
         )
+
+
+def print_explanation(config: Config, recipe: str, overrides: Sequence[str], workdir: str) -> None:
+    """Prints every field with its value and origin, the environment, and all parameters."""
+    parameters = explain_parameters(config)
+    print(explain(recipe, overrides, workdir=workdir))
+    print(f"\n{explain_environment(config)}\n\n{parameters}")
 
 
 def explain_parameters(config: Config) -> str:

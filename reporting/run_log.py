@@ -63,6 +63,13 @@ class RunLog:
         self._events.append(text)
         self._progress.note(text)
 
+    def take(self, warnings: Sequence[str], events: Sequence[str]) -> None:
+        """Shows the messages from before the run had a log."""
+        for text in warnings:
+            self.warn(text)
+        for text in events:
+            self.info(text)
+
     def start(self, rows: Rows, *, first_step: int) -> None:
         """Shows the summary of the run, in the report too; as one line where the run goes on. Only
         the process that writes shows it."""
@@ -86,6 +93,10 @@ class RunLog:
             make_folder(folder)
             write_durably(folder / f"step-{step:08d}.txt", "\n".join(texts))
 
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of all logged steps and evaluations."""
+        return read_metrics(self._workdir)
+
     @property
     def history(self) -> dict[str, Any]:
         """The part of the run's past that a checkpoint keeps."""
@@ -96,13 +107,14 @@ class RunLog:
             "initialized_from": self._initialized_from,
         }
 
-    def go_on_from(self, history: Mapping[str, Any]) -> None:
-        """Takes over the messages of earlier sittings, up to their last checkpoint, each once."""
+    def go_on_from(self, step: int, history: Mapping[str, Any]) -> None:
+        """Takes over the messages of earlier sittings up to the checkpoint `step`, each once."""
         self._seconds_before = history["seconds"]
         self._initialized_from = history.get("initialized_from")  # Older checkpoints have none.
         self._warnings = _joined(history["notices"], self._warnings)
         # Older checkpoints have no events: they kept them among the notices.
         self._events = _joined(history.get("events", ()), self._events)
+        self.info(f"going on from checkpoint {step}")
 
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
@@ -141,7 +153,7 @@ class RunLog:
             summary=summary,
             config=self._config,
             environment=environment(self._tuned),
-            metrics=read_metrics(self._workdir),
+            metrics=self.read_metrics(),
             warnings=[line for line in self._warnings if line not in diagnosis],
             events=self._events,
             **self._pages,

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from configs.errors import UsageError
+from parallel.distributed import any_process, is_main_process
 from training.best_metric import BestMetric, Evaluation, evaluation_in
 from training.manifest import (
     MANIFEST,
@@ -48,7 +49,8 @@ class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
     No step is deleted before a newer one is proven whole. metric: ranks the steps that were
-    evaluated. also_sync: files outside the steps that are synced to the disk before a step counts.
+    evaluated. saved_step: the last step that was saved, or that the run continued from; -1 without
+    any. also_sync: files outside the steps that are synced to the disk before a step counts.
     A folder has one writer: hold the workdir's lock.
     """
 
@@ -56,14 +58,16 @@ class Checkpoints:
         self,
         folder: Path,
         *,
+        every_steps: int = 1,
         keep_last: int,
         keep_best: int,
         metric: BestMetric,
         also_sync: Sequence[Path] = (),
     ):
         self._folder, self._also_sync = folder.absolute(), also_sync
+        self._every_steps = every_steps
         self._keep_last, self._keep_best = keep_last, keep_best
-        self.metric = metric
+        self.metric, self.saved_step = metric, -1
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
@@ -75,8 +79,11 @@ class Checkpoints:
 
         axes: the logical axes of the parameters, for the manifest. contents: the manifest's other
         keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at this very step, or
-        empty). Raises the error of an earlier save that failed.
+        empty). A step that is saved already is not saved again. Raises the error of an earlier save
+        that failed.
         """
+        if step == self.saved_step:
+            return
         self.wait()
         items = {
             name: flat({field: getattr(state, field) for field in fields})
@@ -91,6 +98,7 @@ class Checkpoints:
         leaves = {name: leaf for item in items.values() for name, leaf in item.items()}
         contents = {"step": step, **contents, "leaves": _leaf_table(leaves, axes)}
         self._pending = self._executor.submit(self._finish, step, contents)
+        self.saved_step = step
 
     def check(self) -> None:
         """Raise the error of the last save if it has failed; do not wait for it."""
@@ -107,6 +115,20 @@ class Checkpoints:
         """Return the best finite value of the metric among the finished steps, None without any."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
+
+    def is_due(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Return whether `step` is one of each `every_steps`, or better than all finished steps.
+
+        metrics: of its evaluation, {} without one. The main process answers for all, as others may
+        not see every step on the disk yet.
+        """
+        value = metrics.get(self.metric.name)
+        if step % self._every_steps == 0:
+            return True
+        if value is None or not self._keep_best:
+            return False
+        self.wait()
+        return any_process(is_main_process() and self.metric.is_better(value, self.best()))
 
     def better_than(self, step: int) -> tuple[int, float] | None:
         """Return the best step and its value of the metric, where it is better than `step`, the

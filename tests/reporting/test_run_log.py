@@ -16,20 +16,18 @@ def test_what_each_sitting_tells_stands_in_the_report_once(tmp_path, capfd):
         run_log = log_in(tmp_path)
         run_log.warn("a picture is broken")
         run_log.info("1 % is padding")
-        run_log.go_on_from(history)
-        run_log.info("going on")
+        run_log.go_on_from(20, history)
         history = run_log.history
     assert history["notices"] == ["a picture is broken"]
-    assert history["events"] == ["1 % is padding", *3 * ["going on"]]
+    assert history["events"] == ["1 % is padding", *3 * ["going on from checkpoint 20"]]
     assert capfd.readouterr().err.count("a picture is broken") == 3
 
 
 def test_only_warnings_are_marked_in_the_report_and_older_notices_are_kept(tmp_path):
     run_log = log_in(tmp_path)
     run_log.open(0)
-    run_log.go_on_from({"seconds": 1.0, "notices": ["an old notice"]})
+    run_log.go_on_from(20, {"seconds": 1.0, "notices": ["an old notice"]})
     run_log.warn("a picture is broken")
-    run_log.info("going on from checkpoint 20")
     page = run_log.report("finished", 40).read_text()
     run_log.close()
     lists = {}

@@ -1,0 +1,141 @@
+"""Evaluations of a run while it is trained: metrics and samples, for its log and its report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from reporting.activity import diagnose_run
+from reporting.progress import Progress
+from reporting.report.inside import Examples, look_inside
+from reporting.report.predictions import Predictions
+from reporting.run_log import RunLog
+from reporting.samples import Sample, first_answers, sample_text
+from reporting.wording import metrics_line
+from training.best_metric import BestMetric, Evaluation, evaluation_record
+from training.divergence import not_finite
+from training.program import TrainProgram
+from training.step import TrainState
+
+
+class Evaluator:
+    """Evaluates the states of a run, and keeps what its checkpoints and its report hold of that.
+
+    splits: the data, with the names of its `classes`, if it has any. measure_split: the function
+    of evaluate.py. sample(module): what a model writes after the prompts of its task; None for a
+    task without. examples(name): the examples of a split, one by one. batch(k): the whole training
+    batch k. data_facts(): measures what `findings.Facts` has of the data.
+
+    `history` has all evaluations of the run, the oldest first; `samples` are the last ones.
+    """
+
+    def __init__(
+        self,
+        program: TrainProgram,
+        log: RunLog,
+        progress: Progress,
+        *,
+        splits: Mapping[str, Any],
+        classes: Sequence[str] | None,
+        measure_split: Callable[..., tuple[dict[str, float], dict[str, Any]]],
+        sample: Callable[[nnx.Module], Sequence[Sample]] | None,
+        examples: Callable[[str], Examples],
+        batch: Callable[[int], Mapping[str, np.ndarray]],
+        data_facts: Callable[[], Mapping[str, Any]],
+    ):
+        self._program, self._log, self._progress = program, log, progress
+        self._metric = BestMetric.of(program.config)
+        self._splits, self._classes = splits, classes
+        self._measure_split, self._sample, self._examples = measure_split, sample, examples
+        self._batch, self._data_facts = batch, data_facts
+        self._metrics: dict[str, float] = {}
+        self._outputs: Mapping[str, Any] = {}
+        self._step = -1
+        self.history: list[Evaluation] = []
+        self.samples: Sequence[Sample] = ()
+
+    def evaluate(self, state: TrainState, step: int) -> None:
+        """Logs the metrics of the validation split, and samples of what the model writes."""
+        self._step, self._metrics = step, {}
+        config = self._program.config
+        if "validation" in self._splits:
+            with self._progress.working("evaluating"):
+                most = getattr(config.task, "answered_examples", None)
+                self._metrics = self._measure("validation", state, most)
+            named = {f"validation/{name}": value for name, value in self._metrics.items()}
+            self._log.write(step, named)
+            self._progress.validation(step, self._metrics)
+            self.history.append(evaluation_record(self._metrics, config))
+        if self._sample is None:
+            self.samples = first_answers(self._outputs)
+        else:
+            module = self._program.model_def.bind(state.eval_params, state.eval_statistics)
+            with self._progress.working("writing samples"):
+                self.samples = self._sample(module)
+        self._log.write_samples(step, [*map(sample_text, self.samples)])
+
+    def metrics_at(self, step: int) -> dict[str, float]:
+        """Return the metrics of the evaluation at `step`, and the step; {} without one."""
+        return {"step": step, **self._metrics} if step == self._step else {}
+
+    def staleness(self) -> str | None:
+        """Say why the run ends early; None where it does not."""
+        limit = self._program.config.train.stop_after_evaluations
+        return self._metric.staleness(self.history, limit)
+
+    def finish(self, state: TrainState) -> dict[str, Any]:
+        """Evaluates the test split, where there is one, and looks at the model and the run.
+        Returns arguments of `write_report`."""
+        pages: dict[str, Any] = {"samples": self.samples}
+        name = next((one for one in ("test", "validation") if one in self._splits), "train")
+        if name == "test":
+            with self._progress.working("evaluating the test split"):
+                pages["test"] = self._metrics = self._measure(name, state)
+        examples = self._examples(name)
+        with self._progress.working("looking at the model"):
+            weights = state.eval_params, state.eval_statistics
+            pages |= look_inside(self._program, *weights, examples)
+        if "prediction" in self._outputs:
+            pages["predictions"] = Predictions.of(self._outputs, name, self._classes)
+            pages["example"] = examples
+        return pages | {"diagnosis": self.diagnose(state)}
+
+    def diagnose(self, state: TrainState | None = None) -> list[str]:
+        """Return what stands out in the run, a line each; without a state nothing of the model."""
+        with self._progress.working("looking for what went wrong"):
+            return diagnose_run(
+                self._program,
+                state,
+                self._batch,
+                metrics=self._log.read_metrics(),
+                data_facts=self._data_facts(),
+                begun_elsewhere=self._log.history["initialized_from"] is not None,
+            )
+
+    def print_result(self) -> None:
+        """Prints the last samples, and the metrics of the test split or else of validation."""
+        for sample in self.samples:
+            print(sample_text(sample))
+        if not self._metrics:
+            return
+        name = "test" if "test" in self._splits else "validation"
+        split = self._splits[name]
+        print(metrics_line(name, split.counts(self._metrics["examples"]), self._metrics))
+        if (gzip := split.gzip_bits_per_byte) and "bits_per_byte" in self._metrics:
+            print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
+
+    def _measure(self, name: str, state: TrainState, most: int | None = None) -> dict[str, float]:
+        """Return the metrics of a split as evaluate.py prints them, and keep the outputs. The
+        weights are the average where there is one. most: examples to answer in text."""
+        metrics, self._outputs = self._measure_split(
+            self._program.model_def,
+            state.eval_params,
+            state.eval_statistics,
+            self._splits[name],
+            keep=Predictions.arrays(),
+            most_answers=most,
+        )
+        if lost := not_finite(metrics):
+            self._log.warn(f"{name}: {', '.join(lost)} not finite: no result, and never best")
+        return metrics

@@ -1,0 +1,86 @@
+"""The steps of a run, logged as their metrics arrive."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from parallel.feeding import batch_crc32
+from reporting.nan_hunt import explain_not_finite
+from reporting.progress import Progress
+from reporting.run_log import RunLog
+from reporting.step_meter import Ready, StepMeter, count_tokens
+from training.checkpoints import Checkpoints
+from training.divergence import check_skipped
+from training.program import TrainProgram
+from training.step import TrainState
+
+
+class StepLog:
+    """Logs each step when the next one is dispatched, and ends a run that diverged.
+
+    `last_step` is the last one that was read.
+    """
+
+    def __init__(
+        self, program: TrainProgram, checkpoints: Checkpoints, log: RunLog, progress: Progress
+    ):
+        self._program, self._config = program, program.config
+        self._meter = StepMeter(
+            program.config.data.global_batch_size,
+            peak_examples_per_second=program.peak_examples_per_second,
+        )
+        self._checkpoints, self._log, self._progress = checkpoints, log, progress
+        self._skipped = 0  # Steps in a row, up to the last one that was read.
+        self.last_step = 0
+        self.waiting_for, self.restart_clock = self._meter.waiting_for, self._meter.restart_clock
+
+    def push(self, step: int, metrics: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> None:
+        """Takes the metrics of `step`, which was only dispatched, and logs the step before.
+
+        rows: this process's part of the batch. Raises `Diverged` after too many skipped steps.
+        """
+        known: dict[str, float] = count_tokens(rows)
+        if self._config.train.log_batch_crc32:
+            known["batch_crc32"] = batch_crc32(rows)
+        self._read(self._meter.push(step, metrics, **known))
+
+    def hunt_nans(
+        self, step: int, metrics: Mapping[str, Any], state: TrainState, batch: Mapping[str, Any]
+    ) -> None:
+        """Names the operation that was not finite in `step`, if it is the first of some in a row.
+
+        state, batch: after the step, and of it. Waits for the devices.
+        """
+        if int(metrics["skipped"]) != 1:
+            return
+        with self._progress.working(f"looking for what was not finite in step {step}"):
+            train_step = self._program.train_step
+            text = explain_not_finite(train_step, state.before_skipped, batch)
+        self._log.warn(f"step {step} again, one operation at a time: {text}")
+
+    def drain(self) -> None:
+        """Waits for the last step that was pushed, and logs it; raises as `push` does."""
+        self._read(self._meter.drain())
+
+    def check_skipped(self, *, ends: bool = False) -> None:
+        """Raises `Diverged` after the last step that was read, or because the run `ends`."""
+        limit, saved = self._config.train.max_skipped_steps, self._checkpoints.saved_step
+        check_skipped(self._skipped, self.last_step, limit, saved, ends=ends)
+
+    def _read(self, ready: Ready) -> None:
+        train = self._config.train
+        for step, metrics in ready:
+            self.last_step = step
+            skipped = self._skipped = int(metrics.pop("skipped"))
+            metrics.pop("weight")
+            if skipped:
+                self._log.warn(
+                    f"step {step} is passed over: its loss, gradient or update is not finite "
+                    f"({skipped} in a row)"
+                )
+            if step % train.log_every_steps == 0 or step == train.steps or skipped:
+                metrics |= self._meter.take_rates()
+                self._log.write(step, metrics)
+            self._progress.update(step, metrics)
+            self.check_skipped()

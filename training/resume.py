@@ -1,0 +1,54 @@
+"""A run that goes on: its checks and its state, before its next step."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UsageError
+from configs.schema.config import Config
+from training.checkpoints import restore_state
+from training.program import TrainProgram
+from training.schedules import schedule_change
+from training.step import TrainState
+
+
+def why_finished(config: Config, workdir: Path, step: int, stale: str | None) -> str | None:
+    """Say why nothing is left to do after `step`; None where there is something.
+
+    stale: why the run ended early, if it did.
+    """
+    steps = config.train.steps
+    if step >= steps:
+        return (
+            f"{workdir} is finished: {step} of {steps} steps are done. To go on, give a "
+            f"larger --config.train.{config.train.length_field}. Its report is "
+            f"{workdir / 'report.html'}"
+        )
+    if stale is not None:
+        return (
+            f"{workdir} ended early, at step {step}: {stale}. To go on, give "
+            f"a larger --config.train.stop_after_evaluations, or none"
+        )
+    return None
+
+
+def check_same_data(manifest: Mapping[str, Any], fingerprint: str, workdir: Path) -> None:
+    """Raises `UsageError` where a checkpoint was trained on data of another fingerprint."""
+    if manifest["data"]["fingerprint"] != fingerprint:
+        raise UsageError(
+            f"the data changed since checkpoint {manifest['step']} of {workdir}: give the old "
+            "data, or another --workdir"
+        )
+
+
+def resumed_state(
+    manifest: Mapping[str, Any],
+    workdir: Path,
+    program: TrainProgram,
+    warn: Callable[[str], None],
+) -> TrainState:
+    """Restore the state of a checkpoint onto the mesh of `program`; warn of another schedule."""
+    if change := schedule_change(program.config, manifest, program.warmup_steps):
+        warn(change)
+    folder = workdir / "checkpoints"
+    return restore_state(folder, manifest["step"], manifest, program.abstract_state)
