@@ -1,1 +1,1 @@
-"""What talks to people: progress, logs, TensorBoard, the report, the diagnosis of a run."""
+"""Talks to people: progress, logs, TensorBoard, the report, the diagnosis of a run."""

@@ -1,7 +1,5 @@
-"""What of a model takes part: parameters that a run never moved, units that are always zero.
-
-Of these, its metrics and its data a run is diagnosed.
-"""
+"""Finds the parts of a model that take no part: parameters that a run never moved, units that are
+always zero. A run is diagnosed by these, its metrics and its data."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,10 +28,11 @@ LOOKED_AT = 256
 """Examples, at least, that a unit has to be zero for: one that only a rare input needs is alive."""
 
 _ZERO = 1e-3
-"""What a unit puts out at most, to be zero for the layers after it: GELU does at -4, SiLU at -9."""
+"""A unit whose output is never larger is zero for the layers after it: GELU's at -4, SiLU's at
+-9."""
 
 _NO_GRADIENT = 1e-25
-"""What a moment is at most, where no gradient ever came: Adafactor adds 1e-30 to the squares."""
+"""The largest moment of a parameter without a gradient: Adafactor adds 1e-30 to the squares."""
 
 
 def diagnose_run(
@@ -45,11 +44,11 @@ def diagnose_run(
     data_facts: Mapping[str, Any],
     begun_elsewhere: bool,
 ) -> list[str]:
-    """The lines of `verdict` for a run that left `metrics` and, where it is there to look at, its
-    last `state`.
+    """Return the lines of `verdict` for a run.
 
-    batch: gives batch k of training. data_facts: what `Facts` has of the data. begun_elsewhere:
-    whether with the parameters of another run.
+    state: the last one; None where the model can't be looked at. batch(k): training batch k.
+    data_facts: the fields of `Facts` that are of the data. begun_elsewhere: whether the run began
+    with the parameters of another one.
     """
     facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)
     if state is not None and int(state.step) >= LEAST_STEPS:  # The same in all processes.
@@ -61,13 +60,12 @@ def diagnose_run(
 def unmoved_parameters(
     program: TrainProgram, state: TrainState, *, begun_elsewhere: bool
 ) -> dict[str, str]:
-    """The names of parameters that are what they were at the beginning, each with what held it:
-    `train.freeze`, `optimizer.learning_rate_multipliers`, or nothing but that it never had a
-    gradient (``).
+    """Return the parameters that kept their first values, by name, each with the field that held
+    it: `train.freeze`, `optimizer.learning_rate_multipliers`, or `` where it never had a gradient.
 
-    begun_elsewhere: whether the parameters are those of another run. Then what the settings hold
-    is not told: it is held because it is trained already. Without moments (SGD without momentum)
-    nobody knows of a gradient.
+    begun_elsewhere: whether the run began with the parameters of another one. Then parameters that
+    the settings hold are left out: they are trained already. Without moments (SGD without
+    momentum) nothing is known of gradients.
     """
     held = {}
     param_groups = parameter_groups(program.config, program.model_def.graph.axes())
@@ -82,8 +80,8 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Those of the parameters for which the state of their optimizer holds nothing but zeros, in
-    whatever it keeps under their names; none of those for which it keeps nothing."""
+    """Return the parameters, among `names`, for which the optimizer's state has only zeros; a
+    parameter for which it keeps nothing is not among them."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():
         parts = path.split(".")
@@ -104,10 +102,10 @@ def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
 def dead_units(
     program: TrainProgram, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
 ) -> list[tuple[int, int]]:
-    """Of each activation of the model how many of its units are zero for all of `LOOKED_AT`
-    examples, wherever in them, and how many there are.
+    """Return for each activation of the model how many of its units are zero, at every position of
+    `LOOKED_AT` examples, and how many units there are.
 
-    batch: gives batch k of training. Nothing where several processes share the parameters.
+    batch(k): training batch k. [] where several processes share the parameters.
     """
     if jax.process_count() > 1:
         return []

@@ -1,4 +1,4 @@
-"""What stands out in the data of a run: rules on what was measured of it, before the first step."""
+"""Checks the data of a run before its first step, by rules on what was measured of it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,25 +12,26 @@ from reporting.wording import percent_text
 from training.checkpoints import finished_steps
 
 MOST_PADDING = 0.7
-"""Of the positions. Lengths that are spread evenly leave half of them empty where all are filled up
-to the longest, and those of dates as people write them 58 %; here shorter batches would take less
-than a third of the work."""
+"""Share of padding that is reported. Lengths that are spread evenly leave half of them empty where
+all are filled up to the longest, and those of dates as people write them 58 %; here shorter batches
+would take less than a third of the work."""
 
 CONSTANT = "constant input"
 
 MOST_ALIKE = 0.5
-"""Of the inputs, being the same one: most of what there is can't be told apart."""
+"""Share of inputs that are the same one, from which it is reported: most can't be told apart."""
 
 NEARLY_ALL, LEAST_INPUTS = 0.99, 10
-"""Of the inputs, being the same one, and how many have to be there: a run that learns from them is
-stopped before it begins. Whoever tries a model on one example has fewer."""
+"""Share of inputs that are the same one, and number of inputs, from which a run is stopped before
+it begins. Whoever tries a model on one example has fewer."""
 
 MOST_COPIED = 0.1
-"""Of a split: where licences, boilerplate and short texts recur by themselves it is below 3 %,
-and what a tenth of the examples knows by heart moves a metric by more than runs differ."""
+"""Share of a split that stands in another one too: where licences, boilerplate and short texts
+recur by themselves it is below 3 %, and what a tenth of the examples knows by heart moves a metric
+by more than runs differ."""
 
 IMBALANCE = 9
-"""How often the commonest class is there for one of all others on average: 90 % of two classes."""
+"""Examples of the commonest class for one of another class on average: 90 % of two classes."""
 
 
 def check_data(
@@ -39,11 +40,11 @@ def check_data(
     learning_facts: Callable[[], Mapping[str, Any]],
     notify: Callable[[str], None],
 ) -> None:
-    """Tells `notify` what stands out in the data of a new run, before its first step.
+    """Warns through `notify` of what stands out in the data of a new run.
 
-    learning_facts: measures what `Facts` has of the data. It is not asked where `workdir` has a
-    checkpoint to go on from: that run was told. Raises `UsageError` where all of the inputs, or
-    nearly all, are one and the same.
+    learning_facts(): measures the fields of `Facts` that are of the data. It is not called where
+    `workdir` has a checkpoint to go on from: that run was warned. Raises `UsageError` where all
+    of the inputs, or nearly all, are one and the same.
     """
     if finished_steps(workdir / "checkpoints"):
         return
@@ -58,7 +59,7 @@ def check_best_metric(
     config: Config, workdir: Path, validation: Any, notify: Callable[[str], None]
 ) -> None:
     """Raises `UsageError` where a new run asks for the best bits per byte of a split `validation`
-    that has none; of a run that `workdir` goes on with, it tells `notify`, and nothing is best."""
+    that has none; warns through `notify` where a run goes on, in which nothing is best."""
     asked = config.checkpoint.keep_best or config.train.stop_after_evaluations
     if not asked or config.checkpoint.best_metric != "bits_per_byte" or validation is None:
         return
@@ -134,8 +135,8 @@ def source_field(facts: Facts) -> str:
 
 
 def _imbalance(facts: Facts) -> Finding | None:
-    """One class has at least half of the examples, and `IMBALANCE` times as many as another on
-    average. Of a thousand classes a common one is no harm; and who weighs them knows."""
+    """Find a class with half of the examples and `IMBALANCE` times as many as another on average.
+    Among a thousand classes a common one does no harm; and whoever weighs classes knows."""
     classes = facts.classes or {}
     if len(classes) < 2 or getattr(facts.config.task, "class_weights", ()):
         return None

@@ -1,4 +1,4 @@
-"""What went wrong in a run, said from the figures that it left: rules, nothing learnt.
+"""Says what went wrong in a run, by rules on the figures that it left.
 
 Most rules compare a loss with `prior_loss`, that of a model which knows how frequent each target
 is and nothing else: whoever learns gets below it, whatever the task, and it is the same unit for a
@@ -18,7 +18,7 @@ from reporting.wording import count_text, number_text, percent_text
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """What stands out in a run, the first what explains the most. [] where nothing does."""
+    """Return what stands out in a run, what explains the most first."""
     found = [*data_findings(facts), *_input_bound(facts)]
     if facts.is_short:
         return found
@@ -30,8 +30,8 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 
 def verdict(facts: Facts) -> list[str]:
-    """The same as lines for the user, who is told too that there is nothing to tell, or that it is
-    too early to."""
+    """Return the findings as lines for the user; a line too where nothing stands out, or where it
+    is too early to say."""
     lines = [str(one) for one in diagnose(facts)]
     if facts.is_short:
         lines.append(
@@ -50,7 +50,7 @@ def verdict(facts: Facts) -> list[str]:
 # ---- The input.
 
 MOST_WAITING = 0.3
-"""Of the time of steps: what the devices could save by not waiting is more than noise then."""
+"""Share of the time of steps, from which waiting costs more than noise."""
 
 
 def _input_bound(facts: Facts) -> Iterator[Finding]:
@@ -67,8 +67,8 @@ def _input_bound(facts: Facts) -> Iterator[Finding]:
 # ---- The model.
 
 MOST_DEAD = 0.5
-"""Of the units of an activation. Some are never needed; where it is half, the layer is another one
-than was asked for."""
+"""Share of the units of an activation. Some are never needed; where it is half, the layer is
+another one than was asked for."""
 
 MOST_NAMES = 3
 
@@ -86,7 +86,8 @@ def _frozen(facts: Facts) -> Iterator[Finding]:
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
-    """Told last: what learning did wrong may be why. Of one and the same input most units are."""
+    """Find units that are always zero. It comes last, as errors of learning may explain it; with
+    one and the same input most units are zero."""
     worst = max(facts.dead, key=lambda one: one[0] / one[1], default=(0, 1))
     if worst[0] >= MOST_DEAD * worst[1]:
         place = facts.dead.index(worst) + 1
@@ -106,45 +107,44 @@ def _dead(facts: Facts) -> Iterator[Finding]:
 TOO_HIGH = "learning rate too high"
 
 EXPLOSION, HARM = 10, 0.1
-"""How many times the largest gradient of the first tenth, which fresh parameters have, and the
-usual one at once; and how far, of the prior's loss, the smoothed loss is then above what it was.
-Where hardly a mistake is left, one that is made has many times the usual gradient and does no
-harm."""
+"""Ratio of a gradient's norm to the largest of the first tenth of steps and to the median, and rise
+of the smoothed loss after it, as a share of the prior's loss. Where hardly a mistake is left, one
+that is made has many times the usual gradient and does no harm."""
 
 RISE = 0.5
-"""Of the prior's loss: where a smoothed loss rises by that above what it was, steps undo what was
-learnt. No course of a run that learns does."""
+"""Rise of the smoothed loss, as a share of the prior's loss, from which steps undo what was learnt.
+No run that learns has it."""
 
 LARGE_UPDATE = 0.03
-"""Of the parameters' norm, that a step moves them by while the learning rate is high. About 0.001
+"""Update ratio while the learning rate is high, from which parameters are thrown about. About 0.001
 is usual in large models (Karpathy, CS231n, "Ratio of weights:updates"), 0.003 to 0.02 in small
-ones that learn in hundreds of steps; above it they are thrown about."""
+ones that learn in hundreds of steps."""
 
 SMALL_UPDATE = 5e-4
-"""The same, from which on hundreds of steps come to nothing; with enough of them it is right,
-and then the loss shows that."""
+"""Update ratio below which hundreds of steps come to nothing; with enough steps it is right, and
+then the loss shows that."""
 
 UNLEARNT = 0.5
-"""Of the prior's loss, left at the end."""
+"""Loss at the end, as a share of the prior's loss, from which most is still to learn."""
 
 UNSETTLED = 0.1
-"""Of the prior's loss, that falls only in the second half of the way."""
+"""Share of the prior's loss that falls only in the second half of the learning."""
 
 GAP, SMALL_GAP, REGRET = 0.2, 0.1, 0.05
-"""Of the prior's loss: how far validation is above training; and how far above its own best."""
+"""Shares of the prior's loss: validation above training (two limits), and above its own best."""
 
 NO_BETTER = 0.95
-"""Of the prior's loss: the best validation of a model that learnt nothing that holds elsewhere."""
+"""Best validation loss, as a share of the prior's, of a model that learnt nothing general."""
 
 CHANCE = 0.001
-"""How likely guessing is as accurate in one of the validations, where accuracy says that something
-was learnt."""
+"""Probability that guessing is as accurate in one of the validations, below which accuracy says
+that something was learnt."""
 
 PRECISE = 0.05
 """Two standard errors of an accuracy, from which on they are told."""
 
 POOR = 0.8
-"""Of the prior's loss: what is left to a model that explains less than a fifth of it."""
+"""Training loss, as a share of the prior's, of a model that explains less than a fifth of it."""
 
 STANDSTILL = 500
 """Steps from which on a loss that stands near the prior's says something. Until then it may be the
@@ -153,8 +153,8 @@ recognisers that learn by CTC write blanks alone: small ones stay there for hund
 
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
-    """How the losses went. What constant input or a rule before explains is not said again; of a
-    run that is good only what went wrong on the way."""
+    """Find what the losses show. What constant input or a rule before explains is not repeated; a
+    run that ended well is judged only by what went wrong on the way."""
     if (explosion := _explosion(facts)) is not None:
         yield explosion
     rules: list[Callable[[Facts], Finding | None]] = [_not_finite, _too_high]
@@ -172,7 +172,7 @@ OF_VALIDATION = ("nothing learnt", "no generalization", "overfitting")
 
 
 def _is_stale(facts: Facts) -> bool:
-    """Whether validation is of averaged weights that have not forgotten the initial ones."""
+    """Return whether validation is of averaged weights that have not forgotten the initial ones."""
     return initial_share(facts.config) > UNFORGOTTEN
 
 
@@ -219,8 +219,8 @@ def _lower_rate(facts: Facts) -> str:
 
 
 def _too_high(facts: Facts) -> Finding | None:
-    """Losses that rise by `RISE`; or updates of `LARGE_UPDATE` with a loss that comes down only as
-    the learning rate does, or never."""
+    """Find a loss that rises by `RISE`; or updates of `LARGE_UPDATE` with a loss that comes down
+    only as the learning rate does, or never."""
     losses, remedy = facts.losses, _lower_rate(facts)
     rises = losses - np.minimum.accumulate(losses)
     if rises.max() >= RISE * facts.scale:
@@ -236,8 +236,8 @@ def _too_high(facts: Facts) -> Finding | None:
 
 
 def _too_low(facts: Facts) -> Finding | None:
-    """Updates of `SMALL_UPDATE` at most, with most still to learn or the loss falling on. Of what
-    was trained before only the first counts: it has the less to move."""
+    """Find updates of `SMALL_UPDATE` at most, with most still to learn or the loss still falling. A
+    model that was trained before has less to move: only the first counts for it."""
     unsettled = facts.half_loss - facts.last_loss >= UNSETTLED * facts.scale
     unlearnt = facts.last_loss >= UNLEARNT * facts.scale
     if not facts.update_ratio <= SMALL_UPDATE:
@@ -254,8 +254,8 @@ def _too_low(facts: Facts) -> Finding | None:
 
 
 def _is_no_better(facts: Facts) -> bool:
-    """Whether validation was never better than the prior: neither its loss by a twentieth, nor its
-    accuracy by more than guessing has in one of a thousand cases."""
+    """Return whether validation was never better than the prior: neither its loss by a twentieth,
+    nor its accuracy by more than guessing has in one of a thousand cases."""
     losses = facts.validated("loss")
     if not facts.prior_loss or not len(losses) or losses.min() < NO_BETTER * facts.prior_loss:
         return False
@@ -276,12 +276,12 @@ def _beyond_chance(facts: Facts) -> float | None:
 
 
 def _is_at_prior(facts: Facts) -> bool:
-    """Whether neither validation nor training was better than the prior."""
+    """Return whether neither validation nor training was better than the prior."""
     return _is_no_better(facts) and facts.last_loss >= NO_BETTER * facts.prior_loss
 
 
 def _nothing_learnt(facts: Facts) -> Finding | None:
-    """Neither validation nor training, which can learn by heart, was better than the prior."""
+    """Find that neither validation nor training, which can learn by heart, beat the prior."""
     if not _is_at_prior(facts) or facts.steps < STANDSTILL:
         return None
     return Finding(
@@ -296,7 +296,7 @@ def _nothing_learnt(facts: Facts) -> Finding | None:
 
 
 def _no_generalization(facts: Facts) -> Finding | None:
-    """Training learnt, perhaps by heart, and validation was never better than the prior."""
+    """Find that training learnt, perhaps by heart, and validation never beat the prior."""
     if not _is_no_better(facts) or facts.last_loss >= NO_BETTER * facts.prior_loss:
         return None
     right, beyond = facts.validated("accuracy"), _beyond_chance(facts)
@@ -319,9 +319,11 @@ def _no_generalization(facts: Facts) -> Finding | None:
 
 
 def _overfitting(facts: Facts) -> Finding | None:
-    """Validation is above training by `GAP`; or by `SMALL_GAP`, and above its own best by `REGRET`.
-    A gap alone is no harm as long as it is small: training has seen its examples before; nor is a
-    larger one where the last validation is the best by `REGRET`: there is more to come."""
+    """Find validation above training by `GAP`; or by `SMALL_GAP`, and above its own best by
+    `REGRET`.
+
+    A small gap alone does no harm, as training has seen its examples before; nor does a larger one
+    where the last validation is the best by `REGRET`: there is more to come."""
     losses = facts.validated("loss")
     if not len(losses):
         return None
@@ -374,7 +376,7 @@ def _larger(facts: Facts) -> list[str]:
 
 
 def _underfitting(facts: Facts) -> Finding | None:
-    """The loss of training came to a stand above `POOR`."""
+    """Find a loss of training that came to a stand above `POOR`."""
     prior = facts.prior_loss
     if not prior or facts.last_loss < POOR * prior or facts.steps < STANDSTILL:
         return None

@@ -1,5 +1,5 @@
-"""What a configuration comes to: the update, decay and learning rate that `--explain` shows of
-each parameter; and what is legal, but not what it may look like."""
+"""Explains a configuration: the update, decay and learning rate of each parameter for `--explain`,
+and warnings of settings that are legal but have another effect than they seem to."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ _STAND_INS = {
 
 
 UNFORGOTTEN = 0.05
-"""Share of initial values in the last average (EMA) that is told."""
+"""Share of initial values in the last average (EMA) from which a run is warned."""
 
 
 def initial_share(config: Config) -> float:
@@ -41,8 +41,8 @@ def better_decay(config: Config) -> float:
 
 
 def warnings_of(config: Config, warmup: int) -> Iterator[str]:
-    """Yield a line for each setting that a run this short makes something else of. warmup: the
-    steps that its warm-up has."""
+    """Yield a warning for each setting that is too long for the run. warmup: the steps that the
+    warm-up really has."""
     steps, decay = config.train.steps, config.train.ema_decay or 0.0
     asked = config.optimizer.warmup_steps
     if warmup != asked:
@@ -66,7 +66,7 @@ def print_explanation(config: Config, recipe: str, overrides: Sequence[str], wor
 
 
 def explain_parameters(config: Config) -> str:
-    """A table of all parameters, the layers that are treated alike in one row.
+    """Return a table of all parameters, layers of the same settings in one row.
 
     Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
     parameter.

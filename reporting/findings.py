@@ -1,4 +1,4 @@
-"""What a run left, from which it is diagnosed, and what a finding is."""
+"""The facts that a run is diagnosed by, and the findings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,17 @@ import numpy as np
 from configs.schema.config import Config
 
 LEAST_STEPS, LEAST_LINES = 100, 10
-"""Updates, and logged losses, from which on something is said of how a run learns. A warm-up takes
-as many, and of fewer losses no half can be told from the other."""
+"""Updates, and logged losses, from which how a run learns is judged. A warm-up takes as many steps,
+and two halves of fewer losses do not differ."""
 
 
 GOOD = 0.1
-"""Of the mistakes of guessing, or of the prior's loss: a run that ends with no more learnt what
-there was. Of what it learnt nothing is told, as nothing is to be mended."""
+"""Share of the mistakes of guessing, or of the prior's loss: a run that ends with no more learnt
+what there was, and nothing is to be mended."""
 
 
 class Finding(NamedTuple):
-    """name: of what is wrong. told: what of the figures says so. remedy: the field to try."""
+    """name: what is wrong. evidence: the figures that say so. remedy: the field to try."""
 
     name: str
     told: str
@@ -33,19 +33,20 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run left. None, and what is empty, is not known.
+    """The facts of a run; None and empty fields are not known.
 
-    metrics: of `read_metrics`. begun_elsewhere: whether with the parameters of another run.
+    metrics: of `read_metrics`. begun_elsewhere: whether the run began with the parameters of
+    another one.
 
-    Of the data: `examples` to learn from; `inputs`, how many of them were looked at; `padding`, the
-    share of the positions of batches that hold nothing; `classes`, how many of some examples have
-    each label; `prior_loss` in nats per target, of a model which knows how frequent each target is
-    and nothing else; `commonest_target` and `commonest_input`, the shares of the one that there is
-    most of, and `commonest_name`, of an example with that input; `copied`, of two splits the share
-    of the second that stands in the first too.
+    The data: `examples`, how many there are to learn from; `inputs`, how many were looked at;
+    `padding`, the share of positions in batches that hold nothing; `classes`, the number of
+    examples with each label; `prior_loss`, in nats per target, of a model that knows how frequent
+    each target is and nothing else; `commonest_target` and `commonest_input`, the shares of the
+    most frequent ones, and `commonest_name`, an example with that input; `copied`, for two splits
+    the share of the second that stands in the first too.
 
-    Of the model: `unmoved`, parameters that are as they were at the beginning, each with the field
-    that held it or ``; `dead`, of each activation how many units are always zero, and of how many.
+    The model: `unmoved`, parameters that kept their first values, each with the field that held it
+    or ``; `dead`, for each activation how many units are always zero, and how many there are.
     """
 
     config: Config
@@ -64,11 +65,11 @@ class Facts:
     dead: Sequence[tuple[int, int]] = ()
 
     def logged(self, name: str) -> np.ndarray:
-        """A metric of all lines of training, NaN where it was not finite."""
+        """Return a metric of all lines of training, NaN where it was not finite."""
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """A metric of all validations where it was finite."""
+        """Return a metric of all validations where it was finite."""
         name = f"validation/{name}"
         values = np.array([line[name] for line in self.metrics if name in line])
         return values[np.isfinite(values)]
@@ -83,13 +84,12 @@ class Facts:
 
     @cached_property
     def is_short(self) -> bool:
-        """Whether too little was logged to judge how the run learns."""
+        """Return whether too little was logged to judge how the run learns."""
         return self.steps < LEAST_STEPS or len(self._lines) < LEAST_LINES
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """The finite losses of training, each the median of itself and its four neighbours: what
-        one batch does alone is no course."""
+        """Return the finite losses of training, smoothed by the median of five neighbours."""
         losses = self.logged("loss")
         losses = losses[np.isfinite(losses)]
         if not len(losses):
@@ -99,26 +99,26 @@ class Facts:
 
     @property
     def last_loss(self) -> float:
-        """The mean of the last tenth, so that it is no batch's luck."""
+        """Return the mean of the last tenth, so that it is no batch's luck."""
         return float(self.losses[-max(3, len(self.losses) // 10) :].mean())
 
     @property
     def half_loss(self) -> float:
-        """When half of the way was gone, the way being the sum of the learning rates so far: a
-        schedule that ends low goes little of it in its second half of the steps."""
+        """Return the loss when half of the learning was done, measured by the sum of the learning
+        rates: a schedule that ends low learns little in its second half of the steps."""
         rates = self.logged("learning_rate")[np.isfinite(self.logged("loss"))]
         way = np.cumsum(np.nan_to_num(rates))
         return float(self.losses[np.searchsorted(way, way[-1] / 2)])
 
     @property
     def scale(self) -> float:
-        """The unit of losses: what there is to learn."""
+        """Return the unit of losses: the prior's loss, all that there is to learn."""
         return self.prior_loss or float(self.losses[0])
 
     @property
     def is_good(self) -> bool:
-        """Whether the run ended well, by validation or, where there is none, by training: with a
-        tenth of the mistakes of guessing, or of the prior's loss, or less."""
+        """Return whether the run ended with a tenth, or less, of the mistakes of guessing or of the
+        prior's loss; by validation, or by training where there is none."""
         losses = self.validated("loss")
         loss = (
             float(losses[-1]) if len(losses) else self.last_loss if len(self.losses) else math.inf
@@ -136,7 +136,7 @@ class Facts:
 
     @property
     def update_ratio(self) -> float:
-        """Of the steps whose learning rate was at least half of the highest, the median."""
+        """Return the median of the steps whose learning rate was at least half of the highest."""
         rates, ratios = self.logged("learning_rate"), self.logged("update_ratio")
         at_height = (rates >= np.nanmax(rates) / 2) & np.isfinite(ratios)
         return float(np.median(ratios[at_height])) if at_height.any() else math.nan

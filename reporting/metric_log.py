@@ -67,7 +67,7 @@ class MetricLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` in order; null is NaN again. Without a file, [].
+    """Return the lines of `metrics.jsonl` in order; null is NaN again. Without a file, [].
 
     A last line cut short by a kill is left out. Raises ValueError naming any other broken line.
     """
@@ -83,7 +83,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
-    """The good lines by number (from 1), the numbers of the broken ones, and how many there are."""
+    """Return the good lines by number (from 1), the numbers of the broken ones, and the count."""
     if not path.exists():
         return {}, [], 0
     good, broken = {}, []
@@ -98,7 +98,7 @@ def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
 
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:
-    """The metrics of a line, None if it is not whole."""
+    """Return the metrics of a line, None if it is not whole."""
     try:
         line = json.loads(text)
     except ValueError:

@@ -1,4 +1,5 @@
-"""Where a number that is not finite was made: a step run again, operation by operation."""
+"""Finds the operation that made a NaN or an infinity: runs a step again, one operation at a
+time."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -52,7 +53,7 @@ class _Hunt:
         self.found: dict[str, str] = {}
 
     def run(self, closed: Any, values: Sequence[Any], place: str | None) -> list[Any]:
-        """The outputs of a jaxpr, closed or not. place: of all its operations, if not their own."""
+        """Return the outputs of a jaxpr, closed or not. place: stands for its operations' own."""
         jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
         last_use = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
@@ -92,9 +93,10 @@ class _Hunt:
 
     @staticmethod
     def _place(eqn: core.JaxprEqn, place: str | None) -> str:
-        """The innermost line of ours, and whether it is on the way forward or backward.
+        """Return the innermost line of ours, and whether it is in the forward or backward pass.
 
-        What a library jits keeps the lines of its first caller: there the line of the call holds.
+        A function that a library jits keeps the lines of its first caller: the line of the call
+        stands for them.
         """
         if place is not None:
             return place
@@ -120,8 +122,8 @@ class _Hunt:
                 self.run(inner, inputs, place)
 
     def _enter_scan(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
-        """Iteration by iteration. Inputs are constants, carry and slices, outputs carry and slices:
-        what is sliced has a dimension more outside than in the body."""
+        """Runs iteration by iteration. Inputs are constants, carry and slices, outputs carry and
+        slices: a sliced array has a dimension more outside than in the body."""
         body = eqn.params["jaxpr"]
         inside = getattr(body, "jaxpr", body)
         sliced = _more_dimensions(eqn.invars, inside.invars)

@@ -1,4 +1,4 @@
-"""A window of steps traced by JAX's profiler, into the workdir."""
+"""Traces a window of steps with JAX's profiler, into the workdir."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +36,7 @@ class Profiler:
         self._tracing = False
 
     def begin(self, step: int) -> None:
-        """Before the step is dispatched."""
+        """Starts the trace, before the first step of the window is dispatched."""
         if step == self._first:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
@@ -45,7 +45,7 @@ class Profiler:
             self._annotation.__enter__()
 
     def end(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """After it was dispatched."""
+        """Ends the trace, after the last step of the window was dispatched."""
         if not self._tracing:
             return
         self._annotation.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""How a run shows itself on standard error: a live bar on a terminal, plain lines elsewhere."""
+"""Shows a run on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -21,10 +21,10 @@ from reporting.wording import (
 )
 
 MEASURED_STEPS = 5
-"""How many steps are timed before it is said how long the run takes."""
+"""Steps that are timed before an estimate for the whole run."""
 
 SHORT_SECONDS = 10.0
-"""What takes no longer needs no estimate."""
+"""A shorter run needs no estimate."""
 
 SECONDS_BETWEEN_LINES = 5.0
 """Where there is no terminal, steps and stages say something at most this often."""
@@ -32,7 +32,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @dataclass(frozen=True)
 class _View:
-    """What is shown now: a bar between `head` and `tail`, and `details` below it."""
+    """A bar between `head` and `tail`, and `details` below it."""
 
     head: str
     fraction: float | None  # None: nobody knows how much there is to do.
@@ -56,8 +56,7 @@ class _View:
 
 
 class _Pace:
-    """How long the rest takes, at the mean pace since the first time that something was done, the
-    pauses left out."""
+    """Estimates how long the rest takes, from the mean pace so far without pauses."""
 
     def __init__(self):
         self._first: tuple[float, int] | None = None
@@ -73,7 +72,7 @@ class _Pace:
         self._first = self._first or self._last
 
     def estimate(self, steps: int) -> str:
-        """How long `steps` take; nothing before enough of them are timed, and of few seconds."""
+        """Say how long `steps` take; "" before enough are timed, and for a few seconds."""
         (began, first), (now, done) = self._first or self._last, self._last
         if done - first < MEASURED_STEPS:
             return ""
@@ -119,11 +118,11 @@ class Progress:
         self._validation = ""
 
     def note(self, text: str) -> None:
-        """A line of its own, above the bar where there is one."""
+        """Prints a line of its own, above the bar where there is one."""
         self._console.print(Text(text), soft_wrap=True)
 
     def preparation(self, stage: str, done: int, total: int, unit: str) -> None:
-        """The callback of `data.prepare`: `done` of `total` files, records, ...
+        """Shows that `done` of `total` files, records, ... are prepared (callback of `prepare`).
 
         A stage ends with done == total and leaves one line.
         """
@@ -142,8 +141,8 @@ class Progress:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Shows on a terminal what the run is at while it makes no steps, such as "evaluating". Its
-        time is none of the steps'."""
+        """Shows on a terminal what the run does between steps, such as "evaluating". The time does
+        not count as that of steps."""
         before, shown, began = self._view, self._live is not None, time.monotonic()
         now = _View(text, None, details=before().details, since=began)
         self._show(lambda: now)
@@ -189,7 +188,7 @@ class Progress:
         self._show(lambda: _View(f"step {first_step:,}/{total:,}", first_step / total))
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of `step`; a plain line comes only of a logged step, which has its rates."""
+        """Shows the metrics of `step`; as a plain line only those of a logged step, with rates."""
         self._metrics |= metrics
         self._pace.reached(step)
         self._show(lambda: self._after(step))
@@ -198,7 +197,7 @@ class Progress:
             self._line_if_due(at_any_rate=step == self._total)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A line with every metric of `step`; the most telling one stays below the bar."""
+        """Prints every metric of a validation; the most telling one stays below the bar."""
         name = headline_metric(metrics)
         self._validation = f"validation {metric_text(name, metrics[name])}"
         told = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]

@@ -1,4 +1,4 @@
-"""What a run is before its first step: a few rows for the terminal and the report."""
+"""Summarises a run before its first step: a few rows for the terminal and the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from training.program import TrainProgram
 Rows = Sequence[tuple[str, str]]
 
 _INPUTS = ("image", "frames", "source", "tokens")
-"""Arrays of a batch that a model reads."""
+"""Names of the arrays of a batch that a model reads."""
 
 
 def summarize_start(
@@ -32,7 +32,7 @@ def summarize_start(
 
 
 def aligned(rows: Rows) -> Iterator[str]:
-    """The rows as lines, their texts below each other."""
+    """Return the rows as lines, their texts below each other."""
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         yield f"{name:{width}}  {text}"
@@ -72,7 +72,7 @@ def _devices(program: TrainProgram) -> str:
 
 
 def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
-    """What is compiled: for which inputs, and with what where there is a choice."""
+    """Yield the inputs that the step is compiled for, and the implementations that it uses."""
     size = program.config.data.global_batch_size
     for name in _INPUTS:
         if name in batch:

@@ -104,7 +104,7 @@ class StepMeter:
         self._tokens: float | None = None
 
     def _are_devices_idle(self) -> bool:
-        """Whether the last step that was pushed is done."""
+        """Return whether the last step that was pushed is done."""
         return self._pending is None or all(x.is_ready() for x in self._pending[1].values())
 
     def _read(self, pushed: tuple[int, dict[str, jax.Array], dict[str, float]] | None) -> Ready:

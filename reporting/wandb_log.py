@@ -59,7 +59,7 @@ class WandbLog:
         notify(f"Weights & Biases: {where}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """The metrics of `step`."""
+        """Sends the metrics of `step`."""
         self._run.log({"step": step, **metrics})
 
     def close(self) -> None:

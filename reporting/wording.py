@@ -1,4 +1,4 @@
-"""Figures as people read them: durations, counts, rates and metrics."""
+"""Formats figures for people: durations, counts, rates and metrics."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ NAMES = {
     "wer": "word error rate",
     "cer": "character error rate",
 }
-"""Of metrics that are not called as their key is."""
+"""Names of metrics that differ from their keys."""
 
 SHARES = ("accuracy", "accuracy_top5", "exact_match", "wer", "cer")
 POINTS = ("bleu", "chrf")
@@ -18,7 +18,7 @@ POINTS = ("bleu", "chrf")
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration: `0.42 s`, `12 s`, `3 min 20 s`, `2 h 3 min`, `3 d 4 h`."""
+    """Format a duration: `0.42 s`, `12 s`, `3 min 20 s`, `2 h 3 min`, `3 d 4 h`."""
     if seconds < 9.95:
         return f"{seconds:.2g} s"
     whole = round(seconds)
@@ -29,7 +29,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def count_text(number: float) -> str:
-    """A count or rate in three or four digits past a hundred thousand: `12,400`, `1.24 M`."""
+    """Format a count or rate, with three digits from a million on: `12,400`, `1.24 M`."""
     if not math.isfinite(number):
         return str(number)
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
@@ -39,7 +39,7 @@ def count_text(number: float) -> str:
 
 
 def number_text(number: float) -> str:
-    """A loss or a norm: four decimals, or three digits if it is very small or very large."""
+    """Format a loss or a norm: four decimals, or three digits if it is very small or large."""
     size = abs(number)
     if not math.isfinite(number) or number == 0:
         return str(number)
@@ -47,17 +47,17 @@ def number_text(number: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """A share of one: `97.8 %`."""
+    """Format a share of one: `97.8 %`."""
     return f"{100 * share:.1f} %"
 
 
 def name_text(name: str) -> str:
-    """A metric's name."""
+    """Return a metric's name."""
     return NAMES.get(name, name.replace("_", " "))
 
 
 def value_text(name: str, value: float) -> str:
-    """A metric without its name."""
+    """Format a metric without its name."""
     if name in SHARES:
         return percent_text(value)
     if name in POINTS:
@@ -68,15 +68,18 @@ def value_text(name: str, value: float) -> str:
 
 
 def metric_text(name: str, value: float) -> str:
-    """A metric with its name or unit: `loss 1.9123`, `1.732 bits per byte`, `accuracy 97.8 %`."""
+    """Format a metric with its name or unit: `loss 1.9123`, `1.732 bits per byte`, `accuracy 97.8
+    %`."""
     if name == "bits_per_byte":
         return f"{value_text(name, value)} {name_text(name)}"
     return f"{name_text(name)} {value_text(name, value)}"
 
 
 def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, float]) -> str:
-    """All metrics of a split, by their keys: `test: windows 2, conversations 9, loss 1.5`; `counts`
-    say of what in place of `examples`."""
+    """Format all metrics of a split, by their keys: `test: windows 2, conversations 9, loss 1.5`.
+
+    counts: by unit, in place of `examples`.
+    """
     told = {**counts, **{name: value for name, value in metrics.items() if name != "examples"}}
     texts = (
         f"{name} {f'{value:,}' if isinstance(value, int) else f'{value:.6g}'}"
@@ -92,8 +95,8 @@ def better_step_text(name: str, step: int, value: float) -> str:
 
 
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
-    """The one metric that says how good a model is: the one that is `chosen` to say which
-    checkpoints are best, unless that is the loss.
+    """Return the one metric that says how good a model is: the one that is `chosen` to rank the
+    checkpoints, unless that is the loss.
 
     Bits per byte compare across tokenizers; answers say more than the loss of true ones; the
     accuracy of a classifier says more than its loss, that of a language model (which has a

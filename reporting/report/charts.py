@@ -22,7 +22,7 @@ from matplotlib.transforms import IdentityTransform
 from reporting.wording import count_text, number_text, percent_text
 
 WIDTH, HEIGHT = 540, 260
-"""Of a chart, in the units of its SVG, which the page scales."""
+"""Size of a chart, in the units of its SVG, which the page scales."""
 
 LEFT, TOP, BOTTOM = 56, 10, 230
 RIGHT_OF_NAMES, RIGHT_OF_VALUES = 398, 456
@@ -76,7 +76,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Numbers:
-    """How values are written: one that is read off, and one at an axis."""
+    """Formats of values: one that is read off, and one at an axis."""
 
     text: Callable[[float], str]
     tick: Callable[[float], str]
@@ -113,7 +113,7 @@ class End:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the page shows; `data` is for reading values off the SVG (see reading.js)."""
+    """A chart of the page; `data` is for reading values off the SVG (see reading.js)."""
 
     title: str
     subtitle: str
@@ -122,7 +122,7 @@ class Chart:
 
 
 def curve(metrics: Sequence[dict[str, Any]], key: str, name: str, **how: Any) -> Curve:
-    """The finite values of `key` in lines of metrics.jsonl."""
+    """Return the finite values of `key` in lines of metrics.jsonl."""
     points = [(m["step"], m[key]) for m in metrics if math.isfinite(m.get(key, math.nan))]
     return Curve(name, [step for step, _ in points], [value for _, value in points], **how)
 
@@ -137,7 +137,7 @@ def draw(
     clip_beginning: bool = False,
     reference: tuple[str, float] | None = None,
 ) -> Chart | None:
-    """A chart of those `curves` that have values; None if none has.
+    """Draw a chart of those `curves` that have values; None if none has.
 
     limits: of the vertical axis, None where the values decide; without any it may turn out
     logarithmic. clip_beginning: the first steps may lie above the chart where they would flatten
@@ -170,7 +170,7 @@ def draw(
 
 
 def _thin(curve: Curve) -> Curve:
-    """At most MOST_POINTS points, each the mean of its neighbours at the last of their steps."""
+    """Return MOST_POINTS points at most, each the mean of its neighbours at their last step."""
     count = len(curve.steps)
     if count <= MOST_POINTS:
         return curve
@@ -193,7 +193,7 @@ def _empty_axes(right: int) -> tuple[Figure, Axes]:
 
 
 def _set_steps(axes: Axes, curves: Sequence[Curve]) -> None:
-    """The horizontal axis."""
+    """Sets the horizontal axis."""
     first = min(one.steps[0] for one in curves)
     last = max(one.steps[-1] for one in curves)
     axes.set_xlim((first, last) if last > first else (first - 1, first + 1))
@@ -218,7 +218,7 @@ def _make_logarithmic(axes: Axes) -> None:
 def _top_without_beginning(
     axes: Axes, curves: Sequence[Curve], reference: tuple[str, float] | None
 ) -> float | None:
-    """Where to end the axis so that what follows the first twentieth takes most of it."""
+    """Return an end of the axis with which the steps after the first twentieth take most of it."""
     first, last = axes.get_xlim()
     later = [
         value
@@ -249,7 +249,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> End:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Over a thirtieth of the curve: centred, narrowing at the beginning, so that it never lags."""
+    """Return means over a thirtieth of the curve, centred and narrower at the beginning, so that
+    they never lag."""
     reach = len(values) // 60
     means = []
     for i in range(len(values)):
@@ -259,7 +260,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
-    """Tells the last values at the right, pushed apart where they would cover each other."""
+    """Writes the last values at the right, pushed apart where they would cover each other."""
     low, high = (axes.transData.transform((1, value))[1] for value in axes.get_ylim())
     right = axes.transAxes.transform((1, 0))[0]
     heights = {end: axes.transData.transform((1, end.value))[1] for end in ends}
@@ -276,7 +277,7 @@ def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an element of a page: its colours, its font, names of its own."""
+    """Return the figure as an element of a page, in its colours and font, with ids of its own."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)

@@ -1,4 +1,4 @@
-"""A trained model from inside: the filters of its first layer, what it attends to in an example."""
+"""Looks into a trained model: the filters of its first layer, its attention on an example."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from training.program import TrainProgram
 Tree = Any
 
 MOST_POSITIONS = 24
-"""Of a text that is looked at: its beginning."""
+"""Tokens at the beginning of a text that are looked at."""
 
 
 class Examples(Protocol):
-    """Examples as the model gets them, and as a reader does: of `data.Examples`."""
+    """Examples as the model gets them, and as a person reads them (`data.show`)."""
 
     def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
     def tokens(self, number: int) -> Sequence[str]: ...
@@ -28,8 +28,8 @@ class Examples(Protocol):
 def look_inside(
     program: TrainProgram, params: Tree, statistics: Tree, examples: Examples
 ) -> dict[str, Any]:
-    """What there is to see, as arguments of `write_report`: `filters`, and of the first of the
-    examples `attention` and `attended`. Nothing where several processes share the parameters.
+    """Return arguments of `write_report`: `filters`, and `attention` on the first of the examples,
+    with the example as `attended`. {} where several processes share the parameters.
     """
     if jax.process_count() > 1:
         return {}
@@ -45,11 +45,11 @@ def look_inside(
 
 
 def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
-    """The kernel that looks at the picture itself, float32 [filters, height, width, channels];
-    None where there is none.
+    """Return the kernel of the first layer, float32 [filters, height, width, channels]; None where
+    there is none.
 
-    It is known by its axes, and by the picture's number of channels that it is over: a convolution,
-    or a projection of patches.
+    It is a convolution or a projection of patches, found by its axes and by the picture's number
+    of channels.
     """
     kinds = ((None, None, "channels_in", "channels_out"), (None, None, None, "embed"))
     for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
@@ -61,8 +61,8 @@ def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
 def attention_maps(
     program: TrainProgram, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """The attention of each layer on the one example of `batch`, float32 [heads, T, T] each; of
-    a text on its first `MOST_POSITIONS` tokens. Without attention, of two texts and of sound, [].
+    """Return each layer's attention on the one example of `batch`, float32 [heads, T, T]; for text
+    on its first `MOST_POSITIONS` tokens. [] without attention, for pairs and for sound.
     """
     axes = jax.tree.leaves(program.model_def.graph.axes())
     if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
@@ -87,9 +87,10 @@ def watched(
     statistics: Tree,
     batch: Mapping[str, Any],
 ) -> list[jax.Array]:
-    """What `take` makes of each array that `watch` shows, while `batch` is evaluated: to be jitted.
+    """Evaluate `batch`, and return `take` of each array that `watch` shows on the way; to be
+    jitted.
 
-    Layers stand one after the other for it, each made once, so that all of them can be seen.
+    Layers run unrolled and without rematerialisation, so that each shows its arrays once.
     """
     module = program.model_def.bind(params, statistics)
     for _, part in nnx.iter_graph(module):

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, flags, host, command, and the commit of the code."""
+"""The environment of a run: versions, devices, flags, host, command, and the code's commit."""
 
 import functools
 import os
@@ -20,14 +20,14 @@ LIBRARIES = (
     "jax", "jaxlib", "jax-cuda13-plugin", "libtpu", "flax", "optax", "orbax-checkpoint", "grain",
     "tensorflow-datasets", "array-record", "tokenizers", "numpy",
 )  # fmt: skip
-"""Those that can change a number; accelerator plug-ins only where they are installed."""
+"""Libraries that can change a number; accelerator plug-ins only where they are installed."""
 
 FLAG_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_VISIBLE", "NCCL_", "TF_", "TRIFORM_")
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """{library: version} of those that can change a number, as installed."""
+    """Return the installed version of each library that can change a number."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
@@ -36,10 +36,10 @@ def versions() -> dict[str, str]:
 
 
 def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Where and how this process runs, for the report; starts JAX if it has not started yet.
+    """Return where and how this process runs, for the report; starts JAX if it has not started.
 
-    tuned: what `parallel.set_environment` set, which stands among the flags. Values are text, but
-    for `flags` and `versions`, which are {name: text}.
+    tuned: what `set_environment` set, which stands among the flags. Values are text; `flags` and
+    `versions` are {name: text}.
     """
     import jax
 
@@ -68,7 +68,7 @@ def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the code, and whether the files differ from it."""
+    """Return the commit of the code, and whether the files differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -30,7 +30,7 @@ from tasks.registry import TASKS
 
 NAME = "report.html"
 
-# What keeps the file below two megabytes; what is left out is said on the page.
+# Limits that keep the file below two megabytes; the page says what is left out.
 MOST_SAMPLES, MOST_CHARACTERS = 20, 20_000
 MOST_MESSAGES = 200
 MOST_CLASSES = 30
@@ -46,11 +46,11 @@ Example = np.ndarray | str
 
 
 _TARGETS = {"classification": "example", "speech_recognition": "label"}
-"""What the loss of a task is of, where that is no token."""
+"""The unit that the loss of a task is a mean over, where that is no token."""
 
 
 class Summary(TypedDict, total=False):
-    """What a report says of the run as a whole."""
+    """The figures of the run as a whole."""
 
     name: Required[str]
     status: Required[str]  # "finished", "stopped by SIGTERM", ...
@@ -85,14 +85,13 @@ def write_report(
 ) -> Path:
     """Writes `report.html` into the workdir, atomically, and returns its path.
 
-    environment: of `report.environment()`. metrics: of `read_metrics`. samples: texts by name, a
-    `prompt` and the `text` after it, or a `source`, its `reference` and the `hypothesis`.
-    predictions: of a classifier, and `example(i)` is the split's example i: of its mistakes those
-    that it was surest of are shown. filters: of its first layer, float [N, h, w, C]. attention:
-    each layer's weights [heads, T, T] on `attended`, a picture or the T tokens of a text.
-    warnings: what a reader should know, one sentence each; events: what happened as it should.
-    diagnosis: of `verdict`. data: a table of
-    what the splits hold, its head first. start: of `summarize_start`.
+    environment: of `environment()` in machine.py. metrics: of `read_metrics`. samples: texts by
+    name, a `prompt` and the `text` after it, or a `source`, its `reference` and the `hypothesis`.
+    predictions: of a classifier, whose surest mistakes are shown; example(i): the split's example
+    i. filters: of the first layer, float [N, h, w, C]. attention: each layer's weights [heads, T,
+    T] on `attended`, a picture or the T tokens of a text. warnings, events: messages, one sentence
+    each. diagnosis: of `verdict`. data: a table of the splits, its head first. start: of
+    `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -135,7 +134,7 @@ def write_report(
 def _headlines(
     summary: Summary, metrics: Metrics, config: Config
 ) -> Iterator[tuple[str, str, str]]:
-    """(name, value, note) of what stands at the top."""
+    """Yield (name, value, note) of each figure at the top."""
     if "test" in summary:
         name = headline_metric(summary["test"], config.checkpoint.best_metric)
         yield (
@@ -275,14 +274,14 @@ _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def _printable(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Text that a page can hold: control characters as their pictures, cut where it is long."""
+    """Return text that a page can hold: control characters as symbols, cut where it is long."""
     shown = text[:most].translate(_VISIBLE)
     more = len(text) - most
     return shown if more <= 0 else f"{shown}\n... and {more:,} more characters"
 
 
 def _predictions(predictions: Predictions) -> dict[str, Any]:
-    """The table of classes; the matrix of few, of many the pairs most often confused."""
+    """Return the table of classes, with a matrix of few classes or the commonest confusions."""
     classes, found = predictions.classes, {"counts": None, "shades": None, "pairs": []}
     if len(classes) <= MOST_CLASSES:
         counts = predictions.confusion()
@@ -305,7 +304,7 @@ def _predictions(predictions: Predictions) -> dict[str, Any]:
 def _mistakes(
     predictions: Predictions, example: Callable[[int], Example]
 ) -> Iterator[dict[str, Any]]:
-    """A picture's data URL or a text, with its class, the class predicted, and how surely."""
+    """Yield each mistake: a picture's data URL or a text, its class, and the predicted one."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
         is_text = isinstance(shown, str)
@@ -332,7 +331,7 @@ def _shorten(messages: Sequence[str]) -> list[str]:
 
 
 def _config_rows(config: Config) -> list[dict[str, Any]]:
-    """Every field: its path, value, meaning, and the default where the value differs."""
+    """Return every field: its path, value, meaning, and the default where the value differs."""
     defaults = dict(_fields(Config()))
     rows = []
     for path, (value, info) in _fields(config):

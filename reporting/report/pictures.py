@@ -24,22 +24,22 @@ MOST_HEADS, MOST_PICTURE_LAYERS, MOST_TEXT_LAYERS = 8, 4, 2
 
 
 def picture_url(picture: np.ndarray) -> str:
-    """A picture, uint8 [H, W, C] with C of 1, 3 or 4, in PNG."""
+    """Return a picture, uint8 [H, W, C] with C of 1, 3 or 4, as a data URL of a PNG."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Never enlarges: the page does, in squares.
     return _data_url(image)
 
 
 def frames_picture(frames: np.ndarray) -> np.ndarray:
-    """The frames of a recording, float [T, F], as a picture, uint8 [F, T, 1]: time to the right,
-    pitch upwards, the loudest white."""
+    """Return the frames of a recording, float [T, F], as a picture, uint8 [F, T, 1]: time to the
+    right, pitch upwards, the loudest white."""
     low, high = frames.min(), frames.max()
     levels = (frames - low) / max(float(high - low), 1e-6)
     return np.round(255 * levels.T[::-1]).astype(np.uint8)[..., None]
 
 
 def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
-    """One picture of the first `MOST_FILTERS` of `filters`, float [N, h, w, C], side by side.
+    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], side by side in one picture.
 
     Grey is zero, and the largest weight of a filter is black or white; of three channels in
     colour, of another number their mean.
@@ -70,9 +70,8 @@ def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
 def attention_view(
     layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
 ) -> dict[str, Any] | None:
-    """What the page shows of the attention weights of each layer, [heads, T, T], on `example`, a
-    picture or the tokens of a text, T of them or, where there is padding, fewer. None where they
-    don't lie over it.
+    """Draw each layer's attention weights, [heads, T, T], on `example`: a picture, or the tokens of
+    a text, T of them or fewer with padding. None where the weights do not lie over it.
 
     Of a picture's heads what each patch gets: of the class token's attention where there is one
     before the patches, else of all positions' on average. Of a text the mean of the heads, each
@@ -98,7 +97,7 @@ def attention_view(
 
 
 def on_patches(weights: np.ndarray) -> np.ndarray | None:
-    """[heads, T, T] -> [heads, side, side]; None where T is no square of patches."""
+    """Map [heads, T, T] to [heads, side, side]; None where T is no square of patches."""
     length = weights.shape[1]
     side = math.isqrt(length)
     if side * side == length:
@@ -111,7 +110,7 @@ def on_patches(weights: np.ndarray) -> np.ndarray | None:
 
 
 def _spread(layers: Sequence[np.ndarray], most: int) -> list[tuple[str, np.ndarray]]:
-    """Name and weights of so many layers, the first and the last among them."""
+    """Choose `most` layers, the first and the last among them; return names and weights."""
     chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int)) if layers else []
     return [(f"layer {i + 1} of {len(layers)}", layers[i]) for i in chosen]
 
@@ -123,7 +122,7 @@ def _heat(weights: np.ndarray) -> Image.Image:
 
 
 def _token_text(token: str) -> str:
-    """A token with its spaces and line ends to be seen."""
+    """Return a token with visible spaces and line ends."""
     return token.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 

@@ -1,4 +1,4 @@
-"""What a classifier made of a split: how well it knows each class, what it took for what."""
+"""A classifier's predictions on a split: figures of each class, and its confusions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ import numpy as np
 from reporting.wording import percent_text
 
 MOST_CLASSES = 50
-"""Of a table that shows all of them; of more it shows the best and the worst."""
+"""A table of more classes shows the best and the worst."""
 
 AT_EACH_END = 10
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the classification task says of the examples of `split`, an array [examples] each:
-    their number in the split, `label` and `prediction` (numbers of `classes`), and the probability
-    that the model gave its prediction.
+    """Outputs of the classification task for the examples of `split`, arrays [examples]: `example`,
+    the number in the split; `label` and `prediction`, numbers of `classes`; `probability`, which
+    the model gave its prediction.
     """
 
     split: str
@@ -31,27 +31,27 @@ class Predictions:
 
     @classmethod
     def arrays(cls) -> list[str]:
-        """The names of the arrays among the task's outputs."""
+        """Return the names of the arrays among the task's outputs."""
         return [field.name for field in fields(cls)][2:]
 
     @classmethod
     def of(cls, outputs: Mapping[str, np.ndarray], split: str, classes: Sequence[str]) -> Self:
-        """From the task's outputs, which may hold more."""
+        """Make the predictions from the task's outputs, which may hold more."""
         return cls(split, classes, *(outputs[name] for name in cls.arrays()))
 
     @property
     def right(self) -> int:
-        """How many examples got their own label."""
+        """Count the examples whose prediction is right."""
         return int(np.count_nonzero(self.label == self.prediction))
 
     def confusion(self) -> np.ndarray:
-        """Examples by true and by predicted class, int [classes, classes]."""
+        """Count examples by true and by predicted class, int [classes, classes]."""
         size = len(self.classes)
         cells = self.label.astype(np.int64) * size + self.prediction
         return np.bincount(cells, minlength=size * size).reshape(size, size)
 
     def commonest_confusions(self, most: int) -> list[tuple[str, str, int]]:
-        """(true class, predicted class, how often), the commonest first."""
+        """Return (true class, predicted class, count), the commonest first."""
         wrong = self.label != self.prediction
         pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
         pairs, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -60,12 +60,12 @@ class Predictions:
         return [(name[pairs[i, 0]], name[pairs[i, 1]], int(counts[i])) for i in order]
 
     def surest_mistakes(self, most: int) -> list[int]:
-        """Rows of the arrays: those that are wrong, of the highest probability first."""
+        """Return the rows that are wrong, the highest probability first."""
         wrong = np.flatnonzero(self.label != self.prediction)
         return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most].tolist()
 
     def by_class(self) -> dict[str, np.ndarray]:
-        """For each class `examples`, `precision`, `recall` and `f1`, [classes] each.
+        """Return `examples`, `precision`, `recall` and `f1` of each class, [classes] each.
 
         NaN where they say nothing: the precision of a class that was never predicted, the recall
         of one without examples, the F1 of one that is neither.
@@ -83,14 +83,14 @@ class Predictions:
             }
 
     def macro_averages(self) -> dict[str, float]:
-        """Means over the classes that occur, as label or prediction; what says nothing is a 0."""
+        """Return means over the classes that occur as label or prediction; NaN counts as 0."""
         columns = self.by_class()
         occurs = ~np.isnan(columns["f1"])
         names = ("precision", "recall", "f1")
         return {name: float(np.nan_to_num(columns[name][occurs]).mean()) for name in names}
 
     def table(self) -> list[tuple[str, ...]]:
-        """A row of texts for each class, the head before them, their macro average after them.
+        """Return a row of texts for each class, after a head and before the macro average.
 
         Of more than `MOST_CLASSES` the best and the worst by F1, of those that have examples.
         """
