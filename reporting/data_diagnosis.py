@@ -65,14 +65,14 @@ def check_best_metric(
         return
     if validation.coded_bytes is not None:
         return
-    told = (
+    text = (
         f"checkpoint.best_metric=bits_per_byte: {validation.unknown:,} of {validation.targets:,} "
         "tokens of validation are unknown to the tokenizer, so there are no bits per byte: use "
         "loss, or a data.tokenizer.kind that knows every text, such as bpe"
     )
     if not finished_steps(workdir / "checkpoints"):
-        raise UsageError(told)
-    notify(told)
+        raise UsageError(text)
+    notify(text)
 
 
 def data_findings(facts: Facts) -> Iterator[Finding]:
@@ -87,14 +87,14 @@ def data_findings(facts: Facts) -> Iterator[Finding]:
         )
     copied = {names: share for names, share in facts.copied.items() if share >= MOST_COPIED}
     if copied and not is_alike:
-        told = (
+        shares = (
             f"{percent_text(share)} of {second} stands in {first} too"
             for (first, second), share in copied.items()
         )
         of = " and ".join(dict.fromkeys(second for _, second in copied))
         yield Finding(
             "duplicates between splits",
-            f"{', '.join(told)}, so that the metrics of {of} say little",
+            f"{', '.join(shares)}, so that the metrics of {of} say little",
             f"{source_field(facts)} without them",
         )
     if finding := _imbalance(facts):

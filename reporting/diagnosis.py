@@ -77,10 +77,10 @@ def _frozen(facts: Facts) -> Iterator[Finding]:
     if facts.unmoved:
         names, held = [*facts.unmoved], sorted({why for why in facts.unmoved.values() if why})
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        told = "never moved from their random values" if held else "never had a gradient"
+        reason = "never moved from their random values" if held else "never had a gradient"
         yield Finding(
             "frozen layers",
-            f"{', '.join(names[:MOST_NAMES])}{more} {told}",
+            f"{', '.join(names[:MOST_NAMES])}{more} {reason}",
             " and ".join(f"another {one}" for one in held) or "a lower optimizer.learning_rate",
         )
 
@@ -141,7 +141,7 @@ CHANCE = 0.001
 that something was learnt."""
 
 PRECISE = 0.05
-"""Two standard errors of an accuracy, from which on they are told."""
+"""Two standard errors of an accuracy, from which it is reported."""
 
 POOR = 0.8
 """Training loss, as a share of the prior's, of a model that explains less than a fifth of it."""
@@ -231,8 +231,8 @@ def _too_high(facts: Facts) -> Finding | None:
     unlearnt = facts.last_loss >= UNLEARNT * facts.scale and not facts.is_good
     if facts.update_ratio < LARGE_UPDATE or not (unsettled or unlearnt):
         return None
-    told = f"a step moves the parameters by {percent_text(facts.update_ratio)} of their size"
-    return Finding(TOO_HIGH, f"{told}, and the loss does not settle", remedy)
+    text = f"a step moves the parameters by {percent_text(facts.update_ratio)} of their size"
+    return Finding(TOO_HIGH, f"{text}, and the loss does not settle", remedy)
 
 
 def _too_low(facts: Facts) -> Finding | None:
@@ -300,17 +300,17 @@ def _no_generalization(facts: Facts) -> Finding | None:
     if not _is_no_better(facts) or facts.last_loss >= NO_BETTER * facts.prior_loss:
         return None
     right, beyond = facts.validated("accuracy"), _beyond_chance(facts)
-    told = f"loss {number_text(float(facts.validated('loss').min()))} at best"
+    text = f"loss {number_text(float(facts.validated('loss').min()))} at best"
     if beyond is not None:
         count = int(facts.validated("examples")[-1])
-        told += f", accuracy {percent_text(float(right.max()))} at best"
+        text += f", accuracy {percent_text(float(right.max()))} at best"
         if beyond <= 1:
-            told += f", of {count:,} examples less than {percent_text(beyond)} may be chance"
+            text += f", of {count:,} examples less than {percent_text(beyond)} may be chance"
         else:
-            told += f", and {count:,} examples are too few to tell it from chance"
+            text += f", and {count:,} examples are too few to tell it from chance"
     return Finding(
         "no generalization",
-        f"learnt in training, loss {number_text(facts.last_loss)}, and not in validation ({told}; "
+        f"learnt in training, loss {number_text(facts.last_loss)}, and not in validation ({text}; "
         f"answering by frequency alone has a loss of {number_text(facts.prior_loss)}): "
         "overfitting, or labels without information",
         f"{', '.join(_against_overfitting(facts))}; or another {source_field(facts)} (--show_batch "

@@ -24,11 +24,11 @@ class Finding(NamedTuple):
     """name: what is wrong. evidence: the figures that say so. remedy: the field to try."""
 
     name: str
-    told: str
+    evidence: str
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.told}. Try {self.remedy}"
+        return f"{self.name}: {self.evidence}. Try {self.remedy}"
 
 
 @dataclass(frozen=True)

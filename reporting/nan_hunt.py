@@ -36,7 +36,7 @@ def explain_not_finite(step: Callable[..., Any], state: TrainState, batch: Any) 
         hunt.run(jaxpr, jax.tree.leaves((state, batch)), None)
     if not hunt.found:
         return "no operation made it when each ran alone: only the compiled step does, by rounding"
-    return "; ".join(f"the first {kind} comes out of {told}" for kind, told in hunt.found.items())
+    return "; ".join(f"the first {kind} comes out of {text}" for kind, text in hunt.found.items())
 
 
 KINDS = {"NaN": jnp.isnan, "infinity": jnp.isinf}

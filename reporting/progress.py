@@ -95,7 +95,7 @@ class Progress:
     """Shows preparation, compilation, steps and validations; never on standard output.
 
     On a terminal a thread draws the bar four times a second, however many calls there are, and only
-    what is drawn is put into words, so the loop may tell of every step. `stop()` leaves the last
+    what is drawn is put into words, so the loop may report every step. `stop()` leaves the last
     state of the bar standing. Not `shown`, as in all processes of a run but one, it is silent but
     for notes.
     """
@@ -200,8 +200,8 @@ class Progress:
         """Prints every metric of a validation; the most telling one stays below the bar."""
         name = headline_metric(metrics)
         self._validation = f"validation {metric_text(name, metrics[name])}"
-        told = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
-        self._line(f"step {step:,}: validation {', '.join(told)}")
+        texts = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
+        self._line(f"step {step:,}: validation {', '.join(texts)}")
 
     def stop(self) -> None:
         """Ends the bar; its last state stays."""

@@ -80,10 +80,10 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
 
     counts: by unit, in place of `examples`.
     """
-    told = {**counts, **{name: value for name, value in metrics.items() if name != "examples"}}
+    figures = {**counts, **{name: value for name, value in metrics.items() if name != "examples"}}
     texts = (
         f"{name} {f'{value:,}' if isinstance(value, int) else f'{value:.6g}'}"
-        for name, value in told.items()
+        for name, value in figures.items()
     )
     return f"{split}: {', '.join(texts)}"
 

@@ -115,5 +115,5 @@ class Predictions:
 
 
 def _texts(examples: int, *shares: float) -> tuple[str, ...]:
-    told = ("-" if math.isnan(share) else percent_text(share) for share in shares)
-    return (f"{examples:,}", *told)
+    texts = ("-" if math.isnan(share) else percent_text(share) for share in shares)
+    return (f"{examples:,}", *texts)

@@ -113,7 +113,7 @@ def test_what_went_wrong_is_named_alone_and_with_a_field_to_try(expected, field,
     assert found.name == expected
     assert field in found.remedy
     assert all(map(is_field_or_section, re.findall(r"\b\w+(?:\.[a-z_]+)+", found.remedy)))
-    assert verdict(given) == [f"{expected}: {found.told}. Try {found.remedy}"]
+    assert verdict(given) == [f"{expected}: {found.evidence}. Try {found.remedy}"]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def few(accuracy: float, loss: float, examples: int = 31, *, share: float = 0.35
 def test_an_accuracy_clearly_above_guessing_says_overfitting_however_high_the_loss():
     (found,) = diagnose(few(0.71, 4.2))
     assert found.name == "overfitting"
-    assert "(31 examples alone: accuracy 71.0 %, ± 18 %)" in found.told
+    assert "(31 examples alone: accuracy 71.0 %, ± 18 %)" in found.evidence
     (found,) = diagnose(few(0.71, 4.2, 3000))
-    assert found.name == "overfitting" and "alone" not in found.told
+    assert found.name == "overfitting" and "alone" not in found.evidence
     (found,) = diagnose(few(0.40, 4.2, 3000))  # 5 points above guessing, of so many.
     assert found.name == "overfitting"
 
@@ -185,13 +185,13 @@ def test_what_is_learnt_in_training_alone_may_be_either_and_both_remedies_are_to
     run = replace(run, prior_loss=1.0986) if accuracy < 0.9 else run
     (found,) = diagnose(replace(run, classes=None))
     assert found.name == "no generalization"
-    assert told in found.told and "overfitting, or labels without information" in found.told
+    assert told in found.evidence and "overfitting, or labels without information" in found.evidence
     assert "more data" in found.remedy and "another data.source" in found.remedy
 
 
 def test_what_training_never_learns_may_be_the_labels_or_the_model():
     (found,) = diagnose(facts(*PLATEAU))
-    assert "labels without information, or a model" in found.told
+    assert "labels without information, or a model" in found.evidence
     assert "data.source" in found.remedy and "model.width=256" in found.remedy
 
 
@@ -221,9 +221,9 @@ def test_all_pairs_of_splits_are_told_at_once():
     (found,) = diagnose(facts(copied=copied))
     assert (
         "30.0 % of validation stands in train too, 50.0 % of test stands in validation"
-        in found.told
+        in found.evidence
     )
-    assert found.told.endswith("so that the metrics of validation and test say little")
+    assert found.evidence.endswith("so that the metrics of validation and test say little")
 
 
 CONSTANT = {"inputs": 360, "commonest_input": 1.0, "commonest_name": "circle/7.png"}
