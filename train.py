@@ -238,7 +238,7 @@ class Run:
         self.progress.start(total=self.config.train.steps, first_step=first)
         profiler = Profiler(self.config, self.workdir, self.log.warn, done=first)
         try:
-            with profiler:
+            with contextlib.closing(profiler):
                 return self.loop(manifest, signals, profiler)
         except Diverged as error:
             self.log.warn(str(error))

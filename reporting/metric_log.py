@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from configs.files import write_durably
 
@@ -58,12 +58,6 @@ class MetricLog:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:

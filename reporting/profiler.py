@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 
@@ -12,7 +12,7 @@ from configs.schema.config import Config
 class Profiler:
     """Traces `train.profile_steps` steps from `train.profile_from_step` on, where that is set.
 
-    `begin(step)` and `end(step, metrics)` stand around the call of each step, and `with` around
+    `begin(step)` and `end(step, metrics)` stand around the call of each step, and `close()` after
     them all: a trace that is open when the run stops, or fails, is written too. It waits for the
     device where it ends, so that it holds its last step whole; nothing else costs anything.
 
@@ -52,12 +52,6 @@ class Profiler:
         if step == self._last:
             jax.block_until_ready(metrics)
             self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends a trace that is still open."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def killed(tmp_path):
 
 
 def test_each_line_is_on_disk_when_write_returns(tmp_path):
-    with MetricLog(tmp_path, first_step=0, notify=no_notice) as log:
+    with closing(MetricLog(tmp_path, first_step=0, notify=no_notice)) as log:
         log.write(10, {"loss": 0.1 + 0.2, "learning_rate": 1e-3})
         assert lines_of(tmp_path) == [{"step": 10, "loss": 0.1 + 0.2, "learning_rate": 1e-3}]
         log.write(10, {"validation/loss": 2, "validation/examples": 7})
@@ -81,7 +82,7 @@ def test_each_line_is_on_disk_when_write_returns(tmp_path):
 
 
 def test_a_number_that_is_not_finite_is_null_and_read_as_nan(tmp_path):
-    with MetricLog(tmp_path, first_step=0, notify=no_notice) as log:
+    with closing(MetricLog(tmp_path, first_step=0, notify=no_notice)) as log:
         log.write(1, {"loss": math.nan, "gradient_norm": math.inf, "learning_rate": 0.5})
     assert lines_of(tmp_path) == [
         {"step": 1, "loss": None, "gradient_norm": None, "learning_rate": 0.5}
@@ -92,14 +93,14 @@ def test_a_number_that_is_not_finite_is_null_and_read_as_nan(tmp_path):
 
 def test_a_run_that_was_not_killed_goes_on_silently(tmp_path):
     for first in (0, 10, 20):
-        with MetricLog(tmp_path, first_step=first, notify=no_notice) as log:
+        with closing(MetricLog(tmp_path, first_step=first, notify=no_notice)) as log:
             log.write(first + 10, {"loss": 1.0})
     assert [line["step"] for line in lines_of(tmp_path)] == [10, 20, 30]
 
 
 def test_steps_after_the_checkpoint_are_cut_and_told(killed):
     told = []
-    with MetricLog(killed, first_step=10, notify=told.append) as log:
+    with closing(MetricLog(killed, first_step=10, notify=told.append)) as log:
         assert [line["step"] for line in lines_of(killed)] == [10]
         log.write(20, {"loss": 0.5})
     assert lines_of(killed) == [{"step": 10, "loss": 0.1}, {"step": 20, "loss": 0.5}]
@@ -127,7 +128,7 @@ def test_a_fresh_start_keeps_nothing_of_a_run_killed_before_its_first_checkpoint
 
 
 def test_tensorboard_shows_what_the_lines_say(killed):
-    with MetricLog(killed, first_step=10, notify=str) as log:
+    with closing(MetricLog(killed, first_step=10, notify=str)) as log:
         log.write(15, {"loss": 0.25, "gradient_norm": math.nan, "validation/loss": 0.5})
     shown = scalars(killed)
     assert shown["train/loss"].keys() <= {10, 15} and shown["train/loss"][15] == 0.25

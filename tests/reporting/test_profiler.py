@@ -1,6 +1,6 @@
 """The profiler traces the window it was asked for, and says where it lies."""
 
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ def traced(tmp_path, steps: int, *, done: int = 0, **fields: str) -> list[str]:
     told = []
     config = load_config("configs/digits_cnn.py", overrides)
     double = jax.jit(lambda x: 2 * x)
-    with suppress(ArithmeticError), Profiler(config, tmp_path, told.append, done=done) as profiler:
+    profiler = Profiler(config, tmp_path, told.append, done=done)
+    with suppress(ArithmeticError), closing(profiler):
         for step in range(done + 1, steps + 1):
             profiler.begin(step)
             metrics = {"loss": double(jnp.ones(8))}
