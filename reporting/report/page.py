@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 import numpy as np
-import pydantic
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from configs.files import write_durably
+from configs.reading.fields import flatten
+from configs.reading.values import format_value
 from configs.schema.config import Config
 from reporting.report import charts
 from reporting.report.pictures import attention_view, filter_sheet, frames_picture, picture_url
@@ -332,33 +333,17 @@ def _shorten(messages: Sequence[str]) -> list[str]:
 
 def _config_rows(config: Config) -> list[dict[str, Any]]:
     """Return every field: its path, value, meaning, and the default where the value differs."""
-    defaults = dict(_fields(Config()))
+    defaults = flatten(Config())
     rows = []
-    for path, (value, info) in _fields(config):
+    for path, field in flatten(config).items():
         # A section of another kind than the whole's default has the defaults of its own kind.
-        default = defaults[path][0] if path in defaults else info.default
+        default = defaults[path].value if path in defaults else field.info.default
         rows.append(
             {
                 "field": path,
-                "value": _value_text(value),
-                "default": _value_text(default) if value != default else None,
-                "meaning": info.description,
+                "value": format_value(field.value),
+                "default": format_value(default) if field.value != default else None,
+                "meaning": field.info.description,
             }
         )
     return rows
-
-
-def _fields(section: pydantic.BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    declared = type(section).model_fields
-    for name in sorted(declared, key=lambda name: name != section.discriminator):
-        value, info = getattr(section, name), declared[name]
-        if isinstance(value, pydantic.BaseModel):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", (value, info)
-
-
-def _value_text(value: Any) -> str:
-    if value is None:
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
