@@ -16,11 +16,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax
-
 from configs.data_spec import DataSpec
 from configs.schema.config import Config
-from training.trees import Tree
+from training.trees import Tree, flat
 
 FORWARD_AND_BACKWARD = 3
 """Products of a training step for each of the forward pass: the backward pass has two."""
@@ -79,11 +77,7 @@ def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> floa
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:
         return None
-    kernels = {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if jax.tree_util.keystr(path[-1:], simple=True).endswith("kernel")
-    }
+    kernels = {name: leaf.shape for name, leaf in flat(params).items() if name.endswith("kernel")}
     if model.architecture == "cnn":
         height, width, _ = data_spec.image_shape
         times = [-(-height // 2**i) * -(-width // 2**i) for i in range(len(model.channels))]

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import jax
+from flax.traverse_util import unflatten_dict
 
 from configs.errors import UsageError
 
@@ -26,15 +27,8 @@ def flat(tree: Tree) -> dict[str, Any]:
 
 
 def nested(leaves: Mapping[str, Any]) -> Tree:
-    """Return nested dictionaries from dotted names: the inverse of `flat`."""
-    tree: Tree = {}
-    for name, leaf in leaves.items():
-        *parents, last = name.split(".")
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return tree
+    """Return the nested dictionaries of `leaves`: the inverse of `flat`."""
+    return unflatten_dict(dict(leaves), sep=".")
 
 
 def select(tree: Tree, names: Container[str]) -> Tree:
