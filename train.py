@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
         print_explanation(config, *recipe, workdir)
         return 0
-    own = with_workdir_tokenizer(config, workdir)
+    with_tokenizer = with_workdir_tokenizer(config, workdir)
     tuned = set_environment(config)
     if not arguments.show_batch:
         is_new = check_workdir(config, workdir, events.append)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
             check(origin, config)
         require_wandb(config)
-    check_inputs(own)
+    check_inputs(with_tokenizer)
 
     # ---- Mesh.
     import jax
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
 
     # ---- Data.
     lines = {"notify": warnings.append, "inform": events.append}
-    dataset = prepare(own.data, progress=progress.preparation, **lines)
+    dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
     if arguments.show_batch:
         for line in (*warnings, *events):
             notify(line)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     warmup = warmup_steps(config, previous_manifest(workdir, config))
     program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
-    warm_start = begin(config, workdir, dataset, program)
+    warm_start = make_warm_start(config, workdir, dataset, program)
     lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
     with lock, StopSignals() as signals:
         run = Run(config, workdir, dataset, program, progress, warm_start, tuned)
@@ -128,8 +128,8 @@ def notify(text: str) -> None:
     print(f"train.py: {text}", file=sys.stderr, flush=True)
 
 
-def begin(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
-    """Plans how a new run begins; not where `workdir` has a checkpoint to go on from."""
+def make_warm_start(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
+    """Plans what a new run takes over; nothing where `workdir` has a checkpoint to go on from."""
     from data.text import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps

@@ -2,7 +2,7 @@
 and warnings of settings that are legal but have another effect than they seem to."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import jax.numpy as jnp
 
@@ -58,7 +58,9 @@ def warnings_of(config: Config, warmup: int) -> Iterator[str]:
         )
 
 
-def print_explanation(config: Config, recipe: str, overrides: Sequence[str], workdir: str) -> None:
+def print_explanation(
+    config: Config, recipe: str, overrides: Mapping[str, str], workdir: str | None
+) -> None:
     """Prints every field with its value and origin, the environment, and all parameters."""
     parameters = explain_parameters(config)
     print(explain(recipe, overrides, workdir=workdir))
