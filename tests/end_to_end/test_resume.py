@@ -35,17 +35,17 @@ PACED = """
 import pathlib, sys, time
 import train
 from configs.reading.command_line import run_verb
-from reporting.run_log import Record
+from reporting.run_log import RunLog
 
 _, step, sent, *arguments = sys.argv
-write = Record.write
+write = RunLog.write
 
 def write_and_wait(self, now, metrics):
     write(self, now, metrics)
     while now == int(step) and not pathlib.Path(sent).exists():
         time.sleep(0.005)
 
-Record.write = write_and_wait
+RunLog.write = write_and_wait
 sys.argv = ["train.py", *arguments]
 run_verb(train.main)
 """
