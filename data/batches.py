@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from configs.schema.config import Config
-from data.dataset import Dataset, Format, Split
+from data.dataset import Dataset, ExampleCodec, Split
 from data.length_buckets import Shape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
@@ -69,7 +69,7 @@ class Batches:
         self._chosen = examples
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
-        self._records = [Records(part.path, part.format.dtype, kept_bytes) for part in self._parts]
+        self._records = [Records(part.path, part.codec.dtype, kept_bytes) for part in self._parts]
         self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
         if split.lengths is not None:
             self._planned_at_once = split.lengths.batches_together(global_batch_size)
@@ -92,14 +92,14 @@ class Batches:
             if plan.made is not None:
                 return {name: arrays[place] for name, arrays in plan.made.items()}
             found = self._read(plan.numbers[place], plan.records[place])
-            form = self._format(plan.shapes[place] if plan.shapes else None)
-            return form.augmented(found, self._seed, plan.examples[place])
+            codec = self._codec(plan.shapes[place] if plan.shapes else None)
+            return codec.augmented(found, self._seed, plan.examples[place])
         places = self._examples(batch)
         there = places < self._count
-        form = self._format(self._shape(batch))
-        records = np.zeros(len(places), form.dtype)
+        codec = self._codec(self._shape(batch))
+        records = np.zeros(len(places), codec.dtype)
         records[there] = self._read(*self._stored(self._in_order(places[there])))
-        arrays = form.batch(records)
+        arrays = codec.batch(records)
         arrays["weights"][~there] = 0
         return arrays
 
@@ -113,7 +113,7 @@ class Batches:
     @property
     def is_work(self) -> bool:
         """Whether to make a batch takes longer than to hand it over."""
-        return self._split.format.is_work
+        return self._split.codec.is_work
 
     def origins(self, batch: int) -> list[str]:
         """The part of a mixture that each row of shuffled batch number `batch` is from."""
@@ -141,9 +141,9 @@ class Batches:
         places = np.arange(start, min(start + self._batch_size, self._count))
         return self._split.lengths.common_shape(self._in_order(places))
 
-    def _format(self, shape: Shape | None) -> Format:
-        form = self._split.format
-        return form if shape is None else form.padded_to(shape)
+    def _codec(self, shape: Shape | None) -> ExampleCodec:
+        codec = self._split.codec
+        return codec if shape is None else codec.padded_to(shape)
 
     def _plan(self, block: int) -> Plan:
         plans = self._plans  # other threads may replace it, but leave this one as it is
@@ -161,11 +161,11 @@ class Batches:
     def _made(self, plan: Plan) -> Batch | None:
         """The batches of a plan, if they are at hand and small: then most of what one by itself
         takes are the calls of NumPy. Nobody may change them: others may get them too."""
-        form = self._split.format
-        if not self.at_hand or plan.records.size * form.dtype.itemsize > _MADE_BYTES:
+        codec = self._split.codec
+        if not self.at_hand or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
             return None
         found = self._read(plan.numbers.ravel(), plan.records.ravel())
-        made = form.augmented(found, self._seed, plan.examples.ravel())
+        made = codec.augmented(found, self._seed, plan.examples.ravel())
         for name, rows in made.items():
             made[name] = rows.reshape(*plan.records.shape, *rows.shape[1:])
             made[name].flags.writeable = False
@@ -212,7 +212,7 @@ class Batches:
     def _read(self, numbers: NDArray[Any], records: NDArray[np.int64]) -> NDArray[Any]:
         if len(self._records) == 1:
             return self._records[0].read(records)
-        found = np.empty(len(records), self._split.format.dtype)
+        found = np.empty(len(records), self._split.codec.dtype)
         for number in np.unique(numbers):
             mine = numbers == number
             found[mine] = self._records[number].read(records[mine])

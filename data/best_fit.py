@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dataset import Format
+from data.dataset import ExampleCodec
 
 VERSION = 1
 """Of what this file makes of documents: raised when that changes."""
@@ -28,7 +28,7 @@ Run = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class BestFitFormat(Format):
+class BestFitCodec(ExampleCodec):
     """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
 
     length: int

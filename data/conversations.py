@@ -20,7 +20,7 @@ from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Format, Split
+from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_records
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
@@ -34,7 +34,7 @@ Records = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class ConversationFormat(Format):
+class ConversationCodec(ExampleCodec):
     """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
 
     length: int
@@ -102,16 +102,16 @@ class ConversationPreparation:
             self.settings.tokenizer, [Pieces(splits["train"], self._text())], progress
         )
         tokenizer.save(folder / TOKENIZER)
-        form, facts, hashes = self._format(tokenizer), {}, {}
+        codec, facts, hashes = self._codec(tokenizer), {}, {}
         for split, records in splits.items():
             counts = Counts()
             runs = self._runs(split, records, tokenizer, counts, progress)
-            windows = best_fit.pack(runs, form.dtype, form.length)
+            windows = best_fit.pack(runs, codec.dtype, codec.length)
             count, hashes[split] = write_records(folder / f"{split}.array_record", windows)
             if not count:
                 raise UsageError(
                     f"no conversation of {split} has an answer within data.sequence_length="
-                    f"{form.length}: make it longer"
+                    f"{codec.length}: make it longer"
                 )
             facts[split] = {"examples": count, **vars(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
@@ -119,23 +119,23 @@ class ConversationPreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        form, splits, notes = self._format(tokenizer), {}, []
+        codec, splits, notes = self._codec(tokenizer), {}, []
         for name, numbers in facts["splits"].items():
             examples, total = numbers["examples"], numbers["conversations"]
             splits[name] = Split(
                 name,
                 folder / f"{name}.array_record",
-                form,
+                codec,
                 examples,
                 bytes=numbers["bytes"],
                 targets=numbers["targets"],
                 tokens=numbers["positions"],
                 conversations=total - numbers["left_out"],
-                padding=1 - numbers["positions"] / (examples * form.length),
+                padding=1 - numbers["positions"] / (examples * codec.length),
                 cut=numbers["cut"],
                 unknown=numbers["unknown_targets"],
             )
-            too_long = f"longer than data.sequence_length={form.length}"
+            too_long = f"longer than data.sequence_length={codec.length}"
             for count, what in (
                 (numbers["cut"], f"are {too_long} and cut"),
                 (numbers["left_out"], f"are {too_long} before any answer, and left out"),
@@ -143,11 +143,11 @@ class ConversationPreparation:
             ):
                 if count:
                     notes.append(f"{count:,} of {total:,} conversations of {name} {what}")
-        spec = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=form.length)
+        spec = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=codec.length)
         return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
-    def _format(self, tokenizer: Tokenizer) -> ConversationFormat:
-        return ConversationFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
+    def _codec(self, tokenizer: Tokenizer) -> ConversationCodec:
+        return ConversationCodec(self.settings.sequence_length, tokenizer.vocabulary_size)
 
     def _template(self) -> ChatTemplate:
         try:

@@ -30,7 +30,7 @@ from data.length_buckets import Lengths, Shape
 from data.records import read_names
 
 
-class Format(Protocol):
+class ExampleCodec(Protocol):
     """How examples are stored, and what a batch of them is."""
 
     unit: str = "examples"
@@ -58,7 +58,7 @@ class Format(Protocol):
         return self.batch(records)
 
     def padded_to(self, shape: Shape) -> Self:
-        """The format of batches whose examples, of many lengths, are padded to `shape`."""
+        """The codec of batches whose examples, of many lengths, are padded to `shape`."""
         raise NotImplementedError
 
 
@@ -83,7 +83,7 @@ class Split:
 
     name: str
     path: Path
-    format: Format
+    codec: ExampleCodec
     examples: int
     bytes: int | None = None
     targets: int | None = None
@@ -103,7 +103,7 @@ class Split:
 
     def counts(self, examples: int) -> dict[str, int]:
         """So many examples of it, by what they are called, and what they hold if they are all."""
-        return {self.format.unit: examples} | self.packed
+        return {self.codec.unit: examples} | self.packed
 
     @property
     def coded_bytes(self) -> int | None:
@@ -137,7 +137,7 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
     if all(part.padding is not None for part in parts):
         padding = sum(part.padding * part.examples for part in parts) / examples
     first = parts[0]
-    return Split(name, first.path.parent, first.format, examples, bytes_in_all, targets, gzip,
+    return Split(name, first.path.parent, first.codec, examples, bytes_in_all, targets, gzip,
                  padding, tokens=targets, documents=documents, unknown=unknown,
                  parts=tuple(parts), weights=tuple(weights))  # fmt: skip
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data.dataset import Dataset, Split
 from data.order import permutation
-from data.packing import WindowFormat
+from data.packing import WindowCodec
 from data.records import Records, bytes_of
 
 SAMPLED = 1024
@@ -155,10 +155,10 @@ def _batches(
         share = weight / sum(weights)
         most = round(min(SAMPLED, _records_of(part, SAMPLED_BYTES)) * share) or 1
         for records, rows in _records(part, most):
-            form = part.format
+            codec = part.codec
             if part.lengths is not None:
-                form = form.padded_to(part.lengths.shape(rows))
-            yield part, rows, form.batch(records)
+                codec = codec.padded_to(part.lengths.shape(rows))
+            yield part, rows, codec.batch(records)
 
 
 def _records_of(split: Split, size: int) -> int:
@@ -170,7 +170,7 @@ def _records(split: Split, most: int) -> Iterator[tuple[NDArray[Any], NDArray[np
     """Yields up to `most` random records, and their numbers, some at a time."""
     count = min(most, split.examples)
     rows = permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
-    reader = Records(split.path, split.format.dtype)
+    reader = Records(split.path, split.codec.dtype)
     for some in np.array_split(rows, -(-count // _AT_ONCE)):
         yield reader.read(some), some
 
@@ -216,7 +216,7 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
 def _are_alike(*splits: Split) -> bool:
     """Whether the same example has the same record in all parts of the splits."""
     parts = [part for split in splits for part in split.parts or (split,)]
-    kinds = {(type(p.format), p.format.dtype, getattr(p.format, "waveforms", None)) for p in parts}
+    kinds = {(type(p.codec), p.codec.dtype, getattr(p.codec, "waveforms", None)) for p in parts}
     return len(kinds) == 1
 
 
@@ -233,8 +233,8 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
                 found.append(_record_hashes(records, part))
             else:
                 shape = None if part.lengths is None else part.lengths.shape(rows)
-                form = part.format if shape is None else part.format.padded_to(shape)
-                hashes = (number for _, number in _input_hashes(form.batch(records)))
+                codec = part.codec if shape is None else part.codec.padded_to(shape)
+                hashes = (number for _, number in _input_hashes(codec.batch(records)))
                 found.append(np.fromiter(hashes, np.int64))
     return np.concatenate(found), looked_at / split.examples
 
@@ -242,13 +242,13 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
 def _snippet_length(split: Split) -> float:
     """Return the tokens of a snippet of windows that are cut anywhere; infinity of other records,
     which are compared whole."""
-    forms = [part.format for part in split.parts or (split,)]
-    lengths = [form.length for form in forms if isinstance(form, WindowFormat)]
+    codecs = [part.codec for part in split.parts or (split,)]
+    lengths = [codec.length for codec in codecs if isinstance(codec, WindowCodec)]
     return min(_SNIPPET, min(lengths) * 3 // 4) if lengths else np.inf
 
 
 def _record_hashes(records: NDArray[Any], split: Split) -> NDArray[np.int64]:
-    if isinstance(split.format, WindowFormat):
+    if isinstance(split.codec, WindowCodec):
         return _snippet_hashes(records["tokens"], int(_snippet_length(split)))
     if "segments" in (records.dtype.names or ()):
         runs = ((row, n) for row in records for n in range(1, int(row["segments"].max()) + 1))

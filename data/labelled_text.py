@@ -15,7 +15,7 @@ from data.cache import digest
 from data.classes import alike, class_names
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Format, Split
+from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
@@ -28,7 +28,7 @@ Records = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class LabelledFormat(Format):
+class LabelledTextCodec(ExampleCodec):
     """How texts are stored, and what a batch of them is. length: tokens at most (T)."""
 
     length: int
@@ -84,11 +84,11 @@ class LabelledTextPreparation:
         classes = class_names(labels, things="text", validation_is_cut=cut_out)
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
-        form, facts, hashes = self._format(tokenizer), {}, {}
+        codec, facts, hashes = self._codec(tokenizer), {}, {}
         around = len(tokenizer.framed(np.empty(0, np.int32)))
-        if form.length <= around:
+        if codec.length <= around:
             raise UsageError(
-                f"data.sequence_length={form.length} has no room for a text: this tokenizer puts "
+                f"data.sequence_length={codec.length} has no room for a text: this tokenizer puts "
                 f"{around} tokens around each"
             )
         for split, records in splits.items():
@@ -96,7 +96,7 @@ class LabelledTextPreparation:
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
-                _store(texts, form, tokenizer, classes, names, cut, counts),
+                _store(texts, codec, tokenizer, classes, names, cut, counts),
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
@@ -108,14 +108,14 @@ class LabelledTextPreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(facts["classes"])
-        form = self._format(tokenizer)
+        codec = self._codec(tokenizer)
         splits = {
-            name: Split(name, folder / f"{name}.array_record", form, **numbers)
+            name: Split(name, folder / f"{name}.array_record", codec, **numbers)
             for name, numbers in facts["splits"].items()
         }
         spec = DataSpec(
             vocabulary_size=tokenizer.vocabulary_size,
-            max_length=form.length,
+            max_length=codec.length,
             num_classes=len(classes),
             classes=classes,
         )
@@ -125,14 +125,14 @@ class LabelledTextPreparation:
         notes += alike(classes)
         notes += [
             f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
-            f"data.sequence_length={form.length} and cut"
+            f"data.sequence_length={codec.length} and cut"
             for name, one in splits.items()
             if one.cut
         ]
         return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
-    def _format(self, tokenizer: Tokenizer) -> LabelledFormat:
-        return LabelledFormat(self.settings.sequence_length, tokenizer.vocabulary_size)
+    def _codec(self, tokenizer: Tokenizer) -> LabelledTextCodec:
+        return LabelledTextCodec(self.settings.sequence_length, tokenizer.vocabulary_size)
 
 
 def _labels(records: Records) -> set[str]:
@@ -161,7 +161,7 @@ def _texts(
 
 def _store(
     texts: Iterator[tuple[dict[str, Any], NDArray[np.int32]]],
-    form: LabelledFormat,
+    codec: LabelledTextCodec,
     tokenizer: Tokenizer,
     classes: Sequence[str],
     names: list[str],
@@ -176,8 +176,8 @@ def _store(
         if not len(tokens):
             raise UsageError(f"{names[-1]}: its text has no token")
         stored = tokenizer.framed(tokens)
-        if len(stored) > form.length:
+        if len(stored) > codec.length:
             cut.append(names[-1])
-            stored = tokenizer.framed(tokens, form.length)
+            stored = tokenizer.framed(tokens, codec.length)
         counts.append(len(stored))
-        yield form.store(stored, numbers[first["label"].decode()])
+        yield codec.store(stored, numbers[first["label"].decode()])

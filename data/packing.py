@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dataset import Format
+from data.dataset import ExampleCodec
 
 VERSION = 1
 """Of what this file makes of a stream: raised when that changes."""
 
 
 @dataclass(frozen=True)
-class WindowFormat(Format):
+class WindowCodec(ExampleCodec):
     """How windows are stored, and what a batch of them is.
 
     length: targets in a full window (T). separator_id: of the token that opens documents; None

@@ -24,7 +24,7 @@ from data.augmentation import augment, generator, is_on, random_box
 from data.broken import Broken
 from data.cache import digest
 from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
-from data.dataset import Dataset, Format, Split
+from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
 
@@ -40,7 +40,7 @@ _LABEL_BYTES = 4
 
 
 @dataclass(frozen=True)
-class PixelFormat(Format):
+class PixelCodec(ExampleCodec):
     """Pictures stored as pixels of `shape` (height, width, channels)."""
 
     shape: Shape
@@ -76,7 +76,7 @@ class PixelFormat(Format):
 
 
 @dataclass(frozen=True)
-class FileFormat(Format):
+class ImageFileCodec(ExampleCodec):
     """Pictures stored as files, each after its label (int32, little endian)."""
 
     shape: Shape
@@ -181,7 +181,7 @@ class PicturePreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         splits = {
-            name: Split(name, folder / f"{name}.array_record", self._format(name, facts), **numbers)
+            name: Split(name, folder / f"{name}.array_record", self._codec(name, facts), **numbers)
             for name, numbers in facts["splits"].items()
         }
         broken = Broken(
@@ -206,12 +206,12 @@ class PicturePreparation:
     def _random_resized(self) -> bool:
         return self.settings.augmentation.crop == "random_resized"
 
-    def _format(self, split: str, facts: Mapping[str, Any]) -> PixelFormat | FileFormat:
+    def _codec(self, split: str, facts: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
         """How a split is stored. Random-resized crops are cut out of files, even if of pixels."""
         shape, augmentation = tuple(facts["shape"]), self.settings.augmentation
         if facts["as_pixels"] and not (split == "train" and self._random_resized):
-            return PixelFormat(shape, augmentation)
-        return FileFormat(shape, self.settings.crop_ratio, augmentation)
+            return PixelCodec(shape, augmentation)
+        return ImageFileCodec(shape, self.settings.crop_ratio, augmentation)
 
     def _records(
         self,
@@ -226,20 +226,20 @@ class PicturePreparation:
 
         The name of each, or None, is added to `names`.
         """
-        form = self._format(split, facts)
-        store = partial(_store, form, self.settings.crop_ratio, facts["as_pixels"])
+        codec = self._codec(split, facts)
+        store = partial(_store, codec, self.settings.crop_ratio, facts["as_pixels"])
         stage, total = f"decoding {split}", len(pictures)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for start in range(0, total, _AT_ONCE):
                 progress(stage, start, total, "pictures")
                 group = [pictures[n] for n in range(start, min(start + _AT_ONCE, total))]
-                block = np.empty(len(group), form.dtype)
+                block = np.empty(len(group), codec.dtype)
                 for row, found in enumerate(threads.map(store, group)):
                     names.append(group[row].get("name"))
                     if isinstance(found, str):
                         where = group[row].get("path", names[-1] or f"{split} {start + row}")
                         broken.add(where, found)
-                        found = form.nothing()
+                        found = codec.nothing()
                     block[row] = found
                 yield block
         progress(stage, total, total, "pictures")
@@ -282,24 +282,27 @@ def _kept_side(shape: Shape, crop_ratio: float) -> int:
 
 
 def _store(
-    form: PixelFormat | FileFormat, crop_ratio: float, as_pixels: bool, picture: Mapping[str, Any]
+    codec: PixelCodec | ImageFileCodec,
+    crop_ratio: float,
+    as_pixels: bool,
+    picture: Mapping[str, Any],
 ) -> Any:
     """What is stored of a picture, or in words why that can't be decoded."""
     encoded, label = picture["image"], picture["label"]
     if label < 0:
         return "it has no label"
     try:
-        if isinstance(form, PixelFormat):
-            return decode_picture(encoded, form.shape, crop_ratio=crop_ratio), label
+        if isinstance(codec, PixelCodec):
+            return decode_picture(encoded, codec.shape, crop_ratio=crop_ratio), label
         if as_pixels:
             width, height = picture_size(encoded)
-            scale = min(1.0, _kept_side(form.shape, crop_ratio) / min(width, height))
-            shape = (round(height * scale), round(width * scale), form.shape[2])
+            scale = min(1.0, _kept_side(codec.shape, crop_ratio) / min(width, height))
+            shape = (round(height * scale), round(width * scale), codec.shape[2])
             encoded = encode_pixels(
                 decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
             )
         else:
-            decode_picture(encoded, form.shape, crop_ratio=crop_ratio)
+            decode_picture(encoded, codec.shape, crop_ratio=crop_ratio)
     except ValueError as error:
         return str(error)
     return _label_bytes(label) + encoded

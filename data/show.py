@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.batches import Batches
-from data.conversations import ConversationFormat
+from data.conversations import ConversationCodec
 from data.dataset import Dataset, Split
 
 MUCH_UNKNOWN = 0.01
@@ -80,7 +80,7 @@ def describe_batch(
         for name, array in batch.items()
     ]
     describe = _describe_window
-    if isinstance(dataset.splits["train"].format, ConversationFormat):
+    if isinstance(dataset.splits["train"].codec, ConversationCodec):
         describe = _describe_conversations
     if "source" in batch:
         describe = _describe_pair
@@ -173,7 +173,7 @@ def _has_other_tokens(split: Split) -> bool:
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
     """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
     splits, cleaned = dataset.splits, dataset.cleaning
-    unit = splits["train"].format.unit
+    unit = splits["train"].codec.unit
     rows = [("", *splits), (unit, *(f"{one.examples:,}" for one in splits.values()))]
     for part in splits["train"].parts:
         found = [
@@ -302,7 +302,7 @@ def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> It
     frames = example["frames"][example["segments"] > 0]
     if not len(frames):
         return
-    seconds = dataset.splits["train"].format.log_mel.seconds(len(frames))
+    seconds = dataset.splits["train"].codec.log_mel.seconds(len(frames))
     yield f"  {len(frames)} frames, {seconds:.2f} s"
     across = np.array_split(frames, min(2 * _COLUMNS, len(frames)))
     image = np.stack([column.mean(axis=0) for column in across], axis=1)[::-1]

@@ -22,7 +22,7 @@ from data.length_buckets import Lengths, choose_bounds, write_lengths
 from data.progress import Progress, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
-from data.sound_batches import SoundFormat
+from data.sound_batches import SoundCodec
 from data.text import TOKENIZER, make_tokenizer, tokenizer_facts
 
 VERSION = 2
@@ -84,7 +84,7 @@ class SoundPreparation:
         facts, hashes, max_labels = {}, {}, 0
         for split, recordings in splits.items():
             limit = self.settings.max_seconds
-            writing = _Writing(split, self._format(split), limit, broken, unknown)
+            writing = _Writing(split, self._codec(split), limit, broken, unknown)
             path, before = folder / f"{split}.array_record", broken.count
             blocks = writing.blocks(recordings, targets[split], progress)
             count, hashes[split] = write_records(path, blocks)
@@ -126,8 +126,8 @@ class SoundPreparation:
             told=facts["broken"],
         )
         broken.check()
-        longest = [one.format.max_frames for one in splits.values()]
-        longest.append(splits["train"].format.most_frames())
+        longest = [one.codec.max_frames for one in splits.values()]
+        longest.append(splits["train"].codec.most_frames())
         return Dataset(
             fingerprint=facts["fingerprint"],
             splits=splits,
@@ -156,17 +156,15 @@ class SoundPreparation:
         frames = np.load(_lengths_path(path))[:, 0]
         bounds = choose_bounds(frames[frames > 0], self.settings.length_buckets)
         lengths = Lengths(_lengths_path(path), (bounds,))
-        form, padding = self._format(name, bounds[-1], max_labels), None
+        codec, padding = self._codec(name, bounds[-1], max_labels), None
         if name == "train":
-            size, longer = self.settings.global_batch_size, form.most_frames() / form.max_frames
+            size, longer = self.settings.global_batch_size, codec.most_frames() / codec.max_frames
             padding = 1 - (1 - lengths.padding(size)) / longer
-        return Split(name, path, form, padding=padding, lengths=lengths, **numbers)
+        return Split(name, path, codec, padding=padding, lengths=lengths, **numbers)
 
-    def _format(
-        self, split: str, max_frames: int = 0, max_labels: int | None = None
-    ) -> SoundFormat:
+    def _codec(self, split: str, max_frames: int = 0, max_labels: int | None = None) -> SoundCodec:
         waveforms, log_mel = self._are_waveforms(split), LogMel.of(self.settings)
-        return SoundFormat(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
+        return SoundCodec(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
 
     def _are_waveforms(self, split: str) -> bool:
         """Whether these are stored, not frames: where training changes them."""
@@ -199,7 +197,7 @@ class _Writing:
     """
 
     split: str
-    form: SoundFormat
+    codec: SoundCodec
     max_seconds: float | None
     broken: Broken
     unknown: int | None
@@ -241,7 +239,7 @@ class _Writing:
             )
         half, longest = np.quantile([frames for frames in self.frames if frames] or [0], (0.5, 1))
         if longest > _FAR_LONGER * half:
-            name, seconds = self.names[np.argmax(self.frames)], self.form.log_mel.seconds
+            name, seconds = self.names[np.argmax(self.frames)], self.codec.log_mel.seconds
             yield (
                 f"the longest recording of {self.split}, {name}, lasts {seconds(longest):,.0f} "
                 f"seconds, and half of all {seconds(half):.1f} at most: data.max_seconds leaves "
@@ -264,13 +262,13 @@ class _Writing:
     def _is_too_long(self, waveform: Waveform | str) -> bool:
         if isinstance(waveform, str) or self.max_seconds is None:
             return False
-        return len(waveform) > self.max_seconds * self.form.log_mel.sample_rate
+        return len(waveform) > self.max_seconds * self.codec.log_mel.sample_rate
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
         """The waveform, or in words why there is none."""
         if "label" in one and one["label"] < 0:
             return "it has no label"
-        log_mel = self.form.log_mel
+        log_mel = self.codec.log_mel
         try:
             waveform = one["sound"](log_mel.sample_rate)
         except ValueError as error:
@@ -288,10 +286,10 @@ class _Writing:
         if isinstance(waveform, str):
             self.broken.add(one.get("path", one["name"]), waveform)
             self.frames.append(0)
-            return self.form.nothing()
-        frames = int(self.form.log_mel.frames(len(waveform)))
+            return self.codec.nothing()
+        frames = int(self.codec.log_mel.frames(len(waveform)))
         self.frames.append(frames)
-        self.seconds += len(waveform) / self.form.log_mel.sample_rate
+        self.seconds += len(waveform) / self.codec.log_mel.sample_rate
         places = len(targets) + np.count_nonzero(targets[1:] == targets[:-1])  # as CTC needs them
         for what, it_is in {
             "silent": not waveform.any(),
@@ -301,7 +299,7 @@ class _Writing:
         }.items():
             if it_is:
                 self._strange.setdefault(what, []).append(one["name"])
-        return self.form.store(waveform, targets)
+        return self.codec.store(waveform, targets)
 
 
 def _told(recordings: Recordings) -> Iterator[Any]:

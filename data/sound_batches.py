@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data.augmentation import generator, is_on
 from data.codecs.sound import LogMel, Waveform
-from data.dataset import Format
+from data.dataset import ExampleCodec
 from data.length_buckets import Shape
 from data.sound_augmentation import augment, mask, most_samples
 
@@ -24,7 +24,7 @@ _NOTHING = np.array([0, -1], "<i4").tobytes()
 
 
 @dataclass(frozen=True)
-class SoundFormat(Format):
+class SoundCodec(ExampleCodec):
     """How recordings are stored, and what a batch of them is.
 
     waveforms: whether these are stored, or frames. max_frames: what they are padded to (T).

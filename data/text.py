@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from data import best_fit, cleaning, packing
-from data.best_fit import BestFitFormat
+from data.best_fit import BestFitCodec
 from data.cache import digest
 from data.cleaning import Pieces, clean
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Format, Split, join
+from data.dataset import Dataset, ExampleCodec, Split, join
 from data.order import permutation
-from data.packing import WindowFormat
+from data.packing import WindowCodec
 from data.progress import Progress, track
 from data.records import write_records
 
@@ -93,14 +93,14 @@ class TextPreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        form = self._format(tokenizer)
+        codec = self._codec(tokenizer)
         splits = {}
         for split, numbers in facts["splits"].items():
             if "parts" not in numbers:
-                splits[split] = self._split(split, self._file(folder, split, 0), form, numbers)
+                splits[split] = self._split(split, self._file(folder, split, 0), codec, numbers)
                 continue
             parts = [
-                self._split(self._names[number], self._file(folder, split, number), form, of)
+                self._split(self._names[number], self._file(folder, split, number), codec, of)
                 for number, of in numbers["parts"]
             ]
             weights = [self.settings.shares()[number] for number, _ in numbers["parts"]]
@@ -110,7 +110,7 @@ class TextPreparation:
             splits=splits,
             spec=DataSpec(
                 vocabulary_size=tokenizer.vocabulary_size,
-                max_length=form.length,
+                max_length=codec.length,
                 framing=tuple(tokenizer.framed(np.empty(0, np.int32)).tolist()) or None,
             ),
             tokenizer=tokenizer,
@@ -118,10 +118,10 @@ class TextPreparation:
         )
 
     @staticmethod
-    def _split(name: str, path: Path, form: Format, numbers: Mapping[str, Any]) -> Split:
+    def _split(name: str, path: Path, codec: ExampleCodec, numbers: Mapping[str, Any]) -> Split:
         """A split of which `numbers` were written down: a window reads as many tokens as it has
         targets."""
-        return Split(name, path, form, tokens=numbers["targets"], **numbers)
+        return Split(name, path, codec, tokens=numbers["targets"], **numbers)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -146,16 +146,16 @@ class TextPreparation:
         progress: Progress,
     ) -> tuple[dict[str, Any], str]:
         """Writes the windows of one split of one source. Returns facts of it, and their hash."""
-        form, totals = self._format(tokenizer), Totals(gzip=split != "train")
+        codec, totals = self._codec(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
-        if isinstance(form, BestFitFormat) and len(tokenizer.closing):
-            room = max(form.length - around, 1)  # what is cut is framed too
+        if isinstance(codec, BestFitCodec) and len(tokenizer.closing):
+            room = max(codec.length - around, 1)  # what is cut is framed too
         tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
-        count, sha256 = write_records(self._file(folder, split, number), form.pack(tokens))
-        facts = {"examples": count, **totals.facts(form.targets(totals.tokens))}
-        if isinstance(form, BestFitFormat) and count:
-            facts["padding"] = 1 - facts["targets"] / (count * form.length)
+        count, sha256 = write_records(self._file(folder, split, number), codec.pack(tokens))
+        facts = {"examples": count, **totals.facts(codec.targets(totals.tokens))}
+        if isinstance(codec, BestFitCodec) and count:
+            facts["padding"] = 1 - facts["targets"] / (count * codec.length)
         return facts, sha256
 
     def _packing_facts(self) -> Any:
@@ -163,12 +163,12 @@ class TextPreparation:
             return packing.VERSION
         return {"best_fit": best_fit.VERSION, "block_tokens": best_fit.BLOCK_TOKENS}
 
-    def _format(self, tokenizer: Tokenizer) -> WindowFormat | BestFitFormat:
+    def _codec(self, tokenizer: Tokenizer) -> WindowCodec | BestFitCodec:
         length, size = self.settings.sequence_length, tokenizer.vocabulary_size
         if self.settings.packing == "best_fit":
-            return BestFitFormat(length, size, tokenizer.separator_id)
+            return BestFitCodec(length, size, tokenizer.separator_id)
         together = self.settings.cross_document_attention
-        return WindowFormat(length, size, None if together else tokenizer.separator_id)
+        return WindowCodec(length, size, None if together else tokenizer.separator_id)
 
 
 def tokenizer_facts(settings: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, Format, Split
+from data.dataset import Dataset, ExampleCodec, Split
 from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
 from data.progress import Progress
 from data.records import write_names, write_records
@@ -37,7 +37,7 @@ _NOTHING = bytes(_HEAD_BYTES)
 
 
 @dataclass(frozen=True)
-class PairFormat(Format):
+class PairCodec(ExampleCodec):
     """How pairs are stored, and what a batch of them is. shape: lengths that sources and targets
     are padded to (S, T), separators included."""
 
@@ -128,7 +128,7 @@ class PairPreparation:
         tokenizer.save(folder / TOKENIZER)
         facts, notes, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
         for split, records in splits.items():
-            writing = _Writing(split, self._format(tokenizer), self._limits)
+            writing = _Writing(split, self._codec(tokenizer), self._limits)
             path = folder / f"{split}.array_record"
             blocks = writing.blocks(records, tokenizer, progress)
             count, hashes[split] = write_records(path, blocks)
@@ -153,7 +153,7 @@ class PairPreparation:
 
     def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        form, splits = self._format(tokenizer), {}
+        codec, splits = self._codec(tokenizer), {}
         for name, numbers in facts["splits"].items():
             path = folder / f"{name}.array_record"
             lengths = self._lengths(_lengths_path(path))
@@ -163,7 +163,7 @@ class PairPreparation:
                 padding = lengths.padding(size)
             tokens = int(np.load(lengths.path).sum())  # the separators among them
             splits[name] = Split(
-                name, path, form, padding=padding, tokens=tokens, lengths=lengths, **numbers
+                name, path, codec, padding=padding, tokens=tokens, lengths=lengths, **numbers
             )
         source, target = self._limits
         spec = DataSpec(
@@ -181,8 +181,8 @@ class PairPreparation:
         bounds = (choose_bounds(side, self.settings.length_buckets) for side in np.load(path).T)
         return Lengths(path, tuple(bounds))
 
-    def _format(self, tokenizer: Tokenizer) -> PairFormat:
-        return PairFormat(tokenizer.vocabulary_size, tokenizer.separator_id, self._limits)
+    def _codec(self, tokenizer: Tokenizer) -> PairCodec:
+        return PairCodec(tokenizer.vocabulary_size, tokenizer.separator_id, self._limits)
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,8 @@ class _Writing:
     a hash of each. names: of the same, but for those of training.
     """
 
-    def __init__(self, split: str, form: PairFormat, limits: Shape):
-        self._split, self._form, self._limits = split, form, limits
+    def __init__(self, split: str, codec: PairCodec, limits: Shape):
+        self._split, self._codec, self._limits = split, codec, limits
         self._counts: Counter[str] = Counter()
         self.lengths: list[NDArray[np.int32]] = []
         self.pairs: list[NDArray[np.uint64]] = []
@@ -239,7 +239,7 @@ class _Writing:
                 sides = self._fit([tokens[row] for row in rows])
                 if sides is None:
                     continue
-                block.append(self._form.store(*sides))
+                block.append(self._codec.store(*sides))
                 lengths.append([len(side) + 1 for side in sides])
                 if self._split != "train":
                     self.names.append(one["name"].decode())

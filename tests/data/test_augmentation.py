@@ -84,7 +84,7 @@ def test_a_picture_changes_from_epoch_to_epoch_and_from_seed_to_seed(dataset):
 def test_evaluation_never_augments(dataset):
     stored = batches(dataset, shuffle=False)
     off = Augmentation()
-    assert dataset.splits["train"].format.augmentation != off
+    assert dataset.splits["train"].codec.augmentation != off
     order = permutation(0, size=dataset.splits["train"].examples, seed=5, epoch=0)
     plain = stored[int(order) // 8]["image"][int(order) % 8]
     assert (batches(dataset)[0]["image"][0] != plain).any()

@@ -11,7 +11,7 @@ from configs.schema.data import TextFiles
 from configs.schema.tokenizers import Bytes
 from data import best_fit as packing
 from data.batches import Batches
-from data.best_fit import BestFitFormat, best_fit
+from data.best_fit import BestFitCodec, best_fit
 from data.preparation import prepare
 from data.show import data_table, describe_batch
 
@@ -19,11 +19,11 @@ SEPARATOR = 0
 documents = st.lists(st.lists(st.integers(1, 99), max_size=60), min_size=1, max_size=12)
 
 
-def pack(form: BestFitFormat, texts: list[list[int]], cut: int = 10**9) -> np.ndarray:
+def pack(codec: BestFitCodec, texts: list[list[int]], cut: int = 10**9) -> np.ndarray:
     """The stored windows of documents that come in pieces of `cut` tokens."""
     whole = [np.array([SEPARATOR, *text], np.int32) for text in texts]
     pieces = [one[at : at + cut] for one in whole for at in range(0, len(one), cut)]
-    return np.concatenate([np.empty(0, form.dtype), *form.pack(pieces)])
+    return np.concatenate([np.empty(0, codec.dtype), *codec.pack(pieces)])
 
 
 def runs(batch: dict) -> list[tuple[list[int], list[int]]]:
@@ -41,10 +41,10 @@ def runs(batch: dict) -> list[tuple[list[int], list[int]]]:
 
 @given(documents, st.integers(2, 20), st.integers(1, 30), st.integers(20, 400))
 def test_every_token_but_each_first_is_a_target_once(texts, length, cut, block):
-    form = BestFitFormat(length, 100, SEPARATOR)
+    codec = BestFitCodec(length, 100, SEPARATOR)
     before, packing.BLOCK_TOKENS = packing.BLOCK_TOKENS, block
     try:
-        batch = form.batch(pack(form, texts, cut))
+        batch = codec.batch(pack(codec, texts, cut))
     finally:
         packing.BLOCK_TOKENS = before
     expected = []
@@ -58,7 +58,7 @@ def test_every_token_but_each_first_is_a_target_once(texts, length, cut, block):
     assert ((batch["segments"] > 0) == (batch["weights"] == 1)).all()
     assert set(np.unique(batch["weights"])) <= {0.0, 1.0}
     tokens = sum(len(text) + 1 for text in texts)
-    assert batch["weights"].sum() == form.targets(tokens)
+    assert batch["weights"].sum() == codec.targets(tokens)
     for name in ("tokens", "targets", "segments"):
         assert batch[name].dtype == np.int32 and batch[name].shape[1] == length
 

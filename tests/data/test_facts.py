@@ -7,29 +7,29 @@ from configs import base
 from configs.data_spec import DataSpec
 from data.codecs.pictures import encode_png
 from data.codecs.sound import LogMel
-from data.conversations import ConversationFormat
+from data.conversations import ConversationCodec
 from data.dataset import Dataset, Split
 from data.facts import entropy, learning_facts, sample, share_copied
-from data.labelled_text import LabelledFormat
-from data.packing import WindowFormat
-from data.pictures import FileFormat, PixelFormat
+from data.labelled_text import LabelledTextCodec
+from data.packing import WindowCodec
+from data.pictures import ImageFileCodec, PixelCodec
 from data.records import write_names, write_records
-from data.sound_batches import SoundFormat
+from data.sound_batches import SoundCodec
 
 RANDOM = np.random.default_rng(0)
 NOTHING = base.image_classification().data.augmentation
-PIXELS = PixelFormat((8, 8, 1), NOTHING)
-FILES = FileFormat((8, 8, 1), 1.0, NOTHING)
+PIXELS = PixelCodec((8, 8, 1), NOTHING)
+FILES = ImageFileCodec((8, 8, 1), 1.0, NOTHING)
 
 
 @pytest.fixture
 def split(tmp_path):
     """Writes records, and gives the split of them."""
 
-    def write(name, form, records, **numbers) -> Split:
+    def write(name, codec, records, **numbers) -> Split:
         path = tmp_path / f"{name}.array_record"
         count, _ = write_records(path, [records])
-        return Split(name, path, form, count, **numbers)
+        return Split(name, path, codec, count, **numbers)
 
     return write
 
@@ -50,9 +50,9 @@ def as_files(records):
     return found
 
 
-def windows(tokens, form: WindowFormat):
+def windows(tokens, codec: WindowCodec):
     """The records of a stream of tokens."""
-    return np.concatenate([*form.pack([np.asarray(tokens, np.int32)])])
+    return np.concatenate([*codec.pack([np.asarray(tokens, np.int32)])])
 
 
 def test_classes_are_counted_and_what_knowing_their_frequencies_costs(split):
@@ -87,22 +87,22 @@ def test_silence_is_one_and_the_same_input_however_long_and_padded_sound_is_not(
 ):
     settings = base.sound_classification(source="sound_labels", architecture="conformer").data
     settings.normalization = normalization
-    form = SoundFormat(LogMel.of(settings), settings.augmentation, False, 400, None)
+    codec = SoundCodec(LogMel.of(settings), settings.augmentation, False, 400, None)
     lengths = RANDOM.integers(8_000, 32_000, 20)
-    silence = [form.store(np.zeros(length, np.float32), [0]) for length in lengths]
+    silence = [codec.store(np.zeros(length, np.float32), [0]) for length in lengths]
     words = [np.append(RANDOM.normal(0, 0.1, 2000), np.zeros(n)).astype("f4") for n in lengths]
-    of = split("silence", form, np.array(silence, object))
+    of = split("silence", codec, np.array(silence, object))
     assert sample(of, ("a", "b")).commonest_input == 1
-    of = split("words", form, np.array([form.store(word, [1]) for word in words], object))
+    of = split("words", codec, np.array([codec.store(word, [1]) for word in words], object))
     assert sample(of, ("a", "b")).commonest_input == 1 / 20
 
 
 def test_each_text_of_a_packed_window_is_an_input(split):
-    form = ConversationFormat(8, 100)
-    found = np.zeros(6, form.dtype)
+    codec = ConversationCodec(8, 100)
+    found = np.zeros(6, codec.dtype)
     found["tokens"], found["segments"] = [5, 6, 7, 8] * 2, [1] * 4 + [2] * 4
     found["learnt"] = 1
-    packed = sample(split("train", form, found), None)
+    packed = sample(split("train", codec, found), None)
     assert (packed.inputs, packed.commonest_input) == (12, 1)
 
 
@@ -119,21 +119,21 @@ def test_a_sample_has_so_many_bytes_at_most(split, monkeypatch):
 
 
 def test_padding_is_counted_where_preparation_did_not(split):
-    form = LabelledFormat(10, 50)
+    codec = LabelledTextCodec(10, 50)
     texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
-    train = split("train", form, np.concatenate([form.store(text, 0) for text in texts]))
+    train = split("train", codec, np.concatenate([codec.store(text, 0) for text in texts]))
     facts = learning_facts(Dataset("", {"train": train}, DataSpec(classes=("a",))))
     assert facts["padding"] == pytest.approx(1 - 16 / 30)
     assert (facts["examples"], facts["inputs"], facts["copied"]) == (3, 3, {})
-    told = split("told", form, form.store(texts[0], 0), padding=0.125)
+    told = split("told", codec, codec.store(texts[0], 0), padding=0.125)
     assert learning_facts(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
 
 
 def test_copies_of_pictures_are_found_also_where_one_split_is_kept_as_files(split):
     train, others = pictures(200), pictures(30)
     validation = split("validation", PIXELS, np.concatenate([train[50:60], others]))
-    for name, form, records in (("a", PIXELS, train), ("b", FILES, as_files(train))):
-        assert share_copied(split(name, form, records), validation) == 0.25
+    for name, codec, records in (("a", PIXELS, train), ("b", FILES, as_files(train))):
+        assert share_copied(split(name, codec, records), validation) == 0.25
 
 
 def test_of_large_splits_a_part_tells_the_share(split, monkeypatch):
@@ -160,9 +160,9 @@ def test_short_windows_are_not_compared(split):
     play = "".join(RANDOM.choice(list("abcd"), 30_000))
     tokens = np.frombuffer(play.encode(), np.uint8)
     for length, told in ((8, None), (31, None), (32, 0.0)):
-        form = WindowFormat(length, 256)
-        train = split(f"train {length}", form, windows(tokens[:25_000], form))
-        validation = split(f"validation {length}", form, windows(tokens[25_000:], form))
+        codec = WindowCodec(length, 256)
+        train = split(f"train {length}", codec, windows(tokens[:25_000], codec))
+        validation = split(f"validation {length}", codec, windows(tokens[25_000:], codec))
         share = share_copied(train, validation)
         assert share is None if told is None else share < 0.02
 
@@ -180,25 +180,25 @@ def test_all_pairs_of_splits_are_compared(split):
 
 
 def test_copies_of_text_are_found_wherever_windows_are_cut(split):
-    form = WindowFormat(48, 256)
+    codec = WindowCodec(48, 256)
     text, other = RANDOM.integers(0, 256, (2, 20_000))
-    train = split("train", form, windows(text, form))
-    copied = split("copied", form, windows(text[1007:9000], form))
-    half = split("half", form, windows(np.append(text[1007:6007], other[:5000]), form))
+    train = split("train", codec, windows(text, codec))
+    copied = split("copied", codec, windows(text[1007:9000], codec))
+    half = split("half", codec, windows(np.append(text[1007:6007], other[:5000]), codec))
     assert share_copied(train, copied) > 0.3
     assert share_copied(train, half) == pytest.approx(share_copied(train, copied) / 2, rel=0.2)
-    assert share_copied(train, split("other", form, windows(other, form))) == 0
+    assert share_copied(train, split("other", codec, windows(other, codec))) == 0
 
 
 def test_copies_of_conversations_are_found_in_whatever_window_they_are_packed(split):
-    form = ConversationFormat(8, 100)
+    codec = ConversationCodec(8, 100)
     runs = RANDOM.integers(1, 100, (12, 4))
 
     def packed(*pairs):
-        found = np.zeros(len(pairs), form.dtype)
+        found = np.zeros(len(pairs), codec.dtype)
         for row, pair in zip(found, pairs, strict=True):
             row["tokens"], row["segments"] = np.concatenate(runs[list(pair)]), [1] * 4 + [2] * 4
         return found
 
-    train = split("train", form, packed((0, 1), (2, 3), (4, 5)))
-    assert share_copied(train, split("validation", form, packed((5, 6), (7, 0)))) == 0.5
+    train = split("train", codec, packed((0, 1), (2, 3), (4, 5)))
+    assert share_copied(train, split("validation", codec, packed((5, 6), (7, 0)))) == 0.5

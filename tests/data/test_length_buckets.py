@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from data.batches import Batches, evaluation_order
-from data.dataset import Format, Split
+from data.dataset import ExampleCodec, Split
 from data.length_buckets import Lengths, choose_bounds, write_lengths
 from data.records import write_records
 
 
 @dataclass(frozen=True)
-class NumberFormat(Format):
+class NumberCodec(ExampleCodec):
     """A record is its own number; a batch says what shape it was padded to."""
 
     shape: tuple[int, ...] = ()
@@ -27,7 +27,7 @@ class NumberFormat(Format):
     def augmented(self, records: Any, seed: int, examples: Any) -> dict[str, Any]:
         return {**self.batch(records), "example": examples}
 
-    def padded_to(self, shape: tuple[int, ...]) -> "NumberFormat":
+    def padded_to(self, shape: tuple[int, ...]) -> "NumberCodec":
         return replace(self, shape=shape)
 
 
@@ -35,12 +35,12 @@ class NumberFormat(Format):
 def split(tmp_path):
     random = np.random.default_rng(0)
     lengths = np.minimum(random.geometric(0.1, (500, 2)), 60)
-    write_records(tmp_path / "train.array_record", [np.arange(500).astype(NumberFormat.dtype)])
+    write_records(tmp_path / "train.array_record", [np.arange(500).astype(NumberCodec.dtype)])
     write_lengths(tmp_path / "train.npy", lengths.tolist())
     bounds = tuple(choose_bounds(lengths[:, side], 4) for side in (0, 1))
     found = Lengths(tmp_path / "train.npy", bounds)
     return lengths, Split(
-        "train", tmp_path / "train.array_record", NumberFormat(), 500, lengths=found
+        "train", tmp_path / "train.array_record", NumberCodec(), 500, lengths=found
     )
 
 
@@ -121,7 +121,7 @@ def test_a_batch_depends_on_seed_and_number_alone_and_hosts_read_parts_of_one(sp
 
 def test_the_example_numbers_are_those_of_the_plain_order(split):
     _, split = split
-    plain = batches_of(replace(split, lengths=None, format=NumberFormat((1, 1))))
+    plain = batches_of(replace(split, lengths=None, codec=NumberCodec((1, 1))))
     order = np.concatenate([plain[number]["number"] for number in range(25)])
     for number in range(25):
         batch = batches_of(split)[number]

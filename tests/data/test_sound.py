@@ -25,12 +25,12 @@ KINDS = ((8000, "WAV", 1), (16_000, "FLAC", 2), (44_100, "OGG", 1), (8000, "WAV"
 
 def record(path: Path, number: int) -> Path:
     """A recording of half a second and more, of one kind after another."""
-    rate, form, channels = KINDS[number % len(KINDS)]
+    rate, codec, channels = KINDS[number % len(KINDS)]
     waveform = voice(0.5 + 0.05 * (number % 7), rate, pitch=150 + 40 * (number % 3))
     waveform = waveform + 1e-3 * np.random.default_rng(number).normal(size=len(waveform))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.with_suffix(f".{form.lower()}")
-    soundfile.write(path, np.stack([waveform] * channels, axis=1), rate, format=form)
+    path = path.with_suffix(f".{codec.lower()}")
+    soundfile.write(path, np.stack([waveform] * channels, axis=1), rate, format=codec)
     return path
 
 
@@ -183,8 +183,8 @@ def test_waveforms_and_frames_give_the_same(folder):
     frames = prepare(settings(folder))
     softly = SoundAugmentation(shift_milliseconds=1e-9)  # waveforms are stored, and not changed
     waveforms = prepare(settings(folder, augmentation=softly))
-    assert waveforms.splits["train"].format.waveforms
-    assert not waveforms.splits["test"].format.waveforms
+    assert waveforms.splits["train"].codec.waveforms
+    assert not waveforms.splits["test"].codec.waveforms
     assert frames.spec == waveforms.spec
     for shuffle in (True, False):
         one, other = (
@@ -445,11 +445,11 @@ def test_a_batch_is_shown_with_words_and_blocks(folder):
 
 
 def test_a_recording_of_16_bits_comes_back_exactly_however_soft(folder):
-    form = prepare(settings(folder, augmentation=SoundAugmentation(speed=0.1)))
-    form = form.splits["train"].format
+    codec = prepare(settings(folder, augmentation=SoundAugmentation(speed=0.1)))
+    codec = codec.splits["train"].codec
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 4000).astype(np.float32)
     for loudness in (2**-15, 2**-24, 2**-10):
-        found, targets = form._read(form.store(samples * np.float32(loudness), [3, 4]))
+        found, targets = codec._read(codec.store(samples * np.float32(loudness), [3, 4]))
         assert (found == samples * np.float32(loudness)).all() and targets.tolist() == [3, 4]
-    found, _ = form._read(form.store(np.array([1.0, -0.3], np.float32), []))
+    found, _ = codec._read(codec.store(np.array([1.0, -0.3], np.float32), []))
     np.testing.assert_allclose(found, [1.0, -0.3], atol=2**-15)

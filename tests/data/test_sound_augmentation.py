@@ -72,7 +72,7 @@ def test_an_example_is_the_same_with_other_buckets(dataset):
     settings = {
         **TONES,
         "length_buckets": 1,
-        "augmentation": dataset.splits["train"].format.augmentation,
+        "augmentation": dataset.splits["train"].codec.augmentation,
     }
     other = prepare(Tones(**settings))
     found = [
@@ -121,8 +121,8 @@ def test_whole_recordings_fit_however_slowly_they_are_played():
         assert frames.max() <= batch["segments"].shape[1] <= dataset.spec.max_frames
         lengths.append(frames.max() / batch["segments"].shape[1])
     assert 0.8 < max(lengths) <= 1
-    longest = dataset.splits["train"].format.max_frames
-    assert dataset.splits["train"].format.most_frames() == pytest.approx(2 * longest, abs=4)
+    longest = dataset.splits["train"].codec.max_frames
+    assert dataset.splits["train"].codec.most_frames() == pytest.approx(2 * longest, abs=4)
 
 
 RATE, VOICE = 8000, voice(0.5)
@@ -210,8 +210,8 @@ def test_masks_are_filled_with_the_mean():
 
 
 def test_a_recording_of_one_frame_survives_being_played_fast():
-    form = prepare(Tones(**TONES, augmentation=SoundAugmentation(speed=0.5))).splits["train"].format
-    record = np.array([form.store(voice(0.025), [3])], object)
+    codec = prepare(Tones(**TONES, augmentation=SoundAugmentation(speed=0.5))).splits["train"].codec
+    record = np.array([codec.store(voice(0.025), [3])], object)
     for example in range(10):
-        batch = form.augmented(record, 0, np.array([example]))
+        batch = codec.augmented(record, 0, np.array([example]))
         assert batch["weights"] == 1 and batch["segments"].sum() >= 1

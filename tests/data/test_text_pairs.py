@@ -23,7 +23,7 @@ from data.batches import Batches
 from data.dataset import Dataset
 from data.prefetch import stream
 from data.show import data_table, describe_batch
-from data.text_pairs import PairFormat
+from data.text_pairs import PairCodec
 from tests.data.conftest import sentences
 
 PAIRS = [(line, f"{line[::-1]} {number}" * (1 + number % 3))
@@ -178,11 +178,11 @@ def test_a_split_of_which_nothing_is_left_is_refused_with_the_reason(tmp_path):
 
 def test_records_are_as_small_as_the_pair():
     for size, token in ((2**16, 2), (2**16 + 1, 4)):
-        form = PairFormat(size, 0, (9, 9))
+        codec = PairCodec(size, 0, (9, 9))
         source, target = np.array([1, size - 1, 3], np.int32), np.array([7], np.int32)
-        record = form.store(source, target)
+        record = codec.store(source, target)
         assert len(record) == 4 + 4 * token
-        batch = form.batch(np.array([record, 0], object))
+        batch = codec.batch(np.array([record, 0], object))
         assert batch["source"][0].tolist() == [1, size - 1, 3, *[0] * 6]
         assert batch["source_segments"].sum(axis=1).tolist() == [4, 1]
         assert batch["targets"][0].tolist() == [7, *[0] * 8]
