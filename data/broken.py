@@ -39,10 +39,10 @@ class Broken:
                 "remove them, or raise it"
             )
 
-    def check_splits(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    def check_splits(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises UsageError where they are too many, or all `examples` of a split."""
         self.check()
-        for split, numbers in facts.items():
+        for split, numbers in metadata.items():
             if numbers["broken"] == numbers["examples"]:
                 raise UsageError(
                     f"all {numbers['examples']:,} {self.what} of {split} are broken: "

@@ -23,9 +23,9 @@ def cache_dir(settings: Any) -> Path:
     return Path(folder).expanduser().absolute()
 
 
-def digest(facts: Any) -> str:
-    """The SHA-256 of `facts` (anything JSON can say), in hexadecimal digits."""
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def digest(value: Any) -> str:
+    """The SHA-256 of `value` (anything JSON can say), in hexadecimal digits."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

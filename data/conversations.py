@@ -23,7 +23,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_records
-from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
+from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
 
 VERSION = 2
 """Of what this file and `data.codecs.chat` make and count of a conversation: raised when that
@@ -82,14 +82,14 @@ class ConversationPreparation:
 
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         self._template()  # What is no template is told before anything is written.
         return {
             "conversations": VERSION,
             "template": self.settings.chat_template,
             "packing": {"best_fit": best_fit.VERSION, "block_tokens": best_fit.BLOCK_TOKENS},
             "sequence_length": self.settings.sequence_length,
-            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+            "tokenizer": tokenizer_key(self.settings.tokenizer),
         }
 
     def write(
@@ -102,7 +102,7 @@ class ConversationPreparation:
             self.settings.tokenizer, [Pieces(splits["train"], self._text())], progress
         )
         tokenizer.save(folder / TOKENIZER)
-        codec, facts, hashes = self._codec(tokenizer), {}, {}
+        codec, metadata, hashes = self._codec(tokenizer), {}, {}
         for split, records in splits.items():
             counts = Counts()
             runs = self._runs(split, records, tokenizer, counts, progress)
@@ -113,14 +113,14 @@ class ConversationPreparation:
                     f"no conversation of {split} has an answer within data.sequence_length="
                     f"{codec.length}: make it longer"
                 )
-            facts[split] = {"examples": count, **vars(counts)}
+            metadata[split] = {"examples": count, **vars(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
-        return {"fingerprint": digest(decided), "splits": facts}
+        return {"fingerprint": digest(decided), "splits": metadata}
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
         codec, splits, notes = self._codec(tokenizer), {}, []
-        for name, numbers in facts["splits"].items():
+        for name, numbers in metadata["splits"].items():
             examples, total = numbers["examples"], numbers["conversations"]
             splits[name] = Split(
                 name,
@@ -144,7 +144,7 @@ class ConversationPreparation:
                 if count:
                     notes.append(f"{count:,} of {total:,} conversations of {name} {what}")
         spec = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=codec.length)
-        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
     def _codec(self, tokenizer: Tokenizer) -> ConversationCodec:
         return ConversationCodec(self.settings.sequence_length, tokenizer.vocabulary_size)

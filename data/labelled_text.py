@@ -18,7 +18,7 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
-from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_facts
+from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
 
 VERSION = 4
 """Of what this file makes of a text: raised when that changes."""
@@ -68,11 +68,11 @@ class LabelledTextPreparation:
     source: Any
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {
             "labelled_text": VERSION,
             "sequence_length": self.settings.sequence_length,
-            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+            "tokenizer": tokenizer_key(self.settings.tokenizer),
         }
 
     def write(
@@ -84,7 +84,7 @@ class LabelledTextPreparation:
         classes = class_names(labels, things="text", validation_is_cut=cut_out)
         tokenizer = make_tokenizer(self.settings.tokenizer, [Pieces(splits["train"])], progress)
         tokenizer.save(folder / TOKENIZER)
-        codec, facts, hashes = self._codec(tokenizer), {}, {}
+        codec, metadata, hashes = self._codec(tokenizer), {}, {}
         around = len(tokenizer.framed(np.empty(0, np.int32)))
         if codec.length <= around:
             raise UsageError(
@@ -100,18 +100,18 @@ class LabelledTextPreparation:
             )
             count, hashes[split] = write_records(path, blocks)
             write_names(path, names)
-            facts[split] = {"examples": count, "cut": len(cut), "tokens": sum(counts)}
+            metadata[split] = {"examples": count, "cut": len(cut), "tokens": sum(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - labels["train"])
-        told = {"splits": facts, "classes": classes, "lost": lost}
+        told = {"splits": metadata, "classes": classes, "lost": lost}
         return {"fingerprint": digest(decided), **told}
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
-        tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(facts["classes"])
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
+        tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(metadata["classes"])
         codec = self._codec(tokenizer)
         splits = {
             name: Split(name, folder / f"{name}.array_record", codec, **numbers)
-            for name, numbers in facts["splits"].items()
+            for name, numbers in metadata["splits"].items()
         }
         spec = DataSpec(
             vocabulary_size=tokenizer.vocabulary_size,
@@ -120,7 +120,7 @@ class LabelledTextPreparation:
             classes=classes,
         )
         notes = []
-        if lost := facts["lost"]:
+        if lost := metadata["lost"]:
             notes.append(f"every text labelled {', '.join(lost)} is held out: training sees none")
         notes += alike(classes)
         notes += [
@@ -129,7 +129,7 @@ class LabelledTextPreparation:
             for name, one in splits.items()
             if one.cut
         ]
-        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
 
     def _codec(self, tokenizer: Tokenizer) -> LabelledTextCodec:
         return LabelledTextCodec(self.settings.sequence_length, tokenizer.vocabulary_size)

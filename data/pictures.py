@@ -142,10 +142,10 @@ class PicturePreparation:
     source: Any
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         named = ("image_size", "channels", "crop_ratio", "decoded", "decoded_bytes")
-        facts = {name: getattr(self.settings, name) for name in named}
-        return {"pictures": VERSION, "random_resized": self._random_resized, **facts}
+        key = {name: getattr(self.settings, name) for name in named}
+        return {"pictures": VERSION, "random_resized": self._random_resized, **key}
 
     def write(
         self,
@@ -159,7 +159,7 @@ class PicturePreparation:
             if split == "train" or (len(pictures) and pictures[0]["label"] >= 0)
         }
         shape, as_pixels = self._decide(labelled)
-        facts: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
+        metadata: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
         notes = [
             f"{split} has no labels, and is left out"
             for split in sources[0]
@@ -170,46 +170,48 @@ class PicturePreparation:
         for split, pictures in labelled.items():
             before = broken.count
             path, names = folder / f"{split}.array_record", []
-            records = self._records(split, pictures, facts, broken, names, progress)
+            records = self._records(split, pictures, metadata, broken, names, progress)
             count, hashes[split] = write_records(path, records)
             if None not in names:
                 write_names(path, names)
-            facts["splits"][split] = {"examples": count, "broken": broken.count - before}
-        broken.check_splits(facts["splits"])
+            metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
+        broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        return {"fingerprint": digest(decided), "notes": notes, "broken": broken.told, **facts}
+        return {"fingerprint": digest(decided), "notes": notes, "broken": broken.told, **metadata}
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         splits = {
-            name: Split(name, folder / f"{name}.array_record", self._codec(name, facts), **numbers)
-            for name, numbers in facts["splits"].items()
+            name: Split(
+                name, folder / f"{name}.array_record", self._codec(name, metadata), **numbers
+            )
+            for name, numbers in metadata["splits"].items()
         }
         broken = Broken(
             "pictures",
             total=sum(split.examples for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
-            told=facts["broken"],
+            told=metadata["broken"],
         )
         broken.check()
         classes = self.source.classes
         return Dataset(
-            fingerprint=facts["fingerprint"],
+            fingerprint=metadata["fingerprint"],
             splits=splits,
             spec=DataSpec(
-                num_classes=len(classes), image_shape=tuple(facts["shape"]), classes=classes
+                num_classes=len(classes), image_shape=tuple(metadata["shape"]), classes=classes
             ),
-            notes=(*getattr(self.source, "notes", ()), *facts["notes"], *broken.lines()),
+            notes=(*getattr(self.source, "notes", ()), *metadata["notes"], *broken.lines()),
         )
 
     @property
     def _random_resized(self) -> bool:
         return self.settings.augmentation.crop == "random_resized"
 
-    def _codec(self, split: str, facts: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
+    def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
         """How a split is stored. Random-resized crops are cut out of files, even if of pixels."""
-        shape, augmentation = tuple(facts["shape"]), self.settings.augmentation
-        if facts["as_pixels"] and not (split == "train" and self._random_resized):
+        shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
+        if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
         return ImageFileCodec(shape, self.settings.crop_ratio, augmentation)
 
@@ -217,7 +219,7 @@ class PicturePreparation:
         self,
         split: str,
         pictures: Sequence[dict[str, Any]],
-        facts: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         broken: Broken,
         names: list[str | None],
         progress: Progress,
@@ -226,8 +228,8 @@ class PicturePreparation:
 
         The name of each, or None, is added to `names`.
         """
-        codec = self._codec(split, facts)
-        store = partial(_store, codec, self.settings.crop_ratio, facts["as_pixels"])
+        codec = self._codec(split, metadata)
+        store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
         stage, total = f"decoding {split}", len(pictures)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for start in range(0, total, _AT_ONCE):

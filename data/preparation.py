@@ -20,7 +20,7 @@ from data.sources.source import Source
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
-_FACTS = "metadata.json"
+_METADATA = "metadata.json"
 
 Examples = Mapping[str, Sequence[dict[str, Any]]]
 """The raw examples of each split of a source, at random access."""
@@ -29,17 +29,17 @@ Examples = Mapping[str, Sequence[dict[str, Any]]]
 class Preparation(Protocol):
     """What one modality does between raw examples and records of one dtype."""
 
-    def inputs(self) -> Mapping[str, Any]:
+    def cache_key(self) -> Mapping[str, Any]:
         """All that decides the result beside the raw examples, as JSON."""
         ...
 
     def write(
         self, sources: Sequence[Examples], folder: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """Writes the records of each split into `folder`. Returns facts to keep, as JSON."""
+        """Writes the records of each split into `folder`. Returns metadata to keep, as JSON."""
         ...
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         """What `write` wrote."""
         ...
 
@@ -56,26 +56,26 @@ def prepare(
     notify: gets a line for each thing of the data that is not as it should be; inform (default:
     notify): for what preparation did as it was asked to. Both also when that was earlier.
 
-    The folder's name is a hash of the source's contents and of every setting that matters: a
+    The folder's name is a hash of `source_key` and `cache_key`, every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
     be used.
     """
     sources = open_sources(settings)
     preparation = _preparation(sources, settings)
     cache = cache_dir(settings)
-    contents: Any = sources[0].contents()
+    source_key: Any = sources[0].source_key()
     if settings.source == "mixture":
-        contents = [[source.name, source.contents()] for source in sources]
-    key = digest({"source": settings.source, "contents": contents, **preparation.inputs()})
+        source_key = [[source.name, source.source_key()] for source in sources]
+    key = digest({"source": settings.source, "contents": source_key, **preparation.cache_key()})
     folder = cache / "prepared" / f"{settings.source}-{key[:24]}"
 
     def build(temporary: Path) -> None:
         examples = [_examples(source, cache, progress) for source in sources]
-        facts = preparation.write(examples, temporary, progress)
-        (temporary / _FACTS).write_text(json.dumps(facts, indent=1))
+        metadata = preparation.write(examples, temporary, progress)
+        (temporary / _METADATA).write_text(json.dumps(metadata, indent=1))
 
     build_once(folder, build)
-    dataset = preparation.open(folder, json.loads((folder / _FACTS).read_text()))
+    dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
     dataset = replace(dataset, places=places(sources, settings, dataset.splits))
     cuts = uneven_cuts(sources, settings, dataset.splits)
     for line in (*dataset.notes, *describe_unknown(dataset), *cuts):

@@ -23,7 +23,7 @@ from data.progress import Progress, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
 from data.sound_batches import SoundCodec
-from data.text import TOKENIZER, make_tokenizer, tokenizer_facts
+from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
 """Of what this file makes of a recording: raised when that changes."""
@@ -51,14 +51,14 @@ class SoundPreparation:
     source: Any
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         log_mel = asdict(LogMel.of(self.settings))
-        facts = {"sound": VERSION, "frames": log_mel, "max_seconds": self.settings.max_seconds,
+        key = {"sound": VERSION, "frames": log_mel, "max_seconds": self.settings.max_seconds,
                  "waveforms": self._are_waveforms("train")}  # fmt: skip
         if self._is_transcribed:
-            tokenizer = tokenizer_facts(self.settings.tokenizer)
-            facts |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase}
-        return facts
+            tokenizer = tokenizer_key(self.settings.tokenizer)
+            key |= {"tokenizer": tokenizer, "lowercase": self.settings.lowercase}
+        return key
 
     def write(
         self, sources: Sequence[Mapping[str, Recordings]], folder: Path, progress: Progress
@@ -81,7 +81,7 @@ class SoundPreparation:
             decided, unknown = self.source.classes, None
         total = sum(map(len, splits.values()))
         broken = Broken("recordings", total, self.settings.broken_fraction)
-        facts, hashes, max_labels = {}, {}, 0
+        metadata, hashes, max_labels = {}, {}, 0
         for split, recordings in splits.items():
             limit = self.settings.max_seconds
             writing = _Writing(split, self._codec(split), limit, broken, unknown)
@@ -92,48 +92,49 @@ class SoundPreparation:
                 raise UsageError(f"no recording of {split} is left: {'; '.join(writing.notes())}")
             write_names(path, writing.names)
             write_lengths(_lengths_path(path), [(frames,) for frames in writing.frames])
-            facts[split] = {"examples": count, "broken": broken.count - before,
+            metadata[split] = {"examples": count, "broken": broken.count - before,
                             "left_out": len(writing.left_out),
                             "seconds": writing.seconds}  # fmt: skip
             max_labels = max(max_labels, writing.max_labels)
             notes += writing.notes()
-        broken.check_splits(facts)
+        broken.check_splits(metadata)
         return {
             "fingerprint": digest([hashes, decided]),
-            "splits": facts,
+            "splits": metadata,
             "max_labels": max_labels,
             "notes": notes,
             "broken": broken.told,
         }
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = max_labels = None
         if self._is_transcribed:
-            tokenizer, max_labels = Tokenizer.load(folder / TOKENIZER), max(facts["max_labels"], 1)
+            tokenizer = Tokenizer.load(folder / TOKENIZER)
+            max_labels = max(metadata["max_labels"], 1)
             targets = {"vocabulary_size": tokenizer.vocabulary_size, "max_labels": max_labels}
         else:
             classes = self.source.classes
             targets = {"num_classes": len(classes), "classes": classes}
         splits = {
             name: self._open(name, folder / f"{name}.array_record", max_labels, numbers)
-            for name, numbers in facts["splits"].items()
+            for name, numbers in metadata["splits"].items()
         }
         broken = Broken(
             "recordings",
             total=sum(split.examples + split.left_out for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
-            told=facts["broken"],
+            told=metadata["broken"],
         )
         broken.check()
         longest = [one.codec.max_frames for one in splits.values()]
         longest.append(splits["train"].codec.most_frames())
         return Dataset(
-            fingerprint=facts["fingerprint"],
+            fingerprint=metadata["fingerprint"],
             splits=splits,
             spec=DataSpec(num_mels=self.settings.num_mels, max_frames=max(longest), **targets),
             tokenizer=tokenizer,
-            notes=(*self.source.notes, *facts["notes"], *broken.lines()),
+            notes=(*self.source.notes, *metadata["notes"], *broken.lines()),
         )
 
     @property

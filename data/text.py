@@ -32,7 +32,7 @@ _TRAINED = {
     "wordpiece": Tokenizer.train_wordpiece,
     "words": Tokenizer.train_words,
 }
-FACTS_VERSION = 1
+METADATA_VERSION = 1
 """Of what is counted of a split and stored beside its windows: raised when that changes."""
 
 PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
@@ -45,17 +45,17 @@ class TextPreparation:
 
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
-        inputs = {
-            "facts": FACTS_VERSION,
-            "packing": self._packing_facts(),
+    def cache_key(self) -> dict[str, Any]:
+        key = {
+            "facts": METADATA_VERSION,
+            "packing": self._packing_key(),
             "sequence_length": self.settings.sequence_length,
-            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+            "tokenizer": tokenizer_key(self.settings.tokenizer),
         }
         if cleaning.is_on(self.settings.cleaning):
             steps = self.settings.cleaning.model_dump()
-            inputs["cleaning"] = {"version": cleaning.VERSION, **steps}
-        return inputs
+            key["cleaning"] = {"version": cleaning.VERSION, **steps}
+        return key
 
     def write(
         self,
@@ -76,26 +76,26 @@ class TextPreparation:
         splits: dict[str, Any] = {}
         hashes: dict[str, Any] = {}
         for number, split, pieces in corpus:
-            facts, sha256 = self._write_split(number, split, pieces, tokenizer, folder, progress)
-            if not facts["examples"]:
+            metadata, sha256 = self._write_split(number, split, pieces, tokenizer, folder, progress)
+            if not metadata["examples"]:
                 few = "give more text" + (", or clean less of it away" if counts else "")
                 raise UsageError(f"the {self._part(split, number)} is no token long: {few}")
             if self._names:
-                splits.setdefault(split, {"parts": []})["parts"].append([number, facts])
+                splits.setdefault(split, {"parts": []})["parts"].append([number, metadata])
                 hashes.setdefault(split, []).append([number, sha256])
             else:
-                splits[split], hashes[split] = facts, sha256
+                splits[split], hashes[split] = metadata, sha256
         return {
             "fingerprint": digest({"records": hashes, "vocabulary": tokenizer.vocabulary()}),
             "splits": splits,
             "cleaning": counts,
         }
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
         codec = self._codec(tokenizer)
         splits = {}
-        for split, numbers in facts["splits"].items():
+        for split, numbers in metadata["splits"].items():
             if "parts" not in numbers:
                 splits[split] = self._split(split, self._file(folder, split, 0), codec, numbers)
                 continue
@@ -106,7 +106,7 @@ class TextPreparation:
             weights = [self.settings.shares()[number] for number, _ in numbers["parts"]]
             splits[split] = join(split, parts, weights)
         return Dataset(
-            fingerprint=facts["fingerprint"],
+            fingerprint=metadata["fingerprint"],
             splits=splits,
             spec=DataSpec(
                 vocabulary_size=tokenizer.vocabulary_size,
@@ -114,7 +114,7 @@ class TextPreparation:
                 framing=tuple(tokenizer.framed(np.empty(0, np.int32)).tolist()) or None,
             ),
             tokenizer=tokenizer,
-            cleaning=facts.get("cleaning", {}),
+            cleaning=metadata.get("cleaning", {}),
         )
 
     @staticmethod
@@ -145,7 +145,7 @@ class TextPreparation:
         folder: Path,
         progress: Progress,
     ) -> tuple[dict[str, Any], str]:
-        """Writes the windows of one split of one source. Returns facts of it, and their hash."""
+        """Writes the windows of one split of one source. Returns metadata of it, and their hash."""
         codec, totals = self._codec(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
@@ -153,12 +153,12 @@ class TextPreparation:
             room = max(codec.length - around, 1)  # what is cut is framed too
         tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
         count, sha256 = write_records(self._file(folder, split, number), codec.pack(tokens))
-        facts = {"examples": count, **totals.facts(codec.targets(totals.tokens))}
+        metadata = {"examples": count, **totals.metadata(codec.targets(totals.tokens))}
         if isinstance(codec, BestFitCodec) and count:
-            facts["padding"] = 1 - facts["targets"] / (count * codec.length)
-        return facts, sha256
+            metadata["padding"] = 1 - metadata["targets"] / (count * codec.length)
+        return metadata, sha256
 
-    def _packing_facts(self) -> Any:
+    def _packing_key(self) -> Any:
         if self.settings.packing == "windows":
             return packing.VERSION
         return {"best_fit": best_fit.VERSION, "block_tokens": best_fit.BLOCK_TOKENS}
@@ -171,14 +171,14 @@ class TextPreparation:
         return WindowCodec(length, size, None if together else tokenizer.separator_id)
 
 
-def tokenizer_facts(settings: Any) -> dict[str, Any]:
+def tokenizer_key(settings: Any) -> dict[str, Any]:
     """All that decides the tokenizer of `data.tokenizer` beside the text, as JSON."""
-    facts: dict[str, Any] = {"kind": settings.kind}
+    key: dict[str, Any] = {"kind": settings.kind}
     if settings.kind in _TRAINED:
-        facts |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
+        key |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
     if settings.kind == "file":
-        facts |= {"framed": True, "sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
-    return facts
+        key |= {"framed": True, "sha256": hashlib.sha256(_read_bytes(settings.path)).hexdigest()}
+    return key
 
 
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
@@ -241,7 +241,7 @@ class Totals:
                 self._compressor = zlib.compressobj(9, wbits=31)  # 31: a gzip file
             self._compressed += len(self._compressor.compress(content))
 
-    def facts(self, targets: int) -> dict[str, Any]:
+    def metadata(self, targets: int) -> dict[str, Any]:
         """`documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split: with
         unknown tokens there is nothing that gzip could be compared with."""
         self._end_document()

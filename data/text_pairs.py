@@ -21,7 +21,7 @@ from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
 from data.progress import Progress
 from data.records import write_names, write_records
 from data.sources.source import copies_line
-from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_facts
+from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 1
 """Of what this file makes of a pair: raised when that changes."""
@@ -112,11 +112,11 @@ class PairPreparation:
     source: Any
     settings: Any
 
-    def inputs(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         return {
             "text_pairs": VERSION,
             "lengths": self._limits,
-            "tokenizer": tokenizer_facts(self.settings.tokenizer),
+            "tokenizer": tokenizer_key(self.settings.tokenizer),
         }
 
     def write(
@@ -126,7 +126,7 @@ class PairPreparation:
         both = Pieces(_Texts(splits["train"]))
         tokenizer = make_tokenizer(self.settings.tokenizer, [both], progress)
         tokenizer.save(folder / TOKENIZER)
-        facts, notes, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
+        metadata, notes, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
         for split, records in splits.items():
             writing = _Writing(split, self._codec(tokenizer), self._limits)
             path = folder / f"{split}.array_record"
@@ -146,15 +146,15 @@ class PairPreparation:
                 learnt = pairs
             elif copies := [*compress(writing.names, np.isin(pairs, learnt))]:
                 notes.append(copies_line(copies, f"{count:,} pairs of {split}"))
-            facts[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
-                            **writing.facts()}  # fmt: skip
+            metadata[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
+                            **writing.metadata()}  # fmt: skip
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
-        return {"fingerprint": digest(decided), "splits": facts, "notes": notes}
+        return {"fingerprint": digest(decided), "splits": metadata, "notes": notes}
 
-    def open(self, folder: Path, facts: Mapping[str, Any]) -> Dataset:
+    def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
         codec, splits = self._codec(tokenizer), {}
-        for name, numbers in facts["splits"].items():
+        for name, numbers in metadata["splits"].items():
             path = folder / f"{name}.array_record"
             lengths = self._lengths(_lengths_path(path))
             padding = None
@@ -169,8 +169,8 @@ class PairPreparation:
         spec = DataSpec(
             vocabulary_size=tokenizer.vocabulary_size, max_source_length=source, max_length=target
         )
-        notes = (*getattr(self.source, "notes", ()), *facts["notes"])
-        return Dataset(facts["fingerprint"], splits, spec, tokenizer, notes=notes)
+        notes = (*getattr(self.source, "notes", ()), *metadata["notes"])
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=notes)
 
     @property
     def _limits(self) -> Shape:
@@ -250,7 +250,7 @@ class _Writing:
                 yield np.array(block, object)
         progress(stage, total, total, "pairs")
 
-    def facts(self) -> dict[str, int]:
+    def metadata(self) -> dict[str, int]:
         """`left_out` and `cut` of the split."""
         return {
             "left_out": self._counts["empty"] + self._counts["too long"],

@@ -54,7 +54,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 
 def open_examples(source: Source, cache: Path, progress: Progress) -> dict[str, Sequence[dict]]:
     """The raw examples of each split of `source`, at random access, written first if need be."""
-    key = digest({"version": VERSION, "source": source.name, "contents": source.contents()})
+    key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
     folder = cache / "sources" / f"{source.name}-{key[:24]}"
 
     def build(temporary: Path) -> None:

@@ -161,7 +161,7 @@ class Dates:
     def splits(self) -> dict[str, int]:
         return {split: len(days) for split, days in self.days.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         return {"version": VERSION, "validation_fraction": self.held_out}
 
     def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:

@@ -43,7 +43,7 @@ class Digits:
     def splits(self) -> dict[str, int]:
         return {split: len(numbers) for split, numbers in self.members.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         return {"members": self.members}
 
     def features(self) -> dict[str, Any]:

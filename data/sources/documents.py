@@ -59,7 +59,7 @@ class Documents:
             for split, of in self.documents.items()
         }
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         return {
             "invalid_utf8": self.invalid_utf8,
             "piece_characters": PIECE_CHARACTERS,
@@ -112,7 +112,7 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
         text, count = text[stop:], count + 1
 
 
-def read_facts(
+def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
 ) -> list[TextFile]:
     """The text files of some paths and names: each is read once, for its hash and length.

@@ -43,7 +43,7 @@ class ImageFolder:
     def splits(self) -> dict[str, int]:
         return {split: len(pictures) for split, pictures in self.pictures.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         files = {
             split: digest([[one.name, one.sha256] for one in pictures])
             for split, pictures in self.pictures.items()

@@ -48,7 +48,7 @@ def open_source(settings: Any) -> PairRecords:
         return open_pairs(settings)
     _refuse_fields(settings, next(iter(found.values())))
     parts, notes = _parts(found)
-    tables, facts = {}, {}
+    tables, hashes = {}, {}
     for split, names in parts.items():
         sides = [found[name] for name in names]
         root = str(sides[0][0].parent.absolute())
@@ -63,11 +63,11 @@ def open_source(settings: Any) -> PairRecords:
             ParallelFiles(name, both, _common(both, counts), settings.invalid_utf8)
             for name, both, counts in zip(names, sides, told, strict=True)
         ]
-        facts[split] = [[name, *counts] for name, counts in zip(names, told, strict=True)]
+        hashes[split] = [[name, *counts] for name, counts in zip(names, told, strict=True)]
         if not sum(table.rows for table in tables[split]):
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    decided = {"files": facts, "invalid": settings.invalid_utf8}
+    decided = {"files": hashes, "invalid": settings.invalid_utf8}
     notes = (*notes, *_tables_beside(settings.path, next(iter(found.values()))))
     return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, notes)
 

@@ -116,8 +116,8 @@ class PreparedSet:
         path = self.folder / f"{label}.labels.txt"
         if path.exists():
             return tuple(path.read_text(encoding="utf-8").splitlines())
-        facts = self.features[label].get("classLabel", {})
-        return tuple(map(str, range(int(facts.get("numClasses", 0)))))
+        feature = self.features[label].get("classLabel", {})
+        return tuple(map(str, range(int(feature.get("numClasses", 0)))))
 
     def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
         """The records of each split, by their numbers in the set's own split.

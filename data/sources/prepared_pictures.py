@@ -46,7 +46,7 @@ class PreparedPictures:
     def splits(self) -> dict[str, int]:
         return {split: len(rows) for split, rows in self.numbers.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         fields = [self.image, self.label]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 

@@ -47,7 +47,7 @@ class PreparedSound:
     def splits(self) -> dict[str, int]:
         return {split: len(rows) for split, rows in self.numbers.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         fields = [self.sound, self.told]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
@@ -80,8 +80,8 @@ class _Recordings(Sequence):
         except Exception as error:  # ArrayRecord and protobuf have their own
             raise UsageError(f"{name} of {source.found.folder} can't be read: {error}") from None
         features = record.features.feature
-        facts = source.found.features[source.sound]["audio"]
-        found = {"sound": partial(_decode, features[source.sound], facts), "name": name}
+        feature = source.found.features[source.sound]["audio"]
+        found = {"sound": partial(_decode, features[source.sound], feature), "name": name}
         if source.classes is None:
             (text,) = features[source.told].bytes_list.value
             return found | {"text": decode(text, "error", f"{source.found.folder}, {name}")}
@@ -136,34 +136,34 @@ def _shards(folder: Path, split: str) -> list[Path]:
     return sorted(folder.glob(f"*-{split}.array_record-*-of-*"))
 
 
-def _rate(facts: Mapping[str, Any]) -> int:
+def _rate(feature: Mapping[str, Any]) -> int:
     """Samples a second; 0 where the set does not say it."""
-    return int(facts.get("sampleRate", 0))
+    return int(feature.get("sampleRate", 0))
 
 
-def _decode(value: Any, facts: Mapping[str, Any], sample_rate: int) -> Waveform:
-    """What a record holds of a recording, of which the set tells `facts`."""
-    if facts.get("lazyDecode"):
+def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Waveform:
+    """What a record holds of a recording, of which the set describes the `feature`."""
+    if feature.get("lazyDecode"):
         return decode_sound(value.bytes_list.value[0], sample_rate)
-    samples = _samples(value, facts)
+    samples = _samples(value, feature)
     if samples.dtype.kind == "i":
         samples = samples / np.float32(_LOUDEST)
-    channels = [int(size) for size in facts["shape"]["dimensions"][1:]]
+    channels = [int(size) for size in feature["shape"]["dimensions"][1:]]
     if channels:
         samples = samples.reshape(-1, *channels).mean(axis=1)
-    return to_rate(samples.astype(np.float32), _rate(facts) or sample_rate, sample_rate)
+    return to_rate(samples.astype(np.float32), _rate(feature) or sample_rate, sample_rate)
 
 
-def _samples(value: Any, facts: Mapping[str, Any]) -> NDArray[Any]:
+def _samples(value: Any, feature: Mapping[str, Any]) -> NDArray[Any]:
     kind = value.WhichOneof("kind")
     if kind is None:  # of no sample
         return np.zeros(0, np.float32)
     if kind != "bytes_list":
         return np.array(getattr(value, kind).value)
     (content,) = value.bytes_list.value
-    if facts["encoding"].lower() == "zlib":
+    if feature["encoding"].lower() == "zlib":
         try:
             content = zlib.decompress(content)
         except zlib.error as error:
             raise ValueError(f"no recording that can be decoded: {error}") from error
-    return np.frombuffer(content, facts["dtype"])
+    return np.frombuffer(content, feature["dtype"])

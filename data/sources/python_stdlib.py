@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.sources.documents import Documents, read_facts, whole
+from data.sources.documents import Documents, read_text_files, whole
 from data.sources.source import held_out
 
 LEFT_OUT = frozenset({
@@ -21,7 +21,7 @@ def open_source(settings: Any) -> Documents:
     """Each module a document, in the order of their names; whole modules are held out."""
     folder = Path(sysconfig.get_path("stdlib"))
     named = ((folder / name, name) for name in sorted(_modules(folder)))
-    files = read_facts(named, "replace", settings, str(folder))
+    files = read_text_files(named, "replace", settings, str(folder))
     files = [file for file in files if file.characters]
     if len(files) < 2:
         raise UsageError(

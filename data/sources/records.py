@@ -51,13 +51,13 @@ class Table(Protocol):
 class Records:
     """A source of text whose documents are the records of `tables`, by their split.
 
-    facts: all that decides what the records are, as JSON. held_out: share of the training part's
+    key: all that decides what the records are, as JSON. held_out: share of the training part's
     records that is held out for validation, by a hash of each one's table and place.
     """
 
     name: str
     tables: Mapping[str, Sequence[Table]]
-    facts: Mapping[str, Any]
+    key: Mapping[str, Any]
     held_out: float
 
     @cached_property
@@ -71,9 +71,9 @@ class Records:
             }
         return {split: most[split] for split in SPLITS if split in most}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         settings = {"piece_characters": PIECE_CHARACTERS, "held_out": self.held_out}
-        return {"names": NAMES_VERSION, **settings, **self.facts}
+        return {"names": NAMES_VERSION, **settings, **self.key}
 
     def features(self) -> dict[str, Any]:
         return text_features()
@@ -200,7 +200,7 @@ def open_tables(
     field: of their texts. read: gives what is there of their rows. Raises UsageError.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
-    tables, facts = {}, {}
+    tables, hashes = {}, {}
     for split, (paths, root) in found.items():
         if not paths or not paths[0].name.endswith(suffixes):
             what = f"{settings.path} holds no file for {split}" if not paths else paths[0]
@@ -209,12 +209,12 @@ def open_tables(
             open_rows(path, name_below(root, path), field, settings.invalid_utf8) for path in paths
         ]
         with FileStatCache(settings, "records", str(root.absolute()), split) as file_stat_cache:
-            facts[split] = [
+            hashes[split] = [
                 [table.name, file_stat_cache.of(table.path, _hash)] for table in tables[split]
             ]
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
-    decided = {"files": facts, "field": field, "invalid": settings.invalid_utf8}
+    decided = {"files": hashes, "field": field, "invalid": settings.invalid_utf8}
     return tables, decided
 
 

@@ -45,7 +45,7 @@ class SoundManifest:
     def splits(self) -> dict[str, int]:
         return {split: len(recordings) for split, recordings in self.recordings.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         files = {
             split: digest([[one.name, one.told, one.sha256] for one in recordings])
             for split, recordings in self.recordings.items()

@@ -24,7 +24,7 @@ class Source(Protocol):
     splits: Mapping[str, int]
     """Splits by name, each with the number of its examples or a little more."""
 
-    def contents(self) -> Mapping[str, Any]:
+    def source_key(self) -> Mapping[str, Any]:
         """All that decides what the examples are, hashes of files among it, as JSON."""
         ...
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UsageError
-from data.sources.documents import Document, Documents, TextFile, read_facts, whole
+from data.sources.documents import Document, Documents, TextFile, read_text_files, whole
 from data.sources.files import SPLITS, find_files, name_below
 from data.sources.source import held_out
 
@@ -30,7 +30,7 @@ def open_source(settings: Any) -> Documents:
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
     """Facts of the files of `split` that hold text."""
     named = ((path, name_below(root, path)) for path in paths)
-    files = read_facts(named, settings.invalid_utf8, settings, str(root.absolute()), split)
+    files = read_text_files(named, settings.invalid_utf8, settings, str(root.absolute()), split)
     filled = [file for file in files if file.characters]
     if not filled:
         what = f"{paths[0]} is empty" if len(paths) == 1 else f"{root} holds no text"

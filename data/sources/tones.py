@@ -70,7 +70,7 @@ class Tones:
     def splits(self) -> dict[str, int]:
         return {split: len(numbers) for split, numbers in self.numbers.items()}
 
-    def contents(self) -> dict[str, Any]:
+    def source_key(self) -> dict[str, Any]:
         drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
         return {"version": VERSION, "drawn": drawn}
 

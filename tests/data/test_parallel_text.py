@@ -276,7 +276,7 @@ def test_one_file_of_two_is_no_path(tmp_path):
 
 def test_files_are_read_once_for_their_facts(tmp_path):
     write(tmp_path / "set", train__en="a\nb\n", train__de="c\nd\n")
-    first = open_source(settings(tmp_path / "set")).contents()
-    assert json.dumps(open_source(settings(tmp_path / "set")).contents()) == json.dumps(first)
+    first = open_source(settings(tmp_path / "set")).source_key()
+    assert json.dumps(open_source(settings(tmp_path / "set")).source_key()) == json.dumps(first)
     write(tmp_path / "set", train__de="c\nx\n")
-    assert open_source(settings(tmp_path / "set")).contents() != first
+    assert open_source(settings(tmp_path / "set")).source_key() != first
