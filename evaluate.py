@@ -179,7 +179,7 @@ def make_evaluator(
     import jax
 
     from data.batches import training_batches
-    from data.facts import learning_facts
+    from data.statistics import data_statistics
     from data.show import Examples
     from inference.predictors.registry import predictor_class
     from inference.samples import sample_completions
@@ -200,7 +200,7 @@ def make_evaluator(
         sample=sample,
         examples=partial(Examples, dataset),
         batch=training_batches(config, dataset, rows=None).__getitem__,
-        data_facts=partial(learning_facts, dataset),
+        data_facts=partial(data_statistics, dataset),
     )
 
 

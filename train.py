@@ -75,9 +75,9 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from data.batches import training_batches
-    from data.facts import learning_facts
     from data.preparation import prepare
     from data.show import describe_batch
+    from data.statistics import data_statistics
     from parallel.distributed import is_main_process, start
     from parallel.mesh import make_mesh
     from parallel.onednn import choose_products
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         print(describe_batch(batches[0], dataset, origins))
         return 0
     workdir = Path(workdir)
-    check_data(config, workdir, lambda: learning_facts(dataset), warnings.append)
+    check_data(config, workdir, lambda: data_statistics(dataset), warnings.append)
     check_best_metric(config, workdir, dataset.splits.get("validation"), warnings.append)
     config = resolve_steps(config, dataset.splits["train"].examples)
 

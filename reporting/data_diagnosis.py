@@ -37,18 +37,18 @@ IMBALANCE = 9
 def check_data(
     config: Config,
     workdir: Path,
-    learning_facts: Callable[[], Mapping[str, Any]],
+    data_statistics: Callable[[], Mapping[str, Any]],
     notify: Callable[[str], None],
 ) -> None:
     """Warns through `notify` of what stands out in the data of a new run.
 
-    learning_facts(): measures the fields of `Facts` that are of the data. It is not called where
+    data_statistics(): measures the fields of `Facts` that are of the data. It is not called where
     `workdir` has a checkpoint to go on from: that run was warned. Raises `UsageError` where all
     of the inputs, or nearly all, are one and the same.
     """
     if finished_steps(workdir / "checkpoints"):
         return
-    facts = Facts(config, **learning_facts())
+    facts = Facts(config, **data_statistics())
     if is_constant(facts):
         raise UsageError(_constant_text(facts))
     for finding in data_findings(facts):

@@ -276,7 +276,7 @@ def test_a_batch_is_shown_with_both_texts_their_lengths_and_its_padding(tmp_path
     assert told == []
 
 
-def test_facts_of_a_prepared_set_are_plain(dataset):
+def test_metadata_of_a_prepared_set_are_plain(dataset):
     folder = dataset.splits["train"].path.parent
-    facts = json.loads((folder / "metadata.json").read_text())
-    assert facts["splits"]["train"]["examples"] == dataset.splits["train"].examples
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["splits"]["train"]["examples"] == dataset.splits["train"].examples

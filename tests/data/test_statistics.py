@@ -9,12 +9,12 @@ from data.codecs.pictures import encode_png
 from data.codecs.sound import LogMel
 from data.conversations import ConversationCodec
 from data.dataset import Dataset, Split
-from data.facts import entropy, learning_facts, sample, share_copied
 from data.labelled_text import LabelledTextCodec
 from data.packing import WindowCodec
 from data.pictures import ImageFileCodec, PixelCodec
 from data.records import write_names, write_records
 from data.sound_batches import SoundCodec
+from data.statistics import data_statistics, entropy, sample, share_copied
 
 RANDOM = np.random.default_rng(0)
 NOTHING = base.image_classification().data.augmentation
@@ -114,7 +114,7 @@ def test_what_was_not_drawn_counts_for_the_prior():
 
 def test_a_sample_has_so_many_bytes_at_most(split, monkeypatch):
     of = split("train", FILES, as_files(pictures(400)))
-    monkeypatch.setattr("data.facts.SAMPLED_BYTES", of.path.stat().st_size // 4)
+    monkeypatch.setattr("data.statistics.SAMPLED_BYTES", of.path.stat().st_size // 4)
     assert sample(of, ("a", "b")).inputs == 100
 
 
@@ -122,11 +122,11 @@ def test_padding_is_counted_where_preparation_did_not(split):
     codec = LabelledTextCodec(10, 50)
     texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
     train = split("train", codec, np.concatenate([codec.store(text, 0) for text in texts]))
-    facts = learning_facts(Dataset("", {"train": train}, DataSpec(classes=("a",))))
-    assert facts["padding"] == pytest.approx(1 - 16 / 30)
-    assert (facts["examples"], facts["inputs"], facts["copied"]) == (3, 3, {})
+    statistics = data_statistics(Dataset("", {"train": train}, DataSpec(classes=("a",))))
+    assert statistics["padding"] == pytest.approx(1 - 16 / 30)
+    assert (statistics["examples"], statistics["inputs"], statistics["copied"]) == (3, 3, {})
     told = split("told", codec, codec.store(texts[0], 0), padding=0.125)
-    assert learning_facts(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
+    assert data_statistics(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
 
 
 def test_copies_of_pictures_are_found_also_where_one_split_is_kept_as_files(split):
@@ -139,7 +139,7 @@ def test_copies_of_pictures_are_found_also_where_one_split_is_kept_as_files(spli
 def test_of_large_splits_a_part_tells_the_share(split, monkeypatch):
     train = pictures(4000)
     splits = split("train", PIXELS, train), split("validation", PIXELS, train[:1000])
-    monkeypatch.setattr("data.facts.COMPARED_BYTES", splits[0].path.stat().st_size // 4)
+    monkeypatch.setattr("data.statistics.COMPARED_BYTES", splits[0].path.stat().st_size // 4)
     assert share_copied(*splits) == pytest.approx(1, abs=0.2)
     other = split("other", PIXELS, pictures(1000))
     assert share_copied(splits[0], other) == 0
@@ -152,7 +152,7 @@ def test_what_recurs_within_a_part_of_a_large_split_is_no_copy(split, monkeypatc
         validation["image"][number], validation["label"][number] = number, 0
     splits = split("train", PIXELS, train), split("validation", PIXELS, validation)
     assert share_copied(*splits) == 20 / 400
-    monkeypatch.setattr("data.facts.COMPARED", 2000)
+    monkeypatch.setattr("data.statistics.COMPARED", 2000)
     assert share_copied(*splits) == 0
 
 
@@ -172,7 +172,7 @@ def test_all_pairs_of_splits_are_compared(split):
     test = np.concatenate([train[:10], validation[:30], others[:10]])
     named = {"train": train, "validation": validation, "test": test}
     splits = {name: split(name, PIXELS, records) for name, records in named.items()}
-    assert learning_facts(Dataset("", splits, DataSpec()))["copied"] == {
+    assert data_statistics(Dataset("", splits, DataSpec()))["copied"] == {
         ("train", "validation"): 0,
         ("train", "test"): 0.2,
         ("validation", "test"): 0.6,

@@ -33,7 +33,7 @@ _SHORTEST_SNIPPET = 24  # shorter ones recur by themselves: of 6 characters of a
 _ANCHOR, _APART = 8, 16  # tokens that decide whether a snippet begins: of so many places one
 
 
-class Sample(NamedTuple):
+class SampleStatistics(NamedTuple):
     """What was measured on some examples of a split.
 
     inputs: how many of them are not broken. padding: share of the positions, None without any.
@@ -51,26 +51,26 @@ class Sample(NamedTuple):
     commonest_name: str | None
 
 
-def learning_facts(dataset: Dataset) -> dict[str, Any]:
-    """Return what `reporting.findings.Facts` has of the data: `examples` of the training split,
-    `copied`, and of a `Sample` of it all fields.
+def data_statistics(dataset: Dataset) -> dict[str, Any]:
+    """Return what `reporting.findings.Facts` has of the data: `examples` of the training split, `copied`,
+    and of a `SampleStatistics` of it all fields.
 
     copied: of two splits, (the earlier, the later), the share of the later one that the earlier
     one holds too; without those that can't be compared.
     """
     train = dataset.splits["train"]
-    facts = sample(train, dataset.spec.classes)._asdict()
+    statistics = sample(train, dataset.spec.classes)._asdict()
     if train.padding is not None:
-        facts["padding"] = train.padding
+        statistics["padding"] = train.padding
     shares = {
         (first.name, second.name): share_copied(first, second)
         for first, second in itertools.combinations(dataset.splits.values(), 2)
     }
     copied = {names: share for names, share in shares.items() if share is not None}
-    return {"examples": train.examples, "copied": copied, **facts}
+    return {"examples": train.examples, "copied": copied, **statistics}
 
 
-def sample(split: Split, classes: tuple[str, ...] | None) -> Sample:
+def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
     """Measures up to `SAMPLED` examples of a split, drawn at random; always the same ones."""
     inputs, targets, first = Counter(), Counter(), {}
     filled = positions = 0
@@ -90,7 +90,7 @@ def sample(split: Split, classes: tuple[str, ...] | None) -> Sample:
             first.setdefault(number, (part, rows[row]))
     counts = np.array([*targets.values()], float)
     (commonest, most), *_ = [*inputs.most_common(1), (None, 0)]
-    return Sample(
+    return SampleStatistics(
         inputs=inputs.total(),
         padding=1 - filled / positions if positions else None,
         classes=None if classes is None else {
