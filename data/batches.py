@@ -108,12 +108,12 @@ class Batches:
         """Whether no batch but the first reads from the disk, and none is much work."""
         pairs = zip(self._parts, self._records, strict=True)
         few = all(one.are_few(part.examples) for part, one in pairs)
-        return few and not self.is_work
+        return few and not self.is_expensive
 
     @property
-    def is_work(self) -> bool:
+    def is_expensive(self) -> bool:
         """Whether to make a batch takes longer than to hand it over."""
-        return self._split.codec.is_work
+        return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
         """The part of a mixture that each row of shuffled batch number `batch` is from."""

@@ -36,7 +36,7 @@ class ExampleCodec(Protocol):
     unit: str = "examples"
     """What the examples are called."""
 
-    is_work: bool = False
+    is_expensive: bool = False
     """Whether to make a batch takes longer than to hand it over from another thread."""
 
     @property

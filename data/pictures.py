@@ -47,7 +47,7 @@ class PixelCodec(ExampleCodec):
     augmentation: Any
 
     @property
-    def is_work(self) -> bool:
+    def is_expensive(self) -> bool:
         return is_on(self.augmentation)
 
     @property
@@ -83,7 +83,7 @@ class ImageFileCodec(ExampleCodec):
     crop_ratio: float
     augmentation: Any
     dtype = np.dtype(object)
-    is_work = True
+    is_expensive = True
 
     def nothing(self) -> bytes:
         """What is stored of a broken picture."""

@@ -29,7 +29,7 @@ def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Ba
         return
     import grain
 
-    ahead = _THREADS if batches.is_work else _AHEAD
+    ahead = _THREADS if batches.is_expensive else _AHEAD
     dataset = (
         grain.MapDataset.range(start, stop)
         .map(batches.__getitem__)

@@ -39,7 +39,7 @@ class SoundCodec(ExampleCodec):
     dtype = np.dtype(object)
 
     @property
-    def is_work(self) -> bool:
+    def is_expensive(self) -> bool:
         return self.waveforms or is_on(self.augmentation)
 
     def store(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
