@@ -104,7 +104,7 @@ class Batches:
         return arrays
 
     @property
-    def at_hand(self) -> bool:
+    def in_memory(self) -> bool:
         """Whether no batch but the first reads from the disk, and none is much work."""
         pairs = zip(self._parts, self._records, strict=True)
         few = all(one.are_few(part.examples) for part, one in pairs)
@@ -162,7 +162,7 @@ class Batches:
         """The batches of a plan, if they are at hand and small: then most of what one by itself
         takes are the calls of NumPy. Nobody may change them: others may get them too."""
         codec = self._split.codec
-        if not self.at_hand or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
+        if not self.in_memory or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
             return None
         found = self._read(plan.numbers.ravel(), plan.records.ravel())
         made = codec.augmented(found, self._seed, plan.examples.ravel())

@@ -20,11 +20,11 @@ _AHEAD = 16  # batches; of those that are much work, and large, no more than are
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
     """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes.
 
-    What is at hand is not read ahead: handing it over would take longer than to make it.
+    Batches out of memory are not read ahead: handing one over would take longer than making it.
     """
     if start >= stop:
         return
-    if batches.at_hand and not workers:
+    if batches.in_memory and not workers:
         yield from map(batches.__getitem__, range(start, stop))
         return
     import grain

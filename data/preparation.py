@@ -87,8 +87,8 @@ def prepare(
 
 def _examples(source: Source, cache: Path, progress: Progress) -> Examples:
     """The raw examples of `source`: where they are, or written down."""
-    if hasattr(source, "at_hand"):
-        return source.at_hand()
+    if hasattr(source, "random_access"):
+        return source.random_access()
     from data.sources.builder import open_examples  # slow to import
 
     return open_examples(source, cache, progress)

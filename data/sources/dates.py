@@ -164,7 +164,7 @@ class Dates:
     def source_key(self) -> dict[str, Any]:
         return {"version": VERSION, "validation_fraction": self.held_out}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: _Written(split, days) for split, days in self.days.items()}
 
 

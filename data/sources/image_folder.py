@@ -50,7 +50,7 @@ class ImageFolder:
         }
         return {"files": files, "classes": self.classes}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: _Files(pictures, self.classes) for split, pictures in self.pictures.items()}
 
 

@@ -50,7 +50,7 @@ class PreparedPictures:
         fields = [self.image, self.label]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: self._pictures(split) for split in self.numbers}
 
     def _pictures(self, split: str) -> "_Pictures":

@@ -51,7 +51,7 @@ class PreparedSound:
         fields = [self.sound, self.told]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: self._recordings(split) for split in self.numbers}
 
     def _recordings(self, split: str) -> "_Recordings":

@@ -52,7 +52,7 @@ class SoundManifest:
         }
         return {"files": files, "classes": self.classes}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: _Files(of, self.classes) for split, of in self.recordings.items()}
 
 

@@ -13,7 +13,7 @@ class Source(Protocol):
     """Raw examples, which `data.sources.builder` writes down as a TensorFlow dataset.
 
     To open a source must be quick (it happens at every start), to read its examples need not be.
-    One whose examples are at random access where they are gives them by `at_hand()`, for each
+    One whose examples are at random access where they are gives them by `random_access()`, for each
     split a sequence: those are not written down. One that cuts validation off its training part
     says by `held_out` what share that is.
     """

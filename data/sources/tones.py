@@ -74,7 +74,7 @@ class Tones:
         drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
         return {"version": VERSION, "drawn": drawn}
 
-    def at_hand(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
         return {split: _Dialled(of, self.lowest_ratio) for split, of in self.numbers.items()}
 
 

@@ -132,7 +132,7 @@ def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
 
 def test_batches_made_together_are_those_made_one_by_one(dataset):
     together, each = shuffled(dataset), shuffled(dataset, kept_bytes=0)
-    assert together.at_hand and not each.at_hand
+    assert together.in_memory and not each.in_memory
     for number in (0, 1, 341, 342, 10**6):  # 341 batches of 12 are a block, at most
         assert_equal(together[number], each[number])
 

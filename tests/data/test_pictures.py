@@ -276,8 +276,8 @@ def test_pixels_that_do_not_fit_stay_files(folder):
     many = prepare(settings(folder)).splits["train"]
     assert few.codec.dtype == object
     assert many.codec.dtype != object
-    assert not Batches(few, global_batch_size=4, seed=0, shuffle=True).at_hand
-    assert Batches(many, global_batch_size=4, seed=0, shuffle=True).at_hand
+    assert not Batches(few, global_batch_size=4, seed=0, shuffle=True).in_memory
+    assert Batches(many, global_batch_size=4, seed=0, shuffle=True).in_memory
 
 
 def test_what_is_no_picture_is_told(folder):
