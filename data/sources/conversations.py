@@ -9,7 +9,7 @@ from typing import Any
 from configs.errors import UsageError
 from data.codecs.chat import ASSISTANT
 from data.sources import generated_talk
-from data.sources.records import Records, open_tables
+from data.sources.records import TextRecords, open_tables
 from data.sources.tables import Rows, kind_of, no_such_field
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -18,7 +18,7 @@ Message = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Conversations(Records):
+class Conversations(TextRecords):
     """A source of conversations, which `read` gives of each table.
 
     The `text` of an example is the list of its messages, as JSON.

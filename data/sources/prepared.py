@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from configs.errors import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
-from data.sources.records import PairRecords, Records
+from data.sources.records import PairRecords, TextRecords
 from data.sources.source import held_out_mask
 from data.sources.tables import decode, no_such_field, no_text
 
@@ -169,7 +169,7 @@ def open_set(settings: Any) -> PreparedSet:
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)
 
 
-def open_source(settings: Any) -> Records:
+def open_source(settings: Any) -> TextRecords:
     """The text of the set `data.name`.
 
     Its splits train, validation and test are read; without a validation part
@@ -179,7 +179,7 @@ def open_source(settings: Any) -> Records:
     _check_text(found, field, "data.text_field")
     decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
-    return Records("tfds", _tables(found, field, settings), decided, held_out)
+    return TextRecords("tfds", _tables(found, field, settings), decided, held_out)
 
 
 def open_pairs(settings: Any) -> PairRecords:

@@ -48,7 +48,7 @@ class Table(Protocol):
 
 
 @dataclass(frozen=True)
-class Records:
+class TextRecords:
     """A source of text whose documents are the records of `tables`, by their split.
 
     key: all that decides what the records are, as JSON. held_out: share of the training part's
@@ -119,7 +119,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class LabelledRecords(Records):
+class LabelledRecords(TextRecords):
     """Records that have a label too: a string, in the field of that name."""
 
     label_field: str
@@ -138,7 +138,7 @@ class LabelledRecords(Records):
 
 
 @dataclass(frozen=True)
-class PairRecords(Records):
+class PairRecords(TextRecords):
     """Records of two texts, which `read` gives of each table: a source of pairs.
 
     An example is a `source`, a `target` and their `name`. notes: what there is to tell of them.
@@ -163,7 +163,7 @@ class PairRecords(Records):
         return table.rows
 
 
-def open_source(settings: Any) -> Records:
+def open_source(settings: Any) -> TextRecords:
     """The documents at `data.path`: files found and split as those of `text_files` are.
 
     Without a validation part `data.validation_fraction` of the records is held out. The first
@@ -171,7 +171,7 @@ def open_source(settings: Any) -> Records:
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return Records("records", tables, decided, held_out)
+    return TextRecords("records", tables, decided, held_out)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
