@@ -12,7 +12,7 @@ from data.dataset import Dataset, ExampleCodec, Split
 from data.length_buckets import Shape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
-from data.records import KEPT_BYTES, Records
+from data.records import KEPT_BYTES, RecordReader
 
 Batch = dict[str, NDArray[Any]]
 
@@ -69,7 +69,9 @@ class Batches:
         self._chosen = examples
         self._rows = rows or slice(None)
         self._parts = split.parts or (split,)
-        self._records = [Records(part.path, part.codec.dtype, kept_bytes) for part in self._parts]
+        self._records = [
+            RecordReader(part.path, part.codec.dtype, kept_bytes) for part in self._parts
+        ]
         self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
         if split.lengths is not None:
             self._planned_at_once = split.lengths.batches_together(global_batch_size)

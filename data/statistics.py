@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data.dataset import Dataset, Split
 from data.order import permutation
 from data.packing import WindowCodec
-from data.records import Records, bytes_of
+from data.records import RecordReader, bytes_of
 
 SAMPLED = 1024
 """Training examples that are looked at: a share of them is then right to 3 %."""
@@ -170,7 +170,7 @@ def _records(split: Split, most: int) -> Iterator[tuple[NDArray[Any], NDArray[np
     """Yields up to `most` random records, and their numbers, some at a time."""
     count = min(most, split.examples)
     rows = permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
-    reader = Records(split.path, split.codec.dtype)
+    reader = RecordReader(split.path, split.codec.dtype)
     for some in np.array_split(rows, -(-count // _AT_ONCE)):
         yield reader.read(some), some
 

@@ -119,8 +119,8 @@ def test_there_is_no_batch_past_the_end_and_no_end_of_shuffled_ones(dataset):
 
 def test_records_read_one_by_one_are_those_kept_in_memory(dataset):
     split = dataset.splits["train"]
-    kept = records.Records(split.path, split.codec.dtype)
-    each = records.Records(split.path, split.codec.dtype, kept_bytes=0)
+    kept = records.RecordReader(split.path, split.codec.dtype)
+    each = records.RecordReader(split.path, split.codec.dtype, kept_bytes=0)
     with ThreadPoolExecutor(8) as threads:
         choices = [np.arange(n, n + 9) * 7 % split.examples for n in range(50)]
         for one, other in zip(

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 import train
 from configs.reading.recipes import load_config
-from data.records import Records
+from data.records import RecordReader
 
 Random = np.random.Generator
 Fields = Mapping[str, str]
@@ -288,14 +288,14 @@ def proposed(finding: str) -> dict[str, str]:
 
 def read_slowly(monkeypatch) -> None:
     """Makes the disk slow, and the data too large to be kept in memory."""
-    read = Records.read
+    read = RecordReader.read
 
     def slow(self, indices):
         time.sleep(0.25)
         return read(self, indices)
 
-    monkeypatch.setattr(Records, "read", slow)
-    monkeypatch.setattr(Records, "are_few", lambda self, count: False)
+    monkeypatch.setattr(RecordReader, "read", slow)
+    monkeypatch.setattr(RecordReader, "are_few", lambda self, count: False)
 
 
 @pytest.mark.parametrize("fault", PLANTED)
