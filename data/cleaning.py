@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.progress import Progress
+from data.sources.source import RawExamples
 
 VERSION = 1
 """Of what this file makes of a text: raised when that changes."""
@@ -42,7 +43,7 @@ class Pieces:
     change: what is done to each text. kept: numbers of the pieces that there are; None: all.
     """
 
-    records: Sequence[dict[str, Any]]
+    records: RawExamples
     change: Change = str
     kept: NDArray[np.int64] | None = None
 
@@ -69,7 +70,7 @@ def is_on(settings: Any) -> bool:
 
 
 def clean(
-    parts: Sequence[tuple[str, Sequence[dict[str, Any]]]], settings: Any, progress: Progress
+    parts: Sequence[tuple[str, RawExamples]], settings: Any, progress: Progress
 ) -> tuple[list[Pieces], dict[str, Counts]]:
     """The pieces of each of `parts` (split, records) that stay, and what was done to each split.
 

@@ -23,14 +23,12 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_records
+from data.sources.source import RawExamples, RawSplits
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
 
 VERSION = 2
 """Of what this file and `data.codecs.chat` make and count of a conversation: raised when that
 changes."""
-
-Records = Sequence[dict[str, Any]]
-"""Conversations, as `data.sources.conversations` gives them out, at random access."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class ConversationCodec(ExampleCodec):
 
 
 @dataclass
-class Counts:
+class ConversationCounts:
     """What became of the conversations of a split. `targets` count, `positions` are there."""
 
     conversations: int = 0
@@ -93,7 +91,7 @@ class ConversationPreparation:
         }
 
     def write(
-        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
         for records in splits.values():
@@ -104,7 +102,7 @@ class ConversationPreparation:
         tokenizer.save(folder / TOKENIZER)
         codec, metadata, hashes = self._codec(tokenizer), {}, {}
         for split, records in splits.items():
-            counts = Counts()
+            counts = ConversationCounts()
             runs = self._runs(split, records, tokenizer, counts, progress)
             windows = best_fit.pack(runs, codec.dtype, codec.length)
             count, hashes[split] = write_records(folder / f"{split}.array_record", windows)
@@ -155,7 +153,7 @@ class ConversationPreparation:
         except ValueError as error:
             raise UsageError(f"data.chat_template: {error}") from None
 
-    def _check(self, records: Records) -> None:
+    def _check(self, records: RawExamples) -> None:
         """Raises UsageError where the template refuses a conversation, and says which."""
         if self.settings.chat_template is None:
             return
@@ -182,9 +180,9 @@ class ConversationPreparation:
     def _runs(
         self,
         split: str,
-        records: Records,
+        records: RawExamples,
         tokenizer: Tokenizer,
-        counts: Counts,
+        counts: ConversationCounts,
         progress: Progress,
     ) -> Iterator[best_fit.Run]:
         """What goes into windows of each conversation that has a target which counts."""
@@ -208,7 +206,7 @@ class ConversationPreparation:
             yield {"tokens": ids[:-1], "targets": targets, "learnt": learnt}
 
     def _encoded(
-        self, stage: str, records: Records, tokenizer: Tokenizer, progress: Progress
+        self, stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[Encoded]:
         encoder = ChatEncoder(tokenizer, self.settings.chat_template)
         done = 0

@@ -18,13 +18,11 @@ from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
+from data.sources.source import RawExamples, RawSplits
 from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
 
 VERSION = 4
 """Of what this file makes of a text: raised when that changes."""
-
-Records = Sequence[dict[str, Any]]
-"""Pieces of texts, as `data.sources.records` gives them out, at random access."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class LabelledTextPreparation:
         }
 
     def write(
-        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
         labels = {split: _labels(records) for split, records in splits.items()}
@@ -135,12 +133,12 @@ class LabelledTextPreparation:
         return LabelledTextCodec(self.settings.sequence_length, tokenizer.vocabulary_size)
 
 
-def _labels(records: Records) -> set[str]:
+def _labels(records: RawExamples) -> set[str]:
     return {one["label"].decode() for block in in_blocks(records) for one in block}
 
 
 def _texts(
-    stage: str, records: Records, tokenizer: Tokenizer, progress: Progress
+    stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """The first piece of each text, and the tokens of all its pieces."""
     first, tokens, done = None, [], 0

@@ -27,6 +27,7 @@ from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_s
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
+from data.sources.source import RawExamples, RawSplits
 
 VERSION = 3
 """Of what this file makes of a picture: raised when that changes."""
@@ -149,7 +150,7 @@ class PicturePreparation:
 
     def write(
         self,
-        sources: Sequence[Mapping[str, Sequence[dict[str, Any]]]],
+        sources: Sequence[RawSplits],
         folder: Path,
         progress: Progress,
     ) -> dict[str, Any]:
@@ -218,7 +219,7 @@ class PicturePreparation:
     def _records(
         self,
         split: str,
-        pictures: Sequence[dict[str, Any]],
+        pictures: RawExamples,
         metadata: Mapping[str, Any],
         broken: Broken,
         names: list[str | None],
@@ -246,7 +247,7 @@ class PicturePreparation:
                 yield block
         progress(stage, total, total, "pictures")
 
-    def _decide(self, splits: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[Shape, bool]:
+    def _decide(self, splits: RawSplits) -> tuple[Shape, bool]:
         """The shape of all pictures, and whether they are stored as pixels."""
         settings, size = self.settings, self.settings.image_size
         width, height = (size, size) if size else _common_size(_sizes(splits))
@@ -260,7 +261,7 @@ class PicturePreparation:
         return shape, fits
 
 
-def _sizes(splits: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[int, int]]:
+def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
     """Width and height of each picture that has a head."""
     for pictures in splits.values():
         for number in range(len(pictures)):

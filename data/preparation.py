@@ -16,14 +16,11 @@ from data.show import describe_preparation, describe_unknown
 from data.sound import SoundPreparation
 from data.sources.places import places, uneven_cuts
 from data.sources.registry import open_sources
-from data.sources.source import Source
+from data.sources.source import RawSplits, Source
 from data.text import TextPreparation
 from data.text_pairs import PairPreparation
 
 _METADATA = "metadata.json"
-
-Examples = Mapping[str, Sequence[dict[str, Any]]]
-"""The raw examples of each split of a source, at random access."""
 
 
 class Preparation(Protocol):
@@ -34,7 +31,7 @@ class Preparation(Protocol):
         ...
 
     def write(
-        self, sources: Sequence[Examples], folder: Path, progress: Progress
+        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> Mapping[str, Any]:
         """Writes the records of each split into `folder`. Returns metadata to keep, as JSON."""
         ...
@@ -70,7 +67,7 @@ def prepare(
     folder = cache / "prepared" / f"{settings.source}-{key[:24]}"
 
     def build(temporary: Path) -> None:
-        examples = [_examples(source, cache, progress) for source in sources]
+        examples = [_raw_splits(source, cache, progress) for source in sources]
         metadata = preparation.write(examples, temporary, progress)
         (temporary / _METADATA).write_text(json.dumps(metadata, indent=1))
 
@@ -85,7 +82,7 @@ def prepare(
     return dataset
 
 
-def _examples(source: Source, cache: Path, progress: Progress) -> Examples:
+def _raw_splits(source: Source, cache: Path, progress: Progress) -> RawSplits:
     """The raw examples of `source`: where they are, or written down."""
     if hasattr(source, "random_access"):
         return source.random_access()

@@ -24,7 +24,8 @@ KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
 
 @dataclass(frozen=True)
 class RecordReader:
-    """Reads the records of a file; it is opened at the first reading, in each process. Threads may share it.
+    """Reads the records of a file, which is opened at the first reading, in each process. Threads
+    may share it.
 
     kept_bytes: a set no larger than this is read whole at the first reading, and kept.
     """

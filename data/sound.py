@@ -23,6 +23,7 @@ from data.progress import Progress, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
 from data.sound_batches import SoundCodec
+from data.sources.source import RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
@@ -34,9 +35,6 @@ SUBSAMPLING = 4
 _AT_ONCE = 64
 
 _FAR_LONGER = 20  # than half of the recordings: so much padding beside one of them is told
-
-Recordings = Sequence[Mapping[str, Any]]
-"""Of a split, at random access: see `SoundPreparation`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class SoundPreparation:
         return key
 
     def write(
-        self, sources: Sequence[Mapping[str, Recordings]], folder: Path, progress: Progress
+        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
         notes = [f"{split} has no labels, and is left out" for split in _unlabelled(splits)]
@@ -210,7 +208,7 @@ class _Writing:
     _strange: dict[str, list[str]] = field(default_factory=dict)
 
     def blocks(
-        self, recordings: Recordings, targets: Sequence[NDArray[np.int32]], progress: Progress
+        self, recordings: RawExamples, targets: Sequence[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
         """What is stored of each that stays, with its `targets`."""
         stage, total = f"decoding {self.split}", len(recordings)
@@ -303,14 +301,14 @@ class _Writing:
         return self.codec.store(waveform, targets)
 
 
-def _told(recordings: Recordings) -> Iterator[Any]:
+def _told(recordings: RawExamples) -> Iterator[Any]:
     """The transcript, or the label, of each."""
     for number in range(len(recordings)):
         one = recordings[number]
         yield one["text"] if "text" in one else one["label"]
 
 
-def _unlabelled(splits: Mapping[str, Recordings]) -> list[str]:
+def _unlabelled(splits: RawSplits) -> list[str]:
     """Splits without labels, as the test part of a competition is."""
     first = {split: of[0] for split, of in splits.items() if split != "train" and len(of)}
     return [split for split, one in first.items() if "label" in one and one["label"] < 0]

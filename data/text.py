@@ -22,6 +22,7 @@ from data.order import permutation
 from data.packing import WindowCodec
 from data.progress import Progress, track
 from data.records import write_records
+from data.sources.source import RawExamples, RawSplits
 
 TRAINING_BYTES = 2**26
 """Of text that tokenizers are learnt from: of more, pieces in a fixed random order."""
@@ -59,7 +60,7 @@ class TextPreparation:
 
     def write(
         self,
-        sources: Sequence[Mapping[str, Sequence[dict[str, Any]]]],
+        sources: Sequence[RawSplits],
         folder: Path,
         progress: Progress,
     ) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def _stretches(
     return np.split(ids, range(left, len(ids), room))
 
 
-def in_blocks(records: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def in_blocks(records: RawExamples) -> Iterator[list[dict[str, Any]]]:
     """All records in order, some at once."""
     for start in range(0, len(records), PIECES_AT_ONCE):
         stop = min(start + PIECES_AT_ONCE, len(records))

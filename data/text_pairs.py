@@ -20,14 +20,11 @@ from data.dataset import Dataset, ExampleCodec, Split
 from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
 from data.progress import Progress
 from data.records import write_names, write_records
-from data.sources.source import copies_line
+from data.sources.source import RawExamples, RawSplits, copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 1
 """Of what this file makes of a pair: raised when that changes."""
-
-Records = Sequence[dict[str, Any]]
-"""Pairs, as a source of pairs gives them out, at random access: `source`, `target` and `name`."""
 
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
 """The tokens of all sources, or all targets, of a batch in a row; and how many each has."""
@@ -105,8 +102,9 @@ class PairCodec(ExampleCodec):
 class PairPreparation:
     """Writes a split's pairs; `settings` are those of the `source`, one of pairs.
 
-    Pairs of which a side has no text are left out, and from training those that are longer than
-    the limits; of others the side that is too long is cut.
+    A raw example has `source`, `target` and `name`. Pairs of which a side has no text are left out,
+    and from training those that are longer than the limits; in other splits the side that is too
+    long is cut.
     """
 
     source: Any
@@ -120,7 +118,7 @@ class PairPreparation:
         }
 
     def write(
-        self, sources: Sequence[Mapping[str, Records]], folder: Path, progress: Progress
+        self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
         both = Pieces(_Texts(splits["train"]))
@@ -189,7 +187,7 @@ class PairPreparation:
 class _Texts(Sequence):
     """The texts of both sides of some pairs, for a tokenizer: source, target, source, ..."""
 
-    records: Records
+    records: RawExamples
 
     def __len__(self) -> int:
         return 2 * len(self.records)
@@ -221,7 +219,7 @@ class _Writing:
         self.names: list[str] = []
 
     def blocks(
-        self, records: Records, tokenizer: Tokenizer, progress: Progress
+        self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[NDArray[Any]]:
         """The records of the pairs that stay."""
         stage, total = f"tokenising {self._split}", len(records)

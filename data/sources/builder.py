@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import tensorflow_datasets as tfds
 from configs.errors import UsageError
 from data.cache import build_once, digest
 from data.progress import Progress, track
-from data.sources.source import Source
+from data.sources.source import RawSplits, Source
 
 VERSION = "1.0.0"
 """Of the form of the files: what was written with another one is not read."""
@@ -52,7 +51,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
             raise
 
 
-def open_examples(source: Source, cache: Path, progress: Progress) -> dict[str, Sequence[dict]]:
+def open_examples(source: Source, cache: Path, progress: Progress) -> RawSplits:
     """The raw examples of each split of `source`, at random access, written first if need be."""
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
     folder = cache / "sources" / f"{source.name}-{key[:24]}"

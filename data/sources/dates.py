@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.order import permutation
-from data.sources.source import held_out_mask
+from data.sources.source import RawSplits, held_out_mask
 
 VERSION = 2
 """Of what this file makes of a day, and its name: raised when that changes."""
@@ -164,7 +164,7 @@ class Dates:
     def source_key(self) -> dict[str, Any]:
         return {"version": VERSION, "validation_fraction": self.held_out}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: _Written(split, days) for split, days in self.days.items()}
 
 

@@ -13,7 +13,7 @@ from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, files_in, name_below, split_folders
-from data.sources.source import copies, held_out
+from data.sources.source import RawSplits, copies, held_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -50,7 +50,7 @@ class ImageFolder:
         }
         return {"files": files, "classes": self.classes}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: _Files(pictures, self.classes) for split, pictures in self.pictures.items()}
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.sources.prepared import PreparedRecords, PreparedSet, open_set
+from data.sources.source import RawSplits
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class PreparedPictures:
         fields = [self.image, self.label]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: self._pictures(split) for split in self.numbers}
 
     def _pictures(self, split: str) -> "_Pictures":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from configs.errors import UsageError
 from data.codecs.sound import Waveform, decode_sound, to_rate
 from data.sources.prepared import PreparedSet, open_set
+from data.sources.source import RawSplits
 from data.sources.tables import decode
 
 _LOUDEST = 2**15  # of integers, which are samples of 16 bits
@@ -51,7 +52,7 @@ class PreparedSound:
         fields = [self.sound, self.told]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: self._recordings(split) for split in self.numbers}
 
     def _recordings(self, split: str) -> "_Recordings":

@@ -17,7 +17,7 @@ from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, meant_split, split_of
 from data.sources.records import TABLE_SUFFIXES
-from data.sources.source import copies, held_out
+from data.sources.source import RawSplits, copies, held_out
 from data.sources.tables import open_rows
 
 
@@ -52,7 +52,7 @@ class SoundManifest:
         }
         return {"files": files, "classes": self.classes}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: _Files(of, self.classes) for split, of in self.recordings.items()}
 
 

@@ -8,6 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+RawExamples = Sequence[dict[str, Any]]
+"""The raw examples of a split, at random access; `__getitems__` reads several at once."""
+
+RawSplits = Mapping[str, RawExamples]
+"""The raw examples of each split of a source, by the split's name."""
+
 
 class Source(Protocol):
     """Raw examples, which `data.sources.builder` writes down as a TensorFlow dataset.

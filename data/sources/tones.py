@@ -15,7 +15,7 @@ import numpy as np
 from data.augmentation import generator
 from data.codecs.sound import Waveform, to_rate
 from data.sound_augmentation import add_noise
-from data.sources.source import held_out
+from data.sources.source import RawSplits, held_out
 
 VERSION = 1
 """Of what this file makes of its settings: raised when that changes."""
@@ -74,7 +74,7 @@ class Tones:
         drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
         return {"version": VERSION, "drawn": drawn}
 
-    def random_access(self) -> dict[str, Sequence[dict[str, Any]]]:
+    def random_access(self) -> RawSplits:
         return {split: _Dialled(of, self.lowest_ratio) for split, of in self.numbers.items()}
 
 
