@@ -180,7 +180,7 @@ def make_evaluator(
 
     from data.batches import training_batches
     from data.statistics import data_statistics
-    from data.show import Examples
+    from data.show import ExampleViewer
     from inference.predictors.registry import predictor_class
     from inference.samples import sample_completions
     from reporting.evaluator import Evaluator
@@ -198,7 +198,7 @@ def make_evaluator(
         classes=dataset.spec.classes,
         measure_split=partial(measure_split, batch_predictor=predictor.batch_predictor),
         sample=sample,
-        examples=partial(Examples, dataset),
+        examples=partial(ExampleViewer, dataset),
         batch=training_batches(config, dataset, rows=None).__getitem__,
         data_facts=partial(data_statistics, dataset),
     )

@@ -24,7 +24,7 @@ _ROWS = 12  # of frames
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleViewer:
     """The examples of a split, one at a time: `examples(7)` is a picture, uint8 [H, W, C], the
     frames of a recording, float32 [T, F], or a text."""
 

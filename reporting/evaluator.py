@@ -8,7 +8,7 @@ from flax import nnx
 
 from reporting.activity import diagnose_run
 from reporting.progress import Progress
-from reporting.report.inside import Examples, look_inside
+from reporting.report.inside import ExampleViewer, look_inside
 from reporting.report.predictions import Predictions
 from reporting.run_log import RunLog
 from reporting.samples import Sample, first_answers, sample_text
@@ -40,7 +40,7 @@ class Evaluator:
         classes: Sequence[str] | None,
         measure_split: Callable[..., tuple[dict[str, float], dict[str, Any]]],
         sample: Callable[[nnx.Module], Sequence[Sample]] | None,
-        examples: Callable[[str], Examples],
+        examples: Callable[[str], ExampleViewer],
         batch: Callable[[int], Mapping[str, np.ndarray]],
         data_facts: Callable[[], Mapping[str, Any]],
     ):

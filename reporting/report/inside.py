@@ -17,8 +17,8 @@ MOST_POSITIONS = 24
 """Tokens at the beginning of a text that are looked at."""
 
 
-class Examples(Protocol):
-    """Examples as the model gets them, and as a person reads them (`data.show`)."""
+class ExampleViewer(Protocol):
+    """Examples as the model gets them, and as a reader does: `data.show.ExampleViewer`."""
 
     def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
     def tokens(self, number: int) -> Sequence[str]: ...
@@ -26,7 +26,7 @@ class Examples(Protocol):
 
 
 def look_inside(
-    program: TrainProgram, params: Tree, statistics: Tree, examples: Examples
+    program: TrainProgram, params: Tree, statistics: Tree, examples: ExampleViewer
 ) -> dict[str, Any]:
     """Return arguments of `write_report`: `filters`, and `attention` on the first of the examples,
     with the example as `attended`. {} where several processes share the parameters.
