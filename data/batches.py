@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from configs.schema.config import Config
 from data.dataset import Dataset, ExampleCodec, Split
-from data.length_buckets import Shape
+from data.length_buckets import PaddedShape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
 from data.records import KEPT_BYTES, RecordReader
@@ -17,7 +17,7 @@ from data.records import KEPT_BYTES, RecordReader
 Batch = dict[str, NDArray[Any]]
 
 
-class Plan(NamedTuple):
+class BatchPlan(NamedTuple):
     """Part, record and example number of each row of the batches of a block, [batches, rows] each.
 
     shapes: what each batch is padded to, where examples have lengths. made: the arrays of all the
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     numbers: NDArray[Any]
     records: NDArray[np.int64]
     examples: NDArray[np.int64]
-    shapes: Sequence[Shape] | None = None
+    shapes: Sequence[PaddedShape] | None = None
     made: Batch | None = None
 
 
@@ -75,7 +75,7 @@ class Batches:
         self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
         if split.lengths is not None:
             self._planned_at_once = split.lengths.batches_together(global_batch_size)
-        self._plans: dict[int, Plan] = {}  # of the last two blocks: threads read on both
+        self._plans: dict[int, BatchPlan] = {}  # of the last two blocks: threads read on both
 
     def __len__(self) -> int:
         """Batches that hold the split once; shuffled ones have no end."""
@@ -135,7 +135,7 @@ class Batches:
         """The examples at `places` of those."""
         return places if self._chosen is None else self._chosen[places]
 
-    def _shape(self, batch: int) -> Shape | None:
+    def _shape(self, batch: int) -> PaddedShape | None:
         """What such a batch is padded to, whichever rows are read of it."""
         if self._split.lengths is None:
             return None
@@ -143,11 +143,11 @@ class Batches:
         places = np.arange(start, min(start + self._batch_size, self._count))
         return self._split.lengths.common_shape(self._in_order(places))
 
-    def _codec(self, shape: Shape | None) -> ExampleCodec:
+    def _codec(self, shape: PaddedShape | None) -> ExampleCodec:
         codec = self._split.codec
         return codec if shape is None else codec.padded_to(shape)
 
-    def _plan(self, block: int) -> Plan:
+    def _plan(self, block: int) -> BatchPlan:
         plans = self._plans  # other threads may replace it, but leave this one as it is
         if block not in plans:
             batches = block * self._planned_at_once + np.arange(self._planned_at_once)
@@ -160,7 +160,7 @@ class Batches:
             self._plans = plans
         return plans[block]
 
-    def _made(self, plan: Plan) -> Batch | None:
+    def _made(self, plan: BatchPlan) -> Batch | None:
         """The batches of a plan, if they are at hand and small: then most of what one by itself
         takes are the calls of NumPy. Nobody may change them: others may get them too."""
         codec = self._split.codec
@@ -173,7 +173,7 @@ class Batches:
             made[name].flags.writeable = False
         return made
 
-    def _single(self, batches: NDArray[np.int64]) -> Plan:
+    def _single(self, batches: NDArray[np.int64]) -> BatchPlan:
         _, records = positions(
             batches,
             batch_size=self._batch_size,
@@ -181,9 +181,9 @@ class Batches:
             seed=self._seed,
             rows=self._rows,
         )
-        return Plan(np.zeros_like(records), records, self._examples(batches))
+        return BatchPlan(np.zeros_like(records), records, self._examples(batches))
 
-    def _of_like_length(self, batches: NDArray[np.int64], block: int) -> Plan:
+    def _of_like_length(self, batches: NDArray[np.int64], block: int) -> BatchPlan:
         lengths, size = self._split.lengths, self._batch_size
         _, records = positions(batches, batch_size=size, size=self._split.examples, seed=self._seed)
         records = records.ravel()
@@ -192,9 +192,9 @@ class Batches:
         shapes = [lengths.shape(of_batch) for of_batch in records]
         records = records[:, self._rows]
         examples = batches[0] * size + places[:, self._rows]
-        return Plan(np.zeros_like(records), records, examples, shapes)
+        return BatchPlan(np.zeros_like(records), records, examples, shapes)
 
-    def _mixed(self, batches: NDArray[np.int64]) -> Plan:
+    def _mixed(self, batches: NDArray[np.int64]) -> BatchPlan:
         examples = self._examples(batches)
         numbers, before = schedule(self._split.weights).pick(examples)
         records = np.empty_like(before)
@@ -203,7 +203,7 @@ class Batches:
             epoch, place = np.divmod(before[mine], part.examples)
             seed = self._seed + (number << 32)  # sets of one size are not shuffled alike
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
-        return Plan(numbers, records, examples)
+        return BatchPlan(numbers, records, examples)
 
     def _stored(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Part and record of each of `examples` where the parts follow each other."""
@@ -233,7 +233,7 @@ def training_batches(config: Config, dataset: Dataset, rows: slice | None) -> Ba
     )
 
 
-def shapes_of(batch: Mapping[str, Any]) -> tuple[Shape, ...]:
+def shapes_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
     """Returns the shape of each array of a batch: what decides whether a step is compiled anew."""
     return tuple(array.shape for array in batch.values())
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from data.codecs.tokenizers import Tokenizer
-from data.length_buckets import Lengths, Shape
+from data.length_buckets import Lengths, PaddedShape
 from data.records import read_names
 
 
@@ -57,7 +57,7 @@ class ExampleCodec(Protocol):
         """The same as training sees it: what is random in it, (seed, example number) decide."""
         return self.batch(records)
 
-    def padded_to(self, shape: Shape) -> Self:
+    def padded_to(self, shape: PaddedShape) -> Self:
         """The codec of batches whose examples, of many lengths, are padded to `shape`."""
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ BLOCK_EXAMPLES = 4096
 
 _DISTINCT = 512  # lengths that are told apart when bounds are chosen
 
-Shape = tuple[int, ...]
+PaddedShape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Lengths:
         count = len(places)
         return places[permutation(np.arange(count), size=count, seed=seed, epoch=block)]
 
-    def shape(self, records: NDArray[np.int64]) -> Shape:
+    def shape(self, records: NDArray[np.int64]) -> PaddedShape:
         """The bounds that a batch of `records` is padded to."""
         longest = self._values[records].max(axis=0)
         return tuple(
@@ -66,7 +66,7 @@ class Lengths:
         lengths = self._values[there[:most]]
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
-    def common_shape(self, records: NDArray[np.int64]) -> Shape:
+    def common_shape(self, records: NDArray[np.int64]) -> PaddedShape:
         """The bounds that a batch of `records` is padded to where all lengths of an example count
         as in one bucket, the last of theirs: there are no more such shapes than buckets."""
         bucket = self._buckets(self._values[records]).max()
@@ -129,6 +129,6 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     return tuple(reversed(bounds))
 
 
-def write_lengths(path: Path, lengths: Sequence[Shape]) -> None:
+def write_lengths(path: Path, lengths: Sequence[PaddedShape]) -> None:
     """Writes the `lengths` of the examples of a split, in their order."""
     np.save(path, np.array(lengths, np.int32))

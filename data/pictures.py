@@ -23,7 +23,7 @@ from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
 from data.broken import Broken
 from data.cache import digest
-from data.codecs.pictures import Shape, decode_picture, encode_pixels, picture_size
+from data.codecs.pictures import ImageShape, decode_picture, encode_pixels, picture_size
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress
 from data.records import write_names, write_records
@@ -44,7 +44,7 @@ _LABEL_BYTES = 4
 class PixelCodec(ExampleCodec):
     """Pictures stored as pixels of `shape` (height, width, channels)."""
 
-    shape: Shape
+    shape: ImageShape
     augmentation: Any
 
     @property
@@ -80,7 +80,7 @@ class PixelCodec(ExampleCodec):
 class ImageFileCodec(ExampleCodec):
     """Pictures stored as files, each after its label (int32, little endian)."""
 
-    shape: Shape
+    shape: ImageShape
     crop_ratio: float
     augmentation: Any
     dtype = np.dtype(object)
@@ -247,7 +247,7 @@ class PicturePreparation:
                 yield block
         progress(stage, total, total, "pictures")
 
-    def _decide(self, splits: RawSplits) -> tuple[Shape, bool]:
+    def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
         """The shape of all pictures, and whether they are stored as pixels."""
         settings, size = self.settings, self.settings.image_size
         width, height = (size, size) if size else _common_size(_sizes(splits))
@@ -279,7 +279,7 @@ def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
     return LARGE, LARGE
 
 
-def _kept_side(shape: Shape, crop_ratio: float) -> int:
+def _kept_side(shape: ImageShape, crop_ratio: float) -> int:
     """Short side of pixels that random-resized crops are drawn from."""
     return math.ceil(max(shape[:2]) / min(crop_ratio, _KEPT))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.augmentation import generator, is_on
 from data.codecs.sound import LogMel, Waveform
 from data.dataset import ExampleCodec
-from data.length_buckets import Shape
+from data.length_buckets import PaddedShape
 from data.sound_augmentation import augment, mask, most_samples
 
 _BITS = 15  # and the sign
@@ -77,7 +77,7 @@ class SoundCodec(ExampleCodec):
 
         return self._batch(recordings, self.most_frames(), frames)
 
-    def padded_to(self, shape: Shape) -> Self:
+    def padded_to(self, shape: PaddedShape) -> Self:
         return replace(self, max_frames=shape[0])
 
     def most_frames(self) -> int:

@@ -17,7 +17,7 @@ from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
-from data.length_buckets import Lengths, Shape, choose_bounds, write_lengths
+from data.length_buckets import Lengths, PaddedShape, choose_bounds, write_lengths
 from data.progress import Progress
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits, copies_line
@@ -40,7 +40,7 @@ class PairCodec(ExampleCodec):
 
     vocabulary_size: int
     separator_id: int
-    shape: Shape
+    shape: PaddedShape
     dtype = np.dtype(object)
 
     def batch(self, pairs: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -65,7 +65,7 @@ class PairCodec(ExampleCodec):
             "weights": (target_real & there[:, None]).astype(np.float32),
         }
 
-    def padded_to(self, shape: Shape) -> Self:
+    def padded_to(self, shape: PaddedShape) -> Self:
         return replace(self, shape=shape)
 
     def store(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
@@ -171,7 +171,7 @@ class PairPreparation:
         return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=notes)
 
     @property
-    def _limits(self) -> Shape:
+    def _limits(self) -> PaddedShape:
         return self.settings.max_source_length, self.settings.max_target_length
 
     def _lengths(self, path: Path) -> Lengths:
@@ -211,7 +211,7 @@ class _Writing:
     a hash of each. names: of the same, but for those of training.
     """
 
-    def __init__(self, split: str, codec: PairCodec, limits: Shape):
+    def __init__(self, split: str, codec: PairCodec, limits: PaddedShape):
         self._split, self._codec, self._limits = split, codec, limits
         self._counts: Counter[str] = Counter()
         self.lengths: list[NDArray[np.int32]] = []

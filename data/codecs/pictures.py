@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Shape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 """Height, width, channels."""
 
 Size = tuple[float, float]
@@ -27,7 +27,7 @@ _SPARE = 2  # JPEGs are decoded at 1/2, 1/4 or 1/8 where this many times the tar
 
 def decode_picture(
     encoded: bytes,
-    shape: Shape,
+    shape: ImageShape,
     *,
     crop_ratio: float = 1.0,
     choose: Callable[[Size], Box] | None = None,
