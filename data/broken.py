@@ -13,20 +13,20 @@ NAMED = 10
 class Broken:
     """The broken ones of `total` things (what: pictures, ...); allowed: the share there may be.
 
-    told: the first of them, each with the reason.
+    messages: the first of them, each with the reason.
     """
 
     what: str
     total: int
     allowed: float
     count: int = 0
-    told: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def add(self, name: str, reason: str) -> None:
         """Raises UsageError where they are too many, once there are enough to name."""
         self.count += 1
-        if len(self.told) < NAMED:
-            self.told.append(f"{name}: {reason}")
+        if len(self.messages) < NAMED:
+            self.messages.append(f"{name}: {reason}")
         else:
             self.check()
 
@@ -35,8 +35,8 @@ class Broken:
         if self.count > self.allowed * self.total:
             raise UsageError(
                 f"{self.count} of {self.total} {self.what} are broken, more than "
-                f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.told)}. Mend or "
-                "remove them, or raise it"
+                f"data.broken_fraction={self.allowed:g} allows: {'; '.join(self.messages)}. Mend "
+                "or remove them, or raise it"
             )
 
     def check_splits(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class Broken:
             if numbers["broken"] == numbers["examples"]:
                 raise UsageError(
                     f"all {numbers['examples']:,} {self.what} of {split} are broken: "
-                    f"{'; '.join(self.told)}"
+                    f"{'; '.join(self.messages)}"
                 )
 
     def lines(self) -> list[str]:
@@ -54,6 +54,6 @@ class Broken:
         if not self.count:
             return []
         return [
-            *self.told,
+            *self.messages,
             f"{self.count:,} of {self.total:,} {self.what} are broken, and count for nothing",
         ]

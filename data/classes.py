@@ -37,6 +37,6 @@ def alike(classes: Iterable[str]) -> Iterator[str]:
     for name in classes:
         by_letters.setdefault("".join(name.casefold().split()), []).append(name)
     if pairs := [names for names in by_letters.values() if len(names) > 1]:
-        told = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
+        listed = ", ".join(" and ".join(map(repr, names)) for names in pairs[:3])
         more = f", and {len(pairs) - 3} more such" if len(pairs) > 3 else ""
-        yield f"classes that differ in capitals or spaces alone are told apart: {told}{more}"
+        yield f"classes that differ in capitals or spaces alone are told apart: {listed}{more}"

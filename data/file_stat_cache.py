@@ -41,16 +41,16 @@ class FileStatCache:
         return self
 
     def of(self, path: Path, find: Callable[[Path], Any]) -> Any:
-        """What `find` tells of the file at `path`, as JSON, or told when it was the same file."""
+        """Return what `find` returns of the file at `path`, as JSON: now, or when it was last read."""
         name, now, stamp = str(path.absolute()), time.time_ns(), _stamp(path)
-        was, told = self._known.get(name, (None, None))
+        was, value = self._known.get(name, (None, None))
         if stamp is None or stamp != was:
-            told = find(path)
+            value = find(path)
             settled = stamp and now - stamp[-1] > SETTLED_SECONDS * 10**9
             if not settled or _stamp(path) != stamp:
-                return told
-        self._used[name] = [stamp, told]
-        return told
+                return value
+        self._used[name] = [stamp, value]
+        return value
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is not None or self._used == self._known:

@@ -101,8 +101,8 @@ class LabelledTextPreparation:
             metadata[split] = {"examples": count, "cut": len(cut), "tokens": sum(counts)}
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary(), "classes": classes}
         lost = sorted(set(classes) - labels["train"])
-        told = {"splits": metadata, "classes": classes, "lost": lost}
-        return {"fingerprint": digest(decided), **told}
+        fingerprint = digest(decided)
+        return {"fingerprint": fingerprint, "splits": metadata, "classes": classes, "lost": lost}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer, classes = Tokenizer.load(folder / TOKENIZER), tuple(metadata["classes"])

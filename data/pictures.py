@@ -178,7 +178,8 @@ class PicturePreparation:
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        return {"fingerprint": digest(decided), "notes": notes, "broken": broken.told, **metadata}
+        metadata |= {"notes": notes, "broken": broken.messages}
+        return {"fingerprint": digest(decided), **metadata}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         splits = {
@@ -192,7 +193,7 @@ class PicturePreparation:
             total=sum(split.examples for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
-            told=metadata["broken"],
+            messages=metadata["broken"],
         )
         broken.check()
         classes = self.source.classes

@@ -103,7 +103,7 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
     """A line for each split that was cleaned, packed or padded."""
     for split, counts in dataset.cleaning.items():
         before, after = counts["documents"]
-        steps = [f"{name} {told}" for name, told in _steps(counts) if told != "0"]
+        steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]
         by = f" ({'; '.join(steps)})" if steps else ""
         yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
     for split in dataset.splits.values():
@@ -193,8 +193,8 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
         if name == "targets" and not any(map(_has_other_tokens, splits.values())):
             continue
         if all(getattr(one, name) is not None for one in splits.values()):
-            told = (f"{getattr(one, name):,}" for one in splits.values())
-            rows.append((name.replace("_", " "), *told))
+            texts = (f"{getattr(one, name):,}" for one in splits.values())
+            rows.append((name.replace("_", " "), *texts))
     if all(one.seconds is not None for one in splits.values()):
         rows.append(("hours", *(f"{one.seconds / 3600:.2f}" for one in splits.values())))
     if any(one.padding is not None for one in splits.values()):
@@ -206,8 +206,8 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
             "documents after": ("documents", 1),
         }.items():
             rows.append((name, *(f"{cleaned[split][what][number]:,}" for split in splits)))
-        told = [dict(_steps(cleaned[split])) for split in splits]
-        rows += [(step, *(one[step] for one in told)) for step in told[0]]
+        steps = [dict(_steps(cleaned[split])) for split in splits]
+        rows += [(step, *(one[step] for one in steps)) for step in steps[0]]
     return rows
 
 
@@ -216,8 +216,8 @@ def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, step in counts["steps"].items():
         documents, characters = step["documents"], step["characters"]
         plural = "" if documents == 1 else "s"
-        told = f"{documents:,} document{plural}, {characters:,} characters" if documents else "0"
-        yield name.replace("_", " "), told
+        effect = f"{documents:,} document{plural}, {characters:,} characters" if documents else "0"
+        yield name.replace("_", " "), effect
 
 
 def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
@@ -293,12 +293,12 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
 def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     if "label" in example:
         assert dataset.spec.classes is not None
-        told = f"label {example['label']} ({dataset.spec.classes[example['label']]})"
+        target = f"label {example['label']} ({dataset.spec.classes[example['label']]})"
     else:
         assert dataset.tokenizer is not None
         tokens = example["labels"][example["label_weights"] > 0]
-        told = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
-    yield f"  {told}, weight {example['weights']:g}"
+        target = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
+    yield f"  {target}, weight {example['weights']:g}"
     frames = example["frames"][example["segments"] > 0]
     if not len(frames):
         return

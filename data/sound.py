@@ -64,18 +64,18 @@ class SoundPreparation:
         (splits,) = sources
         notes = [f"{split} has no labels, and is left out" for split in _unlabelled(splits)]
         splits = {name: of for name, of in splits.items() if name not in _unlabelled(splits)}
-        told = {
-            split: track(_told(of), progress, f"reading {split}", len(of), "recordings")
+        raw = {
+            split: track(_raw_targets(of), progress, f"reading {split}", len(of), "recordings")
             for split, of in splits.items()
         }
         if self._is_transcribed:
-            texts = {split: [*map(self._clean, of)] for split, of in told.items()}
+            texts = {split: [*map(self._clean, of)] for split, of in raw.items()}
             tokenizer = self._learn(texts["train"], progress)
             tokenizer.save(folder / TOKENIZER)
             targets = {split: tokenizer.encode_many(of) for split, of in texts.items()}
             decided, unknown = tokenizer.vocabulary(), tokenizer.unknown_id
         else:
-            targets = {split: np.array([*of], np.int32)[:, None] for split, of in told.items()}
+            targets = {split: np.array([*of], np.int32)[:, None] for split, of in raw.items()}
             decided, unknown = self.source.classes, None
         total = sum(map(len, splits.values()))
         broken = Broken("recordings", total, self.settings.broken_fraction)
@@ -101,7 +101,7 @@ class SoundPreparation:
             "splits": metadata,
             "max_labels": max_labels,
             "notes": notes,
-            "broken": broken.told,
+            "broken": broken.messages,
         }
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
@@ -122,7 +122,7 @@ class SoundPreparation:
             total=sum(split.examples + split.left_out for split in splits.values()),
             allowed=self.settings.broken_fraction,
             count=sum(split.broken for split in splits.values()),
-            told=metadata["broken"],
+            messages=metadata["broken"],
         )
         broken.check()
         longest = [one.codec.max_frames for one in splits.values()]
@@ -246,15 +246,15 @@ class _Writing:
             )
 
     def _of_contents(self) -> list[str]:
-        told = {
+        messages = {
             "silent": "nothing but silence",
             "empty": "an empty transcript",
             "unknown": "a transcript with characters, or words, that are not in the vocabulary",
             "long": f"a transcript too long for CTC where model.subsampling is {SUBSAMPLING}",
         }
         return [
-            f"{len(names):,} of {len(self.names):,} recordings of {self.split} have {told[what]}, "
-            f"such as {names[0]}"
+            f"{len(names):,} of {len(self.names):,} recordings of {self.split} have "
+            f"{messages[what]}, such as {names[0]}"
             for what, names in self._strange.items()
         ]
 
@@ -301,7 +301,7 @@ class _Writing:
         return self.codec.store(waveform, targets)
 
 
-def _told(recordings: RawExamples) -> Iterator[Any]:
+def _raw_targets(recordings: RawExamples) -> Iterator[Any]:
     """The transcript, or the label, of each."""
     for number in range(len(recordings)):
         one = recordings[number]

@@ -259,7 +259,7 @@ class _Writing:
         """For the user: what happened to which of so many `pairs`."""
         source, target = self._limits
         limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
-        told = {
+        messages = {
             "empty": ("pairs", "lack a text, and are left out"),
             "too long": ("pairs", f"are longer than {' or '.join(limits)}, and left out"),
             "cut source": ("sources", f"are longer than {limits[0]}, and cut"),
@@ -268,7 +268,7 @@ class _Writing:
         }  # fmt: skip
         return [
             f"{self._counts[what]:,} of {pairs:,} {things} of {self._split} {happened}"
-            for what, (things, happened) in told.items()
+            for what, (things, happened) in messages.items()
             if self._counts[what]
         ]
 

@@ -55,15 +55,15 @@ def open_source(settings: Any) -> PairRecords:
         with FileStatCache(
             settings, "lines", settings.invalid_utf8, root, split
         ) as file_stat_cache:
-            told = [
+            counted = [
                 [file_stat_cache.of(path, lambda path: _count(path, settings.invalid_utf8))
                  for path in both] for both in sides
             ]  # fmt: skip
         tables[split] = [
             ParallelFiles(name, both, _common(both, counts), settings.invalid_utf8)
-            for name, both, counts in zip(names, sides, told, strict=True)
+            for name, both, counts in zip(names, sides, counted, strict=True)
         ]
-        hashes[split] = [[name, *counts] for name, counts in zip(names, told, strict=True)]
+        hashes[split] = [[name, *counts] for name, counts in zip(names, counted, strict=True)]
         if not sum(table.rows for table in tables[split]):
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
     held_out = 0.0 if "validation" in tables else settings.validation_fraction

@@ -25,7 +25,7 @@ _LOUDEST = 2**15  # of integers, which are samples of 16 bits
 
 @dataclass(frozen=True)
 class PreparedSound:
-    """The recordings of a set, with what `told` holds: transcripts, or labels of `classes`.
+    """The recordings of a set, with what `target` holds: transcripts, or labels of `classes`.
 
     They stay in its own files. held_out: share of the training part that is held out for
     validation, by a hash of each one's number.
@@ -34,7 +34,7 @@ class PreparedSound:
     name: str
     found: PreparedSet
     sound: str
-    told: str
+    target: str
     classes: tuple[str, ...] | None
     held_out: float
     notes: tuple[str, ...]
@@ -49,7 +49,7 @@ class PreparedSound:
         return {split: len(rows) for split, rows in self.numbers.items()}
 
     def source_key(self) -> dict[str, Any]:
-        fields = [self.sound, self.told]
+        fields = [self.sound, self.target]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
 
     def random_access(self) -> RawSplits:
@@ -84,9 +84,9 @@ class _Recordings(Sequence):
         feature = source.found.features[source.sound]["audio"]
         found = {"sound": partial(_decode, features[source.sound], feature), "name": name}
         if source.classes is None:
-            (text,) = features[source.told].bytes_list.value
+            (text,) = features[source.target].bytes_list.value
             return found | {"text": decode(text, "error", f"{source.found.folder}, {name}")}
-        return found | {"label": features[source.told].int64_list.value[0]}
+        return found | {"label": features[source.target].int64_list.value[0]}
 
     @cached_property
     def _records(self) -> Sequence[bytes]:
@@ -116,13 +116,13 @@ def open_labels(settings: Any) -> PreparedSound:
     return _open(settings, "data.label_field", settings.label_field, "ClassLabel")
 
 
-def _open(settings: Any, setting: str, told: str, kind: str) -> PreparedSound:
+def _open(settings: Any, setting: str, target: str, kind: str) -> PreparedSound:
     found = open_set(settings)
     found.check("data.sound_field", settings.sound_field, "Audio")
-    found.check(setting, told, kind)
+    found.check(setting, target, kind)
     if not found.rows("train"):
         raise UsageError(f"{found.where} has no recording in train")
-    classes = found.class_names(told) if kind == "ClassLabel" else None
+    classes = found.class_names(target) if kind == "ClassLabel" else None
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
     sound, notes = settings.sound_field, []
     if not _rate(found.features[sound]["audio"]):
@@ -130,7 +130,7 @@ def _open(settings: Any, setting: str, told: str, kind: str) -> PreparedSound:
             f"{found.where} does not say at what rate {sound} was recorded: it is taken for "
             f"data.sample_rate={settings.sample_rate}"
         )
-    return PreparedSound(settings.source, found, sound, told, classes, held_out, tuple(notes))
+    return PreparedSound(settings.source, found, sound, target, classes, held_out, tuple(notes))
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

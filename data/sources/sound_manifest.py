@@ -27,7 +27,7 @@ class Recording:
 
     path: Path
     name: str
-    told: str
+    target: str
     sha256: str
 
 
@@ -47,7 +47,7 @@ class SoundManifest:
 
     def source_key(self) -> dict[str, Any]:
         files = {
-            split: digest([[one.name, one.told, one.sha256] for one in recordings])
+            split: digest([[one.name, one.target, one.sha256] for one in recordings])
             for split, recordings in self.recordings.items()
         }
         return {"files": files, "classes": self.classes}
@@ -68,8 +68,8 @@ class _Files(Sequence):
         one = self.recordings[index]
         found = {"sound": partial(_decode, one.path), "name": one.name, "path": str(one.path)}
         if self.classes is None:
-            return found | {"text": one.told}
-        return found | {"label": self.classes.index(one.told)}
+            return found | {"text": one.target}
+        return found | {"label": self.classes.index(one.target)}
 
 
 def open_transcripts(settings: Any) -> SoundManifest:
@@ -80,7 +80,7 @@ def open_transcripts(settings: Any) -> SoundManifest:
     """
     found = _read(settings, settings.text_field, "data.text_field")
     recordings, share = _cut(found, settings)
-    notes = (*_told_of_tables(settings.path), *_copies(recordings))
+    notes = (*_table_warnings(settings.path), *_copies(recordings))
     return SoundManifest("sound_transcripts", recordings, None, notes, share)
 
 
@@ -88,17 +88,17 @@ def open_labels(settings: Any) -> SoundManifest:
     """The same, with their labels."""
     found = _read(settings, settings.label_field, "data.label_field")
     recordings, share = _cut(found, settings)
-    labels = {split: {one.told for one in of} for split, of in recordings.items()}
+    labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_told_of_tables(settings.path), *_copies(recordings), *alike(classes)]
+    notes = [*_table_warnings(settings.path), *_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
         notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
     return SoundManifest("sound_labels", recordings, classes, tuple(notes), share)
 
 
-def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
-    """All recordings of the tables of each split; their field `told` is what `setting` says."""
+def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
+    """All recordings of the tables of each split; their field `target` is what `setting` says."""
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
@@ -107,7 +107,7 @@ def _read(settings: Any, told: str, setting: str) -> dict[str, list[Recording]]:
         ) as file_stat_cache:
             for table in tables:
                 rows = open_rows(table, table.name, settings.path_field, settings.invalid_utf8)
-                for where, name, text in rows.recordings(told, setting):
+                for where, name, text in rows.recordings(target, setting):
                     path = table.parent / name
                     if not path.is_file():
                         missing.append((where, table, name))
@@ -143,7 +143,7 @@ def _tables(given: str) -> dict[str, list[Path]]:
     return {split: of for split, of in tables.items() if of}
 
 
-def _told_of_tables(given: str) -> Iterator[str]:
+def _table_warnings(given: str) -> Iterator[str]:
     """Of tables beside those of the splits, and of several for one."""
     folder = Path(given).expanduser()
     if not folder.is_dir():
@@ -180,11 +180,11 @@ def _cut(
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
     """Of recordings that are listed twice in a split, or are held out and learnt from as well."""
     for split, of in recordings.items():
-        counts, told = Counter(one.name for one in of), dict[str, set[str]]()
+        counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
-            told.setdefault(one.name, set()).add(one.told)
-        if torn := [name for name, all_told in told.items() if len(all_told) > 1]:
-            first, second, *_ = sorted(told[torn[0]])
+            targets.setdefault(one.name, set()).add(one.target)
+        if torn := [name for name, all_targets in targets.items() if len(all_targets) > 1]:
+            first, second, *_ = sorted(targets[torn[0]])
             yield (
                 f"{len(torn):,} of {len(counts):,} recordings of {split} have rows that contradict "
                 f"each other, such as {torn[0]}: {first!r} and {second!r}"

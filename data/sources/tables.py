@@ -71,19 +71,19 @@ class Rows:
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a text")
             yield text, _label(where, label, row[label], self.invalid_utf8)
 
-    def recordings(self, told: str, setting: str) -> Iterator[tuple[str, str, str]]:
-        """Where each row stands, the path in `field`, and what is in the field `told`.
+    def recordings(self, target: str, setting: str) -> Iterator[tuple[str, str, str]]:
+        """Where each row stands, the path in `field`, and what is in the field `target`.
 
         setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
         """
-        for where, row in self.read({self.field: "data.path_field", told: setting}):
+        for where, row in self.read({self.field: "data.path_field", target: setting}):
             path = self.text_of(where, row, self.field)
             if not path.strip():
                 raise UsageError(f"{where}: field {self.field!r} is empty: every row needs a path")
             if setting == "data.label_field":
-                yield where, path, _label(where, told, row[told], self.invalid_utf8)
+                yield where, path, _label(where, target, row[target], self.invalid_utf8)
             else:
-                yield where, path, self.text_of(where, row, told)
+                yield where, path, self.text_of(where, row, target)
 
     def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
         """The text in a field that `row` has. Raises UsageError for anything else."""
