@@ -41,7 +41,7 @@ class FileStatCache:
         return self
 
     def of(self, path: Path, find: Callable[[Path], Any]) -> Any:
-        """Return what `find` returns of the file at `path`, as JSON: now, or when it was last read."""
+        """Return what `find` returns of the file at `path`, as JSON; remembered where it can be."""
         name, now, stamp = str(path.absolute()), time.time_ns(), _stamp(path)
         was, value = self._known.get(name, (None, None))
         if stamp is None or stamp != was:
