@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         mesh=flat_mesh(jax.devices()),
         warn=lambda text: notify(f"evaluate.py: {text}"),
     )
-    dataset = prepare(config.data, progress=progress.preparation, notify=notify)
+    dataset = prepare(config.data, progress=progress.preparation, warn=notify)
     if dataset.fingerprint != restored.manifest["data"]["fingerprint"]:
         raise UsageError(
             f"the data changed since {workdir} was trained: its metrics would not hold"

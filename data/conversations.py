@@ -117,7 +117,7 @@ class ConversationPreparation:
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        codec, splits, notes = self._codec(tokenizer), {}, []
+        codec, splits, warnings = self._codec(tokenizer), {}, []
         for name, numbers in metadata["splits"].items():
             examples, total = numbers["examples"], numbers["conversations"]
             splits[name] = Split(
@@ -140,9 +140,9 @@ class ConversationPreparation:
                 (numbers["unknown"], "have characters that the tokenizer does not know"),
             ):
                 if count:
-                    notes.append(f"{count:,} of {total:,} conversations of {name} {what}")
+                    warnings.append(f"{count:,} of {total:,} conversations of {name} {what}")
         spec = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=codec.length)
-        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, warnings=tuple(warnings))
 
     def _codec(self, tokenizer: Tokenizer) -> ConversationCodec:
         return ConversationCodec(self.settings.sequence_length, tokenizer.vocabulary_size)

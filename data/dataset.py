@@ -148,7 +148,7 @@ class Dataset:
 
     fingerprint: differs where any example differs. spec: the sizes that a model is built for, and
     the names of the classes. cleaning: for each split of text that was cleaned what that did, as
-    `data.cleaning.clean` counts it. notes: lines for the user, about what preparation met. places:
+    `data.cleaning.clean` counts it. warnings: lines for the user about the data. places:
     where the examples of each split come from.
     """
 
@@ -157,7 +157,7 @@ class Dataset:
     spec: DataSpec
     tokenizer: Tokenizer | None = None
     cleaning: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property

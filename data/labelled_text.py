@@ -117,17 +117,19 @@ class LabelledTextPreparation:
             num_classes=len(classes),
             classes=classes,
         )
-        notes = []
+        warnings = []
         if lost := metadata["lost"]:
-            notes.append(f"every text labelled {', '.join(lost)} is held out: training sees none")
-        notes += alike(classes)
-        notes += [
+            warnings.append(
+                f"every text labelled {', '.join(lost)} is held out: training sees none"
+            )
+        warnings += alike(classes)
+        warnings += [
             f"{one.cut:,} of {one.examples:,} texts of {name} are longer than "
             f"data.sequence_length={codec.length} and cut"
             for name, one in splits.items()
             if one.cut
         ]
-        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=tuple(notes))
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, warnings=tuple(warnings))
 
     def _codec(self, tokenizer: Tokenizer) -> LabelledTextCodec:
         return LabelledTextCodec(self.settings.sequence_length, tokenizer.vocabulary_size)

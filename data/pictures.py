@@ -161,7 +161,7 @@ class PicturePreparation:
         }
         shape, as_pixels = self._decide(labelled)
         metadata: dict[str, Any] = {"shape": shape, "as_pixels": as_pixels, "splits": {}}
-        notes = [
+        warnings = [
             f"{split} has no labels, and is left out"
             for split in sources[0]
             if split not in labelled
@@ -178,7 +178,7 @@ class PicturePreparation:
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        metadata |= {"notes": notes, "broken": broken.messages}
+        metadata |= {"notes": warnings, "broken": broken.messages}
         return {"fingerprint": digest(decided), **metadata}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
@@ -203,7 +203,7 @@ class PicturePreparation:
             spec=DataSpec(
                 num_classes=len(classes), image_shape=tuple(metadata["shape"]), classes=classes
             ),
-            notes=(*getattr(self.source, "notes", ()), *metadata["notes"], *broken.lines()),
+            warnings=(*getattr(self.source, "warnings", ()), *metadata["notes"], *broken.lines()),
         )
 
     @property

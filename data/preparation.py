@@ -45,13 +45,13 @@ def prepare(
     settings: Any,
     *,
     progress: Progress = silent,
-    notify: Callable[[str], None] = lambda line: None,
+    warn: Callable[[str], None] = lambda line: None,
     inform: Callable[[str], None] | None = None,
 ) -> Dataset:
     """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
 
-    notify: gets a line for each thing of the data that is not as it should be; inform (default:
-    notify): for what preparation did as it was asked to. Both also when that was earlier.
+    warn: gets a line for each thing of the data that is not as it should be; inform (default:
+    warn): for what preparation did as it was asked to. Both also when that was earlier.
 
     The folder's name is a hash of `source_key` and `cache_key`, every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
@@ -75,10 +75,10 @@ def prepare(
     dataset = preparation.open(folder, json.loads((folder / _METADATA).read_text()))
     dataset = replace(dataset, places=places(sources, settings, dataset.splits))
     cuts = uneven_cuts(sources, settings, dataset.splits)
-    for line in (*dataset.notes, *describe_unknown(dataset), *cuts):
-        notify(line)
+    for line in (*dataset.warnings, *describe_unknown(dataset), *cuts):
+        warn(line)
     for line in describe_preparation(dataset):
-        (inform or notify)(line)
+        (inform or warn)(line)
     return dataset
 
 

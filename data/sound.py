@@ -62,7 +62,7 @@ class SoundPreparation:
         self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> dict[str, Any]:
         (splits,) = sources
-        notes = [f"{split} has no labels, and is left out" for split in _unlabelled(splits)]
+        warnings = [f"{split} has no labels, and is left out" for split in _unlabelled(splits)]
         splits = {name: of for name, of in splits.items() if name not in _unlabelled(splits)}
         raw = {
             split: track(_raw_targets(of), progress, f"reading {split}", len(of), "recordings")
@@ -94,13 +94,13 @@ class SoundPreparation:
                             "left_out": len(writing.left_out),
                             "seconds": writing.seconds}  # fmt: skip
             max_labels = max(max_labels, writing.max_labels)
-            notes += writing.notes()
+            warnings += writing.warnings()
         broken.check_splits(metadata)
         return {
             "fingerprint": digest([hashes, decided]),
             "splits": metadata,
             "max_labels": max_labels,
-            "notes": notes,
+            "notes": warnings,
             "broken": broken.messages,
         }
 
@@ -132,7 +132,7 @@ class SoundPreparation:
             splits=splits,
             spec=DataSpec(num_mels=self.settings.num_mels, max_frames=max(longest), **targets),
             tokenizer=tokenizer,
-            notes=(*self.source.notes, *metadata["notes"], *broken.lines()),
+            warnings=(*self.source.warnings, *metadata["notes"], *broken.lines()),
         )
 
     @property
@@ -225,7 +225,7 @@ class _Writing:
                 yield np.array(block, object)
         progress(stage, total, total, "recordings")
 
-    def notes(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """For the user: what is strange, in how many of them, and in which first."""
         return [*self._of_lengths(), *self._of_contents()]
 

@@ -124,7 +124,7 @@ class PairPreparation:
         both = Pieces(_Texts(splits["train"]))
         tokenizer = make_tokenizer(self.settings.tokenizer, [both], progress)
         tokenizer.save(folder / TOKENIZER)
-        metadata, notes, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
+        metadata, warnings, hashes, learnt = {}, [], {}, np.zeros(0, np.uint64)
         for split, records in splits.items():
             writing = _Writing(split, self._codec(tokenizer), self._limits)
             path = folder / f"{split}.array_record"
@@ -138,16 +138,16 @@ class PairPreparation:
             write_lengths(_lengths_path(path), lengths)
             if writing.names:
                 write_names(path, writing.names)
-            notes += writing.notes(len(records))
+            warnings += writing.warnings(len(records))
             pairs = np.concatenate(writing.pairs)
             if split == "train":
                 learnt = pairs
             elif copies := [*compress(writing.names, np.isin(pairs, learnt))]:
-                notes.append(copies_line(copies, f"{count:,} pairs of {split}"))
+                warnings.append(copies_line(copies, f"{count:,} pairs of {split}"))
             metadata[split] = {"examples": count, "targets": int(lengths[:, 1].sum()),
                             **writing.metadata()}  # fmt: skip
         decided = {"records": hashes, "vocabulary": tokenizer.vocabulary()}
-        return {"fingerprint": digest(decided), "splits": metadata, "notes": notes}
+        return {"fingerprint": digest(decided), "splits": metadata, "notes": warnings}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         tokenizer = Tokenizer.load(folder / TOKENIZER)
@@ -167,8 +167,8 @@ class PairPreparation:
         spec = DataSpec(
             vocabulary_size=tokenizer.vocabulary_size, max_source_length=source, max_length=target
         )
-        notes = (*getattr(self.source, "notes", ()), *metadata["notes"])
-        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, notes=notes)
+        warnings = (*getattr(self.source, "warnings", ()), *metadata["notes"])
+        return Dataset(metadata["fingerprint"], splits, spec, tokenizer, warnings=warnings)
 
     @property
     def _limits(self) -> PaddedShape:
@@ -255,7 +255,7 @@ class _Writing:
             "cut": self._counts["cut"],
         }
 
-    def notes(self, pairs: int) -> list[str]:
+    def warnings(self, pairs: int) -> list[str]:
         """For the user: what happened to which of so many `pairs`."""
         source, target = self._limits
         limits = f"data.max_source_length={source}", f"data.max_target_length={target}"

@@ -30,11 +30,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures by their split; they stay where they are. notes: what there is to tell of them."""
+    """Pictures by their split; they stay where they are. warnings: lines for the user."""
 
     pictures: Mapping[str, Sequence[Picture]]
     classes: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     held_out: float
     name: str = field(default="image_folder", init=False)
     channels: int = field(default=3, init=False)
@@ -93,13 +93,13 @@ def open_source(settings: Any) -> ImageFolder:
             "train": [one for one in train if one.name not in names],
             "validation": [one for one in train if one.name in names],
         }
-    notes = [*_beside(root, parts)] if parts else []
-    notes += [note for one in found.values() for note in one.notes(classes)]
-    notes += [*alike(classes), *copies(pictures, "pictures")]
+    warnings = [*_beside(root, parts)] if parts else []
+    warnings += [note for one in found.values() for note in one.warnings(classes)]
+    warnings += [*alike(classes), *copies(pictures, "pictures")]
     if lost := sorted(set(classes) - {one.label for one in pictures["train"]}):
-        notes.append(f"every picture of {', '.join(lost)} is held out: training sees none")
+        warnings.append(f"every picture of {', '.join(lost)} is held out: training sees none")
     pictures = {s: pictures[s] for s in SPLITS if pictures.get(s)}
-    return ImageFolder(pictures, classes, tuple(notes), share)
+    return ImageFolder(pictures, classes, tuple(warnings), share)
 
 
 class _Found:
@@ -130,7 +130,7 @@ class _Found:
             found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
         return {name_below(self.folder, path): path for path in sorted(found)}
 
-    def notes(self, classes: Sequence[str]) -> Iterator[str]:
+    def warnings(self, classes: Sequence[str]) -> Iterator[str]:
         for name, path in self.folders().items():
             if not self.counts[name]:
                 what = "the class has none here" if name in classes else "it is no class"

@@ -47,7 +47,7 @@ def open_source(settings: Any) -> PairRecords:
     if not found:
         return open_pairs(settings)
     _refuse_fields(settings, next(iter(found.values())))
-    parts, notes = _parts(found)
+    parts, warnings = _parts(found)
     tables, hashes = {}, {}
     for split, names in parts.items():
         sides = [found[name] for name in names]
@@ -68,8 +68,8 @@ def open_source(settings: Any) -> PairRecords:
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     decided = {"files": hashes, "invalid": settings.invalid_utf8}
-    notes = (*notes, *_tables_beside(settings.path, next(iter(found.values()))))
-    return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, notes)
+    warnings = (*warnings, *_tables_beside(settings.path, next(iter(found.values()))))
+    return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, warnings)
 
 
 def _find(settings: Any) -> dict[str, Sides]:
@@ -114,11 +114,11 @@ def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ..
         return {"train": others}, ()
     if "train" not in parts:
         raise UsageError(f"{found[name][0].parent} holds {' and '.join(parts)}, but no train")
-    notes = tuple(
+    warnings = tuple(
         f"{found[name][0]} and {found[name][1].name} are left out: they are named after no split"
         for name in others
     )
-    return {split: parts[split] for split in SPLITS if split in parts}, notes
+    return {split: parts[split] for split in SPLITS if split in parts}, warnings
 
 
 def _tables_beside(given: str, sides: Sides) -> Iterator[str]:

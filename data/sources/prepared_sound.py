@@ -37,7 +37,7 @@ class PreparedSound:
     target: str
     classes: tuple[str, ...] | None
     held_out: float
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @cached_property
     def numbers(self) -> Mapping[str, NDArray[np.int64]]:
@@ -124,13 +124,13 @@ def _open(settings: Any, setting: str, target: str, kind: str) -> PreparedSound:
         raise UsageError(f"{found.where} has no recording in train")
     classes = found.class_names(target) if kind == "ClassLabel" else None
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
-    sound, notes = settings.sound_field, []
+    sound, warnings = settings.sound_field, []
     if not _rate(found.features[sound]["audio"]):
-        notes.append(
+        warnings.append(
             f"{found.where} does not say at what rate {sound} was recorded: it is taken for "
             f"data.sample_rate={settings.sample_rate}"
         )
-    return PreparedSound(settings.source, found, sound, target, classes, held_out, tuple(notes))
+    return PreparedSound(settings.source, found, sound, target, classes, held_out, tuple(warnings))
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

@@ -141,11 +141,11 @@ class LabelledRecords(TextRecords):
 class PairRecords(TextRecords):
     """Records of two texts, which `read` gives of each table: a source of pairs.
 
-    An example is a `source`, a `target` and their `name`. notes: what there is to tell of them.
+    An example is a `source`, a `target` and their `name`. warnings: lines for the user about them.
     """
 
     read: Callable[[Any], Iterator[tuple[str, str]]]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def features(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds

@@ -38,7 +38,7 @@ class SoundManifest:
     name: str
     recordings: Mapping[str, Sequence[Recording]]
     classes: tuple[str, ...] | None
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     held_out: float
 
     @property
@@ -80,8 +80,8 @@ def open_transcripts(settings: Any) -> SoundManifest:
     """
     found = _read(settings, settings.text_field, "data.text_field")
     recordings, share = _cut(found, settings)
-    notes = (*_table_warnings(settings.path), *_copies(recordings))
-    return SoundManifest("sound_transcripts", recordings, None, notes, share)
+    warnings = (*_table_warnings(settings.path), *_copies(recordings))
+    return SoundManifest("sound_transcripts", recordings, None, warnings, share)
 
 
 def open_labels(settings: Any) -> SoundManifest:
@@ -91,10 +91,10 @@ def open_labels(settings: Any) -> SoundManifest:
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
     is_cut = "validation" in recordings and "validation" not in found
     classes = class_names(labels, things="recording", validation_is_cut=is_cut)
-    notes = [*_table_warnings(settings.path), *_copies(recordings), *alike(classes)]
+    warnings = [*_table_warnings(settings.path), *_copies(recordings), *alike(classes)]
     if lost := sorted(set(classes) - labels["train"]):
-        notes.append(f"every recording of {', '.join(lost)} is held out: training hears none")
-    return SoundManifest("sound_labels", recordings, classes, tuple(notes), share)
+        warnings.append(f"every recording of {', '.join(lost)} is held out: training hears none")
+    return SoundManifest("sound_labels", recordings, classes, tuple(warnings), share)
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:

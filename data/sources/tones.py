@@ -46,7 +46,7 @@ class Tones:
     lowest_ratio: float
     held_out: float
     name = "tones"
-    notes = ()
+    warnings = ()
 
     @cached_property
     def numbers(self) -> Mapping[str, Sequence[str]]:

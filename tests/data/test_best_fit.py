@@ -89,7 +89,7 @@ def test_many_documents_take_few_windows_and_little_time():
 def test_a_prepared_set_states_its_padding_and_keeps_documents_apart(corpus):
     options = {"path": str(corpus), "sequence_length": 256, "tokenizer": Bytes()}
     told: list[str] = []
-    dataset = prepare(TextFiles(**options, packing="best_fit"), notify=told.append)
+    dataset = prepare(TextFiles(**options, packing="best_fit"), warn=told.append)
     windows = prepare(TextFiles(**options))
     assert dataset.fingerprint != windows.fingerprint
     table = {name: cells for name, *cells in data_table(dataset)}

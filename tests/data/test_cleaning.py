@@ -168,7 +168,7 @@ def test_it_is_told_each_time(tmp_path):
     settings = TextFiles(path=path, tokenizer=Bytes(), cleaning=Cleaning(duplicates="exact"))
     told: list[str] = []
     for _ in range(2):
-        preparation.prepare(settings, notify=told.append)
+        preparation.prepare(settings, warn=told.append)
     assert told == 2 * [
         "cleaning validation: 1 of 1 documents stay",
         "cleaning train: 1 of 2 documents stay (exact duplicates 1 document, 4 characters)",

@@ -91,7 +91,7 @@ def test_answers_alone_count_and_every_conversation_is_whole(tmp_path):
     learnt = [answer for _, answer in expected]
     assert train.bytes == sum(len(a.replace("<|endoftext|>", "").encode()) for a in learnt)
     assert train.targets == train.bytes + len(PAIRS) + 2  # a byte a token, and each end
-    assert 0 < train.padding < 0.5 and dataset.notes == ()
+    assert 0 < train.padding < 0.5 and dataset.warnings == ()
 
 
 def test_splits_are_files_or_are_cut_by_a_fixed_hash(tmp_path):
@@ -131,16 +131,16 @@ def test_what_is_too_long_is_cut_or_left_out_and_counted(tmp_path):
     ]
     told = []
     one = settings(write(tmp_path / "long.jsonl", records))
-    dataset = prepare(one, notify=told.append)
+    dataset = prepare(one, warn=told.append)
     texts = read(dataset)
     assert len(texts) == 6
     assert ("<|endoftext|>user:\na\n\nassistant:\n" + 76 * "b", 76 * "b") in texts
-    assert dataset.notes == (
+    assert dataset.warnings == (
         "1 of 7 conversations of train are longer than data.sequence_length=96 and cut",
         "1 of 7 conversations of train are longer than data.sequence_length=96 before any answer, "
         "and left out",
     )
-    assert set(dataset.notes) <= set(told)
+    assert set(dataset.warnings) <= set(told)
     assert ("cut", "1") in data_table(dataset)
     with pytest.raises(UsageError, match=r"no conversation of train has an answer within data\.se"):
         prepare(settings(write(tmp_path / "none.jsonl", records[-1:])))
@@ -255,7 +255,7 @@ def test_characters_that_the_tokenizer_does_not_know_are_told(tmp_path):
     characters.tokenizer.save(file)
     known = {"tokenizer": {"kind": "file", "path": str(file)}}
     path = write(tmp_path / "b.jsonl", [*PAIRS, {"prompt": "é", "answer": "e"}])
-    (note,) = prepare(settings(path, **known)).notes
+    (note,) = prepare(settings(path, **known)).warnings
     assert note == "1 of 41 conversations of train have characters that the tokenizer does not know"
 
 

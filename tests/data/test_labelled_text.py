@@ -119,7 +119,7 @@ def test_long_texts_are_cut_and_told(tmp_path):
     rows = [("short", 0), ("x" * 70_000 + "y", 1), ("z" * 64, 1)]
     told: list[str] = []
     table = settings(write(tmp_path / "a.csv", rows), validation_fraction=0.0)
-    dataset = prepare(table, notify=told.append)
+    dataset = prepare(table, warn=told.append)
     assert told == ["1 of 3 texts of train are longer than data.sequence_length=64 and cut"]
     assert ("cut", "1") in data_table(dataset)
     assert [text for text, _ in examples(dataset, "train")] == ["short", 64 * "x", 64 * "z"]
@@ -129,7 +129,7 @@ def test_labels_that_differ_in_capitals_alone_are_classes_of_their_own_and_told(
     rows = [("a", "Dog"), ("b", "dog"), ("c", "hot dog"), ("d", "Hot  Dog"), ("e", "cat")]
     told: list[str] = []
     made = settings(write(tmp_path / "all.csv", rows), validation_fraction=0.0)
-    assert len(prepare(made, notify=told.append).spec.classes) == 5
+    assert len(prepare(made, warn=told.append).spec.classes) == 5
     assert told == [
         "classes that differ in capitals or spaces alone are told apart: 'Dog' and 'dog', "
         "'Hot  Dog' and 'hot dog'"

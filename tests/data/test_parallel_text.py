@@ -105,7 +105,7 @@ def test_what_is_named_after_no_split_is_all_training_or_told(tmp_path):
     }
     write(tmp_path, **{f"train__{side}": text for side, text in lines().items()})
     told: list[str] = []
-    dataset = prepare(settings(tmp_path), notify=told.append)
+    dataset = prepare(settings(tmp_path), warn=told.append)
     assert sum(split.examples for split in dataset.splits.values()) == len(PAIRS)
     assert told[0] == (
         f"{tmp_path}/news.en and news.de are left out: they are named after no split"
@@ -116,7 +116,7 @@ def test_tables_beside_the_files_are_left_out_and_told(tmp_path):
     write(tmp_path / "set", train__en="a\nb\n", train__de="c\nd\n", test__tsv="en\tde\ne\tf\n")
     told: list[str] = []
     made = settings(tmp_path / "set", validation_fraction=0.0)
-    assert list(prepare(made, notify=told.append).splits) == ["train"]
+    assert list(prepare(made, warn=told.append).splits) == ["train"]
     assert told[0] == (
         f"{tmp_path}/set/test.tsv is left out: train.en and train.de are read, and no tables "
         "beside such files"
@@ -158,7 +158,7 @@ def test_null_is_a_text_that_is_missing(tmp_path):
     path = write(tmp_path, all__jsonl='{"en": "a", "de": null}\n{"en": "b", "de": "c"}\n')
     told: list[str] = []
     made = settings(path / "all.jsonl", validation_fraction=0.0)
-    dataset = prepare(made, notify=told.append)
+    dataset = prepare(made, warn=told.append)
     assert dataset.splits["train"].examples == 1
     assert told[0] == "1 of 2 pairs of train lack a text, and are left out"
 

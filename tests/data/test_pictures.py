@@ -71,9 +71,9 @@ def refusal(folder: Path, **changes) -> str:
     return str(raised.value)
 
 
-def notes(folder: Path, **changes) -> list[str]:
+def warnings(folder: Path, **changes) -> list[str]:
     told: list[str] = []
-    prepare(settings(folder, **changes), notify=told.append)
+    prepare(settings(folder, **changes), warn=told.append)
     return told
 
 
@@ -213,13 +213,13 @@ def test_broken_pictures_are_named_and_have_no_weight(folder, decoded):
     whole = stored(prepare(settings(folder, validation_fraction=0.0, decoded=decoded)))
     for name, content in BROKEN.items():
         (folder / "cat" / f"x{name}").write_bytes(content)
-    told = notes(folder, validation_fraction=0.0, decoded=decoded)
+    told = warnings(folder, validation_fraction=0.0, decoded=decoded)
     for name in BROKEN:
         assert (
             len([line for line in told if line.startswith(str(folder / "cat" / f"x{name}"))]) == 1
         )
     assert "5 of 29 pictures are broken, and count for nothing" in told
-    assert notes(folder, validation_fraction=0.0, decoded=decoded) == told  # prepared or not
+    assert warnings(folder, validation_fraction=0.0, decoded=decoded) == told  # prepared or not
 
     dataset = prepare(settings(folder, validation_fraction=0.0, decoded=decoded))
     assert ("broken", "5") in data_table(dataset)
@@ -285,7 +285,7 @@ def test_what_is_no_picture_is_told(folder):
     (folder / "dog" / "labels.csv").write_text("x")
     (folder / ".DS_Store").write_text("x")
     (folder / "fox").mkdir()
-    told = notes(folder, validation_fraction=0.0)
+    told = warnings(folder, validation_fraction=0.0)
     assert [line for line in told if line.startswith("2 files in") and "labels.csv" in line]
     assert [line for line in told if str(folder / "fox") in line and "it is no class" in line]
     assert len(told) == 2
@@ -294,17 +294,17 @@ def test_what_is_no_picture_is_told(folder):
 def test_of_what_is_left_out_each_kind_is_named(folder):
     for name in ("a.heic", "b.heic", "c.txt"):
         (folder / "cat" / name).write_text("x")
-    (told,) = notes(folder, validation_fraction=0.0)
+    (told,) = warnings(folder, validation_fraction=0.0)
     assert told.endswith(f"such as {folder}/cat/a.heic, {folder}/cat/c.txt")
 
 
 def test_what_is_beside_the_splits_is_told(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "parts" / "train")
-    assert notes(tmp_path / "parts") == []
+    assert warnings(tmp_path / "parts") == []
     shutil.copytree(folder / "cat", tmp_path / "parts" / "wolf")
     (tmp_path / "parts" / ".hidden").mkdir()
     picture(3).save(tmp_path / "parts" / "train" / "cat" / "new.png")
-    assert notes(tmp_path / "parts") == [f"in {tmp_path}/parts only train is read, not wolf"]
+    assert warnings(tmp_path / "parts") == [f"in {tmp_path}/parts only train is read, not wolf"]
 
 
 def test_classes_alike_and_pictures_that_are_measured_on_too_are_told(folder, tmp_path):
@@ -314,7 +314,7 @@ def test_classes_alike_and_pictures_that_are_measured_on_too_are_told(folder, tm
     (tmp_path / "parts" / "test" / "cat").mkdir()
     picture(50).save(tmp_path / "parts" / "test" / "cat" / "other.png")
     shutil.copy(folder / "cat" / "03.jpg", tmp_path / "parts" / "test" / "cat" / "again.jpg")
-    told = notes(tmp_path / "parts", validation_fraction=0.0)
+    told = warnings(tmp_path / "parts", validation_fraction=0.0)
     assert "classes that differ in capitals or spaces alone are told apart: 'CAT' and 'cat'" in told
     assert (
         "1 of 2 pictures of test are in train too, such as test/cat/again.jpg: what they measure "

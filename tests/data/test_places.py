@@ -78,7 +78,7 @@ def test_embedded_sets_and_mixtures_have_their_names(tmp_path):
 
 def warnings(settings) -> list[str]:
     told: list[str] = []
-    prepare(settings, notify=told.append, inform=lambda line: None)
+    prepare(settings, warn=told.append, inform=lambda line: None)
     return told
 
 

@@ -92,7 +92,7 @@ def test_every_labelled_picture_is_there_once(sets, name, shape, decoded):
     counts = {split: one.examples for split, one in dataset.splits.items()}
     if name == "imagenet2012":
         assert counts == {"train": 12, "validation": 5}
-        assert dataset.notes == ("test has no labels, and is left out",)
+        assert dataset.warnings == ("test has no labels, and is left out",)
     else:
         assert counts["test"] == 7
         assert counts["train"] + counts["validation"] == 20

@@ -113,7 +113,7 @@ def test_every_recording_is_there_with_its_transcript(sets, field):
 def test_labels_are_the_sets_and_a_part_without_them_is_left_out(sets):
     dataset = prepare(settings(sets, TFDSSoundLabels))
     assert dataset.spec.classes == LABELS
-    assert dataset.notes[0] == "test has no labels, and is left out"
+    assert dataset.warnings[0] == "test has no labels, and is left out"
     assert dataset.splits.keys() == {"train", "validation"}
     labels = np.concatenate([stored(dataset, split)["label"] for split in dataset.splits])
     assert np.bincount(labels).tolist() == [10, 10]
@@ -124,7 +124,9 @@ def test_a_set_that_does_not_say_its_rate_is_told(sets):
     tell(sets)
     try:
         dataset = prepare(settings(sets, sample_rate=16_000))
-        assert "does not say at what rate speech was recorded: it is taken for" in dataset.notes[0]
+        assert (
+            "does not say at what rate speech was recorded: it is taken for" in dataset.warnings[0]
+        )
     finally:
         tell(sets, sampleRate="16000")
     plain = prepare(settings(sets, sample_rate=16_000))

@@ -85,9 +85,9 @@ def rows_of(folder: Path, split: str = "train") -> list[dict]:
     return [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
 
 
-def notes(folder: Path, **changes) -> list[str]:
+def warnings(folder: Path, **changes) -> list[str]:
     told: list[str] = []
-    prepare(settings(folder, **changes), notify=told.append)
+    prepare(settings(folder, **changes), warn=told.append)
     return told
 
 
@@ -165,7 +165,7 @@ def test_labels_that_differ_in_capitals_alone_are_told(folder):
     rows[0]["label"] = rows[0]["label"].upper()
     write_table(folder / "train.jsonl", rows)
     told = "classes that differ in capitals or spaces alone are told apart: 'ONE' and 'one'"
-    assert told in notes(folder, kind=SoundLabels)
+    assert told in warnings(folder, kind=SoundLabels)
 
 
 def test_what_is_appended_moves_no_other_between_the_parts(folder):
@@ -243,7 +243,7 @@ def test_broken_recordings_are_named_and_have_no_weight(folder, kind, augmentati
     changes = {"validation_fraction": 0.0, "augmentation": augmentation, "kind": kind}
     whole = stored(prepare(settings(folder, **changes)))
     with_more(folder, BROKEN)
-    told = notes(folder, **changes)
+    told = warnings(folder, **changes)
     for name in BROKEN:
         assert sum(line.startswith(f"{folder / 'sounds' / name}: ") for line in told) == 1
     assert any("it is shorter than a frame: 20 ms" in line for line in told)
@@ -295,8 +295,8 @@ def test_what_is_strange_is_told_and_stays(folder):
     write_table(folder / "test.jsonl", tests)
     write_table(folder / "tset.csv", tests)
     write_table(folder / "test.csv", tests[2:3])
-    told = notes(folder, validation_fraction=0.0)
-    assert told == notes(folder, validation_fraction=0.0)  # of what is prepared already, too
+    told = warnings(folder, validation_fraction=0.0)
+    assert told == warnings(folder, validation_fraction=0.0)  # of what is prepared already, too
     first, every = ", such as sounds/0", "where model.subsampling is 4"
     for words in (
         "1 of 24 recordings of train have several rows, such as sounds/03.wav: each row counts",
@@ -323,12 +323,12 @@ def test_what_is_too_long_is_left_out_and_told_and_moves_no_other(folder, kind):
     rows = rows_of(folder)
     rows[12]["text"] = "onetwothree" * 9
     write_table(folder / "train.jsonl", rows)
-    told = notes(folder, **changes)
+    told = warnings(folder, **changes)
     assert [line for line in told if line.startswith(
         "the longest recording of train, sounds/long.wav, lasts 30 seconds, and half of all 0.6"
     )]  # fmt: skip
 
-    told = notes(folder, max_seconds=0.85, **changes)
+    told = warnings(folder, max_seconds=0.85, **changes)
     assert (
         "1 of 26 recordings of train last longer than data.max_seconds=0.85, and are left out, "
         "such as sounds/long.wav" in told

@@ -44,7 +44,7 @@ def settings(path, **changes) -> ParallelText:
 def prepare(path, **changes) -> tuple[Dataset, list[str]]:
     """The data, and what was told when it was prepared, but for the line on padding."""
     told: list[str] = []
-    dataset = preparation.prepare(settings(path, **changes), notify=told.append)
+    dataset = preparation.prepare(settings(path, **changes), warn=told.append)
     return dataset, [line for line in told if not line.startswith("batches of train: ")]
 
 
@@ -133,7 +133,7 @@ def test_pairs_that_lack_a_text_or_are_too_long_are_left_out_of_training_and_tol
         "3 of 8 pairs of train lack a text, and are left out",
         f"3 of 8 pairs of train are longer than {limits}, and left out",
     ]
-    assert list(dataset.notes) == told
+    assert list(dataset.warnings) == told
     assert ("left out", "6") in data_table(dataset)
 
 

@@ -58,7 +58,7 @@ def test_numbers_of_the_parts_differ_and_have_the_lengths_asked_for():
     told = [dataset.tokenizer.decode(row[weights > 0]) for row, weights in
             zip(batch["labels"], batch["label_weights"], strict=True)]  # fmt: skip
     assert told == names["test"]
-    assert dataset.notes == ()
+    assert dataset.warnings == ()
 
 
 def test_more_numbers_than_there_are_are_refused():

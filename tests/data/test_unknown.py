@@ -29,7 +29,7 @@ def prepare(path: Path, tokenizer, **changes) -> tuple[Dataset, list[str]]:
     warnings: list[str] = []
     given = {"path": str(path), "sequence_length": 8, "tokenizer": tokenizer} | changes
     settings = TextFiles(**given, cache_dir=str(path / ".cache"))
-    return preparation.prepare(settings, notify=warnings.append, inform=lambda line: None), warnings
+    return preparation.prepare(settings, warn=warnings.append, inform=lambda line: None), warnings
 
 
 def wordpiece_file(path: Path) -> Path:
@@ -120,7 +120,7 @@ def test_of_conversations_the_unknown_targets_that_count_are_counted(tmp_path):
             tokenizer=Characters(),
             cache_dir=str(tmp_path / "cache"),
         )
-        return preparation.prepare(chats, notify=warnings.append).splits["validation"], warnings
+        return preparation.prepare(chats, warn=warnings.append).splits["validation"], warnings
 
     split, warnings = prepare("日本", prompt="yes?")
     assert split.unknown == 2 and split.coded_bytes is None
