@@ -1,6 +1,7 @@
 """The user's files: a file, a folder of files, or a glob, and which split each belongs to."""
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -94,6 +95,23 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 def _refuse(error: OSError) -> NoReturn:
     raise UsageError(f"{error.filename} can't be read: {error.strerror}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file. Raises UsageError where it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read in blocks. Raises UsageError where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
 
 
 def name_below(root: Path, path: Path) -> str:

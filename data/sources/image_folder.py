@@ -1,6 +1,5 @@
 """The user's own pictures: a folder for each class, perhaps in folders for each split."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
-from data.sources.files import SPLITS, files_in, name_below, split_folders
+from data.sources.files import SPLITS, file_sha256, files_in, name_below, read_file, split_folders
 from data.sources.source import RawSplits, copies, held_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -66,7 +65,7 @@ class _Files(Sequence):
         one = self.pictures[index]
         label = self.classes.index(one.label)
         named = {"name": one.name, "path": str(one.path)}
-        return {"image": _read(one.path), "label": label, **named}
+        return {"image": read_file(one.path), "label": label, **named}
 
 
 def open_source(settings: Any) -> ImageFolder:
@@ -185,17 +184,6 @@ def _check_classes(path: str, found: Mapping[str, _Found], classes: Sequence[str
 def _pictures(found: _Found, root: Path, settings: Any) -> list[Picture]:
     with FileStatCache(settings, "pictures", str(found.folder.absolute())) as file_stat_cache:
         return [
-            Picture(path, name_below(root, path), label, file_stat_cache.of(path, _hash))
+            Picture(path, name_below(root, path), label, file_stat_cache.of(path, file_sha256))
             for path, label in found.files
         ]
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None

@@ -1,10 +1,8 @@
 """Records with a field of text, each a document; or a text with a label, or a pair of texts."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from configs.errors import UsageError
 from data.file_stat_cache import FileStatCache
 from data.sources.documents import PIECE_CHARACTERS, pieces, text_features
-from data.sources.files import SPLITS, find_files, name_below
+from data.sources.files import SPLITS, file_sha256, find_files, name_below
 from data.sources.source import held_out_mask
 from data.sources.tables import Rows, open_rows
 
@@ -210,17 +208,9 @@ def open_tables(
         ]
         with FileStatCache(settings, "records", str(root.absolute()), split) as file_stat_cache:
             hashes[split] = [
-                [table.name, file_stat_cache.of(table.path, _hash)] for table in tables[split]
+                [table.name, file_stat_cache.of(table.path, file_sha256)] for table in tables[split]
             ]
         if not [table for table in tables[split] if next(read(table), None) is not None]:
             raise UsageError(f"{settings.path} holds no record for {split}")
     decided = {"files": hashes, "field": field, "invalid": settings.invalid_utf8}
     return tables, decided
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None

@@ -1,6 +1,5 @@
 """The user's own recordings: tables that name a file, and its transcript or label, a row each."""
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from data.cache import digest
 from data.classes import alike, class_names
 from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
-from data.sources.files import SPLITS, meant_split, split_of
+from data.sources.files import SPLITS, file_sha256, meant_split, read_file, split_of
 from data.sources.records import TABLE_SUFFIXES
 from data.sources.source import RawSplits, copies, held_out
 from data.sources.tables import open_rows
@@ -112,7 +111,7 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
                     if not path.is_file():
                         missing.append((where, table, name))
                     elif not missing:
-                        sha256 = file_stat_cache.of(path, _hash)
+                        sha256 = file_stat_cache.of(path, file_sha256)
                         found[split].append(Recording(path, name, text, sha256))
         if missing:
             raise _missing(missing)
@@ -198,18 +197,7 @@ def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
 
 
 def _decode(path: Path, sample_rate: int) -> Waveform:
-    return decode_sound(_bytes(path), sample_rate)
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(_bytes(path)).hexdigest()
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    return decode_sound(read_file(path), sample_rate)
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
