@@ -23,7 +23,7 @@ from data.progress import Progress, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
 from data.sound_batches import SoundCodec
-from data.sources.source import RawExamples, RawSplits
+from data.sources.source import MadeExamples, RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
@@ -147,7 +147,8 @@ class SoundPreparation:
     def _learn(self, texts: Sequence[str], progress: Progress) -> Tokenizer:
         if not any(texts):
             raise UsageError("every transcript of train is empty: there is nothing to learn")
-        return make_tokenizer(self.settings.tokenizer, [Pieces(_Transcripts(texts))], progress)
+        pieces = Pieces(MadeExamples(texts, lambda text: {"piece": 0, "text": text.encode()}))
+        return make_tokenizer(self.settings.tokenizer, [pieces], progress)
 
     def _open(
         self, name: str, path: Path, max_labels: int | None, numbers: Mapping[str, Any]
@@ -168,22 +169,6 @@ class SoundPreparation:
     def _are_waveforms(self, split: str) -> bool:
         """Whether these are stored, not frames: where training changes them."""
         return split == "train" and changes_waveforms(self.settings.augmentation)
-
-
-@dataclass(frozen=True)
-class _Transcripts(Sequence):
-    """Transcripts as a tokenizer is learnt from."""
-
-    texts: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"piece": 0, "text": self.texts[number].encode()}
-
-    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [self[number] for number in numbers]
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.order import permutation
-from data.sources.source import RawSplits, held_out_mask
+from data.sources.source import MadeExamples, RawSplits, held_out_mask
 
 VERSION = 2
 """Of what this file makes of a day, and its name: raised when that changes."""
@@ -165,28 +165,20 @@ class Dates:
         return {"version": VERSION, "validation_fraction": self.held_out}
 
     def random_access(self) -> RawSplits:
-        return {split: _Written(split, days) for split, days in self.days.items()}
+        return {
+            split: MadeExamples(
+                [(f"{split} {number}", day) for number, day in enumerate(days.tolist())], _pair
+            )
+            for split, days in self.days.items()
+        }
 
 
-@dataclass(frozen=True)
-class _Written(Sequence):
-    """A pair for each of some days, written anew each time it is asked for."""
-
-    split: str
-    days: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.days)
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        number_of_day = int(self.days[number])
-        day = FIRST + timedelta(number_of_day)
-        text = draw_style(Random(number_of_day)).write(day)
-        sides = {"source": text.encode(), "target": day.isoformat().encode()}
-        return {"name": f"{self.split} {number}".encode(), **sides}
-
-    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        return [self[number] for number in numbers]
+def _pair(item: tuple[str, int]) -> dict[str, Any]:
+    """The raw example of a name, and a day counted from the first."""
+    name, number = item
+    day = FIRST + timedelta(number)
+    text = draw_style(Random(number)).write(day)
+    return {"name": name.encode(), "source": text.encode(), "target": day.isoformat().encode()}
 
 
 def open_source(settings: Any) -> Dates:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.codecs.pictures import encode_png
-from data.sources.source import held_out
+from data.sources.source import hold_out
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,9 @@ class Digits:
         # What train_test_split does, without the second that importing scikit-learn takes.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
-        validation = held_out(map(str, rest), self.held_out)
-        members = {
-            "train": sorted(number for number in rest if str(number) not in validation),
-            "validation": sorted(map(int, validation)),
-            "test": sorted(test),
-        }
-        return {split: numbers for split, numbers in members.items() if numbers}
+        train, validation = hold_out(rest, self.held_out, str)
+        members = {"train": train, "validation": validation, "test": test}
+        return {split: sorted(numbers) for split, numbers in members.items() if numbers}
 
     @property
     def splits(self) -> dict[str, int]:

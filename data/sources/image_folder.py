@@ -12,7 +12,7 @@ from data.cache import digest
 from data.classes import alike
 from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, file_sha256, files_in, name_below, read_file, split_folders
-from data.sources.source import RawSplits, copies, held_out
+from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -50,22 +50,11 @@ class ImageFolder:
         return {"files": files, "classes": self.classes}
 
     def random_access(self) -> RawSplits:
-        return {split: _Files(pictures, self.classes) for split, pictures in self.pictures.items()}
+        return {split: MadeExamples(of, self._example) for split, of in self.pictures.items()}
 
-
-@dataclass(frozen=True)
-class _Files(Sequence):
-    pictures: Sequence[Picture]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        one = self.pictures[index]
-        label = self.classes.index(one.label)
+    def _example(self, one: Picture) -> dict[str, Any]:
         named = {"name": one.name, "path": str(one.path)}
-        return {"image": read_file(one.path), "label": label, **named}
+        return {"image": read_file(one.path), "label": self.classes.index(one.label), **named}
 
 
 def open_source(settings: Any) -> ImageFolder:
@@ -86,12 +75,8 @@ def open_source(settings: Any) -> ImageFolder:
     pictures = {split: _pictures(one, root, settings) for split, one in found.items()}
     share = 0.0 if "validation" in pictures else settings.validation_fraction
     if share:
-        names = held_out((one.name for one in pictures["train"]), share)
-        train = pictures["train"]
-        pictures |= {
-            "train": [one for one in train if one.name not in names],
-            "validation": [one for one in train if one.name in names],
-        }
+        train, validation = hold_out(pictures["train"], share, lambda one: one.name)
+        pictures |= {"train": train, "validation": validation}
     warnings = [*_beside(root, parts)] if parts else []
     warnings += [note for one in found.values() for note in one.warnings(classes)]
     warnings += [*alike(classes), *copies(pictures, "pictures")]

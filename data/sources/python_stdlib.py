@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.errors import UsageError
 from data.sources.documents import Documents, read_text_files, whole
-from data.sources.source import held_out
+from data.sources.source import hold_out
 
 LEFT_OUT = frozenset({
     "test", "tests", "idle_test",  # tests
@@ -28,10 +28,10 @@ def open_source(settings: Any) -> Documents:
             f"{folder} holds no sources of Python's standard library: install a Python with them, "
             "or train on files of your own (data.source=text_files)"
         )
-    validation = held_out((file.name for file in files), settings.validation_fraction)
-    documents = {"train": tuple(whole(file) for file in files if file.name not in validation)}
+    train, validation = hold_out(files, settings.validation_fraction, lambda file: file.name)
+    documents = {"train": tuple(map(whole, train))}
     if validation:
-        documents["validation"] = tuple(whole(file) for file in files if file.name in validation)
+        documents["validation"] = tuple(map(whole, validation))
     return Documents("python_stdlib", documents, "replace", settings.validation_fraction)
 
 

@@ -16,7 +16,7 @@ from data.codecs.sound import Waveform, decode_sound
 from data.file_stat_cache import FileStatCache
 from data.sources.files import SPLITS, file_sha256, meant_split, read_file, split_of
 from data.sources.records import TABLE_SUFFIXES
-from data.sources.source import RawSplits, copies, held_out
+from data.sources.source import MadeExamples, RawSplits, copies, hold_out
 from data.sources.tables import open_rows
 
 
@@ -52,19 +52,9 @@ class SoundManifest:
         return {"files": files, "classes": self.classes}
 
     def random_access(self) -> RawSplits:
-        return {split: _Files(of, self.classes) for split, of in self.recordings.items()}
+        return {split: MadeExamples(of, self._example) for split, of in self.recordings.items()}
 
-
-@dataclass(frozen=True)
-class _Files(Sequence):
-    recordings: Sequence[Recording]
-    classes: tuple[str, ...] | None
-
-    def __len__(self) -> int:
-        return len(self.recordings)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        one = self.recordings[index]
+    def _example(self, one: Recording) -> dict[str, Any]:
         found = {"sound": partial(_decode, one.path), "name": one.name, "path": str(one.path)}
         if self.classes is None:
             return found | {"text": one.target}
@@ -170,9 +160,8 @@ def _cut(
     recordings, share = dict(found), 0.0
     if "validation" not in found and settings.validation_fraction:
         share = settings.validation_fraction
-        names = held_out((one.name for one in found["train"]), share)
-        recordings["train"] = [one for one in found["train"] if one.name not in names]
-        recordings["validation"] = [one for one in found["train"] if one.name in names]
+        train, validation = hold_out(found["train"], share, lambda one: one.name)
+        recordings |= {"train": train, "validation": validation}
     return {split: recordings[split] for split in SPLITS if recordings.get(split)}, share
 
 

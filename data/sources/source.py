@@ -2,17 +2,37 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Item = TypeVar("Item")
 
 RawExamples = Sequence[dict[str, Any]]
 """The raw examples of a split, at random access; `__getitems__` reads several at once."""
 
 RawSplits = Mapping[str, RawExamples]
 """The raw examples of each split of a source, by the split's name."""
+
+
+@dataclass(frozen=True)
+class MadeExamples(Sequence):
+    """The raw examples that `make` makes of `items`, each anew whenever it is read."""
+
+    items: Sequence[Any]
+    make: Callable[[Any], dict[str, Any]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.make(self.items[number])
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        return [self[number] for number in numbers]
 
 
 class Source(Protocol):
@@ -43,14 +63,12 @@ class Source(Protocol):
         ...
 
 
-def held_out(names: Iterable[str], fraction: float) -> frozenset[str]:
-    """Of `names` about `fraction`, chosen by a fixed hash of each, so that others change nothing.
-
-    But of two names or more at least one is held out and one is not, whatever the hashes; and
-    none is where `fraction` is 0.
-    """
-    names = list(names)
-    return frozenset(itertools.compress(names, held_out_mask(names, fraction)))
+def hold_out(
+    items: Sequence[Item], fraction: float, name: Callable[[Item], str]
+) -> tuple[list[Item], list[Item]]:
+    """Return the `items` to train on and those held out, by `held_out_mask` of their names."""
+    mask = held_out_mask(map(name, items), fraction)
+    return [*itertools.compress(items, ~mask)], [*itertools.compress(items, mask)]
 
 
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
@@ -72,7 +90,12 @@ def copies_line(names: Sequence[str], of_all: str) -> str:
 
 
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
-    """Which of `names` are held out, bool [names]; eight bytes a name are in memory."""
+    """Return which of `names` are held out, bool [names]: about `fraction` of them.
+
+    A fixed hash of each name decides, so that other names change nothing. Of two names or more at
+    least one is held out and one is not; none is where `fraction` is 0. Eight bytes a name are in
+    memory.
+    """
     digests = (hashlib.sha256(name.encode()).digest() for name in names)
     hashes = np.fromiter((int.from_bytes(one[:8]) for one in digests), np.uint64)
     if not fraction or not hashes.size:

@@ -6,7 +6,7 @@ from typing import Any
 from configs.errors import UsageError
 from data.sources.documents import Document, Documents, TextFile, read_text_files, whole
 from data.sources.files import SPLITS, find_files, name_below
-from data.sources.source import held_out
+from data.sources.source import hold_out
 
 
 def open_source(settings: Any) -> Documents:
@@ -42,11 +42,8 @@ def _hold_out(train: tuple[Document, ...], settings: Any) -> dict[str, tuple[Doc
     """The training part, parted into training and validation."""
     fraction = settings.validation_fraction
     if len(train) > 1:
-        names = held_out((document.file.name for document in train), fraction)
-        return {
-            "train": tuple(one for one in train if one.file.name not in names),
-            "validation": tuple(one for one in train if one.file.name in names),
-        }
+        parts = hold_out(train, fraction, lambda document: document.file.name)
+        return dict(zip(("train", "validation"), map(tuple, parts), strict=True))
     file = train[0].file
     cut = int(file.characters * (1 - fraction))
     if not 0 < cut < file.characters:

@@ -15,7 +15,7 @@ import numpy as np
 from data.augmentation import generator
 from data.codecs.sound import Waveform, to_rate
 from data.sound_augmentation import add_noise
-from data.sources.source import RawSplits, held_out
+from data.sources.source import MadeExamples, RawSplits, hold_out
 
 VERSION = 1
 """Of what this file makes of its settings: raised when that changes."""
@@ -57,13 +57,8 @@ class Tones:
             count = random.integers(_FEWEST, self.most_digits + 1)
             drawn["".join(map(str, random.integers(0, 10, count)))] = None
         drawn = [*drawn]
-        learnt = drawn[test:]
-        validation = held_out(learnt, self.held_out)
-        numbers = {
-            "train": [one for one in learnt if one not in validation],
-            "validation": [one for one in learnt if one in validation],
-            "test": drawn[:test],
-        }
+        train, validation = hold_out(drawn[test:], self.held_out, str)
+        numbers = {"train": train, "validation": validation, "test": drawn[:test]}
         return {split: of for split, of in numbers.items() if of}
 
     @property
@@ -75,19 +70,9 @@ class Tones:
         return {"version": VERSION, "drawn": drawn}
 
     def random_access(self) -> RawSplits:
-        return {split: _Dialled(of, self.lowest_ratio) for split, of in self.numbers.items()}
+        return {split: MadeExamples(of, self._example) for split, of in self.numbers.items()}
 
-
-@dataclass(frozen=True)
-class _Dialled(Sequence):
-    numbers: Sequence[str]
-    lowest_ratio: float
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        number = self.numbers[index]
+    def _example(self, number: str) -> dict[str, Any]:
         sound = partial(_sound, number, self.lowest_ratio)
         return {"sound": sound, "text": number, "name": number}
 

@@ -14,7 +14,7 @@ from data.codecs.pictures import decode_picture
 from data.codecs.tokenizers import Tokenizer
 from data.sources import documents
 from data.sources.registry import open_source
-from data.sources.source import held_out
+from data.sources.source import hold_out
 
 
 def names(source, split: str) -> list[str]:
@@ -108,12 +108,13 @@ def test_of_several_files_whole_ones_are_held_out_and_stay_so(corpus):
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.9])
 def test_something_is_held_out_and_something_left(count, fraction):
     everything = [f"{number}.txt" for number in range(count)]
-    held = held_out(everything, fraction)
+    left, held = hold_out(everything, fraction, str)
+    assert sorted(left + held) == sorted(everything)
     assert 1 <= len(held) < count
     if count == 1000:
         assert len(held) / count == pytest.approx(fraction, abs=0.03)
-    assert held_out(reversed(everything), fraction) == held
-    assert held_out(everything, 0.0) == frozenset()
+    assert hold_out(everything[::-1], fraction, str) == (left[::-1], held[::-1])
+    assert hold_out(everything, 0.0, str) == (everything, [])
 
 
 def test_a_folder_may_hold_its_splits(tmp_path):
