@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.sources.files import SPLITS
 from data.sources.records import PairRecords, TextRecords
-from data.sources.source import held_out_mask
+from data.sources.source import MadeExamples, RawSplits, held_out_mask
 from data.sources.tables import decode, no_such_field, no_text
 
 _AT_ONCE = 256
@@ -146,6 +146,45 @@ class PreparedSet:
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         files = {path.name: path.stat().st_size for path in paths}
         return digest([self.info, {"featuresDict": {"features": self.features}}, files])
+
+
+@dataclass(frozen=True)
+class PreparedExamples:
+    """A source of a set's raw examples, which stay in its own files.
+
+    content_field, target_field: the features that an example is made of. held_out: share of the
+    training part that is held out for validation, by a hash of each record's number.
+    """
+
+    name: str
+    found: PreparedSet
+    content_field: str
+    target_field: str
+    held_out: float
+
+    @cached_property
+    def numbers(self) -> Mapping[str, NDArray[np.int64]]:
+        """The records of each split, by their numbers in the set's own split."""
+        return self.found.numbers(self.held_out)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {split: len(rows) for split, rows in self.numbers.items()}
+
+    def source_key(self) -> dict[str, Any]:
+        fields = [self.content_field, self.target_field]
+        return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
+
+    def random_access(self) -> RawSplits:
+        stored = {split: split if split in self.found.splits else "train" for split in self.numbers}
+        return {
+            split: MadeExamples(rows, self.reader(stored[split]))
+            for split, rows in self.numbers.items()
+        }
+
+    def reader(self, stored: str) -> Callable[[int], dict[str, Any]]:
+        """Return what makes a raw example of a number in the set's own split `stored`."""
+        raise NotImplementedError
 
 
 def open_set(settings: Any) -> PreparedSet:

@@ -5,10 +5,9 @@ TensorFlow.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,90 +15,40 @@ from numpy.typing import NDArray
 
 from configs.errors import UsageError
 from data.codecs.sound import Waveform, decode_sound, to_rate
-from data.sources.prepared import PreparedSet, open_set
-from data.sources.source import RawSplits
+from data.sources.prepared import PreparedExamples, PreparedSet, open_set
 from data.sources.tables import decode
 
 _LOUDEST = 2**15  # of integers, which are samples of 16 bits
 
 
 @dataclass(frozen=True)
-class PreparedSound:
-    """The recordings of a set, with what `target` holds: transcripts, or labels of `classes`.
+class PreparedSound(PreparedExamples):
+    """The recordings of a set, with their transcripts, or with labels of `classes`."""
 
-    They stay in its own files. held_out: share of the training part that is held out for
-    validation, by a hash of each one's number.
-    """
-
-    name: str
-    found: PreparedSet
-    sound: str
-    target: str
     classes: tuple[str, ...] | None
-    held_out: float
     warnings: tuple[str, ...]
 
-    @cached_property
-    def numbers(self) -> Mapping[str, NDArray[np.int64]]:
-        """The records of each split, by their numbers in the set's own split."""
-        return self.found.numbers(self.held_out)
-
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(rows) for split, rows in self.numbers.items()}
-
-    def source_key(self) -> dict[str, Any]:
-        fields = [self.sound, self.target]
-        return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}
-
-    def random_access(self) -> RawSplits:
-        return {split: self._recordings(split) for split in self.numbers}
-
-    def _recordings(self, split: str) -> "_Recordings":
-        stored = split if split in self.found.splits else "train"
-        return _Recordings(self, stored, self.numbers[split])
-
-
-@dataclass(frozen=True)
-class _Recordings(Sequence):
-    """Those with `numbers` of the set's own split `stored`."""
-
-    source: PreparedSound
-    stored: str
-    numbers: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def reader(self, stored: str) -> Callable[[int], dict[str, Any]]:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        number, source = int(self.numbers[index]), self.source
-        name = f"{self.stored} {number}"
-        try:
-            record = tf_example_pb2.Example.FromString(self._records[number])
-        except Exception as error:  # ArrayRecord and protobuf have their own
-            raise UsageError(f"{name} of {source.found.folder} can't be read: {error}") from None
-        features = record.features.feature
-        feature = source.found.features[source.sound]["audio"]
-        found = {"sound": partial(_decode, features[source.sound], feature), "name": name}
-        if source.classes is None:
-            (text,) = features[source.target].bytes_list.value
-            return found | {"text": decode(text, "error", f"{source.found.folder}, {name}")}
-        return found | {"label": features[source.target].int64_list.value[0]}
+        records = cache(partial(_open_records, self.found, stored))
+        feature = self.found.features[self.content_field]["audio"]
 
-    @cached_property
-    def _records(self) -> Sequence[bytes]:
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
+        def read(number: int) -> dict[str, Any]:
+            name, number = f"{stored} {number}", int(number)
+            try:
+                record = tf_example_pb2.Example.FromString(records()[number])
+            except Exception as error:  # ArrayRecord and protobuf have their own
+                raise UsageError(f"{name} of {self.found.folder} can't be read: {error}") from None
+            fields = record.features.feature
+            found = {"sound": partial(_decode, fields[self.content_field], feature), "name": name}
+            target = fields[self.target_field]
+            if self.classes is None:
+                (text,) = target.bytes_list.value
+                return found | {"text": decode(text, "error", f"{self.found.folder}, {name}")}
+            return found | {"label": target.int64_list.value[0]}
 
-        files = _shards(self.source.found.folder, self.stored)
-        there = ArrayRecordDataSource([*map(str, files)]) if files else ()
-        if len(there) != (said := self.source.found.rows(self.stored)):
-            raise UsageError(
-                f"split {self.stored} of {self.source.found.folder} has {len(there):,} of its "
-                f"{said:,} recordings: prepare the set again"
-            )
-        return there
+        return read
 
 
 def open_transcripts(settings: Any) -> PreparedSound:
@@ -130,11 +79,20 @@ def _open(settings: Any, setting: str, target: str, kind: str) -> PreparedSound:
             f"{found.where} does not say at what rate {sound} was recorded: it is taken for "
             f"data.sample_rate={settings.sample_rate}"
         )
-    return PreparedSound(settings.source, found, sound, target, classes, held_out, tuple(warnings))
+    return PreparedSound(settings.source, found, sound, target, held_out, classes, tuple(warnings))
 
 
-def _shards(folder: Path, split: str) -> list[Path]:
-    return sorted(folder.glob(f"*-{split}.array_record-*-of-*"))
+def _open_records(found: PreparedSet, split: str) -> Sequence[bytes]:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    files = sorted(map(str, found.folder.glob(f"*-{split}.array_record-*-of-*")))
+    records = ArrayRecordDataSource(files) if files else ()
+    if len(records) != (expected := found.rows(split)):
+        raise UsageError(
+            f"split {split} of {found.folder} has {len(records):,} of its {expected:,} recordings: "
+            "prepare the set again"
+        )
+    return records
 
 
 def _rate(feature: Mapping[str, Any]) -> int:
