@@ -1,7 +1,7 @@
 """Conversations: JSON lines with a prompt and its answer, or with messages; or generated ones."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,15 +19,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Conversations(TextRecords):
-    """A source of conversations, which `read` gives of each table.
-
-    The `text` of an example is the list of its messages, as JSON.
-    """
-
-    read: Callable[[Any], Iterator[list[Message]]]
-
-    def _rows(self, table: Any) -> Iterator[list[Message]]:
-        return self.read(table)
+    """A source of conversations. The `text` of an example is its list of messages, as JSON."""
 
     def _parts(self, name: str, found: list[Message]) -> Iterator[dict[str, Any]]:
         yield {"document": name, "piece": 0, "text": json.dumps(found, ensure_ascii=False)}
@@ -65,7 +57,7 @@ def open_source(settings: Any) -> Conversations:
         tables, decided = open_tables(settings, SUFFIXES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return Conversations("conversations", tables, decided, held_out, read)
+    return Conversations("conversations", tables, read, decided, held_out)
 
 
 def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:

@@ -69,7 +69,8 @@ def open_source(settings: Any) -> PairRecords:
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
     decided = {"files": hashes, "invalid": settings.invalid_utf8}
     warnings = (*warnings, *_tables_beside(settings.path, next(iter(found.values()))))
-    return PairRecords(settings.source, tables, decided, held_out, ParallelFiles.pairs, warnings)
+    read = ParallelFiles.pairs
+    return PairRecords(settings.source, tables, read, decided, held_out, warnings)
 
 
 def _find(settings: Any) -> dict[str, Sides]:

@@ -218,7 +218,8 @@ def open_source(settings: Any) -> TextRecords:
     _check_text(found, field, "data.text_field")
     decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
-    return TextRecords("tfds", _tables(found, field, settings), decided, held_out)
+    tables = _tables(found, field, settings)
+    return TextRecords("tfds", tables, PreparedSplit.texts, decided, held_out)
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -230,7 +231,7 @@ def open_pairs(settings: Any) -> PairRecords:
     decided = {"info": found.digest(), **sides, "invalid": settings.invalid_utf8}
     held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
     read = partial(PreparedSplit.pairs, target=target)
-    return PairRecords("tfds_pairs", _tables(found, source, settings), decided, held_out, read)
+    return PairRecords("tfds_pairs", _tables(found, source, settings), read, decided, held_out)
 
 
 def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:

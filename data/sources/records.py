@@ -49,12 +49,14 @@ class Table(Protocol):
 class TextRecords:
     """A source of text whose documents are the records of `tables`, by their split.
 
-    key: all that decides what the records are, as JSON. held_out: share of the training part's
+    read: gives what there is of each record of a table. key: all that decides what the records are,
+    as JSON. held_out: share of the training part's
     records that is held out for validation, by a hash of each one's table and place.
     """
 
     name: str
     tables: Mapping[str, Sequence[Table]]
+    read: Callable[[Any], Iterator[Any]]
     key: Mapping[str, Any]
     held_out: float
 
@@ -81,14 +83,10 @@ class TextRecords:
         masked = self.held_out and split in ("train", "validation")
         number = 0
         for table in self.tables["train" if masked else split]:
-            for row, found in enumerate(self._rows(table)):
+            for row, found in enumerate(self.read(table)):
                 if not masked or self._mask[number] == wanted:
                     yield from self._parts(table.name_of(row), found)
                 number += 1
-
-    def _rows(self, table: Any) -> Iterator[Any]:
-        """What there is of each record."""
-        return table.texts()
 
     def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
         """The examples that a record becomes, of which `found` is what there is."""
@@ -118,17 +116,12 @@ class TextRecords:
 
 @dataclass(frozen=True)
 class LabelledRecords(TextRecords):
-    """Records that have a label too: a string, in the field of that name."""
-
-    label_field: str
+    """Records of a text and a label, both strings."""
 
     def features(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds
 
         return {**text_features(), "label": tfds.features.Text()}
-
-    def _rows(self, table: Rows) -> Iterator[tuple[str, str]]:
-        return table.labelled(self.label_field)
 
     def _parts(self, name: str, found: tuple[str, str]) -> Iterator[dict[str, Any]]:
         text, label = found
@@ -137,21 +130,17 @@ class LabelledRecords(TextRecords):
 
 @dataclass(frozen=True)
 class PairRecords(TextRecords):
-    """Records of two texts, which `read` gives of each table: a source of pairs.
+    """Records of two texts: a source of pairs.
 
     An example is a `source`, a `target` and their `name`. warnings: lines for the user about them.
     """
 
-    read: Callable[[Any], Iterator[tuple[str, str]]]
     warnings: tuple[str, ...] = ()
 
     def features(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds
 
         return dict.fromkeys(("name", "source", "target"), tfds.features.Text())
-
-    def _rows(self, table: Any) -> Iterator[tuple[str, str]]:
-        return self.read(table)
 
     def _parts(self, name: str, found: tuple[str, str]) -> Iterator[dict[str, Any]]:
         source, target = found
@@ -169,7 +158,7 @@ def open_source(settings: Any) -> TextRecords:
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return TextRecords("records", tables, decided, held_out)
+    return TextRecords("records", tables, Rows.texts, decided, held_out)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
@@ -178,7 +167,7 @@ def open_labelled(settings: Any) -> LabelledRecords:
     read = partial(Rows.labelled, label=label)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return LabelledRecords("table", tables, {**decided, "label": label}, held_out, label)
+    return LabelledRecords("table", tables, read, {**decided, "label": label}, held_out)
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -187,7 +176,7 @@ def open_pairs(settings: Any) -> PairRecords:
     read = partial(Rows.pairs, target=target)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return PairRecords(settings.source, tables, {**decided, "target": target}, held_out, read)
+    return PairRecords(settings.source, tables, read, {**decided, "target": target}, held_out)
 
 
 def open_tables(
