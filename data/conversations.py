@@ -21,10 +21,10 @@ from data.cleaning import Pieces
 from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
-from data.progress import Progress
+from data.progress import Progress, read_blocks
 from data.records import write_records
 from data.sources.source import RawExamples, RawSplits
-from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
+from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
 """Of what this file and `data.codecs.chat` make and count of a conversation: raised when that
@@ -158,7 +158,7 @@ class ConversationPreparation:
         if self.settings.chat_template is None:
             return
         template = self._template()
-        for block in in_blocks(records):
+        for block in read_blocks(records, PIECES_AT_ONCE):
             for one in block:
                 try:
                     template.conversation(json.loads(one["text"]))
@@ -209,12 +209,8 @@ class ConversationPreparation:
         self, stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[Encoded]:
         encoder = ChatEncoder(tokenizer, self.settings.chat_template)
-        done = 0
-        for block in in_blocks(records):
-            progress(stage, done, len(records), "conversations")
+        for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "conversations"):
             try:
                 yield from encoder.encode_many([json.loads(one["text"]) for one in block])
             except ValueError as error:  # Of a special token that `_check` knows nothing of.
                 raise UsageError(f"data.chat_template: {error}") from None
-            done += len(block)
-        progress(stage, len(records), len(records), "conversations")

@@ -16,10 +16,10 @@ from data.classes import alike, class_names
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
-from data.progress import Progress
+from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
-from data.text import TOKENIZER, in_blocks, make_tokenizer, tokenizer_key
+from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 4
 """Of what this file makes of a text: raised when that changes."""
@@ -136,16 +136,16 @@ class LabelledTextPreparation:
 
 
 def _labels(records: RawExamples) -> set[str]:
-    return {one["label"].decode() for block in in_blocks(records) for one in block}
+    blocks = read_blocks(records, PIECES_AT_ONCE)
+    return {one["label"].decode() for block in blocks for one in block}
 
 
 def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """The first piece of each text, and the tokens of all its pieces."""
-    first, tokens, done = None, [], 0
-    for block in in_blocks(records):
-        progress(stage, done, len(records), "pieces")
+    first, tokens = None, []
+    for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces"):
         ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
         for one, ids in zip(block, ids_of_each, strict=True):
             if int(one["piece"]) == 0:
@@ -153,8 +153,6 @@ def _texts(
                     yield first, np.concatenate(tokens)
                 first, tokens = one, []
             tokens.append(ids)
-        done += len(block)
-    progress(stage, done, done, "pieces")
     if first is not None:
         yield first, np.concatenate(tokens)
 

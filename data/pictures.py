@@ -25,7 +25,7 @@ from data.broken import Broken
 from data.cache import digest
 from data.codecs.pictures import ImageShape, decode_picture, encode_pixels, picture_size
 from data.dataset import Dataset, ExampleCodec, Split
-from data.progress import Progress
+from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 
@@ -232,21 +232,18 @@ class PicturePreparation:
         """
         codec = self._codec(split, metadata)
         store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
-        stage, total = f"decoding {split}", len(pictures)
+        stage = f"decoding {split}"
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for start in range(0, total, _AT_ONCE):
-                progress(stage, start, total, "pictures")
-                group = [pictures[n] for n in range(start, min(start + _AT_ONCE, total))]
+            for group in read_blocks(pictures, _AT_ONCE, progress, stage, "pictures"):
                 block = np.empty(len(group), codec.dtype)
                 for row, found in enumerate(threads.map(store, group)):
                     names.append(group[row].get("name"))
                     if isinstance(found, str):
-                        where = group[row].get("path", names[-1] or f"{split} {start + row}")
+                        where = group[row].get("path", names[-1] or f"{split} {len(names) - 1}")
                         broken.add(where, found)
                         found = codec.nothing()
                     block[row] = found
                 yield block
-        progress(stage, total, total, "pictures")
 
     def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
         """The shape of all pictures, and whether they are stored as pixels."""

@@ -1,6 +1,6 @@
 """How preparation tells how far it is."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Progress = Callable[[str, int, int, str], None]
@@ -26,3 +26,18 @@ def track(
         yield item
         done += 1
     progress(stage, done, done, unit)
+
+
+def read_blocks(
+    examples: Sequence[Item],
+    size: int,
+    progress: Progress = silent,
+    stage: str = "",
+    unit: str = "",
+) -> Iterator[list[Item]]:
+    """Yield all `examples` in order, `size` at once, and report how far it is before each block."""
+    total = len(examples)
+    for start in range(0, total, size):
+        progress(stage, start, total, unit)
+        yield examples.__getitems__([*range(start, min(start + size, total))])
+    progress(stage, total, total, unit)

@@ -19,7 +19,7 @@ from data.codecs.sound import LogMel, Waveform
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Split
 from data.length_buckets import Lengths, choose_bounds, write_lengths
-from data.progress import Progress, track
+from data.progress import Progress, read_blocks, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
 from data.sound_batches import SoundCodec
@@ -196,19 +196,17 @@ class _Writing:
         self, recordings: RawExamples, targets: Sequence[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
         """What is stored of each that stays, with its `targets`."""
-        stage, total = f"decoding {self.split}", len(recordings)
+        stage, targets = f"decoding {self.split}", iter(targets)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for start in range(0, total, _AT_ONCE):
-                progress(stage, start, total, "recordings")
-                group = [recordings[n] for n in range(start, min(start + _AT_ONCE, total))]
+            for group in read_blocks(recordings, _AT_ONCE, progress, stage, "recordings"):
                 block = []
-                for row, waveform in enumerate(threads.map(self._decode, group)):
+                for one, waveform in zip(group, threads.map(self._decode, group), strict=True):
+                    target = next(targets)
                     if self._is_too_long(waveform):
-                        self.left_out.append(group[row]["name"])
+                        self.left_out.append(one["name"])
                     else:
-                        block.append(self._store(group[row], waveform, targets[start + row]))
+                        block.append(self._store(one, waveform, target))
                 yield np.array(block, object)
-        progress(stage, total, total, "recordings")
 
     def warnings(self) -> list[str]:
         """For the user: what is strange, in how many of them, and in which first."""

@@ -22,7 +22,7 @@ from data.order import permutation
 from data.packing import WindowCodec
 from data.progress import Progress, track
 from data.records import write_records
-from data.sources.source import RawExamples, RawSplits
+from data.sources.source import RawSplits
 
 TRAINING_BYTES = 2**26
 """Of text that tokenizers are learnt from: of more, pieces in a fixed random order."""
@@ -305,13 +305,6 @@ def _stretches(
     if left is None or room is None:
         return [ids]
     return np.split(ids, range(left, len(ids), room))
-
-
-def in_blocks(records: RawExamples) -> Iterator[list[dict[str, Any]]]:
-    """All records in order, some at once."""
-    for start in range(0, len(records), PIECES_AT_ONCE):
-        stop = min(start + PIECES_AT_ONCE, len(records))
-        yield records.__getitems__([*range(start, stop)])
 
 
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:

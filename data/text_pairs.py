@@ -18,7 +18,7 @@ from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
 from data.length_buckets import Lengths, PaddedShape, choose_bounds, write_lengths
-from data.progress import Progress
+from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits, copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
@@ -222,10 +222,8 @@ class _Writing:
         self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[NDArray[Any]]:
         """The records of the pairs that stay."""
-        stage, total = f"tokenising {self._split}", len(records)
-        for start in range(0, total, PIECES_AT_ONCE):
-            progress(stage, start, total, "pairs")
-            group = records.__getitems__([*range(start, min(start + PIECES_AT_ONCE, total))])
+        stage = f"tokenising {self._split}"
+        for group in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pairs"):
             texts = [one[side].decode() for side in ("source", "target") for one in group]
             tokens = tokenizer.encode_many(texts)
             block, lengths = [], []
@@ -246,7 +244,6 @@ class _Writing:
                 digests = b"".join(blake2b(pair, digest_size=8).digest() for pair in block)
                 self.pairs.append(np.frombuffer(digests, np.uint64))
                 yield np.array(block, object)
-        progress(stage, total, total, "pairs")
 
     def metadata(self) -> dict[str, int]:
         """`left_out` and `cut` of the split."""
