@@ -1,10 +1,11 @@
 """Examples that can't be decoded: named, counted, of weight 0, and the end of it if too many."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from configs.errors import UsageError
+from data.dataset import Split
 
 NAMED = 10
 
@@ -21,6 +22,16 @@ class Broken:
     allowed: float
     count: int = 0
     messages: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
+        """Count the broken ones of prepared splits. Raises UsageError where they are too many."""
+        splits = list(splits)
+        total = sum(split.examples + (split.left_out or 0) for split in splits)
+        count = sum(split.broken for split in splits)
+        broken = cls(what, total, allowed, count, messages)
+        broken.check()
+        return broken
 
     def add(self, name: str, reason: str) -> None:
         """Raises UsageError where they are too many, once there are enough to name."""

@@ -129,6 +129,17 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     return tuple(reversed(bounds))
 
 
-def write_lengths(path: Path, lengths: Sequence[PaddedShape]) -> None:
-    """Writes the `lengths` of the examples of a split, in their order."""
-    np.save(path, np.array(lengths, np.int32))
+def write_lengths(records: Path, lengths: Sequence[PaddedShape]) -> None:
+    """Write the `lengths` of the examples in the file `records`, in their order."""
+    np.save(_path(records), np.array(lengths, np.int32))
+
+
+def open_lengths(records: Path, count: int) -> Lengths:
+    """Open what was written for the file `records`, with at most `count` bounds for each length."""
+    path = _path(records)
+    bounds = (choose_bounds(one[one > 0], count) for one in np.load(path).T)
+    return Lengths(path, tuple(bounds))
+
+
+def _path(records: Path) -> Path:
+    return records.with_suffix(".lengths.npy")

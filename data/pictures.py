@@ -188,14 +188,8 @@ class PicturePreparation:
             )
             for name, numbers in metadata["splits"].items()
         }
-        broken = Broken(
-            "pictures",
-            total=sum(split.examples for split in splits.values()),
-            allowed=self.settings.broken_fraction,
-            count=sum(split.broken for split in splits.values()),
-            messages=metadata["broken"],
-        )
-        broken.check()
+        allowed, messages = self.settings.broken_fraction, metadata["broken"]
+        broken = Broken.of("pictures", splits.values(), allowed, messages)
         classes = self.source.classes
         return Dataset(
             fingerprint=metadata["fingerprint"],

@@ -18,7 +18,7 @@ from data.cleaning import Pieces
 from data.codecs.sound import LogMel, Waveform
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, Split
-from data.length_buckets import Lengths, choose_bounds, write_lengths
+from data.length_buckets import open_lengths, write_lengths
 from data.progress import Progress, read_blocks, track
 from data.records import write_names, write_records
 from data.sound_augmentation import changes_waveforms
@@ -89,7 +89,7 @@ class SoundPreparation:
             if not count:
                 raise UsageError(f"no recording of {split} is left: {'; '.join(writing.notes())}")
             write_names(path, writing.names)
-            write_lengths(_lengths_path(path), [(frames,) for frames in writing.frames])
+            write_lengths(path, [(frames,) for frames in writing.frames])
             metadata[split] = {"examples": count, "broken": broken.count - before,
                             "left_out": len(writing.left_out),
                             "seconds": writing.seconds}  # fmt: skip
@@ -117,14 +117,8 @@ class SoundPreparation:
             name: self._open(name, folder / f"{name}.array_record", max_labels, numbers)
             for name, numbers in metadata["splits"].items()
         }
-        broken = Broken(
-            "recordings",
-            total=sum(split.examples + split.left_out for split in splits.values()),
-            allowed=self.settings.broken_fraction,
-            count=sum(split.broken for split in splits.values()),
-            messages=metadata["broken"],
-        )
-        broken.check()
+        allowed, messages = self.settings.broken_fraction, metadata["broken"]
+        broken = Broken.of("recordings", splits.values(), allowed, messages)
         longest = [one.codec.max_frames for one in splits.values()]
         longest.append(splits["train"].codec.most_frames())
         return Dataset(
@@ -153,10 +147,8 @@ class SoundPreparation:
     def _open(
         self, name: str, path: Path, max_labels: int | None, numbers: Mapping[str, Any]
     ) -> Split:
-        frames = np.load(_lengths_path(path))[:, 0]
-        bounds = choose_bounds(frames[frames > 0], self.settings.length_buckets)
-        lengths = Lengths(_lengths_path(path), (bounds,))
-        codec, padding = self._codec(name, bounds[-1], max_labels), None
+        lengths, padding = open_lengths(path, self.settings.length_buckets), None
+        codec = self._codec(name, lengths.bounds[0][-1], max_labels)
         if name == "train":
             size, longer = self.settings.global_batch_size, codec.most_frames() / codec.max_frames
             padding = 1 - (1 - lengths.padding(size)) / longer
@@ -295,8 +287,3 @@ def _unlabelled(splits: RawSplits) -> list[str]:
     """Splits without labels, as the test part of a competition is."""
     first = {split: of[0] for split, of in splits.items() if split != "train" and len(of)}
     return [split for split, one in first.items() if "label" in one and one["label"] < 0]
-
-
-def _lengths_path(records: Path) -> Path:
-    """Where the frames of the recordings in the file `records` are counted."""
-    return records.with_suffix(".lengths.npy")

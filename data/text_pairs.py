@@ -17,7 +17,7 @@ from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset, ExampleCodec, Split
-from data.length_buckets import Lengths, PaddedShape, choose_bounds, write_lengths
+from data.length_buckets import PaddedShape, open_lengths, write_lengths
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits, copies_line
@@ -135,7 +135,7 @@ class PairPreparation:
                     f"no pair of {split} is left: {'; '.join(writing.notes(len(records)))}"
                 )
             lengths = np.concatenate(writing.lengths)
-            write_lengths(_lengths_path(path), lengths)
+            write_lengths(path, lengths)
             if writing.names:
                 write_names(path, writing.names)
             warnings += writing.warnings(len(records))
@@ -154,11 +154,9 @@ class PairPreparation:
         codec, splits = self._codec(tokenizer), {}
         for name, numbers in metadata["splits"].items():
             path = folder / f"{name}.array_record"
-            lengths = self._lengths(_lengths_path(path))
-            padding = None
+            lengths, padding = open_lengths(path, self.settings.length_buckets), None
             if name == "train":
-                size = self.settings.global_batch_size
-                padding = lengths.padding(size)
+                padding = lengths.padding(self.settings.global_batch_size)
             tokens = int(np.load(lengths.path).sum())  # the separators among them
             splits[name] = Split(
                 name, path, codec, padding=padding, tokens=tokens, lengths=lengths, **numbers
@@ -173,11 +171,6 @@ class PairPreparation:
     @property
     def _limits(self) -> PaddedShape:
         return self.settings.max_source_length, self.settings.max_target_length
-
-    def _lengths(self, path: Path) -> Lengths:
-        """The lengths that stand in a file, and what they are padded to."""
-        bounds = (choose_bounds(side, self.settings.length_buckets) for side in np.load(path).T)
-        return Lengths(path, tuple(bounds))
 
     def _codec(self, tokenizer: Tokenizer) -> PairCodec:
         return PairCodec(tokenizer.vocabulary_size, tokenizer.separator_id, self._limits)
@@ -282,8 +275,3 @@ class _Writing:
             name for name, it_is in zip(("cut source", "cut target"), long, strict=True) if it_is
         )
         return [side[: limit - 1] for side, limit in zip(sides, self._limits, strict=True)]
-
-
-def _lengths_path(records: Path) -> Path:
-    """Where the lengths of the pairs in the file `records` stand."""
-    return records.with_suffix(".lengths.npy")

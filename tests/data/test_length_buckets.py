@@ -36,9 +36,9 @@ def split(tmp_path):
     random = np.random.default_rng(0)
     lengths = np.minimum(random.geometric(0.1, (500, 2)), 60)
     write_records(tmp_path / "train.array_record", [np.arange(500).astype(NumberCodec.dtype)])
-    write_lengths(tmp_path / "train.npy", lengths.tolist())
+    write_lengths(tmp_path / "train.array_record", lengths.tolist())
     bounds = tuple(choose_bounds(lengths[:, side], 4) for side in (0, 1))
-    found = Lengths(tmp_path / "train.npy", bounds)
+    found = Lengths(tmp_path / "train.lengths.npy", bounds)
     return lengths, Split(
         "train", tmp_path / "train.array_record", NumberCodec(), 500, lengths=found
     )
