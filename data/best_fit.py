@@ -10,12 +10,12 @@ document's first is a target exactly once, no run sees another, and what no run 
 import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dataset import ExampleCodec
+from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
 """Of what this file makes of documents: raised when that changes."""
@@ -28,33 +28,45 @@ Run = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class BestFitCodec(ExampleCodec):
-    """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
+class PackedCodec(ExampleCodec):
+    """Stores windows of runs, and batches them. length: targets in a full window (T).
+
+    marks_learnt: whether a field `learnt` says which targets count; else all do.
+    """
 
     length: int
     vocabulary_size: int
-    separator_id: int
     unit = "windows"
+    marks_learnt: ClassVar[bool] = False
 
     @property
     def dtype(self) -> np.dtype:
-        """A stored window: its tokens, their targets, and which run each belongs to."""
-        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
-        segment = "<u2" if self.length < 2**16 else "<i4"
-        shape = (self.length,)
-        return np.dtype(
-            [("tokens", token, shape), ("targets", token, shape), ("segments", segment, shape)]
-        )
+        """A stored window: its tokens, their targets, and the run that each belongs to."""
+        token = token_type(self.vocabulary_size)
+        kinds = {"tokens": token, "targets": token}
+        if self.marks_learnt:
+            kinds["learnt"] = np.dtype("u1")
+        kinds["segments"] = np.dtype("<u2" if self.length < 2**16 else "<i4")
+        return np.dtype([(name, kind, (self.length,)) for name, kind in kinds.items()])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T] (0 = no target).
+        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a target
+        that counts, else 0.
 
         The runs of a window are numbered from 1; 0 where there is nothing.
         """
         names = ("tokens", "targets", "segments")
         batch = {name: windows[name].astype(np.int32) for name in names}
-        batch["weights"] = (batch["segments"] > 0).astype(np.float32)
+        counts = windows["learnt"] if self.marks_learnt else batch["segments"] > 0
+        batch["weights"] = counts.astype(np.float32)
         return batch
+
+
+@dataclass(frozen=True)
+class BestFitCodec(PackedCodec):
+    """Packs documents, which the token `separator_id` opens and closes."""
+
+    separator_id: int
 
     def targets(self, tokens: int) -> int:
         """Of documents with `tokens`, the separators that open them among those."""

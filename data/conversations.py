@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
@@ -20,7 +19,7 @@ from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.chat import ChatEncoder, ChatTemplate, Encoded
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, ExampleCodec, Split
+from data.dataset import Dataset, Split
 from data.progress import Progress, read_blocks
 from data.records import write_records
 from data.sources.source import RawExamples, RawSplits
@@ -31,33 +30,10 @@ VERSION = 2
 changes."""
 
 
-@dataclass(frozen=True)
-class ConversationCodec(ExampleCodec):
-    """How windows are stored, and what a batch of them is. length: targets in a full window (T)."""
+class ConversationCodec(best_fit.PackedCodec):
+    """Stores windows of conversations, whose learnt targets are those that the assistant writes."""
 
-    length: int
-    vocabulary_size: int
-    unit = "windows"
-
-    @property
-    def dtype(self) -> np.dtype:
-        """A stored window: its tokens, their targets, which of these count, and which conversation
-        each belongs to."""
-        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
-        segment = "<u2" if self.length < 2**16 else "<i4"
-        kinds = {"tokens": token, "targets": token, "learnt": "u1", "segments": segment}
-        return np.dtype([(name, kind, (self.length,)) for name, kind in kinds.items()])
-
-    def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a target
-        that the assistant writes, else 0.
-
-        The conversations of a window are numbered from 1; 0 where there is nothing.
-        """
-        names = ("tokens", "targets", "segments")
-        batch = {name: windows[name].astype(np.int32) for name in names}
-        batch["weights"] = windows["learnt"].astype(np.float32)
-        return batch
+    marks_learnt = True
 
 
 @dataclass

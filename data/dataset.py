@@ -62,6 +62,11 @@ class ExampleCodec(Protocol):
         raise NotImplementedError
 
 
+def token_type(vocabulary_size: int) -> np.dtype:
+    """Return the smallest dtype that stores all ids of a vocabulary, little endian."""
+    return np.dtype("<u2" if vocabulary_size <= 2**16 else "<i4")
+
+
 @dataclass(frozen=True)
 class Split:
     """One split: where it is stored, and how much it holds.

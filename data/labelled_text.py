@@ -15,7 +15,7 @@ from data.cache import digest
 from data.classes import alike, class_names
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, ExampleCodec, Split
+from data.dataset import Dataset, ExampleCodec, Split, token_type
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
@@ -35,7 +35,7 @@ class LabelledTextCodec(ExampleCodec):
     @property
     def dtype(self) -> np.dtype:
         """A stored text: its tokens, how many there are, and its label."""
-        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
+        token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length,)), ("count", "<i4"), ("label", "<i4")])
 
     def batch(self, texts: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.dataset import ExampleCodec
+from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
 """Of what this file makes of a stream: raised when that changes."""
@@ -35,7 +35,7 @@ class WindowCodec(ExampleCodec):
     @property
     def dtype(self) -> np.dtype:
         """A stored window: its tokens, and how many of its targets are real."""
-        token = "<u2" if self.vocabulary_size <= 2**16 else "<i4"
+        token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length + 1,)), ("targets", "<i4")])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,7 @@ from configs.errors import UsageError
 from data.cache import digest
 from data.cleaning import Pieces
 from data.codecs.tokenizers import Tokenizer
-from data.dataset import Dataset, ExampleCodec, Split
+from data.dataset import Dataset, ExampleCodec, Split, token_type
 from data.length_buckets import PaddedShape, open_lengths, write_lengths
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
@@ -95,7 +95,7 @@ class PairCodec(ExampleCodec):
 
     @property
     def _token(self) -> np.dtype:
-        return np.dtype("<u2" if self.vocabulary_size <= 2**16 else "<i4")
+        return token_type(self.vocabulary_size)
 
 
 @dataclass(frozen=True)
