@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     attention = working_attention(config, mesh, warnings.append)
 
     # ---- Data.
-    lines = {"notify": warnings.append, "inform": events.append}
+    lines = {"warn": warnings.append, "inform": events.append}
     dataset = prepare(with_tokenizer.data, progress=progress.preparation, **lines)
     if arguments.show_batch:
         for line in (*warnings, *events):

@@ -1,1 +1,1 @@
-"""From raw data to batches: sources, preparation, order, batches."""
+"""Makes batches of raw data: sources, preparation, order, batches."""

@@ -1,4 +1,4 @@
-"""What training changes of a picture at random, drawn by a generator of each example's own.
+"""Random changes of training pictures, drawn by a generator of each example's own.
 
 The pixels are uint8 [H, W, C]; `settings` are the configuration's `data.augmentation`. In their
 order: the crop, the flip, RandAugment, colour jitter, random erasing.
@@ -22,17 +22,17 @@ _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), 10 / 3  # as in Zhong et al.
 
 
 def generator(seed: int, example: int) -> Generator:
-    """The randomness of an example of a run: whoever draws, and whenever."""
+    """Return the random generator of an example of a run, the same on every process."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64)))
 
 
 def is_on(settings: Any) -> bool:
-    """Whether `settings` change anything."""
+    """Return whether `settings` change anything."""
     return settings != type(settings)()
 
 
 def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Box:
-    """A part of a picture of `size`, of random area and aspect (Szegedy et al., 2015).
+    """Return a part of a picture of `size`, of random area and aspect (Szegedy et al., 2015).
 
     Its area is uniform from `crop_smallest_area` to all, the logarithm of its aspect uniform too;
     where ten of them don't fit, the largest in the middle with the aspect of `target`.
@@ -50,7 +50,7 @@ def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Bo
 
 
 def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
-    """All of it but the random-resized crop, which needs more than these pixels."""
+    """Apply all but the random-resized crop, which needs more than these pixels."""
     if settings.crop == "padded":
         picture = _padded_crop(picture, random, settings.crop_padding)
     if random.random() < settings.flip_probability:
@@ -88,7 +88,8 @@ def _jitter(image: Image.Image, random: Generator, settings: Any) -> Image.Image
 
 
 def _erase(picture: Pixels, random: Generator) -> Pixels:
-    """A rectangle of noise (Zhong et al., 2020, arXiv:1708.04896); none where ten don't fit."""
+    """Return a rectangle of noise (Zhong et al., 2020, arXiv:1708.04896); none where ten don't
+    fit."""
     height, width, channels = picture.shape
     for _ in range(_ATTEMPTS):
         area = height * width * random.uniform(*_ERASED_AREA)
@@ -144,7 +145,7 @@ def _randaugment(image: Image.Image, random: Generator, strength: float) -> Imag
 
 
 def _move(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Each place (x, y) gets what is at (a x + b y + c, d x + e y + f)."""
+    """Return `image` moved: (x, y) gets the pixel at (a x + b y + c, d x + e y + f)."""
     grey = _GREY if image.mode == "L" else (_GREY,) * 3
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=grey

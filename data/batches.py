@@ -118,12 +118,13 @@ class Batches:
         return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
-        """The part of a mixture that each row of shuffled batch number `batch` is from."""
+        """Return the part of a mixture that each row of shuffled batch number `batch` is from."""
         numbers, _ = schedule(self._split.weights).pick(self._examples(batch))
         return [self._parts[number].name for number in numbers]
 
     def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
-        """Numbers of the examples of a batch, or of each of several, that are to be read."""
+        """Return the numbers of the examples of a batch, or of each of several, that are to be
+        read."""
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
     @property
@@ -132,7 +133,7 @@ class Batches:
         return self._split.examples if self._chosen is None else len(self._chosen)
 
     def _in_order(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The examples at `places` of those."""
+        """Return the examples at `places` of those."""
         return places if self._chosen is None else self._chosen[places]
 
     def _shape(self, batch: int) -> PaddedShape | None:
@@ -161,8 +162,8 @@ class Batches:
         return plans[block]
 
     def _made(self, plan: BatchPlan) -> Batch | None:
-        """The batches of a plan, if they are at hand and small: then most of what one by itself
-        takes are the calls of NumPy. Nobody may change them: others may get them too."""
+        """Return the batches of a plan, if they are at hand and small: then most of what one by
+        itself takes are the calls of NumPy. Nobody may change them: others may get them too."""
         codec = self._split.codec
         if not self.in_memory or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
             return None
@@ -206,7 +207,7 @@ class Batches:
         return BatchPlan(numbers, records, examples)
 
     def _stored(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Part and record of each of `examples` where the parts follow each other."""
+        """Return the part and record of each of `examples` where the parts follow each other."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")
         return numbers, examples - np.concatenate([[0], stops])[numbers]
@@ -239,8 +240,8 @@ def shapes_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
 
 
 def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:
-    """The examples of a split that count, or the first `most`, in the order in which they are
-    evaluated.
+    """Return the examples of a split that count, or the first `most`, in the order in which they
+    are evaluated.
 
     Where they have lengths the longest come first: there are few shapes of batches with little
     padding, what does not fit in memory shows at once, and the shortest batch is filled up.

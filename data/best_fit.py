@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""Of what this file makes of documents: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 BLOCK_TOKENS = 2**23
-"""Of runs that are packed together: so many are in memory."""
+"""Tokens of the runs that are packed together: so many are in memory."""
 
 Run = Mapping[str, NDArray[Any]]
-"""What goes into one window in a row: fields by their names, `tokens` among them, [positions]."""
+"""A stretch that goes into one window: arrays [positions] by field, `tokens` among them."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class PackedCodec(ExampleCodec):
         return np.dtype([(name, kind, (self.length,)) for name, kind in kinds.items()])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a target
-        that counts, else 0.
+        """Return `tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a
+        target that counts, else 0.
 
         The runs of a window are numbered from 1; 0 where there is nothing.
         """
@@ -69,16 +69,16 @@ class BestFitCodec(PackedCodec):
     separator_id: int
 
     def targets(self, tokens: int) -> int:
-        """Of documents with `tokens`, the separators that open them among those."""
+        """Return the targets of documents with `tokens`, opening separators included."""
         return tokens  # all but what opens a document, and what closes it
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """The windows of the documents that `pieces`, int32 [tokens] each, are joined to."""
+        """Return the windows of the documents that `pieces`, int32 [tokens] each, are joined to."""
         runs = ({"tokens": run[:-1], "targets": run[1:]} for run in self._runs(pieces))
         return pack(runs, self.dtype, self.length)
 
     def _runs(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
-        """Each with its targets and the token before them: 2 to T + 1 tokens."""
+        """Yield runs of 2 to T + 1 tokens: the targets, and the token before them."""
         separator = np.array([self.separator_id], np.int32)
         rest = np.empty(0, np.int32)
         for piece in pieces:
@@ -101,7 +101,7 @@ class BestFitCodec(PackedCodec):
 
 
 def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[Any]]:
-    """Windows of `dtype` that hold `runs`, each of at most `length` positions, whole.
+    """Yield windows of `dtype` that hold `runs`, each of at most `length` positions, whole.
 
     Every field of a run stands in the window's field of that name, and in `segments` the number
     of the run in its window, from 1; 0 where there is nothing.
@@ -118,7 +118,7 @@ def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[
 
 
 def _fill(runs: Sequence[Run], dtype: np.dtype, length: int) -> NDArray[Any]:
-    """The windows of a block of runs."""
+    """Return the windows of a block of runs."""
     lengths = np.array([_positions(run) for run in runs])
     order = np.argsort(-lengths, kind="stable")
     places = best_fit(lengths[order].tolist(), length)
@@ -140,7 +140,8 @@ def _positions(run: Run) -> int:
 
 
 def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:
-    """A bin for each of `lengths`, in their order: the one with the least room that is enough.
+    """Return a bin for each of `lengths`, in their order: the one with the least room that is
+    enough.
 
     Bins are numbered from 0 as they are opened. O(log capacity) each, and as much memory as bins.
     """

@@ -1,4 +1,4 @@
-"""Examples that can't be decoded: named, counted, of weight 0, and the end of it if too many."""
+"""Counts examples that can't be decoded, which have weight 0: too many are an error."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ NAMED = 10
 
 @dataclass
 class Broken:
-    """The broken ones of `total` things (what: pictures, ...); allowed: the share there may be.
+    """Counts the broken ones of `total` things. what: their name in messages, such as pictures.
+    allowed: the share that may be broken.
 
     messages: the first of them, each with the reason.
     """
@@ -61,7 +62,7 @@ class Broken:
                 )
 
     def lines(self) -> list[str]:
-        """For the user: the first of them by name, and how many there are."""
+        """Return warnings: the first of them by name, and how many there are."""
         if not self.count:
             return []
         return [

@@ -18,13 +18,13 @@ _SIZES = "files.json"  # size of each file of a folder, in bytes
 
 
 def cache_dir(settings: Any) -> Path:
-    """Where prepared data is kept: `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
+    """Return `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
     folder = settings.cache_dir or os.environ.get("TRIFORM_CACHE") or "~/.cache/triform"
     return Path(folder).expanduser().absolute()
 
 
 def digest(value: Any) -> str:
-    """The SHA-256 of `value` (anything JSON can say), in hexadecimal digits."""
+    """Return the SHA-256 of `value` (anything JSON can say), in hexadecimal digits."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -37,7 +37,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
     processes one builds, and the others wait for it.
 
     Raises UsageError where a file of the folder was lost or has another size than when it was
-    made. (Of damage that leaves the size, ArrayRecord's own checks tell when a record is read.)
+    made. (ArrayRecord's own checks find damage that leaves the size, when a record is read.)
     """
     if not folder.exists():
         _build(folder, build)
@@ -104,7 +104,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    """The process's mask of permissions, which can be read only by setting it."""
+    """Return the process's mask of permissions, which can be read only by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -8,7 +8,7 @@ from configs.errors import UsageError
 def class_names(
     labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
 ) -> tuple[str, ...]:
-    """The labels of the training part, sorted: as numbers where all are integers.
+    """Return the labels of the training part, sorted: as numbers where all are integers.
 
     labels: those of each split. things: what has them, for errors. validation_is_cut: out of the
     training part, to which its labels belong then. Raises UsageError where there is one alone, or
@@ -32,7 +32,7 @@ def class_names(
 
 
 def alike(classes: Iterable[str]) -> Iterator[str]:
-    """For the user: classes whose names differ in nothing but capitals and spaces."""
+    """Yield a warning about classes whose names differ in nothing but capitals and spaces."""
     by_letters: dict[str, list[str]] = {}
     for name in classes:
         by_letters.setdefault("".join(name.casefold().split()), []).append(name)

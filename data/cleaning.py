@@ -24,7 +24,7 @@ from data.progress import Progress
 from data.sources.source import RawExamples
 
 VERSION = 1
-"""Of what this file makes of a text: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 _ORDER = ("test", "validation", "train")
 _AT_ONCE = 256  # pieces
@@ -51,28 +51,29 @@ class Pieces:
         return len(self.records) if self.kept is None else len(self.kept)
 
     def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
-        """Of each piece its place in its document, 0 where it opens one, and its text."""
+        """Return each piece's place in its document, 0 where it opens one, and its text."""
         if self.kept is not None:
             numbers = self.kept[numbers].tolist()
         found = self.records.__getitems__(numbers)
         return [(int(one["piece"]), self.change(one["text"].decode())) for one in found]
 
     def blocks(self, size: int = _AT_ONCE) -> Iterator[list[tuple[int, str]]]:
-        """All of them in order, `size` at once."""
+        """Yield all of them in order, `size` at once."""
         numbers = range(len(self))
         for start in numbers[::size]:
             yield self.read(list(numbers[start : start + size]))
 
 
 def is_on(settings: Any) -> bool:
-    """Whether `settings` (`data.cleaning`) change anything."""
+    """Return whether `settings` (`data.cleaning`) change anything."""
     return settings != type(settings)()
 
 
 def clean(
     parts: Sequence[tuple[str, RawExamples]], settings: Any, progress: Progress
 ) -> tuple[list[Pieces], dict[str, Counts]]:
-    """The pieces of each of `parts` (split, records) that stay, and what was done to each split.
+    """Return the pieces of each of `parts` (split, records) that stay, and what was done to each
+    split.
 
     The counts of a split: `documents` and `characters`, [before, after] each, and by `steps` the
     `documents` it changed or removed and how many `characters` fewer there are by it. Those of
@@ -95,7 +96,7 @@ def clean(
 
 @dataclass
 class _Document:
-    """What is known of a document while its pieces go by. Lengths are in characters."""
+    """Counts of a document whose pieces are being read. Lengths are in characters."""
 
     raw: int = 0
     normal: int = 0
@@ -105,7 +106,7 @@ class _Document:
 
 
 class _Survey:
-    """The first pass: which documents stay, over all splits, and what there is to tell of it."""
+    """The first pass: decides which documents stay, over all splits, and counts what is removed."""
 
     def __init__(self, settings: Any, normalize: Change, strip: Change):
         self._settings = settings
@@ -115,7 +116,7 @@ class _Survey:
         self.counts: dict[str, Counts] = {}
 
     def take(self, split: str, pieces: Pieces, progress: Progress) -> NDArray[np.int64]:
-        """Numbers of the pieces that stay."""
+        """Return the numbers of the pieces that stay."""
         counts = self.counts.setdefault(
             split,
             {
@@ -177,7 +178,7 @@ class _Survey:
         return True
 
     def _removed_by(self, document: _Document) -> str | None:
-        """The step that removes a whole document, if one does."""
+        """Return the step that removes a whole document, if one does."""
         settings, near = self._settings, None
         if self._near is not None:
             near = self._near.end_document()
@@ -218,7 +219,7 @@ class _NearDuplicates:
         self._begin()
 
     def add(self, text: str) -> None:
-        """The next text of a document."""
+        """Add the next text of a document."""
         text = text.casefold()
         items = _WORD.findall(text) if self._by_words else " ".join(text.split())
         self._rest = self._rest + items
@@ -228,7 +229,8 @@ class _NearDuplicates:
         self._rest = self._rest[max(0, len(self._rest) - self._length + 1) :]
 
     def end_document(self) -> NDArray[np.uint32] | None:
-        """The signature of the document that was added; None where it has nothing to compare."""
+        """Return the signature of the document that was added; None where it has nothing to
+        compare."""
         if self._signature.is_empty() and self._rest:  # a document shorter than a shingle
             joint = " " if self._by_words else ""
             self._signature.update(joint.join(self._rest).encode())
@@ -237,7 +239,7 @@ class _NearDuplicates:
         return found
 
     def is_known(self, signature: NDArray[np.uint32]) -> bool:
-        """Whether a document like this one was here before; if not, it is now."""
+        """Return whether a document like this one was seen before, and remember it if not."""
         bands, rows = self._shape
         content = np.ascontiguousarray(signature[: bands * rows]).tobytes()
         size = len(content) // bands
@@ -259,7 +261,7 @@ class _NearDuplicates:
 
 
 def _steps(settings: Any) -> Iterator[str]:
-    """The steps that `settings` ask for, in their order."""
+    """Yield the steps that `settings` ask for, in their order."""
     if settings.unicode != "none":
         yield "unicode"
     if settings.control_characters != "keep":
@@ -275,7 +277,8 @@ def _steps(settings: Any) -> Iterator[str]:
 
 
 def _normalizer(settings: Any) -> Change:
-    """Of a piece alone: it begins with white space, with which nothing before it composes."""
+    """Return the change for a piece: it begins with white space, which composes with nothing
+    before."""
     if settings.unicode == "none":
         return str
     form = settings.unicode.upper()

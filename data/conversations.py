@@ -26,8 +26,7 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""Of what this file and `data.codecs.chat` make and count of a conversation: raised when that
-changes."""
+"""A part of the cache key: raised when this file or `data.codecs.chat` makes or counts anew."""
 
 
 class ConversationCodec(best_fit.PackedCodec):
@@ -38,7 +37,7 @@ class ConversationCodec(best_fit.PackedCodec):
 
 @dataclass
 class ConversationCounts:
-    """What became of the conversations of a split. `targets` count, `positions` are there."""
+    """Counts of a split's conversations, and of the targets that count among their positions."""
 
     conversations: int = 0
     cut: int = 0
@@ -57,7 +56,7 @@ class ConversationPreparation:
     settings: Any
 
     def cache_key(self) -> dict[str, Any]:
-        self._template()  # What is no template is told before anything is written.
+        self._template()  # raises before anything is written
         return {
             "conversations": VERSION,
             "template": self.settings.chat_template,
@@ -144,7 +143,8 @@ class ConversationPreparation:
                     ) from None
 
     def _text(self) -> Callable[[str], str]:
-        """What makes of a conversation, as JSON, the text that a tokenizer is learnt from."""
+        """Return a function from a conversation, as JSON, to the text that a tokenizer is learnt
+        from."""
         template = self._template()
 
         def text(content: str) -> str:
@@ -161,7 +161,7 @@ class ConversationPreparation:
         counts: ConversationCounts,
         progress: Progress,
     ) -> Iterator[best_fit.Run]:
-        """What goes into windows of each conversation that has a target which counts."""
+        """Yield the run of each conversation that has a target which counts."""
         stage, length = f"packing {split}", self.settings.sequence_length
         specials = list(tokenizer.special_tokens().values())
         unknown = tokenizer.unknown_id
@@ -188,5 +188,5 @@ class ConversationPreparation:
         for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "conversations"):
             try:
                 yield from encoder.encode_many([json.loads(one["text"]) for one in block])
-            except ValueError as error:  # Of a special token that `_check` knows nothing of.
+            except ValueError as error:  # a special token that `_check` does not know
                 raise UsageError(f"data.chat_template: {error}") from None

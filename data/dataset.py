@@ -31,34 +31,34 @@ from data.records import read_names
 
 
 class ExampleCodec(Protocol):
-    """How examples are stored, and what a batch of them is."""
+    """Stores the examples of a split as records, and makes batches of the records."""
 
     unit: str = "examples"
-    """What the examples are called."""
+    """The examples' name in messages."""
 
     is_expensive: bool = False
-    """Whether to make a batch takes longer than to hand it over from another thread."""
+    """True where making a batch takes longer than handing it over from another thread."""
 
     @property
     def dtype(self) -> np.dtype:
-        """Of a stored example; `object` for bytes of any length."""
+        """The dtype of a record; `object` for bytes of any length."""
         ...
 
     def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """The arrays of a batch, `weights` among them, from `records` of `dtype` [B].
+        """Return the arrays of a batch, `weights` among them, from `records` of `dtype` [B].
 
-        Objects that are no bytes are to be padding.
+        Objects that are not bytes become padding.
         """
         ...
 
     def augmented(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """The same as training sees it: what is random in it, (seed, example number) decide."""
+        """Return the batch as training sees it: (seed, example number) decide what is random."""
         return self.batch(records)
 
     def padded_to(self, shape: PaddedShape) -> Self:
-        """The codec of batches whose examples, of many lengths, are padded to `shape`."""
+        """Return the codec whose batches are padded to `shape`, for examples of many lengths."""
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ def token_type(vocabulary_size: int) -> np.dtype:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: where it is stored, and how much it holds.
+    """A split on disk, and how much it holds.
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: those that a model reads,
     without padding. documents, conversations: what its windows hold. gzip_bits_per_byte: what
@@ -107,7 +107,7 @@ class Split:
     weights: tuple[float, ...] = ()
 
     def counts(self, examples: int) -> dict[str, int]:
-        """So many examples of it, by what they are called, and what they hold if they are all."""
+        """Return counts by name: so many examples, and what all of the split's hold."""
         return {self.codec.unit: examples} | self.packed
 
     @property
@@ -118,18 +118,18 @@ class Split:
 
     @property
     def packed(self) -> dict[str, int]:
-        """How many things of another kind its examples hold, by what they are called."""
+        """Counts by name of the documents or conversations in its examples."""
         counts = {"documents": self.documents, "conversations": self.conversations}
         return {name: count for name, count in counts.items() if count is not None}
 
     def names(self) -> list[str] | None:
-        """What each example is called: its file, or file and line, or row where a file has no
-        lines. None where they have no name."""
+        """Return each example's name: its file, or file and line, or row where a file has no lines;
+        None where they have no names."""
         return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
-    """A split made of those of several sources."""
+    """Return a split made of those of several sources."""
     bytes_in_all = sum(part.bytes for part in parts)
     targets, examples, unknown = (
         sum(getattr(part, name) for part in parts) for name in ("targets", "examples", "unknown")
@@ -149,7 +149,7 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All splits, and what they decide of a model.
+    """All splits of prepared data, and their description for a model.
 
     fingerprint: differs where any example differs. spec: the sizes that a model is built for, and
     the names of the classes. cleaning: for each split of text that was cleaned what that did, as
@@ -167,12 +167,12 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data, as JSON."""
+        """The part of a checkpoint's manifest about the data, as JSON."""
         return {"fingerprint": self.fingerprint, **self.spec.to_manifest()}
 
     @property
     def tokens_per_example(self) -> float | None:
-        """How many tokens a model reads of an example of the training split, on average and
-        without padding. None without tokens."""
+        """Mean tokens that a model reads of a training example, without padding; None without
+        tokens."""
         train = self.splits["train"]
         return None if train.tokens is None else train.tokens / train.examples

@@ -1,8 +1,8 @@
-"""What was found out about the user's files, so that the next start need not read them again.
+"""Remembers hashes and counts of the user's files, so that the next start need not read them.
 
-It stands as long as inode, size, and the times of the last change are those from before the file
-was read. The system sets the second of these times (ctime) itself: whoever changes a file can't
-set it back. Of a file that changed just before it was read nothing is kept, because a change
+An entry holds as long as inode, size, and the times of the last change are those from before the
+file was read. The system sets the second of these times (ctime) itself: whoever changes a file
+can't set it back. Of a file that changed just before it was read nothing is kept, because a change
 right afterwards may carry the same time.
 """
 
@@ -66,7 +66,7 @@ class FileStatCache:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """What tells a file from any other, and from itself once changed; None where there is none."""
+    """Return what identifies a file's content: inode, size, times; None where there is no file."""
     try:
         found = path.stat()
     except OSError:

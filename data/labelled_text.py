@@ -22,12 +22,12 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 4
-"""Of what this file makes of a text: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 
 @dataclass(frozen=True)
 class LabelledTextCodec(ExampleCodec):
-    """How texts are stored, and what a batch of them is. length: tokens at most (T)."""
+    """Stores texts with labels, and batches them. length: tokens at most (T)."""
 
     length: int
     vocabulary_size: int
@@ -39,7 +39,7 @@ class LabelledTextCodec(ExampleCodec):
         return np.dtype([("tokens", token, (self.length,)), ("count", "<i4"), ("label", "<i4")])
 
     def batch(self, texts: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`tokens`, `segments` int32 [B, T] (1 a token, 0 nothing), `label` int32 [B].
+        """Return `tokens`, `segments` int32 [B, T] (1 a token, 0 nothing), `label` int32 [B].
 
         And `weights` float32 [B], which are 1.
         """
@@ -52,7 +52,7 @@ class LabelledTextCodec(ExampleCodec):
         }
 
     def store(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
-        """The record of one text, [1]."""
+        """Return the record of one text, [1]."""
         record = np.zeros(1, self.dtype)
         count = min(len(tokens), self.length)
         record["tokens"][0, :count], record["count"], record["label"] = tokens[:count], count, label
@@ -143,7 +143,7 @@ def _labels(records: RawExamples) -> set[str]:
 def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
-    """The first piece of each text, and the tokens of all its pieces."""
+    """Yield the first piece of each text, and the tokens of all its pieces."""
     first, tokens = None, []
     for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces"):
         ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
@@ -166,8 +166,8 @@ def _store(
     cut: list[str],
     counts: list[int],
 ) -> Iterator[NDArray[Any]]:
-    """The records of `texts`; their names are added to `names`, of longer ones to `cut` too, and
-    how many tokens each keeps to `counts`."""
+    """Yield the records of `texts`; their names are added to `names`, of longer ones to `cut`
+    too, and how many tokens each keeps to `counts`."""
     numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:
         names.append(first["document"].decode())

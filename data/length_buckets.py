@@ -20,16 +20,15 @@ from data.order import permutation, positions
 BLOCK_EXAMPLES = 4096
 """Examples that are sorted together, if an epoch has so many: more would gain little."""
 
-_DISTINCT = 512  # lengths that are told apart when bounds are chosen
+_DISTINCT = 512  # lengths that are kept apart when bounds are chosen
 
 PaddedShape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the examples of a split are: int32 [examples, L] in the file `path` (.npy), which
-    is opened at its first use, in each process. To pickle it costs nothing. Of length 0 are those
-    that count for nothing.
+    """The lengths of a split's examples: int32 [examples, L] in the file `path` (.npy), which is
+    opened at its first use, in each process. It pickles small. Examples of length 0 are broken.
 
     bounds: for each of the L lengths what it is padded to, the longest at the end.
     """
@@ -38,13 +37,15 @@ class Lengths:
     bounds: tuple[tuple[int, ...], ...]
 
     def batches_together(self, batch_size: int) -> int:
-        """Batches of a block: at most an epoch, so that few examples come twice in one."""
+        """Return the number of batches in a block: at most an epoch, so that few examples come
+        twice in one."""
         return max(1, min(BLOCK_EXAMPLES, len(self._values)) // batch_size)
 
     def arrange(
         self, records: NDArray[np.int64], *, batch_size: int, seed: int, block: int
     ) -> NDArray[np.int64]:
-        """Places in `records` [examples of the block] of the rows of its batches [batches, B]."""
+        """Return the places in `records` [examples of the block] of the rows of its batches
+        [batches, B]."""
         lengths = self._values[records]
         first = np.searchsorted(self.bounds[0], lengths[:, 0])
         places = np.lexsort((lengths[:, -1], first)).reshape(-1, batch_size)
@@ -52,7 +53,7 @@ class Lengths:
         return places[permutation(np.arange(count), size=count, seed=seed, epoch=block)]
 
     def shape(self, records: NDArray[np.int64]) -> PaddedShape:
-        """The bounds that a batch of `records` is padded to."""
+        """Return the bounds that a batch of `records` is padded to."""
         longest = self._values[records].max(axis=0)
         return tuple(
             bounds[np.searchsorted(bounds, length)]
@@ -60,21 +61,22 @@ class Lengths:
         )
 
     def longest_first(self, most: int | None = None) -> NDArray[np.int64]:
-        """The examples that count, or the first `most` of them, sorted so that batches of them have
-        few common shapes."""
+        """Return the examples that count, or the first `most` of them, sorted so that batches of
+        them have few common shapes."""
         (there,) = self._values.any(axis=1).nonzero()
         lengths = self._values[there[:most]]
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
     def common_shape(self, records: NDArray[np.int64]) -> PaddedShape:
-        """The bounds that a batch of `records` is padded to where all lengths of an example count
-        as in one bucket, the last of theirs: there are no more such shapes than buckets."""
+        """Return the bounds that a batch of `records` is padded to where all lengths of an
+        example count as in one bucket, the last of theirs: there are no more such shapes than
+        buckets."""
         bucket = self._buckets(self._values[records]).max()
         return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
 
     def padding(self, batch_size: int) -> float:
-        """Share of the positions of the training batches of an epoch that hold nothing: of those of
-        seed 0, of a million examples at most."""
+        """Return the share of padding in an epoch's training batches, measured on those of seed 0
+        and at most a million examples."""
         batches = -(-min(len(self._values), 10**6) // batch_size)
         together = self.batches_together(batch_size)
         real = padded = 0
@@ -89,7 +91,8 @@ class Lengths:
         return 1 - real / padded
 
     def _buckets(self, lengths: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Of each example, int32 [examples, L]: the first bucket that has room for all lengths."""
+        """Return for each example, of `lengths` int32 [examples, L], the first bucket with room
+        for all."""
         of_each = zip(self.bounds, lengths.T, strict=True)
         return np.max([np.searchsorted(bounds, one) for bounds, one in of_each], axis=0)
 

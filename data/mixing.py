@@ -1,4 +1,4 @@
-"""Which source of a mixture each example is from: a function of its number alone.
+"""Chooses the source of each example of a mixture, as a function of its number alone.
 
 Weights are rounded to millionths of their sum, and a million examples are a period in which each
 source has exactly its share. A period is a thousand rounds of a thousand examples. With 1000 w
@@ -34,7 +34,7 @@ class Schedule:
     shares: NDArray[np.int64]
 
     def pick(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-        """The source of each of `examples`, and how many of that source came before."""
+        """Return the source of each of `examples`, and how many of that source came before."""
         period, place = np.divmod(examples, PERIOD)
         sources = self.sources[place]
         return sources, period * self.shares[sources] + self.ranks[place]
@@ -42,7 +42,7 @@ class Schedule:
 
 @functools.cache
 def schedule(weights: tuple[float, ...]) -> Schedule:
-    """The schedule of sources with `weights`, positive numbers of any sum."""
+    """Return the schedule of sources with `weights`, positive numbers of any sum."""
     shares = millionths(weights)
     own, due = np.divmod(shares, ROUND)
     pattern = _spread([*own, due.sum() // ROUND])
@@ -60,7 +60,8 @@ def schedule(weights: tuple[float, ...]) -> Schedule:
 
 
 def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
-    """Shares of `weights` that sum up to a million, each less than one from the exact share."""
+    """Return the shares of `weights` that sum up to a million, each less than one from the exact
+    share."""
     exact = [Fraction(weight) for weight in weights]
     exact = [PERIOD * weight / sum(exact) for weight in exact]
     shares = [math.floor(share) for share in exact]
@@ -71,12 +72,14 @@ def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
 
 
 def _spread(counts: Sequence[int]) -> NDArray[np.int16]:
-    """Numbers from 0, the n-th `counts[n]` times, each at equal distances as far as they go."""
+    """Return the numbers from 0, the n-th `counts[n]` times, each at equal distances as far as they
+    go."""
     numbers = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
     return numbers[np.lexsort((numbers, places))]
 
 
 def _stride(most: int) -> int:
-    """A stride through all places of a round, no more than `most`: near the golden section's."""
+    """Return a stride through all places of a round, no more than `most`: near the golden
+    section's."""
     return next(n for n in range(min(most, 381), 0, -1) if math.gcd(n, ROUND) == 1)

@@ -1,4 +1,4 @@
-"""Which record stands where: the order of every epoch as a function, with nothing to remember.
+"""The order of every epoch as a function of its number, without state.
 
 With N records and global batch B, example g = k*B + i of batch k belongs to epoch g // N and is
 record `permutation(seed, epoch)[g mod N]`. The number of the batch is the whole position: any
@@ -22,7 +22,7 @@ _WORD = 2**64
 
 
 def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> NDArray[np.int64]:
-    """The records at places `index` of the shuffled epochs `epoch`.
+    """Return the records at places `index` of the shuffled epochs `epoch`.
 
     index: integers in [0, size); epoch: integers >= 0; the two are broadcast together.
     size: number of records N, at least 1 and below 2**62. seed: any integer.
@@ -46,7 +46,7 @@ def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> 
 
 
 def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArray[np.int64]:
-    """Numbers of the examples in `rows` of batch number `batch`: int64 [..., rows]."""
+    """Return the numbers of the examples in `rows` of batch number `batch`: int64 [..., rows]."""
     first = np.asarray(batch, np.int64)[..., None] * batch_size
     return first + np.arange(batch_size, dtype=np.int64)[rows]
 
@@ -54,7 +54,7 @@ def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArra
 def positions(
     batch: ArrayLike, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Epoch and record of each row of shuffled batch number `batch`, int64 [rows] both.
+    """Return the epoch and record of each row of shuffled batch number `batch`, int64 [rows] both.
 
     Of several batches at once, int64 [batches, rows]. batch_size: global batch B. size: number of
     records N. rows: those of a batch to answer for.
@@ -64,13 +64,13 @@ def positions(
 
 
 def _epoch_keys(seed: int, size: int, epoch: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A key for the network of each epoch."""
+    """Return a key for the network of each epoch."""
     start = np.array([seed % _WORD], np.uint64)
     return _mix(_mix(_mix(start) + np.uint64(size)) + epoch * np.uint64(_STRIDE))
 
 
 def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
+    """Return a permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
     rows = math.isqrt(size - 1) + 1
     a, b = np.uint64(rows), np.uint64(-(-size // rows))
     left, right = np.divmod(places, b)
@@ -83,7 +83,8 @@ def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) ->
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit words."""
+    """Return the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit
+    words."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

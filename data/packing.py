@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""Of what this file makes of a stream: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 
 @dataclass(frozen=True)
 class WindowCodec(ExampleCodec):
-    """How windows are stored, and what a batch of them is.
+    """Stores windows of a stream of documents, and batches them.
 
     length: targets in a full window (T). separator_id: of the token that opens documents; None
     where documents may see those before them in the window.
@@ -39,7 +39,7 @@ class WindowCodec(ExampleCodec):
         return np.dtype([("tokens", token, (self.length + 1,)), ("targets", "<i4")])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`tokens` and `targets` int32 [B, T], `weights` float32 [B, T] (0 = no target).
+        """Return `tokens` and `targets` int32 [B, T], `weights` float32 [B, T] (0 = no target).
 
         Where documents are kept apart also `segments` int32 [B, T]: the documents of a window
         numbered from 1, 0 where there is nothing.
@@ -57,11 +57,11 @@ class WindowCodec(ExampleCodec):
         return batch
 
     def targets(self, tokens: int) -> int:
-        """Of a stream of `tokens`."""
+        """Return the targets of a stream of `tokens`."""
         return tokens - 1
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """The windows of the stream that `pieces`, int32 [tokens] each, are joined to."""
+        """Yield the windows of the stream that `pieces`, int32 [tokens] each, are joined to."""
         rest = np.empty(0, np.int32)
         for piece in pieces:
             stream = np.concatenate([rest, piece])

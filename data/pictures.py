@@ -30,7 +30,7 @@ from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 
 VERSION = 3
-"""Of what this file makes of a picture: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 LARGE = 224  # pixels, of pictures that have no one small size
 SMALL = 64
@@ -57,11 +57,12 @@ class PixelCodec(ExampleCodec):
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
     def nothing(self) -> Any:
-        """What is stored of a broken picture."""
+        """Return the record of a broken picture."""
         return np.zeros(self.shape, np.uint8), _BROKEN
 
     def batch(self, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 = broken)."""
+        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 =
+        broken)."""
         return _batch(np.array(pictures["image"], order="C"), pictures["label"].astype(np.int32))
 
     def augmented(
@@ -87,11 +88,12 @@ class ImageFileCodec(ExampleCodec):
     is_expensive = True
 
     def nothing(self) -> bytes:
-        """What is stored of a broken picture."""
+        """Return the record of a broken picture."""
         return _label_bytes(_BROKEN)
 
     def batch(self, files: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 = broken)."""
+        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 =
+        broken)."""
         return self._decode(files, itertools.repeat(None))
 
     def augmented(
@@ -205,7 +207,8 @@ class PicturePreparation:
         return self.settings.augmentation.crop == "random_resized"
 
     def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
-        """How a split is stored. Random-resized crops are cut out of files, even if of pixels."""
+        """Return the codec of a split. Random-resized crops are cut out of files, even if of
+        pixels."""
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
@@ -220,10 +223,8 @@ class PicturePreparation:
         names: list[str | None],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
-        """What is stored of each picture; what can't be decoded is told to `broken`.
-
-        The name of each, or None, is added to `names`.
-        """
+        """Yield the records of pictures. Those that can't be decoded are added to `broken`, the
+        name of each, or None, to `names`."""
         codec = self._codec(split, metadata)
         store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
         stage = f"decoding {split}"
@@ -240,7 +241,7 @@ class PicturePreparation:
                 yield block
 
     def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
-        """The shape of all pictures, and whether they are stored as pixels."""
+        """Return the shape of all pictures, and whether they are stored as pixels."""
         settings, size = self.settings, self.settings.image_size
         width, height = (size, size) if size else _common_size(_sizes(splits))
         shape = (height, width, settings.channels or self.source.channels)
@@ -254,7 +255,7 @@ class PicturePreparation:
 
 
 def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
-    """Width and height of each picture that has a head."""
+    """Yield the width and height of each picture that has a head."""
     for pictures in splits.values():
         for number in range(len(pictures)):
             try:
@@ -264,7 +265,7 @@ def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
 
 
 def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    """The one small size of all, or that of large pictures."""
+    """Return the one small size of all, or that of large pictures."""
     first = next(sizes, (LARGE, LARGE))
     if max(first) <= SMALL and all(size == first for size in sizes):
         return first
@@ -282,7 +283,7 @@ def _store(
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> Any:
-    """What is stored of a picture, or in words why that can't be decoded."""
+    """Return the record of a picture, or the reason why it can't be decoded."""
     encoded, label = picture["image"], picture["label"]
     if label < 0:
         return "it has no label"

@@ -18,7 +18,8 @@ _AHEAD = 16  # batches; of those that are much work, and large, no more than are
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Batches `start` up to `stop` in order, read ahead by threads or by `workers` processes.
+    """Yield the batches `start` up to `stop` in order, read ahead by threads or by `workers`
+    processes.
 
     Batches out of memory are not read ahead: handing one over would take longer than making it.
     """

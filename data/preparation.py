@@ -1,4 +1,4 @@
-"""From the configuration to data on disk: made once for all that decides it, then only opened."""
+"""Prepares the data that a configuration describes: written once for a cache key, then opened."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +24,10 @@ _METADATA = "metadata.json"
 
 
 class Preparation(Protocol):
-    """What one modality does between raw examples and records of one dtype."""
+    """Makes records of raw examples, for one modality."""
 
     def cache_key(self) -> Mapping[str, Any]:
-        """All that decides the result beside the raw examples, as JSON."""
+        """Return all that decides the result besides the raw examples, as JSON."""
         ...
 
     def write(
@@ -37,7 +37,7 @@ class Preparation(Protocol):
         ...
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
-        """What `write` wrote."""
+        """Open what `write` wrote."""
         ...
 
 
@@ -48,10 +48,10 @@ def prepare(
     warn: Callable[[str], None] = lambda line: None,
     inform: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """The data that `settings` (the configuration's `data`) describe, prepared if it is not yet.
+    """Return the data that `settings` (the configuration's `data`) describe; prepare it if need be.
 
-    warn: gets a line for each thing of the data that is not as it should be; inform (default:
-    warn): for what preparation did as it was asked to. Both also when that was earlier.
+    warn: gets a line for each problem of the data. inform (default: warn): gets a line for each
+    thing that preparation did as asked. Both get the same lines when the data was prepared before.
 
     The folder's name is a hash of `source_key` and `cache_key`, every setting that matters: a
     changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
@@ -83,7 +83,7 @@ def prepare(
 
 
 def _raw_splits(source: Source, cache: Path, progress: Progress) -> RawSplits:
-    """The raw examples of `source`: where they are, or written down."""
+    """Return the raw examples of `source`, from where they are or from a written copy."""
     if hasattr(source, "random_access"):
         return source.random_access()
     from data.sources.builder import open_examples  # slow to import

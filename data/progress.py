@@ -1,10 +1,10 @@
-"""How preparation tells how far it is."""
+"""Progress of preparation, reported as it goes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with what is done ("packing train"), how much is done, of how much, and the unit.
+"""Called with the stage ("packing train"), how much is done, of how much, and the unit.
 
 A stage ends when as much is done as there is.
 """
@@ -13,13 +13,13 @@ Item = TypeVar("Item")
 
 
 def silent(stage: str, done: int, total: int, unit: str) -> None:
-    """Tells nothing."""
+    """Report nothing."""
 
 
 def track(
     items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str
 ) -> Iterator[Item]:
-    """`items`, of which there are at most `total`, told one by one as they are taken."""
+    """Yield `items`, of which there are at most `total`, and report each as it is taken."""
     done = 0
     for item in items:
         progress(stage, done, max(total, done + 1), unit)

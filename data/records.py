@@ -35,7 +35,7 @@ class RecordReader:
     kept_bytes: int = KEPT_BYTES
 
     def read(self, indices: ArrayLike) -> NDArray[Any]:
-        """The records at `indices`, of `dtype` [len(indices)].
+        """Return the records at `indices`, of `dtype` [len(indices)].
 
         Raises `UsageError` naming the file where it is damaged.
         """
@@ -62,7 +62,7 @@ class RecordReader:
         return self._join(self._reader.read_all())
 
     def are_few(self, count: int) -> bool:
-        """Whether `count` records, all there are, are kept in memory."""
+        """Return whether `count` records, all there are, are kept in memory."""
         if self.dtype == object:
             return self.path.stat().st_size <= self.kept_bytes
         return count * self.dtype.itemsize <= self.kept_bytes
@@ -94,7 +94,7 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
 
 
 def names_path(records: Path) -> Path:
-    """Where the names of the examples in the file `records` stand, where they have names."""
+    """Return the file of the names of the examples in the file `records`."""
     return records.with_suffix(".names.jsonl")
 
 
@@ -105,7 +105,7 @@ def write_names(records: Path, names: Iterable[str]) -> None:
 
 
 def read_names(records: Path) -> list[str] | None:
-    """The names of the examples in the file `records`; None where they have none."""
+    """Return the names of the examples in the file `records`; None where they have none."""
     path = names_path(records)
     if not path.exists():
         return None
@@ -113,7 +113,7 @@ def read_names(records: Path) -> list[str] | None:
 
 
 def bytes_of(block: NDArray[Any]) -> Iterable[bytes]:
-    """The bytes of each record."""
+    """Return the bytes of each record."""
     if block.dtype == object:
         return block.tolist()
     content, size = block.tobytes(), block.dtype.itemsize

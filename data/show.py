@@ -41,13 +41,13 @@ class ExampleViewer:
         return self.dataset.tokenizer.decode(self._tokens(batch))
 
     def tokens(self, number: int) -> list[str]:
-        """The tokens of a text, each by itself."""
+        """Return the tokens of a text, each by itself."""
         tokenizer = self.dataset.tokenizer
         assert tokenizer is not None
         return [tokenizer.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
-        """The batch of one example alone."""
+        """Return the batch of one example alone."""
         return self._batches[number]
 
     @cached_property
@@ -64,7 +64,7 @@ class ExampleViewer:
 def describe_batch(
     batch: Mapping[str, NDArray[Any]], dataset: Dataset, origins: Sequence[str] = ()
 ) -> str:
-    """The arrays of `batch`, and its first examples as the model gets them.
+    """Return the arrays of `batch`, and its first examples as the model gets them.
 
     origins: of a mixture the source of each row.
 
@@ -100,7 +100,7 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """A line for each split that was cleaned, packed or padded."""
+    """Yield a line for each split that was cleaned, packed or padded."""
     for split, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]
@@ -122,8 +122,8 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
 
 
 def describe_unknown(dataset: Dataset) -> Iterator[str]:
-    """A line for each split whose text the tokenizer does not know all of; for training where that
-    is more than `MUCH_UNKNOWN`."""
+    """Yield a line for each split whose text the tokenizer does not know all of; for training
+    where that is more than `MUCH_UNKNOWN`."""
     for name, split in dataset.splits.items():
         share = split.unknown / split.targets if split.unknown else 0.0
         if not share or (name == "train" and share <= MUCH_UNKNOWN):
@@ -145,11 +145,11 @@ _THINGS = {
     "transcribed_sound": "recordings",
     "labelled_sound": "recordings",
 }
-"""What the examples of each modality are."""
+"""The name of the examples of each modality."""
 
 
 def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
-    """For each split its name, how much it holds, and where that comes from. settings: the
+    """Return for each split its name, and how much it holds from where. settings: the
     configuration's `data`."""
     rows = []
     for name, split in dataset.splits.items():
@@ -163,7 +163,7 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
 
 
 def _has_other_tokens(split: Split) -> bool:
-    """Whether a model reads tokens that are no targets: what a user says, the source of a pair.
+    """Return whether a model reads tokens that are no targets: a user's turn, a pair's source.
 
     Of plain text a task takes all as targets, or some of them by chance: to say which is its own.
     """
@@ -171,7 +171,7 @@ def _has_other_tokens(split: Split) -> bool:
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
-    """What each split holds and what was cleaned away: a head, then rows of a name and texts."""
+    """Return the counts of each split, and what was cleaned away: a head, then rows of cells."""
     splits, cleaned = dataset.splits, dataset.cleaning
     unit = splits["train"].codec.unit
     rows = [("", *splits), (unit, *(f"{one.examples:,}" for one in splits.values()))]
@@ -212,7 +212,7 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each step of cleaning: its name, and what it did to a split."""
+    """Yield each step of cleaning: its name, and what it did to a split."""
     for name, step in counts["steps"].items():
         documents, characters = step["documents"], step["characters"]
         plural = "" if documents == 1 else "s"
@@ -237,7 +237,7 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
 
 
 def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    """Each conversation in turns of what counts and what does not."""
+    """Yield each conversation in stretches that count and that do not."""
     tokenizer = dataset.tokenizer
     assert tokenizer is not None
     segments, learnt = example["segments"], example["weights"] > 0

@@ -27,14 +27,14 @@ from data.sources.source import MadeExamples, RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""Of what this file makes of a recording: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 SUBSAMPLING = 4
-"""What models of speech divide the number of frames by, before they say what they hear."""
+"""The factor by which models of speech shorten the frames before they classify them."""
 
 _AT_ONCE = 64
 
-_FAR_LONGER = 20  # than half of the recordings: so much padding beside one of them is told
+_FAR_LONGER = 20  # than half of the recordings: one with so much padding beside it is a warning
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class SoundPreparation:
         return self.settings.modality == "transcribed_sound"
 
     def _clean(self, text: str) -> str:
-        """A transcript, with single spaces between words."""
+        """Return a transcript, with single spaces between words."""
         text = " ".join(text.split())
         return text.lower() if self.settings.lowercase else text
 
@@ -159,13 +159,13 @@ class SoundPreparation:
         return SoundCodec(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
 
     def _are_waveforms(self, split: str) -> bool:
-        """Whether these are stored, not frames: where training changes them."""
+        """Return whether waveforms are stored, not frames: where training changes them."""
         return split == "train" and changes_waveforms(self.settings.augmentation)
 
 
 @dataclass
 class _Writing:
-    """What is written of a split, and counted of it.
+    """Writes the records of a split, and counts.
 
     max_seconds: longer recordings are left out. unknown: the token of what a transcript holds and
     the tokenizer does not. names, frames: of each recording that stays; a broken one has none.
@@ -187,7 +187,7 @@ class _Writing:
     def blocks(
         self, recordings: RawExamples, targets: Sequence[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """What is stored of each that stays, with its `targets`."""
+        """Yield the records of those that stay, each with its one of `targets`."""
         stage, targets = f"decoding {self.split}", iter(targets)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(recordings, _AT_ONCE, progress, stage, "recordings"):
@@ -201,7 +201,7 @@ class _Writing:
                 yield np.array(block, object)
 
     def warnings(self) -> list[str]:
-        """For the user: what is strange, in how many of them, and in which first."""
+        """Return warnings: what is strange, in how many of them, and in which first."""
         return [*self._of_lengths(), *self._of_contents()]
 
     def _of_lengths(self) -> Iterator[str]:
@@ -239,7 +239,7 @@ class _Writing:
         return len(waveform) > self.max_seconds * self.codec.log_mel.sample_rate
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
-        """The waveform, or in words why there is none."""
+        """Return the waveform, or in words why there is none."""
         if "label" in one and one["label"] < 0:
             return "it has no label"
         log_mel = self.codec.log_mel
@@ -277,7 +277,7 @@ class _Writing:
 
 
 def _raw_targets(recordings: RawExamples) -> Iterator[Any]:
-    """The transcript, or the label, of each."""
+    """Yield the transcript, or the label, of each."""
     for number in range(len(recordings)):
         one = recordings[number]
         yield one["text"] if "text" in one else one["label"]

@@ -1,4 +1,4 @@
-"""What training changes of a recording at random, drawn by a generator of each example's own.
+"""Random changes of training recordings, drawn by a generator of each example's own.
 
 `settings` are the configuration's `data.augmentation`. In their order: the shift, the speed, the
 gain and noise of the waveform; then the masks over its frames.
@@ -14,7 +14,7 @@ from data.codecs.sound import Waveform, to_rate
 
 
 def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: Any) -> Waveform:
-    """What is done to the waveform; it may get shorter or longer by it."""
+    """Apply the changes of the waveform, which may get shorter or longer."""
     if settings.shift_milliseconds:
         waveform = _shift(waveform, random, sample_rate * settings.shift_milliseconds / 1000)
     if settings.speed:
@@ -28,7 +28,7 @@ def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: A
 
 
 def changes_waveforms(settings: Any) -> bool:
-    """Whether more than frames is changed."""
+    """Return whether waveforms are changed, not only frames."""
     return bool(
         settings.shift_milliseconds
         or settings.speed
@@ -38,7 +38,7 @@ def changes_waveforms(settings: Any) -> bool:
 
 
 def most_samples(samples: int, settings: Any) -> int:
-    """Length that a waveform of so many samples can get."""
+    """Return the length that a waveform of so many samples can get."""
     return int(np.ceil(samples / (1 - settings.speed)))
 
 
@@ -62,7 +62,7 @@ def add_noise(waveform: Waveform, random: Generator, ratio: float) -> Waveform:
 
 
 def _shift(waveform: Waveform, random: Generator, most: float) -> Waveform:
-    """By up to `most` samples, or half of it, with silence where it was."""
+    """Shift by up to `most` samples, or half of it, with silence where it was."""
     most = min(round(most), len(waveform) // 2)
     by = int(random.integers(-most, most + 1))
     moved = np.zeros_like(waveform)

@@ -25,7 +25,7 @@ _NOTHING = np.array([0, -1], "<i4").tobytes()
 
 @dataclass(frozen=True)
 class SoundCodec(ExampleCodec):
-    """How recordings are stored, and what a batch of them is.
+    """Stores recordings, and batches their frames.
 
     waveforms: whether these are stored, or frames. max_frames: what they are padded to (T).
     max_labels: what their labels are padded to (L); None where each has one label.
@@ -43,7 +43,7 @@ class SoundCodec(ExampleCodec):
         return self.waveforms or is_on(self.augmentation)
 
     def store(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
-        """The record of a recording with its label, or with the tokens of its transcript."""
+        """Return the record of a recording with its label, or with the tokens of its transcript."""
         share, exponent = np.frexp(np.abs(waveform).max())
         exponent -= share == 0.5  # of powers of two, as -1.0 is
         samples = np.rint(np.ldexp(waveform, _BITS - exponent)).clip(-(2**_BITS), 2**_BITS - 1)
@@ -54,12 +54,12 @@ class SoundCodec(ExampleCodec):
         return head + np.asarray(targets, "<i4").tobytes() + content.tobytes()
 
     def nothing(self) -> bytes:
-        """The record of a broken recording."""
+        """Return the record of a broken recording."""
         return _NOTHING
 
     def batch(self, recordings: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing), `weights`
-        float32 [B] (0 = broken).
+        """Return `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing),
+        `weights` float32 [B] (0 = broken).
 
         And `label` int32 [B], or `labels` int32 [B, L] with `label_weights` float32 [B, L].
         """
@@ -81,7 +81,8 @@ class SoundCodec(ExampleCodec):
         return replace(self, max_frames=shape[0])
 
     def most_frames(self) -> int:
-        """What augmented recordings are padded to: more, where they may be slowed down."""
+        """Return the frames that augmented recordings are padded to: more, where they may be
+        slowed."""
         samples = self.log_mel.most_samples(self.max_frames)
         return int(self.log_mel.frames(most_samples(samples, self.augmentation)))
 

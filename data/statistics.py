@@ -1,4 +1,4 @@
-"""What the data of a run looks like to a model, as far as it says how well that can learn.
+"""Statistics of a run's data that say how well a model can learn it.
 
 All of it is measured on bounded samples, so that it takes about a second of data of any size.
 """
@@ -20,10 +20,10 @@ SAMPLED = 1024
 """Training examples that are looked at: a share of them is then right to 3 %."""
 
 SAMPLED_BYTES = 2**25
-"""Of their records: what has to be decoded takes a second or two then."""
+"""The most bytes of their records: decoding those takes a second or two."""
 
 COMPARED, COMPARED_BYTES = 2**15, 2**24
-"""Of a split, records that are compared with those of another."""
+"""The most records of a split, and their bytes, that are compared with those of another."""
 
 _AT_ONCE = 64
 _SAME_FRAMES = 1e-3  # what frames of silence may differ by, in nats
@@ -34,7 +34,7 @@ _ANCHOR, _APART = 8, 16  # tokens that decide whether a snippet begins: of so ma
 
 
 class SampleStatistics(NamedTuple):
-    """What was measured on some examples of a split.
+    """Measurements of some examples of a split.
 
     inputs: how many of them are not broken. padding: share of the positions, None without any.
     classes: of each label, how many examples have it. prior_loss: in nats a target, of always
@@ -52,8 +52,8 @@ class SampleStatistics(NamedTuple):
 
 
 def data_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Return what `reporting.findings.Facts` has of the data: `examples` of the training split, `copied`,
-    and of a `SampleStatistics` of it all fields.
+    """Return the fields of a `SampleStatistics` of the training split, its `examples`, and
+    `copied`.
 
     copied: of two splits, (the earlier, the later), the share of the later one that the earlier
     one holds too; without those that can't be compared.
@@ -181,7 +181,7 @@ def _name(split: Split, row: int) -> str | None:
 
 
 def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
-    """Which positions of the rows hold something: of each kind of position."""
+    """Yield, for each kind of position, which positions of the rows hold something."""
     if "source_segments" in batch:
         yield batch["source_segments"] > 0
     if "segments" in batch:
@@ -210,18 +210,19 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
             yield row, hash(found.tobytes())
 
 
-# ---- What of a split stands in another too.
+# ---- Copies of a split's examples in another.
 
 
 def _are_alike(*splits: Split) -> bool:
-    """Whether the same example has the same record in all parts of the splits."""
+    """Return whether the same example has the same record in all parts of the splits."""
     parts = [part for split in splits for part in split.parts or (split,)]
     kinds = {(type(p.codec), p.codec.dtype, getattr(p.codec, "waveforms", None)) for p in parts}
     return len(kinds) == 1
 
 
 def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
-    """A number for each thing that is compared, and the share of the split that was looked at."""
+    """Return a number for each thing that is compared, and the share of the split that was
+    looked at."""
     found, looked_at = [np.empty(0, np.int64)], 0
     for part in split.parts or (split,):
         most = min(COMPARED, _records_of(part, COMPARED_BYTES))
@@ -267,7 +268,7 @@ def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
 
 
 def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
-    """A polynomial of each `length` neighbours in a row, modulo 2**64."""
+    """Return a polynomial of each `length` neighbours in a row, modulo 2**64."""
     factor, total = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0)
     for place in range(length):
         total = total * factor + values[:, place : values.shape[1] - length + 1 + place]

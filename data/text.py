@@ -25,7 +25,7 @@ from data.records import write_records
 from data.sources.source import RawSplits
 
 TRAINING_BYTES = 2**26
-"""Of text that tokenizers are learnt from: of more, pieces in a fixed random order."""
+"""The most text that a tokenizer is learnt from: of more, pieces in a fixed random order."""
 
 _TRAINED = {
     "bpe": Tokenizer.train_bpe,
@@ -34,7 +34,7 @@ _TRAINED = {
     "words": Tokenizer.train_words,
 }
 METADATA_VERSION = 1
-"""Of what is counted of a split and stored beside its windows: raised when that changes."""
+"""A part of the cache key: raised when other things are counted of a split."""
 
 PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
 TOKENIZER = "tokenizer.json"
@@ -120,13 +120,12 @@ class TextPreparation:
 
     @staticmethod
     def _split(name: str, path: Path, codec: ExampleCodec, numbers: Mapping[str, Any]) -> Split:
-        """A split of which `numbers` were written down: a window reads as many tokens as it has
-        targets."""
+        """Return a split from its stored `numbers`: a window has as many tokens as targets."""
         return Split(name, path, codec, tokens=numbers["targets"], **numbers)
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """Of the parts of a mixture; none where there is one source alone."""
+        """The names of a mixture's parts; empty where there is one source."""
         return self.settings.parts if self.settings.source == "mixture" else ()
 
     def _part(self, split: str, number: int) -> str:
@@ -134,7 +133,7 @@ class TextPreparation:
         return f"{split} part{of}"
 
     def _file(self, folder: Path, split: str, number: int) -> Path:
-        """Where a split of the source with that number is stored."""
+        """Return the file of a split of the source with that number."""
         return folder / f"{split}{f'-{number}' if self._names else ''}.array_record"
 
     def _write_split(
@@ -146,7 +145,7 @@ class TextPreparation:
         folder: Path,
         progress: Progress,
     ) -> tuple[dict[str, Any], str]:
-        """Writes the windows of one split of one source. Returns metadata of it, and their hash."""
+        """Writes the windows of one split of one source. Returns its metadata, and their hash."""
         codec, totals = self._codec(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
@@ -173,7 +172,8 @@ class TextPreparation:
 
 
 def tokenizer_key(settings: Any) -> dict[str, Any]:
-    """All that decides the tokenizer of `data.tokenizer` beside the text, as JSON."""
+    """Return all that decides the tokenizer, besides the text, as JSON. settings:
+    `data.tokenizer`."""
     key: dict[str, Any] = {"kind": settings.kind}
     if settings.kind in _TRAINED:
         key |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
@@ -183,7 +183,7 @@ def tokenizer_key(settings: Any) -> dict[str, Any]:
 
 
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` asks for, learnt from the training parts `train`."""
+    """Return the tokenizer that `data.tokenizer` asks for, learnt from the parts `train`."""
     total = sum(map(len, train))
     match settings.kind:
         case "characters":
@@ -215,7 +215,7 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
 
 @dataclass
 class Totals:
-    """What a split holds, counted as its pieces go by.
+    """Counts what a split holds, piece by piece.
 
     gzip: whether to compress its documents too, each by itself, as `gzip -9` would.
     """
@@ -229,7 +229,7 @@ class Totals:
     _compressor: Any = field(default=None, repr=False)
 
     def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
-        """Counts piece number `piece` of a document, which is `tokens` long, `unknown` of them
+        """Count piece number `piece` of a document, of `tokens` tokens, `unknown` of them
         unknown."""
         content = text.encode()
         self.documents += piece == 0
@@ -243,8 +243,8 @@ class Totals:
             self._compressed += len(self._compressor.compress(content))
 
     def metadata(self, targets: int) -> dict[str, Any]:
-        """`documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split: with
-        unknown tokens there is nothing that gzip could be compared with."""
+        """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the
+        split: with unknown tokens there is nothing that gzip could be compared with."""
         self._end_document()
         compared = self.gzip and self.bytes and not self.unknown
         bits = 8 * self._compressed / self.bytes if compared else None
@@ -270,8 +270,10 @@ def _tokens(
     progress: Progress,
     room: int | None,
 ) -> Iterator[NDArray[np.int32]]:
-    """The ids of all pieces in order: what opens a document before each of them, what closes a text
-    after it; with `room` also around each stretch of so many tokens of a document."""
+    """Yield the ids of all pieces in order, each document between its opening and closing tokens.
+
+    room: tokens that a stretch of a document may have; each stretch is opened and closed then.
+    """
     opening, closing = tokenizer.document_opening, tokenizer.closing
     total, done, begun, left = len(pieces), 0, False, room
     unknown = tokenizer.unknown_id
@@ -301,14 +303,15 @@ def _tokens(
 def _stretches(
     ids: NDArray[np.int32], left: int | None, room: int | None
 ) -> list[NDArray[np.int32]]:
-    """The first `left` of `ids`, then `room` at a time; all of them where there is no bound."""
+    """Return the first `left` of `ids`, then `room` at a time; all of them where there is no
+    bound."""
     if left is None or room is None:
         return [ids]
     return np.split(ids, range(left, len(ids), room))
 
 
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:
-    """Texts of `train` up to `TRAINING_BYTES`, from all over it."""
+    """Yield the texts of `train` up to `TRAINING_BYTES`, from all over it."""
     stops = np.cumsum([len(pieces) for pieces in train])
     order = permutation(np.arange(stops[-1]), size=stops[-1], seed=0, epoch=0)
     read = 0
@@ -323,7 +326,7 @@ def _sample(train: Sequence[Pieces]) -> Iterator[str]:
 def _read(
     train: Sequence[Pieces], stops: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> list[tuple[int, str]]:
-    """The pieces with `numbers` of all sources in a row, which end at `stops`."""
+    """Return the pieces with `numbers` of all sources in a row, which end at `stops`."""
     sources = np.searchsorted(stops, numbers, side="right")
     found: list[Any] = [None] * len(numbers)
     for source in np.unique(sources):

@@ -24,7 +24,7 @@ from data.sources.source import RawExamples, RawSplits, copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 1
-"""Of what this file makes of a pair: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
 """The tokens of all sources, or all targets, of a batch in a row; and how many each has."""
@@ -35,8 +35,8 @@ _NOTHING = bytes(_HEAD_BYTES)
 
 @dataclass(frozen=True)
 class PairCodec(ExampleCodec):
-    """How pairs are stored, and what a batch of them is. shape: lengths that sources and targets
-    are padded to (S, T), separators included."""
+    """Stores pairs of texts, and batches them. shape: lengths that sources and targets are
+    padded to (S, T), separators included."""
 
     vocabulary_size: int
     separator_id: int
@@ -44,7 +44,7 @@ class PairCodec(ExampleCodec):
     dtype = np.dtype(object)
 
     def batch(self, pairs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """`source` and `source_segments` int32 [B, S], `tokens` and `targets` int32 [B, T],
+        """Return `source` and `source_segments` int32 [B, S], `tokens` and `targets` int32 [B, T],
         `weights` float32 [B, T], as `data.dataset` has them.
 
         What is to be padding is a pair without tokens, of weight 0.
@@ -69,12 +69,13 @@ class PairCodec(ExampleCodec):
         return replace(self, shape=shape)
 
     def store(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
-        """The record of a pair: the number of its source's tokens, then those of both sides."""
+        """Return the record of a pair: the number of its source's tokens, then those of both
+        sides."""
         head = len(source).to_bytes(_HEAD_BYTES, "little")
         return head + np.concatenate([source, target]).astype(self._token).tobytes()
 
     def _sides(self, pairs: Sequence[bytes]) -> tuple[Side, Side]:
-        """The tokens of all sources and of all targets."""
+        """Return the tokens of all sources and of all targets."""
         joined = b"".join(pair[_HEAD_BYTES:] for pair in pairs)
         tokens = np.frombuffer(joined, self._token).astype(np.int32)
         sources = np.array([int.from_bytes(pair[:_HEAD_BYTES], "little") for pair in pairs])
@@ -198,7 +199,7 @@ class _Texts(Sequence):
 
 
 class _Writing:
-    """What is written of a split, and counted of it.
+    """Writes the records of a split, and counts.
 
     limits: longest source and target. lengths, pairs: of the pairs that stay, block by block, and
     a hash of each. names: of the same, but for those of training.
@@ -214,7 +215,7 @@ class _Writing:
     def blocks(
         self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """The records of the pairs that stay."""
+        """Yield the records of the pairs that stay."""
         stage = f"tokenising {self._split}"
         for group in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pairs"):
             texts = [one[side].decode() for side in ("source", "target") for one in group]
@@ -239,14 +240,14 @@ class _Writing:
                 yield np.array(block, object)
 
     def metadata(self) -> dict[str, int]:
-        """`left_out` and `cut` of the split."""
+        """Return `left_out` and `cut` of the split."""
         return {
             "left_out": self._counts["empty"] + self._counts["too long"],
             "cut": self._counts["cut"],
         }
 
     def warnings(self, pairs: int) -> list[str]:
-        """For the user: what happened to which of so many `pairs`."""
+        """Return warnings: what happened to which of so many `pairs`."""
         source, target = self._limits
         limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
         messages = {
@@ -263,7 +264,7 @@ class _Writing:
         ]
 
     def _fit(self, sides: list[NDArray[np.int32]]) -> list[NDArray[np.int32]] | None:
-        """Both sides as long as they may be; None for a pair that is not trained on."""
+        """Return both sides, cut to what they may be; None for a pair that is not trained on."""
         long = [len(side) + 1 > limit for side, limit in zip(sides, self._limits, strict=True)]
         if not any(long):
             return sides

@@ -1,1 +1,1 @@
-"""What turns text, pictures and sound into numbers and back: for data, tasks and inference."""
+"""Codecs between text, pictures or sound and numbers, for data, tasks and inference."""

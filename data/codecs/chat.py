@@ -73,11 +73,11 @@ class ChatTemplate:
         self._specials = re.compile("|".join(map(re.escape, longest_first)))
 
     def conversation(self, messages: Messages) -> list[Piece]:
-        """The pieces of `messages` up to the assistant's last turn. What the template writes for
-        each of its turns, after what opens it, is learnt, to the special token that ends it.
+        """Return the pieces of `messages` up to the assistant's last turn. What the template writes
+        for each of its turns, after what opens it, is learnt, to the special token that ends it.
 
         Raises ValueError where the template refuses the messages, or writes the beginning of a
-        conversation otherwise once it goes on: then nobody can tell which part is whose.
+        conversation otherwise once it goes on: then the assistant's part is not known.
         """
         messages, mark = self._hide(messages)
         pieces: list[Piece] = []
@@ -103,7 +103,7 @@ class ChatTemplate:
         return pieces
 
     def opening(self, messages: Messages) -> list[Piece]:
-        """The pieces of `messages` and of what opens the assistant's next turn."""
+        """Return the pieces of `messages` and of what opens the assistant's next turn."""
         messages, mark = self._hide(messages)
         return self._split(self._render(messages, opening=True), mark, False)
 
@@ -121,7 +121,7 @@ class ChatTemplate:
             raise ValueError(f"the template fails: {error}") from None
 
     def _hide(self, messages: Messages) -> tuple[Messages, str]:
-        """The messages, a mark inside whatever looks like a special token; and that mark."""
+        """Return the messages, a mark inside whatever looks like a special token; and that mark."""
         texts = [text for message in messages for text in message.values()]
         mark = next(chr(c) for c in _MARKS if not any(chr(c) in text for text in texts))
 
@@ -169,8 +169,8 @@ class ChatEncoder:
         )
 
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
-        """Each conversation up to the end of the assistant's last turn. Where the template ends
-        that with no special token, the separator does, and is learnt.
+        """Encode each conversation up to the end of the assistant's last turn. Where the template
+        ends that with no special token, the separator does, and is learnt.
 
         Raises ValueError as `ChatTemplate.conversation` does.
         """
@@ -234,8 +234,8 @@ class ChatTokenizer(Tokenizer):
 
 
 def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
-    """What encodes the prompts of a model that was trained on `settings` (the configuration's
-    `data`): of conversations as a user's turn, else as they are."""
+    """Return the encoder of prompts for a model trained on `settings` (the configuration's `data`):
+    after conversations a prompt is a user's turn, else text as it is."""
     if settings.source != "conversations":
         return tokenizer
     return ChatTokenizer(tokenizer, settings.chat_template)
@@ -252,7 +252,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment() -> jinja2.Environment:
-    """As Hugging Face has it."""
+    """Return the Jinja environment that Hugging Face uses for templates."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)

@@ -30,7 +30,7 @@ class Piece:
 
 
 def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
-    """The ids of `pieces` with one of `tokens` between any two."""
+    """Return the ids of `pieces` with one of `tokens` between any two."""
     ids = pieces[0].ids.tolist()
     for token, piece in zip(tokens, pieces[1:], strict=True):
         ids += [token, *piece.ids.tolist()]
@@ -55,10 +55,10 @@ class GapCodec:
         self._neutral = tokenizer.encode(word).tolist()
         spans = self._backend.encode(f"{word} {word}", add_special_tokens=False).offsets
         self.drops_spaces = not any(start <= len(word) < stop for start, stop in spans)
-        """Whether no token has the spaces between words, as in BERT's WordPiece."""
+        """True where no token has the spaces between words, as in BERT's WordPiece."""
 
     def encode(self, texts: Sequence[str]) -> list[Piece]:
-        """The pieces of a text; between any two of `texts` is a gap."""
+        """Return the pieces of a text; between any two of `texts` is a gap."""
         last = len(texts) - 1
         return [
             self._encode_piece(text, after_gap=number > 0, before_gap=number < last)
@@ -66,8 +66,8 @@ class GapCodec:
         ]
 
     def fill(self, pieces: Sequence[Piece], tokens: Sequence[int]) -> str:
-        """The whole text, with one of `tokens` in each gap. Tokens of gaps in a row are written
-        together: they may be the bytes of one character."""
+        """Return the whole text, with one of `tokens` in each gap. Tokens of gaps in a row are
+        written together: they may be the bytes of one character."""
         text, first = pieces[0].text, 0
         for gap, after in enumerate(pieces[1:]):
             if after.text or gap == len(tokens) - 1:
@@ -82,15 +82,15 @@ class GapCodec:
     def name_token(
         self, token: int, gap: int, pieces: Sequence[Piece], tokens: Sequence[int]
     ) -> str:
-        """The text of `token` in a gap, with one of `tokens` in each gap before it; with the signs
-        of its own that tell it from others, where the tokenizer has no spaces."""
+        """Return the text of `token` in a gap, with one of `tokens` in each gap before it; with
+        the signs of its own that tell it from others, where the tokenizer has no spaces."""
         if self.drops_spaces:
             return self._tokenizer.decode([token])
         before = joined_ids(pieces[: gap + 1], tokens[:gap])
         return self._written([token], pieces[gap], before)
 
     def _written(self, ids: Sequence[int], piece: Piece, before: Sequence[int]) -> str:
-        """The text of `ids` behind `piece`, where all ids `before` them stand."""
+        """Return the text of `ids` behind `piece`, where all ids `before` them stand."""
         context = [*before[-_CONTEXT:]]
         if self.drops_spaces or not (context or piece.keeps_space):
             context = self._neutral
@@ -99,7 +99,7 @@ class GapCodec:
         return text.removeprefix(" ") if self.drops_spaces else text
 
     def _find_fillers(self) -> list[str]:
-        """Texts of tokens from all over the vocabulary."""
+        """Return the texts of tokens from all over the vocabulary."""
         special = set(self._tokenizer.special_tokens().values())
         ids = [one for one in sorted(self._tokenizer.vocabulary().values()) if one not in special]
         places = np.linspace(0, len(ids) - 1, min(FILLERS, len(ids))).astype(int)
@@ -107,8 +107,8 @@ class GapCodec:
         return [*dict.fromkeys(text for text in texts if text and "\ufffd" not in text)] or ["a"]
 
     def _like(self, neighbour: str, side: int) -> list[str]:
-        """The fillers that have a letter or a digit on a side, as `neighbour` is one; all of them
-        where it is neither, or none has."""
+        """Return the fillers that have a letter or a digit on a side, as `neighbour` is one; all
+        of them where it is neither, or none has."""
         for is_of_class in (str.isalpha, str.isdigit):
             if is_of_class(neighbour):
                 alike = [one for one in self._fillers if is_of_class(one[side])]
@@ -141,7 +141,7 @@ class GapCodec:
 def _ids_between(
     encoding: tokenizers.Encoding, start: int, stop: int, may_end_earlier: bool
 ) -> Iterable[tuple[bool, tuple[int, ...]]]:
-    """Whether the last character is a part of the ids between two places of a text, and these ids;
+    """Yield whether the ids between two places of a text cover its last character, and these ids;
     nothing where a token reaches over one of the places. Over the last one it may by one character,
     with `may_end_earlier`."""
     keeps_last, ids = True, []

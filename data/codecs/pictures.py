@@ -32,7 +32,7 @@ def decode_picture(
     crop_ratio: float = 1.0,
     choose: Callable[[Size], Box] | None = None,
 ) -> NDArray[np.uint8]:
-    """A part of the picture in `encoded` (PNG, JPEG, ...), resized to `shape`.
+    """Return a part of the picture in `encoded` (PNG, JPEG, ...), resized to `shape`.
 
     The part is what evaluation sees: the largest in the middle that has the aspect of `shape`,
     and of that `crop_ratio` of each side. choose: takes another part of a picture of a size.
@@ -66,7 +66,7 @@ def decode_picture(
 
 
 def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
-    """The part in the middle of a picture of `size` with the aspect of `target`."""
+    """Return the part in the middle of a picture of `size` with the aspect of `target`."""
     scale = ratio * min(size[0] / target[0], size[1] / target[1])
     width, height = min(target[0] * scale, size[0]), min(target[1] * scale, size[1])
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
@@ -74,7 +74,8 @@ def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
 
 
 def picture_size(encoded: bytes) -> tuple[int, int]:
-    """Width and height of the picture in `encoded`; raises ValueError where there is none."""
+    """Return the width and height of the picture in `encoded`; raises ValueError where there is
+    none."""
     try:
         with Image.open(io.BytesIO(encoded)) as file:
             return _upright_size(file)
@@ -111,7 +112,7 @@ def _no_picture(encoded: bytes, error: Exception) -> ValueError:
 
 
 def _upright_size(file: Image.Image) -> tuple[int, int]:
-    """The size of a picture once it is turned as EXIF says."""
+    """Return the size of a picture once it is turned as EXIF says."""
     lies = file.format != "TIFF" and file.getexif().get(_ORIENTATION, 1) >= 5
     return (file.height, file.width) if lies else file.size
 
@@ -123,7 +124,7 @@ def _shrink(file: Image.Image, times: float) -> None:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """A picture of a mode that converts to 8 bits without surprises."""
+    """Return a picture of a mode that converts to 8 bits without surprises."""
     if picture.mode.startswith("I"):
         wide = np.clip(np.asarray(picture).astype(np.int64), 0, 2**16 - 1)
         return Image.fromarray((wide >> 8).astype(np.uint8))

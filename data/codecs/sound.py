@@ -24,7 +24,8 @@ _LOUDEST = 2.0**32  # some programs write 32-bit integers as floats: what is lou
 
 
 def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
-    """The recording in `encoded` (WAV, FLAC, OGG, MP3, ...) at `sample_rate`: float32 [samples].
+    """Return the recording in `encoded` (WAV, FLAC, OGG, MP3, ...) at `sample_rate`: float32
+    [samples].
 
     Of several channels it is the mean; another rate is resampled (soxr's HQ: band-limited, of
     linear phase). Raises ValueError where it is no whole recording, or is empty.
@@ -73,7 +74,7 @@ def _reason(encoded: bytes, error: Exception) -> str:
 
 
 def _ends(encoded: bytes) -> bool:
-    """Whether an Ogg file's last page is whole, and says that it is the last (RFC 3533, 6)."""
+    """Return whether an Ogg file's last page is whole and marked as the last (RFC 3533, 6)."""
     place = encoded.rfind(_PAGE)
     head = encoded[place : place + 27]
     if len(head) < 27 or not head[5] & 4:
@@ -83,7 +84,7 @@ def _ends(encoded: bytes) -> bool:
 
 
 def _missing(encoded: bytes) -> float:
-    """The share of a WAV file's samples that its head tells of, and that are not there."""
+    """Return the share of the samples in a WAV file's head that the file lacks."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
         kind, size = (
@@ -127,7 +128,7 @@ class LogMel:
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """The frames that `settings` (the configuration's `data`) ask for."""
+        """Return the frames that `settings` (the configuration's `data`) ask for."""
         return cls(
             settings.sample_rate,
             settings.num_mels,
@@ -152,15 +153,15 @@ class LogMel:
         return np.ascontiguousarray(levels)
 
     def frames(self, samples: ArrayLike) -> Any:
-        """Frames of a waveform of `samples`, a number or several."""
+        """Return the frames of a waveform of `samples`, a number or several."""
         return np.maximum(1 + (np.asarray(samples) - self.window) // self.hop, 0)
 
     def most_samples(self, frames: int) -> int:
-        """Samples of the longest waveform of so many frames."""
+        """Return the number of samples in the longest waveform of so many frames."""
         return self.window + frames * self.hop - 1
 
     def seconds(self, frames: int) -> float:
-        """Length of a recording of so many frames, or a little less."""
+        """Return the length of a recording of so many frames, or a little less."""
         return (self.window + (frames - 1) * self.hop) / self.sample_rate
 
     @property
@@ -181,7 +182,7 @@ class LogMel:
 
     @property
     def _corners(self) -> NDArray[np.float64]:
-        """Of the bands, in Hz."""
+        """The corners of the bands, in Hz."""
         highest = _mels(self.sample_rate / 2)
         return _hertz(np.linspace(0, highest, self.num_mels + 2))
 
@@ -212,5 +213,5 @@ def _hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _power_of_two(number: float) -> int:
-    """The least that is no smaller."""
+    """Return the least that is no smaller."""
     return 2 ** int(np.ceil(np.log2(number)))

@@ -72,7 +72,7 @@ class Tokenizer:
 
     @property
     def document_opening(self) -> NDArray[np.int32]:
-        """What opens a document: the separator, and what opens every text."""
+        """The ids that open a document: the separator, and those that open every text."""
         if self.separator_id in self.opening[:1]:
             return self.opening
         return np.append(np.int32(self.separator_id), self.opening)
@@ -87,7 +87,7 @@ class Tokenizer:
 
     @classmethod
     def characters(cls, texts: Iterable[str]) -> "Tokenizer":
-        """A token for each character of `texts`, in the order of their code points."""
+        """Return a token for each character of `texts`, in the order of their code points."""
         found: set[str] = set()
         for text in texts:
             found.update(text)
@@ -101,7 +101,7 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
-        """A token for each byte of UTF-8, whose id is its value; 256 separates documents."""
+        """Return a token for each byte of UTF-8, whose id is its value; 256 separates documents."""
         vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
         backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -130,7 +130,7 @@ class Tokenizer:
 
     @classmethod
     def train_unigram(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """A unigram language model of pieces of bytes (Kudo, 2018), learnt from `texts`.
+        """Return a unigram language model of pieces of bytes (Kudo, 2018), learnt from `texts`.
 
         At most `vocabulary_size` tokens: the separator is 0, then come the pieces, the likeliest
         first, every byte among them. The same texts give the same tokenizer: what the library adds
@@ -194,7 +194,7 @@ class Tokenizer:
 
     @classmethod
     def train_words(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """The `vocabulary_size` - 2 likeliest words of `texts`; another word is unknown.
+        """Return the `vocabulary_size` - 2 likeliest words of `texts`; another word is unknown.
 
         Words are what byte-pair encoding takes for them, white space before them included, so
         that a text of known words comes back as it was. The separator is 0, the unknown word 1,
@@ -213,7 +213,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """The tokenizer of a tokenizer.json; gets a separator if it has none.
+        """Return the tokenizer of a tokenizer.json; gets a separator if it has none.
 
         Raises ValueError if the file can't be read as one.
         """
@@ -227,25 +227,26 @@ class Tokenizer:
         write_durably(Path(path), self.backend.to_str(pretty=True))
 
     def vocabulary(self) -> dict[str, int]:
-        """The id of each token."""
+        """Return the id of each token."""
         return self.backend.get_vocab()
 
     def special_tokens(self) -> dict[str, int]:
-        """The id of each special token, by its name."""
+        """Return the id of each special token, by its name."""
         added = self.backend.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Ids of `text`, with nothing around them. int32 [tokens]."""
+        """Return the ids of `text`, with nothing around them. int32 [tokens]."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Ids of each text, on all cores."""
+        """Return the ids of each text, on all cores."""
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, special tokens included; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of `ids`, special tokens included; bytes that are no UTF-8 become
+        U+FFFD."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def __reduce__(self):
@@ -273,7 +274,7 @@ class StreamDecoder:
         self._forget(text)
 
     def push(self, *ids: int) -> str:
-        """The text that is certain with `ids`, from where the last call ended."""
+        """Return the text that is certain with `ids`, from where the last call ended."""
         self._ids.extend(ids)
         text = self._tokenizer.decode(self._ids)
         whole = text.rstrip("\ufffd")  # what follows is perhaps a character that goes on
@@ -287,7 +288,7 @@ class StreamDecoder:
         return new
 
     def flush(self) -> str:
-        """What `push` held back."""
+        """Return the text that `push` held back."""
         rest = self._tokenizer.decode(self._ids)[self._emitted :]
         self._ids, self._emitted = [], 0
         return rest
@@ -307,7 +308,7 @@ def _from_json(text: str) -> Tokenizer:
 
 
 def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """What the post-processor puts before a text and after it."""
+    """Return the ids that the post-processor puts before a text, and after it."""
     nothing = np.empty(0, np.int32)
     if not backend.num_special_tokens_to_add(is_pair=False):
         return nothing, nothing
@@ -321,7 +322,8 @@ def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[
 
 
 def _signs_of_bytes() -> list[str]:
-    """The printable character that byte-level tokenizers write for each byte (GPT-2's table)."""
+    """Return the printable character that byte-level tokenizers write for each byte (GPT-2's
+    table)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,1 +1,1 @@
-"""Where examples come from. A source is a file here, and a line of `SOURCES` in `registry.py`."""
+"""Sources of raw examples: each is a file here, and a line of `SOURCES` in `registry.py`."""

@@ -13,7 +13,7 @@ from data.progress import Progress, track
 from data.sources.source import RawSplits, Source
 
 VERSION = "1.0.0"
-"""Of the form of the files: what was written with another one is not read."""
+"""The layout of the files: those of another version are not read."""
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder):
@@ -52,7 +52,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def open_examples(source: Source, cache: Path, progress: Progress) -> RawSplits:
-    """The raw examples of each split of `source`, at random access, written first if need be."""
+    """Return the raw examples of each split of `source`, at random access, written first if need
+    be."""
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
     folder = cache / "sources" / f"{source.name}-{key[:24]}"
 

@@ -43,8 +43,8 @@ class Generated:
 
 
 def open_source(settings: Any) -> Conversations:
-    """The conversations at `data.path`: files found and split as those of `records` are; without
-    a path, generated ones.
+    """Return the conversations at `data.path`: files found and split as those of `records` are;
+    without a path, generated ones.
 
     Without a validation part `data.validation_fraction` of them is held out. Raises UsageError.
     """
@@ -61,7 +61,8 @@ def open_source(settings: Any) -> Conversations:
 
 
 def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:
-    """The messages of each row. Raises UsageError, with the line, for what is no conversation."""
+    """Yield the messages of each row. Raises UsageError, with the line, for what is no
+    conversation."""
     for where, row in rows.read({}):
         if settings.messages_field in row:
             yield _messages(rows, where, row, settings.messages_field)

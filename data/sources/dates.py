@@ -19,7 +19,7 @@ from data.order import permutation
 from data.sources.source import MadeExamples, RawSplits, held_out_mask
 
 VERSION = 2
-"""Of what this file makes of a day, and its name: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 FIRST, LAST = date(1500, 1, 1), date(2500, 12, 31)
 TEST, OTHERS = 2_000, 40_000  # days for the test, and for training and validation together
@@ -73,7 +73,7 @@ class Style:
     case: str = "as it is"
 
     def write(self, day: date) -> str:
-        """The date in this style."""
+        """Return the date in this style."""
         numbers = {"D": day.day, "M": day.month, "Y": day.year}
         places = numbers | {"DD": f"{day.day:02}", "MM": f"{day.month:02}"}
         places["d"] = self._day(day.day, places)
@@ -115,7 +115,8 @@ class Style:
 
 
 def draw_style(random: Random) -> Style:
-    """A style at random. Only `random.random()` is asked, whose numbers no Python changes."""
+    """Return a style at random. Only `random.random()` is asked, whose numbers no Python
+    changes."""
     kind = _pick(random, ("loose", "loose", "loose", "ordinal", "tight", "digits"))
     texts = {"loose": _LOOSE, "ordinal": _ORDINAL, "tight": _TIGHT, "digits": _DIGITS}[kind]
     style: dict[str, Any] = {
@@ -174,7 +175,7 @@ class Dates:
 
 
 def _pair(item: tuple[str, int]) -> dict[str, Any]:
-    """The raw example of a name, and a day counted from the first."""
+    """Return the raw example of a name, and a day counted from the first."""
     name, number = item
     day = FIRST + timedelta(number)
     text = draw_style(Random(number)).write(day)
@@ -182,7 +183,8 @@ def _pair(item: tuple[str, int]) -> dict[str, Any]:
 
 
 def open_source(settings: Any) -> Dates:
-    """The dates, with `data.validation_fraction` of those that are not for the test held out."""
+    """Return the dates, with `data.validation_fraction` of those that are not for the test held
+    out."""
     return Dates(settings.validation_fraction)
 
 
@@ -191,14 +193,14 @@ def _pick(random: Random, options: Sequence[Any]) -> Any:
 
 
 def _name(name: str, form: str) -> str:
-    """A name whole or cut to three letters, with a dot or without."""
+    """Return a name whole or cut to three letters, with a dot or without."""
     if form == "long" or len(name) == 3:
         return name
     return name[:3] + "." * (form == "dotted")
 
 
 def _words(number: int) -> str:
-    """A number of 0 to 99 in words; 0 is nothing."""
+    """Return a number of 0 to 99 in words; 0 is nothing."""
     if number < 20:
         return _SMALL[number]
     tens, ones = divmod(number, 10)

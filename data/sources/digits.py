@@ -60,5 +60,5 @@ class Digits:
 
 
 def open_source(settings: Any) -> Digits:
-    """The digits, with `data.validation_fraction` of the training part held out."""
+    """Return the digits, with `data.validation_fraction` of the training part held out."""
     return Digits(settings.validation_fraction)

@@ -53,7 +53,7 @@ class Documents:
         return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
 
     def characters(self) -> dict[str, int]:
-        """How much text each split has."""
+        """Return the characters of each split."""
         return {
             split: sum(part.stop - part.start for part in of)
             for split, of in self.documents.items()
@@ -79,12 +79,12 @@ class Documents:
 
 
 def whole(file: TextFile) -> Document:
-    """All of `file` as one document."""
+    """Return all of `file` as one document."""
     return Document(file, 0, file.characters)
 
 
 def text_features() -> dict[str, Any]:
-    """The features of a piece of a document, as TensorFlow Datasets describes them."""
+    """Return the features of a piece of a document, as TensorFlow Datasets describes them."""
     import numpy as np
     import tensorflow_datasets as tfds
 
@@ -93,7 +93,8 @@ def text_features() -> dict[str, Any]:
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
-    """The text of `blocks` in pieces of `PIECE_CHARACTERS` to twice as many, but for the last.
+    """Yield the text of `blocks` in pieces of `PIECE_CHARACTERS` to twice as many, but for the
+    last.
 
     A text without characters is one piece.
     """
@@ -115,7 +116,7 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
 ) -> list[TextFile]:
-    """The text files of some paths and names: each is read once, for its hash and length.
+    """Return the text files of some paths and names: each is read once, for its hash and length.
 
     invalid_utf8: "error", or "replace" for U+FFFD in the place of what can't be decoded. what:
     with `settings`, under which they are remembered. Raises UsageError where one is no UTF-8.
@@ -133,7 +134,7 @@ def read_text_files(
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
-    """The file in blocks of bytes, each with the characters that it completes."""
+    """Yield the file in blocks of bytes, each with the characters that it completes."""
     errors = {"error": "strict", "replace": "replace"}[invalid_utf8]
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     read = 0
@@ -157,7 +158,7 @@ def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
 
 
 def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
-    """The text of `document` in blocks."""
+    """Yield the text of `document` in blocks."""
     place = 0
     for _, text in _blocks(document.file.path, invalid_utf8):
         first, last = document.start - place, document.stop - place
@@ -169,7 +170,8 @@ def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
 
 
 def _cut(text: str, first: int, last: int) -> int:
-    """The first place in [first, last) where white space follows something else, else `last`."""
+    """Return the first place in [first, last) where white space follows something else, else
+    `last`."""
     for place in range(first, last):
         if text[place].isspace() and not text[place - 1].isspace():
             return place

@@ -19,7 +19,7 @@ Files = tuple[list[Path], Path]
 
 
 def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
-    """The files at `given` that are accepted, in the order of their names, by their split.
+    """Return the files at `given` that are accepted, in the order of their names, by their split.
 
     A folder may hold folders train, validation and test: then these alone are read; or be made
     of files of those names (train.txt, test.jsonl.gz, train-00000-of-00002.parquet) and nothing
@@ -40,7 +40,8 @@ def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) 
 
 
 def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path]]:
-    """The files of each split of `folder`; all of them for training where it has no splits."""
+    """Return the files of each split of `folder`; all of them for training where it has no
+    splits."""
     files = [path for path in files_in(folder) if accepts(path)]
     parts = {
         split: [path for path in files if path.is_relative_to(part)]
@@ -55,7 +56,7 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders train, validation and test in `root`, as far as they are there.
+    """Return the folders train, validation and test in `root`, as far as they are there.
 
     Raises UsageError where several splits are meant, and one by another name: val, Test. A single
     such folder is none of a split: Bus, Car, Train may be classes.
@@ -70,19 +71,20 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file is named after."""
+    """Return the split that a file is named after."""
     named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
 
 
 def meant_split(name: str) -> str | None:
-    """The split that somebody means who calls it `name`: train, Train, training; None: no split."""
+    """Return the split that somebody means who calls it `name`: train, Train, training; None: no
+    split."""
     meant = _MISNAMED.get(name.lower(), name.lower())
     return meant if meant in SPLITS else None
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """All files below `folder` but hidden ones; links to folders are not followed.
+    """Yield all files below `folder` but hidden ones; links to folders are not followed.
 
     Raises UsageError for a folder that can't be read.
     """
@@ -115,5 +117,6 @@ def file_sha256(path: Path) -> str:
 
 
 def name_below(root: Path, path: Path) -> str:
-    """The name of the file `path` below `root`: bytes of it that are no UTF-8 are spelt out."""
+    """Return the name of the file `path` below `root`: bytes of it that are no UTF-8 are spelt
+    out."""
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

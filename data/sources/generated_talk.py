@@ -8,7 +8,7 @@ words, or the same words asked of something else.
 from collections.abc import Iterator
 
 VERSION = 1
-"""Of what this file makes: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 Message = dict[str, str]
 
@@ -38,7 +38,7 @@ COMPARISONS = ("Which is larger, {} or {}?", "Is {} or {} the larger number?")
 
 
 def conversations() -> list[list[Message]]:
-    """All of them, always the same, in the same order."""
+    """Return all of them, always the same, in the same order."""
     return [
         [
             {"role": "user" if place % 2 == 0 else "assistant", "content": content}

@@ -58,11 +58,11 @@ class ImageFolder:
 
 
 def open_source(settings: Any) -> ImageFolder:
-    """The pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
+    """Return the pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
 
     Without a validation part `data.validation_fraction` of the training part is held out: whole
     files by a hash of their names. Files that are no pictures by their names, in no class, or
-    beside the folders of splits are left out and told; hidden ones are left out. The folder of a
+    beside the folders of splits are left out with a warning; hidden ones without. The folder of a
     class may be a link. Raises UsageError.
     """
     root = Path(settings.path).expanduser()
@@ -87,7 +87,7 @@ def open_source(settings: Any) -> ImageFolder:
 
 
 class _Found:
-    """What is in the folder of a split."""
+    """The files in the folder of a split."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -105,11 +105,11 @@ class _Found:
         self.counts = Counter(label for _, label in self.files)
 
     def classes(self) -> tuple[str, ...]:
-        """Those that have a picture."""
+        """Return the classes that have a picture."""
         return tuple(sorted(self.counts))
 
     def folders(self) -> dict[str, Path]:
-        """The folders in it by their names, with pictures or without."""
+        """Return the folders in it by their names, with pictures or without."""
         with os.scandir(self.folder) as there:
             found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
         return {name_below(self.folder, path): path for path in sorted(found)}
@@ -131,7 +131,7 @@ class _Found:
 
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:
-    """For the user: what is not read because it is in none of `parts`."""
+    """Yield a warning about what is not read because it is in none of `parts`."""
     others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

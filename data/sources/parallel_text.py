@@ -26,16 +26,16 @@ class ParallelFiles:
     invalid_utf8: str
 
     def name_of(self, row: int) -> str:
-        """The name of both files and the line."""
+        """Return the name of both files and the line."""
         return f"{self.name}:{row + 1}"
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Each line of both, without its end."""
+        """Yield each line of both, without its end."""
         return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
 
 
 def open_source(settings: Any) -> PairRecords:
-    """The pairs at `data.path`: two files for each split, two files, or a table.
+    """Return the pairs at `data.path`: two files for each split, two files, or a table.
 
     A folder holds train.en and train.de, perhaps also validation and test (or train.de-en.en, or
     several numbered files of a split); or pairs of files of any names, which are all for training.
@@ -74,7 +74,8 @@ def open_source(settings: Any) -> PairRecords:
 
 
 def _find(settings: Any) -> dict[str, Sides]:
-    """The pairs of files by their names without endings, sorted; none where there is a table."""
+    """Return the pairs of files by their names without endings, sorted; none where there is a
+    table."""
     path = Path(settings.path).expanduser()
     is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
     folder = path if is_folder else path.parent
@@ -101,7 +102,8 @@ def _find(settings: Any) -> dict[str, Sides]:
 
 
 def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Names of pairs of files for each split; and lines about those that are for none."""
+    """Return the names of pairs of files for each split; and lines about those that are for
+    none."""
     parts: dict[str | None, list[str]] = {}
     for name in found:
         parts.setdefault(split_of(Path(name)), []).append(name)
@@ -123,7 +125,7 @@ def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ..
 
 
 def _tables_beside(given: str, sides: Sides) -> Iterator[str]:
-    """Of tables in the folder of the pairs of files, one of which has these `sides`."""
+    """Yield a warning for each table in the folder of the pairs of files, such as `sides`."""
     folder = Path(given).expanduser()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if _is_table(path):
@@ -143,7 +145,8 @@ def _refuse_fields(settings: Any, sides: Sides) -> None:
 def _no_partner(
     path: Path, language: str, other: str, setting: str, there: Sequence[Path]
 ) -> UsageError:
-    """The error for a file in `language` whose other side is not among those that are there."""
+    """Return the error for a file in `language` whose other side is not among those that are
+    there."""
     name = _without(path, language)
     others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
@@ -160,7 +163,7 @@ def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> Usag
 
 
 def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
-    """The number of lines of both sides."""
+    """Return the number of lines of both sides."""
     (source, target), (lines, others) = sides, (count for count, _ in counts)
     if lines != others:
         raise UsageError(
@@ -171,7 +174,7 @@ def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
 
 
 def _count(path: Path, invalid_utf8: str) -> tuple[int, str]:
-    """How many lines a file has, and the SHA-256 of all. Raises UsageError for what is no UTF-8."""
+    """Return a file's number of lines and its SHA-256. Raises UsageError for what is no UTF-8."""
     hasher, number = hashlib.sha256(), 0
     for number, line in lines_of(path):
         hasher.update(line)
@@ -186,13 +189,14 @@ def _lines(path: Path, invalid_utf8: str) -> Iterator[str]:
 
 
 def _without(path: Path, language: str) -> str | None:
-    """The name of a file without the ending of its language (and .gz); None if it has another."""
+    """Return the name of a file without the ending of its language (and .gz); None if it has
+    another."""
     name, ending = path.name.removesuffix(".gz"), f".{language}"
     return name.removesuffix(ending) if name.endswith(ending) and name != ending else None
 
 
 def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
-    """The file whose name is `begin`, and those of splits: begin.train becomes train."""
+    """Return the file whose name is `begin`, and those of splits: begin.train becomes train."""
     names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
     return {names[name]: path for name, path in side.items() if name in names}
 

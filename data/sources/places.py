@@ -1,4 +1,4 @@
-"""Where the examples of each split come from, in words; and how much of them was held out."""
+"""Describes where each split's examples come from, and warns of uneven shares held out."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> d
 def uneven_cuts(
     sources: Sequence[Source], settings: Any, splits: Mapping[str, Any]
 ) -> Iterator[str]:
-    """For the user: a line for each source of whose training part more than twice, or less than
-    half, of `data.validation_fraction` was held out. splits: what the prepared data holds.
+    """Yield a warning for each source of whose training part more than twice, or less than half, of
+    `data.validation_fraction` was held out. splits: those of the prepared data.
 
     Of documents, which are held out whole, their characters count; else examples, or records."""
     for number, source in enumerate(sources):
@@ -56,7 +56,7 @@ def uneven_cuts(
 
 
 def _examples(split: Any) -> int:
-    """How many records, or examples, a split was made of."""
+    """Return the number of records, or examples, that a split was made of."""
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 

@@ -32,7 +32,7 @@ class PreparedRecords:
     decoded: tuple[str, ...] = ()
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """The records with these numbers. Raises UsageError where they are damaged."""
+        """Return the records with these numbers. Raises UsageError where they are damaged."""
         try:
             return self._records.__getitems__([*numbers])
         except (ValueError, RuntimeError, OSError, IndexError) as error:
@@ -62,15 +62,15 @@ class PreparedSplit:
     invalid_utf8: str
 
     def name_of(self, row: int) -> str:
-        """The split and the place in it, as errors say it."""
+        """Return the split and the place in it, as errors say it."""
         return f"{self.name} {row}"
 
     def texts(self) -> Iterator[str]:
-        """The text of each record."""
+        """Return the text of each record."""
         return (text for (text,) in self._read(self.field))
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """The text of each record, and that in its feature `target`."""
+        """Return the text of each record, and that in its feature `target`."""
         return self._read(self.field, target)
 
     def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
@@ -112,7 +112,7 @@ class PreparedSet:
         return _rows(self.splits[split])
 
     def class_names(self, label: str) -> tuple[str, ...]:
-        """Of the feature `label`; numbers where the set has no names."""
+        """Return the class names of the feature `label`; numbers where the set has none."""
         path = self.folder / f"{label}.labels.txt"
         if path.exists():
             return tuple(path.read_text(encoding="utf-8").splitlines())
@@ -120,7 +120,7 @@ class PreparedSet:
         return tuple(map(str, range(int(feature.get("numClasses", 0)))))
 
     def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
-        """The records of each split, by their numbers in the set's own split.
+        """Return the records of each split, by their numbers in the set's own split.
 
         held_out: share of the training part that becomes validation, by a hash of each number.
         """
@@ -142,7 +142,7 @@ class PreparedSet:
             )
 
     def digest(self) -> str:
-        """Of all that tells it from others, but the contents of its files."""
+        """Return a hash of its description and its files' sizes, but not of what is in them."""
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         files = {path.name: path.stat().st_size for path in paths}
         return digest([self.info, {"featuresDict": {"features": self.features}}, files])
@@ -188,7 +188,7 @@ class PreparedExamples:
 
 
 def open_set(settings: Any) -> PreparedSet:
-    """The set `data.name` under `data.data_dir`.
+    """Return the set `data.name` under `data.data_dir`.
 
     Raises UsageError where it is not there, or not in ArrayRecord files, and says how to prepare
     it.
@@ -209,7 +209,7 @@ def open_set(settings: Any) -> PreparedSet:
 
 
 def open_source(settings: Any) -> TextRecords:
-    """The text of the set `data.name`.
+    """Return the text of the set `data.name`.
 
     Its splits train, validation and test are read; without a validation part
     `data.validation_fraction` of the training part is held out. Raises UsageError.
@@ -223,7 +223,8 @@ def open_source(settings: Any) -> TextRecords:
 
 
 def open_pairs(settings: Any) -> PairRecords:
-    """The pairs of the set `data.name`, the same way: two languages of it, or two of its texts."""
+    """Return the pairs of the set `data.name`, the same way: two languages of it, or two of its
+    texts."""
     found, (source, target) = open_set(settings), settings.sides()
     _check_text(found, source, "data.source_field", taken=(target,))
     _check_text(found, target, "data.target_field", taken=(source,))
@@ -244,7 +245,7 @@ def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[st
 
 
 def _tables(found: PreparedSet, field: str, settings: Any) -> dict[str, list[PreparedSplit]]:
-    """The texts in `field` of each split."""
+    """Return the texts in `field` of each split."""
     return {
         name: [
             PreparedSplit(
@@ -265,13 +266,13 @@ def _rows(split: Mapping[str, Any]) -> int:
 
 
 def data_dir(settings: Any) -> Path:
-    """Where prepared sets are: `data.data_dir`, else what TensorFlow Datasets takes."""
+    """Return the folder of prepared sets: `data.data_dir`, else that of TensorFlow Datasets."""
     folder = settings.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(folder).expanduser()
 
 
 def _find(given: str, root: Path) -> Path:
-    """The folder of the set, its newest version if none is named."""
+    """Return the folder of the set, its newest version if none is named."""
     parts = re.fullmatch(r"([\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", given)
     if parts is None:
         raise UsageError(f"data.name={given} must be NAME, NAME/CONFIG or NAME/CONFIG:VERSION")
@@ -296,7 +297,7 @@ def _find(given: str, root: Path) -> Path:
 
 
 def _inside(folder: Path, name: str, given: str) -> Path:
-    """The folder `name` of `folder`; UsageError with the nearest where it is not there."""
+    """Return the folder `name` of `folder`; UsageError with the nearest where it is not there."""
     there = [path.name for path in _folders(folder)]
     if name in there:
         return folder / name
@@ -319,7 +320,7 @@ def _command(given: str) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Those inside, in the order of their names, but hidden ones and downloads."""
+    """Return the folders inside, in the order of their names, without hidden ones and downloads."""
     if not folder.is_dir():
         return []
     names = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]

@@ -34,7 +34,7 @@ class PreparedPictures(PreparedExamples):
 
 
 def open_source(settings: Any) -> PreparedPictures:
-    """The set `data.name`, with its splits train, validation and test.
+    """Return the set `data.name`, with its splits train, validation and test.
 
     Without a validation part `data.validation_fraction` of the training part is held out. Raises
     UsageError.

@@ -52,7 +52,7 @@ class PreparedSound(PreparedExamples):
 
 
 def open_transcripts(settings: Any) -> PreparedSound:
-    """The recordings of the set `data.name` with their transcripts.
+    """Return the recordings of the set `data.name` with their transcripts.
 
     Its splits train, validation and test are read; without a validation part
     `data.validation_fraction` of the training part is held out. Raises UsageError.
@@ -61,7 +61,7 @@ def open_transcripts(settings: Any) -> PreparedSound:
 
 
 def open_labels(settings: Any) -> PreparedSound:
-    """The same, with their labels."""
+    """Open the recordings of the set `data.name` with their labels, likewise."""
     return _open(settings, "data.label_field", settings.label_field, "ClassLabel")
 
 
@@ -96,12 +96,12 @@ def _open_records(found: PreparedSet, split: str) -> Sequence[bytes]:
 
 
 def _rate(feature: Mapping[str, Any]) -> int:
-    """Samples a second; 0 where the set does not say it."""
+    """Return the samples a second; 0 where the set does not say it."""
     return int(feature.get("sampleRate", 0))
 
 
 def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Waveform:
-    """What a record holds of a recording, of which the set describes the `feature`."""
+    """Return the waveform in a record, of which the set describes the `feature`."""
     if feature.get("lazyDecode"):
         return decode_sound(value.bytes_list.value[0], sample_rate)
     samples = _samples(value, feature)

@@ -18,7 +18,7 @@ LEFT_OUT = frozenset({
 
 
 def open_source(settings: Any) -> Documents:
-    """Each module a document, in the order of their names; whole modules are held out."""
+    """Open the corpus: each module a document, in the order of their names; whole ones held out."""
     folder = Path(sysconfig.get_path("stdlib"))
     named = ((folder / name, name) for name in sorted(_modules(folder)))
     files = read_text_files(named, "replace", settings, str(folder))
@@ -36,7 +36,7 @@ def open_source(settings: Any) -> Documents:
 
 
 def _modules(folder: Path) -> Iterator[str]:
-    """Names of the modules' files, relative to `folder`."""
+    """Yield the names of the modules' files, relative to `folder`."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in LEFT_OUT]
         for name in files:

@@ -20,7 +20,7 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
 NAMES_VERSION = 2
-"""Of how records are called: raised when that changes."""
+"""A part of the cache key: raised when records are named otherwise."""
 
 
 class Table(Protocol):
@@ -37,11 +37,11 @@ class Table(Protocol):
         ...
 
     def name_of(self, row: int) -> str:
-        """What a record is called: the file and its line, or its row where there are no lines."""
+        """Return a record's name: the file and its line, or its row where there are no lines."""
         ...
 
     def texts(self) -> Iterator[str]:
-        """The text of each record. Raises UsageError where one has none."""
+        """Return the text of each record. Raises UsageError where one has none."""
         ...
 
 
@@ -49,9 +49,9 @@ class Table(Protocol):
 class TextRecords:
     """A source of text whose documents are the records of `tables`, by their split.
 
-    read: gives what there is of each record of a table. key: all that decides what the records are,
-    as JSON. held_out: share of the training part's
-    records that is held out for validation, by a hash of each one's table and place.
+    read: yields the text, or texts, of each record of a table. key: all that decides what the
+    records are, as JSON. held_out: share of the training part's records that is held out for
+    validation, by a hash of each one's table and place.
     """
 
     name: str
@@ -89,7 +89,7 @@ class TextRecords:
                 number += 1
 
     def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
-        """The examples that a record becomes, of which `found` is what there is."""
+        """Yield the examples that a record becomes. found: what `read` gives of it."""
         for piece, text in enumerate(pieces([found])):
             yield {"document": name, "piece": piece, "text": text}
 
@@ -99,7 +99,7 @@ class TextRecords:
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
-        """Which records of the training part are held out."""
+        """True for each record of the training part that is held out."""
         tables = self.tables["train"]
         # Not by `name_of`: no example may change its split with how it is called.
         mask = held_out_mask(
@@ -151,10 +151,10 @@ class PairRecords(TextRecords):
 
 
 def open_source(settings: Any) -> TextRecords:
-    """The documents at `data.path`: files found and split as those of `text_files` are.
+    """Return the documents at `data.path`: files found and split as those of `text_files` are.
 
     Without a validation part `data.validation_fraction` of the records is held out. The first
-    record of each file is looked at, so that a wrong name is told at once. Raises UsageError.
+    record of each file is read, so that a wrong name is an error at once. Raises UsageError.
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     held_out = 0.0 if "validation" in tables else settings.validation_fraction
@@ -162,7 +162,7 @@ def open_source(settings: Any) -> TextRecords:
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
-    """The rows at `data.path`, the same way; each has a text and a label."""
+    """Return the rows at `data.path`, the same way; each has a text and a label."""
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
@@ -171,7 +171,7 @@ def open_labelled(settings: Any) -> LabelledRecords:
 
 
 def open_pairs(settings: Any) -> PairRecords:
-    """The rows at `data.path`, the same way; each has two texts."""
+    """Return the rows at `data.path`, the same way; each has two texts."""
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
@@ -182,7 +182,7 @@ def open_pairs(settings: Any) -> PairRecords:
 def open_tables(
     settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """The tables of each split at `data.path`, and all that decides what they hold.
+    """Return the tables of each split at `data.path`, and all that decides what they hold.
 
     field: of their texts. read: gives what is there of their rows. Raises UsageError.
     """

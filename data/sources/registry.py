@@ -42,11 +42,11 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
 
 
 def open_source(settings: Any) -> Source:
-    """The source that `settings` (the configuration's `data`) name. Raises UsageError."""
+    """Return the source that `settings` (the configuration's `data`) name. Raises UsageError."""
     return SOURCES[settings.source](settings)
 
 
 def open_sources(settings: Any) -> tuple[Source, ...]:
-    """All sources of a mixture; of other settings the one."""
+    """Return all sources of a mixture; of other settings the one."""
     members = settings.part_settings() if settings.source == "mixture" else (settings,)
     return tuple(map(open_source, members))

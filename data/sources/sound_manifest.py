@@ -62,7 +62,7 @@ class SoundManifest:
 
 
 def open_transcripts(settings: Any) -> SoundManifest:
-    """The recordings of the tables at `data.path`, with their transcripts.
+    """Return the recordings of the tables at `data.path`, with their transcripts.
 
     Without a validation part `data.validation_fraction` of the recordings is held out, by a hash
     of each one's path as the table has it. Raises UsageError, also for a path without a file.
@@ -74,7 +74,7 @@ def open_transcripts(settings: Any) -> SoundManifest:
 
 
 def open_labels(settings: Any) -> SoundManifest:
-    """The same, with their labels."""
+    """Open the recordings of the tables at `data.path` with their labels, likewise."""
     found = _read(settings, settings.label_field, "data.label_field")
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
@@ -87,7 +87,8 @@ def open_labels(settings: Any) -> SoundManifest:
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
-    """All recordings of the tables of each split; their field `target` is what `setting` says."""
+    """Return all recordings of the tables of each split; their field `target` is what `setting`
+    says."""
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
@@ -111,7 +112,8 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
 
 
 def _tables(given: str) -> dict[str, list[Path]]:
-    """The tables of each split: a file for training, or those of a folder that are named so."""
+    """Return the tables of each split: a file for training, or those of a folder that are named
+    so."""
     path, kinds = Path(given).expanduser(), ", ".join(TABLE_SUFFIXES)
     if path.is_file():
         if not path.name.endswith(TABLE_SUFFIXES):
@@ -133,7 +135,7 @@ def _tables(given: str) -> dict[str, list[Path]]:
 
 
 def _table_warnings(given: str) -> Iterator[str]:
-    """Of tables beside those of the splits, and of several for one."""
+    """Yield warnings about tables beside those of the splits, and about several for one."""
     folder = Path(given).expanduser()
     if not folder.is_dir():
         return
@@ -149,14 +151,14 @@ def _table_warnings(given: str) -> Iterator[str]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """All tables in a folder."""
+    """Return all tables in a folder."""
     return [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
 
 
 def _cut(
     found: Mapping[str, list[Recording]], settings: Any
 ) -> tuple[dict[str, list[Recording]], float]:
-    """With validation held out of training, where there is none; and the share that is."""
+    """Return the splits, validation held out of training where it is missing, and its share."""
     recordings, share = dict(found), 0.0
     if "validation" not in found and settings.validation_fraction:
         share = settings.validation_fraction
@@ -166,7 +168,8 @@ def _cut(
 
 
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
-    """Of recordings that are listed twice in a split, or are held out and learnt from as well."""
+    """Yield warnings about recordings listed twice in a split, or held out and learnt from as
+    well."""
     for split, of in recordings.items():
         counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
@@ -190,7 +193,7 @@ def _decode(path: Path, sample_rate: int) -> Waveform:
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
-    """The error for rows, where each stands, its table, and its path, that name no file."""
+    """Return the error for rows, where each stands, its table, and its path, that name no file."""
     where, table, name = rows[0]
     path = table.parent / name
     what = "a folder" if path.is_dir() else "not there"
@@ -204,8 +207,8 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
 
 
 def _elsewhere(folder: Path, name: str) -> Path | None:
-    """The file `name` as Windows writes it, or in a folder inside, where some sets keep what their
-    tables list."""
+    """Return the file `name` as Windows writes it, or in a folder inside, where some sets keep
+    what their tables list."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
     paths = itertools.chain([folder / name.replace("\\", "/")], inside)
     return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""What a source is: the raw examples of each split, and what decides them."""
+"""The interface of sources of raw examples, and what several sources share."""
 
 import hashlib
 import itertools
@@ -45,21 +45,21 @@ class Source(Protocol):
     """
 
     name: str
-    """As in the configuration."""
+    """The source's name in the configuration."""
 
     splits: Mapping[str, int]
     """Splits by name, each with the number of its examples or a little more."""
 
     def source_key(self) -> Mapping[str, Any]:
-        """All that decides what the examples are, hashes of files among it, as JSON."""
+        """Return all that decides what the examples are, hashes of files among it, as JSON."""
         ...
 
     def features(self) -> Mapping[str, Any]:
-        """The features of an example, as TensorFlow Datasets describes them."""
+        """Return the features of an example, as TensorFlow Datasets describes them."""
         ...
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        """The examples of `split` in their order."""
+        """Return the examples of `split` in their order."""
         ...
 
 
@@ -72,8 +72,8 @@ def hold_out(
 
 
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
-    """For the user: of `files`, a `name` and a `sha256` each, by their split, those of train that
-    are measured on. things: what they are."""
+    """Yield a warning for each split whose `files`, with `name` and `sha256`, are in train too.
+    things: what they are."""
     learnt = {one.sha256 for one in files["train"]}
     for split, of in files.items():
         names = [one.name for one in of if one.sha256 in learnt and split != "train"]
@@ -82,7 +82,7 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
 
 
 def copies_line(names: Sequence[str], of_all: str) -> str:
-    """For the user: that these, `of_all` that are measured on, are in train too."""
+    """Return the warning that these, `of_all` that are measured on, are in train too."""
     return (
         f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
         "learnt by heart"

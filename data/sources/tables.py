@@ -19,7 +19,7 @@ from typing import Any
 from configs.errors import UsageError
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, for errors, and its values by their fields."""
+"""A row's place, for errors, and its values by their fields."""
 
 _LISTED, _LISTED_CHARACTERS = 12, 40  # of the fields there are, for errors
 _DEEPEST = 8  # of the names of a field inside of others
@@ -44,27 +44,27 @@ class Rows:
         return self._totals[1]
 
     def name_of(self, row: int) -> str:
-        """What row number `row`, from 0, is called: the file and the line, as errors say it."""
+        """Return the name of row number `row`, from 0: the file and the line, as errors say it."""
         return f"{self.name}:{self._lines_of_rows[row]}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
-        """Each row, which has all of `fields`: name, and the setting that asks for it."""
+        """Yield each row, which has all of `fields`: name, and the setting that asks for it."""
         raise NotImplementedError
 
     def texts(self) -> Iterator[str]:
-        """The text of each row. Raises UsageError where one has none."""
+        """Yield the text of each row. Raises UsageError where one has none."""
         for where, row in self.read({self.field: "data.text_field"}):
             yield self.text_of(where, row, self.field)
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """The text of each row, and that in its field `target`; an empty one for null."""
+        """Yield the text of each row, and that in its field `target`; an empty one for null."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
             sides = ("" if row[side] is None else self.text_of(where, row, side) for side in fields)
             yield tuple(sides)
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
-        """Text and label of each row; integers, true and false as JSON spells them."""
+        """Yield the text and label of each row; integers, true and false as JSON spells them."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
             text = self.text_of(where, row, self.field)
             if not text.strip():
@@ -72,7 +72,7 @@ class Rows:
             yield text, _label(where, label, row[label], self.invalid_utf8)
 
     def recordings(self, target: str, setting: str) -> Iterator[tuple[str, str, str]]:
-        """Where each row stands, the path in `field`, and what is in the field `target`.
+        """Yield each row's place, the path in `field`, and what is in the field `target`.
 
         setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
         """
@@ -86,7 +86,7 @@ class Rows:
                 yield where, path, self.text_of(where, row, target)
 
     def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
-        """The text in a field that `row` has. Raises UsageError for anything else."""
+        """Return the text in a field that `row` has. Raises UsageError for anything else."""
         text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
@@ -106,7 +106,7 @@ class Rows:
 
 
 def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
-    """The rows of a file of the kind that its name says."""
+    """Return the rows of a file of the kind that its name says."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return kinds[suffix](path, name, field, invalid_utf8)
@@ -192,7 +192,7 @@ class CSV(Rows):
         return lines[1:], 4 * characters  # a character has four bytes at most
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Each row with the number of its first line."""
+        """Yield each row with the number of its first line."""
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
             (self._decoded(number, line) for number, line in lines_of(self.path)),
@@ -226,7 +226,7 @@ class Parquet(Rows):
     rows are numbered from 0."""
 
     def name_of(self, row: int) -> str:
-        """The file and the row."""
+        """Return the file and the row."""
         return f"{self.name} row {row}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
@@ -272,7 +272,7 @@ class Parquet(Rows):
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, and their numbers from 1."""
+    """Yield the lines of a file, and their numbers from 1."""
     number = 0
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -286,7 +286,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of a record, in place of an object those inside of it, and their values."""
+    """Yield the fields of a record, in place of an object those inside of it, and their values."""
     for name, value in record.items():
         if isinstance(value, dict) and value and outer.count(".") < _DEEPEST:
             yield from _leaves(value, f"{outer}{name}.")
@@ -295,14 +295,15 @@ def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, A
 
 
 def _inside(record: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Those of `fields` that are inside of an object of the record, and their values."""
+    """Return the values of those `fields` that are inside of an object of the record."""
     missing = [field for field in fields if field not in record and "." in field]
     leaves = dict(_leaves(record)) if missing else {}
     return {field: leaves[field] for field in missing if field in leaves}
 
 
 def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """The columns of a Parquet file, in place of a structure those inside, and their types."""
+    """Yield the columns of a Parquet file, in place of a structure those inside, and their
+    types."""
     from pyarrow import types
 
     for field in schema:
@@ -313,7 +314,7 @@ def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]
 
 
 def _column(batch: Any, name: str) -> Any:
-    """The values of a column, which may be inside of a structure."""
+    """Return the values of a column, which may be inside of a structure."""
     import pyarrow.compute
 
     if name in batch.schema.names:
@@ -335,7 +336,7 @@ def no_such_field(
     setting: str = "data.text_field",
     taken: Iterable[str] = (),
 ) -> UsageError:
-    """The error for a record without the field that is asked for by `setting`.
+    """Return the error for a record without the field that is asked for by `setting`.
 
     taken: fields that are asked for, and so are not what is meant.
     """
@@ -355,13 +356,14 @@ def no_such_field(
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
-    """The error for a field that holds something else than text."""
+    """Return the error for a field that holds something else than text."""
     others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 
 def decode(content: bytes, invalid_utf8: str, where: str) -> str:
-    """The text of `content`; `where` it is, for the error. invalid_utf8: `data.invalid_utf8`."""
+    """Return the text of `content`; `where` it is, for the error. invalid_utf8:
+    `data.invalid_utf8`."""
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:
@@ -372,8 +374,8 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
 
 
 def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
-    """The text of a field, which in JSON may spell half a character. Raises UsageError for it, or
-    puts U+FFFD in its place, as `data.invalid_utf8` says."""
+    """Return the text of a field, which in JSON may spell half a character. Raises UsageError
+    for it, or puts U+FFFD in its place, as `data.invalid_utf8` says."""
     if text.isascii():
         return text
     try:
@@ -390,7 +392,7 @@ def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
 
 
 def _label(where: str, field: str, value: Any, invalid_utf8: str) -> str:
-    """A label as text."""
+    """Return a label as text."""
     if isinstance(value, bytes):
         value = decode(value, invalid_utf8, where)
     if isinstance(value, bool):
@@ -408,7 +410,7 @@ def _label(where: str, field: str, value: Any, invalid_utf8: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls a value."""
+    """Return what JSON calls a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
 

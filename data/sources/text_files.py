@@ -10,7 +10,7 @@ from data.sources.source import hold_out
 
 
 def open_source(settings: Any) -> Documents:
-    """The files at `data.path`, in the order of their names.
+    """Return the files at `data.path`, in the order of their names.
 
     Without a validation part, `data.validation_fraction` of the training part is held out: of
     several files whole ones by a hash of their names, of one its last characters.
@@ -28,7 +28,7 @@ def open_source(settings: Any) -> Documents:
 
 
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
-    """Facts of the files of `split` that hold text."""
+    """Return facts of the files of `split` that hold text."""
     named = ((path, name_below(root, path)) for path in paths)
     files = read_text_files(named, settings.invalid_utf8, settings, str(root.absolute()), split)
     filled = [file for file in files if file.characters]
@@ -39,7 +39,7 @@ def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[Text
 
 
 def _hold_out(train: tuple[Document, ...], settings: Any) -> dict[str, tuple[Document, ...]]:
-    """The training part, parted into training and validation."""
+    """Return the training part, parted into training and validation."""
     fraction = settings.validation_fraction
     if len(train) > 1:
         parts = hold_out(train, fraction, lambda document: document.file.name)

@@ -18,7 +18,7 @@ from data.sound_augmentation import add_noise
 from data.sources.source import MadeExamples, RawSplits, hold_out
 
 VERSION = 1
-"""Of what this file makes of its settings: raised when that changes."""
+"""A part of the cache key: raised when this file makes other examples."""
 
 RATE = 8000  # samples per second, of telephones
 _LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, of rows and columns of the keys
@@ -36,7 +36,8 @@ _RATIOS = 30.0  # decibels from the least to the most signal over noise
 
 @dataclass(frozen=True)
 class Tones:
-    """So many `recordings`, of 3 to `most_digits` digits, a tenth as many for the test.
+    """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for the
+    test.
 
     lowest_ratio: of signal over noise, in decibels.
     """
@@ -78,7 +79,7 @@ class Tones:
 
 
 def open_source(settings: Any) -> Tones:
-    """The numbers, with `data.validation_fraction` of those to learn from held out."""
+    """Return the numbers, with `data.validation_fraction` of those to learn from held out."""
     return Tones(
         settings.recordings,
         settings.most_digits,
@@ -88,7 +89,7 @@ def open_source(settings: Any) -> Tones:
 
 
 def dial(number: str, lowest_ratio: float) -> Waveform:
-    """What a telephone hears of `number`: float32 [samples], 8,000 a second."""
+    """Return the sound of dialling `number`: float32 [samples], 8,000 a second."""
     random = generator(1, int(f"1{number}"))  # 0012 is not 12
     pace, level = random.uniform(*_PACE), 10 ** (random.uniform(*_LEVEL) / 20)
     twist = 10 ** (random.uniform(-_TWIST, _TWIST) / 40)
