@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from configs.errors import UsageError
 from data.cache import build_once, digest
 from data.progress import Progress, track
-from data.sources.source import RawSplits, Source
+from data.sources.source import RawSplits, SequentialSource
 
 VERSION = "1.0.0"
 """The layout of the files: those of another version are not read."""
@@ -22,7 +22,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version(VERSION)
     url_infos = None  # nothing is downloaded: no checksums beside the code are looked for
 
-    def __init__(self, source: Source, progress: Progress, **options: Any):
+    def __init__(self, source: SequentialSource, progress: Progress, **options: Any):
         self._source = source
         self._progress = progress
         self.mistake: UsageError | None = None  # of the user's, in what was read
@@ -51,7 +51,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
             raise
 
 
-def open_examples(source: Source, cache: Path, progress: Progress) -> RawSplits:
+def open_examples(source: SequentialSource, cache: Path, progress: Progress) -> RawSplits:
     """Return the raw examples of each split of `source`, at random access, written first if need
     be."""
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
@@ -78,5 +78,5 @@ def open_examples(source: Source, cache: Path, progress: Progress) -> RawSplits:
     return {split: data[split] for split in source.splits}
 
 
-def _builder(source: Source, progress: Progress, folder: Path) -> SourceBuilder:
+def _builder(source: SequentialSource, progress: Progress, folder: Path) -> SourceBuilder:
     return SourceBuilder(source, progress, data_dir=folder, file_format="array_record")

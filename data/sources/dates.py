@@ -158,10 +158,6 @@ class Dates:
         splits = {"train": others[~mask], "validation": others[mask], "test": test}
         return {split: days for split, days in splits.items() if len(days)}
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(days) for split, days in self.days.items()}
-
     def source_key(self) -> dict[str, Any]:
         return {"version": VERSION, "validation_fraction": self.held_out}
 

@@ -38,10 +38,6 @@ class ImageFolder:
     name: str = field(default="image_folder", init=False)
     channels: int = field(default=3, init=False)
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(pictures) for split, pictures in self.pictures.items()}
-
     def source_key(self) -> dict[str, Any]:
         files = {
             split: digest([[one.name, one.sha256] for one in pictures])

@@ -167,10 +167,6 @@ class PreparedExamples:
         """The records of each split, by their numbers in the set's own split."""
         return self.found.numbers(self.held_out)
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(rows) for split, rows in self.numbers.items()}
-
     def source_key(self) -> dict[str, Any]:
         fields = [self.content_field, self.target_field]
         return {"info": self.found.digest(), "fields": fields, "held_out": self.held_out}

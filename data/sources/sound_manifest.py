@@ -40,10 +40,6 @@ class SoundManifest:
     warnings: tuple[str, ...]
     held_out: float
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(recordings) for split, recordings in self.recordings.items()}
-
     def source_key(self) -> dict[str, Any]:
         files = {
             split: digest([[one.name, one.target, one.sha256] for one in recordings])

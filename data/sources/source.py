@@ -36,23 +36,27 @@ class MadeExamples(Sequence):
 
 
 class Source(Protocol):
-    """Raw examples, which `data.sources.builder` writes down as a TensorFlow dataset.
+    """Raw examples.
 
     To open a source must be quick (it happens at every start), to read its examples need not be.
-    One whose examples are at random access where they are gives them by `random_access()`, for each
-    split a sequence: those are not written down. One that cuts validation off its training part
-    says by `held_out` what share that is.
+    One whose examples are at random access where they are has `random_access() -> RawSplits`; any
+    other is a `SequentialSource`. One that cuts validation off its training part has `held_out`,
+    the share that it cuts; one with warnings for the user has `warnings`.
     """
 
     name: str
     """The source's name in the configuration."""
 
-    splits: Mapping[str, int]
-    """Splits by name, each with the number of its examples or a little more."""
-
     def source_key(self) -> Mapping[str, Any]:
         """Return all that decides what the examples are, hashes of files among it, as JSON."""
         ...
+
+
+class SequentialSource(Source, Protocol):
+    """A source whose examples `data.sources.builder` writes down as a TensorFlow dataset."""
+
+    splits: Mapping[str, int]
+    """Splits by name, each with the number of its examples or a little more."""
 
     def features(self) -> Mapping[str, Any]:
         """Return the features of an example, as TensorFlow Datasets describes them."""

@@ -62,10 +62,6 @@ class Tones:
         numbers = {"train": train, "validation": validation, "test": drawn[:test]}
         return {split: of for split, of in numbers.items() if of}
 
-    @property
-    def splits(self) -> dict[str, int]:
-        return {split: len(numbers) for split, numbers in self.numbers.items()}
-
     def source_key(self) -> dict[str, Any]:
         drawn = (self.recordings, self.most_digits, self.lowest_ratio, self.held_out)
         return {"version": VERSION, "drawn": drawn}

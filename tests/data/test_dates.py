@@ -39,7 +39,7 @@ def test_each_time_and_for_each_share_held_out_the_test_is_the_same(pairs):
         again = source.random_access()["test"].__getitems__([0, 7, 1999])
         found = [(one["source"].decode(), one["target"].decode()) for one in again]
         assert found == [pairs["test"][number] for number in (0, 7, 1999)]
-    assert [*sources[-1].splits] == ["train", "test"]
+    assert [*sources[-1].random_access()] == ["train", "test"]
 
 
 def test_there_are_thousands_of_styles_and_all_years_and_months(pairs):
