@@ -37,13 +37,11 @@ class ExampleViewer:
             return batch["image"][0]
         if "frames" in batch:
             return batch["frames"][0][batch["segments"][0] > 0]
-        assert self.dataset.tokenizer is not None
         return self.dataset.tokenizer.decode(self._tokens(batch))
 
     def tokens(self, number: int) -> list[str]:
         """Return the tokens of a text, each by itself."""
         tokenizer = self.dataset.tokenizer
-        assert tokenizer is not None
         return [tokenizer.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
@@ -128,7 +126,6 @@ def describe_unknown(dataset: Dataset) -> Iterator[str]:
         share = split.unknown / split.targets if split.unknown else 0.0
         if not share or (name == "train" and share <= MUCH_UNKNOWN):
             continue
-        assert dataset.tokenizer is not None
         token = dataset.tokenizer.decode([dataset.tokenizer.unknown_id])
         means = "a model can't write their text" if name == "train" else "no bits per byte"
         yield (
@@ -222,7 +219,6 @@ def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     tokenizer = dataset.tokenizer
-    assert tokenizer is not None
     tokens, targets, weights = example["tokens"], example["targets"], example["weights"]
     text = tokenizer.decode(tokens[weights > 0])
     yield f"  {int((weights > 0).sum())} targets; {_shorten(text)!r}"
@@ -239,7 +235,6 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
 def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     """Yield each conversation in stretches that count and that do not."""
     tokenizer = dataset.tokenizer
-    assert tokenizer is not None
     segments, learnt = example["segments"], example["weights"] > 0
     count, there = int(segments.max()), int((segments > 0).sum())
     yield (
@@ -258,7 +253,6 @@ def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Datase
 
 
 def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    assert dataset.tokenizer is not None and dataset.spec.classes is not None
     label, tokens = int(example["label"]), example["tokens"][example["segments"] > 0]
     yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
     yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
@@ -271,7 +265,6 @@ def _describe_padding(batch: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    assert dataset.tokenizer is not None
     source = example["source"], example["source_segments"] > 0
     target = example["targets"], example["weights"] > 0
     for name, (tokens, there) in {"source": source, "target": target}.items():
@@ -280,7 +273,6 @@ def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Ite
 
 
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    assert dataset.spec.classes is not None
     label = int(example["label"])
     yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
     grey = example["image"].mean(axis=-1)
@@ -292,10 +284,8 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
 
 def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     if "label" in example:
-        assert dataset.spec.classes is not None
         target = f"label {example['label']} ({dataset.spec.classes[example['label']]})"
     else:
-        assert dataset.tokenizer is not None
         tokens = example["labels"][example["label_weights"] > 0]
         target = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
     yield f"  {target}, weight {example['weights']:g}"
