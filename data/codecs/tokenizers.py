@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -103,9 +104,8 @@ class Tokenizer:
     def bytes(cls) -> "Tokenizer":
         """Return a token for each byte of UTF-8, whose id is its value; 256 separates documents."""
         vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
-        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        backend = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.decoder = decoders.ByteLevel()
         return cls(backend)
 
     @classmethod
@@ -116,15 +116,8 @@ class Tokenizer:
         (fewer than asked for where the texts hold no more pairs). The same texts give the same
         tokenizer.
         """
-        backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary_size,
-            special_tokens=[SEPARATOR],
-            initial_alphabet=_signs_of_bytes(),
-            show_progress=False,
-        )
+        backend = _byte_level(models.BPE())
+        trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, **_byte_trainer())
         backend.train_from_iterator(texts, trainer)
         return cls(backend)
 
@@ -136,15 +129,8 @@ class Tokenizer:
         first, every byte among them. The same texts give the same tokenizer: what the library adds
         up in the order of a hash table is rounded.
         """
-        backend = tokenizers.Tokenizer(models.Unigram())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=vocabulary_size,
-            special_tokens=[SEPARATOR],
-            initial_alphabet=_signs_of_bytes(),
-            show_progress=False,
-        )
+        backend = _byte_level(models.Unigram())
+        trainer = trainers.UnigramTrainer(vocab_size=vocabulary_size, **_byte_trainer())
         backend.train_from_iterator(texts, trainer)
         scores = dict(json.loads(backend.to_str())["model"]["vocab"])
         del scores[SEPARATOR]
@@ -200,9 +186,7 @@ class Tokenizer:
         that a text of known words comes back as it was. The separator is 0, the unknown word 1,
         the rest in the order of their numbers.
         """
-        backend = tokenizers.Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
+        backend = _byte_level(models.WordLevel(unk_token=UNKNOWN))
         trainer = trainers.WordLevelTrainer(
             vocab_size=vocabulary_size,
             special_tokens=[SEPARATOR, UNKNOWN],
@@ -319,6 +303,20 @@ def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[
         if own.size:
             return ids[: own[0]], ids[own[-1] + 1 :]
     return nothing, nothing
+
+
+def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
+    """Return a tokenizer of byte-level words: what GPT-2's expression takes for words."""
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _byte_trainer() -> dict[str, Any]:
+    """Return the options of trainers whose vocabulary has the separator and every byte."""
+    alphabet = _signs_of_bytes()
+    return {"special_tokens": [SEPARATOR], "initial_alphabet": alphabet, "show_progress": False}
 
 
 def _signs_of_bytes() -> list[str]:
