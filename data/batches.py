@@ -95,7 +95,7 @@ class Batches:
                 return {name: arrays[place] for name, arrays in plan.made.items()}
             found = self._read(plan.numbers[place], plan.records[place])
             codec = self._codec(plan.shapes[place] if plan.shapes else None)
-            return codec.augmented(found, self._seed, plan.examples[place])
+            return codec.augmented_batch(found, self._seed, plan.examples[place])
         places = self._examples(batch)
         there = places < self._count
         codec = self._codec(self._shape(batch))
@@ -168,7 +168,7 @@ class Batches:
         if not self.in_memory or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
             return None
         found = self._read(plan.numbers.ravel(), plan.records.ravel())
-        made = codec.augmented(found, self._seed, plan.examples.ravel())
+        made = codec.augmented_batch(found, self._seed, plan.examples.ravel())
         for name, rows in made.items():
             made[name] = rows.reshape(*plan.records.shape, *rows.shape[1:])
             made[name].flags.writeable = False

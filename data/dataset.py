@@ -51,7 +51,7 @@ class ExampleCodec(Protocol):
         """
         ...
 
-    def augmented(
+    def augmented_batch(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         """Return the batch as training sees it: (seed, example number) decide what is random."""

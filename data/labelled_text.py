@@ -51,7 +51,7 @@ class LabelledTextCodec(ExampleCodec):
             "weights": np.ones(len(texts), np.float32),
         }
 
-    def store(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
+    def encode(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
         """Return the record of one text, [1]."""
         record = np.zeros(1, self.dtype)
         count = min(len(tokens), self.length)
@@ -178,4 +178,4 @@ def _store(
             cut.append(names[-1])
             stored = tokenizer.framed(tokens, codec.length)
         counts.append(len(stored))
-        yield codec.store(stored, numbers[first["label"].decode()])
+        yield codec.encode(stored, numbers[first["label"].decode()])

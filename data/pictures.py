@@ -56,7 +56,7 @@ class PixelCodec(ExampleCodec):
         """A stored picture and its label."""
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
-    def nothing(self) -> Any:
+    def broken_record(self) -> Any:
         """Return the record of a broken picture."""
         return np.zeros(self.shape, np.uint8), _BROKEN
 
@@ -65,7 +65,7 @@ class PixelCodec(ExampleCodec):
         broken)."""
         return _batch(np.array(pictures["image"], order="C"), pictures["label"].astype(np.int32))
 
-    def augmented(
+    def augmented_batch(
         self, pictures: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         batch = self.batch(pictures)
@@ -87,7 +87,7 @@ class ImageFileCodec(ExampleCodec):
     dtype = np.dtype(object)
     is_expensive = True
 
-    def nothing(self) -> bytes:
+    def broken_record(self) -> bytes:
         """Return the record of a broken picture."""
         return _label_bytes(_BROKEN)
 
@@ -96,7 +96,7 @@ class ImageFileCodec(ExampleCodec):
         broken)."""
         return self._decode(files, itertools.repeat(None))
 
-    def augmented(
+    def augmented_batch(
         self, files: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         return self._decode(files, (generator(seed, example) for example in examples))
@@ -236,7 +236,7 @@ class PicturePreparation:
                     if isinstance(found, str):
                         where = group[row].get("path", names[-1] or f"{split} {len(names) - 1}")
                         broken.add(where, found)
-                        found = codec.nothing()
+                        found = codec.broken_record()
                     block[row] = found
                 yield block
 

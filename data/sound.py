@@ -260,7 +260,7 @@ class _Writing:
         if isinstance(waveform, str):
             self.broken.add(one.get("path", one["name"]), waveform)
             self.frames.append(0)
-            return self.codec.nothing()
+            return self.codec.broken_record()
         frames = int(self.codec.log_mel.frames(len(waveform)))
         self.frames.append(frames)
         self.seconds += len(waveform) / self.codec.log_mel.sample_rate
@@ -273,7 +273,7 @@ class _Writing:
         }.items():
             if it_is:
                 self._strange.setdefault(what, []).append(one["name"])
-        return self.codec.store(waveform, targets)
+        return self.codec.encode(waveform, targets)
 
 
 def _raw_targets(recordings: RawExamples) -> Iterator[Any]:

@@ -42,7 +42,7 @@ class SoundCodec(ExampleCodec):
     def is_expensive(self) -> bool:
         return self.waveforms or is_on(self.augmentation)
 
-    def store(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
+    def encode(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
         """Return the record of a recording with its label, or with the tokens of its transcript."""
         share, exponent = np.frexp(np.abs(waveform).max())
         exponent -= share == 0.5  # of powers of two, as -1.0 is
@@ -53,7 +53,7 @@ class SoundCodec(ExampleCodec):
             content = self.log_mel(_waveform(content, exponent)).astype("<f4")
         return head + np.asarray(targets, "<i4").tobytes() + content.tobytes()
 
-    def nothing(self) -> bytes:
+    def broken_record(self) -> bytes:
         """Return the record of a broken recording."""
         return _NOTHING
 
@@ -66,7 +66,7 @@ class SoundCodec(ExampleCodec):
         frames_of = self.log_mel if self.waveforms else lambda frames: frames
         return self._batch(recordings, self.max_frames, lambda row, stored: frames_of(stored))
 
-    def augmented(
+    def augmented_batch(
         self, recordings: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         if not is_on(self.augmentation):

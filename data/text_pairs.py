@@ -68,7 +68,7 @@ class PairCodec(ExampleCodec):
     def padded_to(self, shape: PaddedShape) -> Self:
         return replace(self, shape=shape)
 
-    def store(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
+    def encode(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
         """Return the record of a pair: the number of its source's tokens, then those of both
         sides."""
         head = len(source).to_bytes(_HEAD_BYTES, "little")
@@ -229,7 +229,7 @@ class _Writing:
                 sides = self._fit([tokens[row] for row in rows])
                 if sides is None:
                     continue
-                block.append(self._codec.store(*sides))
+                block.append(self._codec.encode(*sides))
                 lengths.append([len(side) + 1 for side in sides])
                 if self._split != "train":
                     self.names.append(one["name"].decode())

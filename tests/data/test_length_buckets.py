@@ -24,7 +24,7 @@ class NumberCodec(ExampleCodec):
         padded = np.zeros((len(records), *self.shape), np.float32)
         return {"number": records["number"], "padded": padded, "weights": padded[..., 0, 0] + 1}
 
-    def augmented(self, records: Any, seed: int, examples: Any) -> dict[str, Any]:
+    def augmented_batch(self, records: Any, seed: int, examples: Any) -> dict[str, Any]:
         return {**self.batch(records), "example": examples}
 
     def padded_to(self, shape: tuple[int, ...]) -> "NumberCodec":

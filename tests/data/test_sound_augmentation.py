@@ -211,7 +211,7 @@ def test_masks_are_filled_with_the_mean():
 
 def test_a_recording_of_one_frame_survives_being_played_fast():
     codec = prepare(Tones(**TONES, augmentation=SoundAugmentation(speed=0.5))).splits["train"].codec
-    record = np.array([codec.store(voice(0.025), [3])], object)
+    record = np.array([codec.encode(voice(0.025), [3])], object)
     for example in range(10):
-        batch = codec.augmented(record, 0, np.array([example]))
+        batch = codec.augmented_batch(record, 0, np.array([example]))
         assert batch["weights"] == 1 and batch["segments"].sum() >= 1

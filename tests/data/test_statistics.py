@@ -89,11 +89,11 @@ def test_silence_is_one_and_the_same_input_however_long_and_padded_sound_is_not(
     settings.normalization = normalization
     codec = SoundCodec(LogMel.of(settings), settings.augmentation, False, 400, None)
     lengths = RANDOM.integers(8_000, 32_000, 20)
-    silence = [codec.store(np.zeros(length, np.float32), [0]) for length in lengths]
+    silence = [codec.encode(np.zeros(length, np.float32), [0]) for length in lengths]
     words = [np.append(RANDOM.normal(0, 0.1, 2000), np.zeros(n)).astype("f4") for n in lengths]
     of = split("silence", codec, np.array(silence, object))
     assert sample(of, ("a", "b")).commonest_input == 1
-    of = split("words", codec, np.array([codec.store(word, [1]) for word in words], object))
+    of = split("words", codec, np.array([codec.encode(word, [1]) for word in words], object))
     assert sample(of, ("a", "b")).commonest_input == 1 / 20
 
 
@@ -121,11 +121,11 @@ def test_a_sample_has_so_many_bytes_at_most(split, monkeypatch):
 def test_padding_is_counted_where_preparation_did_not(split):
     codec = LabelledTextCodec(10, 50)
     texts = [RANDOM.integers(1, 50, count) for count in (2, 4, 20)]
-    train = split("train", codec, np.concatenate([codec.store(text, 0) for text in texts]))
+    train = split("train", codec, np.concatenate([codec.encode(text, 0) for text in texts]))
     statistics = data_statistics(Dataset("", {"train": train}, DataSpec(classes=("a",))))
     assert statistics["padding"] == pytest.approx(1 - 16 / 30)
     assert (statistics["examples"], statistics["inputs"], statistics["copied"]) == (3, 3, {})
-    told = split("told", codec, codec.store(texts[0], 0), padding=0.125)
+    told = split("told", codec, codec.encode(texts[0], 0), padding=0.125)
     assert data_statistics(Dataset("", {"train": told}, DataSpec()))["padding"] == 0.125
 
 

@@ -180,7 +180,7 @@ def test_records_are_as_small_as_the_pair():
     for size, token in ((2**16, 2), (2**16 + 1, 4)):
         codec = PairCodec(size, 0, (9, 9))
         source, target = np.array([1, size - 1, 3], np.int32), np.array([7], np.int32)
-        record = codec.store(source, target)
+        record = codec.encode(source, target)
         assert len(record) == 4 + 4 * token
         batch = codec.batch(np.array([record, 0], object))
         assert batch["source"][0].tolist() == [1, size - 1, 3, *[0] * 6]
