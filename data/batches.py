@@ -31,7 +31,7 @@ class BatchPlan(NamedTuple):
     made: Batch | None = None
 
 
-_PLANNED_ROWS = 4096  # whose places are computed at once: alone one takes as long as hundreds
+_BLOCK_ROWS = 4096  # whose places are computed at once: alone one takes as long as hundreds
 _MADE_BYTES = 2**21  # of records at hand that become batches at once, likewise
 
 
@@ -72,9 +72,9 @@ class Batches:
         self._records = [
             RecordReader(part.path, part.codec.dtype, kept_bytes) for part in self._parts
         ]
-        self._planned_at_once = -(-_PLANNED_ROWS // global_batch_size)
+        self._block_batches = -(-_BLOCK_ROWS // global_batch_size)
         if split.lengths is not None:
-            self._planned_at_once = split.lengths.batches_together(global_batch_size)
+            self._block_batches = split.lengths.batches_together(global_batch_size)
         self._plans: dict[int, BatchPlan] = {}  # of the last two blocks: threads read on both
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Batches:
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         if self._shuffle:
-            block, place = divmod(batch, self._planned_at_once)
+            block, place = divmod(batch, self._block_batches)
             plan = self._plan(block)
             if plan.made is not None:
                 return {name: arrays[place] for name, arrays in plan.made.items()}
@@ -100,7 +100,7 @@ class Batches:
         there = places < self._count
         codec = self._codec(self._shape(batch))
         records = np.zeros(len(places), codec.dtype)
-        records[there] = self._read(*self._stored(self._in_order(places[there])))
+        records[there] = self._read(*self._locate(self._in_order(places[there])))
         arrays = codec.batch(records)
         arrays["weights"][~there] = 0
         return arrays
@@ -151,12 +151,14 @@ class Batches:
     def _plan(self, block: int) -> BatchPlan:
         plans = self._plans  # other threads may replace it, but leave this one as it is
         if block not in plans:
-            batches = block * self._planned_at_once + np.arange(self._planned_at_once)
+            batches = block * self._block_batches + np.arange(self._block_batches)
             plans = dict(itertools.islice(reversed(plans.items()), 1))
             if self._split.lengths is not None:
-                plans[block] = self._of_like_length(batches, block)
+                plans[block] = self._plan_by_length(batches, block)
             else:
-                plan = self._mixed(batches) if self._split.parts else self._single(batches)
+                plan = (
+                    self._plan_mixture(batches) if self._split.parts else self._plan_single(batches)
+                )
                 plans[block] = plan._replace(made=self._made(plan))
             self._plans = plans
         return plans[block]
@@ -174,7 +176,7 @@ class Batches:
             made[name].flags.writeable = False
         return made
 
-    def _single(self, batches: NDArray[np.int64]) -> BatchPlan:
+    def _plan_single(self, batches: NDArray[np.int64]) -> BatchPlan:
         _, records = positions(
             batches,
             batch_size=self._batch_size,
@@ -184,7 +186,7 @@ class Batches:
         )
         return BatchPlan(np.zeros_like(records), records, self._examples(batches))
 
-    def _of_like_length(self, batches: NDArray[np.int64], block: int) -> BatchPlan:
+    def _plan_by_length(self, batches: NDArray[np.int64], block: int) -> BatchPlan:
         lengths, size = self._split.lengths, self._batch_size
         _, records = positions(batches, batch_size=size, size=self._split.examples, seed=self._seed)
         records = records.ravel()
@@ -195,7 +197,7 @@ class Batches:
         examples = batches[0] * size + places[:, self._rows]
         return BatchPlan(np.zeros_like(records), records, examples, shapes)
 
-    def _mixed(self, batches: NDArray[np.int64]) -> BatchPlan:
+    def _plan_mixture(self, batches: NDArray[np.int64]) -> BatchPlan:
         examples = self._examples(batches)
         numbers, before = schedule(self._split.weights).pick(examples)
         records = np.empty_like(before)
@@ -206,7 +208,7 @@ class Batches:
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
         return BatchPlan(numbers, records, examples)
 
-    def _stored(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def _locate(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return the part and record of each of `examples` where the parts follow each other."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")
