@@ -18,7 +18,7 @@ Batch = dict[str, NDArray[Any]]
 
 
 class BatchPlan(NamedTuple):
-    """Part, record and example number of each row of the batches of a block, [batches, rows] each.
+    """The part, record and example of each row of a block of batches, [batches, rows] each.
 
     shapes: what each batch is padded to, where examples have lengths. made: the arrays of all the
     batches, [batches, rows, ...] each, where they are made together.
@@ -31,7 +31,7 @@ class BatchPlan(NamedTuple):
     made: Batch | None = None
 
 
-_BLOCK_ROWS = 4096  # whose places are computed at once: alone one takes as long as hundreds
+_BLOCK_ROWS = 4096  # planned together: a single row takes as long as hundreds
 _MADE_BYTES = 2**21  # of records at hand that become batches at once, likewise
 
 
@@ -48,7 +48,7 @@ class Batches:
 
     rows: the part of each global batch to read, for a process that feeds only those. kept_bytes:
     a set no larger than this is kept in memory.
-    Threads may share it; to pickle it costs nothing.
+    Threads may share it. It pickles small: files are opened again.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Batches:
         self._block_batches = -(-_BLOCK_ROWS // global_batch_size)
         if split.lengths is not None:
             self._block_batches = split.lengths.batches_together(global_batch_size)
-        self._plans: dict[int, BatchPlan] = {}  # of the last two blocks: threads read on both
+        self._plans: dict[int, BatchPlan] = {}  # the last two blocks: threads read from both
 
     def __len__(self) -> int:
         """Batches that hold the split once; shuffled ones have no end."""
@@ -107,14 +107,14 @@ class Batches:
 
     @property
     def in_memory(self) -> bool:
-        """Whether no batch but the first reads from the disk, and none is much work."""
+        """True where only the first batch reads from the disk, and none is expensive."""
         pairs = zip(self._parts, self._records, strict=True)
         few = all(one.are_few(part.examples) for part, one in pairs)
         return few and not self.is_expensive
 
     @property
     def is_expensive(self) -> bool:
-        """Whether to make a batch takes longer than to hand it over."""
+        """True where making a batch takes longer than handing it over."""
         return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
@@ -133,11 +133,11 @@ class Batches:
         return self._split.examples if self._chosen is None else len(self._chosen)
 
     def _in_order(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the examples at `places` of those."""
+        """Return the examples at `places` in the order of evaluation."""
         return places if self._chosen is None else self._chosen[places]
 
     def _shape(self, batch: int) -> PaddedShape | None:
-        """What such a batch is padded to, whichever rows are read of it."""
+        """Return the shape that a batch of evaluation is padded to, whichever rows are read."""
         if self._split.lengths is None:
             return None
         start = batch * self._batch_size

@@ -49,7 +49,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
         if folder.exists():
             return
         prefix = f".{folder.name}.incomplete-"
-        for left_over in folder.parent.glob(f"{prefix}*"):  # of a process that was killed
+        for left_over in folder.parent.glob(f"{prefix}*"):  # left by a process that was killed
             shutil.rmtree(left_over)
         temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
         try:

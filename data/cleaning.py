@@ -30,7 +30,7 @@ _ORDER = ("test", "validation", "train")
 _AT_ONCE = 256  # pieces
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _WORD = re.compile(r"\w+")
-_PERMUTATIONS = 128  # of a signature: similarities are estimated to about 0.04
+_PERMUTATIONS = 128  # in a signature: similarities are estimated to about 0.04
 
 Change = Callable[[str], str]
 Counts = dict[str, Any]
@@ -211,7 +211,7 @@ class _NearDuplicates:
         self._by_words = settings.near_shingle == "words"
         self._length = settings.near_shingle_length
         self._empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
-        # What is compared for nothing costs little; what is never compared is missed.
+        # A needless comparison costs little; a missing one misses a duplicate.
         bands = MinHashLSH(self._similarity, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         self._shape = bands.b, bands.r
         self._signatures: list[NDArray[np.uint32]] = []

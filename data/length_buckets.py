@@ -68,9 +68,8 @@ class Lengths:
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
     def common_shape(self, records: NDArray[np.int64]) -> PaddedShape:
-        """Return the bounds that a batch of `records` is padded to where all lengths of an
-        example count as in one bucket, the last of theirs: there are no more such shapes than
-        buckets."""
+        """Return the bounds that an evaluation batch of `records` is padded to: all lengths of the
+        bucket that the longest needs, so that there are no more shapes than buckets."""
         bucket = self._buckets(self._values[records]).max()
         return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
 
@@ -117,7 +116,7 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     cost = np.where(np.arange(len(values) + 1) == 0, 0.0, np.inf)
     cuts: list[NDArray[np.int64]] = []
     for _ in range(min(count, len(values))):
-        # Of [i, j]: a bound at value j - 1, for all from value i on.
+        # added[i, j]: the cost of a bound at value j - 1 for all values from i on.
         added = values[None, :] * (up_to[None, 1:] - up_to[:-1, None])
         added = np.where(np.arange(len(values))[:, None] <= np.arange(len(values)), added, np.inf)
         totals = cost[:-1, None] + added

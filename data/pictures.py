@@ -34,7 +34,7 @@ VERSION = 3
 
 LARGE = 224  # pixels, of pictures that have no one small size
 SMALL = 64
-_KEPT = 7 / 8  # of the short side of what is kept, a random-resized crop's size is this at least
+_KEPT = 7 / 8  # of the stored short side: a random-resized crop has this size at least
 _AT_ONCE = 64
 _BROKEN = -1  # the label of what has weight 0
 _LABEL_BYTES = 4

@@ -19,8 +19,8 @@ _EXAMPLES = 3
 _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
-_COLUMNS = 32  # of a picture
-_ROWS = 12  # of frames
+_COLUMNS = 32  # characters of a picture's width
+_ROWS = 12  # lines of a recording's frames
 
 
 @dataclass(frozen=True)

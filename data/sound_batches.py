@@ -45,7 +45,7 @@ class SoundCodec(ExampleCodec):
     def encode(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
         """Return the record of a recording with its label, or with the tokens of its transcript."""
         share, exponent = np.frexp(np.abs(waveform).max())
-        exponent -= share == 0.5  # of powers of two, as -1.0 is
+        exponent -= share == 0.5  # a power of two, such as -1.0, fits one exponent lower
         samples = np.rint(np.ldexp(waveform, _BITS - exponent)).clip(-(2**_BITS), 2**_BITS - 1)
         head = np.array([exponent, len(targets)], "<i4").tobytes()
         content = samples.astype("<i2")
@@ -92,7 +92,9 @@ class SoundCodec(ExampleCodec):
         frames = stored.copy()
         if self.waveforms:
             waveform = augment(stored, self.log_mel.sample_rate, random, self.augmentation)
-            missing = max(0, self.log_mel.window - len(waveform))  # of a short one played fast
+            missing = max(
+                0, self.log_mel.window - len(waveform)
+            )  # for a short recording played fast
             frames = self.log_mel(np.pad(waveform, (0, missing)))
         mask(frames, random, self.augmentation, filling=float(frames.mean()))
         return frames

@@ -26,7 +26,7 @@ COMPARED, COMPARED_BYTES = 2**15, 2**24
 """The most records of a split, and their bytes, that are compared with those of another."""
 
 _AT_ONCE = 64
-_SAME_FRAMES = 1e-3  # what frames of silence may differ by, in nats
+_SAME_FRAMES = 1e-3  # nats by which frames of silence may differ
 _INPUTS = ("image", "source", "frames", "tokens")
 _SNIPPET = 64  # tokens that are compared where windows are cut anywhere, or 3/4 of a window
 _SHORTEST_SNIPPET = 24  # shorter ones recur by themselves: of 6 characters of a play most do

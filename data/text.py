@@ -150,7 +150,7 @@ class TextPreparation:
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
         if isinstance(codec, BestFitCodec) and len(tokenizer.closing):
-            room = max(codec.length - around, 1)  # what is cut is framed too
+            room = max(codec.length - around, 1)  # each stretch is framed too
         tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
         count, sha256 = write_records(self._file(folder, split, number), codec.pack(tokens))
         metadata = {"examples": count, **totals.metadata(codec.targets(totals.tokens))}

@@ -29,7 +29,7 @@ VERSION = 1
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
 """The tokens of all sources, or all targets, of a batch in a row; and how many each has."""
 
-_HEAD_BYTES = 4  # of a record: how many tokens its source has, little endian
+_HEAD_BYTES = 4  # begin a record: the number of its source's tokens, little endian
 _NOTHING = bytes(_HEAD_BYTES)
 
 

@@ -68,7 +68,7 @@ class ChatTemplate:
             self._template = _environment().from_string(TEMPLATE if source is None else source)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} is no Jinja: {error.message}") from None
-        # Of two that begin alike the longer one.
+        # Of two tokens that begin alike the longer one matches.
         longest_first = sorted(specials, key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, longest_first)))
 

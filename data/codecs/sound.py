@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Waveform = NDArray[np.float32]
 
-_FLOOR = 1e-10  # of a band's power: less than rounding to 16 bits leaves in it
-_LEAST_DEVIATION = 1e-5  # of a band that never changes
-_TOLERATED = 0.01  # of a recording's length may be missing: some programs write wrong heads
+_FLOOR = 1e-10  # least power of a band: less than rounding to 16 bits leaves in it
+_LEAST_DEVIATION = 1e-5  # added to each, for bands that never change
+_TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong heads
 _UNKNOWN_SIZE = 0x7FFF0000  # from here on a head says that its writer did not know
 _PAGE = b"OggS"  # how each page of an Ogg file begins
 _LOUDEST = 2.0**32  # some programs write 32-bit integers as floats: what is louder is no sound
@@ -177,7 +177,7 @@ class LogMel:
     @cached_property
     def fft_size(self) -> int:
         """Samples that are Fourier transformed together."""
-        distance = self._corners[1]  # of the first corners, in Hz
+        distance = self._corners[1]  # between the first corners, in Hz
         return max(_power_of_two(self.window), _power_of_two(self.sample_rate / distance))
 
     @property

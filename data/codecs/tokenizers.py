@@ -66,7 +66,7 @@ class Tokenizer:
         it; None where it has none, or takes the separator for it, as WordPiece on bytes does,
         which needs none."""
         model = json.loads(self.backend.to_str())["model"]
-        unknown = model.get("unk_id")  # of a unigram model; others name a token
+        unknown = model.get("unk_id")  # unigram models have an id, others name a token
         if model.get("unk_token") is not None:
             unknown = self.backend.token_to_id(model["unk_token"])
         return None if unknown == self.separator_id else unknown
@@ -261,7 +261,7 @@ class StreamDecoder:
         """Return the text that is certain with `ids`, from where the last call ended."""
         self._ids.extend(ids)
         text = self._tokenizer.decode(self._ids)
-        whole = text.rstrip("\ufffd")  # what follows is perhaps a character that goes on
+        whole = text.rstrip("\ufffd")  # the rest may be an unfinished character
         self._broken = 0 if whole == text else self._broken + len(ids)
         may_go_on = 0 < self._broken < self._BYTES
         certain = len(whole) if may_go_on else len(text) - (whole != text)

@@ -25,7 +25,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
     def __init__(self, source: SequentialSource, progress: Progress, **options: Any):
         self._source = source
         self._progress = progress
-        self.mistake: UsageError | None = None  # of the user's, in what was read
+        self.mistake: UsageError | None = None  # the user's, found while reading
         super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:

@@ -35,7 +35,7 @@ _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth",
              "nine": "ninth", "twelve": "twelfth", "twenty": "twentieth",
              "thirty": "thirtieth"}  # fmt: skip
 
-# Of numbers alone; M month, D day, Y year, of two digits where it stands twice.
+# Patterns of numbers alone; M month, D day, Y year, of two digits where it stands twice.
 _DIGITS = ("{Y}-{MM}-{DD}", "{Y}/{M}/{D}", "{Y}/{MM}/{DD}", "{Y}.{MM}.{DD}", "{Y} {MM} {DD}",
            "{Y}{MM}{DD}", "{D}.{M}.{Y}", "{DD}.{MM}.{Y}", "{D}. {M}. {Y}", "{M}/{D}/{Y}",
            "{MM}/{DD}/{Y}")  # fmt: skip

@@ -28,7 +28,7 @@ class Digits:
     @cached_property
     def members(self) -> Mapping[str, list[int]]:
         """The numbers of each split's pictures."""
-        # What train_test_split does, without the second that importing scikit-learn takes.
+        # As train_test_split does, without the second that importing scikit-learn takes.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
         train, validation = hold_out(rest, self.held_out, str)

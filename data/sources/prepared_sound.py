@@ -18,7 +18,7 @@ from data.codecs.sound import Waveform, decode_sound, to_rate
 from data.sources.prepared import PreparedExamples, PreparedSet, open_set
 from data.sources.tables import decode
 
-_LOUDEST = 2**15  # of integers, which are samples of 16 bits
+_LOUDEST = 2**15  # full scale of integers, which are samples of 16 bits
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Wavefor
 
 def _samples(value: Any, feature: Mapping[str, Any]) -> NDArray[Any]:
     kind = value.WhichOneof("kind")
-    if kind is None:  # of no sample
+    if kind is None:  # there is no sample
         return np.zeros(0, np.float32)
     if kind != "bytes_list":
         return np.array(getattr(value, kind).value)

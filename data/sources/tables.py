@@ -21,8 +21,8 @@ from configs.errors import UsageError
 Row = tuple[str, Mapping[str, Any]]
 """A row's place, for errors, and its values by their fields."""
 
-_LISTED, _LISTED_CHARACTERS = 12, 40  # of the fields there are, for errors
-_DEEPEST = 8  # of the names of a field inside of others
+_LISTED, _LISTED_CHARACTERS = 12, 40  # fields that errors list, and how much of their names
+_DEEPEST = 8  # levels of fields inside of others
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ _FEWEST = 3  # digits
 _TONE, _PAUSE, _EDGE = (0.06, 0.12), (0.04, 0.1), (0.05, 0.3)  # seconds; the edge is silent
 _PACE = (0.8, 1.5)  # how much slower than that all of a number is dialled
 _RAMP = 0.004  # seconds in which a tone begins and ends: no click is heard
-_DETUNED = 0.015  # of its frequency a tone may be off: what exchanges have to accept
+_DETUNED = 0.015  # relative error of a tone's frequency: exchanges have to accept it
 _LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of all, and of one tone over the other
 _RATIOS = 30.0  # decibels from the least to the most signal over noise
 
