@@ -35,9 +35,9 @@ def picture(seed: int, width: int = 60, height: int = 44, mode: str = "RGB") -> 
     return Image.fromarray(np.stack(levels, -1).astype(np.uint8)).convert(mode)
 
 
-def encoded(image: Image.Image, codec: str = "png", **options) -> bytes:
+def encoded(image: Image.Image, form: str = "png", **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, codec, **options)
+    image.save(file, form, **options)
     return file.getvalue()
 
 
@@ -143,13 +143,13 @@ def test_what_is_transparent_is_white_and_the_first_frame_counts():
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_obeyed(codec, orientation):
+def test_orientation_is_obeyed(form, orientation):
     image = Image.new("RGB", (64, 32), "black")
     image.paste("white", (0, 0, 16, 16))  # the corner that a reader begins at
     exif = Image.Exif()
     exif[0x0112] = orientation
     shape = (32, 64, 3) if orientation < 5 else (64, 32, 3)
-    found = decode_picture(encoded(image, codec, exif=exif), shape)
+    found = decode_picture(encoded(image, form, exif=exif), shape)
     corners = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1),
                8: (-1, 0)}  # fmt: skip
     assert found[corners[orientation]].min() > 200

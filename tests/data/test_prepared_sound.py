@@ -32,7 +32,7 @@ STORED = {
     ),
     "file": (
         tfds.features.Tensor(shape=(), dtype=np.object_),
-        lambda n: encoded(voice(0.3 + 0.02 * n, 16_000), 16_000, codec="FLAC"),
+        lambda n: encoded(voice(0.3 + 0.02 * n, 16_000), 16_000, form="FLAC"),
         {"lazyDecode": True, "fileFormat": "flac"},
     ),
 }  # fmt: skip

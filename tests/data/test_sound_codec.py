@@ -19,9 +19,9 @@ def voice(seconds: float = 0.5, rate: int = RATE, pitch: float = 200.0) -> np.nd
     return (0.3 * sum(parts) * np.sin(np.pi * times / seconds) ** 2).astype(np.float32)
 
 
-def encoded(waveform: np.ndarray, rate: int = RATE, codec: str = "WAV", **options) -> bytes:
+def encoded(waveform: np.ndarray, rate: int = RATE, form: str = "WAV", **options) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, waveform, rate, format=codec, **options)
+    soundfile.write(file, waveform, rate, format=form, **options)
     return file.getvalue()
 
 
@@ -29,8 +29,8 @@ def encoded(waveform: np.ndarray, rate: int = RATE, codec: str = "WAV", **option
     ("WAV", "PCM_16", 2**-15), ("WAV", "PCM_24", 2**-22), ("WAV", "FLOAT", 0),
     ("WAV", "PCM_U8", 2**-6), ("FLAC", "PCM_16", 2**-15), ("OGG", "VORBIS", 0.05),
     ("MP3", None, 0.05)])  # fmt: skip
-def test_every_format_is_decoded(codec, subtype, error):
-    found = decode_sound(encoded(voice(), codec=codec, subtype=subtype), RATE)
+def test_every_format_is_decoded(form, subtype, error):
+    found = decode_sound(encoded(voice(), form=form, subtype=subtype), RATE)
     assert found.dtype == np.float32
     assert np.abs(found[: len(voice())] - voice()[: len(found)]).max() <= error
 
@@ -59,8 +59,8 @@ def test_a_head_that_does_not_know_its_length_is_no_damage():
     assert (decode_sound(head_of_a_stream(content), RATE) == decode_sound(content, RATE)).all()
 
 
-WAV, FLAC, MP3 = (encoded(voice(1.0), codec=codec) for codec in ("WAV", "FLAC", "MP3"))
-OGG = encoded(np.tile(voice(1.0), 20), codec="OGG")
+WAV, FLAC, MP3 = (encoded(voice(1.0), form=form) for form in ("WAV", "FLAC", "MP3"))
+OGG = encoded(np.tile(voice(1.0), 20), form="OGG")
 DAMAGED = {
     "empty": (b"", "it is empty"),
     "a page": (b"<html>404 not found</html>", "it is of no format that is known"),
@@ -68,7 +68,7 @@ DAMAGED = {
     "half a FLAC": (FLAC[: len(FLAC) // 2], "no recording that can be decoded: flac decoder"),
     "half an MP3": (MP3[: len(MP3) // 2], "it is cut off"),
     "a garbled FLAC": (FLAC[:3000] + b"\0" * 500 + FLAC[3500:], "flac decoder lost sync"),
-    "half an OGG": (encoded(voice(), codec="OGG")[:2000], ""),
+    "half an OGG": (encoded(voice(), form="OGG")[:2000], ""),
     "an OGG without its end": (OGG[: OGG.rfind(b"OggS")], "it is cut off: its last page is not"),
     "a page too short": (OGG[:-1], "it is cut off: its last page is not there"),
     "thunder": (encoded(voice() * np.float32(1e30), subtype="FLOAT"), "as large as "),
