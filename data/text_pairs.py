@@ -133,7 +133,7 @@ class PairPreparation:
             count, hashes[split] = write_records(path, blocks)
             if not count:
                 raise UsageError(
-                    f"no pair of {split} is left: {'; '.join(writing.notes(len(records)))}"
+                    f"no pair of {split} is left: {'; '.join(writing.warnings(len(records)))}"
                 )
             lengths = np.concatenate(writing.lengths)
             write_lengths(path, lengths)
