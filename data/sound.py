@@ -87,7 +87,8 @@ class SoundPreparation:
             blocks = writing.blocks(recordings, targets[split], progress)
             count, hashes[split] = write_records(path, blocks)
             if not count:
-                raise UsageError(f"no recording of {split} is left: {'; '.join(writing.warnings())}")
+                reasons = "; ".join(writing.warnings())
+                raise UsageError(f"no recording of {split} is left: {reasons}")
             write_names(path, writing.names)
             write_lengths(path, [(frames,) for frames in writing.frames])
             metadata[split] = {"examples": count, "broken": broken.count - before,
