@@ -20,19 +20,16 @@ Batch = dict[str, NDArray[Any]]
 class BatchPlan(NamedTuple):
     """The part, record and example of each row of a block of batches, [batches, rows] each.
 
-    shapes: what each batch is padded to, where examples have lengths. made: the arrays of all the
-    batches, [batches, rows, ...] each, where they are made together.
+    shapes: what each batch is padded to, where examples have lengths.
     """
 
     numbers: NDArray[Any]
     records: NDArray[np.int64]
     examples: NDArray[np.int64]
     shapes: Sequence[PaddedShape] | None = None
-    made: Batch | None = None
 
 
 _BLOCK_ROWS = 4096  # planned together: a single row takes as long as hundreds
-_MADE_BYTES = 2**21  # of records at hand that become batches at once, likewise
 
 
 class Batches:
@@ -84,15 +81,12 @@ class Batches:
         return -(-self._count // self._batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        """Batch number `batch`, from 0: arrays by name, as `data.dataset` describes them, perhaps
-        such that can't be written to."""
+        """Return batch number `batch`, from 0: arrays by name, as `data.dataset` describes them."""
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         if self._shuffle:
             block, place = divmod(batch, self._block_batches)
             plan = self._plan(block)
-            if plan.made is not None:
-                return {name: arrays[place] for name, arrays in plan.made.items()}
             found = self._read(plan.numbers[place], plan.records[place])
             codec = self._codec(plan.shapes[place] if plan.shapes else None)
             return codec.augmented_batch(found, self._seed, plan.examples[place])
@@ -156,25 +150,10 @@ class Batches:
             if self._split.lengths is not None:
                 plans[block] = self._plan_by_length(batches, block)
             else:
-                plan = (
-                    self._plan_mixture(batches) if self._split.parts else self._plan_single(batches)
-                )
-                plans[block] = plan._replace(made=self._made(plan))
+                plan = self._plan_mixture if self._split.parts else self._plan_single
+                plans[block] = plan(batches)
             self._plans = plans
         return plans[block]
-
-    def _made(self, plan: BatchPlan) -> Batch | None:
-        """Return the batches of a plan, if they are at hand and small: then most of what one by
-        itself takes are the calls of NumPy. Nobody may change them: others may get them too."""
-        codec = self._split.codec
-        if not self.in_memory or plan.records.size * codec.dtype.itemsize > _MADE_BYTES:
-            return None
-        found = self._read(plan.numbers.ravel(), plan.records.ravel())
-        made = codec.augmented_batch(found, self._seed, plan.examples.ravel())
-        for name, rows in made.items():
-            made[name] = rows.reshape(*plan.records.shape, *rows.shape[1:])
-            made[name].flags.writeable = False
-        return made
 
     def _plan_single(self, batches: NDArray[np.int64]) -> BatchPlan:
         _, records = positions(
