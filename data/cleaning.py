@@ -209,6 +209,7 @@ class _NearDuplicates:
 
         self._similarity = settings.near_similarity
         self._by_words = settings.near_shingle == "words"
+        self._joint = " " if self._by_words else ""
         self._length = settings.near_shingle_length
         self._empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
         # A needless comparison costs little; a missing one misses a duplicate.
@@ -224,16 +225,14 @@ class _NearDuplicates:
         items = _WORD.findall(text) if self._by_words else " ".join(text.split())
         self._rest = self._rest + items
         shingles = zip(*(self._rest[n:] for n in range(self._length)), strict=False)
-        joint = " " if self._by_words else ""
-        self._signature.update_batch(joint.join(one).encode() for one in shingles)
+        self._signature.update_batch(self._joint.join(one).encode() for one in shingles)
         self._rest = self._rest[max(0, len(self._rest) - self._length + 1) :]
 
     def end_document(self) -> NDArray[np.uint32] | None:
         """Return the signature of the document that was added; None where it has nothing to
         compare."""
         if self._signature.is_empty() and self._rest:  # a document shorter than a shingle
-            joint = " " if self._by_words else ""
-            self._signature.update(joint.join(self._rest).encode())
+            self._signature.update(self._joint.join(self._rest).encode())
         found = None if self._signature.is_empty() else self._signature.hashvalues
         self._begin()
         return found
@@ -248,11 +247,9 @@ class _NearDuplicates:
         for one in candidates:
             if np.mean(self._signatures[one] == signature) >= self._similarity:
                 return True
-        mine = (len(self._signatures),)
-        self._signatures.append(signature)
         for key in keys:
-            there = self._index.get(key)
-            self._index[key] = mine if there is None else there + mine
+            self._index[key] = (*self._index.get(key, ()), len(self._signatures))
+        self._signatures.append(signature)
         return False
 
     def _begin(self) -> None:

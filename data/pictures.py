@@ -23,7 +23,7 @@ from configs.data_spec import DataSpec
 from data.augmentation import augment, generator, is_on, random_box
 from data.broken import Broken
 from data.cache import digest
-from data.codecs.pictures import ImageShape, decode_picture, encode_pixels, picture_size
+from data.codecs.pictures import ImageShape, decode_picture, encode_picture, picture_size
 from data.dataset import Dataset, ExampleCodec, Split
 from data.progress import Progress, read_blocks
 from data.records import write_names, write_records
@@ -294,9 +294,8 @@ def _store(
             width, height = picture_size(encoded)
             scale = min(1.0, _kept_side(codec.shape, crop_ratio) / min(width, height))
             shape = (round(height * scale), round(width * scale), codec.shape[2])
-            encoded = encode_pixels(
-                decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
-            )
+            pixels = decode_picture(encoded, shape, choose=lambda size: (0, 0, *size))
+            encoded = encode_picture(pixels, "ppm")
         else:
             decode_picture(encoded, codec.shape, crop_ratio=crop_ratio)
     except ValueError as error:

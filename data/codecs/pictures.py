@@ -83,24 +83,18 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
         raise _no_picture(encoded, error) from error
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """`picture`, uint8 [height, width, channels], as a PNG file."""
-    return _encode(picture, "png")
+def encode_picture(picture: NDArray[np.uint8], form: str = "png") -> bytes:
+    """Return the file of `picture`, uint8 [height, width, channels].
 
-
-def encode_pixels(picture: NDArray[np.uint8]) -> bytes:
-    """`picture`, uint8 [height, width, channels], as a PGM or PPM file: a head and its pixels."""
-    return _encode(picture, "ppm")
-
-
-def _encode(picture: NDArray[np.uint8], form: str) -> bytes:
+    form: of Pillow's; "png", or "ppm" for a PGM or PPM file, a head and the pixels.
+    """
     file = io.BytesIO()
     to_pillow(picture).save(file, form)
     return file.getvalue()
 
 
 def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
-    """`picture`, uint8 [height, width, channels], as Pillow has it."""
+    """Return Pillow's image of `picture`, uint8 [height, width, channels]."""
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 

@@ -56,8 +56,7 @@ def open_source(settings: Any) -> Conversations:
     else:
         tables, decided = open_tables(settings, SUFFIXES, settings.prompt_field, read)
         decided |= {"answer": settings.answer_field, "messages": settings.messages_field}
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return Conversations("conversations", tables, read, decided, held_out)
+    return Conversations.of(settings, tables, read, decided)
 
 
 def read_conversations(rows: Rows, settings: Any) -> Iterator[list[Message]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.codecs.pictures import encode_png
+from data.codecs.pictures import encode_picture
 from data.sources.source import hold_out
 
 
@@ -56,7 +56,7 @@ class Digits:
         images, labels = load_digits(return_X_y=True)
         pictures = np.rint(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
         for number in self.members[split]:
-            yield {"image": encode_png(pictures[number]), "label": int(labels[number])}
+            yield {"image": encode_picture(pictures[number]), "label": int(labels[number])}
 
 
 def open_source(settings: Any) -> Digits:

@@ -66,11 +66,9 @@ def open_source(settings: Any) -> PairRecords:
         hashes[split] = [[name, *counts] for name, counts in zip(names, counted, strict=True)]
         if not sum(table.rows for table in tables[split]):
             raise UsageError(f"{sides[0][0]} and {sides[0][1]} are empty")
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
     decided = {"files": hashes, "invalid": settings.invalid_utf8}
     warnings = (*warnings, *_tables_beside(settings.path, next(iter(found.values()))))
-    read = ParallelFiles.pairs
-    return PairRecords(settings.source, tables, read, decided, held_out, warnings)
+    return PairRecords.of(settings, tables, ParallelFiles.pairs, decided, warnings=warnings)
 
 
 def _find(settings: Any) -> dict[str, Sides]:

@@ -213,9 +213,7 @@ def open_source(settings: Any) -> TextRecords:
     found, field = open_set(settings), settings.text_field
     _check_text(found, field, "data.text_field")
     decided = {"info": found.digest(), "field": field, "invalid": settings.invalid_utf8}
-    held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
-    tables = _tables(found, field, settings)
-    return TextRecords("tfds", tables, PreparedSplit.texts, decided, held_out)
+    return TextRecords.of(settings, _tables(found, field, settings), PreparedSplit.texts, decided)
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -226,9 +224,8 @@ def open_pairs(settings: Any) -> PairRecords:
     _check_text(found, target, "data.target_field", taken=(source,))
     sides = {"field": source, "target": target}
     decided = {"info": found.digest(), **sides, "invalid": settings.invalid_utf8}
-    held_out = 0.0 if "validation" in found.splits else settings.validation_fraction
     read = partial(PreparedSplit.pairs, target=target)
-    return PairRecords("tfds_pairs", _tables(found, source, settings), read, decided, held_out)
+    return PairRecords.of(settings, _tables(found, source, settings), read, decided)
 
 
 def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:

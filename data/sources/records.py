@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,20 @@ class TextRecords:
     read: Callable[[Any], Iterator[Any]]
     key: Mapping[str, Any]
     held_out: float
+
+    @classmethod
+    def of(
+        cls,
+        settings: Any,
+        tables: Mapping[str, Sequence[Table]],
+        read: Callable[[Any], Iterator[Any]],
+        key: Mapping[str, Any],
+        **more: Any,
+    ) -> Self:
+        """Return the source, with `data.validation_fraction` held out where there is no validation
+        part."""
+        held_out = 0.0 if "validation" in tables else settings.validation_fraction
+        return cls(settings.source, tables, read, key, held_out, **more)
 
     @cached_property
     def splits(self) -> dict[str, int]:
@@ -157,8 +171,7 @@ def open_source(settings: Any) -> TextRecords:
     record of each file is read, so that a wrong name is an error at once. Raises UsageError.
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return TextRecords("records", tables, Rows.texts, decided, held_out)
+    return TextRecords.of(settings, tables, Rows.texts, decided)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
@@ -166,8 +179,7 @@ def open_labelled(settings: Any) -> LabelledRecords:
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return LabelledRecords("table", tables, read, {**decided, "label": label}, held_out)
+    return LabelledRecords.of(settings, tables, read, {**decided, "label": label})
 
 
 def open_pairs(settings: Any) -> PairRecords:
@@ -175,8 +187,7 @@ def open_pairs(settings: Any) -> PairRecords:
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
-    held_out = 0.0 if "validation" in tables else settings.validation_fraction
-    return PairRecords(settings.source, tables, read, {**decided, "target": target}, held_out)
+    return PairRecords.of(settings, tables, read, {**decided, "target": target})
 
 
 def open_tables(

@@ -18,7 +18,7 @@ from configs.schema.tokenizers import BPE, Bytes, Characters, TokenizerFile, Uni
 from data import text as text_preparation
 from data.batches import Batches
 from data.cache import cache_dir
-from data.codecs.pictures import decode_picture, encode_png
+from data.codecs.pictures import decode_picture, encode_picture
 from data.codecs.tokenizers import SEPARATOR
 from data.dataset import Dataset
 from data.preparation import prepare
@@ -274,8 +274,8 @@ def test_digits_are_the_pixels_of_scikit_learn():
 
 def test_pictures_survive_png():
     picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    assert (decode_picture(encode_png(picture), (9, 7, 3)) == picture).all()
-    assert decode_picture(encode_png(picture), (4, 5, 1)).shape == (4, 5, 1)
+    assert (decode_picture(encode_picture(picture), (9, 7, 3)) == picture).all()
+    assert decode_picture(encode_picture(picture), (4, 5, 1)).shape == (4, 5, 1)
     with pytest.raises(ValueError, match="no picture"):
         decode_picture(b"nonsense", (8, 8, 1))
 

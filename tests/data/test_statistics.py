@@ -5,7 +5,7 @@ import pytest
 
 from configs import base
 from configs.data_spec import DataSpec
-from data.codecs.pictures import encode_png
+from data.codecs.pictures import encode_picture
 from data.codecs.sound import LogMel
 from data.conversations import ConversationCodec
 from data.dataset import Dataset, Split
@@ -45,7 +45,7 @@ def pictures(count: int, labels=None):
 def as_files(records):
     """The same pictures, as files after their labels."""
     found = np.empty(len(records), object)
-    found[:] = [int(r["label"]).to_bytes(4, "little", signed=True) + encode_png(r["image"])
+    found[:] = [int(r["label"]).to_bytes(4, "little", signed=True) + encode_picture(r["image"])
                 for r in records]  # fmt: skip
     return found
 
