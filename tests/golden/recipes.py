@@ -35,9 +35,12 @@ RECIPES: Mapping[str, Fields] = {
     "digits_cnn": {"model.channels": "4,8", "model.width": "16"},
     "digits_convnext": {"model.channels": "4,8", "model.depths": "1,1"},
     "digits_vit": BLOCKS,
-    "finetune_chat": BLOCKS
-    | TEXT
-    | {"train.initialize_from": "{golden}/attention_text", "train.lora.train_also": "()"},
+    "finetune_chat": TEXT
+    | {
+        "data.sequence_length": "64",
+        "train.initialize_from": "{golden}/attention_text",
+        "train.lora.train_also": "()",
+    },
     "gpt2_124m": BLOCKS
     | TEXT
     | SMALL_VOCABULARY
