@@ -57,10 +57,11 @@ RECIPES: Mapping[str, Fields] = {
     | {"data.data_dir": "{sets}", "data.workers": "0", "model.patch_size": "8"},
     "llama_1b": {"data.path": "{text}"},
     "llama_8b": {"data.path": "{text}"},
-    "masked_language_model": BLOCKS | TEXT | SMALL_VOCABULARY,
+    "masked_language_model": BLOCKS | SMALL_VOCABULARY | {"data.sequence_length": "16"},
     "python_stdlib": BLOCKS | TEXT | SMALL_VOCABULARY,
     "shakespeare_char": BLOCKS | TEXT | {"data.path": "{text}"},
-    "shakespeare_char_lstm": BLOCKS | TEXT | {"data.path": "{text}"},
+    "shakespeare_char_lstm": TEXT
+    | {"data.path": "{text}", "model.width": "32", "model.depth": "2"},
     "speech_classification": CONFORMER | {"data.path": "{sound_labels}"},
     "speech_conformer_ctc": CONFORMER | {"data.path": "{transcripts}"},
     "text_classification": BLOCKS
