@@ -180,8 +180,8 @@ class PicturePreparation:
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]
-        metadata |= {"notes": warnings, "broken": broken.messages}
-        return {"fingerprint": digest(decided), **metadata}
+        noted = {"notes": warnings, "broken": broken.messages}
+        return {"fingerprint": digest(decided), **noted, **metadata}
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
         splits = {
