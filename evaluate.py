@@ -179,8 +179,8 @@ def make_evaluator(
     import jax
 
     from data.batches import training_batches
-    from data.statistics import data_statistics
     from data.show import ExampleViewer
+    from data.statistics import data_statistics
     from inference.predictors.registry import predictor_class
     from inference.samples import sample_completions
     from reporting.evaluator import Evaluator
