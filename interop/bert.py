@@ -62,8 +62,8 @@ def describe(folder: Folder) -> Description:
         "logit_soft_cap": None,
         "norm": "layer_norm",
         "norm_placement": "post",
-        "norm_epsilon": config.number("layer_norm_eps", left_out=1e-12),
-        "feed_forward": config.translated("hidden_act", ACTIVATIONS, left_out="gelu"),
+        "norm_epsilon": config.number("layer_norm_eps", default=1e-12),
+        "feed_forward": config.translated("hidden_act", ACTIVATIONS, default="gelu"),
         "feed_forward_width": config.count("intermediate_size"),
     }
     data_spec = DataSpec(
@@ -74,6 +74,6 @@ def describe(folder: Folder) -> Description:
     if data_spec.num_classes is not None:
         settings["pooling"] = "first_dense"
     else:
-        settings["tied_embeddings"] = config.flag("tie_word_embeddings", left_out=True)
+        settings["tied_embeddings"] = config.flag("tie_word_embeddings", default=True)
         settings["head_transform"] = True
     return Description("bert", settings, data_spec)

@@ -11,7 +11,7 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.description import Description
 from interop.families import describe
-from interop.fields import Fields
+from interop.json_fields import JsonFields
 from model.layers.feed_forward import feed_forward_width
 
 TOKENIZER = "tokenizer.json"
@@ -115,7 +115,7 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
     """Whether two tokenizer.json number the tokens of their models alike, where both are there."""
     if not (ours.is_file() and theirs.is_file()):
         return True
-    one, other = (Fields(path).section("model").get("vocab") for path in (ours, theirs))
+    one, other = (JsonFields(path).section("model").get("vocab") for path in (ours, theirs))
     return one == other
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from configs.errors import UsageError
-from interop.fields import Fields
+from interop.json_fields import JsonFields
 
 CONFIG = "config.json"
 WHOLE = "model.safetensors"
@@ -29,7 +29,7 @@ class Folder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise UsageError(f"{path} is no folder: give one that holds {CONFIG} and {WHOLE}")
-        self.config = Fields(self.path / CONFIG)
+        self.config = JsonFields(self.path / CONFIG)
         self._files = self._find_files()
 
     @property
@@ -48,10 +48,10 @@ class Folder:
             raise UsageError(f"{file}: {name} is stored as {kind}, not as one of {_NUMBERS}")
         return file.get_tensor(name)
 
-    def other_json(self, name: str) -> Fields | None:
+    def other_json(self, name: str) -> JsonFields | None:
         """Another JSON file of the folder; None where there is none."""
         path = self.path / name
-        return Fields(path) if path.exists() else None
+        return JsonFields(path) if path.exists() else None
 
     def _find_files(self) -> dict[str, "_File"]:
         if (self.path / WHOLE).exists():
@@ -63,7 +63,7 @@ class Folder:
                 f"; {others[0]} is no safetensors file: save the model as one" if others else ""
             )
             raise UsageError(f"{self.path} has neither {WHOLE} nor {INDEX}{instead}")
-        places = Fields(self.path / INDEX).value("weight_map")
+        places = JsonFields(self.path / INDEX).value("weight_map")
         if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
             raise UsageError(f"{self.path / INDEX} is damaged: weight_map is no table of files")
         files = {name: _File(self.path / name) for name in sorted(set(places.values()))}

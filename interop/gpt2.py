@@ -63,10 +63,10 @@ def describe(folder: Folder) -> Description:
         "positions": "learned",
         "logit_soft_cap": None,
         "norm": "layer_norm",
-        "norm_epsilon": config.number("layer_norm_epsilon", left_out=1e-5),
-        "feed_forward": config.translated("activation_function", ACTIVATIONS, left_out="gelu_new"),
-        "feed_forward_width": config.count("n_inner", left_out=None),
-        "tied_embeddings": config.flag("tie_word_embeddings", left_out=True),
+        "norm_epsilon": config.number("layer_norm_epsilon", default=1e-5),
+        "feed_forward": config.translated("activation_function", ACTIVATIONS, default="gelu_new"),
+        "feed_forward_width": config.count("n_inner", default=None),
+        "tied_embeddings": config.flag("tie_word_embeddings", default=True),
     }
     data_spec = DataSpec(
         vocabulary_size=config.count("vocab_size"), max_length=config.count("n_positions")

@@ -5,8 +5,8 @@ from typing import Any
 
 from configs.data_spec import DataSpec
 from interop.description import BLOCKS, Description
-from interop.fields import Fields
 from interop.folder import Folder
+from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm, same
 
 SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -39,8 +39,8 @@ def describe(folder: Folder) -> Description:
     """What config.json says, in our terms."""
     config = folder.config
     config.demand(hidden_act=["silu"])
-    use_bias = config.flag("attention_bias", left_out=False)
-    if config.flag("mlp_bias", left_out=False) != use_bias:
+    use_bias = config.flag("attention_bias", default=False)
+    if config.flag("mlp_bias", default=False) != use_bias:
         config.refuse("mlp_bias", "linear layers all have biases or none: as attention_bias says")
     base, scaling = rotary(config)
     settings = {
@@ -49,27 +49,27 @@ def describe(folder: Folder) -> Description:
         "width": config.count("hidden_size"),
         "depth": config.count("num_hidden_layers"),
         "num_heads": config.count("num_attention_heads"),
-        "num_kv_heads": config.count("num_key_value_heads", left_out=None),
-        "head_dim": config.count("head_dim", left_out=None),
+        "num_kv_heads": config.count("num_key_value_heads", default=None),
+        "head_dim": config.count("head_dim", default=None),
         "positions": "rotary",
         "rotary_base": base,
         "rotary_scaling": scaling,
         "logit_soft_cap": None,
         "norm": "rms_norm",
-        "norm_epsilon": config.number("rms_norm_eps", left_out=1e-6),
+        "norm_epsilon": config.number("rms_norm_eps", default=1e-6),
         "feed_forward": "swiglu",
         "feed_forward_width": config.count("intermediate_size"),
         "use_bias": use_bias,
-        "tied_embeddings": config.flag("tie_word_embeddings", left_out=False),
+        "tied_embeddings": config.flag("tie_word_embeddings", default=False),
     }
     return Description("llama", settings, DataSpec(vocabulary_size=config.count("vocab_size")))
 
 
-def rotary(config: Fields) -> tuple[float, tuple[float, ...] | None]:
+def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     """Base and scaling of rotary positions, as any version writes them: all in `rope_parameters`,
     or `rope_theta` and `rope_scaling` beside each other."""
     name = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
-    said: dict[str, Any] = {"rope_theta": config.number("rope_theta", left_out=10000.0)}
+    said: dict[str, Any] = {"rope_theta": config.number("rope_theta", default=10000.0)}
     said |= config.section(name)
     kinds = {said[key] for key in ("rope_type", "type") if key in said} or {"default"}
     if not kinds <= {"default", "llama3"}:

@@ -11,8 +11,8 @@ from interop.checking import check, check_pictures
 from interop.converting import Weights, read
 from interop.description import Description
 from interop.families import added_tokens, describe, special_tokens, table_of
-from interop.fields import Fields
 from interop.folder import Folder
+from interop.json_fields import JsonFields
 
 Tree = Any
 
@@ -65,7 +65,7 @@ def _same_head(folder: Folder, theirs: Description, ours: DataSpec) -> bool:
     return whole or any(table.short(name) in heads for name in folder.names)
 
 
-def _class_names(config: Fields) -> tuple[str, ...] | None:
+def _class_names(config: JsonFields) -> tuple[str, ...] | None:
     """The names of their classes; None where they have none but numbers."""
     said = config.section("id2label")
     numbers = list(map(str, range(len(said))))

@@ -36,8 +36,8 @@ def describe(folder: Folder) -> Description:
     config = folder.config
     config.demand(qkv_bias=[True])
     _demand_our_normalisation(folder)
-    height, wide = config.pair("image_size", left_out=224)
-    patch_height, patch_width = config.pair("patch_size", left_out=16)
+    height, wide = config.pair("image_size", default=224)
+    patch_height, patch_width = config.pair("patch_size", default=16)
     if patch_height != patch_width:
         config.refuse("patch_size", "patches are as high as wide")
     settings = {
@@ -51,11 +51,11 @@ def describe(folder: Folder) -> Description:
         "pooling": "class_token",
         "class_token_position": True,
         "norm": "layer_norm",
-        "norm_epsilon": config.number("layer_norm_eps", left_out=1e-12),
-        "feed_forward": config.translated("hidden_act", ACTIVATIONS, left_out="gelu"),
+        "norm_epsilon": config.number("layer_norm_eps", default=1e-12),
+        "feed_forward": config.translated("hidden_act", ACTIVATIONS, default="gelu"),
         "feed_forward_width": config.count("intermediate_size"),
     }
-    shape = (height, wide, config.count("num_channels", left_out=3))
+    shape = (height, wide, config.count("num_channels", default=3))
     data_spec = DataSpec(image_shape=shape, num_classes=class_count(folder))
     return Description("vit", settings, data_spec)
 

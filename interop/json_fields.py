@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 from configs.errors import UsageError
 
-_NEEDED = object()
+_REQUIRED = object()
 
 
-class Fields:
-    """The fields of a JSON file. `left_out` is what a reader of theirs takes where a field is not
+class JsonFields:
+    """The fields of a JSON file. `default` is what a reader of theirs takes where a field is not
     there; without it the field is needed. Raises `UsageError`, here and in every method.
     """
 
@@ -33,36 +33,36 @@ class Fields:
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(self._values.items())
 
-    def value(self, name: str, left_out: Any = _NEEDED) -> Any:
+    def value(self, name: str, default: Any = _REQUIRED) -> Any:
         """A field, whatever it is."""
-        if name not in self._values and left_out is _NEEDED:
+        if name not in self._values and default is _REQUIRED:
             raise UsageError(f"{self.path} is damaged: it has no {name}")
-        return self._values.get(name, left_out)
+        return self._values.get(name, default)
 
-    def count(self, name: str, left_out: Any = _NEEDED) -> Any:
+    def count(self, name: str, default: Any = _REQUIRED) -> Any:
         """An integer above zero, or what may be left out."""
-        value = self.value(name, left_out)
-        if (type(value) is int and value >= 1) or value is left_out:
+        value = self.value(name, default)
+        if (type(value) is int and value >= 1) or value is default:
             return value
         self._refuse_type(name, value, "an integer >= 1")
 
-    def number(self, name: str, left_out: Any = _NEEDED) -> float:
+    def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A number above zero."""
-        value = self.value(name, left_out)
+        value = self.value(name, default)
         if type(value) not in (int, float) or not value > 0:
             self._refuse_type(name, value, "a number > 0")
         return float(value)
 
-    def flag(self, name: str, left_out: Any = _NEEDED) -> bool:
+    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
         """true or false."""
-        value = self.value(name, left_out)
+        value = self.value(name, default)
         if not isinstance(value, bool):
             self._refuse_type(name, value, "true or false")
         return value
 
-    def pair(self, name: str, left_out: Any = _NEEDED) -> tuple[int, int]:
+    def pair(self, name: str, default: Any = _REQUIRED) -> tuple[int, int]:
         """Height and width: an integer above zero for both, or two."""
-        value = self.value(name, left_out)
+        value = self.value(name, default)
         both = value if isinstance(value, list) else [value, value]
         if len(both) != 2 or not all(type(one) is int and one >= 1 for one in both):
             self._refuse_type(name, value, "an integer >= 1, or two")
@@ -75,10 +75,10 @@ class Fields:
             self._refuse_type(name, value, "a section")
         return value or {}
 
-    def translated(self, name: str, table: Mapping[Any, Any], left_out: Any = _NEEDED) -> Any:
+    def translated(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
         """What `table` makes of a field; an error for what is not in it: our models have nothing
         like it."""
-        value = self.value(name, left_out)
+        value = self.value(name, default)
         if isinstance(value, dict | list) or value not in table:
             self.refuse(name, f"it must be {_choices(table)}")
         return table[value]
