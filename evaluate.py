@@ -30,7 +30,7 @@ from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
 from configs.reading.saved import read_config, with_workdir_tokenizer
-from parallel.environment import keep_compiled, set_environment
+from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
     from data.dataset import Dataset, Split
@@ -67,15 +67,15 @@ def main(argv: Sequence[str]) -> int:
     from data.cache import cache_dir
     from data.preparation import prepare
     from inference.predictors.registry import predictor_class
-    from parallel.distributed import is_main_process, start
+    from parallel.distributed import initialize_distributed, is_main_process
     from parallel.mesh import flat_mesh
     from reporting.progress import Progress
     from reporting.report.predictions import Predictions
     from training.divergence import not_finite
     from training.restore import restore_model
 
-    start()
-    keep_compiled(cache_dir(config.data))
+    initialize_distributed()
+    enable_compilation_cache(cache_dir(config.data))
     # Of several processes the first one speaks, the others compute their part.
     main_process = is_main_process()
     progress = Progress(shown=main_process)

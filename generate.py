@@ -43,7 +43,7 @@ from inference.predictors.predictor import Predictor
 from inference.predictors.registry import predictor_class
 from inference.predictors.text_to_text import TextToText
 from inference.requests import Request, RequestError, Sampling
-from parallel.environment import keep_compiled, set_environment
+from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
     from data.cache import cache_dir
     from inference.loading import load_model
 
-    keep_compiled(cache_dir(config.data))
+    enable_compilation_cache(cache_dir(config.data))
     model = load_model(workdir, step=arguments.step, weights=arguments.weights, warn=say)
     predictor = model.predictor(request)
     inputs = kind.parse(request)

@@ -22,7 +22,7 @@ from configs.reading.recipes import load_config
 from configs.reading.saved import check_workdir, with_workdir_tokenizer, write_config
 from configs.schema.rules import resolve_steps
 from data.cache import cache_dir
-from parallel.environment import keep_compiled, set_environment
+from parallel.environment import enable_compilation_cache, set_environment
 from reporting.metric_log import METRICS
 from reporting.progress import Progress
 from reporting.wandb_log import require_wandb
@@ -78,21 +78,21 @@ def main(argv: Sequence[str]) -> int:
     from data.preparation import prepare
     from data.show import describe_batch
     from data.statistics import data_statistics
-    from parallel.distributed import is_main_process, start
+    from parallel.distributed import initialize_distributed, is_main_process
     from parallel.mesh import make_mesh
-    from parallel.onednn import choose_products
+    from parallel.onednn import select_matrix_products
     from reporting.data_diagnosis import check_best_metric, check_data
     from training.attention import working_attention
     from training.program import build_program
     from training.restore import previous_manifest
     from training.schedules import warmup_steps
 
-    start()
-    keep_compiled(cache_dir(config.data))
+    initialize_distributed()
+    enable_compilation_cache(cache_dir(config.data))
     mesh = make_mesh(config)
     if mesh.size < jax.device_count():
         notify(f"the mesh takes {mesh.size} of {jax.device_count()} devices")
-    choose_products(config, mesh)
+    select_matrix_products(config, mesh)
     progress = Progress(shown=is_main_process())
     attention = working_attention(config, mesh, warnings.append)
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from inference.predictors.predictor import Prediction
-from parallel.feeding import everywhere, put_batch
+from parallel.feeding import gather_batch, put_batch
 from training.model_def import ModelDef
 
 Tree = Any
@@ -145,7 +145,7 @@ def answer_split(
     rows: dict[int, dict[str, Any]] = {}
     start = 0
     for batch in batches:
-        on_host = everywhere(batch)
+        on_host = gather_batch(batch)
         weights = on_host["weights"].reshape(len(on_host["weights"]), -1)
         examples = order[start + np.flatnonzero(weights.any(axis=1))].tolist()
         answers, known = predictor.predict_batch(module, batch), predictor.references(on_host)

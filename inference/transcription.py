@@ -19,7 +19,7 @@ from inference.predictors.predictor import Prediction
 from inference.recordings import in_groups
 from inference.text import writable_tokens
 from parallel.axes import replicated
-from parallel.feeding import everywhere
+from parallel.feeding import gather_batch
 
 MOST_ROWS = 32
 """Recordings that are transcribed in one batch."""
@@ -57,7 +57,7 @@ class Transcriber:
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
         """Answer as `BatchPredictor` says."""
-        weights_B = everywhere({"weights": batch["weights"]})["weights"]
+        weights_B = gather_batch({"weights": batch["weights"]})["weights"]
         answers = self._answers(module, batch["frames"], batch["segments"])
         return [answers[row] for row in np.flatnonzero(weights_B > 0)]
 

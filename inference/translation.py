@@ -18,7 +18,7 @@ from inference.compiled import CompiledFunction, next_power_of_two
 from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
 from parallel.axes import replicated
-from parallel.feeding import everywhere
+from parallel.feeding import gather_batch
 
 MOST_ROWS = 64
 """Texts that are translated in one batch."""
@@ -67,7 +67,7 @@ class Translator:
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
         """Answer as `BatchPredictor` says."""
         best = self._answers(module, batch["source"], batch["source_segments"])
-        weights = everywhere({"weights": batch["weights"]})["weights"]
+        weights = gather_batch({"weights": batch["weights"]})["weights"]
         return [self._prediction(best, row) for row in _real_rows(weights)]
 
     def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 
-def start() -> None:
+def initialize_distributed() -> None:
     """Joins the processes of one run; does nothing where there is only one.
 
     Found by itself under SLURM (more than one task), Kubernetes (an indexed job) and on Cloud TPU
@@ -45,7 +45,7 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(point: str) -> None:
+def barrier(point: str) -> None:
     """Returns when every process has come to `point`."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils

@@ -84,7 +84,7 @@ def explain_environment(config: Config) -> str:
     return "\n".join([head, *(lines or ["  nothing"])])
 
 
-def keep_compiled(cache: Path) -> None:
+def enable_compilation_cache(cache: Path) -> None:
     """Keeps what XLA compiles under `cache`, for the next start; all that takes long enough."""
     import jax
 

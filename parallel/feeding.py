@@ -60,7 +60,7 @@ def _taken_below(sharding: NamedSharding) -> float:
     return LARGE if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
 
 
-def everywhere(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
+def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
     """The whole of each array of a global batch, on the host of every process."""
     if jax.process_count() == 1:
         return jax.device_get(dict(batch))

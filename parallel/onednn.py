@@ -50,14 +50,14 @@ _usual: dict[Primitive, Any] = {}
 _usually_kept: list[Callable] = []
 
 
-def choose_products(config: Config, mesh: Mesh) -> None:
+def select_matrix_products(config: Config, mesh: Mesh) -> None:
     """What is compiled from now on takes its matrix products as `train.matrix_products` says.
 
     Raises `configs.UsageError` where oneDNN is asked for and can't be: on anything but one CPU
     device, or where a first small product fails or comes out wrong.
     """
     if config.train.matrix_products == "xla":
-        multiply_by_xla()
+        remove_onednn_lowerings()
         return
     asked = "train.matrix_products=onednn"
     platform = mesh.devices.flat[0].platform
@@ -67,13 +67,13 @@ def choose_products(config: Config, mesh: Mesh) -> None:
             "use xla"
         )
     try:
-        multiply_by_onednn()
+        install_onednn_lowerings()
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{asked} does not work here ({reason}): use xla") from error
 
 
-def multiply_by_onednn() -> None:
+def install_onednn_lowerings() -> None:
     """What is compiled for one CPU from now on multiplies float32 matrices by oneDNN.
 
     Programs that are spread over devices keep XLA's products, which it can split. Raises whatever
@@ -93,8 +93,8 @@ def multiply_by_onednn() -> None:
     compilation_cache.put_executable_and_time = functools.partial(_keep, *_usually_kept)
 
 
-def multiply_by_xla() -> None:
-    """Takes `multiply_by_onednn` back."""
+def remove_onednn_lowerings() -> None:
+    """Takes `install_onednn_lowerings` back."""
     mlir._platform_specific_lowerings["cpu"].update(_usual)
     _usual.clear()
     while _usually_kept:

@@ -16,7 +16,7 @@ from configs.errors import UsageError
 from configs.reading.saved import differences, refuse_differences
 from configs.reading.validation import build_config
 from configs.schema.config import Config
-from parallel.distributed import is_main_process, wait_for_all
+from parallel.distributed import barrier, is_main_process
 from training.attention import working_attention
 from training.best_metric import BestMetric
 from training.checkpoints import (
@@ -138,10 +138,10 @@ def find_checkpoint(
         good = find_good_step(folder, notify)
     except Damaged as damage:
         raise UsageError(f"{damage}; to begin anew, give another --workdir") from None
-    wait_for_all("checkpoints verified")
+    barrier("checkpoints verified")
     if is_main_process():
         set_aside_unusable(folder, good[0] if good else -1, notify)
-    wait_for_all("unusable checkpoints set aside")
+    barrier("unusable checkpoints set aside")
     return good
 
 

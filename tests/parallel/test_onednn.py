@@ -47,18 +47,18 @@ def compiled(function, *arguments) -> tuple:
 
 @pytest.fixture
 def by_onednn():
-    """Both ways of a function: as XLA has it, and with `multiply_by_onednn`."""
+    """Both ways of a function: as XLA has it, and with `install_onednn_lowerings`."""
 
     def both(function, *arguments):
         plain, _ = compiled(function, *arguments)
         with contextlib.nullcontext() if THERE else pytest.raises(jax.errors.JaxRuntimeError):
-            onednn.multiply_by_onednn()
+            onednn.install_onednn_lowerings()
         found, text = compiled(function, *arguments)
         return plain, found, text
 
-    onednn.multiply_by_xla()
+    onednn.remove_onednn_lowerings()
     yield both
-    onednn.multiply_by_xla()
+    onednn.remove_onednn_lowerings()
 
 
 def assert_same(ours, xlas):
@@ -150,7 +150,7 @@ def test_what_is_spread_over_devices_stays_with_xla(by_onednn):
 def losses(recipe: str, products: str) -> list[float]:
     """Of three steps of a narrow recipe on one device."""
     config = runs.load(recipe, train__matrix_products=products, mesh__data="1")
-    onednn.choose_products(config, make_mesh(config))
+    onednn.select_matrix_products(config, make_mesh(config))
     program = runs.as_users_have_it(runs.build(config))
     state, found = program.initialize(), []
     for batch in runs.batches(config, 3):
@@ -194,11 +194,11 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
         compilation_cache.put_executable_and_time("key", function.__name__, executable, None, 1)
 
     with contextlib.nullcontext() if THERE else pytest.raises(jax.errors.JaxRuntimeError):
-        onednn.multiply_by_onednn()
+        onednn.install_onednn_lowerings()
     keep(jnp.matmul)
     keep(jnp.add)
     assert kept == (["add"] if THERE else ["matmul", "add"])
-    onednn.multiply_by_xla()
+    onednn.remove_onednn_lowerings()
     keep(jnp.matmul)
     assert kept[-1] == "matmul"
 
@@ -206,7 +206,7 @@ def test_its_programs_are_not_given_to_the_writer_that_can_not_write_them(monkey
 def test_several_devices_are_refused(by_onednn):
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="8")
     with pytest.raises(UsageError) as error:
-        onednn.choose_products(config, make_mesh(config))
+        onednn.select_matrix_products(config, make_mesh(config))
     assert str(error.value) == (
         "train.matrix_products=onednn is made for one CPU device, and the mesh has 8 of cpu: "
         "use xla"
@@ -217,6 +217,6 @@ def test_where_it_fails_all_stays_and_the_run_is_refused(by_onednn, monkeypatch)
     monkeypatch.setattr(onednn, "MATMUL", "__nobody$knows")
     config = runs.load("digits_cnn", train__matrix_products="onednn", mesh__data="1")
     with pytest.raises(UsageError, match=r"does not work here \(.*nobody.*\): use xla"):
-        onednn.choose_products(config, make_mesh(config))
+        onednn.select_matrix_products(config, make_mesh(config))
     _, text = compiled(jnp.matmul, *draw((64, 64), (64, 64)))
     assert "__nobody$knows" not in text
