@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ class Classification:
             "scores": scores_BC,
         }
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
         """`loss` in nats per example; `accuracy` and, of more than five classes, `accuracy_top5` as
         shares of one."""
         metrics = {

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class LanguageModeling:
         }
         return sums, {"loss": loss_B, "targets": weight_B}
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
         """`loss` in nats per token; `bits_per_byte` over the UTF-8 bytes of the split's text."""
         loss = sums["loss"] / sums["weight"]
         metrics = {
@@ -80,8 +80,8 @@ class LanguageModeling:
             "perplexity": math.exp(min(loss, 700.0)) if math.isfinite(loss) else loss,
             "accuracy": sums["correct"] / sums["weight"],
         }
-        if facts.get("bytes"):
-            metrics["bits_per_byte"] = sums["loss"] / math.log(2) / facts["bytes"]
+        if text_bytes:
+            metrics["bits_per_byte"] = sums["loss"] / math.log(2) / text_bytes
         return metrics
 
     def _sums(

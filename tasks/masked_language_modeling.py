@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +44,9 @@ class MaskedLanguageModeling(LanguageModeling):
         keys_B = jax.vmap(_key_of)(batch["tokens"])
         return super().evaluate(model, self.masked(batch, keys_B, model.vocabulary_size))
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
         """`loss` in nats per token that was left out; of a text's bytes nothing can be said."""
-        return super().summarize(sums, {})
+        return super().summarize(sums, None)
 
     def masked(self, batch: Batch, keys_B: jax.Array, vocabulary_size: int) -> dict[str, jax.Array]:
         """The batch as it is predicted from: row b masked by the key keys_B[b]."""

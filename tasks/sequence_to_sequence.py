@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 from flax import nnx
@@ -32,9 +32,9 @@ class SequenceToSequence(LanguageModeling):
         hidden_BTD, _ = model.hidden(batch["tokens"], memory, dropout_key=keys[1])
         return hidden_BTD
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
         """`loss` in nats per token of the target, `accuracy` of tokens after true ones."""
-        return super().summarize(sums, {})
+        return super().summarize(sums, None)
 
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]

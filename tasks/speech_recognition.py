@@ -5,7 +5,7 @@ Axes: B batch, T frames, U positions of the model, L labels, V vocabulary, its l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ class SpeechRecognition:
         }
         return sums, {"loss": nats_B, "labels": labels_B}
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
         """`loss` in nats per label: all that the recordings cost, those without a label too, by
         the number of all their labels. `too_short`, if there are any: recordings left out of it."""
         metrics = {

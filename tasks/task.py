@@ -1,7 +1,7 @@
 """What a task is: its batch, loss, metrics and answer."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 import jax
 from flax import nnx
@@ -38,16 +38,6 @@ class Task(Protocol):
         """
         ...
 
-    def summarize(self, sums: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, float]:
-        """The metrics of a split from its sums; `facts` are the split's (`bytes`)."""
-        ...
-
-
-class WritingTask(Task, Protocol):
-    """A task whose model answers in text, which is compared with the right one."""
-
-    def text_metrics(
-        self, hypotheses: Sequence[str], references: Sequence[str]
-    ) -> dict[str, float]:
-        """The metrics of answers, each beside its reference."""
+    def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
+        """Return the metrics of a split from its sums. `text_bytes`: UTF-8 bytes of its text."""
         ...

@@ -81,7 +81,7 @@ def test_each_step_leaves_out_others_and_evaluation_the_same_wherever_a_row_stan
 def test_evaluation_says_nothing_of_bytes():
     task = build()
     sums, _ = task.evaluate(Watched(), BATCH)
-    metrics = task.summarize({name: float(x) for name, x in sums.items()}, {"bytes": 100})
+    metrics = task.summarize({name: float(x) for name, x in sums.items()}, 100)
     assert set(metrics) == {"examples", "loss", "perplexity", "accuracy"}
     assert metrics["perplexity"] == pytest.approx(V, rel=1e-4)
     assert metrics["examples"] == B

@@ -58,7 +58,7 @@ def test_the_loss_is_in_nats_for_each_target_and_smoothing_only_minimised():
 
     evaluated, _ = task.evaluate(model, BATCH)
     assert model.keys == [None, None]
-    metrics = task.summarize({name: float(x) for name, x in evaluated.items()}, {"bytes": 9})
+    metrics = task.summarize({name: float(x) for name, x in evaluated.items()}, 9)
     hits = (np.argmax(log_p, axis=-1) == BATCH["targets"]) * BATCH["weights"]
     assert metrics["loss"] == pytest.approx(-np.sum(right * BATCH["weights"]) / 6)
     assert metrics["accuracy"] == pytest.approx(hits.sum() / 6)

@@ -85,7 +85,7 @@ def test_an_example_of_weight_zero_counts_nothing():
 def test_evaluation_is_in_nats_per_label_of_the_split():
     task = build("speech_recognition")
     totals, outputs = task.evaluate(AsGiven(), BATCH)
-    metrics = task.summarize({name: float(total) for name, total in totals.items()}, {})
+    metrics = task.summarize({name: float(total) for name, total in totals.items()}, None)
     assert (metrics["examples"], metrics["too_short"]) == (4, 1)
     assert metrics["loss"] == pytest.approx(sums()["loss"] / 5, rel=1e-6)
     np.testing.assert_array_equal(outputs["labels"], [3, 2, 3, 0])
