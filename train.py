@@ -65,9 +65,9 @@ def main(argv: Sequence[str]) -> int:
         is_new = check_workdir(config, workdir, events.append)
         origin = config.train.initialize_from
         if is_new and origin is not None and is_hugging_face(origin):
-            from interop.checking import check
+            from interop.checking import check_recipe
 
-            check(origin, config)
+            check_recipe(origin, config)
         require_wandb(config)
     check_inputs(with_tokenizer)
 
@@ -142,18 +142,18 @@ def make_warm_start(config, workdir: Path, dataset: Dataset, program) -> WarmSta
     check_pretrained(config)
     check_tokenizer(dataset, source)
     if is_hugging_face(source):
-        from interop import starting
+        from interop.loading import load_weights
 
         separator, tokenizer = None, dataset.tokenizer
         if tokenizer is not None:
             separator = tokenizer.separator, tokenizer.separator_id
         parameters = program.model_def.own_params
-        weights = starting.start(source, config, dataset.spec, parameters, separator=separator)
+        weights = load_weights(source, config, dataset.spec, parameters, separator=separator)
         origin = initialize.pretrained_from_arrays(
             weights.params,
             name=f"the weights of {source}, of Hugging Face",
             metadata={"folder": str(source.absolute())},
-            notes=weights.notes,
+            notes=weights.messages,
         )
     else:
         origin = initialize.open_pretrained(source, config.train.initialize_step, notify)

@@ -90,7 +90,7 @@ def evaluate(
     if outputs:
         in_split = np.argsort(outputs["example"])
         outputs = {name: values[in_split] for name, values in outputs.items()}
-    return model_def.task.summarize(totals, {"bytes": text_bytes}), outputs
+    return model_def.task.summarize(totals, text_bytes), outputs
 
 
 def evaluate_split(

@@ -2,22 +2,26 @@
 `BertForSequenceClassification`."""
 
 from configs.data_spec import DataSpec
-from interop.description import ACTIVATIONS, BLOCKS, Description, class_count
+from interop.description import ACTIVATIONS, COMMON_SETTINGS, Description, class_count
 from interop.folder import Folder
-from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm, same
+from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
 BLOCK, THEIRS, HEAD = "backbone.layers.{layer}", "encoder.layer.{layer}", "cls.predictions"
 
 TABLE = Table(
     prefix="bert.",
     rows=(
-        same(
-            "embedding.tokens.embedding", "embeddings.word_embeddings.weight", counts="vocabulary"
+        Row(
+            ("embedding.tokens.embedding",),
+            "embeddings.word_embeddings.weight",
+            resizable="vocabulary",
         ),
-        same(
-            "positions.table.embedding", "embeddings.position_embeddings.weight", counts="positions"
+        Row(
+            ("positions.table.embedding",),
+            "embeddings.position_embeddings.weight",
+            resizable="positions",
         ),
-        same("token_types.table.embedding", "embeddings.token_type_embeddings.weight"),
+        Row(("token_types.table.embedding",), "embeddings.token_type_embeddings.weight"),
         *norm("embedding_norm", "embeddings.LayerNorm"),
         *linear(f"{BLOCK}.mixer.query", f"{THEIRS}.attention.self.query"),
         *linear(f"{BLOCK}.mixer.key", f"{THEIRS}.attention.self.key"),
@@ -29,12 +33,12 @@ TABLE = Table(
         *norm(f"{BLOCK}.feed_forward_norm", f"{THEIRS}.output.LayerNorm"),
         *linear("head_transform.dense", f"{HEAD}.transform.dense"),
         *norm("head_transform.norm", f"{HEAD}.transform.LayerNorm"),
-        same("head_transform.bias", f"{HEAD}.bias", counts="vocabulary"),
-        Row(("embedding.head.kernel",), f"{HEAD}.decoder.weight", Kernel(), counts="vocabulary"),
+        Row(("head_transform.bias",), f"{HEAD}.bias", resizable="vocabulary"),
+        Row(("embedding.head.kernel",), f"{HEAD}.decoder.weight", Kernel(), resizable="vocabulary"),
         *linear("pool.dense", "pooler.dense"),
         *linear("classes", "classifier"),
     ),
-    # What only the guess of the next sentence uses, but for a classifier that has the pooler.
+    # Only next sentence prediction uses these. (A classifier's rows include the pooler.)
     ignored=("pooler.dense.*", "cls.seq_relationship.*", "embeddings.position_ids"),
     copies={
         f"{HEAD}.decoder.weight": "embeddings.word_embeddings.weight",
@@ -45,35 +49,35 @@ TABLE = Table(
 
 
 def describe(folder: Folder) -> Description:
-    """What config.json says, in our terms."""
+    """Translate config.json into our settings."""
     config = folder.config
-    config.demand(
+    config.require(
         position_embedding_type=["absolute"], is_decoder=[False], add_cross_attention=[False]
     )
     settings = {
         "architecture": "encoder",
-        **BLOCKS,
-        "width": config.count("hidden_size"),
-        "depth": config.count("num_hidden_layers"),
-        "num_heads": config.count("num_attention_heads"),
+        **COMMON_SETTINGS,
+        "width": config.positive_int("hidden_size"),
+        "depth": config.positive_int("num_hidden_layers"),
+        "num_heads": config.positive_int("num_attention_heads"),
         "positions": "learned",
-        "token_types": config.count("type_vocab_size"),
+        "token_types": config.positive_int("type_vocab_size"),
         "embedding_norm": True,
         "logit_soft_cap": None,
         "norm": "layer_norm",
         "norm_placement": "post",
-        "norm_epsilon": config.number("layer_norm_eps", default=1e-12),
-        "feed_forward": config.translated("hidden_act", ACTIVATIONS, default="gelu"),
-        "feed_forward_width": config.count("intermediate_size"),
+        "norm_epsilon": config.positive_float("layer_norm_eps", default=1e-12),
+        "feed_forward": config.lookup("hidden_act", ACTIVATIONS, default="gelu"),
+        "feed_forward_width": config.positive_int("intermediate_size"),
     }
     data_spec = DataSpec(
-        vocabulary_size=config.count("vocab_size"),
-        max_length=config.count("max_position_embeddings"),
+        vocabulary_size=config.positive_int("vocab_size"),
+        max_length=config.positive_int("max_position_embeddings"),
         num_classes=class_count(folder),
     )
     if data_spec.num_classes is not None:
         settings["pooling"] = "first_dense"
     else:
-        settings["tied_embeddings"] = config.flag("tie_word_embeddings", default=True)
+        settings["tied_embeddings"] = config.boolean("tie_word_embeddings", default=True)
         settings["head_transform"] = True
     return Description("bert", settings, data_spec)

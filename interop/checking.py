@@ -1,4 +1,4 @@
-"""Whether a recipe describes the model whose weights are in a folder, before any is read."""
+"""Checks that a recipe describes the model in a folder, before its weights are read."""
 
 import shlex
 from collections.abc import Mapping
@@ -16,36 +16,36 @@ from model.layers.feed_forward import feed_forward_width
 
 TOKENIZER = "tokenizer.json"
 
-_OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
-"""Settings that only matter to a model that is read out as tokens."""
+_HEAD_OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
+"""Settings that matter only to a head that predicts tokens."""
 
 _MISSING = "(not there)"
 
 
-def check(folder: str | Path, config: Config) -> None:
-    """Compares a recipe with what the model in `folder` needs: its section `model`, its tokenizer,
-    and the sizes that it sets of the data. What does not change what is computed of weights
-    (dropout, scan_layers, ...) is free; so is how another head than theirs is made.
+def check_recipe(folder: str | Path, config: Config) -> None:
+    """Compare a recipe with what the model in `folder` needs: its section `model`, its tokenizer,
+    and the sizes of its data. Fields that do not change the function of the weights (dropout,
+    scan_layers, ...) may differ, and so may those of a head that replaces theirs.
 
-    Raises `configs.UsageError` for what `describe` does, and where anything differs: one line with
-    each field, and the overrides to give.
+    Raises `configs.UsageError` as `describe` does, and where anything differs: one line with each
+    field, and the overrides to give.
     """
     found = describe(folder)
     holds = f"train.initialize_from={folder} holds a {found.family}"
     _check_use(found, config, holds)
     if config.train.initialize_step != "latest":
         raise UsageError(f"train.initialize_step is for workdirs, and {holds}: leave it out")
-    needed = {**_of_model(found, config), **_of_data(folder, found, config)}
-    given = {path: _given(config, path) for path in needed}
+    needed = {**_model_fields(found, config), **_data_fields(folder, found, config)}
+    given = {path: _value_of(config, path) for path in needed}
     differing = _differing(given, needed, config)
     if differing:
-        there = ", ".join(f"{n} is {_text(given[n])}" for n in differing if given[n] != _MISSING)
+        values = ", ".join(f"{n} is {_text(given[n])}" for n in differing if given[n] != _MISSING)
         flags = " ".join(f"--config.{n}={shlex.quote(_text(needed[n]))}" for n in differing)
-        raise UsageError(f"{holds}, which this recipe does not fit: {there}; give {flags}")
+        raise UsageError(f"{holds}, which this recipe does not fit: {values}; give {flags}")
 
 
-def check_pictures(folder: str | Path, shape: tuple[int, int, int]) -> None:
-    """Raises `UsageError` where prepared pictures have another `shape` than those of the model."""
+def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
+    """Raise `UsageError` where prepared pictures have another `shape` than those of the model."""
     theirs = describe(folder).data_spec.image_shape
     if theirs != tuple(shape):
         shapes = [" x ".join(map(str, one)) for one in (theirs, shape)]
@@ -57,7 +57,7 @@ def check_pictures(folder: str | Path, shape: tuple[int, int, int]) -> None:
 
 
 def _check_use(found: Description, config: Config, holds: str) -> None:
-    """Raises `UsageError` where the model can't do what the recipe is for."""
+    """Raise `UsageError` where the model can't do the recipe's task."""
     name = found.settings["architecture"]
     kind = next(one for one in ARCHITECTURES if kind_name(one) == name)
     task, data = config.task, config.data
@@ -73,18 +73,19 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
         raise UsageError(f"{holds} of pictures of {height} x {width}, and here they are square")
 
 
-def _of_model(found: Description, config: Config) -> dict[str, Any]:
-    """What `model` must be, by paths: all that this task makes something of."""
+def _model_fields(found: Description, config: Config) -> dict[str, Any]:
+    """Return the values that fields of `model` must have, as far as this task uses them."""
     needed, classes = dict(found.settings), config.task.model_output == "classes"
     if classes:
-        needed = {name: needed[name] for name in needed if name not in _OF_TOKENS}
+        needed = {name: needed[name] for name in needed if name not in _HEAD_OF_TOKENS}
     elif "pooling" in needed:
         del needed["pooling"]
     return {f"model.{name}": value for name, value in needed.items()}
 
 
-def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
-    """What `data` must be, by paths. Raises `UsageError` where the folder has no tokenizer."""
+def _data_fields(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
+    """Return the values that fields of `data` must have. Raises `UsageError` where the folder has
+    no tokenizer."""
     data = config.data
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
@@ -112,7 +113,7 @@ def _of_data(folder: str | Path, found: Description, config: Config) -> dict[str
 
 
 def _same_tokens(ours: Path, theirs: Path) -> bool:
-    """Whether two tokenizer.json number the tokens of their models alike, where both are there."""
+    """Return whether two files tokenizer.json have the same vocabulary, or one is missing."""
     if not (ours.is_file() and theirs.is_file()):
         return True
     one, other = (JsonFields(path).section("model").get("vocab") for path in (ours, theirs))
@@ -120,16 +121,16 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
 
 
 def _differing(given: Mapping[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
-    """Paths of what is needed otherwise; all of `model` where the architecture is another one."""
+    """Return the fields that must change; all of `model` where the architecture differs."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given
-    ours, theirs = _written_out(ours), _written_out({**ours, **needed})
+    ours, theirs = _with_defaults(ours), _with_defaults({**ours, **needed})
     return [p for p in needed if given[p] != needed[p] and ours[p] != theirs[p]]
 
 
-def _written_out(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of blocks with what their defaults stand for."""
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with the values that None stands for, and the letters of the pattern."""
     full = dict(settings)
     depth, width, heads = (settings[f"model.{name}"] for name in ("depth", "width", "num_heads"))
     full["model.pattern"] = "".join(sorted(set(settings["model.pattern"][:depth])))
@@ -140,8 +141,8 @@ def _written_out(settings: Mapping[str, Any]) -> dict[str, Any]:
     return full
 
 
-def _given(config: Config, path: str) -> Any:
-    """The value of a field."""
+def _value_of(config: Config, path: str) -> Any:
+    """Return the value of a field by its dotted name."""
     for name in path.split("."):
         config = getattr(config, name, _MISSING)
     return config
@@ -152,7 +153,7 @@ def _words(names: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as the command line takes it."""
+    """Return a value as it is written on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     if isinstance(value, float) and float(f"{value:g}") == value:

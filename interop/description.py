@@ -1,4 +1,4 @@
-"""What a folder of Hugging Face needs of us, in our terms."""
+"""Describes the model in a folder of Hugging Face by fields of our configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +9,19 @@ from interop.folder import Folder
 
 @dataclass(frozen=True)
 class Description:
-    """`settings`: fields of the section `model`, all those that change what a model computes from
-    its weights; `data_spec`: the sizes of the data that it was made for (`vocabulary_size`,
-    `max_length`, `image_shape`, `num_classes`), where the weights say them. `family`: whose layout
-    it is."""
+    """The model of a folder.
+
+    `family`: "gpt2", "llama", "bert" or "vit". `settings`: the fields of the section `model` that
+    change what is computed from the weights. `data_spec`: what the data must have, as far as the
+    weights decide it: `vocabulary_size`, `max_length`, `image_shape`, `num_classes`.
+    """
 
     family: str
     settings: dict[str, Any]
     data_spec: DataSpec
 
 
-BLOCKS = {
+COMMON_SETTINGS = {
     "pattern": "A",
     "num_kv_heads": None,
     "head_dim": None,
@@ -27,7 +29,7 @@ BLOCKS = {
     "norm_placement": "pre",
     "use_bias": True,
 }
-"""Settings that most families have in common; one that has another says so after them."""
+"""Settings that most families share; a family that differs sets them again."""
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -36,12 +38,12 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
 }
-"""Our kind of feed-forward part for each of their activations."""
+"""`model.feed_forward` for each activation that they name."""
 
 CLASSIFIER = "classifier.weight"
-"""The tensor of a folder that tells classes apart: a row for each."""
+"""The tensor of a classifier's head: a row for each class."""
 
 
 def class_count(folder: Folder) -> int | None:
-    """Return how many classes a classifier tells apart; None of another model."""
+    """Return the number of classes of a classifier, None for another model."""
     return folder.shape(CLASSIFIER)[0] if CLASSIFIER in folder.names else None

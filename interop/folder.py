@@ -1,4 +1,4 @@
-"""A folder as `save_pretrained` leaves it: config.json, and tensors in safetensors files."""
+"""Reads a folder that `save_pretrained` wrote: config.json, and tensors in safetensors files."""
 
 from pathlib import Path
 from typing import Any
@@ -12,72 +12,89 @@ from configs.errors import UsageError
 from interop.json_fields import JsonFields
 
 CONFIG = "config.json"
-WHOLE = "model.safetensors"
+WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_NUMBERS = ("F16", "BF16", "F32", "F64")
+_FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 
 
 class Folder:
-    """What a folder holds. `config`: the fields of its config.json; `names`: those of its tensors.
+    """Reads a model's folder. `config`: the fields of its config.json.
 
-    Only headers are read before a tensor is asked for. Raises `configs.UsageError` for a folder
-    or a file that is missing or damaged.
+    A tensor is read when it is asked for, and only the headers of files before. Raises
+    `configs.UsageError` for a folder or a file that is missing or damaged.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_dir():
-            raise UsageError(f"{path} is no folder: give one that holds {CONFIG} and {WHOLE}")
+            raise UsageError(f"{path} is no folder: give one that holds {CONFIG} and {WEIGHTS}")
         self.config = JsonFields(self.path / CONFIG)
         self._files = self._find_files()
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors."""
+        """The names of all tensors."""
         return list(self._files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, from the header of its file."""
+        """Return the shape of a tensor, from the header of its file."""
         return tuple(self._slice(name).get_shape())
 
     def tensor(self, name: str) -> NDArray:
-        """A tensor as it is stored. Raises `UsageError` where it is not of floating point."""
-        kind, file = self._slice(name).get_dtype(), self._files[name]
-        if kind not in _NUMBERS:
-            raise UsageError(f"{file}: {name} is stored as {kind}, not as one of {_NUMBERS}")
+        """Return a tensor as it is stored. Raises `UsageError` unless it is of floating point."""
+        dtype, file = self._slice(name).get_dtype(), self._files[name]
+        if dtype not in _FLOAT_DTYPES:
+            raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {_FLOAT_DTYPES}")
         return file.get_tensor(name)
 
-    def other_json(self, name: str) -> JsonFields | None:
-        """Another JSON file of the folder; None where there is none."""
+    def json_file(self, name: str) -> JsonFields | None:
+        """Return another JSON file of the folder, None where there is none."""
         path = self.path / name
         return JsonFields(path) if path.exists() else None
 
+    def special_tokens(self) -> dict[str, int]:
+        """Return the ids of the tokenizer's special tokens by their role: "mask", "bos", "eos",
+        "cls", "sep", ...; none where there is no tokenizer_config.json that names them."""
+        config, ids = self.json_file("tokenizer_config.json"), self.added_tokens()
+        tokens = {}
+        for name, value in config or ():
+            text = value["content"] if isinstance(value, dict) and "content" in value else value
+            if name.endswith("_token") and isinstance(text, str) and text in ids:
+                tokens[name.removesuffix("_token")] = ids[text]
+        return tokens
+
+    def added_tokens(self) -> dict[str, int]:
+        """Return the ids of the tokens that tokenizer.json adds to its model, by their text."""
+        tokenizer = self.json_file("tokenizer.json")
+        added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
+        return {token["content"]: token["id"] for token in added}
+
     def _find_files(self) -> dict[str, "_File"]:
-        if (self.path / WHOLE).exists():
-            file = _File(self.path / WHOLE)
+        if (self.path / WEIGHTS).exists():
+            file = _File(self.path / WEIGHTS)
             return dict.fromkeys(file.names, file)
         if not (self.path / INDEX).exists():
             others = sorted(file.name for file in self.path.glob("*.bin"))
             instead = (
                 f"; {others[0]} is no safetensors file: save the model as one" if others else ""
             )
-            raise UsageError(f"{self.path} has neither {WHOLE} nor {INDEX}{instead}")
-        places = JsonFields(self.path / INDEX).value("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+            raise UsageError(f"{self.path} has neither {WEIGHTS} nor {INDEX}{instead}")
+        parts = JsonFields(self.path / INDEX).value("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
             raise UsageError(f"{self.path / INDEX} is damaged: weight_map is no table of files")
-        files = {name: _File(self.path / name) for name in sorted(set(places.values()))}
-        for name, place in places.items():
-            if name not in files[place].names:
-                raise UsageError(f"{self.path / place} is damaged: {INDEX} says it holds {name}")
-        return {name: files[place] for name, place in places.items()}
+        files = {part: _File(self.path / part) for part in sorted(set(parts.values()))}
+        for name, part in parts.items():
+            if name not in files[part].names:
+                raise UsageError(f"{self.path / part} is damaged: {INDEX} says it holds {name}")
+        return {name: files[part] for name, part in parts.items()}
 
     def _slice(self, name: str) -> Any:
         return self._files[name].open.get_slice(name)
 
 
 class _File:
-    """One safetensors file, mapped into memory."""
+    """Maps one safetensors file into memory."""
 
     def __init__(self, path: Path):
         self.path = path

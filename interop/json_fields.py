@@ -1,8 +1,7 @@
-"""A JSON file of a folder, whose fields are read one by one: what is missing, damaged or beyond our
-models is an error that names file and field."""
+"""Reads the fields of a JSON file one by one, with an error that names file and field."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,8 +11,8 @@ _REQUIRED = object()
 
 
 class JsonFields:
-    """The fields of a JSON file. `default` is what a reader of theirs takes where a field is not
-    there; without it the field is needed. Raises `UsageError`, here and in every method.
+    """Reads the fields of a JSON file. A field without a `default` must be there. Every method
+    raises `UsageError` for a file that is missing or damaged, or a field that is not allowed.
     """
 
     def __init__(self, path: Path):
@@ -34,70 +33,68 @@ class JsonFields:
         return iter(self._values.items())
 
     def value(self, name: str, default: Any = _REQUIRED) -> Any:
-        """A field, whatever it is."""
+        """Return a field of any type."""
         if name not in self._values and default is _REQUIRED:
             raise UsageError(f"{self.path} is damaged: it has no {name}")
         return self._values.get(name, default)
 
-    def count(self, name: str, default: Any = _REQUIRED) -> Any:
-        """An integer above zero, or what may be left out."""
+    def positive_int(self, name: str, default: Any = _REQUIRED) -> Any:
+        """Return an integer above zero, or the default."""
         value = self.value(name, default)
         if (type(value) is int and value >= 1) or value is default:
             return value
-        self._refuse_type(name, value, "an integer >= 1")
+        self._raise_type(name, value, "an integer >= 1")
 
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        """A number above zero."""
+    def positive_float(self, name: str, default: Any = _REQUIRED) -> float:
+        """Return a number above zero."""
         value = self.value(name, default)
         if type(value) not in (int, float) or not value > 0:
-            self._refuse_type(name, value, "a number > 0")
+            self._raise_type(name, value, "a number > 0")
         return float(value)
 
-    def flag(self, name: str, default: Any = _REQUIRED) -> bool:
-        """true or false."""
+    def boolean(self, name: str, default: Any = _REQUIRED) -> bool:
+        """Return true or false."""
         value = self.value(name, default)
         if not isinstance(value, bool):
-            self._refuse_type(name, value, "true or false")
+            self._raise_type(name, value, "true or false")
         return value
 
     def pair(self, name: str, default: Any = _REQUIRED) -> tuple[int, int]:
-        """Height and width: an integer above zero for both, or two."""
+        """Return height and width, from one integer above zero for both or from two."""
         value = self.value(name, default)
         both = value if isinstance(value, list) else [value, value]
         if len(both) != 2 or not all(type(one) is int and one >= 1 for one in both):
-            self._refuse_type(name, value, "an integer >= 1, or two")
+            self._raise_type(name, value, "an integer >= 1, or two")
         return both[0], both[1]
 
     def section(self, name: str) -> dict[str, Any]:
-        """Fields inside a field; none where it is null or not there."""
+        """Return the fields inside a field, none where it is null or missing."""
         value = self.value(name, None)
         if not isinstance(value, dict | None):
-            self._refuse_type(name, value, "a section")
+            self._raise_type(name, value, "a section")
         return value or {}
 
-    def translated(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
-        """What `table` makes of a field; an error for what is not in it: our models have nothing
-        like it."""
+    def lookup(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
+        """Return the entry of `table` for a field; an error where there is none."""
         value = self.value(name, default)
         if isinstance(value, dict | list) or value not in table:
-            self.refuse(name, f"it must be {_choices(table)}")
+            self.reject(name, f"it must be {_choices(table)}")
         return table[value]
 
-    def demand(self, **allowed: Sequence[Any]) -> None:
-        """An error where a field is there and has none of these values."""
+    def require(self, **allowed: Sequence[Any]) -> None:
+        """Raise an error for a field that is there and has none of these values."""
         for name, values in allowed.items():
             if self.value(name, values[0]) not in values:
-                self.refuse(name, f"it must be {_choices(values)}")
+                self.reject(name, f"it must be {_choices(values)}")
 
-    def refuse(self, name: str, instead: str) -> NoReturn:
-        """The error for a field of which our models have nothing like it."""
+    def reject(self, name: str, instead: str) -> NoReturn:
+        """Raise the error for a value that our models do not support."""
         value = json.dumps(self.value(name, None))
         raise UsageError(f"{self.path}: {name}={value} can't be had here: {instead}")
 
-    def _refuse_type(self, name: str, value: Any, expected: str) -> NoReturn:
-        said = json.dumps(value)
-        raise UsageError(f"{self.path} is damaged: {name}={said} is not {expected}")
+    def _raise_type(self, name: str, value: Any, expected: str) -> NoReturn:
+        raise UsageError(f"{self.path} is damaged: {name}={json.dumps(value)} is not {expected}")
 
 
-def _choices(values: Any) -> str:
+def _choices(values: Iterable[Any]) -> str:
     return " or ".join(json.dumps(value) for value in values)

@@ -1,8 +1,8 @@
-"""How a family is written down: a row for each parameter, with our name, theirs, and what turns the
-one into the other, both ways.
+"""Describes a family's weights: a row for each parameter, with its name on both sides and a
+transformation that is used both ways.
 
-Names are paths, dotted: ours those of the module, theirs those of the file. In a row, `{layer}`
-stands for the number of every layer.
+"Ours" is a parameter of our modules, "theirs" a tensor of a file; names are dotted paths. In a row,
+`{layer}` stands for the number of each layer.
 """
 
 import math
@@ -18,30 +18,32 @@ Shape = tuple[int, ...]
 LAYER = "{layer}"
 
 HEADS = ("classes.", "embedding.head.", "head_transform.")
-"""How names of ours begin that belong to what a model is read out with."""
+"""How our names of a head's parameters begin."""
 
 
 class Transformation(Protocol):
-    """From an array of theirs to ours and back: it moves numbers, and changes none."""
+    """Converts an array of theirs to ours and back. It moves numbers, and changes none."""
 
     def their_shape(self, shape: Shape) -> Shape:
-        """The shape of theirs whose ours has this one."""
+        """Return the shape of theirs for a `shape` of ours."""
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        """Ours, of this shape."""
+        """Return ours, of this `shape`."""
 
     def to_theirs(self, ours: NDArray) -> NDArray:
-        """Theirs."""
+        """Return theirs."""
 
 
 @dataclass(frozen=True)
-class Same:
-    """The same array, in theirs behind `ones` dimensions of size 1."""
+class Reshape:
+    """Keeps the order of numbers. Theirs has `leading_ones` more dimensions of size 1 in front, or
+    with `flat` only one dimension."""
 
-    ones: int = 0
+    leading_ones: int = 0
+    flat: bool = False
 
     def their_shape(self, shape: Shape) -> Shape:
-        return (1,) * self.ones + shape
+        return (math.prod(shape),) if self.flat else (1,) * self.leading_ones + shape
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
         return theirs.reshape(shape)
@@ -50,24 +52,14 @@ class Same:
         return ours.reshape(self.their_shape(ours.shape))
 
 
-@dataclass(frozen=True)
-class Flat:
-    """All dimensions of ours, which are heads and what is in them, are one of theirs."""
-
-    def their_shape(self, shape: Shape) -> Shape:
-        return (math.prod(shape),)
-
-    def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        return theirs.reshape(shape)
-
-    def to_theirs(self, ours: NDArray) -> NDArray:
-        return ours.reshape(-1)
+FLAT = Reshape(flat=True)
+"""Of a bias: heads and head dimension in ours, one dimension in theirs."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A linear map, in ours from the first `inputs` dimensions to the others; theirs is a matrix
-    [outputs, inputs] as in `nn.Linear`, or with `inputs_first` [inputs, outputs] as in GPT-2."""
+    """Converts a linear map. Ours maps its first `inputs` dimensions to the others; theirs is a
+    matrix [outputs, inputs] as in `nn.Linear`, or with `inputs_first` [inputs, outputs]."""
 
     inputs: int = 1
     inputs_first: bool = False
@@ -85,8 +77,8 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Permuted:
-    """The same array with its dimensions in another order: theirs is ours transposed by `axes`."""
+class Transpose:
+    """Reorders dimensions: theirs is ours transposed by `axes`."""
 
     axes: tuple[int, ...]
 
@@ -102,36 +94,36 @@ class Permuted:
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of theirs, and what of ours is in it: several lie side by side along its last
-    dimension.
+    """Maps one tensor of theirs to one parameter of ours, or to several that lie side by side along
+    its last dimension.
 
-    `counts`: what the first dimension of theirs counts, where the two sides may differ in it: of a
-    vocabulary ours may have more, of positions fewer.
+    `resizable`: the first dimension of theirs is the vocabulary, of which ours may have another
+    size, or the positions, of which ours may have fewer.
     """
 
     ours: tuple[str, ...]
     theirs: str
-    transformation: Transformation = Same()
-    counts: Literal["vocabulary", "positions"] | None = None
+    transformation: Transformation = Reshape()
+    resizable: Literal["vocabulary", "positions"] | None = None
 
     @property
-    def of_head(self) -> bool:
-        """Whether a model is read out with it, which another task does otherwise."""
+    def is_head(self) -> bool:
+        """Whether the row is of a head, which another task replaces."""
         return self.ours[0].startswith(HEADS)
 
-    def at(self, layer: int) -> "Row":
-        """The row of one layer."""
+    def for_layer(self, layer: int) -> "Row":
+        """Return the row of one layer."""
         ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
         theirs = self.theirs.replace(LAYER, str(layer))
-        return Row(ours, theirs, self.transformation, self.counts)
+        return Row(ours, theirs, self.transformation, self.resizable)
 
     def their_shape(self, shapes: Sequence[Shape]) -> Shape:
-        """The shape of theirs whose ours have these ones."""
+        """Return the shape of theirs for these `shapes` of ours."""
         parts = [self.transformation.their_shape(shape) for shape in shapes]
         return (*parts[0][:-1], sum(part[-1] for part in parts)) if len(parts) > 1 else parts[0]
 
     def to_ours(self, theirs: NDArray, shapes: Sequence[Shape]) -> list[NDArray]:
-        """Ours, of these shapes."""
+        """Return ours, of these `shapes`."""
         parts = [theirs]
         if len(shapes) > 1:
             sizes = [self.transformation.their_shape(shape)[-1] for shape in shapes]
@@ -140,18 +132,18 @@ class Row:
         return [self.transformation.to_ours(part, shape) for part, shape in pairs]
 
     def to_theirs(self, ours: Sequence[NDArray]) -> NDArray:
-        """Theirs, in memory as its shape says."""
+        """Return theirs, contiguous in memory."""
         parts = [self.transformation.to_theirs(part) for part in ours]
         return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a family, and what else its files may hold.
+    """The rows of a family, and the other tensors that its files may hold.
 
     Rows name the tensors of the body without `prefix`, which files of the body alone lack too.
-    `ignored`: patterns of what our models have no use for; `copies`: tensors that may be there a
-    second time under another name. `renamed`: ends of names in old files, and today's.
+    `ignored`: patterns of tensors that our models do not use. `copies`: tensors that may be stored
+    a second time under another name. `renamed`: endings of names in old files, and today's.
     """
 
     prefix: str
@@ -160,38 +152,33 @@ class Table:
     copies: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def short(self, name: str) -> str:
-        """The name of a tensor as rows write it."""
+    def row_name(self, tensor: str) -> str:
+        """Return the name of a tensor as rows have it."""
         for old, new in self.renamed.items():
-            if name.endswith(old):
-                name = name.removesuffix(old) + new
-        return name.removeprefix(self.prefix)
+            if tensor.endswith(old):
+                tensor = tensor.removesuffix(old) + new
+        return tensor.removeprefix(self.prefix)
 
-    def long(self, row: Row) -> str:
-        """The name of a row's tensor in a file of the whole model."""
-        return row.theirs if row.of_head else self.prefix + row.theirs
-
-
-def same(ours: str, theirs: str, **about) -> Row:
-    """A row of one parameter that is the same on both sides."""
-    return Row((ours,), theirs, **about)
+    def tensor_name(self, row: Row) -> str:
+        """Return the name of a row's tensor in a file of the whole model."""
+        return row.theirs if row.is_head else self.prefix + row.theirs
 
 
-def norm(ours: str, theirs: str, **about) -> tuple[Row, ...]:
-    """The rows of a norm: its scale, and its bias where it has one."""
+def norm(ours: str, theirs: str) -> tuple[Row, Row]:
+    """Return the rows of a norm: its scale, and its bias where it has one."""
     return (
-        same(f"{ours}.scale", f"{theirs}.weight", **about),
-        same(f"{ours}.bias", f"{theirs}.bias", **about),
+        Row((f"{ours}.scale",), f"{theirs}.weight"),
+        Row((f"{ours}.bias",), f"{theirs}.bias"),
     )
 
 
-def linear(ours: str, theirs: str, kernel: Kernel = Kernel(), **about) -> tuple[Row, ...]:
-    """The rows of a linear map: its kernel, and its bias where it has one."""
+def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]:
+    """Return the rows of a linear map: its kernel, and its bias where it has one."""
     return (
-        Row((f"{ours}.kernel",), f"{theirs}.weight", kernel, **about),
-        Row((f"{ours}.bias",), f"{theirs}.bias", Flat(), **about),
+        Row((f"{ours}.kernel",), f"{theirs}.weight", kernel),
+        Row((f"{ours}.bias",), f"{theirs}.bias", FLAT),
     )
 
 
 OUT_OF_HEADS = Kernel(inputs=2)
-"""From heads and what is in them to the width."""
+"""From heads and head dimension to the width."""

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from configs.data_spec import DataSpec
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
-from interop.converting import write
+from interop.converting import to_tensors
 from interop.families import describe
 from training.model_def import ModelGraph, make_model_graph
 
@@ -78,7 +78,7 @@ def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
         save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")
     found = describe(folder)
     params = draw(template(found.settings, found.data_spec))
-    save_file(write(family, params, scanned=False), folder / "model.safetensors")
+    save_file(to_tensors(family, params, scanned=False), folder / "model.safetensors")
     return folder, params
 
 

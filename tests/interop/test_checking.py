@@ -6,7 +6,7 @@ import pytest
 
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
-from interop.checking import check, check_pictures
+from interop.checking import check_image_shape, check_recipe
 from interop.families import describe
 from tests.interop import folders
 
@@ -33,7 +33,7 @@ def make(tmp_path, family, **changes):
 
 def refusal(folder, config) -> str:
     with pytest.raises(UsageError) as caught:
-        check(folder, config)
+        check_recipe(folder, config)
     return str(caught.value)
 
 
@@ -63,7 +63,7 @@ def test_the_flags_of_the_refusal_are_those_that_make_a_recipe_fit(tmp_path, nam
         None if family == "vit" else str(folder / "tokenizer.json")
     )
     config = load_config(recipe, flags, inputs=False)
-    check(folder, config)
+    check_recipe(folder, config)
     given = config.model.model_dump()
     needed = describe(folder).settings
     assert given | needed == given or classes
@@ -96,7 +96,7 @@ def test_defaults_written_out_do_not_differ(tmp_path):
     written = {"feed_forward_width": "96", "num_kv_heads": "2", "head_dim": "12", "pattern": "AA"}
     free = {"dropout": "0.1", "remat": "full", "attention": "xla"}
     fields = {f"model__{name}": value for name, value in (written | free).items()}
-    check(folder, fitting(tmp_path, folder, "gpt2", **fields))
+    check_recipe(folder, fitting(tmp_path, folder, "gpt2", **fields))
     message = refusal(folder, fitting(tmp_path, folder, "gpt2", model__attention_window="4"))
     assert message.endswith(
         "model.attention_window is 4; give --config.model.attention_window=none"
@@ -106,7 +106,7 @@ def test_defaults_written_out_do_not_differ(tmp_path):
 def test_what_reads_tokens_out_is_free_for_a_classifier(tmp_path):
     folder = make(tmp_path, "bert")
     free = {"model__head_transform": "false", "model__tied_embeddings": "false"}
-    check(folder, fitting(tmp_path, folder, "bert of classes", model__pooling="max"))
+    check_recipe(folder, fitting(tmp_path, folder, "bert of classes", model__pooling="max"))
     assert "head_transform is false" in refusal(folder, fitting(tmp_path, folder, "bert", **free))
 
 
@@ -142,8 +142,8 @@ def test_a_tokenizer_that_is_missing_is_named(tmp_path):
 def test_pictures_of_another_shape_are_told_what_to_set(tmp_path):
     folder = make(tmp_path, "vit")
     with pytest.raises(UsageError, match=r"of 8 x 8 x 3, but .* 8 x 8 x 1: .*data\.channels=3"):
-        check_pictures(folder, (8, 8, 1))
-    check_pictures(folder, [8, 8, 3])
+        check_image_shape(folder, (8, 8, 1))
+    check_image_shape(folder, [8, 8, 3])
     oblong = make(tmp_path / "oblong", "vit", image_size=[8, 16])
     config = load_config(recipe_for(tmp_path, "vit"), inputs=False)
     assert "of pictures of 8 x 16, and here they are square" in refusal(oblong, config)

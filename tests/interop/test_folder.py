@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from configs.errors import UsageError
-from interop.converting import read
-from interop.families import describe, special_tokens
+from interop.converting import read_weights
+from interop.families import describe
 from interop.folder import Folder
 from tests.interop import folders
 
@@ -23,12 +23,12 @@ def split(folder) -> None:
     """The tensors of a folder, in two files and an index."""
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    places = {}
+    parts_of = {}
     for number, names in enumerate((list(tensors)[::2], list(tensors)[1::2])):
         file = f"model-{number}.safetensors"
         save_file({name: tensors[name] for name in names}, folder / file)
-        places |= dict.fromkeys(names, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+        parts_of |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts_of}))
 
 
 def test_a_folder_in_parts_holds_what_it_held_whole(gpt2):
@@ -48,7 +48,7 @@ def test_tensors_of_other_precisions_become_ours(gpt2, dtype):
     )
     found = describe(gpt2)
     template = folders.template(found.settings, found.data_spec)
-    params = read(gpt2, folders.shapes(template), scanned=False).params
+    params = read_weights(gpt2, folders.shapes(template), scanned=False).params
     table = params["embedding"]["tokens"]
     expected = folders.draw(template)["embedding"]["tokens"]["embedding"].astype(dtype)
     assert table["embedding"].dtype == np.float32
@@ -116,9 +116,9 @@ def test_tensors_that_are_no_floating_point_numbers_are_refused(gpt2):
 
 def test_special_tokens_are_those_that_the_tokenizer_names(tmp_path):
     folder = folders.write_config(tmp_path, folders.BERT)
-    assert special_tokens(folder) == {}
+    assert Folder(folder).special_tokens() == {}
     names = {"mask_token": {"content": "[MASK]"}, "cls_token": "[CLS]", "unk_token": "?", "x": 1}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
     added = [{"id": 4, "content": "[MASK]"}, {"id": 2, "content": "[CLS]"}]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    assert special_tokens(folder) == {"mask": 4, "cls": 2}
+    assert Folder(folder).special_tokens() == {"mask": 4, "cls": 2}

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from interop import converting
-from interop.converting import write
+from interop.converting import to_tensors
 from interop.families import FAMILIES, describe
 from tests.interop import folders
 
@@ -27,7 +27,7 @@ def weights(folder, *, scanned=False, sizes=None, settings=None, **how):
         replace(found.data_spec, **(sizes or {})),
         scan_layers=scanned,
     )
-    return converting.read(folder, folders.shapes(of_model), scanned=scanned, **how)
+    return converting.read_weights(folder, folders.shapes(of_model), scanned=scanned, **how)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,7 +60,7 @@ def test_scanned_layers_are_stacks_of_the_same_numbers(tmp_path, family):
     one_by_one = params["backbone"]["layers"]
     stacked = jax.tree.map(lambda *layers: np.stack(layers), *one_by_one.values())
     folders.assert_same(scanned["backbone"]["layers"], {"0": stacked})
-    tensors = write(family, scanned, scanned=True)
+    tensors = to_tensors(family, scanned, scanned=True)
     folders.assert_same(tensors, load_file(folder / "model.safetensors"))
 
 
@@ -103,7 +103,7 @@ def test_parameters_of_ours_that_a_family_does_not_know_are_refused(tmp_path):
         describe(folder).settings | {"pattern": "C"}, DataSpec(vocabulary_size=9)
     )
     with pytest.raises(UsageError, match="llama has nothing like backbone"):
-        write("llama", folders.draw(mixed), scanned=False)
+        to_tensors("llama", folders.draw(mixed), scanned=False)
 
 
 def test_a_shape_that_differs_is_named_with_both(tmp_path):
@@ -168,7 +168,7 @@ def strip(tensors, prefix):
 def test_fewer_positions_are_the_first_and_more_are_refused(tmp_path):
     folder, params = folders.make_folder(tmp_path, "gpt2")
     found = weights(folder, sizes={"max_length": 5})
-    assert found.notes == ("of its 16 positions the first 5 are taken",)
+    assert found.messages == ("of its 16 positions the first 5 are taken",)
     table = found.params["positions"]["table"]["embedding"]
     np.testing.assert_array_equal(table, params["positions"]["table"]["embedding"][:5])
     with pytest.raises(UsageError, match=r"wpe\.weight is \[16, 24\], but must be \[17, 24\]"):
@@ -178,7 +178,9 @@ def test_fewer_positions_are_the_first_and_more_are_refused(tmp_path):
 def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_the_first(tmp_path):
     folder, params = folders.make_folder(tmp_path, "bert")
     one = weights(folder, sizes={"vocabulary_size": 21}, tokens_like={20: 3})
-    assert one.notes == ("token 20 begins as its token 3; 1 more tokens begin as the mean of all",)
+    assert one.messages == (
+        "token 20 begins as its token 3; 1 more tokens begin as the mean of all",
+    )
     found, theirs = one.params, params["embedding"]["tokens"]["embedding"]
     ours = found["embedding"]["tokens"]["embedding"]
     np.testing.assert_array_equal(ours[:19], theirs)
@@ -186,7 +188,9 @@ def test_more_tokens_begin_as_others_or_as_the_mean_and_fewer_are_the_first(tmp_
     np.testing.assert_array_equal(ours[20], theirs[3])
     assert found["head_transform"]["bias"][20] == params["head_transform"]["bias"][3]
     one = weights(folder, sizes={"vocabulary_size": 18}, tokens_like={17: 3})
-    assert one.notes == ("of its 19 tokens the first 18 are taken; token 17 begins as its token 3",)
+    assert one.messages == (
+        "of its 19 tokens the first 18 are taken; token 17 begins as its token 3",
+    )
     np.testing.assert_array_equal(
         one.params["embedding"]["tokens"]["embedding"], theirs[[*range(17), 3]]
     )
@@ -210,7 +214,7 @@ def test_the_body_alone_serves_a_classifier(tmp_path, family):
     with pytest.raises(UsageError, match=r"for which this model has no place|nothing for|lacks"):
         read(folder, **classes)
     one = weights(folder, body_only=True, **classes)
-    found, notes = one.params, one.notes
+    found, notes = one.params, one.messages
     assert tuple(note for note in notes if "positions" not in note) == HEADS[family]
     assert found.keys() == params.keys() - {"head_transform"}
     folders.assert_same(found["backbone"], params["backbone"])

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from interop.families import FAMILIES
-from interop.tables import Flat, Kernel, Permuted, Row, Same
+from interop.tables import Kernel, Reshape, Row, Transpose
 
 TRANSFORMATIONS = {
-    "same": (Same(), (3, 4), (3, 4)),
-    "behind ones": (Same(ones=2), (5,), (1, 1, 5)),
-    "heads in one": (Flat(), (3, 4), (12,)),
+    "same": (Reshape(), (3, 4), (3, 4)),
+    "behind ones": (Reshape(leading_ones=2), (5,), (1, 1, 5)),
+    "heads in one": (Reshape(flat=True), (3, 4), (12,)),
     "matrix": (Kernel(), (6, 8), (8, 6)),
     "to heads": (Kernel(), (6, 2, 4), (8, 6)),
     "from heads": (Kernel(inputs=2), (2, 4, 6), (6, 8)),
     "inputs first": (Kernel(inputs=2, inputs_first=True), (2, 4, 6), (8, 6)),
-    "permuted": (Permuted((3, 2, 0, 1)), (2, 3, 4, 5), (5, 4, 2, 3)),
+    "permuted": (Transpose((3, 2, 0, 1)), (2, 3, 4, 5), (5, 4, 2, 3)),
 }
 
 
@@ -43,7 +43,7 @@ def test_a_kernel_maps_as_theirs_does():
 
 def test_a_convolution_of_patches_is_a_product_with_each():
     theirs, picture = numbers(7, 3, 2, 2), numbers(1, 3, 4, 6)  # features, channels, rows, columns
-    ours = Permuted((3, 2, 0, 1)).to_ours(theirs, (2, 2, 3, 7))
+    ours = Transpose((3, 2, 0, 1)).to_ours(theirs, (2, 2, 3, 7))
     patch = picture[0, :, 2:4, 4:6]
     expected = np.einsum("fchw,chw->f", theirs, patch)
     found = np.einsum("hwc,hwcf->f", patch.transpose(1, 2, 0), ours)

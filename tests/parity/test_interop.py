@@ -13,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from configs.errors import UsageError
-from interop.converting import read, write
+from interop.converting import read_weights, to_tensors
 from interop.families import describe
 from tests.interop import folders
 
@@ -101,7 +101,7 @@ def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
     found = describe(folder)
     template = folders.template(found.settings, found.data_spec, **changes)
     scanned = changes.get("scan_layers", False)
-    params = read(folder, folders.shapes(template), scanned=scanned).params
+    params = read_weights(folder, folders.shapes(template), scanned=scanned).params
     return template.bind(jax.tree.map(jnp.asarray, params), {}), params
 
 
@@ -151,7 +151,7 @@ def test_logits_are_the_same_and_what_goes_back_is_too(saved, name):
     file = load_file(folder / "model.safetensors")
     if name == "bert before its tasks":  # the guess of the next sentence is none of ours
         file = {k: v for k, v in file.items() if "pooler" not in k and "seq_relationship" not in k}
-    folders.assert_same(write(describe(folder).family, params, scanned=False), file)
+    folders.assert_same(to_tensors(describe(folder).family, params, scanned=False), file)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
@@ -165,7 +165,7 @@ def test_scanned_and_in_parts_the_logits_are_the_same(saved, name):
 def test_what_was_exported_opens_with_their_library(saved):
     theirs, folder = saved("llama")
     _, params = imported(folder)
-    tensors = write("llama", params, scanned=False)
+    tensors = to_tensors("llama", params, scanned=False)
     state = {name: torch.tensor(tensor) for name, tensor in tensors.items()}
     fresh = transformers.LlamaForCausalLM(theirs.config).eval()
     fresh.load_state_dict(state, strict=True)
@@ -187,7 +187,7 @@ def test_the_body_of_a_masked_model_classifies_as_its_classifier_does(saved):
     _, params = imported(folder)
     found = describe(folder)
     template = folders.template(found.settings, found.data_spec)
-    body = read(folder, folders.shapes(template), scanned=False, body_only=True).params
+    body = read_weights(folder, folders.shapes(template), scanned=False, body_only=True).params
     assert params.keys() - body.keys() == {"classes"}
     ours = template.bind(jax.tree.map(jnp.asarray, params | body), {})
     assert_equal_logits(logits_of_ours(ours, folder), logits_of_theirs(theirs, folder))

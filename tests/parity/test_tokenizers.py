@@ -14,7 +14,7 @@ from data.codecs.tokenizers import Tokenizer
 from inference.generation import Generator
 from inference.predictors.classification import TextClassification
 from inference.requests import Request, Sampling
-from interop.converting import read
+from interop.converting import read_weights
 from interop.families import describe
 from parallel.mesh import flat_mesh
 from tests.interop import folders
@@ -73,7 +73,7 @@ def test_labels_of_texts_are_those_that_their_classifier_gives(tmp_path):
 
     found = describe(tmp_path)
     template = folders.template(found.settings, found.data_spec)
-    params = read(tmp_path, folders.shapes(template), scanned=False).params
+    params = read_weights(tmp_path, folders.shapes(template), scanned=False).params
     predictor = TextClassification(
         Tokenizer.load(tmp_path / "tokenizer.json"), length=LENGTH, classes=classes
     )
@@ -118,7 +118,7 @@ def test_what_a_prompt_is_gone_on_with_is_what_their_model_writes(family, tmp_pa
     if data_spec.max_length is None:
         data_spec = replace(data_spec, max_length=32)
     template = folders.template(found.settings, data_spec)
-    params = read(
+    params = read_weights(
         tmp_path,
         folders.shapes(template),
         scanned=False,

@@ -17,9 +17,9 @@ from configs.data_spec import DataSpec
 from configs.errors import UsageError
 from configs.reading.recipes import load_config
 from configs.reading.saved import read_config
-from interop.converting import write
+from interop.converting import to_tensors
 from interop.families import describe
-from interop.starting import start
+from interop.loading import load_weights
 from parallel.mesh import make_mesh
 from tests.end_to_end.verbs import metrics, write_text
 from tests.interop import folders
@@ -135,7 +135,7 @@ def test_llama_learns_conversations_by_lora_and_stays_what_it_was(tmp_path, caps
     (found,) = folder.answer(capsys, "--prompt=What comes after Monday?", "--max_tokens=4")
     assert found["tokens"] <= 4
 
-    tensors = write("llama", params_of(folder.workdir), scanned=False)
+    tensors = to_tensors("llama", params_of(folder.workdir), scanned=False)
     theirs = load_file(folder.path / "model.safetensors")
     assert tensors.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -157,8 +157,8 @@ def test_a_template_of_conversations_that_is_not_taken_is_told(tmp_path, place):
     found = describe(folder.path)
     shapes = folders.shapes(folders.template(found.settings, found.data_spec))
     rows = shapes["embedding"]["tokens"]["embedding"].shape[0]
-    (note,) = start(folder.path, config, DataSpec(vocabulary_size=rows), shapes).notes
-    assert place in note and "--config.data.chat_template" in note
+    (message,) = load_weights(folder.path, config, DataSpec(vocabulary_size=rows), shapes).messages
+    assert place in message and "--config.data.chat_template" in message
 
 
 def test_bert_of_masked_words_gives_labels_with_a_fresh_head(tmp_path, capsys):

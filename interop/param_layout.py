@@ -1,0 +1,47 @@
+"""Names each parameter by its layer, whether layers are unrolled or stacked (scanned)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+LAYERS = "backbone.layers."
+"""How the names of layers' parameters begin. A number follows: that of the layer, or of its letter
+in the pattern where layers are scanned. Scanned leaves have a first dimension, the periods."""
+
+
+@dataclass(frozen=True)
+class ParamSlice:
+    """A leaf of a tree of parameters, or with `period` its slice for one period of the pattern."""
+
+    leaf: str
+    period: int | None
+    shape: tuple[int, ...]
+
+    def view(self, arrays: Mapping[str, NDArray]) -> NDArray:
+        """Return the slice of the leaf in `arrays`, without a copy."""
+        array = arrays[self.leaf]
+        return array if self.period is None else array[self.period]
+
+
+def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
+    """Return where each parameter is stored, by its name as if layers were unrolled, such as
+    "backbone.layers.3.mixer.query.kernel". `leaves` have a `shape`; their names are dotted."""
+    letters = layer_count(leaves)
+    layout = {}
+    for name, leaf in leaves.items():
+        if not scanned or not name.startswith(LAYERS):
+            layout[name] = ParamSlice(name, None, tuple(leaf.shape))
+            continue
+        periods, *shape = leaf.shape
+        letter, rest = name.removeprefix(LAYERS).split(".", 1)
+        for period in range(periods):
+            layer = period * letters + int(letter)
+            layout[f"{LAYERS}{layer}.{rest}"] = ParamSlice(name, period, tuple(shape))
+    return layout
+
+
+def layer_count(names: Iterable[str]) -> int:
+    """Count the layers, or letters of the pattern, that parameters of these names belong to."""
+    return len({name.split(".")[2] for name in names if name.startswith(LAYERS)})
