@@ -1,1 +1,1 @@
-"""Meshes, the meaning of logical axes on them, the feeding of batches, and start-up."""
+"""Meshes of devices, logical axes on them, global batches, and start-up."""

@@ -1,7 +1,7 @@
-"""From logical axis names to mesh axes: the one table of `config.mesh.rules`, and what follows.
+"""Maps logical axis names to mesh axes, by the one table `config.mesh.rules`.
 
-Parameters carry a tuple of logical names (`("embed", "mlp")`), activations are constrained by
-names in the model's code; nothing but this file knows what a name means on a mesh.
+Parameters carry a tuple of logical names (`("embed", "mlp")`), and the model's code constrains
+activations by such names. Only this file knows what a name means on a mesh.
 """
 
 import functools
@@ -19,13 +19,13 @@ LogicalAxes = Sequence[str | None]
 def partition_spec(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> PartitionSpec:
-    """The mesh axes of an array of `shape` whose dimensions are called `axes`.
+    """Return the mesh axes of an array of `shape` whose dimensions are called `axes`.
 
-    A dimension that its mesh axes do not divide stays whole: a vocabulary of 67 cannot be cut in
-    four. Mesh axes of size 1 are left out.
+    A dimension that its mesh axes do not divide stays whole: a vocabulary of 67 cannot be split
+    into four. Mesh axes of size 1 are left out.
 
-    Raises ValueError for a name without a rule and a rank that differs, `configs.UsageError` for
-    two dimensions that would lie on the same mesh axis.
+    Raises ValueError for a name without a rule or a rank that differs, `configs.UsageError` for two
+    dimensions on the same mesh axis.
     """
     if len(axes) != len(shape):
         raise ValueError(f"axes {tuple(axes)} name {len(axes)} dimensions of shape {tuple(shape)}")
@@ -57,17 +57,18 @@ def partition_spec(
 def named_sharding(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> NamedSharding:
-    """`partition_spec` on `mesh`."""
+    """Return `partition_spec` on `mesh`."""
     return NamedSharding(mesh, partition_spec(axes, shape, mesh=mesh, rules=rules))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole."""
+    """Return the sharding by which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def activation_placement(
     mesh: Mesh, rules: Rules
 ) -> Callable[[LogicalAxes, Sequence[int]], NamedSharding]:
-    """Where activations lie on `mesh`: what the model asks while a step is traced for it."""
+    """Return the function that the model calls while a step is traced, for the sharding of an
+    activation by its logical axes and shape."""
     return functools.partial(named_sharding, mesh=mesh, rules=rules)

@@ -1,4 +1,4 @@
-"""Start-up of several processes as one machine (`jax.distributed`)."""
+"""Joins the processes of one run (`jax.distributed`), and synchronises them."""
 
 import functools
 import os
@@ -9,11 +9,11 @@ import numpy as np
 
 
 def initialize_distributed() -> None:
-    """Joins the processes of one run; does nothing where there is only one.
+    """Join the processes of one run; do nothing where there is only one.
 
-    Found by itself under SLURM (more than one task), Kubernetes (an indexed job) and on Cloud TPU
-    (more than one worker). Elsewhere the environment says it: `JAX_COORDINATOR_ADDRESS`
-    (host:port), `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`. To be called before any other use of JAX.
+    JAX finds the processes itself under SLURM (more than one task), Kubernetes (an indexed job) and
+    on Cloud TPU (more than one worker). Elsewhere set `JAX_COORDINATOR_ADDRESS` (host:port),
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. Call this before any other use of JAX.
     """
     environment = os.environ
     if "JAX_NUM_PROCESSES" in environment:
@@ -33,28 +33,28 @@ def initialize_distributed() -> None:
 
 
 def _keep_output_clean() -> None:
-    """Sends what libraries below Python write on standard output to standard error: Gloo, which
-    joins processes of CPUs, tells there of its connections, and standard output is for results."""
+    """Redirect standard output of C++ libraries to standard error. Standard output is for results,
+    and Gloo, which connects processes on CPUs, logs its connections there."""
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
     os.dup2(2, 1)
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes the workdir: the first, or the only one."""
+    """Return whether this process writes the workdir: the first, or the only one."""
     return jax.process_index() == 0
 
 
-def barrier(point: str) -> None:
-    """Returns when every process has come to `point`."""
+def barrier(name: str) -> None:
+    """Wait until every process has reached the barrier of this name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(point)
+        multihost_utils.sync_global_devices(name)
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is true in any process: how a signal that reached one host stops them all."""
+    """Return whether `flag` is true in any process. So a signal to one host stops them all."""
     if _is_alone():
         return flag
     from jax.experimental import multihost_utils
@@ -64,5 +64,5 @@ def any_process(flag: bool) -> bool:
 
 @functools.cache
 def _is_alone() -> bool:
-    """Whether there is no other process: asked once, for any_process is called in every step."""
+    """Return whether this is the only process. Cached, since each step calls `any_process`."""
     return jax.process_count() == 1

@@ -1,7 +1,7 @@
-"""What suits the platform and has to be set before JAX starts: memory on CPU, flags on GPU.
+"""Sets what has to be set before JAX starts: memory allocation on CPU, XLA flags on GPU.
 
-Which platform JAX will take is told from the environment and the machine, without it. What the
-user set stays. Sources and figures: docs/results.md, "What the program sets before JAX starts".
+The platform that JAX will use is guessed without importing it. Settings of the user are kept.
+Sources and figures: docs/results.md, "What the program sets before JAX starts".
 """
 
 import ctypes
@@ -18,41 +18,42 @@ MALLOC = {
     "M_TRIM_THRESHOLD": (-1, -1, "MALLOC_TRIM_THRESHOLD_"),
     "M_TOP_PAD": (-2, 64 << 20, "MALLOC_TOP_PAD_"),
 }
-"""Of glibc's malloc: name, (number, value, the variable by which a user sets it). Together: memory
-comes from the heap, 64 MiB more than asked for, and is never given back. XLA asks for its buffers
-anew in each step, and every page that comes back from the system has to be cleared first."""
+"""Parameters of glibc's malloc: name, (number, value, the environment variable of the same). With
+them memory comes from the heap, which grows by 64 MiB more than needed and never shrinks. XLA
+allocates its buffers anew in each step, and the system clears every page that it hands out again.
+"""
 
 ASYNC_DISPATCH = "jax_cpu_enable_async_dispatch"
-"""Of JAX, which no variable sets. Without it a step runs in the thread that asks for it, the main
-one. The heap of any other thread ends at 64 MiB: what is larger would be mapped, and its pages
-cleared, anew in each step after all."""
+"""An option of JAX that no environment variable sets. Switched off, a step runs in the thread that
+calls it, the main one. The heap of any other thread ends at 64 MiB: larger buffers would be mapped,
+and their pages cleared, in each step."""
 
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
-"""Also switches autotuning off, which may choose other algorithms in each run."""
+"""Also switches off autotuning, which may choose other algorithms in each run."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is set, to what, and why."""
+    """One setting, with the reason for it."""
 
     name: str
     value: str
-    why: str
+    reason: str
 
 
 def planned_environment(config: Config) -> list[Setting]:
-    """What `set_environment` would set here; touches nothing."""
+    """Return what `set_environment` would set here. Changes nothing."""
     platform = guess_platform()
     planned = []
     if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
-        why = "keeps the memory of a step's buffers for the next step"
+        reason = "keeps the memory of a step's buffers for the next step"
         planned += [
-            Setting(f"mallopt {name}", str(value), why)
+            Setting(f"mallopt {name}", str(value), reason)
             for name, (_, value, variable) in MALLOC.items()
             if variable not in os.environ
         ]
-        why = "runs steps in the main thread, whose memory is kept"
-        planned.append(Setting(ASYNC_DISPATCH, "False", why))
+        reason = "runs steps in the main thread, whose memory is kept"
+        planned.append(Setting(ASYNC_DISPATCH, "False", reason))
     flag = DETERMINISTIC_GPU.partition("=")[0]
     if config.train.deterministic and platform == "gpu" and flag not in _xla_flags():
         planned.append(Setting("XLA_FLAGS", DETERMINISTIC_GPU, "train.deterministic"))
@@ -60,7 +61,7 @@ def planned_environment(config: Config) -> list[Setting]:
 
 
 def set_environment(config: Config) -> dict[str, str]:
-    """Sets what `planned_environment` says, before JAX starts. Returns {name: value} of it."""
+    """Apply `planned_environment`, before JAX starts. Returns {name: value} of what was set."""
     done = {}
     for setting in planned_environment(config):
         if setting.name.startswith("mallopt "):
@@ -69,7 +70,7 @@ def set_environment(config: Config) -> dict[str, str]:
         elif setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
         done[setting.name] = setting.value
-    if ASYNC_DISPATCH in done:  # The last: what stands above is for the import of JAX too.
+    if ASYNC_DISPATCH in done:  # Last, as the settings above must precede the import of JAX.
         import jax
 
         jax.config.update(ASYNC_DISPATCH, False)
@@ -77,15 +78,15 @@ def set_environment(config: Config) -> dict[str, str]:
 
 
 def explain_environment(config: Config) -> str:
-    """What is set before JAX starts, as lines of `--explain`."""
+    """Return the settings made before JAX starts, as lines of `--explain`."""
     head = f"ENVIRONMENT: set before JAX starts on {guess_platform()}; your own settings stay."
     planned = planned_environment(config)
-    lines = [f"  {setting.name} = {setting.value}: {setting.why}" for setting in planned]
+    lines = [f"  {setting.name} = {setting.value}: {setting.reason}" for setting in planned]
     return "\n".join([head, *(lines or ["  nothing"])])
 
 
 def enable_compilation_cache(cache: Path) -> None:
-    """Keeps what XLA compiles under `cache`, for the next start; all that takes long enough."""
+    """Keep programs that XLA compiled for 0.1 s or more under `cache`, for the next start."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
@@ -93,7 +94,7 @@ def enable_compilation_cache(cache: Path) -> None:
 
 
 def guess_platform(environment: Mapping[str, str] = os.environ) -> str:
-    """The platform that JAX will take, if all goes well: cpu, gpu or tpu."""
+    """Return the platform that JAX will probably use: cpu, gpu or tpu."""
     asked = environment.get("JAX_PLATFORMS", "").partition(",")[0].lower()
     if asked:
         return "gpu" if asked in ("cuda", "rocm", "gpu") else asked
@@ -110,7 +111,7 @@ def _xla_flags() -> str:
 
 
 def _malloc_is_glibc() -> bool:
-    """Whether glibc's malloc can be told; musl and macOS have no such thing, and need none."""
+    """Return whether glibc's malloc can be tuned here. musl and macOS have no `mallopt`."""
     try:
         glibc = os.confstr("CS_GNU_LIBC_VERSION")
     except (AttributeError, ValueError, OSError):

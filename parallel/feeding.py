@@ -1,4 +1,4 @@
-"""Batches from this process's memory into one global array over the mesh."""
+"""Makes global arrays over the mesh of each process's rows of a batch, and gathers them."""
 
 import functools
 import itertools
@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-LARGE = 100 * 1024
-"""Bytes from which on XLA copies an array of the host in the background, on a CPU."""
+BACKGROUND_COPY_BYTES = 100 * 1024
+"""Bytes from which XLA copies an array of the host in the background, on a CPU."""
 
 
 def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
-    """The rows of each global batch that this process's devices hold, as one range.
+    """Return the range of rows of each global batch that this process's devices hold.
 
-    Raises ValueError if they are not contiguous (a mesh whose `data` and `fsdp` axes interleave
-    the hosts).
+    Raises ValueError if they are not contiguous: on a mesh whose `data` and `fsdp` axes interleave
+    the hosts.
     """
     indices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
     spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices})
@@ -31,15 +31,14 @@ def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
 def put_batch(
     batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
 ) -> dict[str, jax.Array | np.ndarray]:
-    """This process's rows of each array as part of the global batch; the copy is asynchronous.
+    """Return the global batch of which `batch` has this process's rows. The copy is asynchronous.
 
-    For a mesh of one device they stay what they are: a compiled step takes arrays of the host in
-    a tenth of the time that it takes to put them there before. The exception are large ones on a
-    CPU, which are copied first: a step that has to wait for them runs in another thread, whose
-    memory is not kept (`parallel.environment`).
+    On one device, arrays stay on the host: a compiled step takes them in a tenth of the time that
+    copying them first would take. Only large ones on a CPU are copied first: a step that waits for
+    them would run in another thread, whose memory is not kept (`parallel.environment`).
     """
     if sharding.mesh.size == 1:
-        limit = _taken_below(sharding)
+        limit = _host_array_limit(sharding)
         large = {name: rows for name, rows in batch.items() if rows.nbytes >= limit}
         if not large:
             return dict(batch)
@@ -55,13 +54,13 @@ def put_batch(
 
 
 @functools.cache
-def _taken_below(sharding: NamedSharding) -> float:
-    """Bytes of an array up to which a step on the one device of `sharding` takes it as it is."""
-    return LARGE if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
+def _host_array_limit(sharding: NamedSharding) -> float:
+    """Return the bytes of an array below which a step on one device takes it from the host."""
+    return BACKGROUND_COPY_BYTES if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
 
 
 def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
-    """The whole of each array of a global batch, on the host of every process."""
+    """Return each whole array of a global batch, in NumPy and on every process."""
     if jax.process_count() == 1:
         return jax.device_get(dict(batch))
     mesh = next(iter(batch.values())).sharding.mesh
@@ -70,7 +69,7 @@ def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.nd
 
 
 def batch_crc32(batch: Mapping[str, np.ndarray]) -> int:
-    """A check sum of this process's rows of a batch, the same wherever and whenever it is read."""
+    """Return a checksum of this process's rows of a batch, by which two runs can be compared."""
     checksum = 0
     for name in sorted(batch):
         checksum = zlib.crc32(np.ascontiguousarray(batch[name]), checksum)

@@ -1,4 +1,4 @@
-"""The mesh of devices: `data`, `fsdp`, `tensor`, `sequence`."""
+"""Makes the mesh of devices, with the axes `data`, `fsdp`, `tensor` and `sequence`."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from configs.schema.config import Config
-from configs.schema.mesh import AXES as AXES
+from configs.schema.mesh import AXES
 from configs.schema.rules import resolve_mesh
 
 
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh that `config.mesh` asks for, over `devices` (default: all there are).
+    """Return the mesh of `config.mesh` over `devices` (default: all there are).
 
     The axes are of type Auto: the compiler propagates shardings between the constraints that the
-    model states. A mesh smaller than the devices takes the first ones.
+    model states. A mesh that is smaller takes the first devices.
 
     Raises `configs.UsageError` if the mesh needs more devices than there are.
     """
@@ -26,7 +26,7 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """All of `devices` on `fsdp`: for evaluation and generation, however the model was trained."""
+    """Return a mesh with all `devices` on `fsdp`, for evaluation and generation."""
     return _mesh((1, len(devices), 1, 1), devices)
 
 

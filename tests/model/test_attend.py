@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from configs.schema.mesh import Rules
+from configs.schema.mesh import AXES, Rules
 from model.layers import attend
 from model.layers.attend import AttentionMask
 from model.layers.sharding import activation_sharding
 from parallel.axes import activation_placement
-from parallel.mesh import AXES
 
 SEGMENTS = jnp.repeat(jnp.array([[1, 2, 3, 0], [1, 1, 1, 2]], jnp.int32), 64, axis=1)
 MASKS = {

@@ -7,10 +7,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from configs.errors import UsageError
+from configs.schema.mesh import AXES
 from model.layers.sharding import activation_sharding, constrain
 from parallel.axes import activation_placement, partition_spec
 from parallel.feeding import local_rows, put_batch
-from parallel.mesh import AXES
 
 RULES = {
     "batch": ("data", "fsdp"),

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from configs.schema.mesh import AXES
 from parallel.feeding import put_batch
-from parallel.mesh import AXES
 
 
 def test_on_one_cpu_large_arrays_are_there_before_the_step_and_small_ones_stay_on_the_host():
