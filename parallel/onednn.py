@@ -1,10 +1,10 @@
-"""Matrix products of one CPU by oneDNN, which jaxlib carries but XLA does not pick by itself.
+"""Computes matrix products on one CPU by oneDNN, which jaxlib contains but XLA does not choose.
 
-The custom call `__onednn$matmul` is there in jaxlib for x86 (tried: 0.10.2 and 0.11.2). It takes
-operands in any layout, where XLA's own products first copy one of them for every gradient of a
-kernel. JAX's rules that lower `dot_general` and convolutions to a CPU are replaced here by such as
-call it where it is the faster way: derivatives, rematerialisation and the models stay as they
-are. What it brings: docs/results.md, "The train step beside PyTorch's".
+The custom call `__onednn$matmul` is in jaxlib for x86 (tried: 0.10.2 and 0.11.2). It takes operands
+in any layout, where XLA's own products first copy one of them for every gradient of a kernel. This
+file replaces JAX's rules that lower `dot_general` and convolutions to a CPU by ones that call it
+where that is faster: derivatives, rematerialisation and the models are unchanged. Figures:
+docs/results.md, "The train step beside PyTorch's".
 """
 
 import functools
@@ -29,32 +29,33 @@ from configs.schema.config import Config
 
 MATMUL = "__onednn$matmul"
 STATUS_RETURNING = 2
-"""The version of XLA's custom calls that has its configuration as JSON."""
+"""The version of XLA's custom calls whose configuration is JSON."""
 
 SMALLEST_PRODUCT = 2**15
-"""Multiplications from which a call is worth its while: 16 x 128 by 128 x 16."""
+"""Multiplications from which a call pays off: 16 x 128 by 128 x 16."""
 
 FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
-"""Rows by a kernel are, as a rule, as fast or faster by XLA up to so many rows, as in a recurrent
-layer's steps and in decoding, and below so many multiplications: 1024 x 128 by 128 x 128."""
+"""Rows times a kernel are usually as fast or faster by XLA up to this number of rows, as in the
+steps of a recurrent layer and in decoding, and below this number of multiplications: 1024 x 128 by
+128 x 128."""
 
-MOST_PLACES = 64
-"""Elements of a kernel up to which its convolution, or its gradient, is made of products: 8 x 8."""
+MAX_WINDOW = 64
+"""Elements of a kernel up to which its convolution or its gradient becomes products: 8 x 8."""
 
-MOST_PATCH_CHANNELS, MOST_PATCH_BYTES = 64, 2**25
-"""Input channels up to which patches are faster than XLA's convolutions, and what those of one
-layer may take: they stay from the forward pass to the backward one."""
+MAX_PATCH_CHANNELS, MAX_PATCH_BYTES = 64, 2**25
+"""Input channels up to which patches are faster than XLA's convolutions, and bytes of the patches
+of one layer: they are kept from the forward pass to the backward pass."""
 
-# While ours are in their place: JAX's own rules, and what keeps a program for the next start.
+# JAX's own rules and its function that caches a program, while ours replace them.
 _usual: dict[Primitive, Any] = {}
-_usually_kept: list[Callable] = []
+_usual_caching: list[Callable] = []
 
 
 def select_matrix_products(config: Config, mesh: Mesh) -> None:
-    """What is compiled from now on takes its matrix products as `train.matrix_products` says.
+    """Compute the matrix products of programs compiled from now on by `train.matrix_products`.
 
-    Raises `configs.UsageError` where oneDNN is asked for and can't be: on anything but one CPU
-    device, or where a first small product fails or comes out wrong.
+    Raises `configs.UsageError` where oneDNN is asked for and does not work: on any mesh but one CPU
+    device, or where a first small product fails or is wrong.
     """
     if config.train.matrix_products == "xla":
         remove_onednn_lowerings()
@@ -74,11 +75,11 @@ def select_matrix_products(config: Config, mesh: Mesh) -> None:
 
 
 def install_onednn_lowerings() -> None:
-    """What is compiled for one CPU from now on multiplies float32 matrices by oneDNN.
+    """Multiply float32 matrices by oneDNN in programs that are compiled for one CPU from now on.
 
-    Programs that are spread over devices keep XLA's products, which it can split. Raises whatever
-    JAX or XLA do where a first small product fails, and ValueError where it comes out wrong; all
-    stays as it was then.
+    Programs for several devices keep XLA's products, which it can partition. If a first small
+    product fails, raises the error of JAX or XLA, and ValueError if it is wrong; nothing has
+    changed then.
     """
     if _usual:
         return
@@ -89,32 +90,33 @@ def install_onednn_lowerings() -> None:
     for primitive, rule in ours.items():
         with_usual = functools.partial(rule, _usual[primitive].rule)
         mlir.register_lowering(primitive, with_usual, platform="cpu")
-    _usually_kept.append(compilation_cache.put_executable_and_time)
-    compilation_cache.put_executable_and_time = functools.partial(_keep, *_usually_kept)
+    _usual_caching.append(compilation_cache.put_executable_and_time)
+    compilation_cache.put_executable_and_time = functools.partial(_cache_program, *_usual_caching)
 
 
 def remove_onednn_lowerings() -> None:
-    """Takes `install_onednn_lowerings` back."""
+    """Undo `install_onednn_lowerings`."""
     mlir._platform_specific_lowerings["cpu"].update(_usual)
     _usual.clear()
-    while _usually_kept:
-        compilation_cache.put_executable_and_time = _usually_kept.pop()
+    while _usual_caching:
+        compilation_cache.put_executable_and_time = _usual_caching.pop()
 
 
 def product(
     lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.DotDimensionNumbers
 ) -> jax.Array:
-    """`jax.lax.dot_general(lhs, rhs, dimension_numbers)` by oneDNN: float32, of any shapes without
-    a zero, [*batch, *free of lhs, *free of rhs]. XLA refuses to compile it where it has no oneDNN.
+    """Return `jax.lax.dot_general(lhs, rhs, dimension_numbers)`, computed by oneDNN: float32
+    [*batch, *free of lhs, *free of rhs], of any shapes without a zero. XLA does not compile it
+    where it has no oneDNN.
     """
     contracting, (lhs_batch, rhs_batch) = dimension_numbers
-    # In the order that the first has them in memory, and then as a rule the second has too.
+    # In the order of the first operand in memory, which usually is that of the second too.
     pairs = sorted(zip(*contracting, strict=True))
     lhs_contracting, rhs_contracting = zip(*pairs, strict=True) if pairs else ((), ())
     a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
     shape = tuple(lhs.shape[d] for d in lhs_batch) + a.free_shape + b.free_shape
-    # A kernel's gradient comes with its operands crossed, and is turned round afterwards. Computed
-    # the other way round, the two turns cancel.
+    # The operands of a kernel's gradient are swapped, and its result is transposed afterwards. If
+    # they are swapped again here, the two transpositions cancel.
     if (a.flipped and b.flipped and not lhs_batch) or (a.scattered and not b.scattered):
         start = len(lhs_batch)
         crossed = _call(b, a).reshape(*shape[:start], *b.free_shape, *a.free_shape)
@@ -125,12 +127,12 @@ def product(
 
 
 class _Matrix:
-    """An operand as [*batch, free, contracting], or [..., contracting, free] where `flipped`.
+    """Holds an operand as [*batch, free, contracting], or [..., contracting, free] if `flipped`.
 
-    `order` are its dimensions from the slowest to the fastest in memory, in which it is left
-    wherever the free dimensions lie side by side there, and the contracting ones too.
+    `order`: its dimensions from the slowest to the fastest in memory. The order in memory is kept
+    wherever the free dimensions are adjacent, and the contracting ones too.
     `scattered`: the free dimension is the fastest, but the batch is not the slowest, as in
-    [B, T, heads, head_dim]; a product that takes after it can be read in that order again.
+    [B, T, heads, head_dim]; a product with the same order in memory needs no copy afterwards.
     """
 
     def __init__(self, x: jax.Array, batch: Sequence[int], contracting: Sequence[int]):
@@ -139,13 +141,15 @@ class _Matrix:
         kinds = {d: ("batch", n) for n, d in enumerate(batch)}
         wanted = [*kinds.values(), ("free", 0), ("contracting", 0)]
         kinds |= dict.fromkeys(free, wanted[-2]) | dict.fromkeys(contracting, wanted[-1])
-        # Dimensions of size 1 lie wherever we like.
+        # Dimensions of size 1 may be at any place.
         long = [d for d in range(x.ndim) if x.shape[d] > 1 or d in batch]
         runs = [(kind, tuple(group)) for kind, group in itertools.groupby(long, lambda d: kinds[d])]
         in_order = [d for d in contracting if d in long] == sorted(set(contracting) & set(long))
         parted = len({kind for kind, _ in runs}) < len(runs)
         shape = x.shape
-        if not in_order or parted or runs[-1][0][0] == "batch":  # no fast product for the last
+        if (
+            not in_order or parted or runs[-1][0][0] == "batch"
+        ):  # products with the batch last are slow
             runs = [(("batch", n), (d,)) for n, d in enumerate(batch)]
             runs += [(("free", 0), tuple(free)), (("contracting", 0), tuple(contracting))]
             x = lax.transpose(x, tuple(d for _, group in runs for d in group))
@@ -163,7 +167,7 @@ class _Matrix:
 
 
 def _call(a: _Matrix, b: _Matrix) -> jax.Array:
-    """[*batch, free of a, free of b]."""
+    """Call oneDNN. Returns [*batch, free of a, free of b]."""
     *batch, rows = a.x.shape[:-1] if not a.flipped else (*a.x.shape[:-2], a.x.shape[-1])
     columns = b.x.shape[-1 if b.flipped else -2]
     order = tuple(range(a.x.ndim))
@@ -183,10 +187,11 @@ def _call(a: _Matrix, b: _Matrix) -> jax.Array:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of channels-last arrays, as `lax.conv_general_dilated` has its `specs`; one of
-    `strides`, of `padding` and of `dilation` (of rhs) for each spatial dimension.
+    """Computes a convolution of channels-last arrays by matrix products.
 
-    As products it has rows: of lhs what lies under one place of the window, at all positions.
+    `specs` as in `lax.conv_general_dilated`; `strides`, `padding` and `dilation` (of rhs) have an
+    entry for each spatial dimension. The rows of the products are the values of lhs under one
+    element of the window, at all positions.
     """
 
     specs: lax.ConvDimensionNumbers
@@ -195,7 +200,7 @@ class Convolution:
     dilation: Sequence[int]
 
     def forward(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """One product of patches with the kernel."""
+        """Return the convolution as one product of patches with the kernel."""
         out_features, in_features, *window = self.specs.rhs_spec
         positions = [shape[d] for d in self.specs.out_spec[2:]]
         sizes = [rhs.shape[d] for d in window]
@@ -206,9 +211,9 @@ class Convolution:
         return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """With a large window and few places for it, as the gradient of a kernel is: one product
-        of the patches that the forward pass had, or where those would be too large a product for
-        each place."""
+        """Return a convolution with a large window at few positions, as the gradient of a kernel
+        is: one product of the patches of the forward pass, or where those would be too large, a
+        product for each position."""
         channels, features, *spatial = self.specs.lhs_spec
         _, in_features, *window = self.specs.rhs_spec
         sizes = [shape[d] for d in self.specs.out_spec]
@@ -241,8 +246,8 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Whether a convolution is faster as a product of its patches, `size` numbers, and may be."""
-    return channels <= min(out_features, MOST_PATCH_CHANNELS) and 4 * size <= MOST_PATCH_BYTES
+    """Return whether a convolution is faster as a product of its patches, `size` numbers."""
+    return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 
 def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **options):
@@ -253,7 +258,7 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
     smallest = SMALLEST_PRODUCT
     if _is_rows_by_kernel(left, right, dimension_numbers):
         smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
-    # With a vector it is slower by far than XLA.
+    # A product with a vector is far slower than by XLA.
     vector = min(left.size, right.size) == shared
     if vector or multiplications < smallest or not _suits(context, left, right, result):
         return usual(context, lhs, rhs, dimension_numbers=dimension_numbers, **options)
@@ -262,7 +267,7 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
 
 
 def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:
-    """Whether XLA multiplies the two as they lie in memory: [*rows, *shared] by
+    """Return whether XLA multiplies the two without a copy: [*rows, *shared] by
     [*shared, *columns], or by [*columns, shared]."""
     contracting, (batch, _) = dimension_numbers
     pairs = sorted(zip(*contracting, strict=True))
@@ -283,29 +288,29 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
     ours = Convolution(specs, **{name: options[theirs] for name, theirs in names.items()})
     last = left.ndim - 1
     if not _suits(context, left, right, result) or strided or grouped:
-        made = None
-    elif places <= min(MOST_PLACES, window):
-        made = ours.kernel_gradient
+        method = None
+    elif places <= min(MAX_WINDOW, window):
+        method = ours.kernel_gradient
     elif (
-        window <= MOST_PLACES
+        window <= MAX_WINDOW
         and specs.lhs_spec == specs.out_spec == (0, last, *range(1, last))
         and suits_patches(channels, out_features, size)
     ):
-        made = ours.forward
+        method = ours.forward
     else:
-        made = None
-    if made is None:
+        method = None
+    if method is None:
         return usual(context, lhs, rhs, **options)
-    made = functools.partial(made, shape=result.shape)
-    return mlir.lower_fun(made, multiple_results=False)(context, lhs, rhs)
+    method = functools.partial(method, shape=result.shape)
+    return mlir.lower_fun(method, multiple_results=False)(context, lhs, rhs)
 
 
-def _keep(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:
-    """Keeps a program for the next start, unless it has a call of oneDNN's.
+def _cache_program(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:
+    """Cache a compiled program for the next start, unless it calls oneDNN.
 
-    XLA's writer takes such a call for one of another kind, and asks malloc for as many bytes as it
-    finds where a length would stand. It goes on when that is refused; but glibc has then moved the
-    main thread for good from its heap to one of those that give memory back after every step.
+    XLA's serialiser mistakes such a call for one of another kind, and asks malloc for a number of
+    bytes that is no length. It goes on when malloc refuses, but glibc has then moved the main
+    thread for good from its own heap to one that returns memory after every step.
     """
     mark = MATMUL.encode()
     modules = executable.hlo_modules()
@@ -314,13 +319,13 @@ def _keep(usual: Callable, key: str, name: str, executable: Any, *others: Any) -
 
 
 def _suits(context, *arrays) -> bool:
-    where = context.module_context.axis_context
-    alone = getattr(where, "num_devices", None) == 1
-    return alone and all(x.dtype == jnp.float32 and x.size for x in arrays)
+    axis_context = context.module_context.axis_context
+    one_device = getattr(axis_context, "num_devices", None) == 1
+    return one_device and all(x.dtype == jnp.float32 and x.size for x in arrays)
 
 
 def _check() -> None:
-    """A product in a strange order, by oneDNN and by hand."""
+    """Compare a product with transposed operands by oneDNN with XLA's. Raises ValueError."""
     a, b = (jnp.arange(n, n + 24, dtype=jnp.float32).reshape(2, 3, 4) for n in (0, 7))
     numbers = (((1,), (1,)), ((2,), (2,)))
     found = jax.jit(functools.partial(product, dimension_numbers=numbers))(a, b)
