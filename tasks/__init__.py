@@ -1,1 +1,1 @@
-"""Tasks: for each what a batch is, its loss, its metrics. `registry.py` has them by name."""
+"""Tasks: the batch, loss and metrics of each. `registry.py` has them by name."""

@@ -1,4 +1,4 @@
-"""Classification: one label for each example."""
+"""Classification: predict one label for each example."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tasks.losses import cross_entropy, right_answers
-from tasks.mixing import mix
+from tasks.losses import cross_entropy, nan_unless_finite
+from tasks.mixing import mix_images
 from tasks.task import Batch, Sums
 
 
@@ -18,8 +18,8 @@ class Classification:
     """Batches: `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or `frames`
     float32 [B, T, F] and `segments` int32 [B, T]; `label` int32 [B], `weights` float32 [B].
 
-    `class_weights`: how much an example of each class counts in training, as in
-    `tasks.losses.cross_entropy`; () all alike. `mixup`, `cutmix`: as in `tasks.mixing`.
+    `class_weights`: the weight of each class in training, as in `tasks.losses.cross_entropy`; ()
+    for equal weights. `mixup`, `cutmix`: as in `tasks.mixing`.
     """
 
     label_smoothing: float
@@ -34,7 +34,7 @@ class Classification:
         images = batch.get("image")
         labels_B, others_B, share_B = batch["label"], None, None
         if images is not None and (self.mixup or self.cutmix):
-            images, others_B, share_B = mix(
+            images, others_B, share_B = mix_images(
                 images,
                 labels_B,
                 batch["weights"],
@@ -47,8 +47,8 @@ class Classification:
 
         best_B = jnp.argmax(logits_BC, axis=-1)
 
-        def sums_of(labels_B: jax.Array) -> Sums:
-            nats_B, minimised_B = cross_entropy(
+        def losses_of(labels_B: jax.Array) -> Sums:
+            nats_B, objective_B = cross_entropy(
                 logits_BC,
                 labels_B,
                 label_smoothing=self.label_smoothing,
@@ -56,20 +56,20 @@ class Classification:
             )
             counts_B = 1.0 if class_weights_C is None else class_weights_C[labels_B]
             return {
-                "objective": minimised_B,
+                "objective": objective_B,
                 "loss": counts_B * nats_B,
-                "accuracy": counts_B * right_answers(best_B == labels_B, nats_B),
+                "accuracy": counts_B * nan_unless_finite(best_B == labels_B, nats_B),
                 "weight": counts_B * jnp.ones_like(nats_B),
             }
 
-        found = sums_of(labels_B)
+        losses = losses_of(labels_B)
         if others_B is not None:
-            found = jax.tree.map(
+            losses = jax.tree.map(
                 lambda one_B, other_B: share_B * one_B + (1 - share_B) * other_B,
-                found,
-                sums_of(others_B),
+                losses,
+                losses_of(others_B),
             )
-        return {name: jnp.sum(one_B * batch["weights"]) for name, one_B in found.items()}
+        return {name: jnp.sum(one_B * batch["weights"]) for name, one_B in losses.items()}
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         logits_BC = _logits(model, batch, batch.get("image"), train=False, dropout_key=None)
@@ -80,12 +80,12 @@ class Classification:
         sums = {
             "loss": jnp.sum(losses_B * weights_B),
             "weight": jnp.sum(weights_B),
-            "correct": jnp.sum(right_answers(hits_BK[:, 0], losses_B) * weights_B),
+            "correct": jnp.sum(nan_unless_finite(hits_BK[:, 0], losses_B) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
-        if logits_BC.shape[-1] > 5:  # of fewer all are right
+        if logits_BC.shape[-1] > 5:  # with fewer classes it is always 1
             any_B = jnp.any(hits_BK, axis=-1)
-            sums["correct_top5"] = jnp.sum(right_answers(any_B, losses_B) * weights_B)
+            sums["correct_top5"] = jnp.sum(nan_unless_finite(any_B, losses_B) * weights_B)
         scores_BC = jax.nn.softmax(logits_BC)
         return sums, {
             "label": labels_B,
@@ -95,8 +95,8 @@ class Classification:
         }
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """`loss` in nats per example; `accuracy` and, of more than five classes, `accuracy_top5` as
-        shares of one."""
+        """Return `loss` in nats per example, `accuracy`, and for more than five classes
+        `accuracy_top5`, both from 0 to 1."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / sums["weight"],
@@ -115,10 +115,10 @@ def _logits(
     train: bool,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """float32 [B, C], of pictures, of frames or of tokens."""
+    """Return logits, float32 [B, C], of images, frames or tokens."""
     if images is None:
-        given = {"segments_BT": batch["segments"], "dropout_key": dropout_key}
+        inputs = {"segments_BT": batch["segments"], "dropout_key": dropout_key}
         if "frames" in batch:
-            return model.classify(batch["frames"], train=train, **given)
-        return model.classify(batch["tokens"], **given)
+            return model.classify(batch["frames"], train=train, **inputs)
+        return model.classify(batch["tokens"], **inputs)
     return model(images, train=train, dropout_key=dropout_key).astype(jnp.float32)

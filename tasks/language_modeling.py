@@ -13,7 +13,7 @@ from tasks.losses import (
     Score,
     chunk_count,
     cross_entropy,
-    right_answers,
+    nan_unless_finite,
     sums_over_positions,
 )
 from tasks.task import Batch, Sums
@@ -21,9 +21,10 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class LanguageModeling:
-    """Batches: `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], perhaps `segments`.
+    """Batches: `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], optionally `segments`.
 
-    `loss_chunks` None: as many as the memory of `devices` devices asks for.
+    `loss_chunks`: as in `tasks.losses.sums_over_positions`; None for `chunk_count` on this number
+    of `devices`.
     """
 
     label_smoothing: float
@@ -35,7 +36,7 @@ class LanguageModeling:
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
         def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
-            nats_BT, minimised_BT = cross_entropy(
+            nats_BT, objective_BT = cross_entropy(
                 logits_BTV,
                 rows["targets"],
                 label_smoothing=self.label_smoothing,
@@ -43,7 +44,7 @@ class LanguageModeling:
             )
             weights_BT = rows["weights"]
             return {
-                "objective": jnp.sum(minimised_BT * weights_BT),
+                "objective": jnp.sum(objective_BT * weights_BT),
                 "loss": jnp.sum(nats_BT * weights_BT),
             }
 
@@ -55,7 +56,7 @@ class LanguageModeling:
             nats_BT, _ = cross_entropy(logits_BTV, rows["targets"])
             weights_BT = rows["weights"]
             best_BT = jnp.argmax(logits_BTV, axis=-1)
-            correct_BT = right_answers(best_BT == rows["targets"], nats_BT)
+            correct_BT = nan_unless_finite(best_BT == rows["targets"], nats_BT)
             return {
                 "loss": jnp.sum(nats_BT * weights_BT, axis=-1),
                 "correct": jnp.sum(correct_BT * weights_BT),
@@ -72,7 +73,8 @@ class LanguageModeling:
         return sums, {"loss": loss_B, "targets": weight_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """`loss` in nats per token; `bits_per_byte` over the UTF-8 bytes of the split's text."""
+        """Return `loss` in nats per token, `perplexity`, `accuracy`, and `bits_per_byte`: bits per
+        UTF-8 byte of the split's text."""
         loss = sums["loss"] / sums["weight"]
         metrics = {
             "examples": int(sums["examples"]),
@@ -87,7 +89,7 @@ class LanguageModeling:
     def _sums(
         self, score: Score, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
     ) -> Sums:
-        """The sums that `score` makes of the logits and the batch, all at once or in chunks."""
+        """Return the sums that `score` makes of logits and batch, at once or in chunks."""
         hidden_BTD = self.hidden(model, batch, dropout_key)
         chunks = self.loss_chunks
         if chunks is None:
@@ -98,7 +100,7 @@ class LanguageModeling:
         return sums_over_positions(score, model.head, hidden_BTD, rows, chunks=chunks)
 
     def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
-        """What `model.head` makes the logits of each target of: [B, T, D]."""
+        """Return the inputs of `model.head` for each target, [B, T, D]."""
         hidden_BTD, _ = model.hidden(
             batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key
         )

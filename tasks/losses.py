@@ -1,4 +1,4 @@
-"""Cross-entropy: of logits that are there, and of logits that never stand in memory all at once.
+"""Computes cross-entropy, of all logits at once or in chunks that save memory.
 
 Axes: B batch, T length, D width, V vocabulary or classes, P positions of a chunk.
 """
@@ -15,7 +15,7 @@ Tree = Any
 Score = Callable[[jax.Array, Tree], Sums]
 
 CHUNK_BYTES = 2**28
-"""Logits of one device that are made at once where nothing else is asked for: 256 MiB."""
+"""Default size of the logits that one device computes at once: 256 MiB."""
 
 
 def cross_entropy(
@@ -26,40 +26,42 @@ def cross_entropy(
     z_loss: float = 0.0,
     class_weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Per target, float32: the loss in nats, and what is minimised in its place.
+    """Return for each target, in float32, the loss in nats and the objective to minimise.
 
     logits [..., V], targets int [...]. `label_smoothing` is the share of the target's probability
     that all V share (Szegedy et al. 2016, arXiv:1512.00567, section 7); `z_loss` times the squared
     logarithm of the softmax's denominator is added (Chowdhery et al. 2022, arXiv:2204.02311,
-    section 5). `class_weights` [V] multiply the share of each class in what is minimised, and not
-    the loss. Without any the two are one.
+    section 5). `class_weights` [V] weight each class in the objective, and not in the loss. Without
+    any of these the two are the same.
     """
     logits = logits.astype(jnp.float32)
     nats = _negative_log_likelihood(logits, targets)
-    minimised = nats if class_weights is None else class_weights[targets] * nats
+    objective = nats if class_weights is None else class_weights[targets] * nats
     if label_smoothing or z_loss:
         normalizer = jax.nn.logsumexp(logits, axis=-1)
     if label_smoothing:
         uniform = normalizer - jnp.mean(logits, axis=-1)
         if class_weights is not None:
             uniform = jnp.mean(class_weights * (normalizer[..., None] - logits), axis=-1)
-        minimised = (1 - label_smoothing) * minimised + label_smoothing * uniform
+        objective = (1 - label_smoothing) * objective + label_smoothing * uniform
     if z_loss:
-        minimised = minimised + z_loss * normalizer**2
-    return nats, minimised
+        objective = objective + z_loss * normalizer**2
+    return nats, objective
 
 
-def right_answers(right: jax.Array, nats: jax.Array) -> jax.Array:
-    """Return 1 where `right` (bool) is true and 0 where not, as float32; NaN where the loss `nats`
-    is not finite: the best of scores that are no numbers is nobody's answer."""
-    return jnp.where(jnp.isfinite(nats), right, jnp.nan).astype(jnp.float32)
+def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
+    """Return `correct` (bool) as float32, and NaN where the loss `nats` is not finite: NaN logits
+    predict nothing."""
+    return jnp.where(jnp.isfinite(nats), correct, jnp.nan).astype(jnp.float32)
 
 
 @jax.custom_vjp
 def _negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """-log softmax(logits)[targets]: [..., V], int [...] -> [...]. The backward pass makes the
-    gradient of the logits at once, from the logits: it has the softmax written out nowhere, and
-    puts the targets in by comparison, which needs no copy as a scatter does."""
+    """Return -log softmax(logits)[targets]: [..., V], int [...] -> [...].
+
+    The backward pass computes the gradient from the logits. It stores no softmax, and marks the
+    targets by comparison, which needs no copy as a scatter does.
+    """
     return _likelihood_forward(logits, targets)[0]
 
 
@@ -80,8 +82,8 @@ _negative_log_likelihood.defvjp(_likelihood_forward, _likelihood_backward)
 
 
 def chunk_count(logits_shape: tuple[int, int, int], *, devices: int) -> int:
-    """Chunks that [B, T, V] float32 logits on `devices` devices need to keep to `CHUNK_BYTES`:
-    1, or a power of two up to T."""
+    """Return how many chunks keep [B, T, V] float32 logits on `devices` devices within
+    `CHUNK_BYTES`: 1, or a power of two up to T."""
     B, T, V = logits_shape
     chunks = 1
     while CHUNK_BYTES * devices * chunks < 4 * B * T * V and 2 * chunks <= T:
@@ -97,17 +99,16 @@ def sums_over_positions(
     *,
     chunks: int,
 ) -> Sums:
-    """`score(head(x_BTD), rows)`, the positions in `chunks` chunks, one after the other.
+    """Return `score(head(x_BTD), rows)`, computed in `chunks` chunks of positions.
 
-    `head` gives the logits [B, P, V] of any positions [B, P, D], `score` their sums; the arrays of
-    `rows` are [B, T]. Of the sums `objective` alone has a gradient. It is taken chunk by chunk
-    together with the value, while the chunk's logits are there: they are made once, and neither
-    way do those of two chunks stand in memory.
+    `head` maps positions [B, P, D] to logits [B, P, V], `score` these to sums; the arrays of `rows`
+    are [B, T]. Among the sums only `objective` has a gradient. It is computed with the value, chunk
+    by chunk: logits are computed once, and those of two chunks are never in memory together.
     """
     if chunks == 1:
         return score(head(x_BTD), rows)
     x_NBPD, rows_NBP = jax.tree.map(lambda x: _cut(x, chunks), (x_BTD, rows))
-    # The weights of the head, which it holds, become arguments: they too have a gradient.
+    # The weights in the closure of the head become arguments, as they have a gradient too.
     head, weights = jax.closure_convert(head, x_NBPD[0])
 
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, (weights, x_NBPD))
@@ -148,7 +149,7 @@ def sums_over_positions(
 
 
 def _cut(x: jax.Array, chunks: int) -> jax.Array:
-    """[B, T, ...] -> [chunks, B, P, ...]; chunk n takes the positions n, n + chunks, ...: where
-    devices share the length, each has its part of every chunk. Zeros fill up the last ones."""
+    """Reshape [B, T, ...] to [chunks, B, P, ...]. Chunk n has the positions n, n + chunks, ...: if
+    devices share the length, each has its part of every chunk. Zeros pad the last positions."""
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunks)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)

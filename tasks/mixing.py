@@ -1,4 +1,4 @@
-"""Pictures mixed with others of their batch: mixup and CutMix.
+"""Mixes images with others of their batch: mixup and CutMix.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-def mix(
+def mix_images(
     image_BHWC: jax.Array,
     label_B: jax.Array,
     weights_B: jax.Array,
@@ -16,14 +16,16 @@ def mix(
     mixup: float,
     cutmix: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mixed pictures as floats 0..1, the labels of those mixed in, and the share of the first ones.
+    """Return mixed images as floats from 0 to 1, labels of the other images [B], and the share of
+    each image's own label [B].
 
     Row b is mixed with row B - 1 - b, unless that has no weight. Mixup (Zhang et al. 2018,
-    arXiv:1710.09412, eq. 1): x of the one and 1 - x of the other, x drawn from Beta(mixup, mixup)
-    for each row. CutMix (Yun et al. 2019, arXiv:1905.04899, section 3): a patch of the other covers
-    1 - x of the picture, x from Beta(cutmix, cutmix); what lies over an edge is cut off, and the
-    share is that of what is seen. 0: not so; where both are, each row draws one of them. The key
-    decides all: the same rows with the same key are mixed alike, on any number of devices.
+    arXiv:1710.09412, eq. 1) adds x of the image and 1 - x of the other, with x drawn from
+    Beta(mixup, mixup) for each row. CutMix (Yun et al. 2019, arXiv:1905.04899, section 3) covers
+    1 - x of the image by a patch of the other, with x drawn from Beta(cutmix, cutmix); the patch is
+    cut off at the edges, and the share is that of the visible pixels. 0 switches either off; if
+    both are on, each row draws one of them. The result depends on the rows and the key alone, on
+    any number of devices.
     """
     B, H, W, _ = image_BHWC.shape
     x_BHWC = image_BHWC.astype(jnp.float32)
@@ -53,6 +55,6 @@ def mix(
 
 
 def _inside(middle_B: jax.Array, side_B: jax.Array, size: int) -> jax.Array:
-    """Which pixels of a row or column of `size` the patch covers. bool [B, size]."""
-    place = (jnp.arange(size) + 0.5) / size
-    return jnp.abs(place - middle_B[:, None]) < side_B[:, None] / 2
+    """Return which pixels of a row or column of `size` the patch covers, bool [B, size]."""
+    position = (jnp.arange(size) + 0.5) / size
+    return jnp.abs(position - middle_B[:, None]) < side_B[:, None] / 2

@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""Builds a task by its name."""
 
 from typing import Any
 
@@ -19,5 +19,5 @@ TASKS: dict[str, type[Task]] = {
 
 
 def build(name: str, **settings: Any) -> Task:
-    """The task called `name` in the configuration, with the settings of its class."""
+    """Return the task of the configuration's `name`, with the settings of its class."""
     return TASKS[name](**settings)

@@ -1,4 +1,4 @@
-"""Sequence to sequence: write the target of a source, token by token."""
+"""Sequence to sequence: predict the target of a source, token by token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from tasks.task import Batch
 
 @dataclass(frozen=True)
 class SequenceToSequence(LanguageModeling):
-    """Batches: `source`, `source_segments` int32 [B, S] (1 a token, 0 nothing), `tokens`, `targets`
+    """Batches: `source`, `source_segments` int32 [B, S] (1 a token, 0 padding), `tokens`, `targets`
     int32 [B, T], `weights` float32 [B, T].
 
-    Each token of the target is predicted from the source and the tokens before it, the true ones
-    (teacher forcing).
+    Each token of the target is predicted from the source and the true tokens before it (teacher
+    forcing).
     """
 
     higher_is_better: ClassVar[frozenset[str]] = frozenset(
@@ -33,14 +33,14 @@ class SequenceToSequence(LanguageModeling):
         return hidden_BTD
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """`loss` in nats per token of the target, `accuracy` of tokens after true ones."""
+        """Return `loss` in nats per token of the target, `accuracy` of tokens after true ones."""
         return super().summarize(sums, None)
 
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]
     ) -> dict[str, float]:
-        """`exact_match` as a share of one; `bleu` and `chrf`, 0 to 100, as sacrebleu has them by
-        default (Post 2018, arXiv:1804.08771)."""
+        """Return `exact_match` from 0 to 1, and sacrebleu's default `bleu` and `chrf` from 0 to 100
+        (Post 2018, arXiv:1804.08771)."""
         import sacrebleu
 
         hypotheses, references = list(hypotheses), list(references)

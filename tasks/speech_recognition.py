@@ -1,4 +1,4 @@
-"""Speech recognition: the labels of a recording, without saying where in it they are.
+"""Speech recognition: predict the labels of a recording, without their times.
 
 Axes: B batch, T frames, U positions of the model, L labels, V vocabulary, its last entry the blank.
 """
@@ -17,21 +17,21 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class SpeechRecognition:
-    """Batches: `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing), `labels`
-    int32 [B, L], `label_weights` float32 [B, L] (1 a label, 0 nothing, at the end alone),
-    `weights` float32 [B].
+    """Batches: `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 padding), `labels`
+    int32 [B, L], `label_weights` float32 [B, L] (1 a label, 0 padding at the end), `weights`
+    float32 [B].
 
-    Connectionist temporal classification (Graves et al. 2006): the probability of the labels is
-    that of all ways to spread them over the positions, with repetitions and blanks. A recording
-    with fewer positions than its labels need, one each and a blank between two alike, has no such
-    way: it counts in `too_short`, and nowhere else.
+    Connectionist temporal classification (Graves et al. 2006): the probability of the labels is the
+    sum over all alignments to the positions, with repetitions and blanks. Labels need one position
+    each, and a blank between two equal ones. A recording with fewer positions has no alignment: it
+    counts in `too_short`, and nowhere else.
     """
 
     extra_tokens: ClassVar[int] = 1
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """`loss` in nats and `weight` in labels; `too_short` in labels that could not be learnt."""
+        """Return sums: `loss` in nats, `weight` in labels, `too_short` in labels left out."""
         logits_BUV, segments_BU = model.transcribe(
             batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
         )
@@ -56,8 +56,8 @@ class SpeechRecognition:
         return sums, {"loss": nats_B, "labels": labels_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """`loss` in nats per label: all that the recordings cost, those without a label too, by
-        the number of all their labels. `too_short`, if there are any: recordings left out of it."""
+        """Return `loss` in nats per label: the sum over recordings, also those without a label,
+        divided by the number of labels. `too_short`, unless 0: recordings that are left out."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / max(sums["weight"], 1.0),
@@ -68,8 +68,8 @@ class SpeechRecognition:
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]
     ) -> dict[str, float]:
-        """`wer` and `cer`, word and character errors for each word and character of the references,
-        as jiwer has them: 0.03 is 3 %, and more than 1 there may be; `exact_match` as a share."""
+        """Return jiwer's `wer` and `cer`, errors per word and character of the references: 0.03
+        is 3 % and more than 1 is possible, and `exact_match` from 0 to 1."""
         import jiwer
 
         hypotheses, references = list(hypotheses), list(references)
@@ -84,8 +84,8 @@ class SpeechRecognition:
 def ctc_loss(
     logits_BUV: jax.Array, segments_BU: jax.Array, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """Minus the log-probability of each row's labels, in nats, float32 [B]; and whether it has
-    positions enough for them, bool [B]: where not, it is 0 and has no gradient."""
+    """Return the negative log-probability of each row's labels in nats, float32 [B], and whether
+    the row has enough positions for them, bool [B]. If not, the former is 0 without a gradient."""
     labels_BL, label_weights_BL = batch["labels"], batch["label_weights"]
     alike_BL = (labels_BL[:, 1:] == labels_BL[:, :-1]) * label_weights_BL[:, 1:]
     needed_B = jnp.sum(label_weights_BL, axis=1) + jnp.sum(alike_BL, axis=1)

@@ -1,4 +1,4 @@
-"""What a task is: its batch, loss, metrics and answer."""
+"""Defines the interface of a task: its loss and its metrics."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
@@ -11,30 +11,31 @@ Sums = dict[str, jax.Array]
 
 
 class Task(Protocol):
-    """A task turns a model and a batch into sums, and sums over a split into metrics.
+    """Turns a model and a batch into sums, and the sums of a split into metrics.
 
-    Everything is a sum over targets (tokens, examples, labels), each weighted by its entry in
-    `weights`, so that batches, accumulation steps, devices and hosts add up exactly.
+    Sums are over targets (tokens, examples, labels), each weighted by its entry in `weights`, so
+    that batches, accumulation steps, devices and hosts add up exactly. A task whose model writes
+    text also has `text_metrics`, as in `tasks/sequence_to_sequence.py`.
     """
 
     higher_is_better: ClassVar[frozenset[str]]
-    """Metrics of which more is better; of all others less is."""
+    """Metrics that are better when higher. All others are better when lower."""
 
     extra_tokens: ClassVar[int] = 0
-    """Entries of the vocabulary that the task adds to those of the tokenizer, at its end."""
+    """Tokens that the task adds at the end of the tokenizer's vocabulary."""
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """Sums for one training batch: `loss` and `weight`, float32 scalars.
+        """Return sums over a training batch: `loss` and `weight`, float32 scalars.
 
-        `loss` is what is reported, and minimised too, unless there is an `objective` beside it.
-        The mean of any other sum is reported under its name.
+        `loss` is reported, and minimised too unless there is also an `objective`. The mean of any
+        other sum is reported under its name.
         """
         ...
 
     def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
-        """Sums of all metrics, and per example [B, ...] what a report or a prediction file needs.
+        """Return sums over an evaluation batch, and arrays [B, ...] for reports and predictions.
 
-        The sums hold `loss`, `weight` and whatever `summarize` divides.
+        The sums are `loss`, `weight` and the others that `summarize` needs.
         """
         ...
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tasks.mixing import mix
+from tasks.mixing import mix_images
 from tasks.registry import build
 
 B, SIZE = 64, 16
@@ -16,7 +16,7 @@ ALL = jnp.ones(B)
 
 
 def test_mixup_blends_whole_pictures_by_their_share():
-    mixed, others, share = mix(IMAGES, LABELS, ALL, KEY, mixup=0.5, cutmix=0.0)
+    mixed, others, share = mix_images(IMAGES, LABELS, ALL, KEY, mixup=0.5, cutmix=0.0)
     np.testing.assert_array_equal(others, LABELS[::-1])
     expected = (share * LABELS + (1 - share) * others) / 255
     np.testing.assert_allclose(
@@ -26,7 +26,7 @@ def test_mixup_blends_whole_pictures_by_their_share():
 
 
 def test_cutmix_replaces_one_rectangle_of_which_the_share_is_what_is_left():
-    mixed, others, share = mix(IMAGES, LABELS, ALL, KEY, mixup=0.0, cutmix=1.0)
+    mixed, others, share = mix_images(IMAGES, LABELS, ALL, KEY, mixup=0.0, cutmix=1.0)
     values = np.rint(np.asarray(mixed[..., 0]) * 255)
     for row in range(B):
         own = values[row] == LABELS[row]
@@ -40,14 +40,14 @@ def test_cutmix_replaces_one_rectangle_of_which_the_share_is_what_is_left():
 @pytest.mark.parametrize("how", [{"mixup": 0.5, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
 def test_with_what_does_not_count_nothing_is_mixed(how):
     weights = ALL.at[3].set(0)
-    mixed, _, share = mix(IMAGES, LABELS, weights, KEY, **how)
+    mixed, _, share = mix_images(IMAGES, LABELS, weights, KEY, **how)
     partner = B - 1 - 3
     np.testing.assert_allclose(mixed[partner], IMAGES[partner] / 255, rtol=1e-6)
     assert share[partner] == 1 and share[3] < 1
 
 
 def test_of_both_each_row_has_one():
-    mixed, _, _ = mix(IMAGES, LABELS, ALL, KEY, mixup=0.5, cutmix=1.0)
+    mixed, _, _ = mix_images(IMAGES, LABELS, ALL, KEY, mixup=0.5, cutmix=1.0)
     spread = np.asarray(mixed.std(axis=(1, 2, 3))) > 1e-6
     assert 10 < spread.sum() < B - 10
 
@@ -57,7 +57,9 @@ def test_the_loss_is_that_of_both_labels_by_their_share():
     task = build("classification", label_smoothing=0.0, mixup=0.5)
     batch = {"image": IMAGES, "label": LABELS, "weights": jnp.ones(B)}
     sums = task.loss_sums(lambda image, **_: logits, batch, dropout_key=KEY)
-    _, others, share = mix(IMAGES, LABELS, ALL, jax.random.split(KEY)[1], mixup=0.5, cutmix=0.0)
+    _, others, share = mix_images(
+        IMAGES, LABELS, ALL, jax.random.split(KEY)[1], mixup=0.5, cutmix=0.0
+    )
     log = jax.nn.log_softmax(logits)
     expected = -jnp.sum(share * log[LABELS, LABELS] + (1 - share) * log[LABELS, others])
     np.testing.assert_allclose(sums["objective"], expected, rtol=1e-5)
