@@ -179,7 +179,7 @@ def make_evaluator(
     import jax
 
     from data.batches import training_batches
-    from data.show import ExampleViewer
+    from data.show import ExampleViewer, line_beginnings
     from data.statistics import data_statistics
     from inference.predictors.registry import predictor_class
     from inference.samples import sample_completions
@@ -188,8 +188,12 @@ def make_evaluator(
     config = program.config
     predictor = predictor_class(config).of(program.model_def, dataset.tokenizer)
     sample = None
-    if getattr(config.task, "sample_prompts", ()) and jax.process_count() == 1:
-        sample = partial(sample_completions, predictor, config=config)
+    prompts = getattr(config.task, "sample_prompts", ())
+    if prompts is None:
+        prompts = line_beginnings(dataset)
+        log.info(f"samples continue lines of the text: {', '.join(map(repr, prompts))}")
+    if prompts and jax.process_count() == 1:
+        sample = partial(sample_completions, predictor, config=config, prompts=prompts)
     return Evaluator(
         program,
         log,

@@ -16,6 +16,7 @@ MUCH_UNKNOWN = 0.01
 """Share of unknown tokens in training: fewer are rare words, more a vocabulary too small."""
 
 _EXAMPLES = 3
+_PROMPTS, _PROMPT = 3, 24  # how many prompts are taken of a text, and the characters of each
 _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
@@ -57,6 +58,23 @@ class ExampleViewer:
     def _tokens(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         tokens = batch["tokens"][0]
         return tokens[batch["segments"][0] > 0] if "segments" in batch else tokens
+
+
+def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
+    """Return whole words at the beginnings of a few lines, as prompts for a model of text: of
+    windows that are spread over the validation split, or training where there is none."""
+    assert dataset.tokenizer is not None
+    name = "validation" if "validation" in dataset.splits else "train"
+    examples, count = ExampleViewer(dataset, name), dataset.splits[name].examples
+    prompts = []
+    for number in range(_PROMPTS):
+        text = examples(number * count // _PROMPTS)
+        first, _, others = text.partition("\n")  # the first may begin in the middle of a line
+        lines = f"{others}\n{first}".replace(dataset.tokenizer.separator, "\n").splitlines()
+        line = next(filter(None, (line.strip(" \t\ufffd") for line in lines)), "")
+        cut = line[: _PROMPT + 1].rpartition(" ")[0] if len(line) > _PROMPT else line
+        prompts.append(cut or line[:_PROMPT])
+    return tuple(dict.fromkeys(prompts))
 
 
 def describe_batch(

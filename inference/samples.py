@@ -1,5 +1,7 @@
 """What a model writes while it is trained."""
 
+from collections.abc import Sequence
+
 from flax import nnx
 
 from configs.schema.config import Config
@@ -8,15 +10,13 @@ from inference.requests import Request, Sampling
 
 
 def sample_completions(
-    predictor: TextCompletion, module: nnx.Module, config: Config
+    predictor: TextCompletion, module: nnx.Module, *, config: Config, prompts: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return each prompt of the configuration's task, and what `module` writes after it; an answer
-    of a conversation stands below its question."""
+    """Return each prompt, and what `module` writes after it; an answer of a conversation stands
+    below its question."""
     task = config.task
     sampling = Sampling(temperature=task.sample_temperature, seed=config.seed)
-    requests = [
-        Request(prompt, task.sample_tokens, sampling=sampling) for prompt in task.sample_prompts
-    ]
+    requests = [Request(prompt, task.sample_tokens, sampling=sampling) for prompt in prompts]
     start = "\n" if config.data.source == "conversations" else ""
     return [
         {"prompt": done.prompt, "text": f"{start}{done.text}"}

@@ -107,6 +107,11 @@ def _check_task(config: "Config") -> None:
             f"data.source=conversations teaches answers, which task.name=language_modeling learns, "
             f"not {task.name}"
         )
+    if isinstance(data, Conversations) and task.sample_prompts is None:
+        raise ValueError(
+            "task.sample_prompts=none takes lines of a text, and data.source=conversations has "
+            "questions: give some, or () for no samples"
+        )
     if isinstance(model, RNN) and model.bidirectional and task.model_output != "classes":
         raise ValueError(
             f"model.bidirectional=true sees the tokens that task.name={task.name} has to predict: "

@@ -96,9 +96,10 @@ class LanguageModeling(Tokens):
     metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
 
     name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
-    sample_prompts: tuple[str, ...] = field(
+    sample_prompts: tuple[str, ...] | None = field(
         ("",),
-        "Prompts that samples continue after each evaluation; an empty one opens a document.",
+        "Prompts that samples continue after each evaluation; an empty one opens a document; none: "
+        "beginnings of lines of the validation split.",
         aliases=("prompts",),
     )
     sample_tokens: Count = field(200, "Length of each sample.", unit="tokens")
@@ -109,7 +110,7 @@ class LanguageModeling(Tokens):
     )
 
     def unused_fields(self) -> dict[str, str]:
-        if self.sample_prompts:
+        if self.sample_prompts != ():
             return {}
         return dict.fromkeys(
             ("sample_tokens", "sample_temperature"), "task.sample_prompts is empty"

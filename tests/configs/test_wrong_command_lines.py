@@ -112,6 +112,8 @@ WRONG_FIELDS = [
     ("--config.data.packing=best_fit --config.data.cross_document_attention=true",
      "has no effect", "data.packing is best_fit"),
     # Fields that do not go together.
+    ("--config.data.source=conversations --config.task.sample_prompts=none",
+     "task.sample_prompts=none", "data.source=conversations"),
     ("--config.data.cleaning.minimum_characters=9 --config.data.cleaning.maximum_characters=8",
      "maximum_characters=8", "minimum_characters=9", "no document is left"),
     ("--config.data.source=records --config.data.text_column=a",

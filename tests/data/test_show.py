@@ -6,7 +6,7 @@ from configs.schema.tokenizers import Bytes
 from data.batches import Batches
 from data.dataset import Dataset
 from data.preparation import prepare
-from data.show import data_table, describe_batch, split_rows
+from data.show import data_table, describe_batch, line_beginnings, split_rows
 
 
 def describe(dataset: Dataset, batch_size: int, number: int = 0) -> str:
@@ -55,6 +55,26 @@ def test_tokens_to_predict_are_told_where_they_are_not_all_tokens(tmp_path):
     (row,) = split_rows(dataset, chat)
     assert row[1].startswith("1 windows, 4 tokens to predict: ")  # y, e, s, and its end
     assert ("targets", "4") in data_table(dataset)
+
+
+def test_prompts_are_whole_words_at_the_beginnings_of_held_out_lines(tmp_path):
+    lines = [f"line {n} has {n * n} in it, and more words than a prompt takes" for n in range(300)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    text = TextFiles(path=str(tmp_path / "a.txt"), sequence_length=128, tokenizer=Bytes(),
+                     validation_fraction=0.1)  # fmt: skip
+    dataset = prepare(text)
+    prompts = line_beginnings(dataset)
+    assert len(prompts) == 3
+    for prompt in prompts:
+        (line,) = [line for line in lines if line.startswith(f"{prompt} ")]
+        assert len(prompt) <= 24 and lines.index(line) >= 260
+
+
+def test_prompts_of_a_text_without_lines_begin_anywhere(tmp_path):
+    (tmp_path / "a.txt").write_text("x" * 400)
+    text = TextFiles(path=str(tmp_path / "a.txt"), sequence_length=16, tokenizer=Bytes(),
+                     validation_fraction=0.0)  # fmt: skip
+    assert line_beginnings(prepare(text)) == ("x" * 15, "x" * 16)
 
 
 def test_pictures_are_shown_as_blocks_with_their_class():
