@@ -18,8 +18,9 @@ def without_wandb(name):
         raise metadata.PackageNotFoundError(name)
     return version(name)
 metadata.version = without_wandb
-import configs, train
-configs.run_verb(train.main)
+import train
+from configs.reading.command_line import run_verb
+run_verb(train.main)
 """
 
 
