@@ -41,6 +41,7 @@ OVERRIDES = {
     "python train.py --config=configs/finetune_chat.py --workdir": (
         *TINY_TEXT, "--config.data.sequence_length=64",
     ),
+    "python train.py --config=configs/own_text.py --workdir": TINY_TEXT,
     "python train.py --config=configs/shakespeare_char.py --workdir": TINY_TEXT,
     "python train.py --config=configs/shakespeare_char_lstm.py --workdir": TINY_TEXT,
 }  # fmt: skip
