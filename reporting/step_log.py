@@ -13,6 +13,7 @@ from reporting.step_meter import Ready, StepMeter, count_tokens
 from training.checkpoints import Checkpoints
 from training.divergence import check_skipped
 from training.program import TrainProgram
+from training.scalars import Scalars
 from training.step import TrainState
 
 
@@ -35,7 +36,7 @@ class StepLog:
         self.last_step = 0
         self.waiting_for, self.restart_clock = self._meter.waiting_for, self._meter.restart_clock
 
-    def push(self, step: int, metrics: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> None:
+    def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
         """Takes the metrics of `step`, which was only dispatched, and logs the step before.
 
         rows: this process's part of the batch. Raises `Diverged` after too many skipped steps.
@@ -46,7 +47,7 @@ class StepLog:
         self._read(self._meter.push(step, metrics, **known))
 
     def hunt_nans(
-        self, step: int, metrics: Mapping[str, Any], state: TrainState, batch: Mapping[str, Any]
+        self, step: int, metrics: Scalars, state: TrainState, batch: Mapping[str, Any]
     ) -> None:
         """Names the operation that was not finite in `step`, if it is the first of some in a row.
 

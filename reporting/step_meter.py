@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from training.scalars import Scalars
+
+_Pushed = tuple[int, Scalars, dict[str, float]]
 Ready = list[tuple[int, dict[str, float]]]
 """Steps with their metrics, in their order."""
 
@@ -46,7 +49,7 @@ class StepMeter:
     def __init__(self, global_batch_size: int, *, peak_examples_per_second: float | None = None):
         self._global_batch_size = global_batch_size
         self._peak = peak_examples_per_second
-        self._pending: tuple[int, dict[str, jax.Array], dict[str, float]] | None = None
+        self._pending: _Pushed | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -68,11 +71,11 @@ class StepMeter:
                 self._waited += waited
             yield batch
 
-    def push(self, step: int, metrics: Mapping[str, jax.Array], **known: float) -> Ready:
+    def push(self, step: int, metrics: Scalars, **known: float) -> Ready:
         """Takes the metrics of `step`, and what the host knows of it beside them. Returns the step
         before with its metrics; nothing where that was drained."""
         ready = self._pending
-        self._pending = step, dict(metrics), known
+        self._pending = step, metrics, known
         return self._read(ready)
 
     def drain(self) -> Ready:
@@ -105,13 +108,13 @@ class StepMeter:
 
     def _are_devices_idle(self) -> bool:
         """Return whether the last step that was pushed is done."""
-        return self._pending is None or all(x.is_ready() for x in self._pending[1].values())
+        return self._pending is None or self._pending[1].is_ready()
 
-    def _read(self, pushed: tuple[int, dict[str, jax.Array], dict[str, float]] | None) -> Ready:
+    def _read(self, pushed: _Pushed | None) -> Ready:
         if pushed is None:
             return []
         step, metrics, known = pushed
-        values = {name: float(value) for name, value in metrics.items()} | known
+        values = metrics.read() | known
         self._steps += 1
         if "tokens" in values:
             self._tokens = (self._tokens or 0.0) + values.pop("tokens")

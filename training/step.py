@@ -13,6 +13,7 @@ from tasks.task import Batch, Task
 from training.model_def import ModelGraph
 from training.optimizers import Optimizer
 from training.rounding import round_stochastically
+from training.scalars import Scalars
 from training.trees import Tree, overlay
 
 _ROUNDING = 2**32 - 1  # folded into a step's key for rounding; micro-batches have 0, 1, ...
@@ -69,7 +70,7 @@ def train_step(
     accumulation: int,
     ema_decay: float | None,
     branch: bool,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Scalars]:
     """Make one update. State and batch are sharded; the metrics come back replicated.
 
     A step whose loss, gradient or update is not finite is skipped: it changes nothing but the
@@ -144,13 +145,16 @@ def train_step(
         ema=ema,
         ema_statistics=state.ema_statistics,
     )
-    return new_state, means | {
-        "weight": sums["weight"],
-        "learning_rate": learning_rate,
-        "gradient_norm": gradient_norm,
-        "update_ratio": update_ratio,
-        "skipped": new_state.skipped,
-    }
+    return new_state, Scalars.of(
+        means
+        | {
+            "weight": sums["weight"],
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "update_ratio": update_ratio,
+            "skipped": new_state.skipped,
+        }
+    )
 
 
 def mean_statistics(

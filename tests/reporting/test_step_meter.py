@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from reporting.step_meter import StepMeter
+from training.scalars import Scalars
 
 
 @jax.jit
@@ -19,8 +20,8 @@ def meter() -> StepMeter:
     return StepMeter(8)
 
 
-def numbers(loss: float = 0.0) -> dict[str, jax.Array]:
-    return jax.block_until_ready({"loss": jnp.float32(loss), "weight": jnp.float32(8.0)})
+def numbers(loss: float = 0.0) -> Scalars:
+    return jax.block_until_ready(Scalars.of({"loss": loss, "weight": 8.0}))
 
 
 def slow_batches(seconds: float) -> Iterator[str]:
@@ -35,12 +36,12 @@ def test_waiting_while_the_devices_are_busy_costs_nothing():
     for _ in range(100):
         busy = meter()
         batches = busy.waiting_for(slow_batches(0.001))
-        weight = long_step(x)
-        busy.push(1, {"weight": weight})
+        metrics = Scalars(long_step(x)[None], ("weight",))
+        busy.push(1, metrics)
         assert next(batches) == "a batch"
-        if not weight.is_ready():  # Beside other work the step may be over before: then again.
+        if not metrics.is_ready():  # Beside other work the step may be over before: then again.
             break
-    assert not weight.is_ready()
+    assert not metrics.is_ready()
     busy.drain()
     assert busy.take_rates()["input_wait_fraction"] == 0.0
 
@@ -81,13 +82,13 @@ def test_a_step_is_not_waited_for_before_the_next_is_pushed():
     x = jnp.eye(512)
     long_step(x).block_until_ready()
     for _ in range(100):
-        busy, weight = meter(), long_step(x)
-        assert busy.push(1, {"weight": weight}) == []
-        if not weight.is_ready():  # Beside other work the step may be over before: then again.
+        busy, metrics = meter(), Scalars(long_step(x)[None], ("weight",))
+        assert busy.push(1, metrics) == []
+        if not metrics.is_ready():  # Beside other work the step may be over before: then again.
             break
-    assert not weight.is_ready()
+    assert not metrics.is_ready()
     ((step, _),) = busy.push(2, numbers())
-    assert step == 1 and weight.is_ready()
+    assert step == 1 and metrics.is_ready()
 
 
 def test_rates_are_of_all_steps_read_and_the_same_until_there_are_others():

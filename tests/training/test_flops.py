@@ -9,6 +9,7 @@ from reporting.step_meter import StepMeter
 from tests.training import runs
 from training.flops import peak
 from training.program import build_program
+from training.scalars import Scalars
 
 WIDE = {
     "model.width": "256",
@@ -97,7 +98,7 @@ def test_the_peak_of_a_kind_of_device(kind, teraflops):
 
 def test_mfu_is_logged_where_the_peak_is_known():
     meter = StepMeter(8, peak_examples_per_second=1e6)
-    meter.push(1, {"loss": np.float32(0.0), "weight": np.float32(8.0)})
+    meter.push(1, Scalars.of({"loss": 0.0, "weight": 8.0}))
     meter.drain()
     rates = meter.take_rates()
     assert rates["mfu"] == rates["examples_per_second"] / 1e6 > 0
