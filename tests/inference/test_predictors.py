@@ -7,7 +7,7 @@ from inference.predictors.predictor import SEARCH_FIELDS, WRITING_FIELDS
 from inference.predictors.registry import CLASSIFIERS, PREDICTORS
 from inference.requests import RequestError
 
-CLASSES = {*PREDICTORS.values(), *CLASSIFIERS.values()}
+CLASSES = (*PREDICTORS.values(), *CLASSIFIERS.values())
 FIELDS = WRITING_FIELDS | SEARCH_FIELDS | {"prompt", "input", "stream"}
 
 
