@@ -112,8 +112,6 @@ WRONG_FIELDS = [
     ("--config.data.packing=best_fit --config.data.cross_document_attention=true",
      "has no effect", "data.packing is best_fit"),
     # Fields that do not go together.
-    ("--config.data.source=conversations --config.task.sample_prompts=none",
-     "task.sample_prompts=none", "data.source=conversations"),
     ("--config.data.cleaning.minimum_characters=9 --config.data.cleaning.maximum_characters=8",
      "maximum_characters=8", "minimum_characters=9", "no document is left"),
     ("--config.data.source=records --config.data.text_column=a",
@@ -428,3 +426,9 @@ def test_sound_that_does_not_fit_itself_is_refused(refusal):
         assert words in message, message
     masks = [f"--config.data.augmentation.frequency_mask{more}" for more in ("s=1", "_bands=40")]
     assert "could mask all of data.num_mels=40" in refusal(*of_sound, *masks)
+
+
+def test_prompts_from_the_text_are_refused_for_conversations(refusal):
+    given = ("--config.data.source=conversations", "--config.task.sample_prompts=none")
+    message = refusal(TEXT, WORKDIR, *given)
+    assert "task.sample_prompts=none takes lines of a text" in message
