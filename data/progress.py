@@ -1,7 +1,9 @@
 """Progress of preparation, reported as it goes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from data.sources.source import RawExamples
 
 Progress = Callable[[str, int, int, str], None]
 """Called with the stage ("packing train"), how much is done, of how much, and the unit.
@@ -29,12 +31,12 @@ def track(
 
 
 def read_blocks(
-    examples: Sequence[Item],
+    examples: RawExamples,
     size: int,
     progress: Progress = silent,
     stage: str = "",
     unit: str = "",
-) -> Iterator[list[Item]]:
+) -> Iterator[Sequence[dict[str, Any]]]:
     """Yield all `examples` in order, `size` at once, and report how far it is before each block."""
     total = len(examples)
     for start in range(0, total, size):

@@ -1,7 +1,7 @@
 """Conversations: JSON lines with a prompt and its answer, or with messages; or generated ones."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ def open_source(settings: Any) -> Conversations:
 
     Without a validation part `data.validation_fraction` of them is held out. Raises UsageError.
     """
-    read = partial(read_conversations, settings=settings)
+    read: Callable[[Any], Iterator[list[Message]]] = partial(read_conversations, settings=settings)
     if settings.path is None:
         tables: dict[str, Any] = {"train": [Generated()]}
         decided: dict[str, Any] = {"generated": generated_talk.VERSION}

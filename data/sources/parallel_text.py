@@ -85,7 +85,7 @@ def _find(settings: Any) -> dict[str, Sides]:
     )
     if not is_folder:
         if path in (*sources.values(), *targets.values()):
-            name = _without(path, languages[0]) or _without(path, languages[1])
+            name = next(filter(None, (_without(path, language) for language in languages)))
             raise UsageError(
                 f"data.path={settings.path} is one file of two: give data.path={folder / name}"
             )
@@ -102,15 +102,17 @@ def _find(settings: Any) -> dict[str, Sides]:
 def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Return the names of pairs of files for each split; and lines about those that are for
     none."""
-    parts: dict[str | None, list[str]] = {}
+    parts: dict[str, list[str]] = {}
+    others: list[str] = []
     for name in found:
-        parts.setdefault(split_of(Path(name)), []).append(name)
+        split = split_of(Path(name))
+        group = others if split is None else parts.setdefault(split, [])
+        group.append(name)
     for name, (source, _) in found.items():
         begin = name.partition(".")[0]
         right = meant_split(begin)
         if right and right not in parts:
             raise UsageError(f"{source}: {begin} should be called {right}: rename it")
-    others = parts.pop(None, [])
     if not parts:
         return {"train": others}, ()
     if "train" not in parts:

@@ -71,7 +71,7 @@ class PreparedSplit:
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
         """Return the text of each record, and that in its feature `target`."""
-        return self._read(self.field, target)
+        return ((source, other) for source, other in self._read(self.field, target))
 
     def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
         records = PreparedRecords(self.folder, self.name, fields)

@@ -26,22 +26,14 @@ NAMES_VERSION = 2
 class Table(Protocol):
     """Records in their order, numbered from 0."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     @property
     def rows(self) -> int: ...
 
-    @property
-    def size(self) -> int:
-        """Bytes of its texts, or a little more."""
-        ...
-
     def name_of(self, row: int) -> str:
         """Return a record's name: the file and its line, or its row where there are no lines."""
-        ...
-
-    def texts(self) -> Iterator[str]:
-        """Return the text of each record. Raises UsageError where one has none."""
         ...
 
 

@@ -11,18 +11,26 @@ from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
-RawExamples = Sequence[dict[str, Any]]
-"""The raw examples of a split, at random access; `__getitems__` reads several at once."""
+
+class RawExamples(Protocol):
+    """The raw examples of a split, at random access; `__getitems__` reads several at once."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> dict[str, Any]: ...
+
+    def __getitems__(self, numbers: Sequence[int], /) -> Sequence[dict[str, Any]]: ...
+
 
 RawSplits = Mapping[str, RawExamples]
 """The raw examples of each split of a source, by the split's name."""
 
 
 @dataclass(frozen=True)
-class MadeExamples(Sequence):
+class MadeExamples(RawExamples):
     """The raw examples that `make` makes of `items`, each anew whenever it is read."""
 
-    items: Sequence[Any]
+    items: Sequence[Any] | NDArray[Any]
     make: Callable[[Any], dict[str, Any]]
 
     def __len__(self) -> int:
@@ -35,28 +43,39 @@ class MadeExamples(Sequence):
         return [self[number] for number in numbers]
 
 
-class Source(Protocol):
+class _NamedSource(Protocol):
     """Raw examples.
 
     To open a source must be quick (it happens at every start), to read its examples need not be.
-    One whose examples are at random access where they are has `random_access() -> RawSplits`; any
-    other is a `SequentialSource`. One that cuts validation off its training part has `held_out`,
-    the share that it cuts; one with warnings for the user has `warnings`.
+    One that cuts validation off its training part has `held_out`, the share that it cuts; one with
+    warnings for the user has `warnings`.
     """
 
-    name: str
-    """The source's name in the configuration."""
+    @property
+    def name(self) -> str:
+        """The source's name in the configuration."""
+        ...
 
     def source_key(self) -> Mapping[str, Any]:
         """Return all that decides what the examples are, hashes of files among it, as JSON."""
         ...
 
 
-class SequentialSource(Source, Protocol):
+class RandomAccessSource(_NamedSource, Protocol):
+    """A source whose examples are at random access where they are."""
+
+    def random_access(self) -> RawSplits:
+        """Return the raw examples of each split."""
+        ...
+
+
+class SequentialSource(_NamedSource, Protocol):
     """A source whose examples `data.sources.builder` writes down as a TensorFlow dataset."""
 
-    splits: Mapping[str, int]
-    """Splits by name, each with the number of its examples or a little more."""
+    @property
+    def splits(self) -> Mapping[str, int]:
+        """Splits by name, each with the number of its examples or a little more."""
+        ...
 
     def features(self) -> Mapping[str, Any]:
         """Return the features of an example, as TensorFlow Datasets describes them."""
@@ -65,6 +84,9 @@ class SequentialSource(Source, Protocol):
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
         """Return the examples of `split` in their order."""
         ...
+
+
+Source = RandomAccessSource | SequentialSource
 
 
 def hold_out(

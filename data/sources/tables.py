@@ -60,8 +60,10 @@ class Rows:
         """Yield the text of each row, and that in its field `target`; an empty one for null."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
-            sides = ("" if row[side] is None else self.text_of(where, row, side) for side in fields)
-            yield tuple(sides)
+            source, target = (
+                "" if row[side] is None else self.text_of(where, row, side) for side in fields
+            )
+            yield source, target
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
         """Yield the text and label of each row; integers, true and false as JSON spells them."""

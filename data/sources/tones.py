@@ -53,11 +53,12 @@ class Tones:
     def numbers(self) -> Mapping[str, Sequence[str]]:
         """The numbers of each split."""
         test = -(-self.recordings // 10)
-        random, drawn = generator(0, 0), {}
-        while len(drawn) < self.recordings + test:
+        random = generator(0, 0)
+        distinct: dict[str, None] = {}
+        while len(distinct) < self.recordings + test:
             count = random.integers(_FEWEST, self.most_digits + 1)
-            drawn["".join(map(str, random.integers(0, 10, count)))] = None
-        drawn = [*drawn]
+            distinct["".join(map(str, random.integers(0, 10, count)))] = None
+        drawn = [*distinct]
         train, validation = hold_out(drawn[test:], self.held_out, str)
         numbers = {"train": train, "validation": validation, "test": drawn[:test]}
         return {split: of for split, of in numbers.items() if of}
