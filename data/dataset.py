@@ -16,10 +16,11 @@ frame, 0 nothing), and `weights` float32 [B] (0 a broken recording); with transc
 int32 [B]. T differs from batch to batch: it is one of a few lengths.
 """
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +31,28 @@ from data.length_buckets import Lengths, PaddedShape
 from data.records import read_names
 
 
-class ExampleCodec(Protocol):
+class ExampleCodec(ABC):
     """Stores the examples of a split as records, and makes batches of the records."""
 
     unit: str = "examples"
     """The examples' name in messages."""
 
-    is_expensive: bool = False
-    """True where making a batch takes longer than handing it over from another thread."""
+    @property
+    def is_expensive(self) -> bool:
+        """True where making a batch takes longer than handing it over from another thread."""
+        return False
 
     @property
+    @abstractmethod
     def dtype(self) -> np.dtype:
         """The dtype of a record; `object` for bytes of any length."""
-        ...
 
+    @abstractmethod
     def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return the arrays of a batch, `weights` among them, from `records` of `dtype` [B].
 
         Objects that are not bytes become padding.
         """
-        ...
 
     def augmented_batch(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
@@ -130,21 +133,32 @@ class Split:
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
     """Return a split made of those of several sources."""
-    bytes_in_all = sum(part.bytes for part in parts)
-    targets, examples, unknown = (
-        sum(getattr(part, name) for part in parts) for name in ("targets", "examples", "unknown")
+
+    def total(count: str) -> Any:
+        counts = [getattr(part, count) for part in parts]
+        return None if None in counts else sum(counts)
+
+    def mean(share: str, per: str) -> float | None:
+        pairs = [(getattr(part, share), getattr(part, per)) for part in parts]
+        if any(None in pair for pair in pairs):
+            return None
+        return sum(one * weight for one, weight in pairs) / total(per)
+
+    return Split(
+        name,
+        parts[0].path.parent,
+        parts[0].codec,
+        examples=total("examples"),
+        bytes=total("bytes"),
+        targets=total("targets"),
+        gzip_bits_per_byte=mean("gzip_bits_per_byte", per="bytes"),
+        padding=mean("padding", per="examples"),
+        tokens=total("targets"),
+        documents=total("documents"),
+        unknown=total("unknown"),
+        parts=tuple(parts),
+        weights=tuple(weights),
     )
-    gzip = padding = documents = None
-    if all(part.documents is not None for part in parts):
-        documents = sum(part.documents for part in parts)
-    if all(part.gzip_bits_per_byte is not None for part in parts):
-        gzip = sum(part.gzip_bits_per_byte * part.bytes for part in parts) / bytes_in_all
-    if all(part.padding is not None for part in parts):
-        padding = sum(part.padding * part.examples for part in parts) / examples
-    first = parts[0]
-    return Split(name, first.path.parent, first.codec, examples, bytes_in_all, targets, gzip,
-                 padding, tokens=targets, documents=documents, unknown=unknown,
-                 parts=tuple(parts), weights=tuple(weights))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,6 +178,11 @@ class Dataset:
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of token ids; only of data with a tokenizer."""
+        assert self.tokenizer is not None
+        return self.tokenizer.decode(ids)
 
     @property
     def metadata(self) -> dict[str, Any]:

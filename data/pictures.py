@@ -172,11 +172,12 @@ class PicturePreparation:
         hashes = {}
         for split, pictures in labelled.items():
             before = broken.count
-            path, names = folder / f"{split}.array_record", []
+            path, names = folder / f"{split}.array_record", list[str | None]()
             records = self._records(split, pictures, metadata, broken, names, progress)
             count, hashes[split] = write_records(path, records)
-            if None not in names:
-                write_names(path, names)
+            known = [name for name in names if name is not None]
+            if len(known) == len(names):
+                write_names(path, known)
             metadata["splits"][split] = {"examples": count, "broken": broken.count - before}
         broken.check_splits(metadata["splits"])
         decided = [hashes, shape, self.source.classes, self.settings.crop_ratio]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data.batches import Batches
 from data.conversations import ConversationCodec
 from data.dataset import Dataset, Split
+from data.sound_batches import SoundCodec
 
 MUCH_UNKNOWN = 0.01
 """Share of unknown tokens in training: fewer are rare words, more a vocabulary too small."""
@@ -38,12 +39,15 @@ class ExampleViewer:
             return batch["image"][0]
         if "frames" in batch:
             return batch["frames"][0][batch["segments"][0] > 0]
-        return self.dataset.tokenizer.decode(self._tokens(batch))
+        return self.dataset.decode(self._tokens(batch))
+
+    def text(self, number: int) -> str:
+        """Return a text."""
+        return self.dataset.decode(self._tokens(self.batch(number)))
 
     def tokens(self, number: int) -> list[str]:
         """Return the tokens of a text, each by itself."""
-        tokenizer = self.dataset.tokenizer
-        return [tokenizer.decode([token]) for token in self._tokens(self.batch(number))]
+        return [self.dataset.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
         """Return the batch of one example alone."""
@@ -68,7 +72,7 @@ def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
     examples, count = ExampleViewer(dataset, name), dataset.splits[name].examples
     prompts = []
     for number in range(_PROMPTS):
-        text = examples(number * count // _PROMPTS)
+        text = examples.text(number * count // _PROMPTS)
         first, _, others = text.partition("\n")  # the first may begin in the middle of a line
         lines = f"{others}\n{first}".replace(dataset.tokenizer.separator, "\n").splitlines()
         line = next(filter(None, (line.strip(" \t\ufffd") for line in lines)), "")
@@ -117,16 +121,18 @@ def describe_batch(
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
     """Yield a line for each split that was cleaned, packed or padded."""
-    for split, counts in dataset.cleaning.items():
+    for cleaned, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]
         by = f" ({'; '.join(steps)})" if steps else ""
-        yield f"cleaning {split}: {after:,} of {before:,} documents stay{by}"
+        yield f"cleaning {cleaned}: {after:,} of {before:,} documents stay{by}"
     for split in dataset.splits.values():
-        if split.padding is not None and split.lengths is None:
+        if split.padding is None:
+            continue
+        if split.lengths is None:
             of = f"{split.examples:,} windows"
             yield f"packing {split.name}: {split.padding:.2%} of {of} is padding"
-        elif split.padding is not None:
+        else:
             bounds = [str(len(one)) for one in split.lengths.bounds]
             what, sides = "frames", f"to one of {bounds[0]} lengths"
             if len(bounds) > 1:
@@ -140,11 +146,14 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
 def describe_unknown(dataset: Dataset) -> Iterator[str]:
     """Yield a line for each split whose text the tokenizer does not know all of; for training
     where that is more than `MUCH_UNKNOWN`."""
+    unknown_id = None if dataset.tokenizer is None else dataset.tokenizer.unknown_id
+    if unknown_id is None:
+        return
     for name, split in dataset.splits.items():
-        share = split.unknown / split.targets if split.unknown else 0.0
+        share = split.unknown / split.targets if split.unknown and split.targets else 0.0
         if not share or (name == "train" and share <= MUCH_UNKNOWN):
             continue
-        token = dataset.tokenizer.decode([dataset.tokenizer.unknown_id])
+        token = dataset.decode([unknown_id])
         means = "a model can't write their text" if name == "train" else "no bits per byte"
         yield (
             f"{split.unknown:,} of {split.targets:,} tokens of {name} ({100 * share:.3g} %) are "
@@ -210,11 +219,12 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
         if all(getattr(one, name) is not None for one in splits.values()):
             texts = (f"{getattr(one, name):,}" for one in splits.values())
             rows.append((name.replace("_", " "), *texts))
-    if all(one.seconds is not None for one in splits.values()):
-        rows.append(("hours", *(f"{one.seconds / 3600:.2f}" for one in splits.values())))
-    if any(one.padding is not None for one in splits.values()):
-        found = [one.padding for one in splits.values()]
-        rows.append(("padding", *("" if one is None else f"{one:.2%}" for one in found)))
+    seconds = [one.seconds for one in splits.values() if one.seconds is not None]
+    if len(seconds) == len(splits):
+        rows.append(("hours", *(f"{one / 3600:.2f}" for one in seconds)))
+    shares = [one.padding for one in splits.values()]
+    if any(share is not None for share in shares):
+        rows.append(("padding", *("" if share is None else f"{share:.2%}" for share in shares)))
     if cleaned:
         for name, (what, number) in {
             "documents before cleaning": ("documents", 0),
@@ -236,14 +246,13 @@ def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    tokenizer = dataset.tokenizer
     tokens, targets, weights = example["tokens"], example["targets"], example["weights"]
-    text = tokenizer.decode(tokens[weights > 0])
+    text = dataset.decode(tokens[weights > 0])
     yield f"  {int((weights > 0).sum())} targets; {_shorten(text)!r}"
     yield "  position  token                    target                   weight  segment"
     length = len(tokens)
     for place in [*range(min(_FIRST, length)), *range(max(_FIRST, length - _LAST), length)]:
-        columns = (f"{token:6} {tokenizer.decode([token])!r}" for token in
+        columns = (f"{token:6} {dataset.decode([token])!r}" for token in
                    (tokens[place], targets[place]))  # fmt: skip
         segment = example["segments"][place] if "segments" in example else "-"
         pair = "".join(f"{column:25}" for column in columns)
@@ -252,7 +261,6 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
 
 def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     """Yield each conversation in stretches that count and that do not."""
-    tokenizer = dataset.tokenizer
     segments, learnt = example["segments"], example["weights"] > 0
     count, there = int(segments.max()), int((segments > 0).sum())
     yield (
@@ -267,13 +275,19 @@ def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Datase
         for place, turn in enumerate(turns):
             sign = ">" if counts[turn[0]] else " "
             head = f"  {number:3} {sign}" if place == 0 else f"      {sign}"
-            yield f"{head} {_shorten(tokenizer.decode(tokens[turn]))!r}"
+            yield f"{head} {_shorten(dataset.decode(tokens[turn]))!r}"
+
+
+def _label(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> str:
+    label, classes = int(example["label"]), dataset.spec.classes
+    assert classes is not None
+    return f"label {label} ({classes[label]})"
 
 
 def _describe_text(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    label, tokens = int(example["label"]), example["tokens"][example["segments"] > 0]
-    yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
-    yield f"  {len(tokens)} tokens; {_shorten(dataset.tokenizer.decode(tokens))!r}"
+    tokens = example["tokens"][example["segments"] > 0]
+    yield f"  {_label(example, dataset)}, weight {example['weights']:g}"
+    yield f"  {len(tokens)} tokens; {_shorten(dataset.decode(tokens))!r}"
 
 
 def _describe_padding(batch: Mapping[str, NDArray[Any]]) -> str:
@@ -286,13 +300,12 @@ def _describe_pair(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Ite
     source = example["source"], example["source_segments"] > 0
     target = example["targets"], example["weights"] > 0
     for name, (tokens, there) in {"source": source, "target": target}.items():
-        text = dataset.tokenizer.decode(tokens[there])
+        text = dataset.decode(tokens[there])
         yield f"  {name}: {int(there.sum())} of {len(tokens)} tokens; {_shorten(text)!r}"
 
 
 def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    label = int(example["label"])
-    yield f"  label {label} ({dataset.spec.classes[label]}), weight {example['weights']:g}"
+    yield f"  {_label(example, dataset)}, weight {example['weights']:g}"
     grey = example["image"].mean(axis=-1)
     step = -(-grey.shape[1] // _COLUMNS)
     for line in grey[::step, ::step]:
@@ -302,16 +315,17 @@ def _describe_picture(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> 
 
 def _describe_sound(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
     if "label" in example:
-        target = f"label {example['label']} ({dataset.spec.classes[example['label']]})"
+        target = _label(example, dataset)
     else:
         tokens = example["labels"][example["label_weights"] > 0]
-        target = f"{len(tokens)} tokens, {_shorten(dataset.tokenizer.decode(tokens))!r}"
+        target = f"{len(tokens)} tokens, {_shorten(dataset.decode(tokens))!r}"
     yield f"  {target}, weight {example['weights']:g}"
     frames = example["frames"][example["segments"] > 0]
     if not len(frames):
         return
-    seconds = dataset.splits["train"].codec.log_mel.seconds(len(frames))
-    yield f"  {len(frames)} frames, {seconds:.2f} s"
+    codec = dataset.splits["train"].codec
+    assert isinstance(codec, SoundCodec)
+    yield f"  {len(frames)} frames, {codec.log_mel.seconds(len(frames)):.2f} s"
     across = np.array_split(frames, min(2 * _COLUMNS, len(frames)))
     image = np.stack([column.mean(axis=0) for column in across], axis=1)[::-1]
     down = np.array_split(image, min(_ROWS, len(image)))

@@ -1,7 +1,7 @@
 """Recordings to records: decoded once, with their transcripts as tokens, or with their labels."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,7 +72,9 @@ class SoundPreparation:
             texts = {split: [*map(self._clean, of)] for split, of in raw.items()}
             tokenizer = self._learn(texts["train"], progress)
             tokenizer.save(folder / TOKENIZER)
-            targets = {split: tokenizer.encode_many(of) for split, of in texts.items()}
+            targets: dict[str, Iterable[NDArray[np.int32]]] = {
+                split: tokenizer.encode_many(of) for split, of in texts.items()
+            }
             decided, unknown = tokenizer.vocabulary(), tokenizer.unknown_id
         else:
             targets = {split: np.array([*of], np.int32)[:, None] for split, of in raw.items()}
@@ -120,8 +122,10 @@ class SoundPreparation:
         }
         allowed, messages = self.settings.broken_fraction, metadata["broken"]
         broken = Broken.of("recordings", splits.values(), allowed, messages)
-        longest = [one.codec.max_frames for one in splits.values()]
-        longest.append(splits["train"].codec.most_frames())
+        codecs = {
+            name: one.codec for name, one in splits.items() if isinstance(one.codec, SoundCodec)
+        }
+        longest = [codecs["train"].most_frames(), *(one.max_frames for one in codecs.values())]
         return Dataset(
             fingerprint=metadata["fingerprint"],
             splits=splits,
@@ -186,15 +190,15 @@ class _Writing:
     _strange: dict[str, list[str]] = field(default_factory=dict)
 
     def blocks(
-        self, recordings: RawExamples, targets: Sequence[NDArray[np.int32]], progress: Progress
+        self, recordings: RawExamples, targets: Iterable[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
         """Yield the records of those that stay, each with its one of `targets`."""
-        stage, targets = f"decoding {self.split}", iter(targets)
+        stage, remaining = f"decoding {self.split}", iter(targets)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(recordings, _AT_ONCE, progress, stage, "recordings"):
                 block = []
                 for one, waveform in zip(group, threads.map(self._decode, group), strict=True):
-                    target = next(targets)
+                    target = next(remaining)
                     if self._is_too_long(waveform):
                         self.left_out.append(one["name"])
                     else:
