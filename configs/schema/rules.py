@@ -10,6 +10,7 @@ from configs.schema.conversations import Conversations
 from configs.schema.data import Table, Text
 from configs.schema.model import ARCHITECTURES, RNN, TokenBlocks
 from configs.schema.settings import kind_name
+from configs.schema.task import LanguageModeling
 
 if TYPE_CHECKING:
     from configs.schema.config import Config
@@ -102,16 +103,17 @@ def _check_task(config: "Config") -> None:
             f"task.name={task.name} on {_words([data.modality])} needs model.architecture="
             f"{' or '.join(fitting)}, not {model.architecture}"
         )
-    if isinstance(data, Conversations) and task.model_output != "next_tokens":
-        raise ValueError(
-            f"data.source=conversations teaches answers, which task.name=language_modeling learns, "
-            f"not {task.name}"
-        )
-    if isinstance(data, Conversations) and task.sample_prompts is None:
-        raise ValueError(
-            "task.sample_prompts=none takes lines of a text, and data.source=conversations has "
-            "questions: give some, or () for no samples"
-        )
+    if isinstance(data, Conversations):
+        if not isinstance(task, LanguageModeling):
+            raise ValueError(
+                f"data.source=conversations teaches answers, which task.name=language_modeling "
+                f"learns, not {task.name}"
+            )
+        if task.sample_prompts is None:
+            raise ValueError(
+                "task.sample_prompts=none takes lines of a text, and data.source=conversations has "
+                "questions: give some, or () for no samples"
+            )
     if isinstance(model, RNN) and model.bidirectional and task.model_output != "classes":
         raise ValueError(
             f"model.bidirectional=true sees the tokens that task.name={task.name} has to predict: "
