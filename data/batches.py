@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from configs.schema.config import Config
 from data.dataset import Dataset, ExampleCodec, Split
-from data.length_buckets import PaddedShape
+from data.length_buckets import Lengths, PaddedShape
 from data.mixing import schedule
 from data.order import example_numbers, permutation, positions
 from data.records import KEPT_BYTES, RecordReader
@@ -148,7 +148,7 @@ class Batches:
             batches = block * self._block_batches + np.arange(self._block_batches)
             plans = dict(itertools.islice(reversed(plans.items()), 1))
             if self._split.lengths is not None:
-                plans[block] = self._plan_by_length(batches, block)
+                plans[block] = self._plan_by_length(self._split.lengths, batches, block)
             else:
                 plan = self._plan_mixture if self._split.parts else self._plan_single
                 plans[block] = plan(batches)
@@ -165,8 +165,10 @@ class Batches:
         )
         return BatchPlan(np.zeros_like(records), records, self._examples(batches))
 
-    def _plan_by_length(self, batches: NDArray[np.int64], block: int) -> BatchPlan:
-        lengths, size = self._split.lengths, self._batch_size
+    def _plan_by_length(
+        self, lengths: Lengths, batches: NDArray[np.int64], block: int
+    ) -> BatchPlan:
+        size = self._batch_size
         _, records = positions(batches, batch_size=size, size=self._split.examples, seed=self._seed)
         records = records.ravel()
         places = lengths.arrange(records, batch_size=size, seed=self._seed, block=block)

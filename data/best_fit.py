@@ -123,7 +123,7 @@ def _fill(runs: Sequence[Run], dtype: np.dtype, length: int) -> NDArray[Any]:
     order = np.argsort(-lengths, kind="stable")
     places = best_fit(lengths[order].tolist(), length)
     windows = np.zeros(max(places) + 1, dtype)
-    columns = {name: windows[name] for name in dtype.names}
+    columns = {name: windows[name] for name in dtype.names or ()}
     used, count = [0] * len(windows), [0] * len(windows)
     for place, number in zip(places, order.tolist(), strict=True):
         start = used[place]

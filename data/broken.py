@@ -29,7 +29,7 @@ class Broken:
         """Count the broken ones of prepared splits. Raises UsageError where they are too many."""
         splits = list(splits)
         total = sum(split.examples + (split.left_out or 0) for split in splits)
-        count = sum(split.broken for split in splits)
+        count = sum(split.broken or 0 for split in splits)
         broken = cls(what, total, allowed, count, messages)
         broken.check()
         return broken

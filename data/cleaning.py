@@ -132,7 +132,7 @@ class _Survey:
         for block in pieces.blocks():
             progress(stage, number, total, "pieces")
             for place, text in block:
-                if place == 0:
+                if place == 0 or document is None:
                     if document is not None and self._stays(document, counts):
                         kept.extend(range(first, number))
                     first, document = number, _Document()
@@ -168,10 +168,10 @@ class _Survey:
             if document.changed[which]:
                 steps[step]["documents"] += 1
                 steps[step]["characters"] += lengths[which] - lengths[which + 1]
-        step = self._removed_by(document)
-        if step is not None:
-            steps[step]["documents"] += 1
-            steps[step]["characters"] += document.clean
+        removal = self._removed_by(document)
+        if removal is not None:
+            steps[removal]["documents"] += 1
+            steps[removal]["characters"] += document.clean
             return False
         counts["documents"][1] += 1
         counts["characters"][1] += document.clean
@@ -193,7 +193,9 @@ class _Survey:
         if digest in self._seen:
             return "exact_duplicates"
         self._seen.add(digest)
-        return "near_duplicates" if near is not None and self._near.is_known(near) else None
+        if self._near is None or near is None or not self._near.is_known(near):
+            return None
+        return "near_duplicates"
 
 
 class _NearDuplicates:
@@ -203,6 +205,8 @@ class _NearDuplicates:
     agree in a band of it are compared. The index is a dictionary of our own: with it a document
     takes 4 kB of memory, with datasketch's more than twice as much.
     """
+
+    _rest: Any  # a list of words, or a string of characters
 
     def __init__(self, settings: Any):
         from datasketch import MinHash, MinHashLSH
@@ -254,7 +258,7 @@ class _NearDuplicates:
 
     def _begin(self) -> None:
         self._signature = self._empty.copy()
-        self._rest: Any = [] if self._by_words else ""
+        self._rest = [] if self._by_words else ""
 
 
 def _steps(settings: Any) -> Iterator[str]:

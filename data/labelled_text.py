@@ -90,7 +90,7 @@ class LabelledTextPreparation:
                 f"{around} tokens around each"
             )
         for split, records in splits.items():
-            cut, names, counts = [], [], []
+            cut, names, counts = list[str](), list[str](), list[int]()
             texts = _texts(f"tokenising {split}", records, tokenizer, progress)
             path, blocks = (
                 folder / f"{split}.array_record",
@@ -144,7 +144,7 @@ def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
     """Yield the first piece of each text, and the tokens of all its pieces."""
-    first, tokens = None, []
+    first, tokens = None, list[NDArray[np.int32]]()
     for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces"):
         ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
         for one, ids in zip(block, ids_of_each, strict=True):

@@ -7,7 +7,6 @@ function of (seed, its number) alone; and every example comes once an epoch, onl
 or later than it would.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +62,7 @@ class Lengths:
     def longest_first(self, most: int | None = None) -> NDArray[np.int64]:
         """Return the examples that count, or the first `most` of them, sorted so that batches of
         them have few common shapes."""
-        (there,) = self._values.any(axis=1).nonzero()
+        there = np.flatnonzero(self._values.any(axis=1))
         lengths = self._values[there[:most]]
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
@@ -131,7 +130,7 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
     return tuple(reversed(bounds))
 
 
-def write_lengths(records: Path, lengths: Sequence[PaddedShape]) -> None:
+def write_lengths(records: Path, lengths: ArrayLike) -> None:
     """Write the `lengths` of the examples in the file `records`, in their order."""
     np.save(_path(records), np.array(lengths, np.int32))
 

@@ -66,7 +66,9 @@ def _begin_worker(number: int, count: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def end_with_trainer() -> None:
-        multiprocessing.parent_process().join()
+        trainer = multiprocessing.parent_process()
+        assert trainer is not None  # this process is a worker
+        trainer.join()
         os._exit(1)
 
     threading.Thread(target=end_with_trainer, daemon=True).start()

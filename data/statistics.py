@@ -72,7 +72,8 @@ def data_statistics(dataset: Dataset) -> dict[str, Any]:
 
 def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
     """Measures up to `SAMPLED` examples of a split, drawn at random; always the same ones."""
-    inputs, targets, first = Counter(), Counter(), {}
+    inputs, targets = Counter[int](), Counter[int]()
+    first: dict[int, tuple[Split, int]] = {}
     filled = positions = 0
     for part, rows, batch in _batches(split):
         there = batch["weights"] > 0
@@ -198,7 +199,8 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
     """
     name = next(name for name in _INPUTS if name in batch)
     segments = batch.get("source_segments" if name == "source" else "segments")
-    for row in np.flatnonzero(batch["weights"].reshape(len(batch["weights"]), -1).any(axis=1)):
+    is_real = batch["weights"].reshape(len(batch["weights"]), -1).any(axis=1)
+    for row in np.flatnonzero(is_real).tolist():
         values = batch[name][row]
         if segments is None:
             yield row, hash(values.tobytes())
@@ -269,7 +271,7 @@ def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
 
 def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
     """Return a polynomial of each `length` neighbours in a row, modulo 2**64."""
-    factor, total = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0)
+    factor, total = np.uint64(0xBF58476D1CE4E5B9), np.zeros(1, np.uint64)
     for place in range(length):
         total = total * factor + values[:, place : values.shape[1] - length + 1 + place]
     return total

@@ -187,16 +187,16 @@ def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -
     total = sum(map(len, train))
     match settings.kind:
         case "characters":
-            texts = (text for of in train for block in of.blocks() for _, text in block)
+            all_texts = (text for of in train for block in of.blocks() for _, text in block)
             return Tokenizer.characters(
-                track(texts, progress, "collecting characters", total, "pieces")
+                track(all_texts, progress, "collecting characters", total, "pieces")
             )
         case "bytes":
             return Tokenizer.bytes()
         case kind if kind in _TRAINED:
             texts = track(_sample(train), progress, "counting words", total, "pieces")
             return _TRAINED[kind](texts, settings.vocabulary_size)
-        case "file":
+        case _:
             return _load(settings.path, "data.tokenizer.path")
 
 
@@ -293,7 +293,7 @@ def _tokens(
                 begun, tokens = True, tokens + len(opening) + len(closing)
             totals.add(place, text, tokens, unknown=int(np.count_nonzero(ids == unknown)))
             if room is not None:
-                left = (left if len(stretches) == 1 else room) - len(stretches[-1])
+                left = (room if left is None or stretches[1:] else left) - len(stretches[-1])
         done += len(block)
     if begun and len(closing):
         yield closing

@@ -178,7 +178,7 @@ class PairPreparation:
 
 
 @dataclass(frozen=True)
-class _Texts(Sequence):
+class _Texts(RawExamples):
     """The texts of both sides of some pairs, for a tokenizer: source, target, source, ..."""
 
     records: RawExamples

@@ -244,7 +244,7 @@ def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}`, which marks the assistant's part in some templates, and is not needed."""
 
-    tags = frozenset({"generation"})
+    tags = {"generation"}  # noqa: RUF012 - Jinja declares it as an attribute of instances
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)

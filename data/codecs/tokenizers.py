@@ -53,12 +53,15 @@ class Tokenizer:
         self.opening, self.closing = _framing(backend)
         self.separator = SEPARATOR
         if len(self.opening) == 1 and len(self.closing):
-            self.separator = backend.id_to_token(int(self.opening[0]))
+            opening = backend.id_to_token(int(self.opening[0]))
+            assert opening is not None
+            self.separator = opening
         elif backend.token_to_id(SEPARATOR) is None:
             backend.add_special_tokens([SEPARATOR])
-        self.separator_id: int = backend.token_to_id(self.separator)
+        vocabulary = backend.get_vocab()
+        self.separator_id = vocabulary[self.separator]
         self.end_id = int(self.closing[0]) if len(self.closing) else self.separator_id
-        self.vocabulary_size: int = max(backend.get_vocab().values()) + 1
+        self.vocabulary_size = max(vocabulary.values()) + 1
 
     @cached_property
     def unknown_id(self) -> int | None:
