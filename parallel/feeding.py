@@ -21,7 +21,7 @@ def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
     the hosts.
     """
     indices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
-    spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices})
+    spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices if index})
     for (_, stop), (start, _) in itertools.pairwise(spans):
         if start > stop:
             raise ValueError(f"this process would hold the scattered rows {spans} of each batch")
@@ -63,8 +63,10 @@ def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.nd
     """Return each whole array of a global batch, in NumPy and on every process."""
     if jax.process_count() == 1:
         return jax.device_get(dict(batch))
-    mesh = next(iter(batch.values())).sharding.mesh
-    gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    first = next(iter(batch.values()))
+    assert isinstance(first, jax.Array) and isinstance(first.sharding, NamedSharding)
+    whole = NamedSharding(first.sharding.mesh, PartitionSpec())
+    gather = jax.jit(lambda arrays: arrays, out_shardings=whole)
     return jax.device_get(gather(dict(batch)))
 
 
@@ -72,5 +74,5 @@ def batch_crc32(batch: Mapping[str, np.ndarray]) -> int:
     """Return a checksum of this process's rows of a batch, by which two runs can be compared."""
     checksum = 0
     for name in sorted(batch):
-        checksum = zlib.crc32(np.ascontiguousarray(batch[name]), checksum)
+        checksum = zlib.crc32(np.ascontiguousarray(batch[name]).data, checksum)
     return checksum

@@ -91,7 +91,7 @@ def install_onednn_lowerings() -> None:
         with_usual = functools.partial(rule, _usual[primitive].rule)
         mlir.register_lowering(primitive, with_usual, platform="cpu")
     _usual_caching.append(compilation_cache.put_executable_and_time)
-    compilation_cache.put_executable_and_time = functools.partial(_cache_program, *_usual_caching)
+    compilation_cache.put_executable_and_time = functools.partial(_cache_program, _usual_caching[0])
 
 
 def remove_onednn_lowerings() -> None:
@@ -255,7 +255,7 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
     (contracting, _), (batch, _) = dimension_numbers
     shared = math.prod(left.shape[d] for d in (*contracting, *batch))
     multiplications = result.size * math.prod(left.shape[d] for d in contracting)
-    smallest = SMALLEST_PRODUCT
+    smallest: float = SMALLEST_PRODUCT
     if _is_rows_by_kernel(left, right, dimension_numbers):
         smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
     # A product with a vector is far slower than by XLA.
