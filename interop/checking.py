@@ -47,6 +47,7 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
     """Raise `UsageError` where prepared pictures have another `shape` than those of the model."""
     theirs = describe(folder).data_spec.image_shape
+    assert theirs is not None
     if theirs != tuple(shape):
         shapes = [" x ".join(map(str, one)) for one in (theirs, shape)]
         raise UsageError(
@@ -86,7 +87,7 @@ def _model_fields(found: Description, config: Config) -> dict[str, Any]:
 def _data_fields(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
     """Return the values that fields of `data` must have. Raises `UsageError` where the folder has
     no tokenizer."""
-    data = config.data
+    data: Any = config.data  # its fields depend on the source
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
     if tokenizer is not None and (tokenizer.kind != "file" or tokenizer.path is None):
@@ -120,7 +121,7 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
     return one == other
 
 
-def _differing(given: Mapping[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
+def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
     """Return the fields that must change; all of `model` where the architecture differs."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
@@ -143,9 +144,10 @@ def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value_of(config: Config, path: str) -> Any:
     """Return the value of a field by its dotted name."""
+    value: Any = config
     for name in path.split("."):
-        config = getattr(config, name, _MISSING)
-    return config
+        value = getattr(value, name, _MISSING)
+    return value
 
 
 def _words(names: Any) -> str:

@@ -107,7 +107,8 @@ def _match_rows(
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
-    rows, optional, skipped = _rows_of(table, layout), (), []
+    rows, skipped = _rows_of(table, layout), []
+    optional: tuple[str, ...] = ()
     if body_only:
         everything = theirs
         heads, optional = {row.theirs for row in table.rows if row.is_head}, FRESH
@@ -143,7 +144,7 @@ def _unused_tensors(
     for short, name in theirs.items():
         if short in used or any(fnmatchcase(short, pattern) for pattern in table.ignored):
             continue
-        original = theirs.get(table.copies.get(short))
+        original = theirs.get(table.copies[short]) if short in table.copies else None
         if original is None:
             yield name
         elif not np.array_equal(folder.tensor(name), folder.tensor(original)):

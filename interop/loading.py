@@ -86,6 +86,7 @@ def _tokens_like(
     if separator is not None and separator[0] not in added and ends:
         like[separator[1]] = ends[0]
     if config.task.model_output == "missing_tokens" and masks:
+        assert data_spec.vocabulary_size is not None
         like[data_spec.vocabulary_size] = masks[0]
     return like
 
