@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Classification:
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy", "accuracy_top5"})
 
     def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+        assert dropout_key is not None
         model_key, mix_key = jax.random.split(dropout_key)
         images = batch.get("image")
         labels_B, others_B, share_B = batch["label"], None, None
@@ -63,7 +64,7 @@ class Classification:
             }
 
         losses = losses_of(labels_B)
-        if others_B is not None:
+        if others_B is not None and share_B is not None:
             losses = jax.tree.map(
                 lambda one_B, other_B: share_B * one_B + (1 - share_B) * other_B,
                 losses,
@@ -108,7 +109,7 @@ class Classification:
 
 
 def _logits(
-    model: nnx.Module,
+    model: Any,
     batch: Batch,
     images: jax.Array | None,
     *,

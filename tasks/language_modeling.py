@@ -3,11 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from tasks.losses import (
     Score,
@@ -17,6 +16,16 @@ from tasks.losses import (
     sums_over_positions,
 )
 from tasks.task import Batch, Sums
+
+
+class TokenPredictor(Protocol):
+    """A model of tokens: `hidden` maps its inputs to vectors, and `head` maps these to logits."""
+
+    vocabulary_size: int
+
+    def hidden(self, *inputs: Any, **options: Any) -> tuple[jax.Array, Any]: ...
+
+    def head(self, x_BTD: jax.Array, /) -> jax.Array: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,9 @@ class LanguageModeling:
     extra_tokens: ClassVar[int] = 0
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"accuracy"})
 
-    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+    def loss_sums(
+        self, model: TokenPredictor, batch: Batch, *, dropout_key: jax.Array | None
+    ) -> Sums:
         def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
             nats_BT, objective_BT = cross_entropy(
                 logits_BTV,
@@ -51,7 +62,7 @@ class LanguageModeling:
         sums = self._sums(score, model, batch, dropout_key)
         return sums | {"weight": jnp.sum(batch["weights"])}
 
-    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, model: TokenPredictor, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         def score(logits_BTV: jax.Array, rows: Batch) -> Sums:
             nats_BT, _ = cross_entropy(logits_BTV, rows["targets"])
             weights_BT = rows["weights"]
@@ -87,7 +98,7 @@ class LanguageModeling:
         return metrics
 
     def _sums(
-        self, score: Score, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None
+        self, score: Score, model: TokenPredictor, batch: Batch, dropout_key: jax.Array | None
     ) -> Sums:
         """Return the sums that `score` makes of logits and batch, at once or in chunks."""
         hidden_BTD = self.hidden(model, batch, dropout_key)
@@ -99,7 +110,9 @@ class LanguageModeling:
         chunks = min(chunks, hidden_BTD.shape[1])
         return sums_over_positions(score, model.head, hidden_BTD, rows, chunks=chunks)
 
-    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+    def hidden(
+        self, model: TokenPredictor, batch: Batch, dropout_key: jax.Array | None
+    ) -> jax.Array:
         """Return the inputs of `model.head` for each target, [B, T, D]."""
         hidden_BTD, _ = model.hidden(
             batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key

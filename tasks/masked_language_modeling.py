@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from tasks.language_modeling import LanguageModeling
+from tasks.language_modeling import LanguageModeling, TokenPredictor
 from tasks.task import Batch, Sums
 
 MASKED, RANDOM = 0.8, 0.1
@@ -33,13 +32,16 @@ class MaskedLanguageModeling(LanguageModeling):
     framing: tuple[int, ...] = ()
     extra_tokens = 1
 
-    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+    def loss_sums(
+        self, model: TokenPredictor, batch: Batch, *, dropout_key: jax.Array | None
+    ) -> Sums:
+        assert dropout_key is not None
         dropout_key, mask_key = jax.random.split(dropout_key)
         keys_B = jax.random.split(mask_key, batch["tokens"].shape[0])
         masked = self.mask_batch(batch, keys_B, model.vocabulary_size)
         return super().loss_sums(model, masked, dropout_key=dropout_key)
 
-    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, model: TokenPredictor, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         keys_B = jax.vmap(_key_of)(batch["tokens"])
         return super().evaluate(model, self.mask_batch(batch, keys_B, model.vocabulary_size))
 

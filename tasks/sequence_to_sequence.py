@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
-from flax import nnx
 
 from tasks.language_modeling import LanguageModeling
 from tasks.task import Batch
@@ -24,7 +23,7 @@ class SequenceToSequence(LanguageModeling):
         {"accuracy", "exact_match", "bleu", "chrf"}
     )
 
-    def hidden(self, model: nnx.Module, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+    def hidden(self, model: Any, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         memory = model.encode(
             batch["source"], segments_BS=batch["source_segments"], dropout_key=keys[0]

@@ -10,8 +10,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
+from model.sound import SoundModel
 from tasks.task import Batch, Sums
 
 
@@ -30,7 +30,7 @@ class SpeechRecognition:
     extra_tokens: ClassVar[int] = 1
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
 
-    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+    def loss_sums(self, model: SoundModel, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
         """Return sums: `loss` in nats, `weight` in labels, `too_short` in labels left out."""
         logits_BUV, segments_BU = model.transcribe(
             batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
@@ -43,7 +43,7 @@ class SpeechRecognition:
             "too_short": jnp.sum(labels_B * ~possible_B),
         }
 
-    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, model: SoundModel, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         logits_BUV, segments_BU = model.transcribe(batch["frames"], segments_BT=batch["segments"])
         nats_B, possible_B = ctc_loss(logits_BUV, segments_BU, batch)
         weights_B, labels_B = batch["weights"], jnp.sum(batch["label_weights"], axis=1)

@@ -1,10 +1,9 @@
 """Defines the interface of a task: its loss and its metrics."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
-from flax import nnx
 
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -15,7 +14,8 @@ class Task(Protocol):
 
     Sums are over targets (tokens, examples, labels), each weighted by its entry in `weights`, so
     that batches, accumulation steps, devices and hosts add up exactly. A task whose model writes
-    text also has `text_metrics`, as in `tasks/sequence_to_sequence.py`.
+    text also has `text_metrics`, as in `tasks/sequence_to_sequence.py`. Each task names the type of
+    model that it takes.
     """
 
     higher_is_better: ClassVar[frozenset[str]]
@@ -24,7 +24,7 @@ class Task(Protocol):
     extra_tokens: ClassVar[int] = 0
     """Tokens that the task adds at the end of the tokenizer's vocabulary."""
 
-    def loss_sums(self, model: nnx.Module, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
+    def loss_sums(self, model: Any, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
         """Return sums over a training batch: `loss` and `weight`, float32 scalars.
 
         `loss` is reported, and minimised too unless there is also an `objective`. The mean of any
@@ -32,7 +32,7 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self, model: nnx.Module, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
+    def evaluate(self, model: Any, batch: Batch) -> tuple[Sums, dict[str, jax.Array]]:
         """Return sums over an evaluation batch, and arrays [B, ...] for reports and predictions.
 
         The sums are `loss`, `weight` and the others that `summarize` needs.
