@@ -120,8 +120,9 @@ class BackboneSpec:
 
     def make_norm(self, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
         """Make a normalisation [..., width] -> [..., width]."""
-        options = {"epsilon": self.norm_epsilon, "use_bias": self.use_bias}
-        return norm(self.norm, self.width, numerics, rngs, **options)
+        return norm(
+            self.norm, self.width, numerics, rngs, epsilon=self.norm_epsilon, use_bias=self.use_bias
+        )
 
     def make_mixer(self, letter: str, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
         """Make the mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
@@ -219,6 +220,7 @@ class Block(nnx.Module):
         )
         x_BTD = added(self.mixer_norm, x_BTD, checkpoint_name(y_BTD, "mixer"), keys[0])
         if self.cross is not None:
+            assert self.cross_norm is not None and keys_values is not None
             key = fold_key(dropout_key, 2)
             y_BTD = self.cross(
                 normed(self.cross_norm, x_BTD), keys_values, source_mask_BS=source_mask_BS
@@ -315,7 +317,7 @@ class Backbone(nnx.Module):
             after = []
             for i, block in enumerate(blocks):
                 key = fold_key(dropout_key, first + i)
-                call = functools.partial(
+                call: Callable = functools.partial(
                     block,
                     state=None if states is None else states[i],
                     segments_BT=segments_BT,
@@ -346,8 +348,8 @@ class Backbone(nnx.Module):
         return x_BTD if self.norm is None else self.norm(x_BTD), state
 
 
-def _stacked(make: Callable[[nnx.Rngs], nnx.Module], copies: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Make `copies` modules by `make`, each with its own random key, and stack them: one module
+def _stacked(make: Callable[[nnx.Rngs], nnx.List], copies: int, rngs: nnx.Rngs) -> nnx.List:
+    """Make `copies` lists by `make`, each with its own random key, and stack them: one list
     whose parameters have a leading axis "layers"."""
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 

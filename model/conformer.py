@@ -66,7 +66,7 @@ class ConvolutionModule(nnx.Module):
             use_bias=not self.has_batch_norm,  # batch norm has a bias itself
         )
         if self.has_batch_norm:
-            self.norm = batch_norm(width, numerics, rngs)
+            self.norm: nnx.Module = batch_norm(width, numerics, rngs)
         else:
             self.norm = norm(kind, width, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)
         self.out = linear(
@@ -110,7 +110,7 @@ class ConformerBlock(nnx.Module):
         residual_std: float,
         **attention: Any,
     ):
-        std = {"residual_std": residual_std}
+        std: dict[str, Any] = {"residual_std": residual_std}
 
         def layer_norm() -> nnx.Module:
             return norm("layer_norm", width, numerics, rngs, epsilon=NORM_EPSILON, use_bias=True)

@@ -80,7 +80,8 @@ class ConvNeXt(nnx.Module):
     ):
         rates = iter(np.linspace(0, stochastic_depth, sum(depths)).tolist())
         inputs, size = image_shape[2], patch_size
-        downsamplings, norms, blocks = [], [], []
+        downsamplings, blocks = [], []
+        norms: list[nnx.Module] = []
         for outputs, depth in zip(channels, depths, strict=True):
             downsamplings.append(
                 _convolution(inputs, outputs, numerics, rngs, kernel_size=size, strides=size)

@@ -5,11 +5,12 @@ Axes: B batch, H height, W width, C channels.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from model.layers.sharding import constrain
 
 
-def normalized(image_BHWC: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def normalized(image_BHWC: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Map pictures, uint8 0..255 or floats 0..1 -> 0..1 in `dtype`."""
     x_BHWC = image_BHWC.astype(dtype)
     if jnp.issubdtype(image_BHWC.dtype, jnp.integer):

@@ -6,6 +6,8 @@ starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1); the c
 Axes: B batch, H height, W width, C channels.
 """
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -168,5 +170,5 @@ def _convolution(
 ) -> nnx.Conv:
     """Make a convolution of `size` x `size` without a bias, padded by size // 2 on every side."""
     padding = ((size // 2, size // 2),) * 2
-    options = {"kernel_size": size, "strides": strides, "padding": padding}
+    options: dict[str, Any] = {"kernel_size": size, "strides": strides, "padding": padding}
     return convolution(inputs, outputs, numerics, rngs, use_bias=False, **options)

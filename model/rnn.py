@@ -35,7 +35,7 @@ class StackedRecurrence(nnx.Module):
         bidirectional: bool,
         dropout: float,
     ):
-        def layer(inputs: int) -> nnx.Module:
+        def layer(inputs: int) -> Bidirectional | Recurrence:
             if bidirectional:
                 return Bidirectional(lambda: Recurrence(kind, inputs, units, numerics, rngs))
             return Recurrence(kind, inputs, units, numerics, rngs)
@@ -62,13 +62,14 @@ class StackedRecurrence(nnx.Module):
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
         """Map [B, T, D] -> [B, T, features], and return the states after it."""
-        after = []
+        after: list[State] = []
         for number, layer in enumerate(self.layers):
             before = None if state is None else state[number]
             x_BTD, layer_state = layer(x_BTD, state=before, segments_BT=segments_BT)
             key = fold_key(dropout_key, number)
             x_BTD = apply_dropout(x_BTD, self.dropout_rate, key)
-            after.append(layer_state)
+            if layer_state is not None:
+                after.append(layer_state)
         return x_BTD, None if state is None else after
 
 

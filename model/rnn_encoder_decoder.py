@@ -78,10 +78,11 @@ class AttentionalRecurrence(nnx.Module):
         # Recomputed in the backward pass: the network of the scores has S times the rest's values.
         attend = jax.checkpoint(attend, prevent_cse=False)
         if self.context_kernel is None:
-            h_BTU, state = self.cell(x_BTD, state=state)
+            h_BTU, after = self.cell(x_BTD, state=state)
+            assert after is not None
             h_TBU = h_BTU.swapaxes(0, 1)
             _, c_TBF = jax.lax.scan(lambda _, h_BU: (None, attend(h_BU)), None, h_TBU)
-            return h_BTU, c_TBF.swapaxes(0, 1), state
+            return h_BTU, c_TBF.swapaxes(0, 1), after
 
         kernel_UGU = gathered_rows(self.cell.recurrent_kernel[...], self.dtype)
         kernel_FGU = gathered_rows(self.context_kernel[...], self.dtype)

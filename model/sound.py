@@ -49,7 +49,7 @@ class Subsampling(nnx.Module):
             raise ValueError(f"subsampling {factor}: choose from {sorted(STRIDES)}")
         self.strides, self.dtype = STRIDES[factor], numerics.dtype
         # The padding "SAME" would depend on the length, and so shift a recording.
-        options = {"kernel_size": 3, "padding": ((1, 1), (1, 1)), "use_bias": True}
+        options: dict[str, Any] = {"kernel_size": 3, "padding": ((1, 1), (1, 1)), "use_bias": True}
         self.convolutions = nnx.List(
             [
                 convolution(inputs, channels, numerics, rngs, strides=(stride, 2), **options)
@@ -109,13 +109,14 @@ class SoundModel(nnx.Module):
             self.pool = Pool(pooling, width, numerics, rngs)
             self.classes = logits_head(width, num_classes, ("embed", "classes"), numerics, rngs)
         else:
+            assert vocabulary_size is not None
             axes = ("embed", "vocabulary")
             self.head = logits_head(width, vocabulary_size, axes, numerics, rngs)
         self.dropout_rate, self.vocabulary_size = dropout, vocabulary_size
         self.make_body(numerics, rngs, width=width, dropout=dropout, **hyperparameters)
 
     def make_body(
-        self, numerics: Numerics, rngs: nnx.Rngs, *, width: int, dropout: float, **others: Any
+        self, numerics: Numerics, rngs: nnx.Rngs, *_: Any, **hyperparameters: Any
     ) -> None:
         """Set the layers of the body."""
         raise NotImplementedError
@@ -140,6 +141,7 @@ class SoundModel(nnx.Module):
         `train`: batch norm uses the statistics of this batch and updates its running ones. Dropout
         acts only where a key is given.
         """
+        assert self.head is not None
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, dropout_key, train)
         return constrain(self.head(x_BUD), "batch", "length", "vocabulary"), segments_BU
 
@@ -152,6 +154,7 @@ class SoundModel(nnx.Module):
         train: bool = False,
     ) -> jax.Array:
         """Map the arguments of `transcribe` -> logits of classes, float32 [B, C]."""
+        assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
         x_BD = apply_dropout(self.pool(x_BUD, segments_BU != 0), self.dropout_rate, pool_key)
@@ -194,8 +197,8 @@ class SoundEncoder(SoundModel):
         rotary_base: float,
         **blocks: Any,
     ) -> None:
-        rotary_base = rotary_base if is_rotary(positions) else None
-        spec = BackboneSpec(causal=False, rotary_base=rotary_base, **blocks)
+        base = rotary_base if is_rotary(positions) else None
+        spec = BackboneSpec(causal=False, rotary_base=base, **blocks)
         self.backbone = Backbone(spec, numerics, rngs)
 
     def body(

@@ -3,7 +3,7 @@
 Axes: B batch, T length, D width, V vocabulary, C classes.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +16,44 @@ from model.layers.numerics import Numerics
 from model.layers.pooling import Pool
 from model.layers.positions import LearnedPositions, segment_positions
 from model.layers.sharding import constrain
-from model.layers.states import ModelState
+from model.layers.states import ModelState, State
+
+
+class Body(Protocol):
+    """The part of a model between embedding and head, such as `model.backbone.Backbone`."""
+
+    features: int
+    """The size of the output vectors."""
+
+    def initial_state(self, batch_size: int, max_length: int) -> list[State]: ...
+
+    def reset(self, state: list[State], rows_B: jax.Array) -> list[State]: ...
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        *,
+        state: list[State] | None,
+        segments_BT: jax.Array | None,
+        dropout_key: jax.Array | None,
+    ) -> tuple[jax.Array, list[State] | None]: ...
 
 
 class TokenModel(nnx.Module):
     """Token embedding, a body, and the logits of tokens; with `num_classes`, pooling over all
     positions and the logits of classes instead.
 
-    A subclass has the body: `make_body` sets `backbone`, a module like `model.backbone.Backbone`
-    whose attribute `features` is the size of its output vectors, and whatever stands around it.
+    A subclass has the body: `make_body` sets `backbone`, and whatever stands around it.
     `max_length` matters only for `learned_positions`. `logit_soft_cap`: see `soft_capped`.
     `hyperparameters`: those of `make_body`.
 
     `has_bounded_context`: whether a state has room for a fixed number of tokens.
     """
+
+    backbone: Body
+    token_types: nnx.Module | None
+    embedding_norm: nnx.Module | None
+    head_transform: nnx.Module | None
 
     def __init__(
         self,
@@ -57,12 +81,14 @@ class TokenModel(nnx.Module):
         if learned_positions:
             self.positions = LearnedPositions(max_length, width, numerics, rngs)
         self.make_body(numerics, rngs, width=width, dropout=dropout, **hyperparameters)
-        if self.is_classifier:
+        if num_classes is not None:
             features = self.backbone.features
             self.pool = Pool(pooling, features, numerics, rngs)
             self.classes = logits_head(features, num_classes, ("embed", "classes"), numerics, rngs)
 
-    def make_body(self, numerics: Numerics, rngs: nnx.Rngs, **hyperparameters: Any) -> None:
+    def make_body(
+        self, numerics: Numerics, rngs: nnx.Rngs, *_: Any, **hyperparameters: Any
+    ) -> None:
         """Set `backbone`, and BERT's `token_types`, `embedding_norm` and `head_transform`."""
         raise NotImplementedError
 
@@ -144,6 +170,7 @@ class TokenModel(nnx.Module):
     ) -> jax.Array:
         """Map int32 [B, T] -> logits of the classes of each row, float32 [B, C]; positions of
         segment 0 are padding."""
+        assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
         x_BTD, _ = self.hidden(tokens_BT, segments_BT=segments_BT, dropout_key=hidden_key)
         x_BD = apply_dropout(self.pool(x_BTD, segments_BT != 0), self.dropout_rate, pool_key)

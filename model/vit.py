@@ -104,6 +104,7 @@ class VisionTransformer(nnx.Module):
         if self.class_token is not None:
             token_D = self.class_token[...].astype(self.dtype)
             if self.class_token_position:
+                assert self.positions is not None
                 token_D = token_D + self.positions[...][0].astype(self.dtype)
             token_B1D = jnp.broadcast_to(token_D, (B, 1, self.width))
             x_BTD = jnp.concatenate([token_B1D, x_BTD], axis=1)

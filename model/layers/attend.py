@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
-from model.layers.sharding import placement, platform
+from model.layers.sharding import Axes, placement, platform
 
 NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
 """The fastest implementation on a platform; the other platforms have XLA's."""
@@ -98,7 +98,7 @@ def attend(
         watcher(_weights(q_BTNH, k_BSKH, _mask(mask, T, k_BSKH.shape[1])))
         implementation = "xla"
     if implementation == "auto":
-        implementation = NATIVE_ATTENTION.get(platform(), "xla")
+        implementation = NATIVE_ATTENTION.get(platform() or "cpu", "xla")
         if attention_limit(
             implementation,
             q_BTNH.dtype,
@@ -116,6 +116,7 @@ def attend(
     rows = T // QUERY_CHUNKS
     if not (whole and mask.causal) or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
+    assert mask_BTS is not None
     # The targets of a chunk see no source after it.
     ends = [rows * (chunk + 1) for chunk in range(QUERY_CHUNKS - 1)] + [T]
     chunks = [
@@ -222,7 +223,7 @@ def _softmax_mean_backward(residuals, gradient_BTKGH):
 _softmax_mean.defvjp(_softmax_mean_forward, _softmax_mean_backward)
 
 
-def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: float) -> jax.Array:
+def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: ArrayLike) -> jax.Array:
     if mask_BTS is None:
         return scores_BKGTS
     return jnp.where(mask_BTS[:, None, None], scores_BKGTS, value)
@@ -290,7 +291,7 @@ def _cudnn(
             implementation="cudnn",
         )
 
-    arrays = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
+    arrays: list[tuple[jax.Array, Axes]] = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
     if mask_BTS is not None:
         arrays.append((mask_BTS, ("batch", "length", None)))
     return _on_each_device(kernel, arrays)
@@ -306,6 +307,8 @@ def _splash(
     _, rows, heads, _ = _shape_on_a_device(q_BTNH)
     block = next(size for size in SPLASH_BLOCKS if rows % size == 0)
     parts = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
+    blocks: dict[str, Any] = {f"block_{part}": block for part in parts}
+    hidden: splash.Mask
     if mask.window is not None:
         far = mask.window - 1
         hidden = splash.LocalMask((T, S), (far, 0 if mask.causal else far), offset=0)
@@ -313,7 +316,7 @@ def _splash(
         hidden = splash.CausalMask((T, S)) if mask.causal else splash.FullMask((T, S))
     kernel = splash.make_splash_mha(
         splash.MultiHeadMask([hidden] * heads),  # The same on all devices.
-        block_sizes=splash.BlockSizes(**{f"block_{part}": block for part in parts}),
+        block_sizes=splash.BlockSizes(**blocks),
         head_shards=1,
         q_seq_shards=T // rows,
         interpret=platform() != "tpu",
@@ -324,7 +327,7 @@ def _splash(
         rows = [splash.SegmentIds(*segments)] if segments else []
         return jnp.swapaxes(jax.vmap(kernel)(*by_head, *rows), 1, 2)
 
-    arrays = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
+    arrays: list[tuple[jax.Array, Axes]] = [(q_BTNH, QUERY), (k_BSKH, SOURCE), (v_BSKH, SOURCE)]
     if mask.segments_BT is not None:
         arrays += [(mask.segments_BT, QUERY[:2]), (mask.segments_BT, SOURCE[:2])]
     return _on_each_device(each_row, arrays, kernel)
@@ -337,7 +340,7 @@ def _shape_on_a_device(q_BTNH: jax.Array) -> tuple[int, ...]:
 
 def _on_each_device(
     function: Callable[..., jax.Array],
-    arrays: list[tuple[jax.Array, tuple[str | None, ...]]],
+    arrays: list[tuple[jax.Array, Axes]],
     splash_kernel: Any = None,
 ) -> jax.Array:
     """Call `function` on each device with its shards of `arrays`, pairs of an array and its axis

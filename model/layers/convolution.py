@@ -87,6 +87,9 @@ class BatchNorm(nnx.BatchNorm):
     is taken over the whole array. Running statistics are `nnx.BatchStat`.
     """
 
+    scale: nnx.Param
+    bias: nnx.Param
+
     def __call__(
         self, x: jax.Array, *, use_running_average: bool, real: jax.Array | None = None
     ) -> jax.Array:

@@ -3,14 +3,12 @@
 Axes: B batch, T length, D width.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 
-def split_key(key: jax.Array | None, count: int = 2) -> Sequence[jax.Array | None]:
+def split_key(key: jax.Array | None, count: int = 2) -> jax.Array | list[jax.Array | None]:
     """Split `key` into `count` keys; None for each of them where there is no key."""
     return [None] * count if key is None else jax.random.split(key, count)
 

@@ -6,6 +6,7 @@ Axes: D width.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from model.layers.sharding import named
 class LayerNorm(nnx.LayerNorm):
     """(x - mean) / sqrt(variance + epsilon) · scale + bias over the last dimension."""
 
+    scale: nnx.Param
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., D] -> [..., D], in `dtype`."""
         y = _normalise(x, self.scale[...].astype(jnp.float32), True, self.epsilon)
@@ -26,6 +29,8 @@ class LayerNorm(nnx.LayerNorm):
 
 class RMSNorm(nnx.RMSNorm):
     """x / sqrt(mean of x² + epsilon) · scale over the last dimension."""
+
+    scale: nnx.Param
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., D] -> [..., D], in `dtype`."""
@@ -38,7 +43,7 @@ def norm(
 ) -> nnx.Module:
     """Make a normalisation of [..., width]. `kind`: "layer_norm" or "rms_norm", which has no bias;
     ValueError: another one."""
-    common = {
+    common: dict[str, Any] = {
         "epsilon": epsilon,
         "dtype": numerics.dtype,
         "param_dtype": numerics.param_dtype,

@@ -69,6 +69,7 @@ class Pool(nnx.Module):
         return constrain(pooled_BD, "batch", "width")
 
     def _attend(self, x_BTD: jax.Array, real_BT: jax.Array) -> jax.Array:
+        assert self.key_value is not None and self.query is not None
         key_value = constrain(self.key_value(x_BTD), "batch", None, None, "heads", "head_dim")
         query_NH = self.query[...].astype(x_BTD.dtype)
         q_B1NH = jnp.broadcast_to(query_NH, (x_BTD.shape[0], 1, *query_NH.shape))

@@ -175,7 +175,7 @@ class Bidirectional(nnx.Module):
         raise ValueError("bidirectional recurrence has no state")
 
     def __call__(
-        self, x_BTD: jax.Array, *, state: None = None, segments_BT: jax.Array | None = None
+        self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
         """Map [B, T, D] -> [B, T, 2 U], each segment by itself; there is no state."""
         backward_BT = None if segments_BT is None else segments_BT[:, ::-1]

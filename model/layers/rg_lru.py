@@ -11,7 +11,7 @@ from model.layers.feed_forward import gelu
 from model.layers.linear import linear
 from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
-from model.layers.sharding import constrain, named
+from model.layers.sharding import Axes, constrain, named
 from model.layers.short_convolution import DepthwiseConvolution
 from model.layers.states import State
 
@@ -56,7 +56,7 @@ class RGLRU(nnx.Module):
         self.convolution = DepthwiseConvolution(
             units, numerics, rngs, size=TAPS, causal=True, axis="recurrent"
         )
-        axes = ("embed", None, "recurrent")
+        axes: Axes = ("embed", None, "recurrent")
         self.gates = linear(units, (2, units), axes, numerics, rngs, std=units**-0.5, use_bias=True)
         even_U = jax.random.uniform(rngs.params(), (units,), jnp.float32, 0.9, 0.999)
         share_U = even_U ** (1 / SHARPNESS)
@@ -98,7 +98,7 @@ class RGLRU(nnx.Module):
         _, h_BTU = jax.lax.associative_scan(_compose, (a_BTU, b_BTU), axis=1)
         y_BTU = gelu(constrain(self.gate(x_BTD), "batch", "length", "recurrent"))
         y_BTD = constrain(self.out(y_BTU * h_BTU.astype(self.dtype)), "batch", "length", "width")
-        return y_BTD, None if state is None else {"hidden": h_BTU[:, -1], **inputs}
+        return y_BTD, None if inputs is None else {"hidden": h_BTU[:, -1], **inputs}
 
 
 def _compose(first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]):

@@ -16,6 +16,7 @@ One table of rules elsewhere maps each name to mesh axes. The names in use:
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import jax
 from jax.sharding import NamedSharding
@@ -28,7 +29,7 @@ Placement = Callable[[Axes, tuple[int, ...]], NamedSharding]
 _placement: ContextVar[Placement | None] = ContextVar("activation_sharding", default=None)
 
 
-def named(*axes: str | None) -> dict[str, Axes]:
+def named(*axes: str | None) -> dict[str, Any]:
     """Return the metadata of a parameter: a logical name, or None, for each of its dimensions."""
     return {AXES: axes}
 

@@ -3,6 +3,8 @@
 Axes: B batch, T length, D width, C channels, K taps of the kernel.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -63,10 +65,10 @@ class DepthwiseConvolution(nnx.Module):
         segments_BS = None
         if state is None and segments_BT is not None:
             segments_BS = jnp.pad(segments_BT, ((0, 0), edges), constant_values=-1)
-        y_BTC = 0 if self.bias is None else self.bias[...].astype(self.dtype)
+        y_BTC: Any = 0 if self.bias is None else self.bias[...].astype(self.dtype)
         for k, kernel_C in enumerate(self.kernel[...].astype(self.dtype)):
             tap_BTC = kernel_C * padded_BSC[:, k : k + T]
-            if segments_BS is not None and k != before:
+            if segments_BS is not None and segments_BT is not None and k != before:
                 same_BT = segments_BS[:, k : k + T] == segments_BT
                 tap_BTC = jnp.where(same_BT[:, :, None], tap_BTC, 0)
             y_BTC = y_BTC + tap_BTC
