@@ -1,4 +1,4 @@
-"""Batches by their number."""
+"""Batches of a split, addressed by batch number."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,10 @@ Batch = dict[str, NDArray[Any]]
 
 
 class BatchPlan(NamedTuple):
-    """The part, record and example of each row of a block of batches, [batches, rows] each.
+    """Says what to read for each row of a block of batches; arrays are [batches, rows].
 
-    shapes: what each batch is padded to, where examples have lengths.
+    numbers: the part of the mixture. records: the record within the part. examples: the number of
+    the example in the stream. shapes: what each batch is padded to, if examples have lengths.
     """
 
     numbers: NDArray[Any]
@@ -29,23 +30,23 @@ class BatchPlan(NamedTuple):
     shapes: Sequence[PaddedShape] | None = None
 
 
-_BLOCK_ROWS = 4096  # planned together: a single row takes as long as hundreds
+_BLOCK_ROWS = 4096  # planned together: planning one row takes as long as hundreds
 
 
 class Batches:
-    """Batch k of a split as a pure function of (seed, k): `batches[k]`, in any order, any time.
+    """The batches of a split: `batches[k]` is a pure function of (seed, k), in any order.
 
-    shuffle=True: epochs without end, each in its own order, one after the other without a
-    remainder (see data.order), and augmented. shuffle=False: once through the split as it is
-    stored, or through its `examples` in the order they are given in (see evaluation_order); the
-    last batch is filled up with rows of weight 0.
+    shuffle=True: endless epochs, each in its own order, without a gap or remainder between epochs
+    (see data.order), and augmented. shuffle=False: one pass through the split as stored, or through
+    `examples` in the given order (see evaluation_order); the last batch is filled up with rows of
+    weight 0.
 
-    Of a mixture each source has its own epochs; which one an example is from, data.mixing says.
-    Examples of many lengths meet others of about theirs (see data.length_buckets).
+    In a mixture each source has its own epochs, and data.mixing chooses the source of each example.
+    Examples with lengths are batched with others of similar length (see data.length_buckets).
 
-    rows: the part of each global batch to read, for a process that feeds only those. kept_bytes:
-    a set no larger than this is kept in memory.
-    Threads may share it. It pickles small: files are opened again.
+    rows: the part of each global batch to read, for a process that feeds only these rows.
+    kept_bytes: sets up to this size are kept in memory. Threads may share an instance. Pickles are
+    small: files are reopened.
     """
 
     def __init__(
@@ -72,16 +73,17 @@ class Batches:
         self._block_batches = -(-_BLOCK_ROWS // global_batch_size)
         if split.lengths is not None:
             self._block_batches = split.lengths.batches_together(global_batch_size)
-        self._plans: dict[int, BatchPlan] = {}  # the last two blocks: threads read from both
+        self._plans: dict[int, BatchPlan] = {}  # the last two blocks, since threads read from both
 
     def __len__(self) -> int:
-        """Batches that hold the split once; shuffled ones have no end."""
+        """Return the number of batches in one pass; raises TypeError if shuffled, as there is no
+        end."""
         if self._shuffle:
             raise TypeError("shuffled batches have no end")
         return -(-self._count // self._batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        """Return batch number `batch`, from 0: arrays by name, as `data.dataset` describes them."""
+        """Return batch number `batch`, from 0: arrays by name, as described in `data.dataset`."""
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         if self._shuffle:
@@ -101,37 +103,38 @@ class Batches:
 
     @property
     def in_memory(self) -> bool:
-        """True where only the first batch reads from the disk, and none is expensive."""
+        """True if only the first batch reads from the disk, and no batch is expensive."""
         pairs = zip(self._parts, self._records, strict=True)
         few = all(one.are_few(part.examples) for part, one in pairs)
         return few and not self.is_expensive
 
     @property
     def is_expensive(self) -> bool:
-        """True where making a batch takes longer than handing it over."""
+        """True if making a batch takes longer than transferring it."""
         return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
-        """Return the part of a mixture that each row of shuffled batch number `batch` is from."""
+        """Return the name of the mixture part that each row of shuffled batch `batch` comes
+        from."""
         numbers, _ = schedule(self._split.weights).pick(self._examples(batch))
         return [self._parts[number].name for number in numbers]
 
     def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
-        """Return the numbers of the examples of a batch, or of each of several, that are to be
-        read."""
+        """Return the numbers of the examples that this process reads of a batch, or of each of
+        several."""
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
     @property
     def _count(self) -> int:
-        """Examples of all batches, where they are not shuffled."""
+        """The number of examples in one pass, if not shuffled."""
         return self._split.examples if self._chosen is None else len(self._chosen)
 
     def _in_order(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the examples at `places` in the order of evaluation."""
+        """Return the examples at `places` of the evaluation order."""
         return places if self._chosen is None else self._chosen[places]
 
     def _shape(self, batch: int) -> PaddedShape | None:
-        """Return the shape that a batch of evaluation is padded to, whichever rows are read."""
+        """Return the shape that an evaluation batch is padded to, independent of `rows`."""
         if self._split.lengths is None:
             return None
         start = batch * self._batch_size
@@ -143,7 +146,7 @@ class Batches:
         return codec if shape is None else codec.padded_to(shape)
 
     def _plan(self, block: int) -> BatchPlan:
-        plans = self._plans  # other threads may replace it, but leave this one as it is
+        plans = self._plans  # other threads may replace the dictionary, but never change it
         if block not in plans:
             batches = block * self._block_batches + np.arange(self._block_batches)
             plans = dict(itertools.islice(reversed(plans.items()), 1))
@@ -185,12 +188,12 @@ class Batches:
         for number, part in enumerate(self._parts):
             mine = numbers == number
             epoch, place = np.divmod(before[mine], part.examples)
-            seed = self._seed + (number << 32)  # sets of one size are not shuffled alike
+            seed = self._seed + (number << 32)  # sets of equal size differ
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
         return BatchPlan(numbers, records, examples)
 
     def _locate(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the part and record of each of `examples` where the parts follow each other."""
+        """Return the part and the record of each of `examples`, with the parts concatenated."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")
         return numbers, examples - np.concatenate([[0], stops])[numbers]
@@ -206,8 +209,10 @@ class Batches:
 
 
 def training_batches(config: Config, dataset: Dataset, rows: slice | None) -> Batches:
-    """Return the endless shuffled batches of the training split. rows: of each batch those that
-    this process makes, None for all."""
+    """Return the endless shuffled batches of the training split.
+
+    rows: the part of each global batch that this process reads; None for all.
+    """
     return Batches(
         dataset.splits["train"],
         global_batch_size=config.data.global_batch_size,
@@ -218,16 +223,15 @@ def training_batches(config: Config, dataset: Dataset, rows: slice | None) -> Ba
 
 
 def shapes_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    """Returns the shape of each array of a batch: what decides whether a step is compiled anew."""
+    """Return the shapes of a batch's arrays; a step is compiled anew whenever they change."""
     return tuple(array.shape for array in batch.values())
 
 
 def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:
-    """Return the examples of a split that count, or the first `most`, in the order in which they
-    are evaluated.
+    """Return the numbers of the examples to evaluate, at most `most`, in order of evaluation.
 
-    Where they have lengths the longest come first: there are few shapes of batches with little
-    padding, what does not fit in memory shows at once, and the shortest batch is filled up.
+    If examples have lengths, the longest come first: this gives few batch shapes with little
+    padding, runs out of memory at once if at all, and fills up only the shortest batch.
     """
     if split.lengths is not None:
         return split.lengths.longest_first(most)

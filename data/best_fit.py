@@ -1,10 +1,10 @@
-"""Documents to windows of tokens that never cut a document which fits.
+"""Packs documents into windows of T targets, never cutting a document that fits into one.
 
-Of each document, between the separator that opens it and one that closes it, full windows are cut
-while it is longer than one. What is left of it, or all of a short one, is a run of at most T
-targets. Runs are put together best fit decreasing (Ding et al., 2024, arXiv:2404.10830): the
-longest first, each into the window with the least room that is enough. So every token but each
-document's first is a target exactly once, no run sees another, and what no run fits is padding.
+Each document is put between an opening and a closing separator. While it is longer than a window,
+full windows are cut off; the rest, or a short document as a whole, is a run of at most T targets.
+Runs are packed by best fit decreasing (Ding et al., 2024, arXiv:2404.10830): the longest first,
+each into the window with the least sufficient room. So every token except a document's first is a
+target exactly once, runs do not see each other, and unused positions are padding.
 """
 
 import bisect
@@ -18,20 +18,21 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 BLOCK_TOKENS = 2**23
-"""Tokens of the runs that are packed together: so many are in memory."""
+"""The tokens of the runs that are packed together, and so are in memory at the same time."""
 
 Run = Mapping[str, NDArray[Any]]
-"""A stretch that goes into one window: arrays [positions] by field, `tokens` among them."""
+"""A sequence that goes whole into one window: arrays [positions] by field, including `tokens`."""
 
 
 @dataclass(frozen=True)
 class PackedCodec(ExampleCodec):
-    """Stores windows of runs, and batches them. length: targets in a full window (T).
+    """Stores windows of runs, and makes batches of them.
 
-    marks_learnt: whether a field `learnt` says which targets count; else all do.
+    length: targets in a full window (T). marks_learnt: whether a field `learnt` says which targets
+    count; otherwise all count.
     """
 
     length: int
@@ -41,7 +42,8 @@ class PackedCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """A stored window: its tokens, their targets, and the run that each belongs to."""
+        """The type of a stored window: its tokens, targets, and the number of the run at each
+        position."""
         token = token_type(self.vocabulary_size)
         kinds = {"tokens": token, "targets": token}
         if self.marks_learnt:
@@ -50,10 +52,10 @@ class PackedCodec(ExampleCodec):
         return np.dtype([(name, kind, (self.length,)) for name, kind in kinds.items()])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T]: 1 for a
-        target that counts, else 0.
+        """Return `tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T].
 
-        The runs of a window are numbered from 1; 0 where there is nothing.
+        Weights are 1 for a target that counts, else 0. Segments number the runs of a window from 1;
+        padding is 0.
         """
         names = ("tokens", "targets", "segments")
         batch = {name: windows[name].astype(np.int32) for name in names}
@@ -64,16 +66,18 @@ class PackedCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class BestFitCodec(PackedCodec):
-    """Packs documents, which the token `separator_id` opens and closes."""
+    """Packs documents, opened and closed by the token `separator_id`."""
 
     separator_id: int
 
     def targets(self, tokens: int) -> int:
-        """Return the targets of documents with `tokens`, opening separators included."""
-        return tokens  # all but what opens a document, and what closes it
+        """Return the number of targets in documents of `tokens` tokens, including opening
+        separators."""
+        return tokens  # minus each opening separator, plus each closing one
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """Return the windows of the documents that `pieces`, int32 [tokens] each, are joined to."""
+        """Pack documents into windows. pieces: int32 [tokens] each, which concatenate to the
+        documents."""
         runs = ({"tokens": run[:-1], "targets": run[1:]} for run in self._runs(pieces))
         return pack(runs, self.dtype, self.length)
 
@@ -87,7 +91,7 @@ class BestFitCodec(PackedCodec):
                 rest = piece
             else:
                 rest = np.concatenate([rest, piece])
-            count = (len(rest) - 1) // self.length  # a long document comes in many pieces
+            count = (len(rest) - 1) // self.length  # cuts long documents early
             if count > 1:
                 stop = (count - 1) * self.length
                 yield from self._cut(rest[: stop + 1])
@@ -101,10 +105,11 @@ class BestFitCodec(PackedCodec):
 
 
 def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[Any]]:
-    """Yield windows of `dtype` that hold `runs`, each of at most `length` positions, whole.
+    """Yield blocks of windows of `dtype` that contain `runs`, each of at most `length` positions,
+    whole.
 
-    Every field of a run stands in the window's field of that name, and in `segments` the number
-    of the run in its window, from 1; 0 where there is nothing.
+    Each field of a run is copied to the window's field of that name; `segments` is the number of
+    the run in its window, from 1, and 0 for padding.
     """
     block, held = [], 0
     for run in runs:
@@ -118,7 +123,7 @@ def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[
 
 
 def _fill(runs: Sequence[Run], dtype: np.dtype, length: int) -> NDArray[Any]:
-    """Return the windows of a block of runs."""
+    """Return the windows for a block of runs."""
     lengths = np.array([_positions(run) for run in runs])
     order = np.argsort(-lengths, kind="stable")
     places = best_fit(lengths[order].tolist(), length)
@@ -140,13 +145,13 @@ def _positions(run: Run) -> int:
 
 
 def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:
-    """Return a bin for each of `lengths`, in their order: the one with the least room that is
-    enough.
+    """Assign each of `lengths`, in order, to the bin with the least sufficient room.
 
-    Bins are numbered from 0 as they are opened. O(log capacity) each, and as much memory as bins.
+    Bins have room `capacity`, and are numbered from 0 as they are opened. Takes O(log capacity) per
+    length, and memory in proportion to the bins.
     """
-    rooms: list[int] = []  # that there are, each once, sorted
-    bins: dict[int, list[int]] = {}  # with this much room
+    rooms: list[int] = []  # of open bins: distinct, sorted
+    bins: dict[int, list[int]] = {}  # numbers of the bins, by their room
     places, opened = [], 0
     for length in lengths:
         at = bisect.bisect_left(rooms, length)

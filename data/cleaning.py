@@ -1,11 +1,11 @@
-"""Cleaning of text: its characters, the length of its documents, and documents that repeat.
+"""Clean text: change its characters, and drop documents by length or as duplicates.
 
-Two passes over the pieces of the documents, of which neither holds a document in memory. The first
-decides which documents stay: of each it keeps a hash, and where near duplicates are looked for a
-signature. The second is the reading itself, which changes the characters on the way.
+Two passes read the pieces of the documents; neither holds a whole document in memory. The first
+decides which documents to keep: it stores a hash of each, and a signature if near duplicates are
+sought. The second is the normal reading, which changes the characters on the way.
 
-Held-out documents go first: what stands in test or validation is lost by training, never the other
-way round. Otherwise the first of several stays, in the order of the source.
+Held-out documents have priority: training loses a duplicate of a test or validation document, never
+the other way round. Otherwise the first duplicate in the order of the source is kept.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from data.progress import Progress
 from data.sources.source import RawExamples
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 _ORDER = ("test", "validation", "train")
 _AT_ONCE = 256  # pieces
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _WORD = re.compile(r"\w+")
-_PERMUTATIONS = 128  # in a signature: similarities are estimated to about 0.04
+_PERMUTATIONS = 128  # in a signature: the error of an estimated similarity is about 0.04
 
 Change = Callable[[str], str]
 Counts = dict[str, Any]
@@ -38,9 +38,9 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces of documents, as `data.sources.documents` gives them out, at random access.
+    """Pieces of documents, as made by `data.sources.documents`, with random access.
 
-    change: what is done to each text. kept: numbers of the pieces that there are; None: all.
+    change: applied to each text. kept: the numbers of the pieces to use; None: all.
     """
 
     records: RawExamples
@@ -51,33 +51,32 @@ class Pieces:
         return len(self.records) if self.kept is None else len(self.kept)
 
     def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
-        """Return each piece's place in its document, 0 where it opens one, and its text."""
+        """Return, for each piece, its place in its document (0: the first) and its text."""
         if self.kept is not None:
             numbers = self.kept[numbers].tolist()
         found = self.records.__getitems__(numbers)
         return [(int(one["piece"]), self.change(one["text"].decode())) for one in found]
 
     def blocks(self, size: int = _AT_ONCE) -> Iterator[list[tuple[int, str]]]:
-        """Yield all of them in order, `size` at once."""
+        """Yield all pieces in order, in lists of `size`."""
         numbers = range(len(self))
         for start in numbers[::size]:
             yield self.read(list(numbers[start : start + size]))
 
 
 def is_on(settings: Any) -> bool:
-    """Return whether `settings` (`data.cleaning`) change anything."""
+    """Return whether `settings` (`data.cleaning`) turn any cleaning on."""
     return settings != type(settings)()
 
 
 def clean(
     parts: Sequence[tuple[str, RawExamples]], settings: Any, progress: Progress
 ) -> tuple[list[Pieces], dict[str, Counts]]:
-    """Return the pieces of each of `parts` (split, records) that stay, and what was done to each
-    split.
+    """Clean `parts` (split, records). Return the kept pieces of each part, and counts by split.
 
-    The counts of a split: `documents` and `characters`, [before, after] each, and by `steps` the
-    `documents` it changed or removed and how many `characters` fewer there are by it. Those of
-    all steps together are what is missing after.
+    The counts of a split: `documents` and `characters`, each as [before, after]; and `steps`: for
+    each step the `documents` that it changed or removed, and by how many `characters` it shortened
+    the text. The characters removed by all steps add up to the difference of before and after.
     """
     if not is_on(settings):
         return [Pieces(records) for _, records in parts], {}
@@ -96,7 +95,7 @@ def clean(
 
 @dataclass
 class _Document:
-    """Counts of a document whose pieces are being read. Lengths are in characters."""
+    """Counts of the document that is being read. Lengths are in characters."""
 
     raw: int = 0
     normal: int = 0
@@ -106,7 +105,7 @@ class _Document:
 
 
 class _Survey:
-    """The first pass: decides which documents stay, over all splits, and counts what is removed."""
+    """The first pass: decides which documents to keep, over all splits, and counts the effects."""
 
     def __init__(self, settings: Any, normalize: Change, strip: Change):
         self._settings = settings
@@ -116,7 +115,7 @@ class _Survey:
         self.counts: dict[str, Counts] = {}
 
     def take(self, split: str, pieces: Pieces, progress: Progress) -> NDArray[np.int64]:
-        """Return the numbers of the pieces that stay."""
+        """Return the numbers of the pieces to keep."""
         counts = self.counts.setdefault(
             split,
             {
@@ -159,7 +158,7 @@ class _Survey:
             self._near.add(clean)
 
     def _stays(self, document: _Document, counts: Counts) -> bool:
-        """Counts a whole document, and says whether it stays."""
+        """Count a whole document, and return whether to keep it."""
         counts["documents"][0] += 1
         counts["characters"][0] += document.raw
         steps = counts["steps"]
@@ -178,7 +177,7 @@ class _Survey:
         return True
 
     def _removed_by(self, document: _Document) -> str | None:
-        """Return the step that removes a whole document, if one does."""
+        """Return the step that removes the whole document, or None."""
         settings, near = self._settings, None
         if self._near is not None:
             near = self._near.end_document()
@@ -199,11 +198,11 @@ class _Survey:
 
 
 class _NearDuplicates:
-    """Documents whose sets of shingles are about as alike as asked for (Jaccard's index).
+    """Finds documents whose sets of shingles have at least about the asked Jaccard similarity.
 
-    MinHash estimates that (Broder, 1997) from signatures of half a kilobyte; only documents that
-    agree in a band of it are compared. The index is a dictionary of our own: with it a document
-    takes 4 kB of memory, with datasketch's more than twice as much.
+    MinHash (Broder, 1997) estimates the similarity from signatures of 512 bytes; only documents
+    that agree in a band of the signature are compared. The index is a plain dictionary, with which
+    a document takes 4 kB of memory; datasketch's own takes more than twice as much.
     """
 
     _rest: Any  # a list of words, or a string of characters
@@ -224,7 +223,7 @@ class _NearDuplicates:
         self._begin()
 
     def add(self, text: str) -> None:
-        """Add the next text of a document."""
+        """Add the next piece of the current document."""
         text = text.casefold()
         items = _WORD.findall(text) if self._by_words else " ".join(text.split())
         self._rest = self._rest + items
@@ -233,16 +232,15 @@ class _NearDuplicates:
         self._rest = self._rest[max(0, len(self._rest) - self._length + 1) :]
 
     def end_document(self) -> NDArray[np.uint32] | None:
-        """Return the signature of the document that was added; None where it has nothing to
-        compare."""
-        if self._signature.is_empty() and self._rest:  # a document shorter than a shingle
+        """End the current document. Return its signature; None if it has no shingles to compare."""
+        if self._signature.is_empty() and self._rest:  # the document is shorter than a shingle
             self._signature.update(self._joint.join(self._rest).encode())
         found = None if self._signature.is_empty() else self._signature.hashvalues
         self._begin()
         return found
 
     def is_known(self, signature: NDArray[np.uint32]) -> bool:
-        """Return whether a document like this one was seen before, and remember it if not."""
+        """Return whether a similar document was seen before; if not, remember this one."""
         bands, rows = self._shape
         content = np.ascontiguousarray(signature[: bands * rows]).tobytes()
         size = len(content) // bands
@@ -262,7 +260,7 @@ class _NearDuplicates:
 
 
 def _steps(settings: Any) -> Iterator[str]:
-    """Yield the steps that `settings` ask for, in their order."""
+    """Yield the names of the steps that `settings` ask for, in order."""
     if settings.unicode != "none":
         yield "unicode"
     if settings.control_characters != "keep":
@@ -278,8 +276,11 @@ def _steps(settings: Any) -> Iterator[str]:
 
 
 def _normalizer(settings: Any) -> Change:
-    """Return the change for a piece: it begins with white space, which composes with nothing
-    before."""
+    """Return the Unicode normalization of a piece.
+
+    Pieces can be normalized separately: they begin with white space, which composes with nothing
+    before it.
+    """
     if settings.unicode == "none":
         return str
     form = settings.unicode.upper()

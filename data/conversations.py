@@ -1,7 +1,9 @@
-"""Conversations to windows of tokens, of which the assistant's alone are targets that count.
+"""Prepare conversations as windows of tokens, in which only the assistant's tokens count as
+targets.
 
-Each conversation, opened by the separator, is packed whole, as documents are by `data.best_fit`:
-what is longer than a window loses its end. Where nothing that counts is left it is left out.
+Each conversation, opened by the separator, is packed whole, as `data.best_fit` packs documents. If
+it is longer than a window, its end is cut off; if it then has no target that counts, it is left
+out.
 """
 
 import json
@@ -26,18 +28,22 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""A part of the cache key: raised when this file or `data.codecs.chat` makes or counts anew."""
+"""Part of the cache key: raised when this file or `data.codecs.chat` makes or counts
+differently."""
 
 
 class ConversationCodec(best_fit.PackedCodec):
-    """Stores windows of conversations, whose learnt targets are those that the assistant writes."""
+    """Stores windows of conversations, in which the assistant's tokens are marked as learned."""
 
     marks_learnt = True
 
 
 @dataclass
 class ConversationCounts:
-    """Counts of a split's conversations, and of the targets that count among their positions."""
+    """Counts the conversations of a split and their positions and targets.
+
+    positions: all targets. targets, unknown_targets, bytes: of targets that count.
+    """
 
     conversations: int = 0
     cut: int = 0
@@ -51,7 +57,7 @@ class ConversationCounts:
 
 @dataclass(frozen=True)
 class ConversationPreparation:
-    """Writes a split's windows; `settings` are those of the source of conversations."""
+    """Prepares conversations as windows. settings: the configuration's `data`."""
 
     settings: Any
 
@@ -129,7 +135,7 @@ class ConversationPreparation:
             raise UsageError(f"data.chat_template: {error}") from None
 
     def _check(self, records: RawExamples) -> None:
-        """Raises UsageError where the template refuses a conversation, and says which."""
+        """Raise UsageError, naming the conversation, if the template refuses one."""
         if self.settings.chat_template is None:
             return
         template = self._template()
@@ -143,8 +149,7 @@ class ConversationPreparation:
                     ) from None
 
     def _text(self) -> Callable[[str], str]:
-        """Return a function from a conversation, as JSON, to the text that a tokenizer is learnt
-        from."""
+        """Return a function from a conversation as JSON to its text, for training a tokenizer."""
         template = self._template()
 
         def text(content: str) -> str:
@@ -161,7 +166,7 @@ class ConversationPreparation:
         counts: ConversationCounts,
         progress: Progress,
     ) -> Iterator[best_fit.Run]:
-        """Yield the run of each conversation that has a target which counts."""
+        """Yield a run for each conversation that has targets that count."""
         stage, length = f"packing {split}", self.settings.sequence_length
         specials = list(tokenizer.special_tokens().values())
         unknown = tokenizer.unknown_id

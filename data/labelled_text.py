@@ -1,5 +1,8 @@
-"""Texts with labels to records: each text by itself, as tokens, cut to the context or filled up,
-between what its tokenizer puts around every text."""
+"""Prepare labelled texts as records of tokens.
+
+Each text gets the tokens that its tokenizer puts around every text, and is cut or padded to the
+context.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,27 +25,25 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 4
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 
 @dataclass(frozen=True)
 class LabelledTextCodec(ExampleCodec):
-    """Stores texts with labels, and batches them. length: tokens at most (T)."""
+    """Stores labelled texts, and batches them. length: the most tokens of a text (T)."""
 
     length: int
     vocabulary_size: int
 
     @property
     def dtype(self) -> np.dtype:
-        """A stored text: its tokens, how many there are, and its label."""
+        """The type of a stored text: its tokens, their number, and its label."""
         token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length,)), ("count", "<i4"), ("label", "<i4")])
 
     def batch(self, texts: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `tokens`, `segments` int32 [B, T] (1 a token, 0 nothing), `label` int32 [B].
-
-        And `weights` float32 [B], which are 1.
-        """
+        """Return `tokens`, `segments` int32 [B, T] (1: a token, 0: padding), `label` int32 [B], and
+        `weights` float32 [B], all 1."""
         real = np.arange(self.length) < texts["count"][:, None]
         return {
             "tokens": texts["tokens"].astype(np.int32),
@@ -52,7 +53,7 @@ class LabelledTextCodec(ExampleCodec):
         }
 
     def encode(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
-        """Return the record of one text, [1]."""
+        """Return the record of a text, [1]."""
         record = np.zeros(1, self.dtype)
         count = min(len(tokens), self.length)
         record["tokens"][0, :count], record["count"], record["label"] = tokens[:count], count, label
@@ -61,7 +62,7 @@ class LabelledTextCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class LabelledTextPreparation:
-    """Writes a split's texts; `settings` are those of the `source`, one of labelled text."""
+    """Prepares labelled texts. source: their source. settings: its configuration (`data`)."""
 
     source: Any
     settings: Any
@@ -166,8 +167,11 @@ def _store(
     cut: list[str],
     counts: list[int],
 ) -> Iterator[NDArray[Any]]:
-    """Yield the records of `texts`; their names are added to `names`, of longer ones to `cut`
-    too, and how many tokens each keeps to `counts`."""
+    """Yield the records of `texts`.
+
+    Adds the name of each text to `names`, of each text that was cut to `cut`, and the number of
+    tokens kept to `counts`.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:
         names.append(first["document"].decode())

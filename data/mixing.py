@@ -1,12 +1,13 @@
-"""Chooses the source of each example of a mixture, as a function of its number alone.
+"""Chooses the source of each example of a mixture, as a function of the example's number alone.
 
-Weights are rounded to millionths of their sum, and a million examples are a period in which each
-source has exactly its share. A period is a thousand rounds of a thousand examples. With 1000 w
-the due of a source in a round, floor(1000 w) places of every round are its own, spread evenly and
-the same in each. The few places left over change hands from round to round by systematic sampling
-(Madow and Madow, 1944): laid end to end, what is still due to each source is cut at equal steps,
-from a start that moves on by less than keeps any source from two of a thousand in a row. So any
-1000 examples one after the other, wherever they begin, hold 1000 w of each source to within one.
+Weights are rounded to millionths of their sum; within a period of a million examples each source
+has exactly its share. A period consists of 1000 rounds of 1000 examples. A source with share w is
+due 1000 w places per round. It owns floor(1000 w) places, spread evenly and the same in every
+round. The few places left over change owners from round to round by systematic sampling (Madow and
+Madow, 1944): the remainders of all sources are laid end to end and cut at equal steps. The start
+moves on from round to round, by a step small enough that no source gets two of these places within
+1000 examples. So any 1000 consecutive examples, wherever they begin, contain 1000 w of each source
+to within one.
 """
 
 import functools
@@ -24,9 +25,10 @@ PERIOD = ROUND * ROUND
 
 @dataclass(frozen=True)
 class Schedule:
-    """sources, ranks: of each example of a period its source, and its place among that source's.
+    """The sources of the examples of one period.
 
-    shares: examples of each source in a period.
+    sources: the source of each example. ranks: its number among the examples of that source.
+    shares: the number of examples of each source.
     """
 
     sources: NDArray[np.int16]
@@ -34,7 +36,8 @@ class Schedule:
     shares: NDArray[np.int64]
 
     def pick(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-        """Return the source of each of `examples`, and how many of that source came before."""
+        """Return the source of each of `examples`, and how many earlier examples are of that
+        source."""
         period, place = np.divmod(examples, PERIOD)
         sources = self.sources[place]
         return sources, period * self.shares[sources] + self.ranks[place]
@@ -42,7 +45,7 @@ class Schedule:
 
 @functools.cache
 def schedule(weights: tuple[float, ...]) -> Schedule:
-    """Return the schedule of sources with `weights`, positive numbers of any sum."""
+    """Build the schedule for sources with `weights`, which are positive and may have any sum."""
     shares = millionths(weights)
     own, due = np.divmod(shares, ROUND)
     pattern = _spread([*own, due.sum() // ROUND])
@@ -60,8 +63,7 @@ def schedule(weights: tuple[float, ...]) -> Schedule:
 
 
 def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
-    """Return the shares of `weights` that sum up to a million, each less than one from the exact
-    share."""
+    """Round `weights` to integer shares that sum to a million, each off by less than one."""
     exact = [Fraction(weight) for weight in weights]
     exact = [PERIOD * weight / sum(exact) for weight in exact]
     shares = [math.floor(share) for share in exact]
@@ -72,14 +74,14 @@ def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
 
 
 def _spread(counts: Sequence[int]) -> NDArray[np.int16]:
-    """Return the numbers from 0, the n-th `counts[n]` times, each at equal distances as far as they
-    go."""
+    """Return the numbers 0, 1, ..., with n occurring `counts[n]` times at nearly equal
+    distances."""
     numbers = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
     return numbers[np.lexsort((numbers, places))]
 
 
 def _stride(most: int) -> int:
-    """Return a stride through all places of a round, no more than `most`: near the golden
-    section's."""
+    """Return a stride that visits all places of a round: near the golden section, at most
+    `most`."""
     return next(n for n in range(min(most, 381), 0, -1) if math.gcd(n, ROUND) == 1)

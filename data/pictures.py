@@ -1,9 +1,9 @@
-"""Labelled pictures to records: their pixels, decoded once, or their files, decoded each time.
+"""Prepare labelled pictures as records: as pixels, decoded once, or as files, decoded every time.
 
-Both give evaluation the same pictures, and training too. The one exception: a random-resized crop
-needs more than evaluation sees. Pixels to draw it from are kept with a short side of eight
-sevenths of the size at most; where that would make pictures smaller, `data.decoded=auto` keeps
-the files.
+Both give the same batches in evaluation and training, with one exception: a random-resized crop
+needs more than the crop of evaluation. The pixels for it are stored with a short side of at most
+8/7 of the target size (more for a smaller `data.crop_ratio`); if that would shrink pictures,
+`data.decoded=auto` stores the files instead.
 """
 
 import itertools
@@ -30,19 +30,19 @@ from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 
 VERSION = 3
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
-LARGE = 224  # pixels, of pictures that have no one small size
+LARGE = 224  # pixels per side, unless all pictures have one small size
 SMALL = 64
-_KEPT = 7 / 8  # of the stored short side: a random-resized crop has this size at least
+_KEPT = 7 / 8  # target size / stored short side, at most
 _AT_ONCE = 64
-_BROKEN = -1  # the label of what has weight 0
+_BROKEN = -1  # the label of rows with weight 0
 _LABEL_BYTES = 4
 
 
 @dataclass(frozen=True)
 class PixelCodec(ExampleCodec):
-    """Pictures stored as pixels of `shape` (height, width, channels)."""
+    """Stores pictures as pixels of `shape` (height, width, channels)."""
 
     shape: ImageShape
     augmentation: Any
@@ -53,7 +53,7 @@ class PixelCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """A stored picture and its label."""
+        """The type of a stored picture with its label."""
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
     def broken_record(self) -> Any:
@@ -61,7 +61,7 @@ class PixelCodec(ExampleCodec):
         return np.zeros(self.shape, np.uint8), _BROKEN
 
     def batch(self, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 =
+        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0:
         broken)."""
         return _batch(np.array(pictures["image"], order="C"), pictures["label"].astype(np.int32))
 
@@ -79,7 +79,7 @@ class PixelCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class ImageFileCodec(ExampleCodec):
-    """Pictures stored as files, each after its label (int32, little endian)."""
+    """Stores pictures as files, each after its label (int32, little endian)."""
 
     shape: ImageShape
     crop_ratio: float
@@ -92,7 +92,7 @@ class ImageFileCodec(ExampleCodec):
         return _label_bytes(_BROKEN)
 
     def batch(self, files: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0 =
+        """Return `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32 [B] (0:
         broken)."""
         return self._decode(files, itertools.repeat(None))
 
@@ -135,11 +135,12 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
 
 @dataclass(frozen=True)
 class PicturePreparation:
-    """Writes a split's pictures; `source` knows their classes, `settings` are of pictures.
+    """Prepares labelled pictures. source: provides the classes. settings: the configuration's
+    `data`.
 
-    An example of the source is an `image`, encoded, and a `label`; it may have a `name`, and a
-    `path`, which names it in errors. A split
-    without labels (those of a competition's test part are -1) is left out.
+    A raw example has an encoded `image` and a `label`; it may have a `name`, and a `path` that
+    names it in errors. A split without labels (-1, as in the test part of a competition) is left
+    out.
     """
 
     source: Any
@@ -208,7 +209,7 @@ class PicturePreparation:
         return self.settings.augmentation.crop == "random_resized"
 
     def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
-        """Return the codec of a split. Random-resized crops are cut out of files, even if of
+        """Return the codec of a split. Random-resized crops need files, even files of raw
         pixels."""
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
@@ -224,8 +225,11 @@ class PicturePreparation:
         names: list[str | None],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
-        """Yield the records of pictures. Those that can't be decoded are added to `broken`, the
-        name of each, or None, to `names`."""
+        """Yield blocks of records of `pictures`.
+
+        Pictures that can't be decoded are added to `broken`. The name of each picture, or None, is
+        added to `names`.
+        """
         codec = self._codec(split, metadata)
         store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
         stage = f"decoding {split}"
@@ -242,7 +246,7 @@ class PicturePreparation:
                 yield block
 
     def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
-        """Return the shape of all pictures, and whether they are stored as pixels."""
+        """Return the shape of all pictures, and whether to store them as pixels."""
         settings, size = self.settings, self.settings.image_size
         width, height = (size, size) if size else _common_size(_sizes(splits))
         shape = (height, width, settings.channels or self.source.channels)
@@ -256,7 +260,7 @@ class PicturePreparation:
 
 
 def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
-    """Yield the width and height of each picture that has a head."""
+    """Yield the width and height of each picture with a readable header."""
     for pictures in splits.values():
         for number in range(len(pictures)):
             try:
@@ -266,7 +270,8 @@ def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
 
 
 def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    """Return the one small size of all, or that of large pictures."""
+    """Return the common size of all pictures if they have one and it is small; else the large
+    size."""
     first = next(sizes, (LARGE, LARGE))
     if max(first) <= SMALL and all(size == first for size in sizes):
         return first
@@ -274,7 +279,7 @@ def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
 
 
 def _kept_side(shape: ImageShape, crop_ratio: float) -> int:
-    """Short side of pixels that random-resized crops are drawn from."""
+    """Return the short side of the stored pixels that random-resized crops are drawn from."""
     return math.ceil(max(shape[:2]) / min(crop_ratio, _KEPT))
 
 
@@ -284,7 +289,7 @@ def _store(
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> Any:
-    """Return the record of a picture, or the reason why it can't be decoded."""
+    """Return the record of a picture, or a message why it can't be decoded."""
     encoded, label = picture["image"], picture["label"]
     if label < 0:
         return "it has no label"

@@ -1,4 +1,4 @@
-"""A batch in words and blocks, and what preparation did, for a person to look at."""
+"""Descriptions of batches and of data preparation, as text for the user."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from data.dataset import Dataset, Split
 from data.sound_batches import SoundCodec
 
 MUCH_UNKNOWN = 0.01
-"""Share of unknown tokens in training: fewer are rare words, more a vocabulary too small."""
+"""Warn if training has a larger share of unknown tokens: the vocabulary is then too small."""
 
 _EXAMPLES = 3
-_PROMPTS, _PROMPT = 3, 24  # how many prompts are taken of a text, and the characters of each
+_PROMPTS, _PROMPT = 3, 24  # number of prompts, and the most characters of each
 _FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
 _TEXT = 400  # characters of a window that are shown
 _SHADES = " ░▒▓█"
@@ -27,8 +27,11 @@ _ROWS = 12  # lines of a recording's frames
 
 @dataclass(frozen=True)
 class ExampleViewer:
-    """The examples of a split, one at a time: `examples(7)` is a picture, uint8 [H, W, C], the
-    frames of a recording, float32 [T, F], or a text."""
+    """Looks up the examples of a split by number, for people to look at.
+
+    `examples(7)` is a picture, uint8 [H, W, C], the frames of a recording, float32 [T, F], or a
+    text.
+    """
 
     dataset: Dataset
     split: str
@@ -46,11 +49,11 @@ class ExampleViewer:
         return self.dataset.decode(self._tokens(self.batch(number)))
 
     def tokens(self, number: int) -> list[str]:
-        """Return the tokens of a text, each by itself."""
+        """Return the tokens of a text example, each decoded separately."""
         return [self.dataset.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
-        """Return the batch of one example alone."""
+        """Return a batch with only example `number`."""
         return self._batches[number]
 
     @cached_property
@@ -65,8 +68,10 @@ class ExampleViewer:
 
 
 def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
-    """Return whole words at the beginnings of a few lines, as prompts for a model of text: of
-    windows that are spread over the validation split, or training where there is none."""
+    """Return whole words at the beginnings of a few lines, as prompts for a text model.
+
+    They come from windows spread over the validation split, or over training without validation.
+    """
     assert dataset.tokenizer is not None
     name = "validation" if "validation" in dataset.splits else "train"
     examples, count = ExampleViewer(dataset, name), dataset.splits[name].examples
@@ -84,15 +89,15 @@ def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
 def describe_batch(
     batch: Mapping[str, NDArray[Any]], dataset: Dataset, origins: Sequence[str] = ()
 ) -> str:
-    """Return the arrays of `batch`, and its first examples as the model gets them.
+    """Describe the arrays of `batch`, and its first examples as the model gets them.
 
-    origins: of a mixture the source of each row.
+    origins: in a mixture, the source of each row.
 
-    Text: the decoded window, and the first and last positions with token, target, weight and
-    segment; of conversations who says what, and which part of it counts. Pictures: their label, and
-    the pixels as blocks. Labelled text: its label and itself. Pairs: both texts, and how many
-    positions of the batch hold nothing. Sound: its transcript or label, and its frames as blocks:
-    time to the right, pitch upwards.
+    Text: the decoded window, and its first and last positions with token, target, weight and
+    segment. Conversations: the turns, and which of them count. Pictures: the label, and the pixels
+    as blocks. Labelled text: the label and the text. Pairs: both texts, and the share of empty
+    positions in the batch. Sound: the transcript or label, and the frames as blocks, with time to
+    the right and frequency upwards.
     """
     width = max(8, *map(len, batch)) + 1
     lines = [
@@ -120,7 +125,7 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """Yield a line for each split that was cleaned, packed or padded."""
+    """Yield a line for each split that was cleaned, and for each that was packed or padded."""
     for cleaned, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]
@@ -144,8 +149,7 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
 
 
 def describe_unknown(dataset: Dataset) -> Iterator[str]:
-    """Yield a line for each split whose text the tokenizer does not know all of; for training
-    where that is more than `MUCH_UNKNOWN`."""
+    """Yield a line for each split with unknown tokens; for training only above `MUCH_UNKNOWN`."""
     unknown_id = None if dataset.tokenizer is None else dataset.tokenizer.unknown_id
     if unknown_id is None:
         return
@@ -169,12 +173,14 @@ _THINGS = {
     "transcribed_sound": "recordings",
     "labelled_sound": "recordings",
 }
-"""The name of the examples of each modality."""
+"""What the examples of each modality are called."""
 
 
 def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
-    """Return for each split its name, and how much it holds from where. settings: the
-    configuration's `data`."""
+    """Return, for each split, its name and a summary of its size and origin.
+
+    settings: the configuration's `data`.
+    """
     rows = []
     for name, split in dataset.splits.items():
         held = [f"{split.examples:,} {_THINGS[settings.modality]}"]
@@ -187,15 +193,16 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
 
 
 def _has_other_tokens(split: Split) -> bool:
-    """Return whether a model reads tokens that are no targets: a user's turn, a pair's source.
+    """Return whether a model reads tokens that are not targets, such as user turns or sources.
 
-    Of plain text a task takes all as targets, or some of them by chance: to say which is its own.
+    Plain text counts all tokens as targets: a task may choose some at random, but does so itself.
     """
     return split.tokens != split.targets
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
-    """Return the counts of each split, and what was cleaned away: a head, then rows of cells."""
+    """Return a table of each split's counts and of what cleaning removed: a header, then rows of
+    cells."""
     splits, cleaned = dataset.splits, dataset.cleaning
     unit = splits["train"].codec.unit
     rows = [("", *splits), (unit, *(f"{one.examples:,}" for one in splits.values()))]
@@ -237,7 +244,7 @@ def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def _steps(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each step of cleaning: its name, and what it did to a split."""
+    """Yield the name of each cleaning step, and its effect on a split."""
     for name, step in counts["steps"].items():
         documents, characters = step["documents"], step["characters"]
         plural = "" if documents == 1 else "s"
@@ -260,7 +267,7 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
 
 
 def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    """Yield each conversation in stretches that count and that do not."""
+    """Yield each conversation, divided into stretches that count and stretches that do not."""
     segments, learnt = example["segments"], example["weights"] > 0
     count, there = int(segments.max()), int((segments > 0).sum())
     yield (

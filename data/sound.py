@@ -1,4 +1,5 @@
-"""Recordings to records: decoded once, with their transcripts as tokens, or with their labels."""
+"""Prepare recordings as records: decoded once, with the tokens of their transcripts or their
+labels."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,23 +28,23 @@ from data.sources.source import MadeExamples, RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 SUBSAMPLING = 4
-"""The factor by which models of speech shorten the frames before they classify them."""
+"""The factor by which speech models are assumed to shorten the frames before classifying them."""
 
 _AT_ONCE = 64
 
-_FAR_LONGER = 20  # than half of the recordings: one with so much padding beside it is a warning
+_FAR_LONGER = 20  # times the median: warn of a longer recording, which causes much padding
 
 
 @dataclass(frozen=True)
 class SoundPreparation:
-    """Writes a split's recordings; `settings` are those of the `source`, one of sound.
+    """Prepares recordings. source: a source of sound. settings: its configuration (`data`).
 
-    An example of the source has `sound`, a function that gives the waveform at the rate it is
-    called with, or raises ValueError; a `name`, and perhaps a `path`, which names it in errors;
-    and its transcript, a `text`, or its `label`, a number (-1: none).
+    A raw example has: `sound`, a function from a sample rate to the waveform, which may raise
+    ValueError; a `name`; optionally a `path`, which names it in errors; and a transcript `text` or
+    a `label`, a number (-1: none).
     """
 
     source: Any
@@ -139,7 +140,7 @@ class SoundPreparation:
         return self.settings.modality == "transcribed_sound"
 
     def _clean(self, text: str) -> str:
-        """Return a transcript, with single spaces between words."""
+        """Return a transcript with words separated by single spaces, in lower case if asked for."""
         text = " ".join(text.split())
         return text.lower() if self.settings.lowercase else text
 
@@ -164,7 +165,8 @@ class SoundPreparation:
         return SoundCodec(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
 
     def _are_waveforms(self, split: str) -> bool:
-        """Return whether waveforms are stored, not frames: where training changes them."""
+        """Return whether to store waveforms instead of frames: if augmentation changes the
+        waveforms."""
         return split == "train" and changes_waveforms(self.settings.augmentation)
 
 
@@ -172,9 +174,9 @@ class SoundPreparation:
 class _Writing:
     """Writes the records of a split, and counts.
 
-    max_seconds: longer recordings are left out. unknown: the token of what a transcript holds and
-    the tokenizer does not. names, frames: of each recording that stays; a broken one has none.
-    left_out: the names of the others. max_labels: tokens of the longest transcript.
+    max_seconds: longer recordings are left out. unknown: the unknown token's id. names, frames: the
+    name and number of frames of each stored recording; a broken one has 0 frames. left_out: the
+    names of the recordings that were left out. max_labels: tokens of the longest transcript.
     """
 
     split: str
@@ -192,7 +194,8 @@ class _Writing:
     def blocks(
         self, recordings: RawExamples, targets: Iterable[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """Yield the records of those that stay, each with its one of `targets`."""
+        """Yield blocks of records of the recordings that are kept. targets: one for each
+        recording."""
         stage, remaining = f"decoding {self.split}", iter(targets)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(recordings, _AT_ONCE, progress, stage, "recordings"):
@@ -206,7 +209,8 @@ class _Writing:
                 yield np.array(block, object)
 
     def warnings(self) -> list[str]:
-        """Return warnings: what is strange, in how many of them, and in which first."""
+        """Return warnings about unusual recordings: how many there are, and the first one's
+        name."""
         return [*self._of_lengths(), *self._of_contents()]
 
     def _of_lengths(self) -> Iterator[str]:
@@ -244,7 +248,7 @@ class _Writing:
         return len(waveform) > self.max_seconds * self.codec.log_mel.sample_rate
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
-        """Return the waveform, or in words why there is none."""
+        """Return the waveform, or a message why there is none."""
         if "label" in one and one["label"] < 0:
             return "it has no label"
         log_mel = self.codec.log_mel
@@ -282,13 +286,13 @@ class _Writing:
 
 
 def _raw_targets(recordings: RawExamples) -> Iterator[Any]:
-    """Yield the transcript, or the label, of each."""
+    """Yield the transcript or the label of each recording."""
     for number in range(len(recordings)):
         one = recordings[number]
         yield one["text"] if "text" in one else one["label"]
 
 
 def _unlabelled(splits: RawSplits) -> list[str]:
-    """Splits without labels, as the test part of a competition is."""
+    """Return the names of splits without labels, such as the test part of a competition."""
     first = {split: of[0] for split, of in splits.items() if split != "train" and len(of)}
     return [split for split, one in first.items() if "label" in one and one["label"] < 0]

@@ -1,6 +1,6 @@
-"""Statistics of a run's data that say how well a model can learn it.
+"""Statistics of a run's data that indicate how well a model can learn it.
 
-All of it is measured on bounded samples, so that it takes about a second of data of any size.
+They are measured on samples of bounded size, so that they take about a second for any data set.
 """
 
 import itertools
@@ -17,29 +17,30 @@ from data.packing import WindowCodec
 from data.records import RecordReader, bytes_of
 
 SAMPLED = 1024
-"""Training examples that are looked at: a share of them is then right to 3 %."""
+"""The most training examples that are sampled: estimated shares have an error of up to 3 %."""
 
 SAMPLED_BYTES = 2**25
-"""The most bytes of their records: decoding those takes a second or two."""
+"""The most bytes of sampled records: decoding them takes a second or two."""
 
 COMPARED, COMPARED_BYTES = 2**15, 2**24
 """The most records of a split, and their bytes, that are compared with those of another."""
 
 _AT_ONCE = 64
-_SAME_FRAMES = 1e-3  # nats by which frames of silence may differ
+_SAME_FRAMES = 1e-3  # nats: the most that frames of silence differ
 _INPUTS = ("image", "source", "frames", "tokens")
-_SNIPPET = 64  # tokens that are compared where windows are cut anywhere, or 3/4 of a window
-_SHORTEST_SNIPPET = 24  # shorter ones recur by themselves: of 6 characters of a play most do
-_ANCHOR, _APART = 8, 16  # tokens that decide whether a snippet begins: of so many places one
+_SNIPPET = 64  # tokens compared if windows are cut anywhere; at most 3/4 of a window
+_SHORTEST_SNIPPET = 24  # shorter ones recur by chance: most snippets of 6 characters of a play do
+_ANCHOR, _APART = 8, 16  # a hash of 8 tokens begins a snippet at one place in 16
 
 
 class SampleStatistics(NamedTuple):
-    """Measurements of some examples of a split.
+    """Measurements of sampled examples of a split.
 
-    inputs: how many of them are not broken. padding: share of the positions, None without any.
-    classes: of each label, how many examples have it. prior_loss: in nats a target, of always
-    answering by the frequencies of the targets. commonest_target, commonest_input: share of the
-    one that there is most of. commonest_name: of an example with that input, where it has a name.
+    inputs: the number of inputs that are not broken. padding: share of the positions; None without
+    positions. classes: the number of examples by label. prior_loss: in nats per target, the loss of
+    always predicting the frequencies of the targets. commonest_target, commonest_input: share of
+    the most frequent target or input. commonest_name: the name of an example with that input, if it
+    occurs twice and has a name.
     """
 
     inputs: int
@@ -52,11 +53,10 @@ class SampleStatistics(NamedTuple):
 
 
 def data_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Return the fields of a `SampleStatistics` of the training split, its `examples`, and
-    `copied`.
+    """Return the training split's `SampleStatistics` as a dictionary, with `examples` and `copied`.
 
-    copied: of two splits, (the earlier, the later), the share of the later one that the earlier
-    one holds too; without those that can't be compared.
+    examples: the size of the training split. copied: for each pair of splits (earlier, later), the
+    share of the later one that is also in the earlier one, without pairs that can't be compared.
     """
     train = dataset.splits["train"]
     statistics = sample(train, dataset.spec.classes)._asdict()
@@ -71,7 +71,7 @@ def data_statistics(dataset: Dataset) -> dict[str, Any]:
 
 
 def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
-    """Measures up to `SAMPLED` examples of a split, drawn at random; always the same ones."""
+    """Measure up to `SAMPLED` examples of a split, drawn at random but always the same ones."""
     inputs, targets = Counter[int](), Counter[int]()
     first: dict[int, tuple[Split, int]] = {}
     filled = positions = 0
@@ -105,11 +105,12 @@ def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
 
 
 def entropy(counts: NDArray[np.float64]) -> float:
-    """Return the entropy, in nats, of what was drawn from, where `counts` of each were drawn.
+    """Return the entropy in nats of a distribution, estimated from `counts` of drawn values.
 
-    Where some were drawn once others were not drawn at all, and the shares of the drawn ones alone
-    have too little of it: of 1,024 examples of 1,000 classes 6.4 for 6.9. Then by Chao and Shen,
-    "Nonparametric estimation of Shannon's index of diversity" (2003).
+    If some values were drawn only once, others were not drawn at all, and the entropy of the
+    observed shares is too low: 6.4 instead of 6.9 for 1,024 examples of 1,000 classes. In this case
+    return the estimate of Chao and Shen, "Nonparametric estimation of Shannon's index of diversity"
+    (2003).
     """
     drawn = counts.sum()
     shares, singles = counts / drawn, int((counts == 1).sum())
@@ -120,13 +121,15 @@ def entropy(counts: NDArray[np.float64]) -> float:
 
 
 def share_copied(first: Split, second: Split) -> float | None:
-    """Return the share of what `second` holds that `first` holds too, to the byte.
+    """Return the share of `second` that also occurs, byte for byte, in `first`.
 
-    Examples are compared, and of text conversations and documents that are packed whole; where
-    windows are cut anywhere, snippets that begin where the tokens say, whatever the window; None
-    where windows are so short that snippets recur by themselves. Of a split with more than
-    `COMPARED` records, or `COMPARED_BYTES`, a random part is compared: the share is then what would
-    make as many meet, less two standard errors, and what recurs within a part is left out.
+    What is compared: examples; of text, conversations and documents that are packed whole; of
+    windows cut anywhere, snippets whose beginnings depend on the tokens, not on the window. None if
+    windows are so short that snippets recur by chance.
+
+    Of a split with more than `COMPARED` records or `COMPARED_BYTES`, only a random part is
+    compared, and the share is extrapolated from the matches less two standard errors; what recurs
+    within such a part is left out.
     """
     alike = _are_alike(first, second)
     if alike and _snippet_length(second) < _SHORTEST_SNIPPET:
@@ -149,8 +152,8 @@ def share_copied(first: Split, second: Split) -> float | None:
 def _batches(
     split: Split,
 ) -> Iterator[tuple[Split, NDArray[np.int64], Mapping[str, NDArray[Any]]]]:
-    """Yields random examples of a split in batches, as evaluation sees them: the part of the split
-    that they are of, their numbers in it, and the batch."""
+    """Yield random examples of a split as evaluation batches: the part of the split, the examples'
+    numbers in the part, and the batch."""
     weights = split.weights or (1.0,)
     for part, weight in zip(split.parts or (split,), weights, strict=True):
         share = weight / sum(weights)
@@ -163,12 +166,12 @@ def _batches(
 
 
 def _records_of(split: Split, size: int) -> int:
-    """Return how many records of a split have `size` bytes."""
+    """Return about how many records of a split make up `size` bytes, at least 1."""
     return max(1, size * split.examples // max(split.path.stat().st_size, 1))
 
 
 def _records(split: Split, most: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-    """Yields up to `most` random records, and their numbers, some at a time."""
+    """Yield up to `most` random records in blocks, with their numbers."""
     count = min(most, split.examples)
     rows = permutation(np.arange(count), size=split.examples, seed=0, epoch=0)
     reader = RecordReader(split.path, split.codec.dtype)
@@ -182,7 +185,7 @@ def _name(split: Split, row: int) -> str | None:
 
 
 def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
-    """Yield, for each kind of position, which positions of the rows hold something."""
+    """Yield masks of the positions that are not padding, one for each kind of position."""
     if "source_segments" in batch:
         yield batch["source_segments"] > 0
     if "segments" in batch:
@@ -192,10 +195,10 @@ def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
 
 
 def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]]:
-    """Yields the row of each input that is not broken, and a number, the same for the same input.
+    """Yield the row and a hash of each input that is not broken.
 
-    Of a window of several texts each is an input. A recording whose frames are all one and the
-    same, such as silence, is the same however long, and whatever level normalization rounds it to.
+    If a window contains several texts, each is an input. A recording whose frames are all equal,
+    such as silence, gets the same hash whatever its length and its level after normalization.
     """
     name = next(name for name in _INPUTS if name in batch)
     segments = batch.get("source_segments" if name == "source" else "segments")
@@ -216,19 +219,18 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
 
 
 def _are_alike(*splits: Split) -> bool:
-    """Return whether the same example has the same record in all parts of the splits."""
+    """Return whether equal examples have equal records in all parts of the splits."""
     parts = [part for split in splits for part in split.parts or (split,)]
     kinds = {(type(p.codec), p.codec.dtype, getattr(p.codec, "waveforms", None)) for p in parts}
     return len(kinds) == 1
 
 
 def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
-    """Return a number for each thing that is compared, and the share of the split that was
-    looked at."""
+    """Return hashes of everything to compare, and the share of the split that was read."""
     found, looked_at = [np.empty(0, np.int64)], 0
     for part in split.parts or (split,):
         most = min(COMPARED, _records_of(part, COMPARED_BYTES))
-        if not alike:  # They are decoded, which takes its time.
+        if not alike:  # Decoding the records takes time.
             most = min(most, SAMPLED)
         for records, rows in _records(part, most):
             looked_at += len(rows)
@@ -243,7 +245,7 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
 
 
 def _snippet_length(split: Split) -> float:
-    """Return the tokens of a snippet of windows that are cut anywhere; infinity of other records,
+    """Return the snippet length in tokens for windows cut anywhere; infinity for other records,
     which are compared whole."""
     codecs = [part.codec for part in split.parts or (split,)]
     lengths = [codec.length for codec in codecs if isinstance(codec, WindowCodec)]
@@ -260,8 +262,8 @@ def _record_hashes(records: NDArray[Any], split: Split) -> NDArray[np.int64]:
 
 
 def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """Return a number for each snippet of windows [B, T + 1] that the hash of its first tokens
-    lets begin."""
+    """Return hashes of the snippets in windows [B, T + 1]; a hash of a snippet's first tokens
+    decides whether it begins."""
     mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     anchors = _rolling(mixed, _ANCHOR)[:, : tokens.shape[1] - length + 1]
     rows, places = np.nonzero((anchors >> np.uint64(40)) % np.uint64(_APART) == 0)
@@ -270,7 +272,7 @@ def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
 
 
 def _rolling(values: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
-    """Return a polynomial of each `length` neighbours in a row, modulo 2**64."""
+    """Return a polynomial hash of each `length` adjacent values in a row, modulo 2**64."""
     factor, total = np.uint64(0xBF58476D1CE4E5B9), np.zeros(1, np.uint64)
     for place in range(length):
         total = total * factor + values[:, place : values.shape[1] - length + 1 + place]

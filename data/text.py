@@ -1,4 +1,4 @@
-"""Text to windows of tokens: cleaning, the tokenizer, then packing."""
+"""Prepare text: clean it, tokenize it and pack it into windows."""
 
 import hashlib
 import zlib
@@ -25,7 +25,7 @@ from data.records import write_records
 from data.sources.source import RawSplits
 
 TRAINING_BYTES = 2**26
-"""The most text that a tokenizer is learnt from: of more, pieces in a fixed random order."""
+"""The most text that a tokenizer is trained on; of a larger corpus, random pieces (fixed order)."""
 
 _TRAINED = {
     "bpe": Tokenizer.train_bpe,
@@ -34,7 +34,7 @@ _TRAINED = {
     "words": Tokenizer.train_words,
 }
 METADATA_VERSION = 1
-"""A part of the cache key: raised when other things are counted of a split."""
+"""Part of the cache key: raised when other properties of a split are counted."""
 
 PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
 TOKENIZER = "tokenizer.json"
@@ -42,7 +42,7 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class TextPreparation:
-    """Writes a split's windows; `settings` are those of a source of text."""
+    """Prepares text as windows of tokens. settings: the configuration of a text source (`data`)."""
 
     settings: Any
 
@@ -120,12 +120,13 @@ class TextPreparation:
 
     @staticmethod
     def _split(name: str, path: Path, codec: ExampleCodec, numbers: Mapping[str, Any]) -> Split:
-        """Return a split from its stored `numbers`: a window has as many tokens as targets."""
+        """Return a split from its stored counts (`numbers`); windows have as many tokens as
+        targets."""
         return Split(name, path, codec, tokens=numbers["targets"], **numbers)
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """The names of a mixture's parts; empty where there is one source."""
+        """The names of a mixture's parts; empty for a single source."""
         return self.settings.parts if self.settings.source == "mixture" else ()
 
     def _part(self, split: str, number: int) -> str:
@@ -133,7 +134,7 @@ class TextPreparation:
         return f"{split} part{of}"
 
     def _file(self, folder: Path, split: str, number: int) -> Path:
-        """Return the file of a split of the source with that number."""
+        """Return the file of a split of source `number`."""
         return folder / f"{split}{f'-{number}' if self._names else ''}.array_record"
 
     def _write_split(
@@ -145,12 +146,13 @@ class TextPreparation:
         folder: Path,
         progress: Progress,
     ) -> tuple[dict[str, Any], str]:
-        """Writes the windows of one split of one source. Returns its metadata, and their hash."""
+        """Write the windows of one split of one source. Return its metadata and a hash of the
+        windows."""
         codec, totals = self._codec(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
         if isinstance(codec, BestFitCodec) and len(tokenizer.closing):
-            room = max(codec.length - around, 1)  # each stretch is framed too
+            room = max(codec.length - around, 1)  # each stretch gets opening and closing tokens too
         tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
         count, sha256 = write_records(self._file(folder, split, number), codec.pack(tokens))
         metadata = {"examples": count, **totals.metadata(codec.targets(totals.tokens))}
@@ -172,8 +174,10 @@ class TextPreparation:
 
 
 def tokenizer_key(settings: Any) -> dict[str, Any]:
-    """Return all that decides the tokenizer, besides the text, as JSON. settings:
-    `data.tokenizer`."""
+    """Return everything except the text that decides the tokenizer, as JSON values.
+
+    settings: `data.tokenizer`.
+    """
     key: dict[str, Any] = {"kind": settings.kind}
     if settings.kind in _TRAINED:
         key |= {"size": settings.vocabulary_size, "training_bytes": TRAINING_BYTES}
@@ -183,7 +187,8 @@ def tokenizer_key(settings: Any) -> dict[str, Any]:
 
 
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
-    """Return the tokenizer that `data.tokenizer` asks for, learnt from the parts `train`."""
+    """Build, train or load the tokenizer that `data.tokenizer` asks for; it is trained on
+    `train`."""
     total = sum(map(len, train))
     match settings.kind:
         case "characters":
@@ -201,8 +206,10 @@ def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -
 
 
 def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
-    """Raises UsageError where `workdir` keeps a tokenizer that numbers tokens otherwise than that
-    of `dataset`: its model would read other words."""
+    """Check that the tokenizer saved in `workdir` has the same vocabulary as that of `dataset`.
+
+    Raises UsageError if not: the model in `workdir` would read different tokens.
+    """
     path = workdir / TOKENIZER
     if dataset.tokenizer is None or not path.exists():
         return
@@ -215,9 +222,9 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
 
 @dataclass
 class Totals:
-    """Counts what a split holds, piece by piece.
+    """Counts the contents of a split, piece by piece.
 
-    gzip: whether to compress its documents too, each by itself, as `gzip -9` would.
+    gzip: whether to also compress each document separately, as `gzip -9` would.
     """
 
     gzip: bool
@@ -229,8 +236,8 @@ class Totals:
     _compressor: Any = field(default=None, repr=False)
 
     def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
-        """Count piece number `piece` of a document, of `tokens` tokens, `unknown` of them
-        unknown."""
+        """Count piece number `piece` of a document: its `text`, and its number of tokens and
+        unknowns."""
         content = text.encode()
         self.documents += piece == 0
         self.bytes += len(content)
@@ -243,8 +250,11 @@ class Totals:
             self._compressed += len(self._compressor.compress(content))
 
     def metadata(self, targets: int) -> dict[str, Any]:
-        """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the
-        split: with unknown tokens there is nothing that gzip could be compared with."""
+        """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split.
+
+        gzip_bits_per_byte is None with unknown tokens, as a model's bits per byte are then not
+        comparable.
+        """
         self._end_document()
         compared = self.gzip and self.bytes and not self.unknown
         bits = 8 * self._compressed / self.bytes if compared else None
@@ -272,7 +282,7 @@ def _tokens(
 ) -> Iterator[NDArray[np.int32]]:
     """Yield the ids of all pieces in order, each document between its opening and closing tokens.
 
-    room: tokens that a stretch of a document may have; each stretch is opened and closed then.
+    room: the most tokens per stretch of a document; if given, each stretch is opened and closed.
     """
     opening, closing = tokenizer.document_opening, tokenizer.closing
     total, done, begun, left = len(pieces), 0, False, room
@@ -303,15 +313,15 @@ def _tokens(
 def _stretches(
     ids: NDArray[np.int32], left: int | None, room: int | None
 ) -> list[NDArray[np.int32]]:
-    """Return the first `left` of `ids`, then `room` at a time; all of them where there is no
-    bound."""
+    """Split `ids` into the first `left`, then `room` at a time; one stretch if there is no
+    limit."""
     if left is None or room is None:
         return [ids]
     return np.split(ids, range(left, len(ids), room))
 
 
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:
-    """Yield the texts of `train` up to `TRAINING_BYTES`, from all over it."""
+    """Yield up to `TRAINING_BYTES` of text in pieces drawn from all of `train`."""
     stops = np.cumsum([len(pieces) for pieces in train])
     order = permutation(np.arange(stops[-1]), size=stops[-1], seed=0, epoch=0)
     read = 0
@@ -326,7 +336,7 @@ def _sample(train: Sequence[Pieces]) -> Iterator[str]:
 def _read(
     train: Sequence[Pieces], stops: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> list[tuple[int, str]]:
-    """Return the pieces with `numbers` of all sources in a row, which end at `stops`."""
+    """Return pieces by their `numbers` in the concatenated sources, which end at `stops`."""
     sources = np.searchsorted(stops, numbers, side="right")
     found: list[Any] = [None] * len(numbers)
     for source in np.unique(sources):

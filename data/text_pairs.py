@@ -1,4 +1,4 @@
-"""Pairs of texts to records: the tokens of both sides, of any length; and to batches of them."""
+"""Prepare pairs of texts as records, the tokens of both sides at full length; and batch them."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +24,22 @@ from data.sources.source import RawExamples, RawSplits, copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
-"""The tokens of all sources, or all targets, of a batch in a row; and how many each has."""
+"""The concatenated tokens of all sources, or all targets, of a batch; and the number of tokens of
+each."""
 
-_HEAD_BYTES = 4  # begin a record: the number of its source's tokens, little endian
+_HEAD_BYTES = 4  # at the start of a record: the number of source tokens, little endian
 _NOTHING = bytes(_HEAD_BYTES)
 
 
 @dataclass(frozen=True)
 class PairCodec(ExampleCodec):
-    """Stores pairs of texts, and batches them. shape: lengths that sources and targets are
-    padded to (S, T), separators included."""
+    """Stores pairs of texts, and batches them.
+
+    shape: lengths (S, T) to pad sources and targets to, including separators.
+    """
 
     vocabulary_size: int
     separator_id: int
@@ -45,9 +48,9 @@ class PairCodec(ExampleCodec):
 
     def batch(self, pairs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return `source` and `source_segments` int32 [B, S], `tokens` and `targets` int32 [B, T],
-        `weights` float32 [B, T], as `data.dataset` has them.
+        and `weights` float32 [B, T], as described in `data.dataset`.
 
-        What is to be padding is a pair without tokens, of weight 0.
+        Rows that are not bytes become pairs without tokens, of weight 0.
         """
         S, T = self.shape
         there = np.array([isinstance(pair, bytes) for pair in pairs])
@@ -69,13 +72,13 @@ class PairCodec(ExampleCodec):
         return replace(self, shape=shape)
 
     def encode(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> bytes:
-        """Return the record of a pair: the number of its source's tokens, then those of both
+        """Return the record of a pair: the number of source tokens, then the tokens of both
         sides."""
         head = len(source).to_bytes(_HEAD_BYTES, "little")
         return head + np.concatenate([source, target]).astype(self._token).tobytes()
 
     def _sides(self, pairs: Sequence[bytes]) -> tuple[Side, Side]:
-        """Return the tokens of all sources and of all targets."""
+        """Return the source side and the target side of all `pairs`."""
         joined = b"".join(pair[_HEAD_BYTES:] for pair in pairs)
         tokens = np.frombuffer(joined, self._token).astype(np.int32)
         sources = np.array([int.from_bytes(pair[:_HEAD_BYTES], "little") for pair in pairs])
@@ -87,7 +90,8 @@ class PairCodec(ExampleCodec):
     def _padded(
         self, tokens: NDArray[np.int32], counts: NDArray[np.int64], length: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Rows of `counts` tokens and the separator; and where they hold something."""
+        """Pad texts of `counts` tokens each, plus a separator, to `length`; return also a mask of
+        non-padding."""
         places, counts = np.arange(length), counts[:, None]
         padded = np.zeros((len(counts), length), np.int32)
         padded[places < counts] = tokens
@@ -101,11 +105,10 @@ class PairCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class PairPreparation:
-    """Writes a split's pairs; `settings` are those of the `source`, one of pairs.
+    """Prepares pairs of texts. source: a source of pairs. settings: its configuration (`data`).
 
-    A raw example has `source`, `target` and `name`. Pairs of which a side has no text are left out,
-    and from training those that are longer than the limits; in other splits the side that is too
-    long is cut.
+    A raw example has `source`, `target` and `name`. Pairs with an empty side are left out. Pairs
+    with a side above its length limit are left out of training, and cut in other splits.
     """
 
     source: Any
@@ -179,7 +182,7 @@ class PairPreparation:
 
 @dataclass(frozen=True)
 class _Texts(RawExamples):
-    """The texts of both sides of some pairs, for a tokenizer: source, target, source, ..."""
+    """The texts of both sides of pairs, for training a tokenizer: source, target, source, ..."""
 
     records: RawExamples
 
@@ -201,8 +204,8 @@ class _Texts(RawExamples):
 class _Writing:
     """Writes the records of a split, and counts.
 
-    limits: longest source and target. lengths, pairs: of the pairs that stay, block by block, and
-    a hash of each. names: of the same, but for those of training.
+    limits: the longest source and target. lengths, pairs: the lengths and a hash of each pair that
+    is kept, block by block. names: the names of these pairs, except in training.
     """
 
     def __init__(self, split: str, codec: PairCodec, limits: PaddedShape):
@@ -215,7 +218,7 @@ class _Writing:
     def blocks(
         self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """Yield the records of the pairs that stay."""
+        """Yield blocks of records of the pairs that are kept."""
         stage = f"tokenising {self._split}"
         for group in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pairs"):
             texts = [one[side].decode() for side in ("source", "target") for one in group]
@@ -240,14 +243,14 @@ class _Writing:
                 yield np.array(block, object)
 
     def metadata(self) -> dict[str, int]:
-        """Return `left_out` and `cut` of the split."""
+        """Return the number of pairs `left_out` and `cut`."""
         return {
             "left_out": self._counts["empty"] + self._counts["too long"],
             "cut": self._counts["cut"],
         }
 
     def warnings(self, pairs: int) -> list[str]:
-        """Return warnings: what happened to which of so many `pairs`."""
+        """Return warnings about pairs that were left out or cut. pairs: the number of all pairs."""
         source, target = self._limits
         limits = f"data.max_source_length={source}", f"data.max_target_length={target}"
         messages = {
@@ -264,7 +267,7 @@ class _Writing:
         ]
 
     def _fit(self, sides: list[NDArray[np.int32]]) -> list[NDArray[np.int32]] | None:
-        """Return both sides, cut to what they may be; None for a pair that is not trained on."""
+        """Return both sides, cut to their limits; None if they are too long in training."""
         long = [len(side) + 1 > limit for side, limit in zip(sides, self._limits, strict=True)]
         if not any(long):
             return sides

@@ -1,13 +1,12 @@
-"""Conversations as text, by a template; and as tokens, those that the assistant writes marked.
+"""Conversations as text, by a template, and as tokens, with the assistant's tokens marked.
 
-A conversation is a list of messages, each with a `role` and its `content`; what the role
-"assistant" says is what a model learns to say. A template is Jinja as Hugging Face has it: it gets
-`messages`, `add_generation_prompt` (whether to open the assistant's next turn) and special tokens:
-`eos_token` is the separator of documents, `bos_token` what opens every text, where the tokenizer
-has such a token, else the separator too.
+A conversation is a list of messages, each with a `role` and a `content`; a model is trained to
+write the messages of the role "assistant". A template is Jinja as in Hugging Face Transformers. It
+gets `messages`, `add_generation_prompt` (whether to open the assistant's next turn) and two special
+tokens: `eos_token`, the separator of documents, and `bos_token`, the token that opens every text
+(the separator if the tokenizer has none).
 
-Whatever a special token's letters are in a message, they stay letters: only the template writes
-special tokens.
+Only the template writes special tokens: their spelling inside a message is encoded as plain text.
 """
 
 import functools
@@ -35,15 +34,17 @@ TEMPLATE = r"""
 {{- eos_token if message.role == 'assistant' }}
 {%- endfor -%}
 {{ '\n\nassistant:\n' if add_generation_prompt }}"""
-"""The role and a colon on a line of their own, the message below, an empty line between two; the
-assistant ends its turns with the separator. Letters alone, which every vocabulary has."""
+"""The default template: the role and a colon on one line, the message below, an empty line between
+messages. The assistant ends its turns with the separator. All else is plain text, which every
+vocabulary can encode."""
 
 _MARKS = range(0xE000, 0xF900)  # characters for private use
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a conversation: text, or the name of a special token; the assistant's or not."""
+    """A part of a conversation: text or the name of a special token, learned (assistant's) or
+    not."""
 
     text: str
     is_special: bool
@@ -51,9 +52,12 @@ class Piece:
 
 
 class ChatTemplate:
-    """Conversations as pieces. source: of the template; None for `TEMPLATE`. specials: the special
-    tokens that it may write. bos, eos: what it writes for `bos_token` and `eos_token`. Raises
-    ValueError for what is no Jinja."""
+    """Renders conversations as pieces.
+
+    source: the Jinja template; None for `TEMPLATE`. specials: the special tokens that it may write.
+    bos, eos: the values of `bos_token` and `eos_token`. Raises ValueError if the source is not
+    valid Jinja.
+    """
 
     def __init__(
         self,
@@ -73,11 +77,12 @@ class ChatTemplate:
         self._specials = re.compile("|".join(map(re.escape, longest_first)))
 
     def conversation(self, messages: Messages) -> list[Piece]:
-        """Return the pieces of `messages` up to the assistant's last turn. What the template writes
-        for each of its turns, after what opens it, is learnt, to the special token that ends it.
+        """Return the pieces of `messages` up to the end of the assistant's last turn.
 
-        Raises ValueError where the template refuses the messages, or writes the beginning of a
-        conversation otherwise once it goes on: then the assistant's part is not known.
+        Of each assistant turn, the part after its opening is learned, up to and including the last
+        special token. Raises ValueError if the template refuses the messages, or renders the
+        beginning of a conversation differently once more messages follow: the assistant's part is
+        then unknown.
         """
         messages, mark = self._hide(messages)
         pieces: list[Piece] = []
@@ -103,7 +108,7 @@ class ChatTemplate:
         return pieces
 
     def opening(self, messages: Messages) -> list[Piece]:
-        """Return the pieces of `messages` and of what opens the assistant's next turn."""
+        """Return the pieces of `messages` and of the opening of the assistant's next turn."""
         messages, mark = self._hide(messages)
         return self._split(self._render(messages, opening=True), mark, False)
 
@@ -121,7 +126,8 @@ class ChatTemplate:
             raise ValueError(f"the template fails: {error}") from None
 
     def _hide(self, messages: Messages) -> tuple[Messages, str]:
-        """Return the messages, a mark inside whatever looks like a special token; and that mark."""
+        """Insert a mark into every spelling of a special token; return the messages and the
+        mark."""
         texts = [text for message in messages for text in message.values()]
         mark = next(chr(c) for c in _MARKS if not any(chr(c) in text for text in texts))
 
@@ -144,17 +150,17 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation as tokens, int32 [tokens]; which of them are learnt, bool [tokens]."""
+    """A conversation as tokens, int32 [tokens], and whether each is learned, bool [tokens]."""
 
     ids: NDArray[np.int32]
     learnt: NDArray[np.bool_]
 
 
 class ChatEncoder:
-    """Conversations as the tokens of `tokenizer`, by the template whose source is given.
+    """Encodes conversations as tokens of `tokenizer`, by the template `source`.
 
-    Each is opened as a document is, once: also by a template that opens it itself. Raises
-    ValueError for what is no Jinja.
+    Each conversation is opened as a document, and only once even if the template opens it too.
+    Raises ValueError if the template is not valid Jinja.
     """
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
@@ -169,9 +175,9 @@ class ChatEncoder:
         )
 
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
-        """Encode each conversation up to the end of the assistant's last turn. Where the template
-        ends that with no special token, the separator does, and is learnt.
+        """Encode each conversation up to the end of the assistant's last turn.
 
+        If the template does not end that turn with a special token, a learned separator is added.
         Raises ValueError as `ChatTemplate.conversation` does.
         """
         pieces_of_each = [self._template.conversation(one) for one in conversations]
@@ -182,12 +188,13 @@ class ChatEncoder:
         ]
 
     def encode_opening(self, messages: Messages) -> NDArray[np.int32]:
-        """`messages` and what opens the assistant's next turn. Raises ValueError likewise."""
+        """Encode `messages` and the opening of the assistant's next turn; raises ValueError if the
+        template fails."""
         return self._encode([self._template.opening(messages)])[0].ids
 
     @functools.cached_property
     def end_id(self) -> int:
-        """The special token that ends the assistant's turns."""
+        """The id of the special token that ends the assistant's turns."""
         asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
         (one,) = self.encode_many([asked])
         return int(one.ids[-1])
@@ -217,9 +224,11 @@ class ChatEncoder:
 
 
 class ChatTokenizer(Tokenizer):
-    """A tokenizer for asking: a text is what the user says, and the tokens of it are those of a
-    conversation up to where the assistant answers, whatever opens it included; `end_id` ends its
-    answer, which is a text of its own."""
+    """A tokenizer for prompting a chat model: a text is encoded as a user's message.
+
+    The tokens are those of a conversation up to the point at which the assistant answers, including
+    the tokens that open it. `end_id` ends the answer, which is a separate text from the prompt.
+    """
 
     joins_prompt = False
 
@@ -234,15 +243,17 @@ class ChatTokenizer(Tokenizer):
 
 
 def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
-    """Return the encoder of prompts for a model trained on `settings` (the configuration's `data`):
-    after conversations a prompt is a user's turn, else text as it is."""
+    """Return the tokenizer that encodes prompts for a model trained on `settings` (`data`).
+
+    For a model trained on conversations, a prompt is a user's message; otherwise it is plain text.
+    """
     if settings.source != "conversations":
         return tokenizer
     return ChatTokenizer(tokenizer, settings.chat_template)
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}`, which marks the assistant's part in some templates, and is not needed."""
+    """Ignores `{% generation %}`, by which some templates mark the assistant's part."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja declares it as an attribute of instances
 
@@ -252,7 +263,8 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment() -> jinja2.Environment:
-    """Return the Jinja environment that Hugging Face uses for templates."""
+    """Build a Jinja environment equal to the one that Hugging Face Transformers uses for
+    templates."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)

@@ -1,4 +1,4 @@
-"""Texts with gaps, each in the place of one missing token, as ids and back."""
+"""Texts with gaps, each gap replacing one missing token: encoding and decoding."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from data.codecs.tokenizers import Tokenizer
 
 FILLERS = 256
-"""Tokens, at most, that are tried in a gap."""
+"""The most tokens that are tried in a gap."""
 
 _CONTEXT = 8
-"""Tokens before a gap that may decide how the token in it is written."""
+"""Tokens before a gap that may affect how the token in the gap is spelled."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a text before a gap, or behind the last one: its text and ids, int32 [tokens].
+    """The text between two gaps, or before the first or after the last, and its ids, int32
+    [tokens].
 
-    `keeps_space` is False where the space at its end is a part of the missing token.
+    `keeps_space` is False if the space at its end belongs to the missing token.
     """
 
     text: str
@@ -30,7 +31,7 @@ class Piece:
 
 
 def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
-    """Return the ids of `pieces` with one of `tokens` between any two."""
+    """Join the ids of `pieces` with one of `tokens` in each gap."""
     ids = pieces[0].ids.tolist()
     for token, piece in zip(tokens, pieces[1:], strict=True):
         ids += [token, *piece.ids.tolist()]
@@ -38,27 +39,28 @@ def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
 
 
 class GapCodec:
-    """Encodes what stands around gaps as it is encoded in a whole text, and writes what fills them.
+    """Encodes the text around gaps as it is encoded within a whole text, and fills in the gaps.
 
-    Which ids that are depends on the tokenizer: the space before a gap may belong to the missing
-    token, be a token itself or none at all; the rest of a word may have tokens of its own. So the
-    tokenizer is asked: other tokens of its vocabulary are put into the gaps.
+    The ids around a gap depend on the tokenizer: the space before a gap may belong to the missing
+    token, be a token by itself or have none at all; the rest of a word may be split into different
+    tokens. So the class tries it out: it puts other tokens of the vocabulary into the gaps and
+    encodes the result.
     """
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-        self._backend.post_processor = None  # It may cut spaces off from the offsets of tokens.
+        self._backend.post_processor = None  # It may exclude spaces from the offsets of tokens.
         self._backend.encode_special_tokens = True
         self._fillers = self._find_fillers()
         word = next(filter(str.isalpha, self._fillers), self._fillers[0])
         self._neutral = tokenizer.encode(word).tolist()
         spans = self._backend.encode(f"{word} {word}", add_special_tokens=False).offsets
         self.drops_spaces = not any(start <= len(word) < stop for start, stop in spans)
-        """True where no token has the spaces between words, as in BERT's WordPiece."""
+        """True if no token contains the spaces between words, as in BERT's WordPiece."""
 
     def encode(self, texts: Sequence[str]) -> list[Piece]:
-        """Return the pieces of a text; between any two of `texts` is a gap."""
+        """Return the pieces of a text given as `texts`, with a gap between each two."""
         last = len(texts) - 1
         return [
             self._encode_piece(text, after_gap=number > 0, before_gap=number < last)
@@ -66,8 +68,10 @@ class GapCodec:
         ]
 
     def fill(self, pieces: Sequence[Piece], tokens: Sequence[int]) -> str:
-        """Return the whole text, with one of `tokens` in each gap. Tokens of gaps in a row are
-        written together: they may be the bytes of one character."""
+        """Return the whole text, with one of `tokens` in each gap.
+
+        Tokens in adjacent gaps are decoded together, since they may be bytes of one character.
+        """
         text, first = pieces[0].text, 0
         for gap, after in enumerate(pieces[1:]):
             if after.text or gap == len(tokens) - 1:
@@ -82,24 +86,26 @@ class GapCodec:
     def name_token(
         self, token: int, gap: int, pieces: Sequence[Piece], tokens: Sequence[int]
     ) -> str:
-        """Return the text of `token` in a gap, with one of `tokens` in each gap before it; with
-        the signs of its own that tell it from others, where the tokenizer has no spaces."""
+        """Return the text of `token` in gap number `gap`, given the `tokens` of all gaps before it.
+
+        If the tokenizer drops spaces, marks of its own, such as WordPiece's ##, are kept.
+        """
         if self.drops_spaces:
             return self._tokenizer.decode([token])
         before = joined_ids(pieces[: gap + 1], tokens[:gap])
         return self._written([token], pieces[gap], before)
 
     def _written(self, ids: Sequence[int], piece: Piece, before: Sequence[int]) -> str:
-        """Return the text of `ids` behind `piece`, where all ids `before` them stand."""
+        """Return the text of `ids` after `piece`, given all ids that come `before` them."""
         context = [*before[-_CONTEXT:]]
         if self.drops_spaces or not (context or piece.keeps_space):
             context = self._neutral
         text = self._tokenizer.decode([*context, *ids])[len(self._tokenizer.decode(context)) :]
-        # The spaces of such a tokenizer are its decoder's, and those of the text stay as they are.
+        # Such a tokenizer's decoder adds spaces; the spaces of the text stay as they are.
         return text.removeprefix(" ") if self.drops_spaces else text
 
     def _find_fillers(self) -> list[str]:
-        """Return the texts of tokens from all over the vocabulary."""
+        """Return the texts of tokens sampled evenly from the vocabulary."""
         special = set(self._tokenizer.special_tokens().values())
         ids = [one for one in sorted(self._tokenizer.vocabulary().values()) if one not in special]
         places = np.linspace(0, len(ids) - 1, min(FILLERS, len(ids))).astype(int)
@@ -107,8 +113,10 @@ class GapCodec:
         return [*dict.fromkeys(text for text in texts if text and "\ufffd" not in text)] or ["a"]
 
     def _like(self, neighbour: str, side: int) -> list[str]:
-        """Return the fillers that have a letter or a digit on a side, as `neighbour` is one; all
-        of them where it is neither, or none has."""
+        """Return the fillers whose character at `side` is a letter or digit, as `neighbour` is.
+
+        Return all fillers if `neighbour` is neither, or if no filler matches.
+        """
         for is_of_class in (str.isalpha, str.isdigit):
             if is_of_class(neighbour):
                 alike = [one for one in self._fillers if is_of_class(one[side])]
@@ -131,9 +139,9 @@ class GapCodec:
         encodings = self._backend.encode_batch(wholes, add_special_tokens=False)
         for left, encoding in zip(lefts, encodings, strict=True):
             found.update(_ids_between(encoding, len(left), len(left) + len(text), text[-1] == " "))
-        if not found:  # No token of this vocabulary can stand there.
+        if not found:  # No token of this vocabulary fits there.
             return Piece(text, self._tokenizer.encode(text))
-        # Most tokens there are no guide to whether words carry their spaces: those that can, do.
+        # Prefer encodings in which the missing token carries the space, however rare they are.
         keeps_space, ids = max(found, key=lambda one: (not one[0], found[one]))
         return Piece(text, np.array(ids, np.int32), keeps_space)
 
@@ -141,9 +149,11 @@ class GapCodec:
 def _ids_between(
     encoding: tokenizers.Encoding, start: int, stop: int, may_end_earlier: bool
 ) -> Iterable[tuple[bool, tuple[int, ...]]]:
-    """Yield whether the ids between two places of a text cover its last character, and these ids;
-    nothing where a token reaches over one of the places. Over the last one it may by one character,
-    with `may_end_earlier`."""
+    """Yield whether the ids between two places of a text cover its last character, and these ids.
+
+    Yield nothing if a token crosses one of the places. With `may_end_earlier`, a token may cross
+    the second place by one character.
+    """
     keeps_last, ids = True, []
     for token, (begins, ends) in zip(encoding.ids, encoding.offsets, strict=True):
         if begins < start < ends:

@@ -1,4 +1,4 @@
-"""Pictures as arrays: uint8 [height, width, channels], 1 channel of grey or 3 of colours."""
+"""Pictures as arrays, uint8 [height, width, channels], with 1 channel (grey) or 3 (RGB)."""
 
 import io
 import warnings
@@ -12,17 +12,17 @@ ImageShape = tuple[int, int, int]
 """Height, width, channels."""
 
 Size = tuple[float, float]
-"""Width, height: Pillow's order."""
+"""Width and height, in Pillow's order."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom of a part of a picture, in its pixels."""
+"""Left, top, right and bottom edge of a part of a picture, in pixels."""
 
-# Pillow warns of what is large without its name; it refuses what is twice as large.
+# Pillow's warning about a large picture doesn't name the file; twice as large is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # EXIF
-_SPARE = 2  # JPEGs are decoded at 1/2, 1/4 or 1/8 where this many times the target's pixels stay
+_SPARE = 2  # JPEGs are decoded at 1/2, 1/4 or 1/8 if this many times the target size is left
 
 
 def decode_picture(
@@ -32,13 +32,15 @@ def decode_picture(
     crop_ratio: float = 1.0,
     choose: Callable[[Size], Box] | None = None,
 ) -> NDArray[np.uint8]:
-    """Return a part of the picture in `encoded` (PNG, JPEG, ...), resized to `shape`.
+    """Decode a picture (PNG, JPEG, ...), crop it and resize it to `shape`.
 
-    The part is what evaluation sees: the largest in the middle that has the aspect of `shape`,
-    and of that `crop_ratio` of each side. choose: takes another part of a picture of a size.
+    The default crop is that of evaluation: the largest centered box with the aspect ratio of
+    `shape`, with its sides multiplied by `crop_ratio`. choose: a function from the picture's size
+    to a different crop.
 
-    Of several frames the first is taken. EXIF's orientation is obeyed; what is transparent is
-    white; of more than 8 bits the upper 8 stay. Raises ValueError where it is no whole picture.
+    Of several frames the first is used. The EXIF orientation is applied; transparency becomes
+    white; pixels of more than 8 bits keep their upper 8. Raises ValueError if the picture can't be
+    decoded.
     """
     height, width, channels = shape
     choose = choose or (lambda size: middle(size, (width, height), crop_ratio))
@@ -54,7 +56,7 @@ def decode_picture(
                 size = picture.size
                 box = choose(size)
             picture = _eight_bits(picture).convert(_MODES[channels])
-    except Exception as error:  # Pillow raises nearly anything for what is broken
+    except Exception as error:  # Pillow raises nearly any exception for broken files
         raise _no_picture(encoded, error) from error
     if picture.size != size:
         across, down = picture.width / size[0], picture.height / size[1]
@@ -66,7 +68,7 @@ def decode_picture(
 
 
 def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
-    """Return the part in the middle of a picture of `size` with the aspect of `target`."""
+    """Return the largest centered box with the aspect ratio of `target`, times `ratio` per side."""
     scale = ratio * min(size[0] / target[0], size[1] / target[1])
     width, height = min(target[0] * scale, size[0]), min(target[1] * scale, size[1])
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
@@ -74,8 +76,7 @@ def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
 
 
 def picture_size(encoded: bytes) -> tuple[int, int]:
-    """Return the width and height of the picture in `encoded`; raises ValueError where there is
-    none."""
+    """Return the width and height of an encoded picture; raises ValueError if it can't be read."""
     try:
         with Image.open(io.BytesIO(encoded)) as file:
             return _upright_size(file)
@@ -84,9 +85,9 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
 
 
 def encode_picture(picture: NDArray[np.uint8], form: str = "png") -> bytes:
-    """Return the file of `picture`, uint8 [height, width, channels].
+    """Encode `picture`, uint8 [height, width, channels], as an image file.
 
-    form: of Pillow's; "png", or "ppm" for a PGM or PPM file, a head and the pixels.
+    form: a Pillow format; "png", or "ppm" for an uncompressed PGM or PPM file.
     """
     file = io.BytesIO()
     to_pillow(picture).save(file, form)
@@ -94,7 +95,7 @@ def encode_picture(picture: NDArray[np.uint8], form: str = "png") -> bytes:
 
 
 def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
-    """Return Pillow's image of `picture`, uint8 [height, width, channels]."""
+    """Convert `picture`, uint8 [height, width, channels], to a Pillow image."""
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
@@ -106,19 +107,19 @@ def _no_picture(encoded: bytes, error: Exception) -> ValueError:
 
 
 def _upright_size(file: Image.Image) -> tuple[int, int]:
-    """Return the size of a picture once it is turned as EXIF says."""
+    """Return the width and height of a picture after the EXIF rotation."""
     lies = file.format != "TIFF" and file.getexif().get(_ORIENTATION, 1) >= 5
     return (file.height, file.width) if lies else file.size
 
 
 def _shrink(file: Image.Image, times: float) -> None:
-    """Lets a JPEG be decoded at a part of its size; it is to be `times` smaller in the end."""
+    """Let a JPEG decode at reduced size, given that it will be shrunk `times` times in the end."""
     times = max(times / _SPARE, 1.0)
     file.draft(None, (int(file.width / times), int(file.height / times)))
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Return a picture of a mode that converts to 8 bits without surprises."""
+    """Convert a picture to a mode from which the conversion to 8 bits has no surprises."""
     if picture.mode.startswith("I"):
         wide = np.clip(np.asarray(picture).astype(np.int64), 0, 2**16 - 1)
         return Image.fromarray((wide >> 8).astype(np.uint8))

@@ -1,7 +1,6 @@
-"""Recordings as waveforms, float32 [samples], 1 the loudest that a file can say; and as frames.
+"""Recordings as waveforms, float32 [samples] with full scale 1, and as log-mel frames.
 
-A frame is what a piece of a recording sounds like: the logarithm of its power in each of some
-bands, of about the width that the ear tells apart.
+A frame describes a short window of a recording: the logarithm of its power in each mel band.
 """
 
 import io
@@ -15,22 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 Waveform = NDArray[np.float32]
 
-_FLOOR = 1e-10  # least power of a band: less than rounding to 16 bits leaves in it
-_LEAST_DEVIATION = 1e-5  # added to each, for bands that never change
-_TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong heads
-_UNKNOWN_SIZE = 0x7FFF0000  # from here on a head says that its writer did not know
+_FLOOR = 1e-10  # least power of a band: below the rounding noise of 16 bits
+_LEAST_DEVIATION = 1e-5  # added to every deviation, for constant bands
+_TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong headers
+_UNKNOWN_SIZE = 0x7FFF0000  # a size from here on in a header means unknown
 _PAGE = b"OggS"  # how each page of an Ogg file begins
-_LOUDEST = 2.0**32  # some programs write 32-bit integers as floats: what is louder is no sound
+_LOUDEST = 2.0**32  # some programs write 32-bit integers as floats; louder values are an error
 
 
 def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
-    """Return the recording in `encoded` (WAV, FLAC, OGG, MP3, ...) at `sample_rate`: float32
-    [samples].
+    """Decode a recording (WAV, FLAC, OGG, MP3, ...) at `sample_rate`: float32 [samples].
 
-    Of several channels it is the mean; another rate is resampled (soxr's HQ: band-limited, of
-    linear phase). Raises ValueError where it is no whole recording, or is empty.
+    Channels are averaged; another rate is resampled (soxr's HQ: band-limited, linear phase). Raises
+    ValueError if the recording is empty or can't be decoded whole.
     """
-    import soundfile  # here and below what would slow the start of those who hear nothing
+    import soundfile  # imported late, here and below: programs without sound start faster
 
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
@@ -47,9 +45,9 @@ def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
 
 
 def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
-    """`waveform`, of `rate` samples a second, at `sample_rate`.
+    """Resample `waveform` from `rate` to `sample_rate`, both in Hz.
 
-    Raises ValueError where it is empty, or holds what is no number.
+    Raises ValueError if it is empty, or has values that are not finite or far too large.
     """
     if not len(waveform):
         raise ValueError("it is empty")
@@ -74,7 +72,7 @@ def _reason(encoded: bytes, error: Exception) -> str:
 
 
 def _ends(encoded: bytes) -> bool:
-    """Return whether an Ogg file's last page is whole and marked as the last (RFC 3533, 6)."""
+    """Return whether an Ogg file's last page is complete and marked as the last (RFC 3533, 6)."""
     place = encoded.rfind(_PAGE)
     head = encoded[place : place + 27]
     if len(head) < 27 or not head[5] & 4:
@@ -84,7 +82,7 @@ def _ends(encoded: bytes) -> bool:
 
 
 def _missing(encoded: bytes) -> float:
-    """Return the share of the samples in a WAV file's head that the file lacks."""
+    """Return the share of a WAV file's samples, by its header, that the file lacks."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
         kind, size = (
@@ -101,23 +99,22 @@ def _missing(encoded: bytes) -> float:
 
 @dataclass(frozen=True)
 class LogMel:
-    """The frames of waveforms: `LogMel(...)(waveform)` is float32 [frames, num_mels].
+    """Computes log-mel frames of waveforms: `LogMel(...)(waveform)` is float32 [frames, num_mels].
 
-    With W and H samples in `window_milliseconds` and `hop_milliseconds`, rounded, frame t is of
-    the samples from t H to t H + W, without any before the first or after the last: N samples
-    make 1 + (N - W) // H frames, and none where N < W. The frame is weighted by a periodic Hann
-    window, filled up with zeros to F samples and Fourier transformed; |X|^2 of its 1 + F / 2 bins
-    is its power. F is the least power of two, at least W, whose bins lie no further apart than the
-    bands below 1 kHz.
+    With W and H samples in `window_milliseconds` and `hop_milliseconds`, rounded, frame t covers
+    the samples from t H to t H + W, without padding: N samples give 1 + (N - W) // H frames, and
+    none if N < W. The frame is multiplied by a periodic Hann window, zero-padded to F samples and
+    Fourier transformed; |X|^2 of its 1 + F / 2 bins is its power. F is the least power of two, at
+    least W, whose bins are no further apart than the bands below 1 kHz.
 
-    Bands are triangles from 0 Hz to half the rate, of area 1 over frequency in Hz, whose
-    `num_mels` + 2 corners are evenly spaced on Slaney's mel scale: 3 f / 200 below 1 kHz, and
-    15 + 27 ln(f / 1000) / ln 6.4 above (as librosa and Whisper have it). A frame is the natural
-    logarithm of the power in each, 1e-10 at least.
+    Bands are triangles from 0 Hz to half the sample rate, of area 1 over frequency in Hz. Their
+    `num_mels` + 2 corners are evenly spaced on Slaney's mel scale: 3 f / 200 below 1 kHz, and 15 +
+    27 ln(f / 1000) / ln 6.4 above (as in librosa and Whisper). A frame is the natural logarithm of
+    the power in each band, with a floor of 1e-10.
 
-    normalization="bands": from each band its mean over the recording is taken, and it is divided
-    by its standard deviation plus 1e-5. "recording": the same with mean and deviation of all bands
-    together, so that what sounds all the time is kept. "none": neither.
+    normalization="bands": each band is reduced by its mean over the recording and divided by its
+    standard deviation plus 1e-5. "recording": the same with the mean and deviation over all bands,
+    so that constant sounds are kept. "none": no normalization.
     """
 
     sample_rate: int
@@ -128,7 +125,7 @@ class LogMel:
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """Return the frames that `settings` (the configuration's `data`) ask for."""
+        """Build from `settings` (the configuration's `data`)."""
         return cls(
             settings.sample_rate,
             settings.num_mels,
@@ -141,10 +138,10 @@ class LogMel:
         if not self.frames(len(waveform)):
             return np.zeros((0, self.num_mels), np.float32)
         windows = sliding_window_view(waveform, self.window)[:: self.hop]
-        # In double precision: rounding would drown soft bands beside loud ones.
+        # In double precision: rounding would drown soft bands next to loud ones.
         spectrum = np.fft.rfft(windows * self._hann, self.fft_size)
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        # Sparse, and so without the threads of BLAS, which wait long where training has all cores.
+        # Sparse, to avoid the threads of BLAS, which wait long if training uses all cores.
         levels = np.log(np.maximum((self._bands @ power.T).T, np.float32(_FLOOR)))
         if self.normalization != "none":
             over = 0 if self.normalization == "bands" else None
@@ -153,36 +150,37 @@ class LogMel:
         return np.ascontiguousarray(levels)
 
     def frames(self, samples: ArrayLike) -> Any:
-        """Return the frames of a waveform of `samples`, a number or several."""
+        """Return the number of frames of a waveform of `samples` samples, elementwise for
+        arrays."""
         return np.maximum(1 + (np.asarray(samples) - self.window) // self.hop, 0)
 
     def most_samples(self, frames: int) -> int:
-        """Return the number of samples in the longest waveform of so many frames."""
+        """Return the number of samples of the longest waveform with `frames` frames."""
         return self.window + frames * self.hop - 1
 
     def seconds(self, frames: int) -> float:
-        """Return the length of a recording of so many frames, or a little less."""
+        """Return the least length, in seconds, of a recording with `frames` frames."""
         return (self.window + (frames - 1) * self.hop) / self.sample_rate
 
     @property
     def window(self) -> int:
-        """Samples of a frame."""
+        """Samples per frame."""
         return round(self.sample_rate * self.window_milliseconds / 1000)
 
     @property
     def hop(self) -> int:
-        """Samples from the beginning of a frame to that of the next."""
+        """Samples from the beginning of a frame to the beginning of the next."""
         return max(1, round(self.sample_rate * self.hop_milliseconds / 1000))
 
     @cached_property
     def fft_size(self) -> int:
-        """Samples that are Fourier transformed together."""
+        """Samples per Fourier transform: a window, zero-padded."""
         distance = self._corners[1]  # between the first corners, in Hz
         return max(_power_of_two(self.window), _power_of_two(self.sample_rate / distance))
 
     @property
     def _corners(self) -> NDArray[np.float64]:
-        """The corners of the bands, in Hz."""
+        """The corners of the bands in Hz, [num_mels + 2]."""
         highest = _mels(self.sample_rate / 2)
         return _hertz(np.linspace(0, highest, self.num_mels + 2))
 
@@ -192,7 +190,7 @@ class LogMel:
 
     @cached_property
     def _bands(self) -> Any:
-        """Weight of each bin in each band, sparse [num_mels, bins]."""
+        """The weight of each FFT bin in each band, sparse [num_mels, bins]."""
         from scipy.sparse import csr_array
 
         low, middle, high = (self._corners[n : n + self.num_mels, None] for n in range(3))
@@ -213,5 +211,5 @@ def _hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _power_of_two(number: float) -> int:
-    """Return the least that is no smaller."""
+    """Return the least power of two that is not smaller than `number`."""
     return 2 ** int(np.ceil(np.log2(number)))

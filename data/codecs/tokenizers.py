@@ -1,8 +1,8 @@
-"""Text to token ids and back. Every kind of tokenizer is one tokenizer.json of Hugging Face.
+"""Tokenizers: text to token ids and back. Every kind is stored as a Hugging Face tokenizer.json.
 
-Characters and bytes are byte-pair encodings without merges: so the same file, the same library
-and the same code serve every kind, and whoever reads tokenizer.json elsewhere gets the same ids.
-All kinds but characters and words are made of bytes, so that any text comes back as it was.
+Character and byte tokenizers are byte-pair encodings without merges, so that one file format,
+library and code path serves every kind, and other readers of tokenizer.json get the same ids. All
+kinds except characters and words work on bytes, so that decoding restores any text exactly.
 """
 
 import json
@@ -19,28 +19,28 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from configs.files import write_durably
 
 SEPARATOR = "<|endoftext|>"
-"""Opens every document."""
+"""The token that opens every document."""
 
 UNKNOWN = "<|unknown|>"
-"""Stands for each character that the training text does not have."""
+"""The token for each character or word that is not in the vocabulary."""
 
 _JOINED = "\u203f"
-"""Begins WordPiece's tokens inside a word: no byte is written like that, as those of ## are."""
+"""Prefix of WordPiece tokens inside a word. Unlike "##", it is never the spelling of bytes."""
 
-_LONGEST_WORD = 100  # bytes; the time that WordPiece takes grows with the square of a word
+_LONGEST_WORD = 100  # bytes; WordPiece takes time quadratic in the length of a word
 
 
 class Tokenizer:
-    """Token ids of a text, and the text of token ids.
+    """Encodes text as token ids, and decodes them.
 
-    Text is only ever text: where it holds the letters of a special token, it gets the ids of
-    those letters, so that a document can't pretend to end.
+    Text is never read as special tokens: the letters of a special token get the ids of these
+    letters, so that a document can't fake its end.
 
-    `opening`, `closing`, int32 [tokens]: what stands around every text by the file's own
-    post-processor, such as BERT's [CLS] and [SEP]; nothing where it adds nothing. The separator is
-    the token that opens a text, where one does and another closes it; else `SEPARATOR`, which a
-    vocabulary without it gets. `document_opening` begins with it. `end_id`: ends what a model
-    writes. `joins_prompt`: whether what it writes is one text with the prompt.
+    `opening`, `closing`, int32 [tokens]: what the file's post-processor puts around every text,
+    such as BERT's [CLS] and [SEP]; may be empty. The separator is the opening token if a text gets
+    exactly one and is also closed; else `SEPARATOR`, which is added to the vocabulary if missing.
+    `document_opening` begins with the separator. `end_id`: the token that ends generated text.
+    `joins_prompt`: whether the prompt and the generated text form one text.
     """
 
     joins_prompt = True
@@ -65,9 +65,11 @@ class Tokenizer:
 
     @cached_property
     def unknown_id(self) -> int | None:
-        """The id of what stands for text that no token is for, as the model of the tokenizer has
-        it; None where it has none, or takes the separator for it, as WordPiece on bytes does,
-        which needs none."""
+        """The id of the unknown token in the tokenizer's model, or None.
+
+        None also if the unknown token is the separator: byte-level WordPiece names one, but needs
+        none.
+        """
         model = json.loads(self.backend.to_str())["model"]
         unknown = model.get("unk_id")  # unigram models have an id, others name a token
         if model.get("unk_token") is not None:
@@ -76,14 +78,13 @@ class Tokenizer:
 
     @property
     def document_opening(self) -> NDArray[np.int32]:
-        """The ids that open a document: the separator, and those that open every text."""
+        """The ids that open a document: the separator, then the tokens that open every text."""
         if self.separator_id in self.opening[:1]:
             return self.opening
         return np.append(np.int32(self.separator_id), self.opening)
 
     def framed(self, ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.int32]:
-        """`ids` of a text between `opening` and `closing`; so many of them that it is `longest`
-        tokens at most."""
+        """Return `ids` between `opening` and `closing`, cut to `longest` tokens in all if given."""
         room = None
         if longest is not None:
             room = max(longest - len(self.opening) - len(self.closing), 0)
@@ -91,7 +92,7 @@ class Tokenizer:
 
     @classmethod
     def characters(cls, texts: Iterable[str]) -> "Tokenizer":
-        """Return a token for each character of `texts`, in the order of their code points."""
+        """Build a tokenizer with a token for each character of `texts`, ordered by code point."""
         found: set[str] = set()
         for text in texts:
             found.update(text)
@@ -105,7 +106,8 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
-        """Return a token for each byte of UTF-8, whose id is its value; 256 separates documents."""
+        """Build a tokenizer with a token for each byte, whose id is its value; the separator is
+        256."""
         vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
         backend = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -113,11 +115,10 @@ class Tokenizer:
 
     @classmethod
     def train_bpe(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """Byte-level byte-pair encoding of at most `vocabulary_size` tokens, learnt from `texts`.
+        """Train byte-level byte-pair encoding of at most `vocabulary_size` tokens on `texts`.
 
-        The separator is 0, then come the 256 bytes, then merges in the order they were learnt
-        (fewer than asked for where the texts hold no more pairs). The same texts give the same
-        tokenizer.
+        The separator is 0, then come the 256 bytes, then the merges in the order learned (fewer
+        than asked for if the texts contain no more pairs). The same texts give the same tokenizer.
         """
         backend = _byte_level(models.BPE())
         trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, **_byte_trainer())
@@ -126,18 +127,18 @@ class Tokenizer:
 
     @classmethod
     def train_unigram(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """Return a unigram language model of pieces of bytes (Kudo, 2018), learnt from `texts`.
+        """Train a unigram language model of byte sequences (Kudo, 2018) on `texts`.
 
-        At most `vocabulary_size` tokens: the separator is 0, then come the pieces, the likeliest
-        first, every byte among them. The same texts give the same tokenizer: what the library adds
-        up in the order of a hash table is rounded.
+        It has at most `vocabulary_size` tokens: the separator is 0, then come the pieces by
+        decreasing probability, including every byte. The same texts give the same tokenizer: scores
+        are rounded, because the library sums them in the order of a hash table.
         """
         backend = _byte_level(models.Unigram())
         trainer = trainers.UnigramTrainer(vocab_size=vocabulary_size, **_byte_trainer())
         backend.train_from_iterator(texts, trainer)
         scores = dict(json.loads(backend.to_str())["model"]["vocab"])
         del scores[SEPARATOR]
-        # Bytes that no text has get the least score and a little more each, in a random order.
+        # The library scores unseen bytes slightly above the least score, in random order.
         least = min(scores.values())
         for sign in _signs_of_bytes():
             scores[sign] = least if scores[sign] < least + 0.03 else scores[sign]
@@ -148,11 +149,11 @@ class Tokenizer:
 
     @classmethod
     def train_wordpiece(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """WordPiece on bytes, learnt from `texts`: each time the longest token that fits.
+        """Train byte-level WordPiece on `texts`; it encodes by greedy longest match.
 
-        At most `vocabulary_size` tokens: the separator is 0; every byte is one at the beginning of
-        a word, and one inside. Words are what byte-pair encoding takes for them, white space
-        before them included.
+        It has at most `vocabulary_size` tokens: the separator is 0; each byte has one token for the
+        beginning of a word and one for inside. Words are split as in GPT-2's byte-pair encoding,
+        with the white space before them.
         """
         signs = _signs_of_bytes()
         inside = [f"{_JOINED}{sign}" for sign in signs]
@@ -183,11 +184,11 @@ class Tokenizer:
 
     @classmethod
     def train_words(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """Return the `vocabulary_size` - 2 likeliest words of `texts`; another word is unknown.
+        """Build a tokenizer of the `vocabulary_size` - 2 most frequent words of `texts`.
 
-        Words are what byte-pair encoding takes for them, white space before them included, so
-        that a text of known words comes back as it was. The separator is 0, the unknown word 1,
-        the rest in the order of their numbers.
+        Words are split as in GPT-2's byte-pair encoding, with the white space before them, so that
+        decoding restores a text of known words exactly. The separator is 0, the unknown word 1,
+        then words by decreasing frequency.
         """
         backend = _byte_level(models.WordLevel(unk_token=UNKNOWN))
         trainer = trainers.WordLevelTrainer(
@@ -200,9 +201,9 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Return the tokenizer of a tokenizer.json; gets a separator if it has none.
+        """Load a tokenizer.json, adding a separator if it has none.
 
-        Raises ValueError if the file can't be read as one.
+        Raises ValueError if the file is not a readable tokenizer.json.
         """
         try:
             return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
@@ -210,30 +211,29 @@ class Tokenizer:
             raise ValueError(f"{path} is no tokenizer.json: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write tokenizer.json, whole or not at all, and to stay."""
+        """Write tokenizer.json atomically and durably."""
         write_durably(Path(path), self.backend.to_str(pretty=True))
 
     def vocabulary(self) -> dict[str, int]:
-        """Return the id of each token."""
+        """Return the id of each token, by its string."""
         return self.backend.get_vocab()
 
     def special_tokens(self) -> dict[str, int]:
-        """Return the id of each special token, by its name."""
+        """Return the id of each special token, by its string."""
         added = self.backend.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Return the ids of `text`, with nothing around them. int32 [tokens]."""
+        """Return the ids of `text` without `opening` and `closing`, int32 [tokens]."""
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, on all cores."""
+        """Encode `texts` in parallel on all cores, as `encode` does."""
         encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`, special tokens included; bytes that are no UTF-8 become
-        U+FFFD."""
+        """Return the text of `ids`, including special tokens; invalid UTF-8 becomes U+FFFD."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=False)
 
     def __reduce__(self):
@@ -241,10 +241,10 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Text of ids that come one after the other, without ever half a character.
+    """Decodes ids as they arrive, never emitting half a character.
 
-    All that `push` and then `flush` return is, joined, what `decode` gives of all ids at once;
-    with `after`, ids of a text that they go on with, what it gives of both past that text.
+    The results of all `push` calls and `flush`, joined, equal `decode` of all ids at once. after:
+    ids of a text that the new ids continue; the results then exclude that text.
     """
 
     # A character has at most four bytes: where a stretch of this many tokens has no text to
@@ -261,7 +261,8 @@ class StreamDecoder:
         self._forget(text)
 
     def push(self, *ids: int) -> str:
-        """Return the text that is certain with `ids`, from where the last call ended."""
+        """Add `ids` and return the text that is now certain, from the end of the last call's
+        result."""
         self._ids.extend(ids)
         text = self._tokenizer.decode(self._ids)
         whole = text.rstrip("\ufffd")  # the rest may be an unfinished character
@@ -275,13 +276,13 @@ class StreamDecoder:
         return new
 
     def flush(self) -> str:
-        """Return the text that `push` held back."""
+        """Return the remaining text, which `push` held back."""
         rest = self._tokenizer.decode(self._ids)[self._emitted :]
         self._ids, self._emitted = [], 0
         return rest
 
     def _forget(self, text: str) -> None:
-        """Drops the first ids once the text of the others is the same without them."""
+        """Drop the first ids if the text of the rest is the same without them."""
         for kept in range(self._CONTEXT, min(2 * self._CONTEXT, len(self._ids))):
             rest = self._tokenizer.decode(self._ids[-kept:])
             dropped = len(text) - len(rest)
@@ -295,7 +296,7 @@ def _from_json(text: str) -> Tokenizer:
 
 
 def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return the ids that the post-processor puts before a text, and after it."""
+    """Return the ids that the post-processor puts before and after a text."""
     nothing = np.empty(0, np.int32)
     if not backend.num_special_tokens_to_add(is_pair=False):
         return nothing, nothing
@@ -309,7 +310,7 @@ def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[
 
 
 def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
-    """Return a tokenizer of byte-level words: what GPT-2's expression takes for words."""
+    """Return a tokenizer for byte-level words, split by GPT-2's regular expression."""
     backend = tokenizers.Tokenizer(model)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -317,14 +318,13 @@ def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
 
 
 def _byte_trainer() -> dict[str, Any]:
-    """Return the options of trainers whose vocabulary has the separator and every byte."""
+    """Return trainer options that put the separator and every byte into the vocabulary."""
     alphabet = _signs_of_bytes()
     return {"special_tokens": [SEPARATOR], "initial_alphabet": alphabet, "show_progress": False}
 
 
 def _signs_of_bytes() -> list[str]:
-    """Return the printable character that byte-level tokenizers write for each byte (GPT-2's
-    table)."""
+    """Return the printable character that stands for each byte in GPT-2's byte-level encoding."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

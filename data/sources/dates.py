@@ -1,8 +1,8 @@
-"""Dates as people write them, each with its ISO form: generated, at once, and no two of one day.
+"""Generated pairs: a date as people write it, and its ISO form. No day occurs twice.
 
-A date is written in one of thousands of ways: with a weekday or without, its day and its year in
-digits or in words, the parts in any order. A date in digits alone is always read alike: 5.3.1987
-and 3/5/1987 are the fifth of March.
+A date is written in one of thousands of styles: with or without a weekday, day and year in digits
+or in words, the parts in any order. Dates in digits alone are unambiguous: dots put the day first
+and slashes the month, so 5.3.1987 and 3/5/1987 are both March 5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from data.order import permutation
 from data.sources.source import MadeExamples, RawSplits, held_out_mask
 
 VERSION = 2
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 FIRST, LAST = date(1500, 1, 1), date(2500, 12, 31)
 TEST, OTHERS = 2_000, 40_000  # days for the test, and for training and validation together
@@ -35,7 +35,7 @@ _ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth",
              "nine": "ninth", "twelve": "twelfth", "twenty": "twentieth",
              "thirty": "thirtieth"}  # fmt: skip
 
-# Patterns of numbers alone; M month, D day, Y year, of two digits where it stands twice.
+# Patterns of numbers alone; M month, D day, Y year; MM and DD have two digits.
 _DIGITS = ("{Y}-{MM}-{DD}", "{Y}/{M}/{D}", "{Y}/{MM}/{DD}", "{Y}.{MM}.{DD}", "{Y} {MM} {DD}",
            "{Y}{MM}{DD}", "{D}.{M}.{Y}", "{DD}.{MM}.{Y}", "{D}. {M}. {Y}", "{M}/{D}/{Y}",
            "{MM}/{DD}/{Y}")  # fmt: skip
@@ -56,9 +56,11 @@ _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}
 
 @dataclass(frozen=True)
 class Style:
-    """A way to write a date. day: "D", "DD", "5th" or "fifth". year: how it is written out, or
-    "" for digits. weekday: where it stands, "" for nowhere. long: whether names are whole; else
-    they are cut, with a dot or without.
+    """A way to write a date, as drawn by `draw_style`.
+
+    text: the pattern. day: "D", "DD", "5th" or "fifth". year: how to spell it out ("pairs",
+    "hundreds", "thousands"), or "" for digits. weekday: a pattern with the weekday, or "" for none.
+    month, weekday_name: "long", "short" or "dotted" (abbreviated with a dot).
     """
 
     text: str
@@ -92,8 +94,11 @@ class Style:
         return f"the {text}" if self.the else text
 
     def _year(self, year: int) -> str:
-        """1987 in words: nineteen eighty-seven, nineteen hundred (and) eighty-seven, or one
-        thousand nine hundred (and) eighty-seven."""
+        """Return the year in words.
+
+        1987 is nineteen eighty-seven ("pairs"), nineteen hundred (and) eighty-seven ("hundreds"),
+        or one thousand nine hundred (and) eighty-seven ("thousands").
+        """
         if not self.year:
             return str(year)
         high, low = divmod(year, 100)
@@ -115,8 +120,8 @@ class Style:
 
 
 def draw_style(random: Random) -> Style:
-    """Return a style at random. Only `random.random()` is asked, whose numbers no Python
-    changes."""
+    """Draw a random style, using only `random.random()`, which is the same in all Python
+    versions."""
     kind = _pick(random, ("loose", "loose", "loose", "ordinal", "tight", "digits"))
     texts = {"loose": _LOOSE, "ordinal": _ORDINAL, "tight": _TIGHT, "digits": _DIGITS}[kind]
     style: dict[str, Any] = {
@@ -140,9 +145,9 @@ def draw_style(random: Random) -> Style:
 
 @dataclass(frozen=True)
 class Dates:
-    """Pairs of a date in words and in digits. A day is in one pair, and so in one split, alone.
+    """A source of pairs of a date in words and in digits. Each day is in one pair of one split.
 
-    Days are drawn from 1500 to 2500 by a fixed order; a hash of the day holds out `validation`.
+    Days from 1500 to 2500 are drawn in a fixed order; a hash of the day chooses `validation`.
     """
 
     held_out: float
@@ -150,7 +155,7 @@ class Dates:
 
     @cached_property
     def days(self) -> dict[str, NDArray[np.int64]]:
-        """The days of each split, counted from the first."""
+        """The days of each split, as numbers from the first day."""
         size = (LAST - FIRST).days + 1
         days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0)
         test, others = days[:TEST], days[TEST:]
@@ -171,7 +176,7 @@ class Dates:
 
 
 def _pair(item: tuple[str, int]) -> dict[str, Any]:
-    """Return the raw example of a name, and a day counted from the first."""
+    """Return the raw example for a name and a day, counted from the first day."""
     name, number = item
     day = FIRST + timedelta(number)
     text = draw_style(Random(number)).write(day)
@@ -179,8 +184,7 @@ def _pair(item: tuple[str, int]) -> dict[str, Any]:
 
 
 def open_source(settings: Any) -> Dates:
-    """Return the dates, with `data.validation_fraction` of those that are not for the test held
-    out."""
+    """Open the source of dates; `data.validation_fraction` of the non-test days is held out."""
     return Dates(settings.validation_fraction)
 
 
@@ -189,14 +193,14 @@ def _pick(random: Random, options: Sequence[Any]) -> Any:
 
 
 def _name(name: str, form: str) -> str:
-    """Return a name whole or cut to three letters, with a dot or without."""
+    """Return a name, whole or abbreviated to three letters, with or without a dot."""
     if form == "long" or len(name) == 3:
         return name
     return name[:3] + "." * (form == "dotted")
 
 
 def _words(number: int) -> str:
-    """Return a number of 0 to 99 in words; 0 is nothing."""
+    """Return a number from 0 to 99 in words; 0 is the empty string."""
     if number < 20:
         return _SMALL[number]
     tens, ones = divmod(number, 10)
@@ -209,7 +213,7 @@ def _ordinal_words(number: int) -> str:
 
 
 def _ordinal(number: int) -> str:
-    """5th; 11th to 13th end as no other number does that has their last digit."""
+    """Return an ordinal such as 5th; 11th to 13th are exceptions to the rule of the last digit."""
     endings = {1: "st", 2: "nd", 3: "rd"}
     ending = "th" if number in (11, 12, 13) else endings.get(number % 10, "th")
     return f"{number}{ending}"

@@ -1,4 +1,5 @@
-"""Sets that TensorFlow Datasets has prepared, by name; read without TensorFlow. Texts of them."""
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow; and sources of their
+texts."""
 
 import difflib
 import json
@@ -25,14 +26,14 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class PreparedRecords:
-    """The records of a split of the set in `folder`, undecoded but for `decoded`."""
+    """The records of a split of the set in `folder`; only the features in `decoded` are decoded."""
 
     folder: Path
     name: str
     decoded: tuple[str, ...] = ()
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the records with these numbers. Raises UsageError where they are damaged."""
+        """Return the records with these numbers. Raises UsageError if they are damaged."""
         try:
             return self._records.__getitems__([*numbers])
         except (ValueError, RuntimeError, OSError, IndexError) as error:
@@ -52,7 +53,7 @@ class PreparedRecords:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """The texts of a split of the set in `folder`, which are in its feature `field`."""
+    """The texts of a split of the set in `folder`, taken from its feature `field`."""
 
     folder: Path
     name: str
@@ -62,7 +63,7 @@ class PreparedSplit:
     invalid_utf8: str
 
     def name_of(self, row: int) -> str:
-        """Return the split and the place in it, as errors say it."""
+        """Return the name of a record for errors: the split and the number."""
         return f"{self.name} {row}"
 
     def texts(self) -> Iterator[str]:
@@ -70,7 +71,7 @@ class PreparedSplit:
         return (text for (text,) in self._read(self.field))
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """Return the text of each record, and that in its feature `target`."""
+        """Return the text of each record, and the text in its feature `target`."""
         return ((source, other) for source, other in self._read(self.field, target))
 
     def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
@@ -84,9 +85,9 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """A set: where it is, what TensorFlow Datasets says of it and of the features by name.
+    """A prepared set: its folder, its TensorFlow Datasets description, and its features by name.
 
-    splits: what is said of train, validation and test, those there are. where: for errors.
+    where: its name in errors.
     """
 
     folder: Path
@@ -96,7 +97,7 @@ class PreparedSet:
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """The class of each feature: Text, Image, ClassLabel, ..."""
+        """The class of each feature, such as Text, Image or ClassLabel."""
         names = {name: one["pythonClassName"] for name, one in self.features.items()}
         return {name: full.rpartition(".")[2] for name, full in names.items()}
 
@@ -112,7 +113,7 @@ class PreparedSet:
         return _rows(self.splits[split])
 
     def class_names(self, label: str) -> tuple[str, ...]:
-        """Return the class names of the feature `label`; numbers where the set has none."""
+        """Return the class names of the feature `label`; numbers if the set has no names."""
         path = self.folder / f"{label}.labels.txt"
         if path.exists():
             return tuple(path.read_text(encoding="utf-8").splitlines())
@@ -120,7 +121,7 @@ class PreparedSet:
         return tuple(map(str, range(int(feature.get("numClasses", 0)))))
 
     def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
-        """Return the records of each split, by their numbers in the set's own split.
+        """Return the record numbers of each split, counted within the split that the set stores.
 
         held_out: share of the training part that becomes validation, by a hash of each number.
         """
@@ -131,7 +132,8 @@ class PreparedSet:
         return {split: rows for split, rows in numbers.items() if len(rows)}
 
     def check(self, setting: str, name: str, kind: str) -> None:
-        """Raises UsageError where feature `name`, that `setting` asks for, is not of `kind`."""
+        """Raise UsageError if the feature `name`, chosen by `setting`, is missing or not of
+        `kind`."""
         if name not in self.kinds:
             raise no_such_field(self.where, name, self.kinds, setting)
         if self.kinds[name] != kind:
@@ -142,7 +144,7 @@ class PreparedSet:
             )
 
     def digest(self) -> str:
-        """Return a hash of its description and its files' sizes, but not of what is in them."""
+        """Return a hash of the set's description and file sizes, but not of the files' contents."""
         paths = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         files = {path.name: path.stat().st_size for path in paths}
         return digest([self.info, {"featuresDict": {"features": self.features}}, files])
@@ -150,9 +152,9 @@ class PreparedSet:
 
 @dataclass(frozen=True)
 class PreparedExamples:
-    """A source of a set's raw examples, which stay in its own files.
+    """A source of a set's raw examples, read from the set's own files.
 
-    content_field, target_field: the features that an example is made of. held_out: share of the
+    content_field, target_field: the features that make up an example. held_out: share of the
     training part that is held out for validation, by a hash of each record's number.
     """
 
@@ -164,7 +166,7 @@ class PreparedExamples:
 
     @cached_property
     def numbers(self) -> Mapping[str, NDArray[np.int64]]:
-        """The records of each split, by their numbers in the set's own split."""
+        """The record numbers of each split, counted within the split that the set stores."""
         return self.found.numbers(self.held_out)
 
     def source_key(self) -> dict[str, Any]:
@@ -179,15 +181,14 @@ class PreparedExamples:
         }
 
     def reader(self, stored: str) -> Callable[[int], dict[str, Any]]:
-        """Return what makes a raw example of a number in the set's own split `stored`."""
+        """Return a function from a record's number in the set's split `stored` to a raw example."""
         raise NotImplementedError
 
 
 def open_set(settings: Any) -> PreparedSet:
     """Return the set `data.name` under `data.data_dir`.
 
-    Raises UsageError where it is not there, or not in ArrayRecord files, and says how to prepare
-    it.
+    Raises UsageError, with how to prepare the set, if it is missing or not in ArrayRecord files.
     """
     folder = _find(settings.name, data_dir(settings))
     info, features = _read(folder / "dataset_info.json"), _read(folder / "features.json")
@@ -205,9 +206,9 @@ def open_set(settings: Any) -> PreparedSet:
 
 
 def open_source(settings: Any) -> TextRecords:
-    """Return the text of the set `data.name`.
+    """Open the set `data.name` as a source of text.
 
-    Its splits train, validation and test are read; without a validation part
+    Its splits train, validation and test are read; without a validation split,
     `data.validation_fraction` of the training part is held out. Raises UsageError.
     """
     found, field = open_set(settings), settings.text_field
@@ -217,8 +218,10 @@ def open_source(settings: Any) -> TextRecords:
 
 
 def open_pairs(settings: Any) -> PairRecords:
-    """Return the pairs of the set `data.name`, the same way: two languages of it, or two of its
-    texts."""
+    """Open the set `data.name` as a source of text pairs: two of its languages or text features.
+
+    Splits and validation are as in `open_source`.
+    """
     found, (source, target) = open_set(settings), settings.sides()
     _check_text(found, source, "data.source_field", taken=(target,))
     _check_text(found, target, "data.target_field", taken=(source,))
@@ -229,7 +232,7 @@ def open_pairs(settings: Any) -> PairRecords:
 
 
 def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[str] = ()) -> None:
-    """Raises UsageError where the set has no text in `field`, which is asked for by `setting`."""
+    """Raise UsageError if the feature `field`, chosen by `setting`, is missing or not text."""
     if field not in found.kinds:
         raise no_such_field(found.where, field, found.kinds, setting, taken)
     if found.kinds[field] != "Text":
@@ -238,7 +241,7 @@ def _check_text(found: PreparedSet, field: str, setting: str, taken: Sequence[st
 
 
 def _tables(found: PreparedSet, field: str, settings: Any) -> dict[str, list[PreparedSplit]]:
-    """Return the texts in `field` of each split."""
+    """Return a table of the texts in `field` for each split."""
     return {
         name: [
             PreparedSplit(
@@ -259,13 +262,14 @@ def _rows(split: Mapping[str, Any]) -> int:
 
 
 def data_dir(settings: Any) -> Path:
-    """Return the folder of prepared sets: `data.data_dir`, else that of TensorFlow Datasets."""
+    """Return the folder of prepared sets: `data.data_dir`, or the default of TensorFlow
+    Datasets."""
     folder = settings.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return Path(folder).expanduser()
 
 
 def _find(given: str, root: Path) -> Path:
-    """Return the folder of the set, its newest version if none is named."""
+    """Return the folder of a set; if no version is given, the newest."""
     parts = re.fullmatch(r"([\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", given)
     if parts is None:
         raise UsageError(f"data.name={given} must be NAME, NAME/CONFIG or NAME/CONFIG:VERSION")
@@ -290,7 +294,8 @@ def _find(given: str, root: Path) -> Path:
 
 
 def _inside(folder: Path, name: str, given: str) -> Path:
-    """Return the folder `name` of `folder`; UsageError with the nearest where it is not there."""
+    """Return the folder `name` in `folder`; raise UsageError, with a suggestion, if it is
+    missing."""
     there = [path.name for path in _folders(folder)]
     if name in there:
         return folder / name
@@ -313,7 +318,7 @@ def _command(given: str) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Return the folders inside, in the order of their names, without hidden ones and downloads."""
+    """Return the subfolders sorted by name, except hidden ones and downloads."""
     if not folder.is_dir():
         return []
     names = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
@@ -321,7 +326,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _versions(folder: Path) -> list[str]:
-    """Prepared versions of a set, the newest last."""
+    """Return the prepared versions of a set, the newest last."""
     found = [p.name for p in _folders(folder) if (p / "dataset_info.json").exists()]
     return sorted(found, key=lambda name: [int(n) if n.isdigit() else -1 for n in name.split(".")])
 

@@ -1,4 +1,4 @@
-"""The interface of sources of raw examples, and what several sources share."""
+"""The interface of sources of raw examples, and helpers that several sources share."""
 
 import hashlib
 import itertools
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 class RawExamples(Protocol):
-    """The raw examples of a split, at random access; `__getitems__` reads several at once."""
+    """The raw examples of a split, with random access; `__getitems__` reads several at once."""
 
     def __len__(self) -> int: ...
 
@@ -23,12 +23,12 @@ class RawExamples(Protocol):
 
 
 RawSplits = Mapping[str, RawExamples]
-"""The raw examples of each split of a source, by the split's name."""
+"""The raw examples of a source by split name."""
 
 
 @dataclass(frozen=True)
 class MadeExamples(RawExamples):
-    """The raw examples that `make` makes of `items`, each anew whenever it is read."""
+    """Raw examples computed lazily: reading number n calls `make(items[n])`, every time anew."""
 
     items: Sequence[Any] | NDArray[Any]
     make: Callable[[Any], dict[str, Any]]
@@ -57,7 +57,8 @@ class _NamedSource(Protocol):
         ...
 
     def source_key(self) -> Mapping[str, Any]:
-        """Return all that decides what the examples are, hashes of files among it, as JSON."""
+        """Return everything that decides the examples, including hashes of files, as JSON
+        values."""
         ...
 
 
@@ -78,11 +79,11 @@ class SequentialSource(_NamedSource, Protocol):
         ...
 
     def features(self) -> Mapping[str, Any]:
-        """Return the features of an example, as TensorFlow Datasets describes them."""
+        """Return the features of an example in terms of TensorFlow Datasets."""
         ...
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        """Return the examples of `split` in their order."""
+        """Return the examples of `split` in order."""
         ...
 
 
@@ -92,14 +93,17 @@ Source = RandomAccessSource | SequentialSource
 def hold_out(
     items: Sequence[Item], fraction: float, name: Callable[[Item], str]
 ) -> tuple[list[Item], list[Item]]:
-    """Return the `items` to train on and those held out, by `held_out_mask` of their names."""
+    """Split `items` into those to train on and those held out, by `held_out_mask` of their
+    names."""
     mask = held_out_mask(map(name, items), fraction)
     return [*itertools.compress(items, ~mask)], [*itertools.compress(items, mask)]
 
 
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
-    """Yield a warning for each split whose `files`, with `name` and `sha256`, are in train too.
-    things: what they are."""
+    """Yield a warning for each split that shares files with train.
+
+    Files are compared by `sha256`, and reported by `name`. things: what the files are called.
+    """
     learnt = {one.sha256 for one in files["train"]}
     for split, of in files.items():
         names = [one.name for one in of if one.sha256 in learnt and split != "train"]
@@ -108,7 +112,8 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
 
 
 def copies_line(names: Sequence[str], of_all: str) -> str:
-    """Return the warning that these, `of_all` that are measured on, are in train too."""
+    """Return the warning that the examples `names`, part of the evaluated `of_all`, are also in
+    train."""
     return (
         f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
         "learnt by heart"
@@ -116,11 +121,11 @@ def copies_line(names: Sequence[str], of_all: str) -> str:
 
 
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
-    """Return which of `names` are held out, bool [names]: about `fraction` of them.
+    """Return a mask of the `names` to hold out, bool [names]: about `fraction` of them.
 
-    A fixed hash of each name decides, so that other names change nothing. Of two names or more at
-    least one is held out and one is not; none is where `fraction` is 0. Eight bytes a name are in
-    memory.
+    A fixed hash of each name decides, so adding names does not move the existing ones. Of two or
+    more names, at least one is held out and at least one is not; if `fraction` is 0, none is held
+    out. Takes eight bytes of memory per name.
     """
     digests = (hashlib.sha256(name.encode()).digest() for name in names)
     hashes = np.fromiter((int.from_bytes(one[:8]) for one in digests), np.uint64)

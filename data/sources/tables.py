@@ -1,6 +1,6 @@
-"""Files of rows with named fields: JSON lines, Parquet, CSV and TSV; a wrong row is named.
+"""Tables with named fields: JSON lines, Parquet, CSV and TSV. Errors name the wrong row.
 
-Fields inside of another one have both names: `translation.en` of {"translation": {"en": "Hello"}}.
+Nested fields are addressed with dots: `translation.en` in {"translation": {"en": "Hello"}}.
 """
 
 import codecs
@@ -19,15 +19,15 @@ from typing import Any
 from configs.errors import UsageError
 
 Row = tuple[str, Mapping[str, Any]]
-"""A row's place, for errors, and its values by their fields."""
+"""Where a row is, for errors, and its values by field."""
 
-_LISTED, _LISTED_CHARACTERS = 12, 40  # fields that errors list, and how much of their names
-_DEEPEST = 8  # levels of fields inside of others
+_LISTED, _LISTED_CHARACTERS = 12, 40  # the most fields listed in errors, and characters of each
+_DEEPEST = 8  # levels of nested fields
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a file. field: of their text. name: of the file in its set."""
+    """The rows of a file. name: the file's name in its set. field: the field with the main text."""
 
     path: Path
     name: str
@@ -40,7 +40,7 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """Bytes of its texts, or a little more."""
+        """The bytes of all texts, or slightly more."""
         return self._totals[1]
 
     def name_of(self, row: int) -> str:
@@ -48,16 +48,18 @@ class Rows:
         return f"{self.name}:{self._lines_of_rows[row]}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
-        """Yield each row, which has all of `fields`: name, and the setting that asks for it."""
+        """Yield each row; all rows must have `fields`, a mapping from field to the setting that
+        names it."""
         raise NotImplementedError
 
     def texts(self) -> Iterator[str]:
-        """Yield the text of each row. Raises UsageError where one has none."""
+        """Yield the text of each row. Raises UsageError if a row has none."""
         for where, row in self.read({self.field: "data.text_field"}):
             yield self.text_of(where, row, self.field)
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """Yield the text of each row, and that in its field `target`; an empty one for null."""
+        """Yield the texts in `field` and in field `target` of each row; null becomes an empty
+        text."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
             source, target = (
@@ -66,7 +68,8 @@ class Rows:
             yield source, target
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
-        """Yield the text and label of each row; integers, true and false as JSON spells them."""
+        """Yield the text and the label of each row; integers and booleans become text as in
+        JSON."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
             text = self.text_of(where, row, self.field)
             if not text.strip():
@@ -74,9 +77,10 @@ class Rows:
             yield text, _label(where, label, row[label], self.invalid_utf8)
 
     def recordings(self, target: str, setting: str) -> Iterator[tuple[str, str, str]]:
-        """Yield each row's place, the path in `field`, and what is in the field `target`.
+        """Yield each row's place, the path in `field`, and the value of the field `target`.
 
-        setting: that asks for it. data.text_field: a transcript; data.label_field: a label.
+        setting: the setting that names `target`. data.text_field: it is a transcript;
+        data.label_field: a label.
         """
         for where, row in self.read({self.field: "data.path_field", target: setting}):
             path = self.text_of(where, row, self.field)
@@ -88,7 +92,8 @@ class Rows:
                 yield where, path, self.text_of(where, row, target)
 
     def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
-        """Return the text in a field that `row` has. Raises UsageError for anything else."""
+        """Return the text in `field` of `row`, which must exist. Raises UsageError if it is not
+        text."""
         text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
@@ -103,19 +108,20 @@ class Rows:
 
     @cached_property
     def _totals(self) -> tuple[Sequence[int], int]:
-        """The line, or its own number, of each row; and `size`."""
+        """The line number of each row (in Parquet the row number), and `size`."""
         raise NotImplementedError
 
 
 def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
-    """Return the rows of a file of the kind that its name says."""
+    """Return the rows of a file; its name decides the format."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return kinds[suffix](path, name, field, invalid_utf8)
 
 
 class JSONLines(Rows):
-    """A file with a JSON object a line; blank lines are none. With .gz it is compressed."""
+    """A file with one JSON object per line; blank lines are skipped. Files named .gz are
+    compressed."""
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
         for number, line in self._lines():
@@ -150,8 +156,8 @@ class JSONLines(Rows):
 class CSV(Rows):
     """A file of comma-separated values, whose first row names the fields.
 
-    In .tsv tabs separate them, and quotation marks are nothing special, as sets of text have it.
-    With .gz it is compressed; blank lines are no rows.
+    In a .tsv, tabs separate the values, and quotation marks have no special meaning, as is usual in
+    text data sets. Files named .gz are compressed; blank lines are skipped.
     """
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
@@ -191,10 +197,10 @@ class CSV(Rows):
         for number, values in self._rows():
             lines.append(number)
             characters += sum(map(len, values))
-        return lines[1:], 4 * characters  # a character has four bytes at most
+        return lines[1:], 4 * characters  # UTF-8 has at most four bytes per character
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row with the number of its first line."""
+        """Yield each row with its first line's number."""
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
             (self._decoded(number, line) for number, line in lines_of(self.path)),
@@ -224,11 +230,13 @@ class CSV(Rows):
 
 
 class Parquet(Rows):
-    """A Parquet file, of which some columns are read, a few rows at a time. It has no lines: its
-    rows are numbered from 0."""
+    """A Parquet file. Only the needed columns are read, a few rows at a time.
+
+    As it has no lines, its rows are numbered from 0.
+    """
 
     def name_of(self, row: int) -> str:
-        """Return the file and the row."""
+        """Return the name of row number `row`: the file and the row."""
         return f"{self.name} row {row}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
@@ -274,7 +282,7 @@ class Parquet(Rows):
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a file, and their numbers from 1."""
+    """Yield the line numbers of a file, from 1, and the lines."""
     number = 0
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -288,7 +296,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a record, in place of an object those inside of it, and their values."""
+    """Yield each field of a record and its value; objects are replaced by their nested fields."""
     for name, value in record.items():
         if isinstance(value, dict) and value and outer.count(".") < _DEEPEST:
             yield from _leaves(value, f"{outer}{name}.")
@@ -297,15 +305,15 @@ def _leaves(record: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, A
 
 
 def _inside(record: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return the values of those `fields` that are inside of an object of the record."""
+    """Return the values of the nested `fields` of a record."""
     missing = [field for field in fields if field not in record and "." in field]
     leaves = dict(_leaves(record)) if missing else {}
     return {field: leaves[field] for field in missing if field in leaves}
 
 
 def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the columns of a Parquet file, in place of a structure those inside, and their
-    types."""
+    """Yield each column of a Parquet file and its type; structs are replaced by their nested
+    columns."""
     from pyarrow import types
 
     for field in schema:
@@ -316,7 +324,7 @@ def _columns(schema: Iterable[Any], outer: str = "") -> Iterator[tuple[str, Any]
 
 
 def _column(batch: Any, name: str) -> Any:
-    """Return the values of a column, which may be inside of a structure."""
+    """Return the values of a column, which may be nested in a struct."""
     import pyarrow.compute
 
     if name in batch.schema.names:
@@ -338,9 +346,9 @@ def no_such_field(
     setting: str = "data.text_field",
     taken: Iterable[str] = (),
 ) -> UsageError:
-    """Return the error for a record without the field that is asked for by `setting`.
+    """Return the error for a record that lacks the field named by `setting`.
 
-    taken: fields that are asked for, and so are not what is meant.
+    there: the fields that the record has. taken: fields already in use, which are not suggested.
     """
     there = [*there]
     free = [name for name in there if name not in taken]
@@ -358,14 +366,13 @@ def no_such_field(
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
-    """Return the error for a field that holds something else than text."""
+    """Return the error for a field that does not contain text. texts: the fields that do."""
     others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 
 def decode(content: bytes, invalid_utf8: str, where: str) -> str:
-    """Return the text of `content`; `where` it is, for the error. invalid_utf8:
-    `data.invalid_utf8`."""
+    """Decode UTF-8 text. where: its place, for errors. invalid_utf8: `data.invalid_utf8`."""
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:
@@ -376,8 +383,10 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
 
 
 def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
-    """Return the text of a field, which in JSON may spell half a character. Raises UsageError
-    for it, or puts U+FFFD in its place, as `data.invalid_utf8` says."""
+    """Return `text`, which in JSON may contain half a surrogate pair.
+
+    In that case raise UsageError, or replace it by U+FFFD, depending on `data.invalid_utf8`.
+    """
     if text.isascii():
         return text
     try:
@@ -394,7 +403,7 @@ def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
 
 
 def _label(where: str, field: str, value: Any, invalid_utf8: str) -> str:
-    """Return a label as text."""
+    """Return a label as text. Raises UsageError if it is empty or of another type."""
     if isinstance(value, bytes):
         value = decode(value, invalid_utf8, where)
     if isinstance(value, bool):
@@ -412,7 +421,7 @@ def _label(where: str, field: str, value: Any, invalid_utf8: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """Return what JSON calls a value."""
+    """Return the JSON name of a value's type."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false"}
     return "null" if value is None else names.get(type(value), "a number")
 
