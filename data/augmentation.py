@@ -1,7 +1,7 @@
-"""Random changes of training pictures, drawn by a generator of each example's own.
+"""Random augmentation of training pictures, with a separate generator for each example.
 
-The pixels are uint8 [H, W, C]; `settings` are the configuration's `data.augmentation`. In their
-order: the crop, the flip, RandAugment, colour jitter, random erasing.
+Pixels are uint8 [H, W, C]; `settings` is the configuration's `data.augmentation`. The order is:
+crop, flip, RandAugment, color jitter, random erasing.
 """
 
 import math
@@ -17,25 +17,26 @@ from data.codecs.pictures import Box, Size, middle, to_pillow
 Pixels = NDArray[np.uint8]
 
 _ATTEMPTS = 10
-_GREY = 128  # where a picture is moved away
+_GREY = 128  # fills the area that a moved picture leaves
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), 10 / 3  # as in Zhong et al.
 
 
 def generator(seed: int, example: int) -> Generator:
-    """Return the random generator of an example of a run, the same on every process."""
+    """Return the random generator for an example in a run, the same in every process."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64)))
 
 
 def is_on(settings: Any) -> bool:
-    """Return whether `settings` change anything."""
+    """Return whether `settings` turn any augmentation on."""
     return settings != type(settings)()
 
 
 def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Box:
-    """Return a part of a picture of `size`, of random area and aspect (Szegedy et al., 2015).
+    """Return a random-resized crop of a picture of `size` (Szegedy et al., 2015).
 
-    Its area is uniform from `crop_smallest_area` to all, the logarithm of its aspect uniform too;
-    where ten of them don't fit, the largest in the middle with the aspect of `target`.
+    Its share of the area is uniform in [`crop_smallest_area`, 1], the logarithm of its aspect ratio
+    is uniform too. If ten tries do not fit, return the largest centered box with the aspect ratio
+    of `target`.
     """
     width, height = size
     aspects = math.log(settings.crop_largest_aspect)
@@ -50,7 +51,8 @@ def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Bo
 
 
 def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
-    """Apply all but the random-resized crop, which needs more than these pixels."""
+    """Apply all augmentations except the random-resized crop, which needs more than these
+    pixels."""
     if settings.crop == "padded":
         picture = _padded_crop(picture, random, settings.crop_padding)
     if random.random() < settings.flip_probability:
@@ -69,7 +71,7 @@ def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
 
 
 def _padded_crop(picture: Pixels, random: Generator, padding: int) -> Pixels:
-    """Zeros around it, and of that a part of its own size."""
+    """Pad with zeros, and crop at random to the original size."""
     height, width, _ = picture.shape
     top, left = random.integers(0, 2 * padding + 1, 2)
     padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)))
@@ -88,8 +90,8 @@ def _jitter(image: Image.Image, random: Generator, settings: Any) -> Image.Image
 
 
 def _erase(picture: Pixels, random: Generator) -> Pixels:
-    """Return a rectangle of noise (Zhong et al., 2020, arXiv:1708.04896); none where ten don't
-    fit."""
+    """Replace a rectangle with noise (Zhong et al., 2020, arXiv:1708.04896), unless ten tries
+    fail."""
     height, width, channels = picture.shape
     for _ in range(_ATTEMPTS):
         area = height * width * random.uniform(*_ERASED_AREA)
@@ -105,10 +107,10 @@ def _erase(picture: Pixels, random: Generator) -> Pixels:
 
 
 def _randaugment(image: Image.Image, random: Generator, strength: float) -> Image.Image:
-    """One of the fourteen operations of RandAugment (Cubuk et al., 2019, arXiv:1909.13719).
+    """Apply one of the fourteen operations of RandAugment (Cubuk et al., 2019, arXiv:1909.13719).
 
-    strength: from 0 to 1. Every operation does more the larger it is (but those that have none):
-    turns, shears and moves go either way, enhancements are weakened or strengthened.
+    strength: from 0 to 1; operations that have a strength change more with a larger one. Rotations,
+    shears and shifts go in either direction; enhancements are weakened or strengthened.
     """
     operation = random.integers(14)
     signed = strength * (1 if random.random() < 0.5 else -1)
@@ -145,7 +147,7 @@ def _randaugment(image: Image.Image, random: Generator, strength: float) -> Imag
 
 
 def _move(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Return `image` moved: (x, y) gets the pixel at (a x + b y + c, d x + e y + f)."""
+    """Apply an affine map to `image`: (x, y) gets the pixel at (a x + b y + c, d x + e y + f)."""
     grey = _GREY if image.mode == "L" else (_GREY,) * 3
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=grey

@@ -1,19 +1,19 @@
-"""A prepared data set on disk, as training and evaluation see it.
+"""A prepared data set on disk, as training and evaluation use it. The arrays of a batch:
 
-Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and where documents are kept
-apart `segments` int32 [B, T]. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights`
-float32 [B]. Labelled text: `tokens` and `segments` int32 [B, T] (1 a token, 0 nothing), `label`
-int32 [B], `weights` float32 [B]. A weight of 0 marks what is no target.
+Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and `segments` int32 [B, T] if
+documents are kept apart. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32
+[B]. Labelled text: `tokens` and `segments` int32 [B, T] (1: a token, 0: padding), `label` int32
+[B], `weights` float32 [B]. A weight of 0 means: not a target.
 
-Pairs of texts: `source` int32 [B, S], the tokens of the source and the separator, and
-`source_segments` int32 [B, S] (1 a token, 0 nothing); `tokens` int32 [B, T], the separator and the
-tokens of the target, `targets` int32 [B, T], those tokens and the separator, and `weights` float32
-[B, T]. S and T differ from batch to batch: each is one of a few lengths.
+Pairs of texts: `source` int32 [B, S], the source tokens and a separator; `source_segments` int32
+[B, S] (1: a token, 0: padding); `tokens` int32 [B, T], a separator and the target tokens; `targets`
+int32 [B, T], the target tokens and a separator; `weights` float32 [B, T]. S and T vary between
+batches, among a few lengths each.
 
-Sound: `frames` float32 [B, T, F], the log-mels of data.codecs.sound, `segments` int32 [B, T] (1 a
-frame, 0 nothing), and `weights` float32 [B] (0 a broken recording); with transcripts `labels` int32
-[B, L], their tokens, and `label_weights` float32 [B, L] (1 a token, 0 nothing); with labels `label`
-int32 [B]. T differs from batch to batch: it is one of a few lengths.
+Sound: `frames` float32 [B, T, F], the log-mel frames of data.codecs.sound; `segments` int32 [B, T]
+(1: a frame, 0: padding); `weights` float32 [B] (0: a broken recording). With transcripts also
+`labels` int32 [B, L], their tokens, and `label_weights` float32 [B, L] (1: a token, 0: padding);
+with labels `label` int32 [B]. T varies between batches, among a few lengths.
 """
 
 from abc import ABC, abstractmethod
@@ -32,24 +32,24 @@ from data.records import read_names
 
 
 class ExampleCodec(ABC):
-    """Stores the examples of a split as records, and makes batches of the records."""
+    """Stores the examples of a split as records, and makes batches of records."""
 
     unit: str = "examples"
-    """The examples' name in messages."""
+    """What the examples are called in messages."""
 
     @property
     def is_expensive(self) -> bool:
-        """True where making a batch takes longer than handing it over from another thread."""
+        """True if making a batch takes longer than transferring it from another thread."""
         return False
 
     @property
     @abstractmethod
     def dtype(self) -> np.dtype:
-        """The dtype of a record; `object` for bytes of any length."""
+        """The type of a record; `object` for bytes of any length."""
 
     @abstractmethod
     def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a batch, `weights` among them, from `records` of `dtype` [B].
+        """Return the arrays of a batch, including `weights`. records: of type `dtype` [B].
 
         Objects that are not bytes become padding.
         """
@@ -57,36 +57,38 @@ class ExampleCodec(ABC):
     def augmented_batch(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """Return the batch as training sees it: (seed, example number) decide what is random."""
+        """Return a batch for training, augmented at random as a function of (seed, example
+        number)."""
         return self.batch(records)
 
     def padded_to(self, shape: PaddedShape) -> Self:
-        """Return the codec whose batches are padded to `shape`, for examples of many lengths."""
+        """Return a codec that pads batches to `shape`, if examples have lengths."""
         raise NotImplementedError
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
-    """Return the smallest dtype that stores all ids of a vocabulary, little endian."""
+    """Return the smaller of uint16 and int32, little endian, that stores all ids of a
+    vocabulary."""
     return np.dtype("<u2" if vocabulary_size <= 2**16 else "<i4")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split on disk, and how much it holds.
+    """A split on disk, and counts of its contents.
 
-    bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: those that a model reads,
-    without padding. documents, conversations: what its windows hold. gzip_bits_per_byte: what
-    `gzip -9` needs for its documents, one by one. padding: share of positions without a target,
-    where documents are packed whole; of those of training batches, where these are padded. broken:
-    pictures, or recordings, that can't be decoded. cut: texts, or pairs, that were longer than T.
-    left_out: pairs that lacked a text, or were too long; recordings that were. seconds: of all
-    recordings. unknown: targets that stand for text which the tokenizer has no token for. None
-    where they do not apply.
+    bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: tokens that a model reads,
+    without padding. documents, conversations: their numbers in its windows. gzip_bits_per_byte:
+    size of its documents compressed one by one with `gzip -9`. padding: share of positions without
+    a target if documents are packed whole; share of padding in training batches if these are
+    padded. broken: pictures or recordings that can't be decoded. cut: texts or pairs cut to T.
+    left_out: pairs left out as too long or without a text; recordings left out as too long.
+    seconds: length of all recordings. unknown: targets that are the unknown token. Each is None if
+    it does not apply.
 
-    lengths: of its examples, where they are padded batch by batch.
+    lengths: the lengths of its examples, if they are padded batch by batch.
 
-    parts: of a mixture its sources' splits, one after the other, each named after its source.
-    weights: of the parts, where examples are drawn from them.
+    parts: in a mixture, the splits of its sources, concatenated; each is named after its source.
+    weights: the weights by which training draws examples from the parts.
     """
 
     name: str
@@ -110,29 +112,32 @@ class Split:
     weights: tuple[float, ...] = ()
 
     def counts(self, examples: int) -> dict[str, int]:
-        """Return counts by name: so many examples, and what all of the split's hold."""
+        """Return counts by name: `examples` examples, and the documents or conversations of the
+        split."""
         return {self.codec.unit: examples} | self.packed
 
     @property
     def coded_bytes(self) -> int | None:
-        """The bytes of text that the targets code for: with their loss they give bits per byte.
-        None where some are unknown: a model never has to write the text that those stand for."""
+        """The bytes of text that the targets encode, for computing bits per byte from their loss.
+
+        None with unknown targets, since a model need not predict the text behind them.
+        """
         return self.bytes if self.unknown == 0 else None
 
     @property
     def packed(self) -> dict[str, int]:
-        """Counts by name of the documents or conversations in its examples."""
+        """The number of documents or conversations in its examples, by name."""
         counts = {"documents": self.documents, "conversations": self.conversations}
         return {name: count for name, count in counts.items() if count is not None}
 
     def names(self) -> list[str] | None:
-        """Return each example's name: its file, or file and line, or row where a file has no lines;
-        None where they have no names."""
+        """Return the name of each example: its file, or the file and the line or row; None without
+        names."""
         return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
-    """Return a split made of those of several sources."""
+    """Return a split that consists of the splits of several sources."""
 
     def total(count: str) -> Any:
         counts = [getattr(part, count) for part in parts]
@@ -163,12 +168,11 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All splits of prepared data, and their description for a model.
+    """All splits of prepared data, and the sizes that a model needs.
 
-    fingerprint: differs where any example differs. spec: the sizes that a model is built for, and
-    the names of the classes. cleaning: for each split of text that was cleaned what that did, as
-    `data.cleaning.clean` counts it. warnings: lines for the user about the data. places:
-    where the examples of each split come from.
+    fingerprint: differs if any example differs. spec: the sizes that a model is built for, and the
+    class names. cleaning: for each split of cleaned text, the counts of `data.cleaning.clean`.
+    warnings: lines about the data for the user. places: where the examples of each split come from.
     """
 
     fingerprint: str
@@ -186,12 +190,12 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The part of a checkpoint's manifest about the data, as JSON."""
+        """What a checkpoint's manifest contains about the data, as JSON values."""
         return {"fingerprint": self.fingerprint, **self.spec.to_manifest()}
 
     @property
     def tokens_per_example(self) -> float | None:
-        """Mean tokens that a model reads of a training example, without padding; None without
+        """Mean tokens that a model reads per training example, without padding; None without
         tokens."""
         train = self.splits["train"]
         return None if train.tokens is None else train.tokens / train.examples

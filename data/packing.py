@@ -1,9 +1,9 @@
-"""Documents to windows of tokens.
+"""Packs documents into windows of tokens.
 
-The documents of a split, each opened by the separator, are one stream of tokens. It is cut into
-windows of T + 1 tokens at a stride of T: the first T are the input, the last T the targets, so
-that every token of the stream but the very first is a target exactly once. The last window is
-filled up with zeros, which are no targets.
+The documents of a split, each opened by the separator, form one stream of tokens. It is cut into
+windows of T + 1 tokens at a stride of T: the first T are the input and the last T the targets, so
+that every token of the stream except the very first is a target exactly once. The last window is
+padded with zeros, which are not targets.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 
 @dataclass(frozen=True)
 class WindowCodec(ExampleCodec):
     """Stores windows of a stream of documents, and batches them.
 
-    length: targets in a full window (T). separator_id: of the token that opens documents; None
-    where documents may see those before them in the window.
+    length: targets in a full window (T). separator_id: the token that opens documents; None if
+    documents may attend to earlier documents in the window.
     """
 
     length: int
@@ -34,15 +34,15 @@ class WindowCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """A stored window: its tokens, and how many of its targets are real."""
+        """The type of a stored window: its tokens, and the number of its targets."""
         token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length + 1,)), ("targets", "<i4")])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `tokens` and `targets` int32 [B, T], `weights` float32 [B, T] (0 = no target).
+        """Return `tokens` and `targets` int32 [B, T], `weights` float32 [B, T] (0: not a target).
 
-        Where documents are kept apart also `segments` int32 [B, T]: the documents of a window
-        numbered from 1, 0 where there is nothing.
+        If documents are kept apart, also `segments` int32 [B, T]: the number of the document in the
+        window, from 1; 0 for padding.
         """
         tokens = windows["tokens"].astype(np.int32)
         real = np.arange(self.length) < windows["targets"][:, None]
@@ -57,11 +57,12 @@ class WindowCodec(ExampleCodec):
         return batch
 
     def targets(self, tokens: int) -> int:
-        """Return the targets of a stream of `tokens`."""
+        """Return the number of targets in a stream of `tokens` tokens."""
         return tokens - 1
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """Yield the windows of the stream that `pieces`, int32 [tokens] each, are joined to."""
+        """Yield blocks of windows of the stream. pieces: int32 [tokens] each, which concatenate to
+        it."""
         rest = np.empty(0, np.int32)
         for piece in pieces:
             stream = np.concatenate([rest, piece])

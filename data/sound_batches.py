@@ -1,8 +1,9 @@
-"""Recordings as they are stored, and batches of their frames.
+"""Stores recordings as records, and makes batches of their frames.
 
-Stored are frames, which are read fifty times faster than made; or waveforms, where training changes
-these, and makes the frames then. Both give the same. A waveform has 16 bits, times a power of two
-that makes the most of them: of a recording of 16 bits they keep all, whatever its loudness.
+Stored are frames, which are read fifty times faster than computed; or waveforms, if augmentation
+changes them, and frames are then computed in training. Both give the same frames. Waveforms are
+stored as 16-bit integers with a power-of-two scale that uses their whole range: recordings of 16
+bits lose nothing, whatever their loudness.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,17 +19,17 @@ from data.dataset import ExampleCodec
 from data.length_buckets import PaddedShape
 from data.sound_augmentation import augment, mask, most_samples
 
-_BITS = 15  # and the sign
+_BITS = 15  # besides the sign
 _HEAD = 2  # numbers of a record's head, int32: the exponent, and how many targets follow
 _NOTHING = np.array([0, -1], "<i4").tobytes()
 
 
 @dataclass(frozen=True)
 class SoundCodec(ExampleCodec):
-    """Stores recordings, and batches their frames.
+    """Stores recordings, and makes batches of their frames.
 
-    waveforms: whether these are stored, or frames. max_frames: what they are padded to (T).
-    max_labels: what their labels are padded to (L); None where each has one label.
+    waveforms: whether waveforms are stored, not frames. max_frames: the number of frames to pad to
+    (T). max_labels: the number of transcript tokens to pad to (L); None if each has one label.
     """
 
     log_mel: LogMel
@@ -43,7 +44,7 @@ class SoundCodec(ExampleCodec):
         return self.waveforms or is_on(self.augmentation)
 
     def encode(self, waveform: Waveform, targets: Sequence[int] | NDArray[np.int32]) -> bytes:
-        """Return the record of a recording with its label, or with the tokens of its transcript."""
+        """Return the record of a recording. targets: its label, or the tokens of its transcript."""
         share, exponent = np.frexp(np.abs(waveform).max())
         exponent -= share == 0.5  # a power of two, such as -1.0, fits one exponent lower
         samples = np.rint(np.ldexp(waveform, _BITS - exponent)).clip(-(2**_BITS), 2**_BITS - 1)
@@ -58,10 +59,10 @@ class SoundCodec(ExampleCodec):
         return _NOTHING
 
     def batch(self, recordings: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 nothing),
-        `weights` float32 [B] (0 = broken).
+        """Return `frames` float32 [B, T, F], `segments` int32 [B, T] (1: a frame, 0: padding),
+        `weights` float32 [B] (0: broken).
 
-        And `label` int32 [B], or `labels` int32 [B, L] with `label_weights` float32 [B, L].
+        Also `label` int32 [B], or `labels` int32 [B, L] with `label_weights` float32 [B, L].
         """
         frames_of = self.log_mel if self.waveforms else lambda frames: frames
         return self._batch(recordings, self.max_frames, lambda row, stored: frames_of(stored))
@@ -81,8 +82,8 @@ class SoundCodec(ExampleCodec):
         return replace(self, max_frames=shape[0])
 
     def most_frames(self) -> int:
-        """Return the frames that augmented recordings are padded to: more, where they may be
-        slowed."""
+        """Return the number of frames to pad augmented recordings to: more if they may be slowed
+        down."""
         samples = self.log_mel.most_samples(self.max_frames)
         return int(self.log_mel.frames(most_samples(samples, self.augmentation)))
 
@@ -105,7 +106,7 @@ class SoundCodec(ExampleCodec):
         length: int,
         frames_of: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ) -> dict[str, NDArray[Any]]:
-        """length: T. frames_of: makes the frames of a row of what is stored of it."""
+        """Make a batch. length: T. frames_of: computes a row's frames from the stored array."""
         B, L = len(recordings), self.max_labels or 1
         frames = np.zeros((B, length, self.log_mel.num_mels), np.float32)
         segments, weights = np.zeros((B, length), np.int32), np.zeros(B, np.float32)
@@ -123,7 +124,8 @@ class SoundCodec(ExampleCodec):
         return batch | {"labels": labels, "label_weights": label_weights, "weights": weights}
 
     def _read(self, record: Any) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Waveform or frames, and targets; none of what is broken, or to be padding."""
+        """Return the stored waveform or frames, and targets; both are empty if broken or
+        padding."""
         record = record if isinstance(record, bytes) else _NOTHING
         exponent, count = np.frombuffer(record, "<i4", _HEAD)
         if count < 0:

@@ -23,7 +23,7 @@ SAMPLED_BYTES = 2**25
 """The most bytes of sampled records: decoding them takes a second or two."""
 
 COMPARED, COMPARED_BYTES = 2**15, 2**24
-"""The most records of a split, and their bytes, that are compared with those of another."""
+"""The most records of a split, and bytes of records, that are compared with another split."""
 
 _AT_ONCE = 64
 _SAME_FRAMES = 1e-3  # nats: the most that frames of silence differ

@@ -1,4 +1,4 @@
-"""Records with a field of text, each a document; or a text with a label, or a pair of texts."""
+"""Records of texts as sources: one text each, a text with a label, or a pair of texts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
 NAMES_VERSION = 2
-"""A part of the cache key: raised when records are named otherwise."""
+"""Part of the cache key: raised when records are named differently."""
 
 
 class Table(Protocol):
-    """Records in their order, numbered from 0."""
+    """Records in order, numbered from 0."""
 
     @property
     def name(self) -> str: ...
@@ -33,17 +33,17 @@ class Table(Protocol):
     def rows(self) -> int: ...
 
     def name_of(self, row: int) -> str:
-        """Return a record's name: the file and its line, or its row where there are no lines."""
+        """Return a record's name: the file and its line (its row if the file has no lines)."""
         ...
 
 
 @dataclass(frozen=True)
 class TextRecords:
-    """A source of text whose documents are the records of `tables`, by their split.
+    """A source of text whose documents are the records of `tables`, given by split.
 
-    read: yields the text, or texts, of each record of a table. key: all that decides what the
-    records are, as JSON. held_out: share of the training part's records that is held out for
-    validation, by a hash of each one's table and place.
+    read: yields the text, or texts, of each record of a table. key: everything that decides the
+    records, as JSON values. held_out: share of the training records that is held out for
+    validation, by a hash of each record's table and row.
     """
 
     name: str
@@ -61,7 +61,7 @@ class TextRecords:
         key: Mapping[str, Any],
         **more: Any,
     ) -> Self:
-        """Return the source, with `data.validation_fraction` held out where there is no validation
+        """Build the source, holding out `data.validation_fraction` if there is no validation
         part."""
         held_out = 0.0 if "validation" in tables else settings.validation_fraction
         return cls(settings.source, tables, read, key, held_out, **more)
@@ -95,19 +95,19 @@ class TextRecords:
                 number += 1
 
     def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
-        """Yield the examples that a record becomes. found: what `read` gives of it."""
+        """Yield the examples made from a record. found: what `read` yields for it."""
         for piece, text in enumerate(pieces([found])):
             yield {"document": name, "piece": piece, "text": text}
 
     def _most(self, table: Any) -> int:
-        """Examples of a table, or a little more."""
+        """Return the number of examples in a table, or slightly more."""
         return table.rows + table.size // PIECE_CHARACTERS
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
         """True for each record of the training part that is held out."""
         tables = self.tables["train"]
-        # Not by `name_of`: no example may change its split with how it is called.
+        # Not by `name_of`: a change of naming must not move examples between splits.
         mask = held_out_mask(
             (f"{table.name}:{row}" for table in tables for row in range(table.rows)), self.held_out
         )
@@ -136,9 +136,10 @@ class LabelledRecords(TextRecords):
 
 @dataclass(frozen=True)
 class PairRecords(TextRecords):
-    """Records of two texts: a source of pairs.
+    """A source of pairs of texts.
 
-    An example is a `source`, a `target` and their `name`. warnings: lines for the user about them.
+    An example has a `source`, a `target` and a `name`. warnings: lines about the pairs for the
+    user.
     """
 
     warnings: tuple[str, ...] = ()
@@ -157,17 +158,17 @@ class PairRecords(TextRecords):
 
 
 def open_source(settings: Any) -> TextRecords:
-    """Return the documents at `data.path`: files found and split as those of `text_files` are.
+    """Open the documents at `data.path`. Files are found and split as in `text_files`.
 
-    Without a validation part `data.validation_fraction` of the records is held out. The first
-    record of each file is read, so that a wrong name is an error at once. Raises UsageError.
+    Without a validation part, `data.validation_fraction` of the records is held out. The first
+    record of each file is read, so that wrong field names fail at once. Raises UsageError.
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     return TextRecords.of(settings, tables, Rows.texts, decided)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
-    """Return the rows at `data.path`, the same way; each has a text and a label."""
+    """Open the rows at `data.path` as labelled texts, otherwise as `open_source` does."""
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
@@ -175,7 +176,7 @@ def open_labelled(settings: Any) -> LabelledRecords:
 
 
 def open_pairs(settings: Any) -> PairRecords:
-    """Return the rows at `data.path`, the same way; each has two texts."""
+    """Open the rows at `data.path` as pairs of texts, otherwise as `open_source` does."""
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
@@ -185,9 +186,10 @@ def open_pairs(settings: Any) -> PairRecords:
 def open_tables(
     settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """Return the tables of each split at `data.path`, and all that decides what they hold.
+    """Return the tables of each split at `data.path`, and everything that decides their contents.
 
-    field: of their texts. read: gives what is there of their rows. Raises UsageError.
+    field: the field with the texts. read: reads a table, to check its first record. Raises
+    UsageError.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}

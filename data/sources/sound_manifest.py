@@ -1,4 +1,5 @@
-"""The user's own recordings: tables that name a file, and its transcript or label, a row each."""
+"""The user's own recordings, listed in tables: a row has a sound file and its transcript or
+label."""
 
 import itertools
 from collections import Counter
@@ -22,7 +23,8 @@ from data.sources.tables import open_rows
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording's file, its name in the table, its transcript or label, and what it holds."""
+    """A recording: its file, its name in the table, its transcript or label, and its file's
+    hash."""
 
     path: Path
     name: str
@@ -32,7 +34,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class SoundManifest:
-    """Recordings by their split; they stay where they are. classes: none of transcripts."""
+    """A source of the recordings listed in tables, which stay where they are.
+
+    recordings: by split. classes: the labels; None for transcripts.
+    """
 
     name: str
     recordings: Mapping[str, Sequence[Recording]]
@@ -58,10 +63,10 @@ class SoundManifest:
 
 
 def open_transcripts(settings: Any) -> SoundManifest:
-    """Return the recordings of the tables at `data.path`, with their transcripts.
+    """Open the recordings in the tables at `data.path`, with their transcripts.
 
-    Without a validation part `data.validation_fraction` of the recordings is held out, by a hash
-    of each one's path as the table has it. Raises UsageError, also for a path without a file.
+    Without a validation part, `data.validation_fraction` of the recordings is held out, by a hash
+    of each path as written in the table. Raises UsageError, for instance if a path has no file.
     """
     found = _read(settings, settings.text_field, "data.text_field")
     recordings, share = _cut(found, settings)
@@ -70,7 +75,8 @@ def open_transcripts(settings: Any) -> SoundManifest:
 
 
 def open_labels(settings: Any) -> SoundManifest:
-    """Open the recordings of the tables at `data.path` with their labels, likewise."""
+    """Open the recordings in the tables at `data.path` with their labels, as `open_transcripts`
+    does."""
     found = _read(settings, settings.label_field, "data.label_field")
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
@@ -83,8 +89,8 @@ def open_labels(settings: Any) -> SoundManifest:
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
-    """Return all recordings of the tables of each split; their field `target` is what `setting`
-    says."""
+    """Return the recordings of each split. target: their field for the transcript or label, which
+    is the value of `setting`."""
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
@@ -108,8 +114,8 @@ def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]
 
 
 def _tables(given: str) -> dict[str, list[Path]]:
-    """Return the tables of each split: a file for training, or those of a folder that are named
-    so."""
+    """Return the tables of each split: one file for training, or files in a folder named by
+    split."""
     path, kinds = Path(given).expanduser(), ", ".join(TABLE_SUFFIXES)
     if path.is_file():
         if not path.name.endswith(TABLE_SUFFIXES):
@@ -131,7 +137,8 @@ def _tables(given: str) -> dict[str, list[Path]]:
 
 
 def _table_warnings(given: str) -> Iterator[str]:
-    """Yield warnings about tables beside those of the splits, and about several for one."""
+    """Yield warnings about tables that belong to no split, and about several formats for one
+    split."""
     folder = Path(given).expanduser()
     if not folder.is_dir():
         return
@@ -147,14 +154,15 @@ def _table_warnings(given: str) -> Iterator[str]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """Return all tables in a folder."""
+    """Return all tables in a folder, sorted by name."""
     return [one for one in sorted(folder.iterdir()) if one.name.endswith(TABLE_SUFFIXES)]
 
 
 def _cut(
     found: Mapping[str, list[Recording]], settings: Any
 ) -> tuple[dict[str, list[Recording]], float]:
-    """Return the splits, validation held out of training where it is missing, and its share."""
+    """Hold validation out of training if it is missing. Return the splits, and the share held
+    out."""
     recordings, share = dict(found), 0.0
     if "validation" not in found and settings.validation_fraction:
         share = settings.validation_fraction
@@ -164,8 +172,8 @@ def _cut(
 
 
 def _copies(recordings: Mapping[str, Sequence[Recording]]) -> Iterator[str]:
-    """Yield warnings about recordings listed twice in a split, or held out and learnt from as
-    well."""
+    """Yield warnings about recordings that are listed twice in a split, or are both in training and
+    held out."""
     for split, of in recordings.items():
         counts, targets = Counter(one.name for one in of), dict[str, set[str]]()
         for one in of:
@@ -189,7 +197,7 @@ def _decode(path: Path, sample_rate: int) -> Waveform:
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
-    """Return the error for rows, where each stands, its table, and its path, that name no file."""
+    """Return the error for rows without a file. rows: the place, table and path of each."""
     where, table, name = rows[0]
     path = table.parent / name
     what = "a folder" if path.is_dir() else "not there"
@@ -203,8 +211,7 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
 
 
 def _elsewhere(folder: Path, name: str) -> Path | None:
-    """Return the file `name` as Windows writes it, or in a folder inside, where some sets keep
-    what their tables list."""
+    """Look for `name` with backslashes as slashes, or in a subfolder, as some data sets have it."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
     paths = itertools.chain([folder / name.replace("\\", "/")], inside)
     return next((path for path in paths if path.is_file()), None)
