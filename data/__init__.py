@@ -1,1 +1,1 @@
-"""Makes batches of raw data: sources, preparation, order, batches."""
+"""Makes batches from raw data: sources, preparation, order, batches."""

@@ -1,4 +1,4 @@
-"""Counts examples that can't be decoded, which have weight 0: too many are an error."""
+"""Counts examples that can't be decoded, which get weight 0; too many are an error."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ NAMED = 10
 
 @dataclass
 class Broken:
-    """Counts the broken ones of `total` things. what: their name in messages, such as pictures.
-    allowed: the share that may be broken.
+    """Counts the broken examples among `total`.
 
-    messages: the first of them, each with the reason.
+    what: what they are called in messages, such as pictures. allowed: the share that may be broken.
+    messages: the names and reasons of the first ones.
     """
 
     what: str
@@ -26,7 +26,7 @@ class Broken:
 
     @classmethod
     def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
-        """Count the broken ones of prepared splits. Raises UsageError where they are too many."""
+        """Count the broken examples of prepared splits. Raises UsageError if there are too many."""
         splits = list(splits)
         total = sum(split.examples + (split.left_out or 0) for split in splits)
         count = sum(split.broken or 0 for split in splits)
@@ -35,7 +35,8 @@ class Broken:
         return broken
 
     def add(self, name: str, reason: str) -> None:
-        """Raises UsageError where they are too many, once there are enough to name."""
+        """Count a broken example. Raises UsageError if there are too many, once `NAMED` are
+        listed."""
         self.count += 1
         if len(self.messages) < NAMED:
             self.messages.append(f"{name}: {reason}")
@@ -43,7 +44,7 @@ class Broken:
             self.check()
 
     def check(self) -> None:
-        """Raises UsageError where they are too many."""
+        """Raise UsageError if there are too many broken examples."""
         if self.count > self.allowed * self.total:
             raise UsageError(
                 f"{self.count} of {self.total} {self.what} are broken, more than "
@@ -52,7 +53,7 @@ class Broken:
             )
 
     def check_splits(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raises UsageError where they are too many, or all `examples` of a split."""
+        """Raise UsageError if too many examples are broken, or all `examples` of a split."""
         self.check()
         for split, numbers in metadata.items():
             if numbers["broken"] == numbers["examples"]:
@@ -62,7 +63,7 @@ class Broken:
                 )
 
     def lines(self) -> list[str]:
-        """Return warnings: the first of them by name, and how many there are."""
+        """Return warnings: the first broken examples by name, and how many there are."""
         if not self.count:
             return []
         return [

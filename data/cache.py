@@ -1,4 +1,4 @@
-"""Folders made once, whole or not at all, in the cache of prepared data."""
+"""Folders in the cache of prepared data, each built once and atomically."""
 
 import contextlib
 import fcntl
@@ -18,26 +18,26 @@ _SIZES = "files.json"  # size of each file of a folder, in bytes
 
 
 def cache_dir(settings: Any) -> Path:
-    """Return `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
+    """Return the cache folder: `data.cache_dir`, else $TRIFORM_CACHE, else ~/.cache/triform."""
     folder = settings.cache_dir or os.environ.get("TRIFORM_CACHE") or "~/.cache/triform"
     return Path(folder).expanduser().absolute()
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of `value` (anything JSON can say), in hexadecimal digits."""
+    """Return the SHA-256, in hexadecimal, of any value that JSON can represent."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Makes `folder` with `build`, unless it is there.
+    """Build `folder` by calling `build`, unless it exists.
 
-    `build` fills a temporary folder beside it, which takes its name when it is whole: whatever
-    ends the process or the machine before leaves nothing that could be taken for it. Of several
-    processes one builds, and the others wait for it.
+    `build` fills a temporary folder next to it, which is renamed once complete: an interrupted
+    build leaves nothing that could be mistaken for the folder. Of several processes one builds, and
+    the others wait for it.
 
-    Raises UsageError where a file of the folder was lost or has another size than when it was
-    made. (ArrayRecord's own checks find damage that leaves the size, when a record is read.)
+    Raises UsageError if a file of the folder is missing or its size has changed. (ArrayRecord's own
+    checks find damage that keeps the size, when a record is read.)
     """
     if not folder.exists():
         _build(folder, build)
@@ -60,7 +60,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
                 if file.is_file()
             }
             (temporary / _SIZES).write_text(json.dumps(sizes, indent=1))
-            temporary.chmod(0o777 & ~_umask())  # others may read it, as they may any new folder
+            temporary.chmod(0o777 & ~_umask())  # the default permissions of a new folder
             sync_tree(temporary)
             temporary.rename(folder)
             sync_folder(folder.parent)
@@ -89,7 +89,8 @@ def _damaged(folder: Path, name: str, what: str) -> UsageError:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock on `folder`; the system releases it when the process ends, however it ends."""
+    """Hold a lock on `folder`; the system releases it when the process ends, for whatever
+    reason."""
     try:
         make_folder(folder.parent)
         lock = folder.with_name(f".{folder.name}.lock").open("w")
@@ -104,7 +105,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _umask() -> int:
-    """Return the process's mask of permissions, which can be read only by setting it."""
+    """Return the process's umask, which can be read only by setting it."""
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""The classes of examples whose labels are texts."""
+"""Classes for examples whose labels are texts."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -8,11 +8,11 @@ from configs.errors import UsageError
 def class_names(
     labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
 ) -> tuple[str, ...]:
-    """Return the labels of the training part, sorted: as numbers where all are integers.
+    """Return the sorted labels of the training part, in numerical order if all are integers.
 
-    labels: those of each split. things: what has them, for errors. validation_is_cut: out of the
-    training part, to which its labels belong then. Raises UsageError where there is one alone, or
-    where another part has more.
+    labels: the labels of each split. things: what the examples are called in errors.
+    validation_is_cut: whether validation was cut out of the training part; its labels then count as
+    training labels. Raises UsageError if there is only one label, or if another split has more.
     """
     known = labels["train"] | (labels["validation"] if validation_is_cut else set())
     for split, found in labels.items():
@@ -32,7 +32,7 @@ def class_names(
 
 
 def alike(classes: Iterable[str]) -> Iterator[str]:
-    """Yield a warning about classes whose names differ in nothing but capitals and spaces."""
+    """Yield a warning if the names of classes differ only in capitals and spaces."""
     by_letters: dict[str, list[str]] = {}
     for name in classes:
         by_letters.setdefault("".join(name.casefold().split()), []).append(name)

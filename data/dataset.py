@@ -78,12 +78,12 @@ class Split:
 
     bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: tokens that a model reads,
     without padding. documents, conversations: their numbers in its windows. gzip_bits_per_byte:
-    size of its documents compressed one by one with `gzip -9`. padding: share of positions without
-    a target if documents are packed whole; share of padding in training batches if these are
-    padded. broken: pictures or recordings that can't be decoded. cut: texts or pairs cut to T.
-    left_out: pairs left out as too long or without a text; recordings left out as too long.
-    seconds: length of all recordings. unknown: targets that are the unknown token. Each is None if
-    it does not apply.
+    compressed size of its documents (`gzip -9`, one by one). padding: share of positions without a
+    target if documents are packed whole; share of padding in training batches if these are padded.
+    broken: pictures or recordings that can't be decoded. cut: texts, pairs or conversations that
+    were too long and were cut. left_out: pairs left out as too long or without a text; recordings
+    left out as too long. seconds: length of all recordings. unknown: targets that are the unknown
+    token. Each is None if it does not apply.
 
     lengths: the lengths of its examples, if they are padded batch by batch.
 

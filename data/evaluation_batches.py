@@ -1,4 +1,4 @@
-"""The batches of an evaluation: every example of a split once."""
+"""The batches of an evaluation, with every example of a split once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from data.prefetch import stream
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """The examples of `split` that count, or the first `most`, in batches read ahead by threads.
+    """The examples of `split`, in the order of `evaluation_order`, in batches read ahead by
+    threads.
 
-    rows: the part of each global batch that this process feeds. Rows of weight zero fill up the
-    last batch.
+    most: evaluate at most this many. rows: the part of each global batch that this process reads.
+    Rows of weight 0 fill up the last batch.
     """
 
     split: Split
@@ -27,7 +28,7 @@ class EvaluationBatches:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """Return the number in the split of each row, of all batches one after the other."""
+        """The number, in the split, of the example in each row of all batches."""
         return evaluation_order(self.split, self.most)
 
     def __iter__(self) -> Iterator[Batch]:

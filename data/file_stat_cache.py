@@ -1,9 +1,9 @@
 """Remembers hashes and counts of the user's files, so that the next start need not read them.
 
-An entry holds as long as inode, size, and the times of the last change are those from before the
-file was read. The system sets the second of these times (ctime) itself: whoever changes a file
-can't set it back. Of a file that changed just before it was read nothing is kept, because a change
-right afterwards may carry the same time.
+An entry is valid as long as the file's inode, size and times are those recorded before it was read.
+The system itself sets the time of the last status change (ctime), so nobody can set it back. If a
+file changed just before it was read, nothing is stored, because a change right afterwards might get
+the same time.
 """
 
 import json
@@ -17,15 +17,16 @@ from typing import Any, Self
 from data.cache import cache_dir, digest
 
 SETTLED_SECONDS = 3
-"""Older changes than this differ in time from all later ones: file systems count 2 s at most."""
+"""The time of an older change differs from all later ones: file systems are exact to 2 s or
+less."""
 
 
 class FileStatCache:
-    """`with FileStatCache(settings, what) as cache: ...` writes down what is new, in the end.
+    """Remembers facts about files: `with FileStatCache(settings, what) as cache: ...`.
 
-    It lies in the cache of prepared data, in a file for each `what`: all that decides which
-    files are read, and what is found out about them. Where that can't be read or written, nothing
-    is remembered.
+    New facts are saved at the end, in the cache of prepared data, in one file for each `what`:
+    everything that decides which files are read, and which facts are found. If the file can't be
+    read or written, nothing is remembered.
     """
 
     def __init__(self, settings: Any, *what: str):
@@ -41,7 +42,7 @@ class FileStatCache:
         return self
 
     def of(self, path: Path, find: Callable[[Path], Any]) -> Any:
-        """Return what `find` returns of the file at `path`, as JSON; remembered where it can be."""
+        """Return `find(path)`, a JSON value; remembered if possible."""
         name, now, stamp = str(path.absolute()), time.time_ns(), _stamp(path)
         was, value = self._known.get(name, (None, None))
         if stamp is None or stamp != was:
@@ -61,12 +62,12 @@ class FileStatCache:
             with open(descriptor, "w") as file:
                 json.dump(self._used, file)
             os.replace(temporary, self._path)
-        except OSError:  # The next start reads the files again; preparation says what is wrong.
+        except OSError:  # The next start reads the files again; preparation reports the error.
             return
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Return what identifies a file's content: inode, size, times; None where there is no file."""
+    """Return what identifies a file's content: inode, size and times; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

@@ -1,14 +1,14 @@
 """The order of every epoch as a function of its number, without state.
 
-With N records and global batch B, example g = k*B + i of batch k belongs to epoch g // N and is
-record `permutation(seed, epoch)[g mod N]`. The number of the batch is the whole position: any
-batch can be asked for at any time, on any number of hosts, and epochs follow each other without
-a remainder, also where N < B.
+With N records and global batch size B, example g = k*B + i of batch k belongs to epoch g // N and
+is record `permutation(seed, epoch)[g mod N]`. The batch number is the only state: any batch can be
+computed at any time, on any number of hosts, and epochs follow each other without a remainder, even
+if N < B.
 
-The permutation is an alternating Feistel network (Luby and Rackoff, 1988) on pairs (l, r) with
-0 <= l < a, 0 <= r < b and a*b >= N hardly larger than N; results past N walk on along their cycle
-(Black and Rogaway, 2002). It is made of 64-bit integer arithmetic alone, so that it is the same
-on every machine and in every version of NumPy.
+The permutation is an alternating Feistel network (Luby and Rackoff, 1988) on pairs (l, r) with 0 <=
+l < a, 0 <= r < b, and a*b >= N only slightly larger than N; results of at least N are permuted
+again until they are below N (cycle walking; Black and Rogaway, 2002). It uses only 64-bit integer
+arithmetic, so it is the same on every machine and in every version of NumPy.
 """
 
 import math
@@ -24,9 +24,9 @@ _WORD = 2**64
 def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> NDArray[np.int64]:
     """Return the records at places `index` of the shuffled epochs `epoch`.
 
-    index: integers in [0, size); epoch: integers >= 0; the two are broadcast together.
-    size: number of records N, at least 1 and below 2**62. seed: any integer.
-    Returns int64 in [0, size): for a fixed epoch, each record at exactly one place.
+    index: integers in [0, size); epoch: integers >= 0; the two are broadcast together. size: number
+    of records N, at least 1 and below 2**62. seed: any integer. Returns int64 in [0, size): in an
+    epoch, each record is at exactly one place.
     """
     if not 1 <= size < 2**62:
         raise ValueError(f"a permutation of {size} records: there must be 1 to 2**62 - 1")
@@ -54,23 +54,24 @@ def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArra
 def positions(
     batch: ArrayLike, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the epoch and record of each row of shuffled batch number `batch`, int64 [rows] both.
+    """Return the epoch and the record of each row of shuffled batch `batch`, each int64 [rows].
 
-    Of several batches at once, int64 [batches, rows]. batch_size: global batch B. size: number of
-    records N. rows: those of a batch to answer for.
+    For an array of batches, int64 [batches, rows]. batch_size: global batch size B. size: number of
+    records N. rows: the rows of each batch to return.
     """
     epoch, place = np.divmod(example_numbers(batch, batch_size=batch_size, rows=rows), size)
     return epoch, permutation(place, size=size, seed=seed, epoch=epoch)
 
 
 def _epoch_keys(seed: int, size: int, epoch: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a key for the network of each epoch."""
+    """Return the key of each epoch's network."""
     start = np.array([seed % _WORD], np.uint64)
     return _mix(_mix(_mix(start) + np.uint64(size)) + epoch * np.uint64(_STRIDE))
 
 
 def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a permutation of [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a)."""
+    """Permute [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a); return the images of
+    `places`."""
     rows = math.isqrt(size - 1) + 1
     a, b = np.uint64(rows), np.uint64(-(-size // rows))
     left, right = np.divmod(places, b)
@@ -83,7 +84,7 @@ def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) ->
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit
     words."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

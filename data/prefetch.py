@@ -1,6 +1,6 @@
-"""Batches one after the other, read ahead by Grain in threads or processes.
+"""Batches in order, read ahead by Grain in threads or processes.
 
-Importing Grain imports JAX, so that happens inside.
+Grain imports JAX, so Grain is imported only inside functions.
 """
 
 import atexit
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from data.batches import Batch, Batches
 
 _THREADS = 4
-_AHEAD = 16  # batches; of those that are much work, and large, no more than are worked at
+_AHEAD = 16  # batches; of expensive (large) batches only as many as there are threads
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches `start` up to `stop` in order, read ahead by threads or by `workers`
+    """Yield the batches `start` to `stop` - 1 in order, read ahead by threads or by `workers`
     processes.
 
-    Batches out of memory are not read ahead: handing one over would take longer than making it.
+    Batches in memory are not read ahead by threads: transferring one takes longer than making it.
     """
     if start >= stop:
         return
@@ -38,7 +38,7 @@ def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Ba
     )
     if workers:
         _let_grain_read_flags()
-        # By a pipe: shared memory is no faster, is not always given back, and containers limit it.
+        # Use a pipe: shared memory is no faster, is not always freed, and containers limit it.
         by_pipe = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
         dataset = grain.experimental.WithOptionsIterDataset(dataset, by_pipe)
         processes = grain.MultiprocessingOptions(num_workers=workers)
@@ -53,7 +53,7 @@ def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Ba
 
 
 def _let_grain_read_flags() -> None:
-    """Grain asks absl's flags how to start its processes: they stand at their defaults."""
+    """Mark absl's flags as parsed, with their defaults: Grain reads them to start processes."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -61,7 +61,7 @@ def _let_grain_read_flags() -> None:
 
 
 def _begin_worker(number: int, count: int) -> None:
-    """Leaves signals to the trainer, which may want batches after them, and ends with it."""
+    """Ignore signals, since the trainer may need batches after them; end when the trainer ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""Prepares the data that a configuration describes: written once for a cache key, then opened."""
+"""Prepares the data that a configuration describes: written once per cache key, then opened."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,21 @@ _METADATA = "metadata.json"
 
 
 class Preparation(Protocol):
-    """Makes records of raw examples, for one modality."""
+    """Turns the raw examples of one modality into records."""
 
     def cache_key(self) -> Mapping[str, Any]:
-        """Return all that decides the result besides the raw examples, as JSON."""
+        """Return everything besides the raw examples that decides the result, as JSON values."""
         ...
 
     def write(
         self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """Writes the records of each split into `folder`. Returns metadata to keep, as JSON."""
+        """Write the records of each split into `folder`. Return metadata to keep, as JSON
+        values."""
         ...
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
-        """Open what `write` wrote."""
+        """Open the data that `write` wrote."""
         ...
 
 
@@ -48,14 +49,15 @@ def prepare(
     warn: Callable[[str], None] = lambda line: None,
     inform: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """Return the data that `settings` (the configuration's `data`) describe; prepare it if need be.
+    """Return the data that `settings` (the configuration's `data`) describe; prepare it if needed.
 
-    warn: gets a line for each problem of the data. inform (default: warn): gets a line for each
-    thing that preparation did as asked. Both get the same lines when the data was prepared before.
+    warn: called with a line for each problem of the data. inform (default: warn): called with a
+    line for each effect of preparation that was asked for. Both get the same lines if the data was
+    prepared before.
 
-    The folder's name is a hash of `source_key` and `cache_key`, every setting that matters: a
-    changed file makes a new one. Raises UsageError where the source, or what was prepared, can't
-    be used.
+    The folder's name is a hash of `source_key` and `cache_key`, which contain every relevant
+    setting and file: a changed file gives a new folder. Raises UsageError if the source, or the
+    prepared data, can't be used.
     """
     sources = open_sources(settings)
     preparation = _preparation(sources, settings)
@@ -83,7 +85,7 @@ def prepare(
 
 
 def _raw_splits(source: Source, cache: Path, progress: Progress) -> RawSplits:
-    """Return the raw examples of `source`, from where they are or from a written copy."""
+    """Return the raw examples of `source`, read in place or from a stored copy."""
     if hasattr(source, "random_access"):
         return source.random_access()
     from data.sources.builder import open_examples  # slow to import

@@ -1,4 +1,4 @@
-"""Progress of preparation, reported as it goes."""
+"""Reports the progress of preparation."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 from data.sources.source import RawExamples
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with the stage ("packing train"), how much is done, of how much, and the unit.
+"""Called with the stage ("packing train"), the amount done, the total, and the unit.
 
-A stage ends when as much is done as there is.
+A stage ends when the amount done equals the total.
 """
 
 Item = TypeVar("Item")
@@ -21,7 +21,7 @@ def silent(stage: str, done: int, total: int, unit: str) -> None:
 def track(
     items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str
 ) -> Iterator[Item]:
-    """Yield `items`, of which there are at most `total`, and report each as it is taken."""
+    """Yield `items`, at most about `total`, and report progress before each."""
     done = 0
     for item in items:
         progress(stage, done, max(total, done + 1), unit)
@@ -37,7 +37,7 @@ def read_blocks(
     stage: str = "",
     unit: str = "",
 ) -> Iterator[Sequence[dict[str, Any]]]:
-    """Yield all `examples` in order, `size` at once, and report how far it is before each block."""
+    """Yield all `examples` in order in lists of `size`, and report progress before each."""
     total = len(examples)
     for start in range(0, total, size):
         progress(stage, start, total, unit)

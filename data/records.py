@@ -1,6 +1,6 @@
-"""Records in an ArrayRecord file, read many at once in any order.
+"""Records in an ArrayRecord file, read many at a time in any order.
 
-They are of one fixed dtype, or of the dtype `object`: bytes, of any length each.
+They have one fixed dtype, or the dtype `object`: bytes of varying length.
 """
 
 import hashlib
@@ -17,17 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from configs.errors import UsageError
 
-_WRITING = "group_size:1"  # each record by itself: they are read in shuffled order
+_WRITING = "group_size:1"  # one record per group, since they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
-KEPT_BYTES = 2**26  # a set that is smaller is read once and kept in memory
+KEPT_BYTES = 2**26  # a set up to this size is read once and kept in memory
 
 
 @dataclass(frozen=True)
 class RecordReader:
-    """Reads the records of a file, which is opened at the first reading, in each process. Threads
-    may share it.
+    """Reads the records of a file, which each process opens at its first read. Thread-safe.
 
-    kept_bytes: a set no larger than this is read whole at the first reading, and kept.
+    kept_bytes: a set up to this size is read whole at the first read, and kept.
     """
 
     path: Path
@@ -37,7 +36,7 @@ class RecordReader:
     def read(self, indices: ArrayLike) -> NDArray[Any]:
         """Return the records at `indices`, of `dtype` [len(indices)].
 
-        Raises `UsageError` naming the file where it is damaged.
+        Raises `UsageError` naming the file if it is damaged.
         """
         indices = np.asarray(indices, np.int64)
         try:
@@ -56,13 +55,13 @@ class RecordReader:
 
     @cached_property
     def _kept(self) -> NDArray[Any] | None:
-        """All records, if they are few."""
+        """All records, if they are few enough; else None."""
         if not self.are_few(self._reader.num_records()):
             return None
         return self._join(self._reader.read_all())
 
     def are_few(self, count: int) -> bool:
-        """Return whether `count` records, all there are, are kept in memory."""
+        """Return whether a set of `count` records is small enough to keep in memory."""
         if self.dtype == object:
             return self.path.stat().st_size <= self.kept_bytes
         return count * self.dtype.itemsize <= self.kept_bytes
@@ -79,7 +78,7 @@ class RecordReader:
 
 
 def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]:
-    """Writes all records of `blocks`. Returns their number and the SHA-256 of all their bytes."""
+    """Write all records of `blocks`. Return their number, and the SHA-256 of all their bytes."""
     writer = ArrayRecordWriter(str(path), _WRITING)
     count, hasher = 0, hashlib.sha256()
     try:
@@ -94,18 +93,18 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
 
 
 def names_path(records: Path) -> Path:
-    """Return the file of the names of the examples in the file `records`."""
+    """Return the file with the names of the examples in the record file `records`."""
     return records.with_suffix(".names.jsonl")
 
 
 def write_names(records: Path, names: Iterable[str]) -> None:
-    """Writes the names of the examples in the file `records`, in their order."""
+    """Write the names of the examples in the record file `records`, in order."""
     with names_path(records).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(name) + "\n" for name in names)
 
 
 def read_names(records: Path) -> list[str] | None:
-    """Return the names of the examples in the file `records`; None where they have none."""
+    """Return the names of the examples in the record file `records`; None without names."""
     path = names_path(records)
     if not path.exists():
         return None
@@ -113,7 +112,7 @@ def read_names(records: Path) -> list[str] | None:
 
 
 def bytes_of(block: NDArray[Any]) -> Iterable[bytes]:
-    """Return the bytes of each record."""
+    """Return the bytes of each record in `block`."""
     if block.dtype == object:
         return block.tolist()
     content, size = block.tobytes(), block.dtype.itemsize

@@ -1,7 +1,7 @@
-"""Random changes of training recordings, drawn by a generator of each example's own.
+"""Random augmentation of training recordings, with a separate generator for each example.
 
-`settings` are the configuration's `data.augmentation`. In their order: the shift, the speed, the
-gain and noise of the waveform; then the masks over its frames.
+`settings` is the configuration's `data.augmentation`. The order is: shift, speed, gain and noise of
+the waveform; then masks over its frames.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from data.codecs.sound import Waveform, to_rate
 
 
 def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: Any) -> Waveform:
-    """Apply the changes of the waveform, which may get shorter or longer."""
+    """Apply the augmentations of the waveform, which may change its length."""
     if settings.shift_milliseconds:
         waveform = _shift(waveform, random, sample_rate * settings.shift_milliseconds / 1000)
     if settings.speed:
@@ -28,7 +28,7 @@ def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: A
 
 
 def changes_waveforms(settings: Any) -> bool:
-    """Return whether waveforms are changed, not only frames."""
+    """Return whether `settings` change waveforms, not only frames."""
     return bool(
         settings.shift_milliseconds
         or settings.speed
@@ -38,14 +38,16 @@ def changes_waveforms(settings: Any) -> bool:
 
 
 def most_samples(samples: int, settings: Any) -> int:
-    """Return the length that a waveform of so many samples can get."""
+    """Return the most samples that a waveform of `samples` samples may have after augmentation."""
     return int(np.ceil(samples / (1 - settings.speed)))
 
 
 def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling: float) -> None:
-    """Masks of SpecAugment (Park et al., 2019, arXiv:1904.08779), written into `frames` [T, F].
+    """Apply the masks of SpecAugment (Park et al., 2019, arXiv:1904.08779) to `frames` [T, F] in
+    place.
 
-    The width of each is uniform from 0 to the most, its place uniform too. They may overlap.
+    The width of each is uniform from 0 to its maximum, and its position is uniform. Masks may
+    overlap.
     """
     length, bands = frames.shape
     for _ in range(settings.frequency_masks):
@@ -56,13 +58,13 @@ def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling:
 
 
 def add_noise(waveform: Waveform, random: Generator, ratio: float) -> Waveform:
-    """White noise beside it, whose power is `ratio` decibels less than its own."""
+    """Add white noise whose power is `ratio` decibels below the power of the waveform."""
     loudness = np.sqrt(np.mean(np.square(waveform))) * _amplitude(-ratio)
     return waveform + loudness * random.standard_normal(len(waveform), np.float32)
 
 
 def _shift(waveform: Waveform, random: Generator, most: float) -> Waveform:
-    """Shift by up to `most` samples, or half of it, with silence where it was."""
+    """Shift by up to `most` samples, at most half the waveform; fill the gap with silence."""
     most = min(round(most), len(waveform) // 2)
     by = int(random.integers(-most, most + 1))
     moved = np.zeros_like(waveform)

@@ -1,4 +1,4 @@
-"""Prepare pairs of texts as records, the tokens of both sides at full length; and batch them."""
+"""Prepare pairs of texts as records of varying length, the tokens of both sides; and batch them."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +27,7 @@ VERSION = 1
 """Part of the cache key: raised when this file makes different examples."""
 
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
-"""The concatenated tokens of all sources, or all targets, of a batch; and the number of tokens of
-each."""
+"""The tokens of all sources, or of all targets, of a batch, concatenated; and their numbers."""
 
 _HEAD_BYTES = 4  # at the start of a record: the number of source tokens, little endian
 _NOTHING = bytes(_HEAD_BYTES)

@@ -1,1 +1,2 @@
-"""Sources of raw examples: each is a file here, and a line of `SOURCES` in `registry.py`."""
+"""Sources of raw examples: each is a file in this folder, and an entry of `SOURCES` in
+`registry.py`."""

@@ -1,4 +1,4 @@
-"""Writes the examples of a source down, once, as a TensorFlow dataset in ArrayRecord files."""
+"""Stores the examples of a source, once, as a TensorFlow dataset in ArrayRecord files."""
 
 import contextlib
 import io
@@ -13,14 +13,14 @@ from data.progress import Progress, track
 from data.sources.source import RawSplits, SequentialSource
 
 VERSION = "1.0.0"
-"""The layout of the files: those of another version are not read."""
+"""The version of the files' layout; files of a different version are not read."""
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TensorFlow dataset of any source. TensorFlow itself is not needed."""
+    """A TensorFlow dataset of the examples of any source. It does not need TensorFlow itself."""
 
     VERSION = tfds.core.Version(VERSION)
-    url_infos = None  # nothing is downloaded: no checksums beside the code are looked for
+    url_infos = None  # nothing is downloaded, so do not look for checksum files
 
     def __init__(self, source: SequentialSource, progress: Progress, **options: Any):
         self._source = source
@@ -36,7 +36,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self._source.splits}
 
     def _generate_examples(self, split: str):
-        # Keys keep the order. They are spread over all 128 bits because the builder sorts what
+        # Keys keep the order. They are spread over all 128 bits because the builder sorts data that
         # does not fit into memory into a thousand buckets by the first of them.
         most = self._source.splits[split]
         step = 2**128 // (most + 1)
@@ -52,19 +52,21 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 
 
 def open_examples(source: SequentialSource, cache: Path, progress: Progress) -> RawSplits:
-    """Return the raw examples of each split of `source`, at random access, written first if need
-    be."""
+    """Return the raw examples of each split of `source`, with random access.
+
+    They are first written to `cache` if they are not there.
+    """
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
     folder = cache / "sources" / f"{source.name}-{key[:24]}"
 
     def build(temporary: Path) -> None:
         tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # results alone go there
+        with contextlib.redirect_stdout(io.StringIO()):  # stdout is for results only
             builder = _builder(source, progress, temporary)
             try:
                 builder.download_and_prepare()
             except Exception:
-                if builder.mistake is not None:  # as it was, without what TFDS adds
+                if builder.mistake is not None:  # without the text that TFDS adds
                     raise builder.mistake from None
                 raise
 

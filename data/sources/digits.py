@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn brings along: 1,797 pictures, 8 by 8, 17 greys."""
+"""The handwritten digits of scikit-learn: 1,797 pictures of 8 by 8 pixels with 17 grey levels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from data.sources.source import hold_out
 
 @dataclass(frozen=True)
 class Digits:
-    """Pictures by their numbers in scikit-learn. An example is an `image` (PNG) and a `label`.
+    """A source of the digits, numbered as in scikit-learn. An example is an `image` (PNG) and a
+    `label`.
 
-    `test` is what `train_test_split(..., test_size=0.2, random_state=0)` holds out, as everybody
-    who reports a figure on these digits does; of the rest a hash of the number holds out
-    `validation`.
+    `test` is the part that `train_test_split(..., test_size=0.2, random_state=0)` holds out, as is
+    usual in results on these digits; a hash of the number chooses `validation` from the rest.
     """
 
     held_out: float
@@ -28,7 +28,7 @@ class Digits:
     @cached_property
     def members(self) -> Mapping[str, list[int]]:
         """The numbers of each split's pictures."""
-        # As train_test_split does, without the second that importing scikit-learn takes.
+        # The same split as train_test_split, without the second that importing scikit-learn takes.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
         train, validation = hold_out(rest, self.held_out, str)
@@ -60,5 +60,5 @@ class Digits:
 
 
 def open_source(settings: Any) -> Digits:
-    """Return the digits, with `data.validation_fraction` of the training part held out."""
+    """Open the digits; `data.validation_fraction` of the training part is held out."""
     return Digits(settings.validation_fraction)

@@ -1,4 +1,4 @@
-"""Documents: text files, or stretches of them, given out in pieces of bounded size."""
+"""Documents: text files or parts of them, read in pieces of bounded size."""
 
 import codecs
 import hashlib
@@ -17,7 +17,7 @@ _BLOCK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of UTF-8 text: where it is, its name in the corpus, and what it holds."""
+    """A file of UTF-8 text: its path, its name in the corpus, its hash and its length."""
 
     path: Path
     name: str
@@ -27,7 +27,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Document:
-    """The characters of a file from `start` up to `stop`."""
+    """The characters of a file in [start, stop)."""
 
     file: TextFile
     start: int
@@ -38,9 +38,9 @@ class Document:
 class Documents:
     """A source of text. An example is a piece of a document: `document`, `piece` (from 0), `text`.
 
-    Pieces are bounded so that neither memory nor the records of a dataset grow with a document.
-    They begin with white space that follows something else, where there is such a place: no
-    token of a byte-level tokenizer spans it.
+    The size of pieces is bounded, so that neither memory nor records grow with a document. A piece
+    ends before white space that follows another character, if possible; as no token of a byte-level
+    tokenizer crosses such a place, pieces can be encoded separately.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Documents:
         return {split: sum(map(_most_pieces, of)) for split, of in self.documents.items()}
 
     def characters(self) -> dict[str, int]:
-        """Return the characters of each split."""
+        """Return the number of characters of each split."""
         return {
             split: sum(part.stop - part.start for part in of)
             for split, of in self.documents.items()
@@ -79,12 +79,12 @@ class Documents:
 
 
 def whole(file: TextFile) -> Document:
-    """Return all of `file` as one document."""
+    """Return `file` as a single document."""
     return Document(file, 0, file.characters)
 
 
 def text_features() -> dict[str, Any]:
-    """Return the features of a piece of a document, as TensorFlow Datasets describes them."""
+    """Return the features of a piece of a document in terms of TensorFlow Datasets."""
     import numpy as np
     import tensorflow_datasets as tfds
 
@@ -93,10 +93,10 @@ def text_features() -> dict[str, Any]:
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
-    """Yield the text of `blocks` in pieces of `PIECE_CHARACTERS` to twice as many, but for the
-    last.
+    """Cut the text of `blocks` into pieces of `PIECE_CHARACTERS` to twice as many; the last may be
+    shorter.
 
-    A text without characters is one piece.
+    An empty text gives one empty piece.
     """
     text, count = "", 0
     for block in blocks:
@@ -116,10 +116,10 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
 ) -> list[TextFile]:
-    """Return the text files of some paths and names: each is read once, for its hash and length.
+    """Read text files, given by path and name, once, for their hashes and lengths.
 
-    invalid_utf8: "error", or "replace" for U+FFFD in the place of what can't be decoded. what:
-    with `settings`, under which they are remembered. Raises UsageError where one is no UTF-8.
+    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD. settings, what: the place
+    in the file stat cache. Raises UsageError if a file is not valid UTF-8.
     """
 
     def find(path: Path) -> tuple[str, int]:
@@ -134,7 +134,7 @@ def read_text_files(
 
 
 def _blocks(path: Path, invalid_utf8: str) -> Iterator[tuple[bytes, str]]:
-    """Yield the file in blocks of bytes, each with the characters that it completes."""
+    """Yield a file in blocks of bytes, each with the characters that it completes."""
     errors = {"error": "strict", "replace": "replace"}[invalid_utf8]
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     read = 0
@@ -170,7 +170,7 @@ def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
 
 
 def _cut(text: str, first: int, last: int) -> int:
-    """Return the first place in [first, last) where white space follows something else, else
+    """Return the first place in [first, last) where white space follows another character, or
     `last`."""
     for place in range(first, last):
         if text[place].isspace() and not text[place - 1].isspace():

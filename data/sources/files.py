@@ -1,4 +1,4 @@
-"""The user's files: a file, a folder of files, or a glob, and which split each belongs to."""
+"""Finds the user's files, by a file, folder or glob, and assigns them to splits."""
 
 import glob
 import hashlib
@@ -15,15 +15,15 @@ _MISNAMED = {"val": "validation", "valid": "validation", "dev": "validation", "t
              "testing": "test"}  # fmt: skip
 
 Files = tuple[list[Path], Path]
-"""Files of a split, and the folder that their names begin at."""
+"""The files of a split, and the folder that their names are relative to."""
 
 
 def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
-    """Return the files at `given` that are accepted, in the order of their names, by their split.
+    """Return the files at `given` that `accepts` accepts, sorted by name, for each split.
 
-    A folder may hold folders train, validation and test: then these alone are read; or be made
-    of files of those names (train.txt, test.jsonl.gz, train-00000-of-00002.parquet) and nothing
-    else. Raises UsageError where there are none.
+    If a folder has subfolders named train, validation or test, only these are read. If it contains
+    only files with such names (train.txt, test.jsonl.gz, train-00000-of-00002.parquet), these are
+    the splits. Otherwise all files are for training. Raises UsageError if there are none.
     """
     path = Path(given).expanduser()
     if path.is_file():
@@ -40,7 +40,7 @@ def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) 
 
 
 def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path]]:
-    """Return the files of each split of `folder`; all of them for training where it has no
+    """Return the files of each split of `folder`; all files are for training if it has no
     splits."""
     files = [path for path in files_in(folder) if accepts(path)]
     parts = {
@@ -56,10 +56,10 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return the folders train, validation and test in `root`, as far as they are there.
+    """Return those of the folders train, validation and test that exist in `root`.
 
-    Raises UsageError where several splits are meant, and one by another name: val, Test. A single
-    such folder is none of a split: Bus, Car, Train may be classes.
+    Raises UsageError if several folders seem to be splits, and one is misnamed: val, Test. A single
+    such folder is not taken for a split: Bus, Car, Train may be classes.
     """
     parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
     folders = sorted(one for one in root.iterdir() if one.is_dir())
@@ -71,22 +71,22 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def split_of(file: Path) -> str | None:
-    """Return the split that a file is named after."""
+    """Return the split that a file is named after, or None."""
     named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
 
 
 def meant_split(name: str) -> str | None:
-    """Return the split that somebody means who calls it `name`: train, Train, training; None: no
-    split."""
+    """Return the split that `name` probably means (train, Train, training); None if it means
+    none."""
     meant = _MISNAMED.get(name.lower(), name.lower())
     return meant if meant in SPLITS else None
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder` but hidden ones; links to folders are not followed.
+    """Yield all files below `folder` except hidden ones; links to folders are not followed.
 
-    Raises UsageError for a folder that can't be read.
+    Raises UsageError if a folder can't be read.
     """
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -100,7 +100,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a file. Raises UsageError where it can't be read."""
+    """Return the bytes of a file. Raises UsageError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -108,7 +108,7 @@ def read_file(path: Path) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read in blocks. Raises UsageError where it can't be read."""
+    """Return the SHA-256 of a file, read in blocks. Raises UsageError if it can't be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,6 +117,6 @@ def file_sha256(path: Path) -> str:
 
 
 def name_below(root: Path, path: Path) -> str:
-    """Return the name of the file `path` below `root`: bytes of it that are no UTF-8 are spelt
-    out."""
+    """Return the name of `path` relative to `root`; bytes that are not UTF-8 are written as
+    escapes."""
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

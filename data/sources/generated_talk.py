@@ -1,14 +1,14 @@
-"""A small set of conversations to try things out on: what comes before and after, what is larger,
-what is the opposite, each asked in several ways, and asked on.
+"""A small set of generated conversations for trying things out.
 
-Held out are whole conversations: a model that answers them right has seen what is asked in other
-words, or the same words asked of something else.
+The user asks in several ways what comes before or after, what is larger or what is the opposite,
+and sometimes asks a second question. Whole conversations are held out: a model that answers them
+correctly has seen the same question in other words, or the same words with another question.
 """
 
 from collections.abc import Iterator
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
 Message = dict[str, str]
 
@@ -38,7 +38,7 @@ COMPARISONS = ("Which is larger, {} or {}?", "Is {} or {} the larger number?")
 
 
 def conversations() -> list[list[Message]]:
-    """Return all of them, always the same, in the same order."""
+    """Return all conversations, always the same in the same order."""
     return [
         [
             {"role": "user" if place % 2 == 0 else "assistant", "content": content}

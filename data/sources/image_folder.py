@@ -1,4 +1,4 @@
-"""The user's own pictures: a folder for each class, perhaps in folders for each split."""
+"""The user's own pictures: a folder for each class, optionally within a folder for each split."""
 
 import os
 from collections import Counter
@@ -19,7 +19,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture's file, its name in the set, the name of its class, and what it holds."""
+    """A picture: its file, its name in the set, the name of its class, and its file's hash."""
 
     path: Path
     name: str
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Pictures by their split; they stay where they are. warnings: lines for the user."""
+    """A source of the pictures in a folder, which stay where they are. warnings: for the user."""
 
     pictures: Mapping[str, Sequence[Picture]]
     classes: tuple[str, ...]
@@ -54,12 +54,12 @@ class ImageFolder:
 
 
 def open_source(settings: Any) -> ImageFolder:
-    """Return the pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
+    """Open the pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
 
-    Without a validation part `data.validation_fraction` of the training part is held out: whole
-    files by a hash of their names. Files that are no pictures by their names, in no class, or
-    beside the folders of splits are left out with a warning; hidden ones without. The folder of a
-    class may be a link. Raises UsageError.
+    Without a validation part, `data.validation_fraction` of the training pictures is held out, by a
+    hash of their names. Files that do not have a picture's ending, are in no class, or are outside
+    the folders of splits are left out with a warning; hidden files are left out without. The folder
+    of a class may be a link. Raises UsageError.
     """
     root = Path(settings.path).expanduser()
     parts = split_folders(root)
@@ -83,11 +83,11 @@ def open_source(settings: Any) -> ImageFolder:
 
 
 class _Found:
-    """The files in the folder of a split."""
+    """The files found in the folder of a split."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.files: list[tuple[Path, str]] = []  # pictures and their classes
+        self.files: list[tuple[Path, str]] = []  # paths of pictures, and their classes
         self.others: list[Path] = []
         there = [*files_in(folder)]
         for path in self.folders().values():
@@ -101,11 +101,11 @@ class _Found:
         self.counts = Counter(label for _, label in self.files)
 
     def classes(self) -> tuple[str, ...]:
-        """Return the classes that have a picture."""
+        """Return the names of the classes that have pictures."""
         return tuple(sorted(self.counts))
 
     def folders(self) -> dict[str, Path]:
-        """Return the folders in it by their names, with pictures or without."""
+        """Return the subfolders by name, with or without pictures."""
         with os.scandir(self.folder) as there:
             found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
         return {name_below(self.folder, path): path for path in sorted(found)}
@@ -127,7 +127,7 @@ class _Found:
 
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:
-    """Yield a warning about what is not read because it is in none of `parts`."""
+    """Yield a warning about entries of `root` that are not read, being in none of `parts`."""
     others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

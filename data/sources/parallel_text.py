@@ -1,4 +1,4 @@
-"""The user's own pairs of texts: two files that go line by line, or a table of them."""
+"""The user's own pairs of texts: two files whose lines correspond, or a table."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,13 @@ from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
 from data.sources.tables import decode, lines_of
 
 Sides = tuple[Path, Path]
-"""The file of the sources, and that of their targets."""
+"""The file of the sources, and the file of the targets."""
 
 
 @dataclass(frozen=True)
 class ParallelFiles:
-    """Two files of which each line of the one belongs to that line of the other."""
+    """Two files whose lines correspond: line n of the second is the target of line n of the
+    first."""
 
     name: str
     sides: Sides
@@ -26,22 +27,22 @@ class ParallelFiles:
     invalid_utf8: str
 
     def name_of(self, row: int) -> str:
-        """Return the name of both files and the line."""
+        """Return the name of pair number `row`: the common name of the files and the line."""
         return f"{self.name}:{row + 1}"
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield each line of both, without its end."""
+        """Yield the lines of both files in pairs, without line ends."""
         return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
 
 
 def open_source(settings: Any) -> PairRecords:
-    """Return the pairs at `data.path`: two files for each split, two files, or a table.
+    """Open the pairs at `data.path`: two files, two files for each split, or a table.
 
-    A folder holds train.en and train.de, perhaps also validation and test (or train.de-en.en, or
-    several numbered files of a split); or pairs of files of any names, which are all for training.
-    A path without its ending is the pair of files corpus.en
-    and corpus.de, or corpus.train.en and so on. Each may be compressed (.gz). Without a validation
-    part `data.validation_fraction` of the pairs is held out. Raises UsageError.
+    A folder contains train.en and train.de, optionally also validation and test (or train.de-en.en,
+    or several numbered files per split); or pairs of files of any names, which are all for
+    training. A path without an ending, such as corpus, means corpus.en and corpus.de, or
+    corpus.train.en and so on. Files may be compressed (.gz). Without a validation part,
+    `data.validation_fraction` of the pairs is held out. Raises UsageError.
     """
     found = _find(settings)
     if not found:
@@ -72,8 +73,8 @@ def open_source(settings: Any) -> PairRecords:
 
 
 def _find(settings: Any) -> dict[str, Sides]:
-    """Return the pairs of files by their names without endings, sorted; none where there is a
-    table."""
+    """Return the pairs of files by name without ending, sorted; empty if there is a table
+    instead."""
     path = Path(settings.path).expanduser()
     is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
     folder = path if is_folder else path.parent
@@ -100,8 +101,8 @@ def _find(settings: Any) -> dict[str, Sides]:
 
 
 def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Return the names of pairs of files for each split; and lines about those that are for
-    none."""
+    """Return the names of the pairs of files for each split, and warnings about pairs in no
+    split."""
     parts: dict[str, list[str]] = {}
     others: list[str] = []
     for name in found:
@@ -125,7 +126,7 @@ def _parts(found: dict[str, Sides]) -> tuple[dict[str, list[str]], tuple[str, ..
 
 
 def _tables_beside(given: str, sides: Sides) -> Iterator[str]:
-    """Yield a warning for each table in the folder of the pairs of files, such as `sides`."""
+    """Yield a warning for each table next to the pairs of files. sides: one of these pairs."""
     folder = Path(given).expanduser()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if _is_table(path):
@@ -145,8 +146,8 @@ def _refuse_fields(settings: Any, sides: Sides) -> None:
 def _no_partner(
     path: Path, language: str, other: str, setting: str, there: Sequence[Path]
 ) -> UsageError:
-    """Return the error for a file in `language` whose other side is not among those that are
-    there."""
+    """Return the error for a file in `language` without its other side. there: the existing
+    files."""
     name = _without(path, language)
     others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
@@ -163,7 +164,7 @@ def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> Usag
 
 
 def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
-    """Return the number of lines of both sides."""
+    """Return the number of lines of both files. Raises UsageError if it differs."""
     (source, target), (lines, others) = sides, (count for count, _ in counts)
     if lines != others:
         raise UsageError(
@@ -174,7 +175,7 @@ def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
 
 
 def _count(path: Path, invalid_utf8: str) -> tuple[int, str]:
-    """Return a file's number of lines and its SHA-256. Raises UsageError for what is no UTF-8."""
+    """Return the number of lines and the SHA-256 of a file. Raises UsageError for invalid UTF-8."""
     hasher, number = hashlib.sha256(), 0
     for number, line in lines_of(path):
         hasher.update(line)
@@ -189,14 +190,13 @@ def _lines(path: Path, invalid_utf8: str) -> Iterator[str]:
 
 
 def _without(path: Path, language: str) -> str | None:
-    """Return the name of a file without the ending of its language (and .gz); None if it has
-    another."""
+    """Return a file's name without `.language` (and .gz); None if it has another ending."""
     name, ending = path.name.removesuffix(".gz"), f".{language}"
     return name.removesuffix(ending) if name.endswith(ending) and name != ending else None
 
 
 def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
-    """Return the file whose name is `begin`, and those of splits: begin.train becomes train."""
+    """Select the file named `begin`, and the files of its splits: begin.train becomes train."""
     names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
     return {names[name]: path for name, path in side.items() if name in names}
 

@@ -1,4 +1,4 @@
-"""Describes where each split's examples come from, and warns of uneven shares held out."""
+"""Describes where each split's examples come from, and warns if the share held out is far off."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,11 @@ from data.sources.source import Source
 
 
 def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> dict[str, str]:
-    """Returns for each of the `splits` its file or folder, its name, or that it is cut from the
-    training part. settings: the configuration's `data`."""
+    """Return, for each of `splits`, the file, folder or name that it comes from, or that it was cut
+    from the training part.
+
+    settings: the configuration's `data`.
+    """
     cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
     own = [split for split in splits if split != "validation" or not all(cut)]
@@ -25,10 +28,12 @@ def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> d
 def uneven_cuts(
     sources: Sequence[Source], settings: Any, splits: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield a warning for each source of whose training part more than twice, or less than half, of
-    `data.validation_fraction` was held out. splits: those of the prepared data.
+    """Yield a warning for each source of which too much or too little was held out.
 
-    Of documents, which are held out whole, their characters count; else examples, or records."""
+    That is more than twice, or less than half, of `data.validation_fraction`. Text in documents,
+    which are held out whole, is measured in characters; other data in examples or records. splits:
+    the splits of the prepared data.
+    """
     for number, source in enumerate(sources):
         asked, of = getattr(source, "held_out", 0.0), splits
         if not asked:
@@ -56,12 +61,12 @@ def uneven_cuts(
 
 
 def _examples(split: Any) -> int:
-    """Return the number of records, or examples, that a split was made of."""
+    """Return the number of records or examples that a split was made from."""
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 
 def _place(settings: Any, split: str, *, alone: bool) -> str:
-    """alone: whether no other split is stored beside this one: then it is all that there is."""
+    """Return where `split` comes from. alone: whether the source stores no other split."""
     if settings.source == "mixture":
         return ", ".join(settings.parts)
     if hasattr(settings, "name"):

@@ -1,4 +1,4 @@
-"""Sets of pictures that TensorFlow Datasets has prepared, such as mnist, cifar10, imagenet2012."""
+"""Picture data sets prepared by TensorFlow Datasets, such as mnist, cifar10 and imagenet2012."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -9,16 +9,16 @@ from data.sources.prepared import PreparedExamples, PreparedRecords, open_set
 
 
 class PreparedPictures(PreparedExamples):
-    """The pictures of a set with their labels."""
+    """The pictures of a set, with their labels."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Their names; numbers where the set has none."""
+        """The names of the classes; numbers if the set has no names."""
         return self.found.class_names(self.target_field)
 
     @property
     def channels(self) -> int:
-        """1 where the set says that its pictures are grey, else 3."""
+        """1 if the set describes its pictures as grey, else 3."""
         shape = self.found.features[self.content_field].get("image", {}).get("shape", {})
         return 1 if [*shape.get("dimensions", ())][-1:] == ["1"] else 3
 
@@ -34,9 +34,9 @@ class PreparedPictures(PreparedExamples):
 
 
 def open_source(settings: Any) -> PreparedPictures:
-    """Return the set `data.name`, with its splits train, validation and test.
+    """Open the set `data.name`, with its splits train, validation and test.
 
-    Without a validation part `data.validation_fraction` of the training part is held out. Raises
+    Without a validation split, `data.validation_fraction` of the training part is held out. Raises
     UsageError.
     """
     found = open_set(settings)

@@ -1,7 +1,6 @@
-"""Sets of sound that TensorFlow Datasets has prepared, such as librispeech and speech_commands.
+"""Sound data sets prepared by TensorFlow Datasets, such as librispeech and speech_commands.
 
-They are read record by record: what the library itself makes of a feature of sound needs
-TensorFlow.
+Records are parsed here, since the library's own decoding of audio features needs TensorFlow.
 """
 
 import zlib
@@ -18,12 +17,12 @@ from data.codecs.sound import Waveform, decode_sound, to_rate
 from data.sources.prepared import PreparedExamples, PreparedSet, open_set
 from data.sources.tables import decode
 
-_LOUDEST = 2**15  # full scale of integers, which are samples of 16 bits
+_LOUDEST = 2**15  # full scale of integers, which are 16-bit samples
 
 
 @dataclass(frozen=True)
 class PreparedSound(PreparedExamples):
-    """The recordings of a set, with their transcripts, or with labels of `classes`."""
+    """The recordings of a set, with transcripts, or with labels of `classes`."""
 
     classes: tuple[str, ...] | None
     warnings: tuple[str, ...]
@@ -38,7 +37,7 @@ class PreparedSound(PreparedExamples):
             name, number = f"{stored} {number}", int(number)
             try:
                 record = tf_example_pb2.Example.FromString(records()[number])
-            except Exception as error:  # ArrayRecord and protobuf have their own
+            except Exception as error:  # ArrayRecord and protobuf raise their own errors
                 raise UsageError(f"{name} of {self.found.folder} can't be read: {error}") from None
             fields = record.features.feature
             found = {"sound": partial(_decode, fields[self.content_field], feature), "name": name}
@@ -52,16 +51,16 @@ class PreparedSound(PreparedExamples):
 
 
 def open_transcripts(settings: Any) -> PreparedSound:
-    """Return the recordings of the set `data.name` with their transcripts.
+    """Open the recordings of the set `data.name` with their transcripts.
 
-    Its splits train, validation and test are read; without a validation part
+    Its splits train, validation and test are read; without a validation split,
     `data.validation_fraction` of the training part is held out. Raises UsageError.
     """
     return _open(settings, "data.text_field", settings.text_field, "Text")
 
 
 def open_labels(settings: Any) -> PreparedSound:
-    """Open the recordings of the set `data.name` with their labels, likewise."""
+    """Open the recordings of the set `data.name` with their labels, as `open_transcripts` does."""
     return _open(settings, "data.label_field", settings.label_field, "ClassLabel")
 
 
@@ -96,12 +95,12 @@ def _open_records(found: PreparedSet, split: str) -> Sequence[bytes]:
 
 
 def _rate(feature: Mapping[str, Any]) -> int:
-    """Return the samples a second; 0 where the set does not say it."""
+    """Return the sample rate in Hz; 0 if the set does not say."""
     return int(feature.get("sampleRate", 0))
 
 
 def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Waveform:
-    """Return the waveform in a record, of which the set describes the `feature`."""
+    """Return the waveform in a record's `value`. feature: the set's description of its type."""
     if feature.get("lazyDecode"):
         return decode_sound(value.bytes_list.value[0], sample_rate)
     samples = _samples(value, feature)

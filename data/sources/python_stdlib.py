@@ -1,4 +1,4 @@
-"""The sources of the running Python's standard library: a corpus that every machine has."""
+"""The source code of the running Python's standard library: a corpus that every machine has."""
 
 import os
 import sysconfig
@@ -13,12 +13,12 @@ from data.sources.source import hold_out
 LEFT_OUT = frozenset({
     "test", "tests", "idle_test",  # tests
     "encodings", "pydoc_data",  # tables
-    "site-packages", "dist-packages", "__pycache__", "lib-dynload",  # not of the library
+    "site-packages", "dist-packages", "__pycache__", "lib-dynload",  # not part of the library
 })  # fmt: skip
 
 
 def open_source(settings: Any) -> Documents:
-    """Open the corpus: each module a document, in the order of their names; whole ones held out."""
+    """Open the corpus: each module is a document, sorted by name; whole documents are held out."""
     folder = Path(sysconfig.get_path("stdlib"))
     named = ((folder / name, name) for name in sorted(_modules(folder)))
     files = read_text_files(named, "replace", settings, str(folder))
@@ -36,7 +36,7 @@ def open_source(settings: Any) -> Documents:
 
 
 def _modules(folder: Path) -> Iterator[str]:
-    """Yield the names of the modules' files, relative to `folder`."""
+    """Yield the paths of the modules' files, relative to `folder`."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in LEFT_OUT]
         for name in files:

@@ -1,4 +1,4 @@
-"""The sources by name."""
+"""All sources by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,11 +42,11 @@ SOURCES: dict[str, Callable[[Any], Source]] = {
 
 
 def open_source(settings: Any) -> Source:
-    """Return the source that `settings` (the configuration's `data`) name. Raises UsageError."""
+    """Open the source named by `settings` (the configuration's `data`). Raises UsageError."""
     return SOURCES[settings.source](settings)
 
 
 def open_sources(settings: Any) -> tuple[Source, ...]:
-    """Return all sources of a mixture; of other settings the one."""
+    """Open all sources of a mixture, or the single source of other settings."""
     members = settings.part_settings() if settings.source == "mixture" else (settings,)
     return tuple(map(open_source, members))

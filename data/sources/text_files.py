@@ -1,4 +1,4 @@
-"""The user's own text: a file, a folder of files, or a glob; each file a document."""
+"""The user's own text: a file, a folder of files, or a glob. Each file is a document."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from data.sources.source import hold_out
 
 
 def open_source(settings: Any) -> Documents:
-    """Return the files at `data.path`, in the order of their names.
+    """Open the files at `data.path`, sorted by name.
 
     Without a validation part, `data.validation_fraction` of the training part is held out: of
-    several files whole ones by a hash of their names, of one its last characters.
-    Raises UsageError where there is no text.
+    several files, whole files by a hash of their names; of a single file, its end. Raises
+    UsageError if there is no text.
     """
     documents = {
         split: tuple(whole(file) for file in _read(split, paths, root, settings))
@@ -28,7 +28,7 @@ def open_source(settings: Any) -> Documents:
 
 
 def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[TextFile]:
-    """Return facts of the files of `split` that hold text."""
+    """Return the files of `split` that contain text."""
     named = ((path, name_below(root, path)) for path in paths)
     files = read_text_files(named, settings.invalid_utf8, settings, str(root.absolute()), split)
     filled = [file for file in files if file.characters]
@@ -39,7 +39,7 @@ def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[Text
 
 
 def _hold_out(train: tuple[Document, ...], settings: Any) -> dict[str, tuple[Document, ...]]:
-    """Return the training part, parted into training and validation."""
+    """Return the training part, divided into training and validation."""
     fraction = settings.validation_fraction
     if len(train) > 1:
         parts = hold_out(train, fraction, lambda document: document.file.name)

@@ -1,8 +1,8 @@
-"""Telephone numbers as push buttons dial them: two tones a digit (DTMF, ITU-T Q.23), and noise.
+"""Generated telephone numbers, dialed by push buttons: two tones per digit (DTMF, ITU-T Q.23).
 
-Each is drawn by a generator of its own: how many digits and which, how fast they are dialled, how
-long each sounds and how long the pause after it is, how loud the two tones are, how far they are
-off their frequencies, and the noise. No number comes twice, so that those of the test are new.
+Each number has its own random generator, which draws the digits, the speed, the length of each tone
+and pause, the loudness of both tones, their error in frequency, and the noise. No number occurs
+twice, so that those of the test are new.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ from data.sound_augmentation import add_noise
 from data.sources.source import MadeExamples, RawSplits, hold_out
 
 VERSION = 1
-"""A part of the cache key: raised when this file makes other examples."""
+"""Part of the cache key: raised when this file makes different examples."""
 
-RATE = 8000  # samples per second, of telephones
+RATE = 8000  # samples per second, as for telephones
 _LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, of rows and columns of the keys
 _KEYS = ("123", "456", "789", "*0#")
 _TONES = {key: (low, high) for low, keys in zip(_LOW, _KEYS, strict=True)
           for high, key in zip(_HIGH, keys, strict=True)}  # fmt: skip
 _FEWEST = 3  # digits
 _TONE, _PAUSE, _EDGE = (0.06, 0.12), (0.04, 0.1), (0.05, 0.3)  # seconds; the edge is silent
-_PACE = (0.8, 1.5)  # how much slower than that all of a number is dialled
-_RAMP = 0.004  # seconds in which a tone begins and ends: no click is heard
+_PACE = (0.8, 1.5)  # a factor on the lengths of tones and pauses, per number
+_RAMP = 0.004  # seconds in which a tone fades in and out, to avoid clicks
 _DETUNED = 0.015  # relative error of a tone's frequency: exchanges have to accept it
-_LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of all, and of one tone over the other
-_RATIOS = 30.0  # decibels from the least to the most signal over noise
+_LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of the whole, and of one tone relative to the other
+_RATIOS = 30.0  # decibels from the lowest to the highest signal-to-noise ratio
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tones:
     """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for the
     test.
 
-    lowest_ratio: of signal over noise, in decibels.
+    lowest_ratio: the lowest signal-to-noise ratio, in decibels.
     """
 
     recordings: int
@@ -51,7 +51,7 @@ class Tones:
 
     @cached_property
     def numbers(self) -> Mapping[str, Sequence[str]]:
-        """The numbers of each split."""
+        """The telephone numbers of each split."""
         test = -(-self.recordings // 10)
         random = generator(0, 0)
         distinct: dict[str, None] = {}
@@ -76,7 +76,7 @@ class Tones:
 
 
 def open_source(settings: Any) -> Tones:
-    """Return the numbers, with `data.validation_fraction` of those to learn from held out."""
+    """Open the source; `data.validation_fraction` of the numbers outside the test is held out."""
     return Tones(
         settings.recordings,
         settings.most_digits,
@@ -86,7 +86,7 @@ def open_source(settings: Any) -> Tones:
 
 
 def dial(number: str, lowest_ratio: float) -> Waveform:
-    """Return the sound of dialling `number`: float32 [samples], 8,000 a second."""
+    """Return the sound of dialing `number`: float32 [samples], at 8,000 Hz."""
     random = generator(1, int(f"1{number}"))  # 0012 is not 12
     pace, level = random.uniform(*_PACE), 10 ** (random.uniform(*_LEVEL) / 20)
     twist = 10 ** (random.uniform(-_TWIST, _TWIST) / 40)
