@@ -18,7 +18,7 @@ Batch = dict[str, NDArray[Any]]
 
 
 class BatchPlan(NamedTuple):
-    """Says what to read for each row of a block of batches; arrays are [batches, rows].
+    """What to read for each row of a block of batches; the arrays are [batches, rows].
 
     numbers: the part of the mixture. records: the record within the part. examples: the number of
     the example in the stream. shapes: what each batch is padded to, if examples have lengths.
@@ -188,7 +188,7 @@ class Batches:
         for number, part in enumerate(self._parts):
             mine = numbers == number
             epoch, place = np.divmod(before[mine], part.examples)
-            seed = self._seed + (number << 32)  # sets of equal size differ
+            seed = self._seed + (number << 32)  # sets of equal size get different orders
             records[mine] = permutation(place, size=part.examples, seed=seed, epoch=epoch)
         return BatchPlan(numbers, records, examples)
 

@@ -195,7 +195,8 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
 def _has_other_tokens(split: Split) -> bool:
     """Return whether a model reads tokens that are not targets, such as user turns or sources.
 
-    Plain text counts all tokens as targets: a task may choose some at random, but does so itself.
+    In plain text all tokens count as targets; a task that predicts only some of them chooses
+    itself.
     """
     return split.tokens != split.targets
 

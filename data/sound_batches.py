@@ -20,7 +20,7 @@ from data.length_buckets import PaddedShape
 from data.sound_augmentation import augment, mask, most_samples
 
 _BITS = 15  # besides the sign
-_HEAD = 2  # numbers of a record's head, int32: the exponent, and how many targets follow
+_HEAD = 2  # int32 values at the start of a record: the exponent, and the number of targets
 _NOTHING = np.array([0, -1], "<i4").tobytes()
 
 
@@ -95,7 +95,7 @@ class SoundCodec(ExampleCodec):
             waveform = augment(stored, self.log_mel.sample_rate, random, self.augmentation)
             missing = max(
                 0, self.log_mel.window - len(waveform)
-            )  # for a short recording played fast
+            )  # if a short recording was sped up
             frames = self.log_mel(np.pad(waveform, (0, missing)))
         mask(frames, random, self.augmentation, filling=float(frames.mean()))
         return frames

@@ -215,7 +215,7 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
             yield row, hash(found.tobytes())
 
 
-# ---- Copies of a split's examples in another.
+# ---- Examples of one split that are copied in another.
 
 
 def _are_alike(*splits: Split) -> bool:

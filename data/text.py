@@ -36,7 +36,7 @@ _TRAINED = {
 METADATA_VERSION = 1
 """Part of the cache key: raised when other properties of a split are counted."""
 
-PIECES_AT_ONCE = 512  # of 32 kB at most: fewer are read and encoded more slowly
+PIECES_AT_ONCE = 512  # of 32 kB at most; fewer at a time would be slower
 TOKENIZER = "tokenizer.json"
 
 

@@ -160,7 +160,7 @@ class PairPreparation:
             lengths, padding = open_lengths(path, self.settings.length_buckets), None
             if name == "train":
                 padding = lengths.padding(self.settings.global_batch_size)
-            tokens = int(np.load(lengths.path).sum())  # the separators among them
+            tokens = int(np.load(lengths.path).sum())  # including separators
             splits[name] = Split(
                 name, path, codec, padding=padding, tokens=tokens, lengths=lengths, **numbers
             )

@@ -38,7 +38,7 @@ TEMPLATE = r"""
 messages. The assistant ends its turns with the separator. All else is plain text, which every
 vocabulary can encode."""
 
-_MARKS = range(0xE000, 0xF900)  # characters for private use
+_MARKS = range(0xE000, 0xF900)  # Unicode's private use area
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ChatTemplate:
             self._template = _environment().from_string(TEMPLATE if source is None else source)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} is no Jinja: {error.message}") from None
-        # Of two tokens that begin alike the longer one matches.
+        # If one token is a prefix of another, the longer one matches.
         longest_first = sorted(specials, key=len, reverse=True)
         self._specials = re.compile("|".join(map(re.escape, longest_first)))
 

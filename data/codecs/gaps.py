@@ -128,7 +128,7 @@ class GapCodec:
             return Piece(text, np.empty(0, np.int32))
         if not (after_gap or before_gap):
             return Piece(text, self._tokenizer.encode(text))
-        # A text that begins or ends within a word or a number is most often a part of it.
+        # At a gap within a word or a number, fill in more letters or digits.
         before = [f" {one}" for one in self._like(text[0], -1)] if after_gap else [""]
         behind = self._like(text[-1], 0) if before_gap else [""]
         pairs = range(max(len(before), len(behind)))

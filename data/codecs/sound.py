@@ -34,7 +34,7 @@ def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             expected, rate = file.frames, file.samplerate
             channels = file.read(dtype="float32", always_2d=True)
-    except Exception as error:  # soundfile raises several kinds
+    except Exception as error:  # soundfile raises several types
         raise ValueError(_reason(encoded, error)) from error
     share = min(len(channels) / expected if expected else 1, 1 - _missing(encoded))
     if share < 1 - _TOLERATED:

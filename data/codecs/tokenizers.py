@@ -71,7 +71,7 @@ class Tokenizer:
         none.
         """
         model = json.loads(self.backend.to_str())["model"]
-        unknown = model.get("unk_id")  # unigram models have an id, others name a token
+        unknown = model.get("unk_id")  # unigram models give an id, others a token
         if model.get("unk_token") is not None:
             unknown = self.backend.token_to_id(model["unk_token"])
         return None if unknown == self.separator_id else unknown
@@ -167,7 +167,7 @@ class Tokenizer:
         learner.pre_tokenizer = words
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocabulary_size,
-            special_tokens=[SEPARATOR, *inside],  # else they are numbered in a random order
+            special_tokens=[SEPARATOR, *inside],  # otherwise their order is random
             initial_alphabet=signs,
             continuing_subword_prefix=_JOINED,
             show_progress=False,
@@ -207,7 +207,7 @@ class Tokenizer:
         """
         try:
             return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:  # the library raises only this type
             raise ValueError(f"{path} is no tokenizer.json: {error}") from error
 
     def save(self, path: str | Path) -> None:
@@ -247,14 +247,14 @@ class StreamDecoder:
     ids of a text that the new ids continue; the results then exclude that text.
     """
 
-    # A character has at most four bytes: where a stretch of this many tokens has no text to
-    # itself, its last ones do not belong to the character that its first ones end.
+    # A character has at most four bytes: if this many tokens have no text when decoded on
+    # their own, the last ones are not part of the character that the first ones end.
     _CONTEXT = 8
     _BYTES = 4
 
     def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()):
         self._tokenizer = tokenizer
-        self._ids = [*after]  # the last few, from where the text still may change
+        self._ids = [*after]  # the last few, whose text may still change
         text = tokenizer.decode(self._ids)
         self._emitted = len(text)  # characters of it that were returned
         self._broken = 0  # tokens since it last ended with a whole character
@@ -300,7 +300,7 @@ def _framing(backend: tokenizers.Tokenizer) -> tuple[NDArray[np.int32], NDArray[
     nothing = np.empty(0, np.int32)
     if not backend.num_special_tokens_to_add(is_pair=False):
         return nothing, nothing
-    for text in ("a", *backend.get_vocab()):  # the first that has a token of its own
+    for text in ("a", *backend.get_vocab()):  # use the first text that has a token
         encoding = backend.encode(text)
         ids = np.array(encoding.ids, np.int32)
         (own,) = np.nonzero(np.equal(encoding.special_tokens_mask, 0))

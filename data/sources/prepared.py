@@ -199,7 +199,7 @@ def open_set(settings: Any) -> PreparedSet:
             f"prepare it as ArrayRecord, {_command(settings.name)}"
         )
     fields = features.get("featuresDict", {}).get("features", {})
-    if "translation" in features:  # a text for each language, and nothing else
+    if "translation" in features:  # its only features: one text per language
         text = {"pythonClassName": "Text"}
         fields = dict.fromkeys(features["translation"]["languages"], text)
     return PreparedSet(folder, f"data.name={settings.name}", info, fields)

@@ -114,7 +114,7 @@ def _decode(value: Any, feature: Mapping[str, Any], sample_rate: int) -> Wavefor
 
 def _samples(value: Any, feature: Mapping[str, Any]) -> NDArray[Any]:
     kind = value.WhichOneof("kind")
-    if kind is None:  # there is no sample
+    if kind is None:  # the recording has no samples
         return np.zeros(0, np.float32)
     if kind != "bytes_list":
         return np.array(getattr(value, kind).value)

@@ -29,7 +29,7 @@ _FEWEST = 3  # digits
 _TONE, _PAUSE, _EDGE = (0.06, 0.12), (0.04, 0.1), (0.05, 0.3)  # seconds; the edge is silent
 _PACE = (0.8, 1.5)  # a factor on the lengths of tones and pauses, per number
 _RAMP = 0.004  # seconds in which a tone fades in and out, to avoid clicks
-_DETUNED = 0.015  # relative error of a tone's frequency: exchanges have to accept it
+_DETUNED = 0.015  # relative error of a tone's frequency, which exchanges must accept
 _LEVEL, _TWIST = (-30.0, -6.0), 4.0  # decibels: of the whole, and of one tone relative to the other
 _RATIOS = 30.0  # decibels from the lowest to the highest signal-to-noise ratio
 
