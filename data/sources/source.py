@@ -1,4 +1,4 @@
-"""The interface of sources of raw examples, and helpers that several sources share."""
+"""The interface of sources of raw examples, and functions that several sources share."""
 
 import hashlib
 import itertools
