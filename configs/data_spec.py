@@ -59,6 +59,13 @@ class DataSpec:
         sizes = {name: value for name, value in asdict(self).items() if value is not None}
         return {"sizes": sizes, "classes": sizes.pop("classes", None)}
 
+    def require(self, name: str) -> Any:
+        """Return the field `name`; raise `ValueError` where the data has nothing of the kind."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"the data has no {name}")
+        return value
+
     def model_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments that the class of a model takes of the data."""
         given = {name: value for name, value in asdict(self).items() if value is not None}

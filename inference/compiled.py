@@ -31,6 +31,7 @@ def compile_for_graph(
 
     if mesh is None:
         return jax.jit(bound, **jit_options)
+    assert rules is not None
     return compile_for_mesh(bound, mesh=mesh, rules=rules, **jit_options)
 
 

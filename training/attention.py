@@ -8,10 +8,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs.errors import UsageError
+from configs.schema.blocks import Stack
 from configs.schema.config import Config
 from model.layers.attend import NATIVE_ATTENTION, AttentionMask, attend, attention_limit
 from model.layers.sharding import activation_sharding
-from parallel.axes import activation_placement
+from parallel.axes import Rules, activation_placement
 from parallel.distributed import any_process
 from parallel.mesh import flat_mesh
 from training.model_def import compute_dtype
@@ -34,7 +35,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     that is set by name can't be used.
     """
     model = config.model
-    if not getattr(model, "has_self_attention", False):
+    if not isinstance(model, Stack) or not model.has_self_attention:
         return None
     setting, platform = model.attention, mesh.devices.flat[0].platform
     chosen = NATIVE_ATTENTION.get(platform, "xla") if setting == "auto" else setting
@@ -53,7 +54,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
         raise UsageError(f"model.attention={setting} can't be: {limit}; use auto or xla")
     if limit or chosen == "xla":
         return "xla"
-    reason = _failure(chosen, config, mesh, dtype, head_dim)
+    reason = _failure(chosen, model, config.mesh.rules.model_dump(), mesh, dtype, head_dim)
     if not any_process(reason is not None):
         return setting
     reason = reason or "on another host"
@@ -64,11 +65,10 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
 
 
 def _failure(
-    implementation: str, config: Config, mesh: Mesh, dtype: jnp.dtype, head_dim: int
+    implementation: str, model: Stack, rules: Rules, mesh: Mesh, dtype: jnp.dtype, head_dim: int
 ) -> str | None:
     """Return why a small forward and backward pass on one of this process's devices differs from
     XLA's; None where it does not."""
-    model = config.model
     window = model.attention_window and min(model.attention_window, POSITIONS // 2)
     group = model.num_heads // (model.num_kv_heads or model.num_heads)
     documents = jnp.arange(POSITIONS)[None] // (POSITIONS // 2) + 1
@@ -93,7 +93,7 @@ def _failure(
             )
             return jnp.sum((plain + packed).astype(jnp.float32) * weights)
 
-        placement = activation_placement(device, config.mesh.rules.model_dump())
+        placement = activation_placement(device, rules)
         with activation_sharding(placement):
             results = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v)
         return [np.asarray(x, np.float32) for x in jax.tree.leaves(results)]

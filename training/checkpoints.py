@@ -267,7 +267,8 @@ def restore_state(
 
     Raises `UsageError` if the step's arrays are not the target's (another model or optimizer).
     """
-    fields, older = {}, not has_ema_statistics(manifest)
+    fields: dict[str, Any] = {}
+    older = not has_ema_statistics(manifest)
     if older:  # They are measured before they are used.
         target = target.replace(ema_statistics=None)
     for item, names in ITEMS.items():
@@ -355,7 +356,7 @@ def _best_steps(
     those measured as the newest of the others was, and so on.
     """
     ways = [] if as_measured_last else [metric]
-    ways += [metric.measured_as(one) for one in reversed(evaluations.values())]
+    ways += [metric.measured_as(one) for one in reversed(list(evaluations.values()))]
     return list(dict.fromkeys(step for way in ways for step, _ in _ranked(evaluations, way)))
 
 

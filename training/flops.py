@@ -18,6 +18,9 @@ from dataclasses import dataclass
 
 from configs.data_spec import DataSpec
 from configs.schema.config import Config
+from configs.schema.conversations import Conversations
+from configs.schema.data import Text
+from configs.schema.model import CNN, Decoder, Encoder
 from training.trees import Tree, flat
 
 FORWARD_AND_BACKWARD = 3
@@ -78,20 +81,21 @@ def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> floa
     if config.train.freeze or config.train.lora.rank is not None:
         return None
     kernels = {name: leaf.shape for name, leaf in flat(params).items() if name.endswith("kernel")}
-    if model.architecture == "cnn":
-        height, width, _ = data_spec.image_shape
+    if isinstance(model, CNN):
+        height, width, _ = data_spec.require("image_shape")
         times = [-(-height // 2**i) * -(-width // 2**i) for i in range(len(model.channels))]
         products = sum(
             math.prod(shape) * (times[int(path.split(".")[1])] if len(shape) == 4 else 1)
             for path, shape in kernels.items()
         )
         return 2 * FORWARD_AND_BACKWARD * products
-    if model.architecture not in ("decoder", "encoder") or config.task.model_output == "classes":
+    data = config.data
+    if not isinstance(model, Decoder | Encoder) or not isinstance(data, Text | Conversations):
         return None
-    length = config.data.sequence_length
+    length = data.sequence_length
     weights = sum(map(math.prod, kernels.values()))
     if model.tied_embeddings:
-        weights += data_spec.vocabulary_size * model.width
+        weights += data_spec.require("vocabulary_size") * model.width
     mixers = [model.pattern[i % len(model.pattern)] for i in range(model.depth)]
     heads_width = model.num_heads * (model.head_dim or model.width // model.num_heads)
     attended = min(length, model.attention_window or length)

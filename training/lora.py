@@ -119,7 +119,9 @@ def pair_axes(axes: LogicalAxes) -> dict[str, LogicalAxes]:
 def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
     """Return the dimensions of a matrix that its A has (all but the columns), and those that its B
     has (all but the rows)."""
-    rows, columns = sides_of(axes)
+    sides = sides_of(axes)
+    assert sides is not None  # Only matrices are adapted.
+    rows, columns = sides
     dims = range(len(axes))
     return [i for i in dims if i not in columns], [i for i in dims if i not in rows]
 

@@ -41,15 +41,15 @@ class ModelGraph:
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
         self._make = make
         self._lora: LoRA | None = None
-        self._graph, params, rest = nnx.split(
-            nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...
-        )
+        self._graph, *states = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
+        params, rest = states
         self._params = dict(nnx.to_flat_state(params))
         self._statistics = dict(nnx.to_flat_state(rest))
 
     def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Return parameters and batch statistics of a fresh model, as nested dictionaries."""
-        _, param_state, rest = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, ...)
+        _, *states = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, ...)
+        param_state, rest = states
         params = _nested(nnx.to_flat_state(param_state))
         if self._lora is not None:
             params |= {LORA: self._lora.draw(params, key)}
@@ -207,7 +207,7 @@ def build_model_def(
 
 def compile_for_mesh(
     step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
-) -> Callable[..., Any]:
+) -> jax.stages.Wrapped:
     """Return `jax.jit(step)` whose model lays its activations out on `mesh`."""
     placement = activation_placement(mesh, rules)
 
@@ -244,7 +244,8 @@ def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
         raise UsageError(
             f"checkpoint.best_metric=accuracy_top5 says nothing of {classes} classes: use accuracy"
         )
-    names = [field.name for field in dataclasses.fields(TASKS[config.task.name])]
+    task: Any = TASKS[config.task.name]  # A `Protocol` can't say that it is a dataclass.
+    names = [field.name for field in dataclasses.fields(task)]
     return build(config.task.name, **{name: settings[name] for name in names})
 
 

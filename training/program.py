@@ -40,7 +40,7 @@ class TrainProgram:
     flops_per_example: float | None
     initialize: Callable[..., TrainState]
     trained: frozenset[str]
-    train_step: Callable[..., Any]
+    train_step: jax.stages.Wrapped
     mean_statistics: Callable[..., Any]
 
     @property
@@ -199,7 +199,7 @@ def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) 
         jax.tree.map(lambda leaf: leaf.sharding, tree)
         for tree in (model_def.abstract_params, model_def.abstract_statistics)
     )
-    return TrainState(
+    return abstract.replace(
         step=everywhere,
         skipped=everywhere,
         params=params,

@@ -18,9 +18,9 @@ def round_stochastically(tree: Tree, dtypes: Tree, key: jax.Array) -> Tree:
     random numbers of `key`. They differ from leaf to leaf, and are the same on every mesh."""
     leaves, structure = jax.tree.flatten(tree)
     words = jax.random.bits(key, (len(leaves), 2), jnp.uint32)
-    likes = structure.flatten_up_to(dtypes)
-    pairs = zip(leaves, likes, words, strict=True)
-    return structure.unflatten([_rounded(x, like.dtype, own) for x, like, own in pairs])
+    pairs = zip(leaves, jax.tree.leaves(dtypes), words, strict=True)
+    rounded = [_rounded(x, like.dtype, own) for x, like, own in pairs]
+    return jax.tree.unflatten(structure, rounded)
 
 
 def _rounded(x: jax.Array, dtype: jnp.dtype, words: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ class Scalars(Mapping[str, jax.Array]):
 
     def is_ready(self) -> bool:
         """Return whether `read()` would not have to wait."""
-        return self.array.is_ready()
+        return self.array.is_ready()  # type: ignore[attr-defined]  # Missing in JAX's types.
 
     def __getitem__(self, name: str) -> jax.Array:
         if name not in self.names:

@@ -20,8 +20,7 @@ _ROUNDING = 2**32 - 1  # folded into a step's key for rounding; micro-batches ha
 Metrics = dict[str, jax.Array]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The state of a run: all that resuming needs, as nested dictionaries of arrays.
 
     It holds no random key: each step folds its number into the seed.

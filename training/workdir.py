@@ -37,7 +37,7 @@ class WorkdirLock:
     def __init__(self, workdir: Path, notify: Callable[[str], None] = _to_standard_error):
         self._workdir = workdir
         self._notify = notify
-        self._descriptor: int | None = None
+        self._descriptor = -1  # of no open file
 
     def __enter__(self) -> Self:
         self._descriptor = self._open()
@@ -118,7 +118,7 @@ class WorkdirLock:
 
     def _close(self) -> None:
         os.close(self._descriptor)  # Frees the lock.
-        self._descriptor = None
+        self._descriptor = -1
 
 
 def is_in_use(workdir: Path) -> bool:
