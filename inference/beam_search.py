@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+import numpy as np
 
 NEVER = -jnp.inf
 """Log-probability of a continuation that is not allowed."""
@@ -43,10 +43,10 @@ class _Search(NamedTuple):
 
 
 def beam_search(
-    module: nnx.Module,
+    module: Any,
     memory: Any,
     limits_B: jax.Array,
-    writable_V: jax.Array,
+    writable_V: jax.Array | np.ndarray,
     length_penalty: jax.Array | float,
     *,
     beam_size: int,

@@ -125,7 +125,8 @@ def evaluate_split(
     placed = (put_batch(rows, sharding, size) for rows in batches)
     module = model_def.bind(params, statistics)
     answers = answer_split(batch_predictor, module, placed, batches.order)
-    written = model_def.task.text_metrics(answers["hypothesis"], answers["reference"])
+    task: Any = model_def.task  # one whose model writes text
+    written = task.text_metrics(answers["hypothesis"], answers["reference"])
     if not math.isfinite(metrics["loss"]):  # The scores that were searched are no numbers.
         written = dict.fromkeys(written, math.nan)
     return metrics | written, outputs | answers

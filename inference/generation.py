@@ -56,7 +56,7 @@ class Generator:
         self._programs: _Programs | None = None
 
     def complete(
-        self, module: nnx.Module, requests: Sequence[Request], on_text: OnText | None = None
+        self, module: Any, requests: Sequence[Request], on_text: OnText | None = None
     ) -> list[Completion]:
         """Return the completions of `requests`, in their order.
 
@@ -127,6 +127,7 @@ class _Row:
 
     def completion(self) -> Completion:
         text = self.text
+        assert text.finish is not None
         return Completion(
             self.request.prompt, self.prompt_tokens, text.tokens, text.text, text.finish
         )

@@ -35,7 +35,7 @@ def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
     longer than `settings` allow, or far longer than any that the model was trained on
     (`data_spec.max_frames`).
     """
-    log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.max_frames
+    log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
     if settings.max_seconds is not None:
         most = int(log_mel.frames(round(settings.max_seconds * settings.sample_rate)))
     return partial(_read, log_mel=log_mel, most_frames=most)

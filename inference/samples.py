@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flax import nnx
 
 from configs.schema.config import Config
+from configs.schema.task import LanguageModeling
 from inference.predictors.completion import TextCompletion
 from inference.requests import Request, Sampling
 
@@ -15,6 +16,7 @@ def sample_completions(
     """Return each prompt, and what `module` writes after it; an answer of a conversation stands
     below its question."""
     task = config.task
+    assert isinstance(task, LanguageModeling)
     sampling = Sampling(temperature=task.sample_temperature, seed=config.seed)
     requests = [Request(prompt, task.sample_tokens, sampling=sampling) for prompt in prompts]
     start = "\n" if config.data.source == "conversations" else ""

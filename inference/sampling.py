@@ -13,16 +13,19 @@ from flax import struct
 
 from inference.requests import Sampling
 
+Array = jax.Array | np.ndarray
+"""On the host, or on the devices."""
+
 
 @struct.dataclass
 class RowSettings:
     """The settings of each row, as arrays [B]; None, at no cost, for one that no row uses."""
 
-    temperature_B: jax.Array
-    top_k_B: jax.Array | None
-    top_p_B: jax.Array | None
-    min_p_B: jax.Array | None
-    repetition_penalty_B: jax.Array | None
+    temperature_B: Array
+    top_k_B: Array | None
+    top_p_B: Array | None
+    min_p_B: Array | None
+    repetition_penalty_B: Array | None
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], vocabulary_size: int) -> "RowSettings":
@@ -67,7 +70,7 @@ def sample(
     the row's key: the other rows do not matter. `seen_BV` (bool) says which tokens the row has
     already, for the repetition penalty; None where no row has one.
     """
-    if seen_BV is not None:
+    if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
     likeliest_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     greedy_B = settings.temperature_B == 0
@@ -82,7 +85,7 @@ def sample(
     return jnp.where(greedy_B, likeliest_B, drawn_B)
 
 
-def penalized(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: jax.Array) -> jax.Array:
+def penalized(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: Array) -> jax.Array:
     """Return the logits with those of seen tokens divided by the penalty where they are positive,
     and multiplied where negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]

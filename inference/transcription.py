@@ -81,7 +81,7 @@ class Transcriber:
         return [Prediction(text, float(score)) for text, score in zip(texts, score_B, strict=True)]
 
     def _decoded(
-        self, module: nnx.Module, frames_BTF: jax.Array, segments_BT: jax.Array
+        self, module: Any, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         logits_BUV, segments_BU = module.transcribe(frames_BTF, segments_BT=segments_BT)
         log_probs_BUV = jnp.where(self._writable_V, jax.nn.log_softmax(logits_BUV), -jnp.inf)

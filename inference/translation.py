@@ -111,9 +111,7 @@ class Translator:
         """Return the best answer of each row, on the host."""
         return jax.device_get(self._search(module, source_BS, segments_BS))
 
-    def _searched(
-        self, module: nnx.Module, source_BS: jax.Array, segments_BS: jax.Array
-    ) -> Answers:
+    def _searched(self, module: Any, source_BS: jax.Array, segments_BS: jax.Array) -> Answers:
         def limit(length: Any, numpy: Any) -> Any:
             of_source = numpy.ceil(numpy.float32(self._ratio) * numpy.float32(length))
             return numpy.minimum(of_source + ALWAYS_ALLOWED, self._max_length).astype(numpy.int32)
@@ -136,7 +134,7 @@ class Translator:
     def _text(self, row: int, ids_BT: np.ndarray, weights_BT: np.ndarray) -> str:
         return self._decoded(ids_BT[row][weights_BT[row] > 0])
 
-    def _decoded(self, ids: np.ndarray) -> str:
+    def _decoded(self, ids: np.ndarray | jax.Array) -> str:
         return self._tokenizer.decode(ids[ids != self._tokenizer.separator_id])
 
 

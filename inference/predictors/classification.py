@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.errors import UsageError
 from configs.json_text import json_text
+from configs.schema.pictures import Pictures
 from inference.predictors.predictor import FilePredictor, Predictor, PromptPredictor, Warn, ignore
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
         spec = model_def.data_spec
-        assert tokenizer is not None and spec.max_length is not None and spec.classes is not None
-        return cls(tokenizer, spec.max_length, spec.classes)
+        assert tokenizer is not None
+        return cls(tokenizer, spec.require("max_length"), spec.require("classes"))
 
     def predict(
         self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
@@ -95,9 +96,9 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
-        spec = model_def.data_spec
-        assert spec.image_shape is not None and spec.classes is not None
-        return cls(spec.image_shape, model_def.config.data.crop_ratio, spec.classes)
+        spec, data = model_def.data_spec, model_def.config.data
+        assert isinstance(data, Pictures)
+        return cls(spec.require("image_shape"), data.crop_ratio, spec.require("classes"))
 
     def read(self, content: bytes) -> np.ndarray:
         from data.codecs.pictures import decode_picture
@@ -128,8 +129,7 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
         from inference.recordings import recording_reader
 
         spec = model_def.data_spec
-        assert spec.classes is not None
-        return cls(recording_reader(model_def.config.data, spec), spec.classes)
+        return cls(recording_reader(model_def.config.data, spec), spec.require("classes"))
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]

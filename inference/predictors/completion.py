@@ -41,7 +41,7 @@ class TextCompletion(Predictor[Request, Completion]):
         assert tokenizer is not None
         generator = Generator(
             for_prompts(tokenizer, model_def.config.data),
-            context=model_def.data_spec.max_length,
+            context=model_def.data_spec.require("max_length"),
             mesh=model_def.mesh,
             rules=model_def.rules,
         )

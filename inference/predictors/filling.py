@@ -53,12 +53,11 @@ class GapFilling(PromptPredictor[Filled]):
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
-        length = model_def.data_spec.max_length
-        assert tokenizer is not None and length is not None
-        return cls(tokenizer, length)
+        assert tokenizer is not None
+        return cls(tokenizer, model_def.data_spec.require("max_length"))
 
     def predict(
-        self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
+        self, module: Any, inputs: Iterable[str], *, warn: Warn = ignore
     ) -> Iterator[Filled]:
         """Fill in the prompts, in order.
 

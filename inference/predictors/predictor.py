@@ -150,9 +150,8 @@ class FilePredictor(Predictor[str, Output]):
     input_kind: ClassVar[str]
     batch_size: ClassVar[int]
 
-    def read(self, content: bytes) -> Any:
-        """Return what the model takes of a file; raise ValueError for one that can't be read."""
-        raise NotImplementedError
+    read: Callable[[bytes], Any]
+    """Returns what the model takes of a file; raises ValueError for one that can't be read."""
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[Any]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from configs.errors import UsageError
 from configs.json_text import json_text
+from configs.schema.task import SequenceToSequence
 from inference.files import Unreadable
 from inference.predictors.predictor import SEARCH_FIELDS, Prediction, Predictor, Warn, ignore
 
@@ -42,6 +43,7 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
         "prompt": "a text",
     }
     input_kind = "a text file"
+    batch_predictor: "Translator"
 
     def __init__(self, translator: "Translator", tokenizer: "Tokenizer"):
         self.batch_predictor, self._tokenizer = translator, tokenizer
@@ -50,15 +52,15 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
         from inference.translation import Translator
 
-        assert tokenizer is not None
         task, spec = model_def.config.task, model_def.data_spec
+        assert tokenizer is not None and isinstance(task, SequenceToSequence)
         translator = Translator(
             tokenizer,
             beam_size=task.beam_size,
             length_penalty=task.length_penalty,
             answer_length_ratio=task.answer_length_ratio,
-            max_source_length=spec.max_source_length,
-            max_length=spec.max_length,
+            max_source_length=spec.require("max_source_length"),
+            max_length=spec.require("max_length"),
             mesh=model_def.mesh,
             rules=model_def.rules,
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from configs.json_text import json_text
 from configs.schema.config import Config
+from configs.schema.task import SpeechRecognition
 from inference.predictors.predictor import FilePredictor, Prediction
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
     fields: ClassVar = frozenset(("input", "beam_size"))
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
+    batch_predictor: "Transcriber"
     batch_size = 256  # recordings that are sorted by their lengths together
 
     def __init__(self, transcriber: "Transcriber", read: "ReadRecording"):
@@ -33,12 +35,13 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
         from inference.recordings import recording_reader
         from inference.transcription import Transcriber
 
-        assert tokenizer is not None
+        task = model_def.config.task
+        assert tokenizer is not None and isinstance(task, SpeechRecognition)
         read = recording_reader(model_def.config.data, model_def.data_spec)
         transcriber = Transcriber(
             tokenizer,
-            decoder=model_def.config.task.decoder,
-            beam_size=model_def.config.task.beam_size,
+            decoder=task.decoder,
+            beam_size=task.beam_size,
             mesh=model_def.mesh,
             rules=model_def.rules,
         )
