@@ -120,7 +120,8 @@ def dead_units(
         out_shardings=replicated(program.mesh),
     )
     size = program.config.data.global_batch_size
-    first, found = batch(0), []
+    first = batch(0)
+    found: list[np.ndarray] = []
     for number in range(-(-LOOKED_AT // size)):
         rows = batch(number)
         if all(rows[name].shape == first[name].shape for name in first):  # Compiled once.

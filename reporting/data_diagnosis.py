@@ -77,12 +77,13 @@ def check_best_metric(
 
 def data_findings(facts: Facts) -> Iterator[Finding]:
     """Yields what stands out in the data alone."""
-    is_alike = facts.commonest_input is not None and facts.commonest_input >= MOST_ALIKE
+    alike = facts.commonest_input or 0.0
+    is_alike = alike >= MOST_ALIKE
     if is_alike and facts.inputs >= LEAST_INPUTS:
         such = f", such as {facts.commonest_name}" if facts.commonest_name else ""
         yield Finding(
             CONSTANT,
-            f"{percent_text(facts.commonest_input)} of the inputs are one and the same{such}",
+            f"{percent_text(alike)} of the inputs are one and the same{such}",
             f"another {source_field(facts)} (--show_batch shows what the model sees)",
         )
     copied = {names: share for names, share in facts.copied.items() if share >= MOST_COPIED}
@@ -118,7 +119,7 @@ def is_constant(facts: Facts) -> bool:
 
 def _constant_text(facts: Facts) -> str:
     """Return what is constant, where, and how to look."""
-    share, data = facts.commonest_input, facts.config.data
+    share, data = facts.commonest_input or 0.0, facts.config.data
     many = f"all {facts.inputs:,}" if share == 1 else f"{percent_text(share)} of {facts.inputs:,}"
     field = source_field(facts)
     such = f", such as {facts.commonest_name}" if facts.commonest_name else ""
@@ -138,7 +139,7 @@ def _imbalance(facts: Facts) -> Finding | None:
     """Find a class with half of the examples and `IMBALANCE` times as many as another on average.
     Among a thousand classes a common one does no harm; and whoever weighs classes knows."""
     classes = facts.classes or {}
-    if len(classes) < 2 or getattr(facts.config.task, "class_weights", ()):
+    if len(classes) < 2 or getattr(facts.config.task, "class_weights", None):
         return None
     name, most = max(classes.items(), key=lambda one: one[1])
     total = sum(classes.values())

@@ -38,7 +38,7 @@ def verdict(facts: Facts) -> list[str]:
             f"too short to say how it learns: {facts.steps:,} steps; from {LEAST_STEPS} on, "
             f"{LEAST_LINES} of them logged, it is judged"
         )
-    elif not lines and _is_at_prior(facts):
+    elif not lines and facts.prior_loss is not None and _is_at_prior(facts):
         lines.append(
             f"nothing learnt so far: the loss is {number_text(facts.last_loss)}, and "
             f"{number_text(facts.prior_loss)} is that of answering by frequency alone; from "
@@ -277,12 +277,14 @@ def _beyond_chance(facts: Facts) -> float | None:
 
 def _is_at_prior(facts: Facts) -> bool:
     """Return whether neither validation nor training was better than the prior."""
-    return _is_no_better(facts) and facts.last_loss >= NO_BETTER * facts.prior_loss
+    if facts.prior_loss is None or not _is_no_better(facts):
+        return False
+    return facts.last_loss >= NO_BETTER * facts.prior_loss
 
 
 def _nothing_learnt(facts: Facts) -> Finding | None:
     """Find that neither validation nor training, which can learn by heart, beat the prior."""
-    if not _is_at_prior(facts) or facts.steps < STANDSTILL:
+    if facts.prior_loss is None or not _is_at_prior(facts) or facts.steps < STANDSTILL:
         return None
     return Finding(
         "nothing learnt",
@@ -297,7 +299,9 @@ def _nothing_learnt(facts: Facts) -> Finding | None:
 
 def _no_generalization(facts: Facts) -> Finding | None:
     """Find that training learnt, perhaps by heart, and validation never beat the prior."""
-    if not _is_no_better(facts) or facts.last_loss >= NO_BETTER * facts.prior_loss:
+    if facts.prior_loss is None or not _is_no_better(facts):
+        return None
+    if facts.last_loss >= NO_BETTER * facts.prior_loss:
         return None
     right, beyond = facts.validated("accuracy"), _beyond_chance(facts)
     text = f"loss {number_text(float(facts.validated('loss').min()))} at best"

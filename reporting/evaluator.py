@@ -96,7 +96,7 @@ class Evaluator:
         with self._progress.working("looking at the model"):
             weights = state.eval_params, state.eval_statistics
             pages |= look_inside(self._program, *weights, examples)
-        if "prediction" in self._outputs:
+        if "prediction" in self._outputs and self._classes is not None:
             pages["predictions"] = Predictions.of(self._outputs, name, self._classes)
             pages["example"] = examples
         return pages | {"diagnosis": self.diagnose(state)}

@@ -121,12 +121,13 @@ def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
 def _summary_writer(folder: Path, first_step: int) -> Any:
     """Return a tensorboardX writer that hides what older files have of steps after `first_step`."""
     # Where PyTorch is installed tensorboardX would import it, for more than a second.
-    is_hidden = sys.modules.setdefault("torch", None) is None
+    modules: dict[str, Any] = sys.modules
+    is_hidden = modules.setdefault("torch", None) is None
     try:
         from tensorboardX import SummaryWriter
     finally:
         if is_hidden:
-            del sys.modules["torch"]
+            del modules["torch"]
     return SummaryWriter(
         str(folder), purge_step=first_step + 1, max_queue=1000, flush_secs=SECONDS_HELD_BACK
     )

@@ -2,7 +2,7 @@
 time."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from training.step import TrainState
 ROOT = Path(__file__).parents[1]
 
 
-def explain_not_finite(step: Callable[..., Any], state: TrainState, batch: Any) -> str:
+def explain_not_finite(step: jax.stages.Wrapped, state: TrainState, batch: Any) -> str:
     """Names the first operation of `step(state, batch)` that makes a NaN, and an infinity.
 
     `step` is jitted; it is traced, not run: each operation runs on its own, on the devices where
@@ -101,7 +101,8 @@ class _Hunt:
         if place is not None:
             return place
         trace = eqn.source_info.traceback
-        lines = [frame for frame in (trace.frames if trace else ()) if _is_ours(frame.file_name)]
+        frames: Sequence[Any] = trace.frames if trace else ()
+        lines = [frame for frame in frames if _is_ours(frame.file_name)]
         way = "backward" if "transpose(" in str(eqn.source_info.name_stack) else "forward"
         if not lines:
             return f"({way}, in a library)"

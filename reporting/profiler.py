@@ -46,7 +46,7 @@ class Profiler:
 
     def end(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Ends the trace, after the last step of the window was dispatched."""
-        if not self._tracing:
+        if self._annotation is None or not self._tracing:
             return
         self._annotation.__exit__(None, None, None)
         if step == self._last:

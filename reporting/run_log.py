@@ -74,7 +74,7 @@ class RunLog:
         """Shows the summary of the run, in the report too; as one line where the run goes on. Only
         the process that writes shows it."""
         self._pages["start"] = rows
-        lines = aligned(rows)
+        lines = list(aligned(rows))
         if first_step:
             texts = dict(rows)
             lines = [f"{texts['length']}; {texts['devices']}"]
@@ -124,10 +124,10 @@ class RunLog:
         if not self._logs:
             return None
         from reporting.report.machine import environment  # slow to import, and for the end only
-        from reporting.report.page import write_report
+        from reporting.report.page import Summary, write_report
 
         examples = step * self._config.data.global_batch_size
-        summary = {
+        summary: Summary = {
             "name": str(self._workdir),
             "status": status,
             "step": step,

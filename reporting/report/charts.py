@@ -46,7 +46,7 @@ _PAGE_COLOURS = {
 }
 INK, MUTED, GRID, FIRST, SECOND, SURFACE = _PAGE_COLOURS
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "triform",  # The same curves give the same file.
     "font.size": 12,
@@ -185,9 +185,8 @@ def _thin(curve: Curve) -> Curve:
 
 def _empty_axes(right: int) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)  # A unit of the SVG is a pixel.
-    box = (LEFT, HEIGHT - BOTTOM, right - LEFT, BOTTOM - TOP)
-    sizes = (WIDTH, HEIGHT, WIDTH, HEIGHT)
-    axes = figure.add_axes([part / whole for part, whole in zip(box, sizes, strict=True)])
+    width, height = (right - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT
+    axes = figure.add_axes((LEFT / WIDTH, (HEIGHT - BOTTOM) / HEIGHT, width, height))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
     return figure, axes
 
@@ -239,7 +238,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> End:
     if curve.smooth and not few:
         axes.plot(curve.steps, curve.values, color=curve.colour, linewidth=1, alpha=0.3)
         shown = _running_mean(curve.values)
-    marks = {"marker": "o", "markersize": 4 if len(shown) > 1 else 7, "clip_on": False}
+    size = 4 if len(shown) > 1 else 7
+    marks: dict[str, Any] = {"marker": "o", "markersize": size, "clip_on": False}
     axes.plot(curve.steps, shown, color=curve.colour, **(marks if few else {}))
     if curve.best is not None and len(shown) > 1:
         at = curve.values.index(curve.best(curve.values))
@@ -269,7 +269,7 @@ def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
         floor = low + LABEL_HEIGHT * (len(ends) - 1 - rank)
         height = max(min(heights[end], ceiling), floor)
         ceiling = height - LABEL_HEIGHT
-        place = {"transform": IdentityTransform(), "clip_on": False}
+        place: dict[str, Any] = {"transform": IdentityTransform(), "clip_on": False}
         dash = Line2D((right + 8, right + 18), (height, height), color=end.colour, **place)
         axes.add_artist(dash)
         label = f"{end.name} {numbers.text(end.value)}".strip()

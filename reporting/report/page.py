@@ -283,7 +283,8 @@ def _printable(text: str, most: int = MOST_CHARACTERS) -> str:
 
 def _predictions(predictions: Predictions) -> dict[str, Any]:
     """Return the table of classes, with a matrix of few classes or the commonest confusions."""
-    classes, found = predictions.classes, {"counts": None, "shades": None, "pairs": []}
+    classes = predictions.classes
+    found: dict[str, Any] = {"counts": None, "shades": None, "pairs": []}
     if len(classes) <= MOST_CLASSES:
         counts = predictions.confusion()
         wrong = counts - np.diag(np.diag(counts))
@@ -308,12 +309,14 @@ def _mistakes(
     """Yield each mistake: a picture's data URL or a text, its class, and the predicted one."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
-        is_text = isinstance(shown, str)
-        if not is_text and shown.ndim == 2:
-            shown = frames_picture(shown)
+        text = picture = None
+        if isinstance(shown, str):
+            text = _printable(shown, MOST_CHARACTERS_OF_A_MISTAKE)
+        else:
+            picture = picture_url(frames_picture(shown) if shown.ndim == 2 else shown)
         yield {
-            "text": _printable(shown, MOST_CHARACTERS_OF_A_MISTAKE) if is_text else None,
-            "picture": None if is_text else picture_url(shown),
+            "text": text,
+            "picture": picture,
             "label": predictions.classes[predictions.label[row]],
             "prediction": predictions.classes[predictions.prediction[row]],
             "probability": percent_text(predictions.probability[row]),

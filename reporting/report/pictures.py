@@ -78,9 +78,8 @@ def attention_view(
     row against its largest.
     """
     if isinstance(example, np.ndarray):
-        layers = [on_patches(weights) for weights in layers]
-        layers = [maps for maps in layers if maps is not None]
-        view = {"picture": picture_url(example), "tokens": None}
+        layers = [maps for weights in layers if (maps := on_patches(weights)) is not None]
+        view: dict[str, Any] = {"picture": picture_url(example), "tokens": None}
         drawn = [
             (name, [_data_url(_heat(one)) for one in maps[:MOST_HEADS]])
             for name, maps in _spread(layers, MOST_PICTURE_LAYERS)
@@ -111,13 +110,15 @@ def on_patches(weights: np.ndarray) -> np.ndarray | None:
 
 def _spread(layers: Sequence[np.ndarray], most: int) -> list[tuple[str, np.ndarray]]:
     """Choose `most` layers, the first and the last among them; return names and weights."""
-    chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int)) if layers else []
+    if not layers:
+        return []
+    chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))
     return [(f"layer {i + 1} of {len(layers)}", layers[i]) for i in chosen]
 
 
 def _heat(weights: np.ndarray) -> Image.Image:
     opacity = np.round(255 * weights / weights.max()).astype(np.uint8)
-    colour = np.broadcast_to(np.uint8(HEAT), (*opacity.shape, 3))
+    colour = np.broadcast_to(np.array(HEAT, np.uint8), (*opacity.shape, 3))
     return Image.fromarray(np.concatenate([colour, opacity[..., None]], axis=2))
 
 
