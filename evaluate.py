@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
             "no numbers: it has no answers"
         )
     elif "prediction" in outputs:
-        told = Predictions.of(outputs, split.name, dataset.spec.classes)
+        told = Predictions.of(outputs, split.name, dataset.spec.require("classes"))
         print(class_table(told.table()) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
     print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
@@ -181,6 +181,7 @@ def make_evaluator(
     from data.batches import training_batches
     from data.show import ExampleViewer, line_beginnings
     from data.statistics import data_statistics
+    from inference.predictors.completion import TextCompletion
     from inference.predictors.registry import predictor_class
     from inference.samples import sample_completions
     from reporting.evaluator import Evaluator
@@ -192,7 +193,7 @@ def make_evaluator(
     if prompts is None:
         prompts = line_beginnings(dataset)
         log.info(f"samples continue lines of the text: {', '.join(map(repr, prompts))}")
-    if prompts and jax.process_count() == 1:
+    if prompts and isinstance(predictor, TextCompletion) and jax.process_count() == 1:
         sample = partial(sample_completions, predictor, config=config, prompts=prompts)
     return Evaluator(
         program,

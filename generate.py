@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     predictor = model.predictor(request)
     inputs = kind.parse(request)
     if isinstance(predictor, TextCompletion):
-        write_completions(predictor, model.module, inputs, arguments)
+        write_completions(predictor, model.module, list(inputs), arguments)
     else:
         write_answers(predictor, predictor.predict(model.module, inputs, warn=say), arguments)
     return 0
@@ -128,7 +128,7 @@ def request_of(
     }
     try:
         kind.check_fields(request, task, lambda name: f"--{name}=VALUE")
-        if "input" in request:
+        if "input" in request and kind.input_kind is not None:
             request["input"] = arguments.input = input_files(
                 request["input"], kind.input_kind, or_standard_input=kind is TextToText
             )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from data.dataset import Dataset
     from reporting.profiler import Profiler
     from training.initialize import WarmStart
+    from training.program import TrainProgram
     from training.step import TrainState
 
 FLAGS = (
@@ -44,6 +45,7 @@ FLAGS = (
     Flag("show_batch", meaning="print batch 0 as the model gets it", switch=True),
 )
 STOPPED_AFTER_SAVING = 75
+Manifest = Mapping[str, Any]  # of a checkpoint
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
-    warnings, events = [], []  # They wait for the log of the run.
+    warnings, events = list[str](), list[str]()  # They wait for the log of the run.
     workdir = arguments.workdir
     config = load_config(*recipe, inputs=False, workdir=workdir, notify=events.append)
     if arguments.explain:
@@ -114,10 +116,10 @@ def main(argv: Sequence[str]) -> int:
     # ---- State, from the newest good checkpoint or fresh; then the loop.
     warmup = warmup_steps(config, previous_manifest(workdir, config))
     program = build_program(config, dataset.spec, mesh, attention=attention, warmup=warmup)
-    warm_start = make_warm_start(config, workdir, dataset, program)
+    warm_start = make_warm_start(program, workdir, dataset)
     lock = WorkdirLock(workdir, notify) if is_main_process() else contextlib.nullcontext()
     with lock, StopSignals() as signals:
-        run = Run(config, workdir, dataset, program, progress, warm_start, tuned)
+        run = Run(program, workdir, dataset, progress, warm_start, tuned)
         run.log.take(warnings, [*events, *warm_start.messages])
         with contextlib.closing(run):
             return run.go(signals)
@@ -128,12 +130,13 @@ def notify(text: str) -> None:
     print(f"train.py: {text}", file=sys.stderr, flush=True)
 
 
-def make_warm_start(config, workdir: Path, dataset: Dataset, program) -> WarmStart:
+def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
     """Plans what a new run takes over; nothing where `workdir` has a checkpoint to go on from."""
     from data.text import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps
 
+    config = program.config
     if finished_steps(workdir / "checkpoints"):
         return initialize.WarmStart()
     if config.train.initialize_from is None:
@@ -144,9 +147,8 @@ def make_warm_start(config, workdir: Path, dataset: Dataset, program) -> WarmSta
     if is_hugging_face(source):
         from interop.loading import load_weights
 
-        separator, tokenizer = None, dataset.tokenizer
-        if tokenizer is not None:
-            separator = tokenizer.separator, tokenizer.separator_id
+        tokenizer = dataset.tokenizer
+        separator = None if tokenizer is None else (tokenizer.separator, tokenizer.separator_id)
         parameters = program.model_def.own_params
         weights = load_weights(source, config, dataset.spec, parameters, separator=separator)
         origin = initialize.pretrained_from_arrays(
@@ -163,11 +165,18 @@ def make_warm_start(config, workdir: Path, dataset: Dataset, program) -> WarmSta
 class Run:
     """One run in one workdir: the loop, and what it works with.
 
-    batches: this process's rows of each training batch. steps: the train step, compiled for each
-    shape of a batch.
+    batches: this process's rows of each training batch. steps: compiled train steps, by shapes.
     """
 
-    def __init__(self, config, workdir, dataset, program, progress, warm_start, tuned):
+    def __init__(
+        self,
+        program: TrainProgram,
+        workdir: Path,
+        dataset: Dataset,
+        progress: Progress,
+        warm_start: WarmStart,
+        tuned: Mapping[str, str],
+    ):
         from data.batches import training_batches
         from data.show import data_table
         from evaluate import make_evaluator
@@ -177,14 +186,14 @@ class Run:
         from training.best_metric import BestMetric
         from training.checkpoints import Checkpoints
 
+        config = program.config
         self.config, self.workdir, self.dataset = config, workdir, dataset
         self.program, self.progress, self.warm_start = program, progress, warm_start
-        settings = config.checkpoint
         self.checkpoints = Checkpoints(
             workdir / "checkpoints",
-            every_steps=settings.every_steps,
-            keep_last=settings.keep_last,
-            keep_best=settings.keep_best,
+            every_steps=config.checkpoint.every_steps,
+            keep_last=config.checkpoint.keep_last,
+            keep_best=config.checkpoint.keep_best,
             metric=BestMetric.of(config),
             also_sync=[workdir / METRICS],
         )
@@ -220,14 +229,13 @@ class Run:
         first, manifest = find_checkpoint(self.workdir, self.log.warn) or (0, None)
         if manifest is not None:
             self.evaluator.history = evaluations_in(manifest)
-        stale = self.evaluator.staleness()
-        if reason := why_finished(self.config, self.workdir, first, stale):
+        if reason := why_finished(self.config, self.workdir, first, self.evaluator.staleness()):
             notify(reason)
             return 0
         for warning in warnings_of(self.config, self.program.warmup_steps):
             self.log.warn(warning)
-        if warning := self.checkpoints.metric.not_compared(self.evaluator.history):
-            self.log.warn(warning)
+        if message := self.checkpoints.metric.not_compared(self.evaluator.history):
+            self.log.warn(message)
         if manifest is not None:
             check_same_data(manifest, self.dataset.fingerprint, self.workdir)
         if is_main_process():
@@ -242,13 +250,13 @@ class Run:
                 return self.loop(manifest, signals, profiler)
         except Diverged as error:
             self.log.warn(str(error))
-            pages = {"samples": self.evaluator.samples, "diagnosis": self.evaluator.diagnose()}
-            self.log.report("diverged", self.step_log.last_step, **pages)
+            samples, lines = self.evaluator.samples, self.evaluator.diagnose()
+            self.log.report("diverged", self.step_log.last_step, samples=samples, diagnosis=lines)
             return 1
         finally:
             self.progress.stop()
 
-    def first_state(self, manifest: Mapping[str, Any] | None) -> TrainState:
+    def first_state(self, manifest: Manifest | None) -> TrainState:
         """Return the state of the checkpoint of `manifest`, or the one that a run begins with."""
         from training.resume import resumed_state
 
@@ -258,9 +266,7 @@ class Run:
         self.log.go_on_from(manifest["step"], manifest["history"])
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
 
-    def loop(
-        self, manifest: Mapping[str, Any] | None, signals: StopSignals, profiler: Profiler
-    ) -> int:
+    def loop(self, manifest: Manifest | None, signals: StopSignals, profiler: Profiler) -> int:
         """Trains from the checkpoint of `manifest`, or from the beginning, to the last step;
         evaluates, saves and logs when it is time. Returns the exit status."""
         from data import prefetch
@@ -275,9 +281,9 @@ class Run:
         train, batch_size = self.config.train, self.config.data.global_batch_size
         example = self.batches[first]
         state = self.first_state(manifest)
-        rows = split_rows(self.dataset, self.config.data)
-        rows = summarize_start(self.program, example, self.dataset.splits["train"], rows)
-        self.log.start(rows, first_step=first)
+        splits = split_rows(self.dataset, self.config.data)
+        summary = summarize_start(self.program, example, self.dataset.splits["train"], splits)
+        self.log.start(summary, first_step=first)
         self.compile(example)
         ahead = prefetch.stream(self.batches, first, train.steps, self.config.data.workers)
         stream = self.step_log.waiting_for(ahead)
@@ -324,9 +330,8 @@ class Run:
         self.finish(state, step)
         return 0
 
-    def compile(self, rows: Mapping[str, Any]):
-        """Compiles the train step for batches of the shapes of `rows`, and returns it: for the very
-        first one before it is consumed."""
+    def compile(self, rows: Mapping[str, Any]) -> Any:
+        """Compiles the train step for batches of the shapes of `rows`, and returns it."""
         from data.batches import shapes_of
 
         self.step_log.drain()
@@ -342,15 +347,12 @@ class Run:
         """Hands the state to the background, which writes it to the disk."""
         from reporting.report.machine import versions
 
+        past = {"evaluations": self.evaluator.history, "warmup_steps": self.program.warmup_steps}
         contents = {
             "config": self.config.model_dump(mode="json"),
             "data": self.dataset.metadata,
             "metrics": self.evaluator.metrics_at(step),
-            "history": {
-                **self.log.history,
-                "evaluations": self.evaluator.history,
-                "warmup_steps": self.program.warmup_steps,
-            },
+            "history": self.log.history | past,
             "versions": versions(),
         }
         axes = self.program.model_def.graph.axes()
