@@ -1,1 +1,1 @@
-"""The configuration of a run: its schema, its recipes, and the command lines that change it."""
+"""The configuration of a run: schema, recipes, and the parser of the command line."""

@@ -1,6 +1,6 @@
-"""The schema's defaults as `ml_collections.ConfigDict`s, from which recipes start.
+"""The defaults of the schema as `ml_collections.ConfigDict`s. Recipes start from these.
 
-They are locked: a recipe that sets an unknown field fails in that line.
+They are locked: if a recipe sets an unknown field, that line raises an error.
 """
 
 from ml_collections import ConfigDict
@@ -16,24 +16,24 @@ def language_modeling(
     architecture: str = "decoder",
     task: str = "language_modeling",
 ) -> ConfigDict:
-    """Return a language model on a source of text; `task` may be masked_language_modeling."""
+    """Return the defaults of a language model; `task` may be "masked_language_modeling"."""
     return _config(task, source, architecture, tokenizer)
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """Return a classifier on a source of labelled pictures."""
+    """Return the defaults of a classifier of pictures."""
     return _config("classification", source, architecture)
 
 
 def text_classification(*, tokenizer: str = "bpe", architecture: str = "encoder") -> ConfigDict:
-    """Return a classifier on a table of labelled texts."""
+    """Return the defaults of a classifier of texts, which reads a table of labelled texts."""
     return _config("classification", "table", architecture, tokenizer)
 
 
 def speech_recognition(
     *, source: str = "tones", tokenizer: str = "characters", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return a speech recogniser on a source of recordings with transcripts."""
+    """Return the defaults of a speech recogniser, which learns from transcribed recordings."""
     config = _config("speech_recognition", source, architecture, tokenizer)
     config.checkpoint.best_metric = "wer"
     return config
@@ -42,7 +42,7 @@ def speech_recognition(
 def sound_classification(
     *, source: str = "sound_labels", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return a classifier on a source of labelled recordings."""
+    """Return the defaults of a classifier of recordings."""
     config = _config("classification", source, architecture)
     config.checkpoint.best_metric = "accuracy"
     return config
@@ -51,12 +51,12 @@ def sound_classification(
 def sequence_to_sequence(
     *, source: str = "parallel_text", tokenizer: str = "bpe", architecture: str = "encoder_decoder"
 ) -> ConfigDict:
-    """Return a model that writes a target text for a source text, on a source of pairs."""
+    """Return the defaults of a model that writes a target text for a source text."""
     return _config("sequence_to_sequence", source, architecture, tokenizer)
 
 
 def section(path: str, kind: str) -> ConfigDict:
-    """Return the defaults of one kind of a section: `section("data.tokenizer", "bpe")`.
+    """Return the defaults of a kind of a section, such as `section("data.tokenizer", "bpe")`.
 
     Raises ValueError for an unknown kind.
     """

@@ -1,4 +1,4 @@
-"""Atomic and durable writing: after a power cut, a file is complete or as it was before.
+"""Writes files atomically and durably: after a power cut, a file is complete or as it was before.
 
 Everything that a run needs to resume is written with these functions.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) so that readers see the old file or the complete new one.
+    """Write `content` (text as UTF-8) to `path`; readers see the old file or the complete new one.
 
-    File and folder are on the disk when it returns. A process that is killed meanwhile may leave a
-    `.NAME.*.writing` behind, which nothing reads.
+    When this returns, the file and its name are on the disk. A process that is killed while writing
+    may leave a file `.NAME.*.writing`, which nothing reads.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
@@ -31,7 +31,7 @@ def write_durably(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents; their names are on the disk when it returns."""
+    """Make `folder` and its missing parents. When this returns, their names are on the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Sync `folder` and everything under it to the disk, whoever wrote it."""
+    """Sync `folder` and everything in it to the disk, for files that others wrote."""
     paths = [folder, *folder.rglob("*")]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(sync_file, [path for path in paths if path.is_file()]))
@@ -58,10 +58,10 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in `folder` to the disk."""
+    """Sync `folder` itself to the disk: the names of its files, not their contents."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Some network file systems can not sync folders: there the renaming has to do.
+        # Some network file systems can not sync folders: the renaming has to be enough for them.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:

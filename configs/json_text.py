@@ -1,4 +1,4 @@
-"""JSON of results: a number that is not finite is null, as JSON has neither NaN nor infinity."""
+"""Writes results as JSON. NaN and infinity become null, because JSON has neither."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """Return `value` as JSON on one line; a number that is not finite is null, wherever it is."""
+    """Return `value` as one line of JSON. NaN and infinity become null at any depth."""
     return json.dumps(_with_nulls(value), allow_nan=False)
 
 

@@ -1,7 +1,7 @@
-"""Maps logical axis names to mesh axes, by the one table `config.mesh.rules`.
+"""Maps logical axis names to mesh axes, by the table `config.mesh.rules`.
 
-Parameters carry a tuple of logical names (`("embed", "mlp")`), and the model's code constrains
-activations by such names. Only this file knows what a name means on a mesh.
+Each parameter has a tuple of logical names (`("embed", "mlp")`), and the model's code constrains
+its activations by such names too. Only this file translates a name to mesh axes.
 """
 
 import functools
@@ -19,13 +19,13 @@ LogicalAxes = Sequence[str | None]
 def partition_spec(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> PartitionSpec:
-    """Return the mesh axes of an array of `shape` whose dimensions are called `axes`.
+    """Return how an array of `shape` is split over the mesh; `axes` are its logical names.
 
-    A dimension that its mesh axes do not divide stays whole: a vocabulary of 67 cannot be split
-    into four. Mesh axes of size 1 are left out.
+    A dimension stays whole if its size is not divisible by its mesh axes: a vocabulary of 67 cannot
+    be split into four. Mesh axes of size 1 are left out.
 
-    Raises ValueError for a name without a rule or a rank that differs, `configs.UsageError` for two
-    dimensions on the same mesh axis.
+    Raises ValueError if a name has no rule, or `axes` and `shape` differ in length, and
+    `configs.UsageError` if two dimensions are on the same mesh axis.
     """
     if len(axes) != len(shape):
         raise ValueError(f"axes {tuple(axes)} name {len(axes)} dimensions of shape {tuple(shape)}")
@@ -57,18 +57,20 @@ def partition_spec(
 def named_sharding(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> NamedSharding:
-    """Return `partition_spec` on `mesh`."""
+    """Return the sharding of an array on `mesh`, as `partition_spec` splits it."""
     return NamedSharding(mesh, partition_spec(axes, shape, mesh=mesh, rules=rules))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding by which every device holds the whole array."""
+    """Return the sharding with which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def activation_placement(
     mesh: Mesh, rules: Rules
 ) -> Callable[[LogicalAxes, Sequence[int]], NamedSharding]:
-    """Return the function that the model calls while a step is traced, for the sharding of an
-    activation by its logical axes and shape."""
+    """Return a function from an activation's logical axes and shape to its sharding.
+
+    The model calls it while a step is traced.
+    """
     return functools.partial(named_sharding, mesh=mesh, rules=rules)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def initialize_distributed() -> None:
-    """Join the processes of one run; do nothing where there is only one.
+    """Join the processes of one run. Does nothing if there is only one.
 
     JAX finds the processes itself under SLURM (more than one task), Kubernetes (an indexed job) and
     on Cloud TPU (more than one worker). Elsewhere set `JAX_COORDINATOR_ADDRESS` (host:port),
@@ -33,8 +33,10 @@ def initialize_distributed() -> None:
 
 
 def _keep_output_clean() -> None:
-    """Redirect standard output of C++ libraries to standard error. Standard output is for results,
-    and Gloo, which connects processes on CPUs, logs its connections there."""
+    """Redirect the standard output of C++ libraries to standard error, and keep Python's.
+
+    Gloo, which connects processes on CPUs, logs its connections on standard output.
+    """
     sys.stdout.flush()
     sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding)
     os.dup2(2, 1)
@@ -46,7 +48,7 @@ def is_main_process() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Wait until every process has reached the barrier of this name."""
+    """Wait until every process has reached the barrier `name`."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -54,7 +56,7 @@ def barrier(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether `flag` is true in any process. So a signal to one host stops them all."""
+    """Return whether `flag` is true in any process, so that a signal to one host stops them all."""
     if _is_alone():
         return flag
     from jax.experimental import multihost_utils

@@ -1,6 +1,6 @@
 """Sets what has to be set before JAX starts: memory allocation on CPU, XLA flags on GPU.
 
-The platform that JAX will use is guessed without importing it. Settings of the user are kept.
+Guesses the platform that JAX will use, without importing JAX. Keeps the user's own settings.
 Sources and figures: docs/results.md, "What the program sets before JAX starts".
 """
 
@@ -18,18 +18,20 @@ MALLOC = {
     "M_TRIM_THRESHOLD": (-1, -1, "MALLOC_TRIM_THRESHOLD_"),
     "M_TOP_PAD": (-2, 64 << 20, "MALLOC_TOP_PAD_"),
 }
-"""Parameters of glibc's malloc: name, (number, value, the environment variable of the same). With
-them memory comes from the heap, which grows by 64 MiB more than needed and never shrinks. XLA
-allocates its buffers anew in each step, and the system clears every page that it hands out again.
+"""Parameters of glibc's malloc: name to (number, value, environment variable that sets it too).
+
+XLA allocates its buffers anew in each step, and the system clears every page that it hands out.
+With these values memory comes from the heap, which grows by 64 MiB more than needed and never
+shrinks, so that a step reuses the pages of the step before.
 """
 
 ASYNC_DISPATCH = "jax_cpu_enable_async_dispatch"
-"""An option of JAX that no environment variable sets. Switched off, a step runs in the thread that
-calls it, the main one. The heap of any other thread ends at 64 MiB: larger buffers would be mapped,
-and their pages cleared, in each step."""
+"""An option of JAX, which no environment variable sets. If it is off, a step runs in the thread
+that calls it: the main thread. The heap of any other thread is limited to 64 MiB: larger buffers
+would be mapped, and their pages cleared, in each step."""
 
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
-"""Also switches off autotuning, which may choose other algorithms in each run."""
+"""Also switches off autotuning, which may choose different algorithms in each run."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Setting:
 
 
 def planned_environment(config: Config) -> list[Setting]:
-    """Return what `set_environment` would set here. Changes nothing."""
+    """Return the settings that `set_environment` would make. Changes nothing."""
     platform = guess_platform()
     planned = []
     if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
@@ -61,7 +63,8 @@ def planned_environment(config: Config) -> list[Setting]:
 
 
 def set_environment(config: Config) -> dict[str, str]:
-    """Apply `planned_environment`, before JAX starts. Returns {name: value} of what was set."""
+    """Apply `planned_environment`, before JAX starts. Returns the name and value of each setting
+    that took effect."""
     done = {}
     for setting in planned_environment(config):
         if setting.name.startswith("mallopt "):
@@ -78,7 +81,7 @@ def set_environment(config: Config) -> dict[str, str]:
 
 
 def explain_environment(config: Config) -> str:
-    """Return the settings made before JAX starts, as lines of `--explain`."""
+    """Describe the settings made before JAX starts, as lines for `--explain`."""
     head = f"ENVIRONMENT: set before JAX starts on {guess_platform()}; your own settings stay."
     planned = planned_environment(config)
     lines = [f"  {setting.name} = {setting.value}: {setting.reason}" for setting in planned]
@@ -86,7 +89,10 @@ def explain_environment(config: Config) -> str:
 
 
 def enable_compilation_cache(cache: Path) -> None:
-    """Keep programs that XLA compiled for 0.1 s or more under `cache`, for the next start."""
+    """Cache compiled programs in `cache`/compiled, so that the next start need not compile them.
+
+    Only programs that took 0.1 s or more to compile are cached.
+    """
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(cache / "compiled"))
@@ -111,7 +117,10 @@ def _xla_flags() -> str:
 
 
 def _malloc_is_glibc() -> bool:
-    """Return whether glibc's malloc can be tuned here. musl and macOS have no `mallopt`."""
+    """Return whether `mallopt` may tune malloc: if it is glibc's, and GLIBC_TUNABLES does not.
+
+    musl and macOS have no `mallopt`.
+    """
     try:
         glibc = os.confstr("CS_GNU_LIBC_VERSION")
     except (AttributeError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Makes global arrays over the mesh of each process's rows of a batch, and gathers them."""
+"""Builds global arrays on the mesh from each process's rows of a batch, and gathers them."""
 
 import functools
 import itertools
@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 BACKGROUND_COPY_BYTES = 100 * 1024
-"""Bytes from which XLA copies an array of the host in the background, on a CPU."""
+"""Least size of a host array that XLA copies in the background, on a CPU."""
 
 
 def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
-    """Return the range of rows of each global batch that this process's devices hold.
+    """Return which rows of each global batch the devices of this process hold.
 
-    Raises ValueError if they are not contiguous: on a mesh whose `data` and `fsdp` axes interleave
-    the hosts.
+    Raises ValueError if the rows are not contiguous, because the `data` and `fsdp` axes of the mesh
+    interleave the hosts.
     """
     indices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
     spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices if index})
@@ -31,11 +31,12 @@ def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
 def put_batch(
     batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
 ) -> dict[str, jax.Array | np.ndarray]:
-    """Return the global batch of which `batch` has this process's rows. The copy is asynchronous.
+    """Return the global batch; `batch` has the rows of this process. The copy is asynchronous.
 
-    On one device, arrays stay on the host: a compiled step takes them in a tenth of the time that
-    copying them first would take. Only large ones on a CPU are copied first: a step that waits for
-    them would run in another thread, whose memory is not kept (`parallel.environment`).
+    On one device, arrays stay on the host: a compiled step takes them in a tenth of the time of a
+    separate copy. On a CPU, large arrays (`BACKGROUND_COPY_BYTES`) are copied first nevertheless: a
+    step that waits for a copy would run in another thread, whose memory is not kept
+    (`parallel.environment`).
     """
     if sharding.mesh.size == 1:
         limit = _host_array_limit(sharding)
@@ -55,12 +56,12 @@ def put_batch(
 
 @functools.cache
 def _host_array_limit(sharding: NamedSharding) -> float:
-    """Return the bytes of an array below which a step on one device takes it from the host."""
+    """Return the size in bytes below which a step on one device takes an array from the host."""
     return BACKGROUND_COPY_BYTES if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
 
 
 def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
-    """Return each whole array of a global batch, in NumPy and on every process."""
+    """Gather a global batch: return its whole arrays in NumPy, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(dict(batch))
     first = next(iter(batch.values()))
@@ -71,7 +72,7 @@ def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.nd
 
 
 def batch_crc32(batch: Mapping[str, np.ndarray]) -> int:
-    """Return a checksum of this process's rows of a batch, by which two runs can be compared."""
+    """Return a checksum of this process's rows of a batch, to compare the data of two runs."""
     checksum = 0
     for name in sorted(batch):
         checksum = zlib.crc32(np.ascontiguousarray(batch[name]).data, checksum)

@@ -13,10 +13,10 @@ from configs.schema.rules import resolve_mesh
 
 
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return the mesh of `config.mesh` over `devices` (default: all there are).
+    """Build the mesh that `config.mesh` describes from `devices` (default: all devices).
 
-    The axes are of type Auto: the compiler propagates shardings between the constraints that the
-    model states. A mesh that is smaller takes the first devices.
+    If the mesh needs fewer devices, it takes the first ones. Its axes are of type Auto: the
+    compiler propagates shardings between the constraints in the model's code.
 
     Raises `configs.UsageError` if the mesh needs more devices than there are.
     """
@@ -26,7 +26,7 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def flat_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """Return a mesh with all `devices` on `fsdp`, for evaluation and generation."""
+    """Build a mesh with all `devices` on the axis `fsdp`, for evaluation and generation."""
     return _mesh((1, len(devices), 1, 1), devices)
 
 

@@ -1,9 +1,9 @@
-"""Computes matrix products on one CPU by oneDNN, which jaxlib contains but XLA does not choose.
+"""Computes matrix products on one CPU with oneDNN, which jaxlib contains but XLA does not choose.
 
-The custom call `__onednn$matmul` is in jaxlib for x86 (tried: 0.10.2 and 0.11.2). It takes operands
-in any layout, where XLA's own products first copy one of them for every gradient of a kernel. This
-file replaces JAX's rules that lower `dot_general` and convolutions to a CPU by ones that call it
-where that is faster: derivatives, rematerialisation and the models are unchanged. Figures:
+jaxlib for x86 has a custom call `__onednn$matmul` (tried: 0.10.2 and 0.11.2). It takes operands in
+any layout; XLA's own products first copy an operand for every gradient of a kernel. This file
+replaces JAX's rules that lower `dot_general` and convolutions on CPU. The new rules call oneDNN if
+that is faster. Derivatives, rematerialisation and the models are unchanged. Figures:
 docs/results.md, "The train step beside PyTorch's".
 """
 
@@ -29,33 +29,33 @@ from configs.schema.config import Config
 
 MATMUL = "__onednn$matmul"
 STATUS_RETURNING = 2
-"""The version of XLA's custom calls whose configuration is JSON."""
+"""The version of XLA's custom-call API that takes the configuration as JSON."""
 
 SMALLEST_PRODUCT = 2**15
-"""Multiplications from which a call pays off: 16 x 128 by 128 x 16."""
+"""Least number of multiplications for which a call pays off: 16 x 128 by 128 x 16."""
 
 FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
-"""Rows times a kernel are usually as fast or faster by XLA up to this number of rows, as in the
-steps of a recurrent layer and in decoding, and below this number of multiplications: 1024 x 128 by
-128 x 128."""
+"""XLA is usually as fast as oneDNN or faster at rows times a kernel if there are at most
+`FEW_ROWS` rows (a step of a recurrent layer, decoding), or fewer than `SMALLEST_OF_ROWS`
+multiplications (1024 x 128 by 128 x 128)."""
 
 MAX_WINDOW = 64
-"""Elements of a kernel up to which its convolution or its gradient becomes products: 8 x 8."""
+"""Largest window (8 x 8) for which a convolution or its kernel gradient becomes products."""
 
 MAX_PATCH_CHANNELS, MAX_PATCH_BYTES = 64, 2**25
-"""Input channels up to which patches are faster than XLA's convolutions, and bytes of the patches
-of one layer: they are kept from the forward pass to the backward pass."""
+"""Limits for a convolution by patches: with more input channels, XLA's convolution is faster; the
+patches of a layer take this memory from its forward pass to its backward pass."""
 
-# JAX's own rules and its function that caches a program, while ours replace them.
+# JAX's own lowering rules, and its function that caches a program, while ours replace them.
 _usual: dict[Primitive, Any] = {}
 _usual_caching: list[Callable] = []
 
 
 def select_matrix_products(config: Config, mesh: Mesh) -> None:
-    """Compute the matrix products of programs compiled from now on by `train.matrix_products`.
+    """Choose who multiplies matrices, XLA or oneDNN, as `train.matrix_products` says.
 
-    Raises `configs.UsageError` where oneDNN is asked for and does not work: on any mesh but one CPU
-    device, or where a first small product fails or is wrong.
+    Applies to programs compiled afterwards. Raises `configs.UsageError` if oneDNN is chosen, but
+    the mesh is not a single CPU device, or a small test product fails or is wrong.
     """
     if config.train.matrix_products == "xla":
         remove_onednn_lowerings()
@@ -75,11 +75,11 @@ def select_matrix_products(config: Config, mesh: Mesh) -> None:
 
 
 def install_onednn_lowerings() -> None:
-    """Multiply float32 matrices by oneDNN in programs that are compiled for one CPU from now on.
+    """Use oneDNN for float32 matrix products in programs compiled for one CPU from now on.
 
-    Programs for several devices keep XLA's products, which it can partition. If a first small
-    product fails, raises the error of JAX or XLA, and ValueError if it is wrong; nothing has
-    changed then.
+    Programs for several devices keep XLA's products, which XLA can partition. Tries a small product
+    first: if it fails, the error of JAX or XLA propagates; if it is wrong, raises ValueError. In
+    both cases nothing is installed.
     """
     if _usual:
         return
@@ -105,9 +105,10 @@ def remove_onednn_lowerings() -> None:
 def product(
     lhs: jax.Array, rhs: jax.Array, *, dimension_numbers: lax.DotDimensionNumbers
 ) -> jax.Array:
-    """Return `jax.lax.dot_general(lhs, rhs, dimension_numbers)`, computed by oneDNN: float32
-    [*batch, *free of lhs, *free of rhs], of any shapes without a zero. XLA does not compile it
-    where it has no oneDNN.
+    """Compute `jax.lax.dot_general(lhs, rhs, dimension_numbers)` with oneDNN.
+
+    Operands are float32 and not empty. Returns float32 [*batch, *free of lhs, *free of rhs].
+    Compilation fails if XLA has no oneDNN.
     """
     contracting, (lhs_batch, rhs_batch) = dimension_numbers
     # In the order of the first operand in memory, which usually is that of the second too.
@@ -129,10 +130,10 @@ def product(
 class _Matrix:
     """Holds an operand as [*batch, free, contracting], or [..., contracting, free] if `flipped`.
 
-    `order`: its dimensions from the slowest to the fastest in memory. The order in memory is kept
-    wherever the free dimensions are adjacent, and the contracting ones too.
+    `order`: the dimensions from the slowest to the fastest in memory. The operand's own order is
+    kept if its free dimensions are adjacent in memory, and its contracting dimensions too.
     `scattered`: the free dimension is the fastest, but the batch is not the slowest, as in
-    [B, T, heads, head_dim]; a product with the same order in memory needs no copy afterwards.
+    [B, T, heads, head_dim]. A product with the same order in memory then needs no copy afterwards.
     """
 
     def __init__(self, x: jax.Array, batch: Sequence[int], contracting: Sequence[int]):
@@ -167,7 +168,7 @@ class _Matrix:
 
 
 def _call(a: _Matrix, b: _Matrix) -> jax.Array:
-    """Call oneDNN. Returns [*batch, free of a, free of b]."""
+    """Multiply two operands with oneDNN. Returns [*batch, free of a, free of b]."""
     *batch, rows = a.x.shape[:-1] if not a.flipped else (*a.x.shape[:-2], a.x.shape[-1])
     columns = b.x.shape[-1 if b.flipped else -2]
     order = tuple(range(a.x.ndim))
@@ -189,9 +190,9 @@ def _call(a: _Matrix, b: _Matrix) -> jax.Array:
 class Convolution:
     """Computes a convolution of channels-last arrays by matrix products.
 
-    `specs` as in `lax.conv_general_dilated`; `strides`, `padding` and `dilation` (of rhs) have an
-    entry for each spatial dimension. The rows of the products are the values of lhs under one
-    element of the window, at all positions.
+    `specs`: the `dimension_numbers` of `lax.conv_general_dilated`. `strides`, `padding` and
+    `dilation` (of rhs) have an entry for each spatial dimension. For each element of the window,
+    lhs is sliced at all output positions; these slices are the left operands of the products.
     """
 
     specs: lax.ConvDimensionNumbers
@@ -211,9 +212,11 @@ class Convolution:
         return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Return a convolution with a large window at few positions, as the gradient of a kernel
-        is: one product of the patches of the forward pass, or where those would be too large, a
-        product for each position."""
+        """Return a convolution that has few output positions and a large window.
+
+        The gradient of a kernel is such a convolution. It is one product with the patches of the
+        forward pass, or a product for each position if the patches would be too large.
+        """
         channels, features, *spatial = self.specs.lhs_spec
         _, in_features, *window = self.specs.rhs_spec
         sizes = [shape[d] for d in self.specs.out_spec]
@@ -246,7 +249,7 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Return whether a convolution is faster as a product of its patches, `size` numbers."""
+    """Return whether a convolution is faster as a product of patches with `size` numbers."""
     return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 
@@ -267,8 +270,8 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
 
 
 def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:
-    """Return whether XLA multiplies the two without a copy: [*rows, *shared] by
-    [*shared, *columns], or by [*columns, shared]."""
+    """Return whether XLA multiplies `left` by `right` without a copy: [*rows, *shared] by
+    [*shared, *columns], or [*rows, shared] by [*columns, shared]."""
     contracting, (batch, _) = dimension_numbers
     pairs = sorted(zip(*contracting, strict=True))
     in_rows = [(left.ndim - len(pairs) + n, n) for n in range(len(pairs))]
@@ -306,11 +309,11 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
 
 
 def _cache_program(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:
-    """Cache a compiled program for the next start, unless it calls oneDNN.
+    """Write a compiled program to JAX's cache, unless it calls oneDNN.
 
-    XLA's serialiser mistakes such a call for one of another kind, and asks malloc for a number of
-    bytes that is no length. It goes on when malloc refuses, but glibc has then moved the main
-    thread for good from its own heap to one that returns memory after every step.
+    XLA's serialiser mistakes a oneDNN call for a different kind of call, and asks malloc for an
+    absurd number of bytes. XLA continues when malloc refuses. But glibc has then moved the main
+    thread from its own heap to one that returns memory after every step, and does not move it back.
     """
     mark = MATMUL.encode()
     modules = executable.hlo_modules()
@@ -325,7 +328,7 @@ def _suits(context, *arrays) -> bool:
 
 
 def _check() -> None:
-    """Compare a product with transposed operands by oneDNN with XLA's. Raises ValueError."""
+    """Raise ValueError if oneDNN's product of two transposed operands differs from XLA's."""
     a, b = (jnp.arange(n, n + 24, dtype=jnp.float32).reshape(2, 3, 4) for n in (0, 7))
     numbers = (((1,), (1,)), ((2,), (2,)))
     found = jax.jit(functools.partial(product, dimension_numbers=numbers))(a, b)

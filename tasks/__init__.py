@@ -1,1 +1,1 @@
-"""Tasks: the batch, loss and metrics of each. `registry.py` has them by name."""
+"""Tasks: each defines its batch, loss and metrics. `registry.py` lists the tasks by name."""

@@ -15,11 +15,12 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class Classification:
-    """Batches: `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or `frames`
-    float32 [B, T, F] and `segments` int32 [B, T]; `label` int32 [B], `weights` float32 [B].
+    """Classification of pictures, texts or recordings.
 
-    `class_weights`: the weight of each class in training, as in `tasks.losses.cross_entropy`; ()
-    for equal weights. `mixup`, `cutmix`: as in `tasks.mixing`.
+    A batch contains `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or
+    `frames` float32 [B, T, F] and `segments` int32 [B, T]; and `label` int32 [B], `weights`
+    float32 [B]. `class_weights`: the weight of each class in training; () for equal weights.
+    `mixup`, `cutmix`: as in `tasks.mixing`.
     """
 
     label_smoothing: float
@@ -84,7 +85,7 @@ class Classification:
             "correct": jnp.sum(nan_unless_finite(hits_BK[:, 0], losses_B) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
-        if logits_BC.shape[-1] > 5:  # with fewer classes it is always 1
+        if logits_BC.shape[-1] > 5:  # with five or fewer classes it is always 1
             any_B = jnp.any(hits_BK, axis=-1)
             sums["correct_top5"] = jnp.sum(nan_unless_finite(any_B, losses_B) * weights_B)
         scores_BC = jax.nn.softmax(logits_BC)
@@ -96,8 +97,8 @@ class Classification:
         }
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per example, `accuracy`, and for more than five classes
-        `accuracy_top5`, both from 0 to 1."""
+        """Return `loss` in nats per example and `accuracy` from 0 to 1; with more than five classes
+        also `accuracy_top5`."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / sums["weight"],
@@ -116,7 +117,7 @@ def _logits(
     train: bool,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """Return logits, float32 [B, C], of images, frames or tokens."""
+    """Return the model's logits for images, frames or tokens, float32 [B, C]."""
     if images is None:
         inputs = {"segments_BT": batch["segments"], "dropout_key": dropout_key}
         if "frames" in batch:

@@ -1,4 +1,4 @@
-"""Language modelling: predict each token of a text from those before it."""
+"""Language modelling: predict each token of a text from the tokens before it."""
 
 import math
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ class TokenPredictor(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModeling:
-    """Batches: `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], optionally `segments`.
+    """Language modelling.
 
-    `loss_chunks`: as in `tasks.losses.sums_over_positions`; None for `chunk_count` on this number
-    of `devices`.
+    A batch contains `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], and optionally
+    `segments` int32 [B, T]. `loss_chunks`: how many chunks of positions the loss is computed in;
+    None: `tasks.losses.chunk_count` decides, given the number of `devices`.
     """
 
     label_smoothing: float
@@ -84,8 +85,8 @@ class LanguageModeling:
         return sums, {"loss": loss_B, "targets": weight_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per token, `perplexity`, `accuracy`, and `bits_per_byte`: bits per
-        UTF-8 byte of the split's text."""
+        """Return `loss` in nats per token, `perplexity`, `accuracy`, and (if `text_bytes` is given)
+        `bits_per_byte`: bits per UTF-8 byte of the split's text."""
         loss = sums["loss"] / sums["weight"]
         metrics = {
             "examples": int(sums["examples"]),
@@ -100,7 +101,7 @@ class LanguageModeling:
     def _sums(
         self, score: Score, model: TokenPredictor, batch: Batch, dropout_key: jax.Array | None
     ) -> Sums:
-        """Return the sums that `score` makes of logits and batch, at once or in chunks."""
+        """Run the model on `batch` and return `score(logits, batch)`, at once or in chunks."""
         hidden_BTD = self.hidden(model, batch, dropout_key)
         chunks = self.loss_chunks
         if chunks is None:
@@ -113,7 +114,7 @@ class LanguageModeling:
     def hidden(
         self, model: TokenPredictor, batch: Batch, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """Return the inputs of `model.head` for each target, [B, T, D]."""
+        """Return the input of `model.head` at each position, [B, T, D]."""
         hidden_BTD, _ = model.hidden(
             batch["tokens"], segments_BT=batch.get("segments"), dropout_key=dropout_key
         )

@@ -1,6 +1,6 @@
-"""Computes cross-entropy, of all logits at once or in chunks that save memory.
+"""Computes cross-entropy, for all logits at once, or in chunks to save memory.
 
-Axes: B batch, T length, D width, V vocabulary or classes, P positions of a chunk.
+Axes: B batch, T length, D width, V vocabulary or classes, P positions of a chunk, N chunks.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Tree = Any
 Score = Callable[[jax.Array, Tree], Sums]
 
 CHUNK_BYTES = 2**28
-"""Default size of the logits that one device computes at once: 256 MiB."""
+"""Most bytes of logits that one device computes at once by default: 256 MiB."""
 
 
 def cross_entropy(
@@ -26,13 +26,13 @@ def cross_entropy(
     z_loss: float = 0.0,
     class_weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return for each target, in float32, the loss in nats and the objective to minimise.
+    """Return the loss in nats and the objective to minimise for each target, float32 [...].
 
-    logits [..., V], targets int [...]. `label_smoothing` is the share of the target's probability
-    that all V share (Szegedy et al. 2016, arXiv:1512.00567, section 7); `z_loss` times the squared
-    logarithm of the softmax's denominator is added (Chowdhery et al. 2022, arXiv:2204.02311,
-    section 5). `class_weights` [V] weight each class in the objective, and not in the loss. Without
-    any of these the two are the same.
+    logits [..., V], targets int [...]. The objective is the loss, changed by three options:
+    `label_smoothing` is the probability that is spread evenly over all V (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7). `z_loss` times the squared logarithm of the softmax's denominator
+    is added (Chowdhery et al. 2022, arXiv:2204.02311, section 5). `class_weights` [V] multiply the
+    losses of each class.
     """
     logits = logits.astype(jnp.float32)
     nats = _negative_log_likelihood(logits, targets)
@@ -50,8 +50,10 @@ def cross_entropy(
 
 
 def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
-    """Return `correct` (bool) as float32, and NaN where the loss `nats` is not finite: NaN logits
-    predict nothing."""
+    """Return `correct` (bool) as float32, but NaN for each target whose loss `nats` is not finite.
+
+    NaN logits predict nothing, so they are neither right nor wrong.
+    """
     return jnp.where(jnp.isfinite(nats), correct, jnp.nan).astype(jnp.float32)
 
 
@@ -59,8 +61,8 @@ def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
 def _negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return -log softmax(logits)[targets]: [..., V], int [...] -> [...].
 
-    The backward pass computes the gradient from the logits. It stores no softmax, and marks the
-    targets by comparison, which needs no copy as a scatter does.
+    The backward pass recomputes the softmax from the logits, so that none is stored. It marks the
+    targets by a comparison, because a scatter would need a copy.
     """
     return _likelihood_forward(logits, targets)[0]
 
@@ -82,8 +84,11 @@ _negative_log_likelihood.defvjp(_likelihood_forward, _likelihood_backward)
 
 
 def chunk_count(logits_shape: tuple[int, int, int], *, devices: int) -> int:
-    """Return how many chunks keep [B, T, V] float32 logits on `devices` devices within
-    `CHUNK_BYTES`: 1, or a power of two up to T."""
+    """Return the number of chunks that keeps the logits of a device within `CHUNK_BYTES`.
+
+    `logits_shape` is [B, T, V], over all `devices`, in float32. The result is a power of two: 1 if
+    all logits fit, at most T.
+    """
     B, T, V = logits_shape
     chunks = 1
     while CHUNK_BYTES * devices * chunks < 4 * B * T * V and 2 * chunks <= T:
@@ -99,16 +104,17 @@ def sums_over_positions(
     *,
     chunks: int,
 ) -> Sums:
-    """Return `score(head(x_BTD), rows)`, computed in `chunks` chunks of positions.
+    """Compute `score(head(x_BTD), rows)` in `chunks` chunks of positions, to save memory.
 
-    `head` maps positions [B, P, D] to logits [B, P, V], `score` these to sums; the arrays of `rows`
-    are [B, T]. Among the sums only `objective` has a gradient. It is computed with the value, chunk
-    by chunk: logits are computed once, and those of two chunks are never in memory together.
+    `head` maps activations [B, P, D] to logits [B, P, V]. `score` maps logits and rows to sums; the
+    arrays of `rows` are [B, T]. Only the sum `objective` has a gradient. The forward pass computes
+    it together with the value, chunk by chunk: each logit is computed once, and only the logits of
+    one chunk are in memory at a time.
     """
     if chunks == 1:
         return score(head(x_BTD), rows)
     x_NBPD, rows_NBP = jax.tree.map(lambda x: _cut(x, chunks), (x_BTD, rows))
-    # The weights in the closure of the head become arguments, as they have a gradient too.
+    # The head's weights, which its closure holds, become arguments: they need a gradient too.
     head, weights = jax.closure_convert(head, x_NBPD[0])
 
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, (weights, x_NBPD))
@@ -149,7 +155,10 @@ def sums_over_positions(
 
 
 def _cut(x: jax.Array, chunks: int) -> jax.Array:
-    """Reshape [B, T, ...] to [chunks, B, P, ...]. Chunk n has the positions n, n + chunks, ...: if
-    devices share the length, each has its part of every chunk. Zeros pad the last positions."""
+    """Reshape [B, T, ...] to [chunks, B, P, ...], padding T with zeros at the end.
+
+    Chunk n has the positions n, n + chunks, ...: if the length is split over devices, each device
+    has a part of every chunk.
+    """
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunks)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict tokens that are masked from all others."""
+"""Masked language modelling: predict masked tokens of a text from all its other tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ from tasks.language_modeling import LanguageModeling, TokenPredictor
 from tasks.task import Batch, Sums
 
 MASKED, RANDOM = 0.8, 0.1
-"""Shares of the tokens to predict that are replaced by the mask and by a random token; the rest is
+"""Of the tokens to predict, the fraction replaced by the mask, and by a random token. The rest stay
 unchanged (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
 
 FNV_PRIME = 0x01000193
-"""The 32-bit prime of the hash of Fowler, Noll and Vo."""
+"""The prime of the 32-bit FNV hash (Fowler, Noll and Vo)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedLanguageModeling(LanguageModeling):
-    """Batches as in language modelling. The targets are the `tokens` themselves, at a random
-    `mask_fraction` of the positions with a weight, and at least at one of each row.
+    """Masked language modelling. Its batches are those of language modelling.
 
-    The last entry of the model's vocabulary is the mask. In training each step draws new positions.
-    In evaluation they depend on a row's tokens alone, so that a split has one loss. `framing`:
-    tokens that frame texts, which are never masked.
+    The targets are the `tokens` themselves, at random positions: a fraction `mask_fraction` of
+    those with a weight, at least one in each row. The mask is the last entry of the model's
+    vocabulary. In training, each step draws new positions. In evaluation, the positions depend only
+    on the row's tokens, so that repeated evaluations give the same loss. `framing`: tokens that the
+    tokenizer puts around texts; they are never masked.
     """
 
     mask_fraction: float
@@ -46,14 +47,19 @@ class MaskedLanguageModeling(LanguageModeling):
         return super().evaluate(model, self.mask_batch(batch, keys_B, model.vocabulary_size))
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per masked token. There are no bits per byte: a loss of masked
-        tokens is no code for the text."""
+        """Return `loss` in nats per masked token, `perplexity` and `accuracy`.
+
+        There is no `bits_per_byte`: the loss of masked tokens is not a code length of the text.
+        """
         return super().summarize(sums, None)
 
     def mask_batch(
         self, batch: Batch, keys_B: jax.Array, vocabulary_size: int
     ) -> dict[str, jax.Array]:
-        """Return the batch with masked tokens, targets and weights. Row b uses keys_B[b]."""
+        """Return the batch with masked `tokens`, and the targets and weights for them.
+
+        The random key of row b is keys_B[b].
+        """
         mask, T = vocabulary_size - 1, batch["tokens"].shape[1]
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -78,6 +84,9 @@ class MaskedLanguageModeling(LanguageModeling):
 
 
 def _key_of(tokens_T: jax.Array) -> jax.Array:
-    """Return a random key that depends only on the tokens of a row: a polynomial modulo 2**32."""
+    """Return a random key that depends only on the tokens of a row.
+
+    Its seed is a polynomial of the tokens modulo 2**32.
+    """
     powers_T = np.array([pow(FNV_PRIME, place, 2**32) for place in range(tokens_T.size)], np.uint32)
     return jax.random.key(jnp.sum(tokens_T.astype(jnp.uint32) * powers_T, dtype=jnp.uint32))

@@ -1,4 +1,4 @@
-"""Mixes images with others of their batch: mixup and CutMix.
+"""Mixes pairs of images in a batch: mixup and CutMix.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -16,16 +16,18 @@ def mix_images(
     mixup: float,
     cutmix: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return mixed images as floats from 0 to 1, labels of the other images [B], and the share of
-    each image's own label [B].
+    """Mix each image of a batch with another one.
 
-    Row b is mixed with row B - 1 - b, unless that has no weight. Mixup (Zhang et al. 2018,
-    arXiv:1710.09412, eq. 1) adds x of the image and 1 - x of the other, with x drawn from
+    Returns the mixed images as floats from 0 to 1 [B, H, W, C], the labels of the other images [B],
+    and the share of each image's own label [B].
+
+    Row b is mixed with row B - 1 - b, unless the weight of that row is 0. Mixup (Zhang et al. 2018,
+    arXiv:1710.09412, eq. 1) adds x times the image and 1 - x times the other image; x is drawn from
     Beta(mixup, mixup) for each row. CutMix (Yun et al. 2019, arXiv:1905.04899, section 3) covers
-    1 - x of the image by a patch of the other, with x drawn from Beta(cutmix, cutmix); the patch is
-    cut off at the edges, and the share is that of the visible pixels. 0 switches either off; if
-    both are on, each row draws one of them. The result depends on the rows and the key alone, on
-    any number of devices.
+    1 - x of the area with a patch of the other image; x is drawn from Beta(cutmix, cutmix). The
+    patch is cut off at the edges, and the share is the fraction of pixels that stay visible.
+    `mixup=0` or `cutmix=0` switches that method off. If both are on, each row draws one of them.
+    The result does not depend on the number of devices.
     """
     B, H, W, _ = image_BHWC.shape
     x_BHWC = image_BHWC.astype(jnp.float32)
@@ -55,6 +57,6 @@ def mix_images(
 
 
 def _inside(middle_B: jax.Array, side_B: jax.Array, size: int) -> jax.Array:
-    """Return which pixels of a row or column of `size` the patch covers, bool [B, size]."""
+    """Return which of `size` pixels along one side the patch covers, bool [B, size]."""
     position = (jnp.arange(size) + 0.5) / size
     return jnp.abs(position - middle_B[:, None]) < side_B[:, None] / 2

@@ -19,5 +19,5 @@ TASKS: dict[str, type[Task]] = {
 
 
 def build(name: str, **settings: Any) -> Task:
-    """Return the task of the configuration's `name`, with the settings of its class."""
+    """Build the task called `name`; `settings` are the arguments of its class."""
     return TASKS[name](**settings)

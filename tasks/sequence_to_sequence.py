@@ -1,4 +1,4 @@
-"""Sequence to sequence: predict the target of a source, token by token."""
+"""Sequence to sequence: predict the target text that belongs to a source text, token by token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from tasks.task import Batch
 
 @dataclass(frozen=True)
 class SequenceToSequence(LanguageModeling):
-    """Batches: `source`, `source_segments` int32 [B, S] (1 a token, 0 padding), `tokens`, `targets`
-    int32 [B, T], `weights` float32 [B, T].
+    """Sequence-to-sequence learning with teacher forcing.
 
-    Each token of the target is predicted from the source and the true tokens before it (teacher
-    forcing).
+    A batch contains `source`, `source_segments` int32 [B, S] (1 for tokens, 0 for padding),
+    `tokens`, `targets` int32 [B, T], `weights` float32 [B, T]. Each target token is predicted from
+    the source and the true target tokens before it.
     """
 
     higher_is_better: ClassVar[frozenset[str]] = frozenset(
@@ -32,14 +32,15 @@ class SequenceToSequence(LanguageModeling):
         return hidden_BTD
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per token of the target, `accuracy` of tokens after true ones."""
+        """Return `loss` in nats per target token, `perplexity`, and the `accuracy` of tokens that
+        are predicted after true ones."""
         return super().summarize(sums, None)
 
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]
     ) -> dict[str, float]:
-        """Return `exact_match` from 0 to 1, and sacrebleu's default `bleu` and `chrf` from 0 to 100
-        (Post 2018, arXiv:1804.08771)."""
+        """Compare generated texts with the references. Returns `exact_match` from 0 to 1, and
+        sacrebleu's default `bleu` and `chrf` from 0 to 100 (Post 2018, arXiv:1804.08771)."""
         import sacrebleu
 
         hypotheses, references = list(hypotheses), list(references)

@@ -1,6 +1,7 @@
 """Speech recognition: predict the labels of a recording, without their times.
 
-Axes: B batch, T frames, U positions of the model, L labels, V vocabulary, its last entry the blank.
+Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary. The last
+entry of the vocabulary is the blank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +18,24 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class SpeechRecognition:
-    """Batches: `frames` float32 [B, T, F], `segments` int32 [B, T] (1 a frame, 0 padding), `labels`
-    int32 [B, L], `label_weights` float32 [B, L] (1 a label, 0 padding at the end), `weights`
-    float32 [B].
+    """Speech recognition by connectionist temporal classification (CTC, Graves et al. 2006).
 
-    Connectionist temporal classification (Graves et al. 2006): the probability of the labels is the
-    sum over all alignments to the positions, with repetitions and blanks. Labels need one position
-    each, and a blank between two equal ones. A recording with fewer positions has no alignment: it
-    counts in `too_short`, and nowhere else.
+    A batch contains `frames` float32 [B, T, F], `segments` int32 [B, T] (1 for frames, 0 for
+    padding), `labels` int32 [B, L], `label_weights` float32 [B, L] (1 for labels, 0 for padding at
+    the end), `weights` float32 [B].
+
+    The probability of the labels is the sum over all alignments with the positions, which may
+    repeat labels and insert blanks. Each label needs a position, and two equal labels in a row need
+    a blank between them. A recording with fewer positions has no alignment: it adds nothing to the
+    loss, and is counted in `too_short`.
     """
 
     extra_tokens: ClassVar[int] = 1
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
 
     def loss_sums(self, model: SoundModel, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """Return sums: `loss` in nats, `weight` in labels, `too_short` in labels left out."""
+        """Return sums over the batch: `loss` in nats, `weight`: the labels that the loss covers,
+        and `too_short`: the labels of recordings that are too short."""
         logits_BUV, segments_BU = model.transcribe(
             batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
         )
@@ -56,8 +60,8 @@ class SpeechRecognition:
         return sums, {"loss": nats_B, "labels": labels_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per label: the sum over recordings, also those without a label,
-        divided by the number of labels. `too_short`, unless 0: recordings that are left out."""
+        """Return `loss` in nats per label, and `too_short` (unless 0): how many recordings are too
+        short and left out. Recordings without labels add to the loss too."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / max(sums["weight"], 1.0),
@@ -68,8 +72,9 @@ class SpeechRecognition:
     def text_metrics(
         self, hypotheses: Sequence[str], references: Sequence[str]
     ) -> dict[str, float]:
-        """Return jiwer's `wer` and `cer`, errors per word and character of the references: 0.03
-        is 3 % and more than 1 is possible, and `exact_match` from 0 to 1."""
+        """Compare transcripts with the references. Returns `exact_match` from 0 to 1, and jiwer's
+        `wer` and `cer`: errors per word and per character of the references (0.03 is 3 %; more than
+        1 is possible)."""
         import jiwer
 
         hypotheses, references = list(hypotheses), list(references)
@@ -84,8 +89,11 @@ class SpeechRecognition:
 def ctc_loss(
     logits_BUV: jax.Array, segments_BU: jax.Array, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the negative log-probability of each row's labels in nats, float32 [B], and whether
-    the row has enough positions for them, bool [B]. If not, the former is 0 without a gradient."""
+    """Return the CTC loss of each row in nats, float32 [B], and whether it is defined, bool [B].
+
+    The loss is the negative log-probability of the row's labels. It is undefined if the row has
+    too few positions for its labels; it is then 0, with gradient 0.
+    """
     labels_BL, label_weights_BL = batch["labels"], batch["label_weights"]
     alike_BL = (labels_BL[:, 1:] == labels_BL[:, :-1]) * label_weights_BL[:, 1:]
     needed_B = jnp.sum(label_weights_BL, axis=1) + jnp.sum(alike_BL, axis=1)

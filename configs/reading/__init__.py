@@ -1,1 +1,1 @@
-"""From a command line, a recipe or a `config.json` to a checked configuration, and back to text."""
+"""Reads a command line, a recipe or a `config.json` into a checked configuration, and writes it."""

@@ -1,7 +1,7 @@
-"""The strict parser of the verbs' command lines.
+"""The strict command-line parser of the programs (`train.py`, `evaluate.py`, ...).
 
-Flags are `--name=value` or `--name value`; fields of the configuration `--config.a.b=value`.
-Nothing is abbreviated, nothing is ignored, nothing may be given twice.
+A flag is `--name=value` or `--name value`; a field of the configuration is `--config.a.b=value`.
+Flags can not be abbreviated. Unknown arguments and flags that are given twice are errors.
 """
 
 import atexit
@@ -26,7 +26,7 @@ from configs.reading.overriding import FLAG
 from configs.reading.values import quote
 
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"
-"""Hyphens, dashes and the minus sign: word processors replace two hyphens by one of them."""
+"""Hyphens, dashes and the minus sign: word processors replace two hyphens with one of these."""
 
 _FLAG_ALIASES = {
     "config": ("cfg", "config_file", "config_path", "recipe"),
@@ -37,16 +37,16 @@ _FLAG_ALIASES = {
     ),
     "explain": ("dry_run", "print_config", "show_config"),
 }  # fmt: skip
-"""Names of the same flags in other trainers, for suggestions."""
+"""Names that other trainers use for our flags, for suggestions."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag of a verb.
+    """A flag of a program.
 
-    type: `str`, `int` or `float`. switch: takes no value; True where it is given, else False.
-    repeatable: may be given several times; its value is a tuple. minimum, maximum: bounds of a
-    number, inclusive; above: an exclusive lower bound. may_be_empty: whether `--name=` is allowed.
+    type: `str`, `int` or `float`. switch: takes no value; True if it is given, else False.
+    repeatable: may be given several times; the parsed value is a tuple. minimum, maximum: inclusive
+    bounds of a number; above: an exclusive lower bound. may_be_empty: whether `--name=` is allowed.
     placeholder: the name of the value in the help.
     """
 
@@ -66,7 +66,7 @@ class Flag:
 
     @property
     def usage(self) -> str:
-        """The flag as it is typed."""
+        """The flag with a placeholder for its value: `--name=VALUE`."""
         return f"--{self.name}" if self.switch else f"--{self.name}={self.placeholder}"
 
     def accepts(self) -> str:
@@ -81,7 +81,7 @@ class Flag:
         return f"{word} {limits}".strip()
 
     def parse(self, text: str) -> Any:
-        """Convert `text` to a value. Raises `UsageError` for an invalid one."""
+        """Convert `text` to a value. Raises `UsageError` if it is invalid."""
         if not text and not self.may_be_empty:
             raise UsageError(f"--{self.name} needs a value: {self.usage}")
         value: Any = text
@@ -94,7 +94,7 @@ class Flag:
         return value
 
     def default_value(self) -> Any:
-        """Return the value of a flag that is not given. Raises `UsageError` if it is required."""
+        """Return the value if the flag is not given. Raises `UsageError` if it is required."""
         if self.required:
             raise UsageError(f"--{self.name} is missing: {self.usage} ({self.meaning})")
         if self.repeatable:
@@ -117,9 +117,10 @@ def parse_command_line(
     overrides: bool | None = None,
     description: str | None = None,
 ) -> SimpleNamespace:
-    """Parse a command line into an attribute for each flag, and `overrides` (path to text).
+    """Parse a command line. The result has an attribute for each flag, and `overrides`.
 
-    overrides: whether `--config.section.field=value` is allowed (default: if there is a flag
+    The attribute `overrides` maps the paths of configuration fields to text; the argument
+    `overrides` says whether `--config.section.field=value` is allowed (default: if there is a flag
     `config`). description: the first lines of the help (default: the docstring of the running
     program). `--help` prints the help and ends the process with status 0. Raises `UsageError`.
     """
@@ -149,15 +150,15 @@ def parse_command_line(
 
 
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Run `main(arguments)` and end the process with its status.
+    """Run `main(arguments)` as a program: end the process with the status that it returns.
 
-    A `UsageError` prints one line on standard error, with status 2. Ctrl-C that `main` does not
-    handle is status 130. A closed standard output (`| head`) is status 1 without a message. Lack
-    of memory, and a file that can't be read or written, print one line, with status 1. Other
-    exceptions propagate.
+    A `UsageError` prints one line on standard error and ends with status 2. Ctrl-C ends with 130
+    unless `main` handles it. If standard output is closed (`| head`), the status is 1 without a
+    message. If memory is short, or a file can't be read or written, one line is printed and the
+    status is 1. Other exceptions propagate.
 
-    The garbage collector runs less often, as start-up makes some hundred thousand objects that
-    live as long as the process, and not at all at exit.
+    The garbage collector runs less often, because start-up creates some hundred thousand objects
+    that live as long as the process. At exit it does not run.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
@@ -183,7 +184,7 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 
 def _machine_failure(error: Exception) -> str | None:
-    """Describe an error of the machine: memory, permissions, the disk. None for other errors."""
+    """Describe an error of memory, permissions or the disk in a line. None for other errors."""
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
         line = line[:200].rstrip(".")
@@ -200,7 +201,7 @@ _FILE_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQU
 
 
 def _stdout_is_closed() -> bool:
-    """Return whether the reader of standard output has gone, as after `| head`."""
+    """Return whether the reader of standard output has closed it, as `| head` does."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -209,7 +210,7 @@ def _stdout_is_closed() -> bool:
 def _pairs(
     arguments: Sequence[str], flags: dict[str, Flag], overrides: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the text of each flag. Raises `UsageError` for any other argument."""
+    """Yield the name and value, as text, of each flag. Raises `UsageError` for other arguments."""
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -231,7 +232,7 @@ def _pairs(
 
 
 def _check_path(name: str, flags: dict[str, Flag], overrides: bool) -> None:
-    """Raise `UsageError` unless `name` is `config.` and a path of the schema."""
+    """Raise `UsageError` unless `name` is `config.` followed by a path of the schema."""
     path = name.removeprefix("config.")
     if not name.startswith("config."):
         raise UsageError(_unknown_flag(name, flags, overrides))
@@ -260,7 +261,7 @@ def _refuse_twice(name: str, first: Any, second: str) -> NoReturn:
 
 
 def _missing_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> str:
-    """Return the message for a flag without a value, before the arguments `rest`."""
+    """Return the message for a flag without a value; `rest`: the arguments that follow it."""
     flag, path = flags.get(name), name.removeprefix("config.")
     valid = flag.accepts() if flag else names.accepted(path) if path in names.fields() else "text"
     usage = flag.usage if flag else f"--{name}=VALUE"
@@ -270,7 +271,8 @@ def _missing_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> st
 
 
 def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | None:
-    """Return the flag or field, without dashes, whose name is closest to `name`."""
+    """Return the flag or field with the name closest to `name`, without dashes. None if no name is
+    close."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
     aliases = {alias: flag for flag in flags for alias in _FLAG_ALIASES.get(flag, ())}
@@ -296,7 +298,7 @@ def _unknown_flag(name: str, flags: dict[str, Flag], overrides: bool) -> str:
 
 
 def _stray_argument(argument: str, flags: dict[str, Flag], overrides: bool) -> str:
-    """Return the message for an argument that is no flag."""
+    """Return the message for an argument that is not a flag."""
     bare = argument.lstrip(_DASHES)
     name, equals, text = bare.partition("=")
     like_a_flag = equals or bare != argument

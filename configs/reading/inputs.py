@@ -1,4 +1,4 @@
-"""Checks that the files and folders named by a configuration exist."""
+"""Checks that the files and folders that a configuration names exist."""
 
 import difflib
 import glob
@@ -23,7 +23,8 @@ _TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSou
 
 
 def check_inputs(config: Config) -> None:
-    """Raise `UsageError` if the user's data, tokenizer or cache is missing or of another type."""
+    """Raise `UsageError` if the user's data or tokenizer is missing, or a file is where a folder
+    should be or the reverse."""
     data = config.data
     if isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)
@@ -57,7 +58,7 @@ def check_inputs(config: Config) -> None:
 
 
 def check_pretrained(config: Config) -> None:
-    """Raise `UsageError` if the model that a new run starts from does not exist."""
+    """Raise `UsageError` if `train.initialize_from` is not a model, or is missing for LoRA."""
     source = config.train.initialize_from
     if source is None and config.train.lora.rank is not None:
         raise UsageError(
@@ -85,7 +86,10 @@ def check_pretrained(config: Config) -> None:
 
 
 def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
-    """Return whether Hugging Face's `save_pretrained` wrote `folder`; False for a workdir."""
+    """Return whether `folder` has the format of Hugging Face's `save_pretrained`.
+
+    False for a workdir.
+    """
     if not os.path.isdir(folder) or os.path.isdir(os.path.join(folder, "checkpoints")):
         return False
     if any(name.endswith((".safetensors", ".safetensors.index.json", ".bin"))
@@ -99,7 +103,10 @@ def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
 
 
 def _check_text(field: str, path: str | None) -> None:
-    """Check a file, a folder or a glob of text; `field` names it in messages."""
+    """Raise `UsageError` unless `path`, a file, a folder or a glob, leads to text files.
+
+    `field` is the name in messages.
+    """
     if path is None:
         raise UsageError(
             "data.path is not given: say where the text is, --config.data.path=FILE (or a folder, "
@@ -176,7 +183,7 @@ def _check_readable(named: str, path: str) -> None:
 
 
 def nearest_path(path: str | os.PathLike[str]) -> str | None:
-    """Return the path in the folder of `path` whose name is closest to that of `path`."""
+    """Return the existing sibling of `path` with the most similar name. None if none is similar."""
     parent, name = os.path.split(os.path.normpath(path))
     try:
         names = {entry.casefold(): entry for entry in os.listdir(parent or ".")}
@@ -187,14 +194,14 @@ def nearest_path(path: str | os.PathLike[str]) -> str | None:
 
 
 def _hint(path: str) -> str:
-    """Suggest another path for one that does not exist."""
+    """Suggest an existing path instead of `path`, which does not exist."""
     if near := nearest_path(path):
         return f" (did you mean {near}?)"
     return _relative_hint(path)
 
 
 def _relative_hint(path: str) -> str:
-    """Say where a relative path starts, and that `~` is not expanded."""
+    """Explain which folder a relative path starts from, or that `~` is not expanded."""
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

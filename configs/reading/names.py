@@ -1,4 +1,4 @@
-"""The names of all fields, and messages about wrong names with the nearest right one."""
+"""The names of all fields, and messages that suggest the right name for a wrong one."""
 
 import difflib
 import functools
@@ -10,7 +10,7 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, field_metadata, kind_name, kinds
 
 _MIN_SIMILARITY = 0.72
-"""Least similarity (difflib's ratio) of a suggested name."""
+"""Minimum similarity (difflib's ratio) of a suggested name to the wrong name."""
 
 _ABSENT_SETTINGS = {
     "training goes on by itself from the newest checkpoint in --workdir: run the same command "
@@ -36,12 +36,12 @@ _ABSENT_SETTINGS = {
     ),
     "the train step is always compiled": ("compile", "jit", "torch_compile"),
 }  # fmt: skip
-"""Settings of other trainers that do not exist here: the reason, and their names there."""
+"""Settings of other trainers that we do not have: the reason to their names in other trainers."""
 
 
 @functools.cache
 def fields() -> dict[str, FieldInfo]:
-    """Return every field of every kind of section by its path (`model.width`)."""
+    """Return the fields of all kinds of all sections: path (`model.width`) to declaration."""
     infos: dict[str, FieldInfo] = {}
     for path, info in _walk(Config, ""):
         infos.setdefault(path, info)
@@ -49,26 +49,26 @@ def fields() -> dict[str, FieldInfo]:
 
 
 def absence_reason(name: str) -> str | None:
-    """Explain why other trainers' setting `name` does not exist here; None for any other name."""
+    """Explain why `name`, a setting of other trainers, does not exist here. None if it isn't one."""
     plain = name.rpartition(".")[2].lower().replace("-", "_")
     return next((why for why, aliases in _ABSENT_SETTINGS.items() if plain in aliases), None)
 
 
 def is_field_or_section(path: str) -> bool:
-    """Return whether some kind of section has the field `path`, or `path` is a section."""
+    """Return whether `path` is a section, or a field of any kind of a section."""
     return any(f"{field}.".startswith(f"{path}.") for field in fields())
 
 
 def is_discriminator(path: str) -> bool:
-    """Return whether the field `path` distinguishes the kinds of its section."""
+    """Return whether the field `path` selects the kind of its section (`model.architecture`)."""
     return any(kind.discriminator == path.rpartition(".")[2] for kind, _ in _kinds_with(path))
 
 
 def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
-    """Return the fields whose name, or name in other trainers, is closest to `wanted`, best first.
+    """Return up to `limit` fields whose name is close to `wanted`, the closest first.
 
-    A field of the section that `wanted` names precedes one of another section. The name of a
-    section stands for its discriminator.
+    The names of fields in other trainers count too. A field in the section that `wanted` names is
+    preferred. The name of a section (`optimizer`) matches its discriminator (`optimizer.name`).
     """
     section, _, name = wanted.rpartition(".")
     scores = {}
@@ -86,7 +86,10 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
 
 
 def unknown_field(path: str, prefix: str = "") -> str:
-    """Return the message for a field that does not exist; `prefix` (`--config.`) precedes names."""
+    """Return the message for a field that does not exist.
+
+    `prefix` (such as `--config.`) is put before each name.
+    """
     if why := absence_reason(path):
         return f"{prefix}{path} is no field: {why}"
     near = [f"{prefix}{field}" for field in nearest_fields(path)]
@@ -101,9 +104,9 @@ def unknown_field(path: str, prefix: str = "") -> str:
 
 
 def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
-    """Return the message for a field that only other kinds of its section have.
+    """Return the message for a field that this kind of its section does not have, but others do.
 
-    actual: the kind of the section, where it is known.
+    actual: the kind of the section, if known.
     """
     choices = [choice for _, choice in _kinds_with(path) if choice]
     ((discriminator, _), *_) = choices
@@ -114,7 +117,7 @@ def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
 
 
 def accepted(path: str, *, brief: bool = False) -> str:
-    """Describe the valid values of the field `path` in words; `brief` as in `accepts`."""
+    """Describe the valid values of the field `path` in words; `brief`: as in `settings.accepts`."""
     if is_discriminator(path):
         choices = list(dict.fromkeys(str(kind_name(kind)) for kind, _ in _kinds_with(path)))
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
@@ -122,10 +125,11 @@ def accepted(path: str, *, brief: bool = False) -> str:
 
 
 def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]]:
-    """Return the kinds of section that have the field or section `path`.
+    """Return the kinds of section that contain the field or section `path`.
 
-    Each comes with the choice that leads to it, of the innermost section that has several kinds:
-    the path of the discriminator, and its value; None where no section on the way has any.
+    Each kind comes with the choice that leads to it: the path of a discriminator (`model.architecture`)
+    and its value. If several sections around `path` have kinds, it is the choice of the innermost;
+    if none has, it is None.
     """
     *sections, name = path.split(".")
     reached: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]
