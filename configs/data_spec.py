@@ -20,7 +20,7 @@ class DataSpec:
     """Mel bands of a frame. Sound."""
 
     max_frames: int | None = None
-    """Frames of the longest recording, including augmented and padded ones. Sound."""
+    """Frames of the longest recording, after augmentation has slowed it down. Sound."""
 
     vocabulary_size: int | None = None
     """Tokens of the tokenizer. Text, text pairs, labelled text, sound with transcripts."""

@@ -1,4 +1,4 @@
-"""`--explain`: every field of a configuration, the origin of its value, and its meaning."""
+"""Writes the text of `--explain`: all fields of a configuration, with origins and meanings."""
 
 import textwrap
 from collections.abc import Mapping
@@ -15,17 +15,16 @@ from configs.schema.settings import field_metadata
 
 _WIDTH = 100
 _ROW_WIDTH = 120
-"""Columns of the text; of a row with a note."""
+"""Columns of the text, and of a row with a note."""
 
 
 def explain(
     recipe: str | Path, overrides: Mapping[str, str] | None = None, *, workdir: str | None = None
 ) -> str:
-    """Return a table of all fields of `recipe` under `overrides` (path to text).
+    """Return a table of all fields of `recipe`, with `overrides` (path to text) applied.
 
-    It shows of each field its value, the origin of the value, the valid values, the unit, and the
-    meaning. Files that only the user can name may be missing. Raises `UsageError` as `load_config`
-    does.
+    It shows the value of each field, the origin of this value, the valid values, the unit, and the
+    meaning. The user's files need not exist. Raises `UsageError` as `load_config` does.
     """
     overrides = overrides or {}
     config, inherited = load_with_inherited(recipe, overrides, workdir)
@@ -53,7 +52,7 @@ def explain(
 
 
 def _meaning(path: str, field: Field) -> list[str]:
-    """Return the lines under a field: its meaning, the valid values, the unit."""
+    """Return the lines below a field's value: its meaning, the valid values, the unit."""
     unit = field_metadata(field.info).unit
     valid = names.accepted(path, brief=True) + (f", in {unit}" if unit else "")
     indent = " " * 6
@@ -70,6 +69,6 @@ def _value(field: Field) -> str:
 def _origin(path: str, field: Field, overrides: Mapping[str, str]) -> str:
     if path in overrides:
         return "command line"
-    # Which kind is the default of a section, the whole configuration says and not the kind itself.
+    # The default kind of a section is declared by the whole configuration, not by the kind itself.
     default = flatten(Config())[path].value if names.is_discriminator(path) else field.info.default
     return "default" if field.value == default else "recipe"

@@ -1,4 +1,4 @@
-"""A configuration as a flat list of its fields, and the fields without effect."""
+"""Lists all fields of a configuration, and the fields that have no effect."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,17 @@ from configs.schema.settings import Settings
 
 @dataclass(frozen=True)
 class Field:
-    """A field with its value in a configuration."""
+    """A field: its value in a configuration, and its declaration."""
 
     value: Any
     info: FieldInfo
 
 
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
-    """Return every field under `section` by its path; a section's discriminator comes first."""
+    """Return all fields of `section` and its subsections: path to field.
+
+    The discriminator is the first field of each section.
+    """
     declared = type(section).model_fields
     flat: dict[str, Field] = {}
     for name in sorted(declared, key=lambda name: name != section.discriminator):
@@ -32,7 +35,7 @@ def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
 
 
 def unused_fields(config: Config) -> dict[str, str]:
-    """Return the fields that have no effect under the others: path to reason."""
+    """Return the fields that have no effect because of other fields: path to reason."""
     return unused_across_sections(config) | _unused_within(config, "")
 
 

@@ -36,7 +36,7 @@ _ABSENT_SETTINGS = {
     ),
     "the train step is always compiled": ("compile", "jit", "torch_compile"),
 }  # fmt: skip
-"""Settings of other trainers that we do not have: the reason to their names in other trainers."""
+"""Settings of other trainers that do not exist here: the reason to the names in other trainers."""
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def fields() -> dict[str, FieldInfo]:
 
 
 def absence_reason(name: str) -> str | None:
-    """Explain why `name`, a setting of other trainers, does not exist here. None if it isn't one."""
+    """Explain why `name`, a setting of other trainers, does not exist here; else return None."""
     plain = name.rpartition(".")[2].lower().replace("-", "_")
     return next((why for why, aliases in _ABSENT_SETTINGS.items() if plain in aliases), None)
 
@@ -127,9 +127,9 @@ def accepted(path: str, *, brief: bool = False) -> str:
 def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]]:
     """Return the kinds of section that contain the field or section `path`.
 
-    Each kind comes with the choice that leads to it: the path of a discriminator (`model.architecture`)
-    and its value. If several sections around `path` have kinds, it is the choice of the innermost;
-    if none has, it is None.
+    Each kind comes with the choice that leads to it: the path of a discriminator and its value
+    ("model.architecture", "cnn"). If several sections around `path` have kinds, this is the
+    innermost choice; if no section has kinds, it is None.
     """
     *sections, name = path.split(".")
     reached: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]

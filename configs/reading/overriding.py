@@ -1,4 +1,4 @@
-"""Overrides of the command line, applied to the nested values of a recipe or a file."""
+"""Applies the overrides of the command line to the nested values of a recipe or a file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from configs.schema.config import Config
 from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 FLAG = "--config."
-"""The beginning of a field on the command line; its path, `=`, and its value follow."""
+"""The prefix of a field on the command line: `--config.model.width=128`."""
 
 Values = dict[str, Any]
 
 
 def override(values: Values, overrides: Mapping[str, str]) -> None:
-    """Put `overrides` (path to text) into `values`.
+    """Put `overrides` (path to text) into `values`, in place.
 
     An override that changes the kind of a section (`model.architecture=cnn`) is applied first,
-    whatever its position. The section then has the defaults of its new kind, and keeps what
-    `values` set of the fields that both kinds have.
+    whatever its position. The section then gets the defaults of its new kind. It keeps a value that
+    differs from the old kind's default, if the new kind has the field too.
 
-    Raises `UsageError` for a field that does not exist, and text that is no value of its type.
+    Raises `UsageError` if a field does not exist, or the text is not a value of the field's type.
     """
     outer_first = sorted(overrides, key=lambda path: path.count("."))
     for path in sorted(outer_first, key=lambda path: not names.is_discriminator(path)):
@@ -42,7 +42,7 @@ def override(values: Values, overrides: Mapping[str, str]) -> None:
 
 
 def kind_of_section(values: Values, path: str) -> type[Settings]:
-    """Return the kind of the section in `values` that has the field `path` (`data.source`).
+    """Return the kind of the section in `values` that contains the field `path` (`data.source`).
 
     A missing section is added to `values`, with its defaults.
     """
@@ -51,7 +51,7 @@ def kind_of_section(values: Values, path: str) -> type[Settings]:
 
 @dataclass(frozen=True)
 class _Section:
-    """A section among nested values: its values, its kind, all kinds that it may have."""
+    """A section of nested values: its values, its kind, and all kinds that it may have."""
 
     values: Values
     kind: type[Settings]
@@ -59,9 +59,9 @@ class _Section:
 
 
 def _find_section(values: Values, path: str) -> _Section:
-    """Return the section that has the field `path`; a missing one is added to `values`.
+    """Return the section that contains the field `path`. A missing section is added to `values`.
 
-    Raises `UsageError` if none has it.
+    Raises `UsageError` if no section has the field, or `path` is itself a section.
     """
     section, prefix = _Section(values, Config, (Config,)), ""
     for name in path.split(".")[:-1]:
@@ -79,7 +79,10 @@ def _find_section(values: Values, path: str) -> _Section:
 
 
 def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
-    """Return the declaration of `part`, the beginning of `path`, in a section of this kind."""
+    """Return the declaration of the field or section `part` in `section`.
+
+    `part` is `path` or the beginning of it; `path` is for messages. Raises `UsageError`.
+    """
     info = section.kind.model_fields.get(part.rpartition(".")[2])
     if info is not None and (part == path or kinds(info)):
         return info
@@ -89,7 +92,7 @@ def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
 
 
 def _kind_of(values: Any, members: tuple[type[Settings], ...], prefix: str) -> type[Settings]:
-    """Return the kind, of `members`, that the discriminator in `values` names."""
+    """Return the kind among `members` that the discriminator in `values` names."""
     if not isinstance(values, dict):
         raise UsageError(f"{prefix[:-1]} must be a section of fields, not {values!r}")
     discriminator = members[0].discriminator
@@ -107,7 +110,7 @@ def _named_kind(members: tuple[type[Settings], ...], name: Any, path: str) -> ty
 
 
 def _change_kind(section: _Section, path: str, name: str) -> None:
-    """Change `section` to the kind `name`, in place."""
+    """Change `section` to the kind called `name`, in place."""
     kind = _named_kind(section.kinds, name, f"{FLAG}{path}")
     if kind is section.kind:
         return

@@ -1,4 +1,4 @@
-"""Recipes: Python files with a `get_config()` that returns an `ml_collections.ConfigDict`."""
+"""Reads recipes: Python files whose `get_config()` returns an `ml_collections.ConfigDict`."""
 
 import difflib
 import os
@@ -28,11 +28,11 @@ def load_config(
     workdir: str | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Config:
-    """Return the checked configuration of the recipe file under `overrides` (path to text).
+    """Read a recipe, apply `overrides` (path to text), and return the checked configuration.
 
-    inputs: whether to check that the files named by the user exist. workdir: the folder of the run
-    to resume, if any. notify: receives messages about fields that a new run inherits from another
-    (`configs.reading.warm_start`). Raises `UsageError`.
+    inputs: whether to check that the user's files exist. workdir: the folder of the run to resume,
+    if any. notify: receives messages about the fields that a new run inherits from the run it
+    starts from (`configs.reading.warm_start`). Raises `UsageError`.
     """
     config, inherited = load_with_inherited(recipe, overrides or {}, workdir)
     for part in inherited:
@@ -48,7 +48,7 @@ def load_with_inherited(
 ) -> tuple[Config, tuple[InheritedFields, ...]]:
     """Return the configuration as `load_config` does, and the fields inherited from another run.
 
-    Does not check that the files named by the user exist.
+    Does not check that the user's files exist.
     """
     values = overridden(read_recipe(recipe), overrides)
     inherited = inherit_fields(values, overrides, workdir)
@@ -56,9 +56,9 @@ def load_with_inherited(
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Return the result of `get_config()` of the file `recipe` as nested dictionaries.
+    """Run `get_config()` of the file `recipe` and return its result as nested dictionaries.
 
-    Raises `UsageError` with the number of the line that is wrong.
+    Raises `UsageError`; its message has the number of the wrong line, if there is one.
     """
     path = Path(recipe)
     try:
@@ -96,7 +96,7 @@ def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: OSError) -> str:
-    """Return the message for a recipe that can not be read, with the closest recipe."""
+    """Return the message for a recipe that can not be read; it suggests the most similar name."""
     if os.path.isdir(path):
         reason = "is a folder, not a recipe file"
     elif os.path.exists(path):
@@ -110,7 +110,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def recipes() -> dict[str, str]:
-    """Return the recipes of the project: name to path, relative inside the current folder."""
+    """Return the project's recipes: name to path, relative if inside the current folder."""
     paths = {}
     for path in sorted(RECIPES.glob("*.py")):
         if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):
@@ -120,7 +120,7 @@ def recipes() -> dict[str, str]:
 
 
 def _failure(path: Path, error: BaseException) -> str:
-    """Return the message for an exception inside a recipe, with the recipe's line."""
+    """Return the message for an exception that a recipe raised, with the number of its line."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno or 1 for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -133,7 +133,10 @@ def _failure(path: Path, error: BaseException) -> str:
 
 
 def _misused_field(line: str, error: BaseException) -> str | None:
-    """Describe a wrong field in a line of a recipe such as `config.model.widht = 3`."""
+    """Explain which field is wrong in a recipe's line such as `config.model.widht = 3`.
+
+    Returns None if every field exists and fits.
+    """
     chains = re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line)
     for path in (chain.removeprefix(".") for chain in chains):
         if not names.is_field_or_section(path):

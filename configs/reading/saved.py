@@ -1,4 +1,4 @@
-"""The configuration in a workdir, `config.json`: written, read, and compared with a new one."""
+"""Writes and reads a workdir's configuration, `config.json`, and compares it with a new one."""
 
 import json
 import os
@@ -24,7 +24,10 @@ NAME = "config.json"
 
 @dataclass(frozen=True)
 class Difference:
-    """A field whose values differ; "(not there)" if the kind of its section lacks the field."""
+    """A field whose value differs between two configurations.
+
+    The value is "(not there)" if the section's kind does not have the field.
+    """
 
     field: str
     old: str
@@ -42,10 +45,10 @@ def write_config(config: Config, workdir: str | Path) -> None:
 
 
 def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
-    """Return the configuration that `write_config` wrote into `workdir`, checked again.
+    """Read and check the configuration that `write_config` wrote into `workdir`.
 
-    overrides: path to text, of fields that are mutable on resume. Raises `UsageError` for a folder
-    without a run, a damaged file, and fields that are wrong or not mutable.
+    overrides: path to text, for fields that are mutable on resume. Raises `UsageError` if the
+    folder has no run, the file is damaged, or a field is wrong or not mutable.
     """
     path, overrides = Path(workdir) / NAME, overrides or {}
     try:
@@ -55,7 +58,7 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
         )
     except OSError as error:
         raise UsageError(_no_run(Path(workdir), error)) from None
-    except ValueError as error:  # no UTF-8, or no JSON
+    except ValueError as error:  # not UTF-8, or not JSON
         raise UsageError(f"{path} is damaged: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} is damaged: it holds {type(values).__name__}, not sections")
@@ -67,8 +70,10 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
 
 
 def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
-    """Return `config` with the copy of the tokenizer in `workdir`, if `data.tokenizer.path` no
-    longer exists."""
+    """Replace the tokenizer's path by the copy in `workdir` if the original no longer exists.
+
+    Returns the changed configuration, or `config` itself.
+    """
     tokenizer = getattr(config.data, "tokenizer", None)
     if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
         return config
@@ -81,7 +86,7 @@ def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
-    """Return the fields in which two configurations differ, in the order of the schema."""
+    """Compare two configurations. Returns the fields that differ, in the order of the schema."""
     before, after = flatten(old), flatten(new)
     changed = []
     for path in dict.fromkeys([*before, *after]):
@@ -96,12 +101,12 @@ def differences(old: Config, new: Config) -> list[Difference]:
 
 
 def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> bool:
-    """Check that a run can start or resume in `workdir`; return True if it starts anew.
+    """Check that a run can start or resume in `workdir`. Returns True if it starts anew.
 
-    A run resumes if it saved a checkpoint; without one it may start anew with any settings. notify:
-    receives a message for each field that differs from the workdir's configuration. Raises
-    `UsageError` if `workdir` is None, if a field differs that is not mutable on resume, and if the
-    model that a new run starts from does not exist.
+    A run resumes if it has saved a checkpoint. Without a checkpoint it starts anew, and any setting
+    may change. notify: receives a message for each field that differs from the workdir's
+    configuration. Raises `UsageError` if `workdir` is None, if a run resumes with another value of
+    a field that is not mutable, or if a new run starts from a model that does not exist.
     """
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
@@ -117,13 +122,13 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
         check_pretrained(config)
         since = "no step was saved of the earlier"
     for difference in changed:
-        if difference.field not in unused:  # train.steps that follow from train.epochs
+        if difference.field not in unused:  # such as train.steps, if train.epochs decides it
             notify(f"{difference} ({since})")
     return not resumes
 
 
 def refuse_differences(workdir: str | Path, changed: list[Difference]) -> None:
-    """Raise `UsageError` with all `changed` fields that are not mutable on resume, if any."""
+    """Raise `UsageError` if fields of `changed` are not mutable on resume. It lists all of them."""
     refused = [str(difference) for difference in changed if not difference.mutable_on_resume]
     if refused:
         raise UsageError(

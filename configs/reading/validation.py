@@ -1,4 +1,4 @@
-"""Makes a checked `Config` of nested values, or one line that says what is wrong with them."""
+"""Turns nested values into a checked `Config`, or into one line that says what is wrong."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from configs.schema.settings import Settings, accepts, kind_name, kinds
 
 
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
-    """Return the configuration of `values` (nested sections) under `overrides` (path to text).
+    """Apply `overrides` (path to text) to `values` (nested sections), and return the configuration.
 
     source: the origin of the values, for messages. Raises `UsageError`.
     """
@@ -24,7 +24,10 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source
 
 
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Values:
-    """Return a copy of `values` under `overrides`, not checked except that the fields exist."""
+    """Return a copy of `values` with `overrides` applied.
+
+    Checks only that the overridden fields exist, and that the text is of their types.
+    """
     copy: Values = _plain(values)
     if "train.steps" in overrides and isinstance(copy.get("train"), dict):
         copy["train"].pop("epochs", None)  # Both set the length: the command line wins.
@@ -33,7 +36,10 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Value
 
 
 def validate(values: Values, overrides: Mapping[str, str], source: str) -> Config:
-    """Return the configuration of `values`, which `overrides` have changed. Raises `UsageError`."""
+    """Check `values`, to which `overrides` are applied already, and return the configuration.
+
+    Raises `UsageError`, also if an override has no effect.
+    """
     try:
         config = Config.model_validate(values)
     except pydantic.ValidationError as error:
@@ -56,7 +62,7 @@ def _plain(value: Any) -> Any:
 def _describe(
     error: pydantic.ValidationError, values: Values, overrides: Mapping[str, str], source: str
 ) -> str:
-    """Describe one of the mistakes in a line: the first on the command line, or else the first."""
+    """Describe one mistake in a line: the first on the command line, or else the first of all."""
     mistakes = [(*_path(details["loc"]), details) for details in error.errors()]
     path, info, first = next((one for one in mistakes if one[0] in overrides), mistakes[0])
     given = path in overrides
@@ -76,7 +82,8 @@ def _describe(
 
 
 def _describe_section(path: str, error: Mapping[str, Any]) -> str:
-    """Describe a mistake of a whole section: fields that do not fit together, or no section."""
+    """Describe a mistake in a whole section: its fields conflict, its kind is wrong, or it is not a
+    section."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"].startswith("union_tag"):
@@ -88,9 +95,9 @@ def _describe_section(path: str, error: Mapping[str, Any]) -> str:
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
-    """Convert pydantic's location of a mistake to the path of a field, and its declaration.
+    """Convert pydantic's location of a mistake to the path of the field, and its declaration.
 
-    Leaves out the names of kinds and the indices of tuples.
+    The path does not contain the names of kinds and the indices of tuples, as pydantic's does.
     """
     members: tuple[type[Settings], ...] = (Config,)
     parts, info = [], None

@@ -1,4 +1,4 @@
-"""Converts values of fields to and from the text of a command line."""
+"""Converts the values of fields to and from text on the command line."""
 
 import ast
 import re
@@ -11,10 +11,10 @@ from configs.schema.settings import union_members
 
 
 def parse_value(text: str, info: FieldInfo) -> Any:
-    """Convert `text` to the type of a field; `validation` checks the range.
+    """Convert `text` to the type of a field. Does not check the range, as `validation` does.
 
-    `none` unsets an optional field; tuples are `3,4` or `(3, 4)`, text with commas in quotes.
-    Raises ValueError for text that is no value of that type.
+    `none` unsets an optional field. Tuples are `3,4` or `(3, 4)`; text with commas is in quotes.
+    Raises ValueError if the text is not a value of that type.
     """
     members = union_members(info.annotation)
     if type(None) in members and text.lower() == "none":
@@ -23,7 +23,7 @@ def parse_value(text: str, info: FieldInfo) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """Write a value as `parse_value` reads it."""
+    """Return a value as text that `parse_value` can read."""
     if value is None:
         return "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Fields that a run inherits from the run it starts from: the shape of the model, the tokenizer."""
+"""Inherits the model's shape and the tokenizer from the run that a new run starts from."""
 
 import os
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from configs.schema.source import Source
 from configs.schema.task import TaskSettings
 
 _TRAINING_ONLY = ("dropout", "stochastic_depth")
-"""Fields of models that do not change what trained weights compute."""
+"""Fields of models that only matter in training, and so are not inherited."""
 
 
 @dataclass(frozen=True)
 class InheritedFields:
-    """Fields that another run decides: path to value.
+    """Fields that are inherited from another run: path to value.
 
-    message: a line for the user of a new run; None for a run that resumes.
+    message: a line that tells the user so; None if the run resumes.
     """
 
     fields: Mapping[str, Any]
@@ -33,13 +33,13 @@ class InheritedFields:
 def inherit_fields(
     values: Values, overrides: Mapping[str, str], workdir: str | None
 ) -> tuple[InheritedFields, ...]:
-    """Put model and tokenizer of the run that `train.initialize_from` names into `values`.
+    """Put the model and tokenizer of the run `train.initialize_from` into `values`, in place.
 
-    values: those of the recipe under `overrides`, which take precedence. A run that resumes in
+    values: the recipe's, with `overrides` applied; overrides take precedence. A run that resumes in
     `workdir` inherits from its own configuration instead, since the other run may no longer exist.
-    Nothing is inherited from a folder of Hugging Face (`interop` checks its settings), from a
-    folder that does not exist, and from a model that can't do the task. Raises `UsageError` for a
-    damaged config.json.
+    Nothing is inherited from a Hugging Face folder (`interop` checks its settings), or from a
+    folder that does not exist. A model that can't do the task is not inherited. Raises `UsageError`
+    if config.json is damaged.
     """
     source = values.get("train", {}).get("initialize_from")
     resumes = workdir is not None and os.path.exists(os.path.join(workdir, NAME))
@@ -63,15 +63,17 @@ def inherit_fields(
 def _holds_run(folder: Any) -> bool:
     try:
         return os.path.exists(os.path.join(folder, NAME)) and not is_hugging_face(folder)
-    except (TypeError, ValueError):  # The check of the field itself reports what is no path.
+    except (TypeError, ValueError):  # not a path: the check of the field itself reports it
         return False
 
 
 def _inherit_model(
     values: Values, overrides: Mapping[str, str], origin: Config
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the model of `origin` into `values`. Returns the fields that this changed, by path, and
-    a description of each."""
+    """Put the model of `origin` into `values`, in place.
+
+    Returns the fields that have changed (path to value), and a description of each.
+    """
     task = cast(type[TaskSettings], kind_of_section(values, "task.name"))
     data = cast(type[Source], kind_of_section(values, "data.source"))
     theirs, kind = origin.model, type(origin.model)
@@ -104,11 +106,11 @@ def _inherit_model(
 def _inherit_tokenizer(
     values: Values, overrides: Mapping[str, str], origin: Config, folder: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the tokenizer of a run into `values`. Returns its fields, by path, and a description of
-    each.
+    """Put the tokenizer of a run into `values`, in place.
 
-    folder: the workdir that holds the tokenizer; None for a run that resumes, whose configuration
-    `origin` has the settings of its tokenizer already.
+    Returns its fields (path to value), and a description of each. folder: the workdir that contains
+    the tokenizer. None if the run resumes: then its configuration `origin` already contains the
+    settings of the tokenizer.
     """
     kind = kind_of_section(values, "data.source")
     given = any(path.startswith("data.tokenizer.") for path in overrides)

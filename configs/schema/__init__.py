@@ -1,6 +1,6 @@
-"""Every field of the configuration once: default, unit, range, meaning. A file a section.
+"""Declares every field of the configuration: default, unit, range, meaning. One file per section.
 
-A new kind of a section (an architecture, a source, ...) is a class in the section's file; of data,
-tokenizers and optimizers its name in the union at the file's end too. Recipes, the command line,
-`--explain` and the checks of `config.json` follow from that.
+To add a kind of a section (an architecture, a source, ...), write a class in the section's file.
+For data, tokenizers and optimizers, also add its name to the union at the end of the file. Recipes,
+the command line, `--explain` and the checks of `config.json` then know it.
 """

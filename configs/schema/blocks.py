@@ -12,13 +12,13 @@ Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
 
 
 def dropout_field(dropped: str) -> Any:
-    """Declare the rate of dropout of `dropped`, in words."""
+    """Declare a dropout rate. `dropped` says in words what is dropped."""
     meaning = f"Share of {dropped} that training sets to zero."
     return field(0.0, meaning, aliases=("dropout_rate", "dropout_prob"))
 
 
 def stochastic_depth_field() -> Any:
-    """Declare the stochastic depth of a stack."""
+    """Declare the rate of stochastic depth."""
     return field(
         0.0,
         "Share of examples that skip the last block in training; earlier blocks less, in "
@@ -28,23 +28,23 @@ def stochastic_depth_field() -> Any:
 
 
 def positions_field(meaning: str) -> Any:
-    """Declare the position encoding of a model with rotary positions."""
+    """Declare the position encoding of a model; rotary by default."""
     return field("rotary", meaning, aliases=("position_embedding", "pos_emb", "rope"))
 
 
 class Architecture(Settings):
-    """A model: the data that it reads, its outputs, and its fields."""
+    """Base class of architectures: the data that a model reads, its outputs, and its fields."""
 
     if TYPE_CHECKING:
         architecture: str
 
     discriminator: ClassVar = "architecture"
     modalities: ClassVar[tuple[str, ...]]
-    """Modalities of the data that it reads: "text", "labelled_text", "text_pairs", "pictures",
+    """Data that the model can read: "text", "labelled_text", "text_pairs", "pictures",
     "transcribed_sound", "labelled_sound"."""
 
     outputs: ClassVar[tuple[str, ...]]
-    """What it can compute: "next_tokens", "missing_tokens", "target_tokens", "classes",
+    """What the model can predict: "next_tokens", "missing_tokens", "target_tokens", "classes",
     "transcript"."""
 
 
@@ -95,7 +95,7 @@ class Stack(Architecture):
 
     @property
     def has_attention(self) -> bool:
-        """Whether any block has attention, of whichever kind."""
+        """Whether any block has attention: self-attention, or attention to a source."""
         return self.has_self_attention
 
     @pydantic.model_validator(mode="after")
@@ -117,10 +117,10 @@ class Stack(Architecture):
 
 
 class Blocks(Stack):
-    """A stack of residual blocks, each a mixer and a feed-forward part."""
+    """A stack of residual blocks. Each block is a mixer and a feed-forward part."""
 
     bidirectional: ClassVar[bool] = False
-    """Whether positions also see later ones; recurrence then runs in both directions."""
+    """Whether positions also see later positions. Recurrence then runs in both directions."""
 
     pattern: Pattern = field(
         "A",
@@ -181,7 +181,7 @@ class Blocks(Stack):
 
     @property
     def mixers(self) -> str:
-        """The letters of all patterns of the model."""
+        """The letters of all mixers: the pattern, and the encoder's pattern if there is one."""
         return self.pattern
 
     @property
@@ -209,7 +209,7 @@ class Blocks(Stack):
         return self
 
     def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
-        """Raise ValueError if so many layers can't have the pattern."""
+        """Raise ValueError if `pattern` does not fit a stack of `depth` layers."""
         if len(pattern) > depth:
             raise ValueError(
                 f"model.{pattern_name}={pattern} has {len(pattern)} letters for "
@@ -229,7 +229,7 @@ class Blocks(Stack):
         return self
 
     def _check_halves(self, pattern_name: str, pattern: str) -> None:
-        """Raise ValueError if bidirectional layers can't be halved."""
+        """Raise ValueError if a recurrence can't give half of the units to each direction."""
         if "R" in pattern and self.width % 2:
             raise ValueError(
                 f"model.{pattern_name}={pattern} has R (recurrence), which runs both ways here "
@@ -238,7 +238,7 @@ class Blocks(Stack):
 
 
 class RotaryStack(Stack):
-    """A stack whose attention may have rotary positions."""
+    """A stack whose attention may use rotary positions."""
 
     positions: str = positions_field("Position encoding of attention.")
     rotary_base: PositiveNumber = field(
@@ -271,6 +271,6 @@ class RotaryStack(Stack):
 
 
 def nearest_multiples(number: int, of: int) -> str:
-    """Return the multiples of `of` below and above `number` as text: "128 or 132"."""
+    """Return the multiples of `of` below and above `number` as text, such as "128 or 132"."""
     below = number // of * of
     return f"{below} or {below + of}" if below else f"{of}"

@@ -1,4 +1,4 @@
-"""Sources of conversations, whose answers are learnt."""
+"""The source of conversations; a model learns the assistant's answers."""
 
 from typing import ClassVar, Literal
 
@@ -17,7 +17,7 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Conversations(Source):
-    """The user's conversations as JSON lines; the assistant's part is learnt."""
+    """The user's conversations as JSON lines. Only the assistant's part is learnt."""
 
     modality: ClassVar = "text"
 

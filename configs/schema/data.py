@@ -33,7 +33,7 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Cleaning(Settings):
-    """Cleaning of whole documents before they become tokens; off by default."""
+    """Cleaning of whole documents before they become tokens. Off by default."""
 
     unicode: Literal["none", "nfc", "nfkc"] = field(
         "none", "Unicode normal form of the text: one spelling of each character."
@@ -90,10 +90,10 @@ class Text(Source):
         "Length of the windows that text is cut into: the context of the model."
     )
     packing: Literal["windows", "best_fit"] = field(
-        "windows", "How documents fill windows: cut from all of them in a row, or whole and padded."
+        "windows", "How documents fill windows: joined and cut anywhere, or kept whole and padded."
     )
     cross_document_attention: bool = field(
-        True, "Whether a document sees those before it in the same window."
+        True, "Whether a document sees the documents before it in the same window."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     cleaning: Cleaning = field(Cleaning(), "Cleaning of documents before they become tokens.")
@@ -113,13 +113,13 @@ _TEXT_FIELD = field(
 
 
 class PythonStdlib(Text):
-    """The sources of the running Python's standard library."""
+    """The source code of Python's standard library, as installed with the running Python."""
 
     source: Literal["python_stdlib"] = field("python_stdlib", "Source of the examples.")
 
 
 class TextFiles(Text):
-    """The user's text in UTF-8; each file is a document."""
+    """The user's text files in UTF-8. Each file is a document."""
 
     source: Literal["text_files"] = field("text_files", "Source of the examples.")
     path: FilePath | None = user_path_field("The text.")
@@ -127,7 +127,7 @@ class TextFiles(Text):
 
 
 class Records(Text):
-    """The user's records in JSON lines (perhaps gzipped) or Parquet; each is a document."""
+    """The user's records in JSON lines (perhaps gzipped) or Parquet. Each record is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
     path: FilePath | None = user_path_field("The records: .jsonl, .jsonl.gz or .parquet.")
@@ -146,7 +146,7 @@ class TFDS(Text):
 
 
 class Mixture(Text):
-    """Several sources of text, each with its share of the examples."""
+    """A mixture of several sources of text. Each source provides a share of the examples."""
 
     source: Literal["mixture"] = field("mixture", "Source of the examples.")
     parts: tuple[str, ...] | None = field(
@@ -167,11 +167,11 @@ class Mixture(Text):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
-        """Return the weight of each part, not normalised."""
+        """Return the weight of each part. The weights need not add up to 1."""
         return self.weights or (1.0,) * len(self.parts or ())
 
     def part_settings(self) -> tuple[Text, ...]:
-        """Return the settings of each part: its own path, and the fields of the mixture."""
+        """Return each part as a source with its own path; other fields are the mixture's."""
         return tuple(map(self._settings_of_part, self.parts or ()))
 
     def unused_fields(self) -> dict[str, str]:
@@ -227,11 +227,11 @@ PARTS: dict[str, type[Text]] = {
     "records": Records,
     "tfds": TFDS,
 }
-"""The sources that `data.parts` may name."""
+"""The kinds of sources that `data.parts` may name."""
 
 
 class Table(Source):
-    """The user's labelled texts, one a row: CSV, TSV, JSON lines or Parquet."""
+    """The user's labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
 
     modality: ClassVar = "labelled_text"
 

@@ -1,4 +1,4 @@
-"""The section `mesh`: the axes of the devices, and the axes that split each dimension."""
+"""The section `mesh`: the layout of the devices, and which dimensions it splits."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -49,7 +49,7 @@ def _rule(default: tuple[str, ...], what: str) -> Any:
 
 
 class Rules(Settings):
-    """The table from logical axes, which models name, to axes of the mesh."""
+    """Maps the logical axes that models name to the axes of the mesh."""
 
     batch: Axes = _rule(("data", "fsdp"), "the examples of a batch")
     length: Axes = _rule(("sequence",), "positions in a sequence")
@@ -70,7 +70,7 @@ class Rules(Settings):
 
 
 class Mesh(Settings):
-    """Sizes of the axes; at most one may be -1, which takes all devices that are left."""
+    """Sizes of the axes of the mesh. One of them may be -1: it takes the remaining devices."""
 
     data: Size = _size(-1, "Devices with different examples.", "data_parallel", "dp")
     fsdp: Size = _size(

@@ -53,7 +53,7 @@ Scaling = Annotated[
 
 
 class TokenBlocks(RotaryStack, Blocks):
-    """Fields of all stacks of blocks on tokens."""
+    """Fields of all stacks of residual blocks on tokens."""
 
     rotary_scaling: Scaling | None = field(
         None,
@@ -87,7 +87,7 @@ def _token_positions() -> Any:
 
 
 class Decoder(TokenBlocks):
-    """A stack of residual blocks on tokens; each token sees those before it."""
+    """A stack of residual blocks on tokens; each token sees only the tokens before it."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")
@@ -100,7 +100,7 @@ class Decoder(TokenBlocks):
 
 
 class Encoder(TokenBlocks):
-    """A stack of residual blocks on tokens; each token sees all others."""
+    """A stack of residual blocks on tokens; each token sees all other tokens."""
 
     bidirectional: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
@@ -111,7 +111,7 @@ class Encoder(TokenBlocks):
     pooling: Pooling = _pooling("mean")
     token_types: NonNegativeInteger = field(
         0,
-        "Number of token type embeddings, of which every token has the first, as in BERT; 0: none.",
+        "Number of token type embeddings, as in BERT; every token gets the first. 0: none.",
         aliases=("type_vocab_size", "segment_embeddings"),
     )
     embedding_norm: bool = field(
@@ -164,7 +164,7 @@ def _shared_embeddings() -> Any:
 
 
 class EncoderDecoder(TokenBlocks):
-    """A stack of blocks that reads a source; another attends to it and writes a target."""
+    """An encoder and a decoder of residual blocks; the decoder attends to the encoder's outputs."""
 
     modalities: ClassVar = ("text_pairs",)
     outputs: ClassVar = ("target_tokens",)
@@ -218,7 +218,7 @@ class EncoderDecoder(TokenBlocks):
 
 
 class RNNEncoderDecoder(Architecture):
-    """Bidirectional recurrent layers read a source; others attend to it and write a target."""
+    """A bidirectional recurrent encoder, and a recurrent decoder that attends to its outputs."""
 
     modalities: ClassVar = ("text_pairs",)
     outputs: ClassVar = ("target_tokens",)
@@ -254,7 +254,7 @@ class RNNEncoderDecoder(Architecture):
 
 
 class Sound(Architecture):
-    """Fields of all models of sound."""
+    """Fields of all models that read sound."""
 
     modalities: ClassVar = ("transcribed_sound", "labelled_sound")
     outputs: ClassVar = ("transcript", "classes")
@@ -282,7 +282,7 @@ def _sound_positions() -> Any:
 
 
 class Conformer(Sound, RotaryStack):
-    """Blocks of attention and convolution on a recording, each between two feed-forward halves."""
+    """A Conformer on a recording: blocks of attention and convolution between two feed-forwards."""
 
     architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
     positions: SoundPositions = _sound_positions()
@@ -305,7 +305,7 @@ class Conformer(Sound, RotaryStack):
 
 
 class SoundEncoder(Sound, RotaryStack, Blocks):
-    """A stack of residual blocks of any mixers on a recording; each position sees all others."""
+    """A stack of residual blocks on a recording; each position sees all other positions."""
 
     bidirectional: ClassVar = True
 
@@ -352,7 +352,7 @@ class VisionTransformer(Blocks):
 
 
 class ResNet(Architecture):
-    """A residual network of convolutions on pictures."""
+    """A residual convolutional network on pictures."""
 
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
@@ -379,7 +379,8 @@ class ResNet(Architecture):
 
 
 class CNN(Architecture):
-    """Stages of convolution, batch norm and pooling, then a dense layer and the classes."""
+    """A small convolutional network: stages of convolution, batch norm and pooling, then two dense
+    layers."""
 
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
@@ -399,7 +400,7 @@ class CNN(Architecture):
 
 
 class ConvNeXt(Architecture):
-    """A convolutional network of blocks like a transformer's, on pictures."""
+    """A convolutional network on pictures whose blocks resemble a transformer's."""
 
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
@@ -438,7 +439,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
     and issubclass(one, Architecture)
     and "architecture" in one.model_fields
 )
-"""The kinds of the section `model`: every class above with a field `architecture`."""
+"""All kinds of the section `model`: every class above that has a field `architecture`."""
 
 if TYPE_CHECKING:
     Model = Architecture

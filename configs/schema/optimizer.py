@@ -130,7 +130,7 @@ class AdamW(_Optimizer):
 
 
 class SGD(_Optimizer):
-    """Stochastic gradient descent with momentum; its weight decay is decoupled too."""
+    """Stochastic gradient descent with momentum and decoupled weight decay."""
 
     name: Literal["sgd"] = field("sgd", "How gradients become updates.")
     learning_rate: PositiveNumber = _learning_rate(0.1)
@@ -146,7 +146,9 @@ class SGD(_Optimizer):
 
 
 class Lion(_Optimizer):
-    """The sign of the momentum (Chen et al. 2023, arXiv:2302.06675): half of Adam's state.
+    """Lion: updates are the sign of the momentum (Chen et al. 2023, arXiv:2302.06675).
+
+    Its state is half as large as Adam's.
 
     Use a third to a tenth of Adam's learning rate, and three to ten times its weight decay.
     """
@@ -161,8 +163,8 @@ class Lion(_Optimizer):
 
 
 class Adafactor(_Optimizer):
-    """Adam whose squared gradients are kept as row and column means (Shazeer and Stern 2018,
-    arXiv:1804.04235), in the form for large models of Zhai et al. 2022, arXiv:2106.04560."""
+    """Adafactor: Adam that stores only row and column means of the squared gradients (Shazeer and
+    Stern 2018, arXiv:1804.04235), in the variant of Zhai et al. 2022, arXiv:2106.04560."""
 
     name: Literal["adafactor"] = field("adafactor", "How gradients become updates.")
     beta1: Fraction = field(
@@ -178,9 +180,9 @@ class Adafactor(_Optimizer):
 
 
 class Muon(_Optimizer):
-    """Orthogonalised momentum for hidden matrices, AdamW for everything else: embeddings, heads,
-    biases, scales (Jordan 2024; steps as large as AdamW's, by Liu et al. 2025, arXiv:2502.16982,
-    so that learning rate and weight decay are one for both)."""
+    """Muon: orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for embeddings, heads,
+    biases and scales. Both share a learning rate and weight decay, because Muon's updates are
+    scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982)."""
 
     name: Literal["muon"] = field("muon", "How gradients become updates.")
     momentum: Fraction = field(0.95, "Decay rate of the running mean of the gradients of matrices.")
@@ -190,9 +192,9 @@ class Muon(_Optimizer):
 
 
 class ScheduleFreeAdamW(_Optimizer):
-    """AdamW on a running average instead of a falling learning rate (Defazio et al. 2024,
-    arXiv:2405.15682). The weights of a run are that average, everywhere; gradients are taken
-    between it and the point that moves."""
+    """Schedule-free AdamW: averages the weights instead of lowering the learning rate (Defazio et
+    al. 2024, arXiv:2405.15682). Evaluation and checkpoints use the average. Gradients are computed
+    between the average and the point that the updates move."""
 
     name: Literal["schedule_free"] = field("schedule_free", "How gradients become updates.")
     learning_rate: PositiveNumber = _learning_rate(2.5e-3)

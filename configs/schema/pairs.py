@@ -42,7 +42,7 @@ def _max_target_length(default: int) -> Any:
 
 
 class Pairs(Source):
-    """Fields of all sources of pairs."""
+    """Fields of all sources of text pairs."""
 
     modality: ClassVar = "text_pairs"
 
@@ -53,7 +53,7 @@ class Pairs(Source):
 
 
 class WrittenPairs(Pairs):
-    """Pairs in files or data sets, whose sides have names."""
+    """Fields of pairs from files or data sets, whose two sides have names."""
 
     source_language: PlainText = field(
         "en",
@@ -78,7 +78,7 @@ class WrittenPairs(Pairs):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def sides(self) -> tuple[str, str]:
-        """Return the names of the fields that hold source and target."""
+        """Return the names of the fields that contain the source and the target."""
         return self.source_field or self.source_language, self.target_field or self.target_language
 
     def unused_fields(self) -> dict[str, str]:
@@ -101,7 +101,7 @@ class WrittenPairs(Pairs):
 
 
 class ParallelText(WrittenPairs):
-    """The user's pairs: two files with a line for each pair, or a table with a row for each."""
+    """The user's pairs: two files with a line for each pair, or a table with a row for each pair."""
 
     source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
     path: FilePath | None = user_path_field(
@@ -112,7 +112,7 @@ class ParallelText(WrittenPairs):
 
 
 class TFDSPairs(WrittenPairs):
-    """A set of translations, or of two texts, that TensorFlow Datasets prepared as ArrayRecord."""
+    """A set of translations or text pairs that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_pairs"] = field("tfds_pairs", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
@@ -120,7 +120,7 @@ class TFDSPairs(WrittenPairs):
 
 
 class Dates(Pairs):
-    """Generated dates in words, with the same in digits (ISO 8601); no date appears twice."""
+    """Generated dates in words, and the same dates in digits (ISO 8601). No date appears twice."""
 
     source: Literal["dates"] = field("dates", "Source of the examples.")
     max_source_length: Length = _max_source_length(128)

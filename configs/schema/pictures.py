@@ -18,12 +18,12 @@ ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
 
 class Augmentation(Settings):
-    """Random changes of a picture, drawn anew each time training sees it; off by default."""
+    """Random changes of training pictures, drawn anew for each reading. Off by default."""
 
     crop: Literal["none", "padded", "random_resized"] = field(
         "none",
-        "Which part is seen: that of evaluation; that, shifted at random within its padding; or "
-        "a part of random area and aspect of the whole picture.",
+        "Part of a picture that is used: none: as in evaluation; padded: padded, and cut at a "
+        "random place; random_resized: a part of random area and aspect.",
         aliases=("random_crop", "random_resized_crop", "inception_crop"),
     )
     crop_padding: Count = field(
@@ -31,12 +31,12 @@ class Augmentation(Settings):
     )
     crop_smallest_area: Annotated[float, Interval(ge=0.001, le=1.0)] = field(
         0.08,
-        "Least share of the picture's area that a random-resized crop takes; the most is all.",
+        "Smallest share of the picture's area that a random-resized crop takes.",
         aliases=("scale", "crop_scale", "min_area"),
     )
     crop_largest_aspect: Annotated[float, Interval(ge=1.0, le=10.0)] = field(
         4 / 3,
-        "Width over height of a random-resized crop, at most; and height over width.",
+        "Largest ratio of the longer to the shorter side of a random-resized crop.",
         aliases=("ratio", "aspect_ratio", "crop_ratio"),
     )
     flip_probability: Probability = field(
@@ -84,12 +84,12 @@ class Pictures(Source):
 
     image_size: ImageSize | None = _image_size(
         None,
-        "Height and width of all pictures; none: their own where they are all of one size, of up "
-        "to 64 pixels, else 224.",
+        "Height and width of all pictures; none: their own if all have the same size of up to 64 "
+        "pixels, else 224.",
     )
     channels: Literal[1, 3] | None = field(
         None,
-        "1 for grey, 3 for colour; none: those of the set, or 3 for a folder.",
+        "1 for grey, 3 for colour; none: as in the data set, or 3 for a folder.",
         aliases=("num_channels", "in_channels", "in_chans"),
     )
     crop_ratio: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
@@ -118,7 +118,7 @@ class Pictures(Source):
 
 
 class Digits(Pictures):
-    """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels of one channel."""
+    """The 1,797 handwritten digits of scikit-learn: 8 by 8 pixels, one channel."""
 
     source: Literal["digits"] = field("digits", "Source of the examples.")
     image_size: ImageSize | None = _image_size(8, "Height and width that pictures are resized to.")

@@ -15,6 +15,6 @@ class Precision(Settings):
     )
     parameter_dtype: Literal["float32", "bfloat16"] = field(
         "float32",
-        "Format of weights; of the optimizer's state too, where optimizer.state_dtype is auto.",
+        "Format of weights; also of the optimizer's state if optimizer.state_dtype is auto.",
         aliases=("param_dtype",),
     )

@@ -1,4 +1,4 @@
-"""Rules across sections, and between a configuration and the devices."""
+"""Checks rules between sections, and between a configuration and the devices."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_sections(config: "Config") -> None:
-    """Raise ValueError if sections do not fit each other, whatever the devices."""
+    """Raise ValueError if sections conflict. Does not consider the devices."""
     _check_task(config)
     batch, accumulation = config.data.global_batch_size, config.train.gradient_accumulation
     if batch % accumulation:
@@ -26,15 +26,16 @@ def check_sections(config: "Config") -> None:
             f"train.gradient_accumulation={accumulation}: use "
             f"{nearest_multiples(batch, accumulation)}"
         )
-    # The size of a -1 axis is not known before the devices are: 1 divides everything.
+    # The size of a -1 axis is not known before the devices are. 1 passes every check.
     _check_sizes(config, {axis: max(1, size) for axis, size in config.mesh.sizes().items()})
 
 
 def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
-    """Return the size of each axis of the mesh on `device_count` devices, in order.
+    """Return the size of each axis of the mesh on `device_count` devices, in the order of the axes.
 
-    An axis of -1 takes the devices that are left, rounded down; a mesh may leave devices unused.
-    Raises `UsageError` if the mesh is larger, or does not divide batch, heads or sequence.
+    An axis of size -1 takes the remaining devices; some devices may stay unused. Raises
+    `UsageError` if the mesh needs more devices, or if a size that it splits, such as the batch, is
+    not divisible.
     """
     sizes = config.mesh.sizes()
     known = math.prod(size for size in sizes.values() if size != -1)
@@ -53,9 +54,9 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 
 
 def resolve_steps(config: "Config", examples: int) -> "Config":
-    """Return `config` with its number of steps, given the number of training examples.
+    """Return `config` with `train.steps` computed from `train.epochs`, if that is given.
 
-    Raises `UsageError`.
+    examples: the number of training examples. Raises `UsageError`.
     """
     try:
         train = config.train.with_steps(examples, config.data.global_batch_size)
@@ -65,7 +66,7 @@ def resolve_steps(config: "Config", examples: int) -> "Config":
 
 
 def unused_across_sections(config: "Config") -> dict[str, str]:
-    """Return the fields without effect because of other sections: whole path to reason."""
+    """Return the fields that have no effect because of other sections: path to reason."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:
         length = getattr(config.data, "sequence_length", model.attention_window + 1)
@@ -133,7 +134,10 @@ def _check_task(config: "Config") -> None:
 
 
 def _check_sizes(config: "Config", sizes: Mapping[str, int]) -> None:
-    """Raise ValueError for a size that the axes of a mesh of `sizes` do not divide."""
+    """Raise ValueError if a dimension is not divisible by the mesh axes that split it.
+
+    sizes: the size of each axis of the mesh.
+    """
 
     def divisor(logical: str) -> tuple[int, str]:
         axes = [axis for axis in getattr(config.mesh.rules, logical) if sizes[axis] > 1]

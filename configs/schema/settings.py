@@ -1,7 +1,7 @@
-"""Declares sections of the configuration: their base class, fields, and number types.
+"""What sections of the configuration are made of: their base class, fields, and number types.
 
-A section is a class of fields. A section of several kinds is a union of such classes, which the
-field named by `discriminator` distinguishes.
+A section is a class of fields. If a section has several kinds, it is a union of such classes; the
+field `discriminator` says which.
 """
 
 import types
@@ -14,10 +14,10 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic.fields import FieldInfo
 
 INTEGER_LIMIT = 2**31 - 1
-"""The largest 32-bit integer: what JAX counts steps and seeds random keys with."""
+"""The largest 32-bit integer. JAX counts steps and seeds random keys with 32-bit integers."""
 
 FLOAT_SMALLEST, FLOAT_LARGEST = 1e-30, 1e30
-"""Bounds of numbers that float32, in which models are trained, represents well."""
+"""Bounds of numbers: models are trained in float32, which represents numbers between them well."""
 
 Count = Annotated[int, Interval(ge=1, le=INTEGER_LIMIT)]
 NonNegativeInteger = Annotated[int, Interval(ge=0, le=INTEGER_LIMIT)]
@@ -26,31 +26,34 @@ NonNegativeNumber = Annotated[float, Interval(ge=0.0, le=FLOAT_LARGEST)]
 Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
 NamePattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]+$")]
-"""A pattern of parameter names; * matches anything."""
+"""A pattern of parameter names with wildcards, such as `embedding.*`."""
 
 
 class Settings(pydantic.BaseModel):
-    """A section of typed fields: no conversion, no unknown fields, only finite numbers."""
+    """Base class of sections: typed fields, not converted; unknown fields and NaN are errors."""
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
     discriminator: ClassVar[str | None] = None
-    """The field that distinguishes the kinds of this section."""
+    """The name of the field that says which kind this section is; None if there is only one."""
 
     def unused_fields(self) -> dict[str, str]:
-        """Return the fields without effect under the others of this section: name to reason."""
+        """Return the fields that have no effect because of other fields of this section.
+
+        The result maps the name of the field to the reason.
+        """
         return {}
 
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """Properties of a field beside its type, range and meaning.
+    """Properties of a field besides its type, range and meaning.
 
-    unit: of the value. mutable_on_resume: may change when a run resumes. required: the user must
-    replace the default None. aliases: names in other trainers, for suggestions. accepts: the valid
-    values in words, where type and range do not say it.
+    unit: the unit of the value. mutable_on_resume: whether the field may change when a run resumes.
+    required: whether the user must replace the default None. aliases: the names in other trainers,
+    for suggestions. accepts: the valid values in words, if type and range do not tell enough.
     """
 
     unit: str | None = None
@@ -70,19 +73,19 @@ def field(
     aliases: tuple[str, ...] = (),
     accepts: str | None = None,
 ) -> Any:
-    """Declare a field of a section; the keywords are those of `FieldMetadata`."""
+    """Declare a field of a section. The keyword arguments are explained in `FieldMetadata`."""
     extra: Any = {"metadata": FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)}
     return pydantic.Field(default, description=meaning, json_schema_extra=extra)
 
 
 def field_metadata(info: FieldInfo) -> FieldMetadata:
-    """Return the metadata that `field` stored."""
+    """Return the metadata of a field that was declared with `field`."""
     extra: Any = info.json_schema_extra
     return extra["metadata"] if extra else FieldMetadata()
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or any other annotation as the only member."""
+    """Return the members of a union as a tuple. Any other annotation is its own only member."""
     if typing.get_origin(annotation) is Annotated:
         return union_members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -91,7 +94,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
-    """Return the classes that a section may be of; () for a field that is no section."""
+    """Return the classes of all kinds of a section. () for a field that is not a section."""
     members = union_members(info.annotation)
     if all(isinstance(one, type) and issubclass(one, Settings) for one in members):
         return members
@@ -99,7 +102,10 @@ def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
 
 
 def kind_name(section: type[Settings]) -> str | None:
-    """Return the value of the discriminator of `section`; None for a section of one kind."""
+    """Return the name of a kind, such as "cnn": the value of its discriminator.
+
+    None for a section with only one kind.
+    """
     if section.discriminator is None:
         return None
     return section.model_fields[section.discriminator].default
@@ -135,7 +141,7 @@ def _accepts_type(annotation: Any, metadata: list[Any], brief: bool) -> str:
 
 
 def _bounds(item: Any, brief: bool) -> list[str]:
-    """Return a constraint as text: [">= 0", "< 1"] for `Interval(ge=0, lt=1)`."""
+    """Return the bounds of a constraint as text: [">= 0", "< 1"] for `Interval(ge=0, lt=1)`."""
     if isinstance(item, Interval):
         return [text for part in item for text in _bounds(part, brief)]
     for kind, sign in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):

@@ -33,7 +33,7 @@ Seconds = Annotated[float, Interval(gt=0.0, le=100_000.0)]
 
 
 class SoundAugmentation(Settings):
-    """Random changes of a recording, drawn anew each time training reads it; off by default."""
+    """Random changes of training recordings, drawn anew for each reading. Off by default."""
 
     shift_milliseconds: Annotated[float, Interval(ge=0.0, le=10_000.0)] = field(
         0.0,
@@ -149,7 +149,7 @@ class Sound(Source):
     )
     hop_milliseconds: Milliseconds = field(
         10.0,
-        "Time from the start of a frame to that of the next.",
+        "Time from the start of a frame to the start of the next.",
         unit="milliseconds",
         aliases=("hop_length", "frame_shift", "window_stride", "stride"),
     )
@@ -195,7 +195,7 @@ class Sound(Source):
 
 
 class Transcribed(Sound):
-    """Fields of all sources of recordings with transcripts."""
+    """Fields of all sources of transcribed recordings."""
 
     modality: ClassVar = "transcribed_sound"
 
@@ -206,7 +206,7 @@ class Transcribed(Sound):
 
 
 class Labelled(Sound):
-    """Base class of all sources of recordings with a label."""
+    """Base class of all sources of labelled recordings."""
 
     modality: ClassVar = "labelled_sound"
 
@@ -239,7 +239,7 @@ _LABEL_FIELD = field(
 
 
 class SoundTranscripts(Transcribed):
-    """The user's recordings with transcripts: WAV, FLAC, OGG, MP3, of any rate."""
+    """The user's recordings with transcripts: WAV, FLAC, OGG or MP3, with any sample rate."""
 
     source: Literal["sound_transcripts"] = field("sound_transcripts", "Source of the examples.")
     path: FilePath | None = _MANIFEST
@@ -249,7 +249,7 @@ class SoundTranscripts(Transcribed):
 
 
 class SoundLabels(Labelled):
-    """The user's recordings, each with a label: WAV, FLAC, OGG, MP3, of any rate."""
+    """The user's recordings with labels: WAV, FLAC, OGG or MP3, with any sample rate."""
 
     source: Literal["sound_labels"] = field("sound_labels", "Source of the examples.")
     path: FilePath | None = _MANIFEST
@@ -281,7 +281,7 @@ class TFDSSoundLabels(Labelled):
 
 
 class Tones(Transcribed):
-    """Generated recordings of telephone numbers in the tones of a push-button telephone."""
+    """Generated recordings of telephone numbers, dialled with a push-button telephone's tones."""
 
     source: Literal["tones"] = field("tones", "Source of the examples.")
     sample_rate: SampleRate = _sample_rate(8_000)

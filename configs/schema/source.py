@@ -1,4 +1,4 @@
-"""The base class of all sources of data, and fields that several of them share."""
+"""The base class of all sources of data, and fields that several sources share."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ def user_path_field(
     required: bool = True,
     aliases: tuple[str, ...] = (),
 ) -> Any:
-    """Declare the path of the user's data."""
+    """Declare the field with the path of the user's data."""
     return field(
         None,
         meaning,
@@ -39,13 +39,13 @@ def user_path_field(
 
 
 def sequence_length_field(meaning: str) -> Any:
-    """Declare the length of the sequences of tokens that a model sees."""
+    """Declare the number of tokens that a model sees at once."""
     aliases = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
     return field(256, meaning, unit="tokens", aliases=aliases)
 
 
 def length_buckets_field(padded: str) -> Any:
-    """Declare the number of lengths that `padded`, in words, is padded to."""
+    """Declare the number of different lengths of batches. `padded` says in words what is padded."""
     return field(
         4,
         f"Limit on the number of lengths that {padded} padded to: more of them waste less padding, "
@@ -59,7 +59,7 @@ class Source(Settings):
 
     discriminator: ClassVar = "source"
     modality: ClassVar[str]
-    """What its examples are: one of the `modalities` of tasks and architectures."""
+    """What the examples are, such as "text": one of the `modalities` of tasks and architectures."""
 
     global_batch_size: Count = field(
         32,

@@ -1,4 +1,4 @@
-"""The section `task`: loss, metrics, and the data and models that fit."""
+"""The section `task`: loss, metrics, and the data and models that a task works with."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
@@ -39,7 +39,7 @@ def _answered_examples() -> Any:
 
 
 class TaskSettings(Settings):
-    """A task: the data that it learns from, the model output that it uses, its metrics."""
+    """Base class of tasks: the data that a task learns from, the model output, the metrics."""
 
     if TYPE_CHECKING:
         name: str
@@ -47,23 +47,23 @@ class TaskSettings(Settings):
 
     discriminator: ClassVar = "name"
     modalities: ClassVar[tuple[str, ...]]
-    """Modalities of the data that it learns from."""
+    """Modalities of the data that the task learns from."""
 
     model_output: ClassVar[str]
-    """The one of a model's `outputs` that it uses."""
+    """The output that the task uses, one of a model's `outputs`."""
 
     metrics: ClassVar[tuple[str, ...]]
-    """Names of the metrics of a split."""
+    """Names of the metrics of an evaluated split."""
 
     text_metrics: ClassVar[tuple[str, ...]] = ()
-    """The metrics that compare written answers with the right ones."""
+    """The metrics that compare the texts that the model writes with the right texts."""
 
     answer_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that decide what the model writes, and so the values of `text_metrics`."""
+    """The fields that affect what the model writes, and thus the values of `text_metrics`."""
 
     @property
     def measured_by(self) -> dict[str, Any]:
-        """The `answer_fields` that have an effect: name to value."""
+        """The `answer_fields` that have an effect in this configuration: name to value."""
         unused = self.unused_fields()
         return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
@@ -90,7 +90,7 @@ class Tokens(TaskSettings):
 
 
 class LanguageModeling(Tokens):
-    """Predict each token of a text from those before it."""
+    """Predict each token of a text from the tokens before it."""
 
     model_output: ClassVar = "next_tokens"
     metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
@@ -118,7 +118,7 @@ class LanguageModeling(Tokens):
 
 
 class MaskedLanguageModeling(Tokens):
-    """Predict masked tokens of a text from all others."""
+    """Predict masked tokens of a text from all other tokens."""
 
     model_output: ClassVar = "missing_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
@@ -133,7 +133,7 @@ class MaskedLanguageModeling(Tokens):
 
 
 class SequenceToSequence(Tokens):
-    """Write the target of a source: a translation, a summary, a rewritten text."""
+    """Write a target text for a source text, such as its translation or summary."""
 
     modalities: ClassVar = ("text_pairs",)
     model_output: ClassVar = "target_tokens"
@@ -236,7 +236,7 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
     for one in list(vars().values())
     if isinstance(one, type) and issubclass(one, TaskSettings) and "name" in one.model_fields
 )
-"""The kinds of the section `task`: every class above with a field `name`."""
+"""All kinds of the section `task`: every class above that has a field `name`."""
 
 if TYPE_CHECKING:
     Task = TaskSettings
@@ -245,9 +245,9 @@ else:
 
 
 def parse_stored_task(values: Mapping[str, Any]) -> TaskSettings:
-    """Return the section `task` of a stored configuration, with defaults for newer fields.
+    """Return the section `task` of a stored configuration, without checking it.
 
-    Checks nothing.
+    Fields that are newer than the stored configuration have their defaults.
     """
     (kind,) = [one for one in TASKS if kind_name(one) == values["name"]]
     return kind.model_construct(**values)

@@ -1,4 +1,4 @@
-"""The section `data.tokenizer`."""
+"""The section `data.tokenizer`: how text becomes tokens."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ class BPE(_Tokenizer):
 
 
 class Unigram(_Tokenizer):
-    """The likeliest pieces of words under a unigram language model of the training text."""
+    """Unigram: the likeliest pieces of words under a unigram model, learnt from the training text."""
 
     kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -57,7 +57,7 @@ class WordPiece(_Tokenizer):
 
 
 class Words(_Tokenizer):
-    """The most frequent words of the training text; all others are one unknown word."""
+    """The most frequent words of the training text. All other words share one unknown token."""
 
     kind: Literal["words"] = field("words", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
@@ -66,7 +66,7 @@ class Words(_Tokenizer):
 
 
 class TokenizerFile(_Tokenizer):
-    """A tokenizer.json that exists already."""
+    """An existing tokenizer.json."""
 
     kind: Literal["file"] = field("file", "How text becomes tokens.")
     path: FilePath | None = field(

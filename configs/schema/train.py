@@ -27,7 +27,7 @@ _PATTERNS = "patterns separated by commas, * for anything, or ()"
 
 
 class LoRA(Settings):
-    """Training of a low-rank change of some matrices, and of nothing else (Hu et al. 2021,
+    """Low-rank adaptation: only low-rank changes of some matrices are trained (Hu et al. 2021,
     arXiv:2106.09685)."""
 
     rank: Count | None = field(
@@ -36,7 +36,7 @@ class LoRA(Settings):
         aliases=("r", "lora_rank", "lora_r", "lora_dim"),
     )
     alpha: PositiveNumber = field(
-        16.0, "The change is multiplied by this over the rank.", aliases=("lora_alpha",)
+        16.0, "The change is multiplied by alpha / rank.", aliases=("lora_alpha",)
     )
     on: tuple[NamePattern, ...] = field(
         ("backbone.*",),
@@ -191,15 +191,15 @@ class Train(Settings):
 
     @property
     def length_field(self) -> str:
-        """The name of the field that decides the length of the run."""
+        """The name of the field that determines the length of the run: "steps" or "epochs"."""
         return "steps" if self.epochs is None else "epochs"
 
     def with_steps(self, examples: int, batch_size: int) -> Self:
-        """Return the section with `steps` computed from `epochs`, if that is given.
+        """Return the section with `steps` computed from `epochs`, if `epochs` is given.
 
-        With B examples a batch and N training examples, epoch e ends in step ceil(e * N / B).
-        Raises ValueError for more steps than 32 bits count, and if `profile_from_step` is behind
-        the last one.
+        With B examples per batch and N training examples, epoch e ends in step ceil(e * N / B).
+        Raises ValueError if the number of steps exceeds 32 bits, or `profile_from_step` is after
+        the last step.
         """
         if self.epochs is None:
             return self
