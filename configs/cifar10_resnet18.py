@@ -1,10 +1,10 @@
 r"""ResNet-18 on CIFAR-10, with the stem for small pictures.
 
-tfds build cifar10 --file_format=array_record     (once, elsewhere: it needs TensorFlow)
+tfds build cifar10 --file_format=array_record     (once, in an environment with TensorFlow)
 python train.py --config=configs/cifar10_resnet18.py --workdir=runs/cifar10
 
-200 epochs of SGD with padded crops and flips (He et al. 2016, section 4.2; the schedule is a
-cosine): 95 to 96 % of the test pictures in the literature. For accelerators; not trained by us.
+200 epochs of SGD with padded crops and flips (He et al. 2016, section 4.2), and a cosine schedule.
+Test accuracy in the literature: 95 to 96 %. For accelerators; not trained by us.
 """
 
 from configs import base

@@ -1,4 +1,4 @@
-r"""Dates in words to ISO dates: an encoder-decoder of characters.
+r"""A small encoder-decoder that turns dates in words into ISO dates, character by character.
 
 python train.py --config=configs/dates_seq2seq.py --workdir=runs/dates
 python generate.py --workdir=runs/dates --prompt="the third of May, 1987"

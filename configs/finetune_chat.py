@@ -1,16 +1,16 @@
-r"""LoRA on a small language model, until it answers questions.
+r"""Fine-tunes a small language model with LoRA, so that it answers questions.
 
 python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
     --config.train.initialize_from=runs/python_stdlib
 
-`make train` makes `runs/python_stdlib`; any run of a decoder will do, and this run inherits its
-model and tokenizer. The conversations are a small generated set; for your own, give
+`make train` trains `runs/python_stdlib`. Any other run of a decoder works too; this run inherits
+its model and tokenizer. The conversations are a small generated set. To use your own, give
 `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
 Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"
 
-The head is trained too, since three minutes of training leave it too uncertain to answer. A model
-that was trained for long does not need that, and a tied one has no head of its own: use
-`'--config.train.lora.train_also=()'`.
+The output head is trained in full, because a base model that was trained for three minutes is too
+uncertain to answer. If the base model was trained for long, or its embeddings are tied (it then has
+no head of its own), use `'--config.train.lora.train_also=()'`.
 Measured: see docs/results.md.
 """
 

@@ -1,10 +1,10 @@
-r"""GPT-2 of 124 million parameters (Radford et al. 2019) on your text, as nanoGPT trains it.
+r"""GPT-2 with 124 million parameters (Radford et al. 2019) on your text, trained as by nanoGPT.
 
 python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2 \
     --config.data.path='text/*.txt'
 
-Half a million tokens an update, for accelerators: on one, `train.gradient_accumulation` cuts them
-into parts that fit. Not trained by us.
+For accelerators: each update sees half a million tokens. If they do not fit, set
+`train.gradient_accumulation` to split them into parts. Not trained by us.
 """
 
 from configs import base
@@ -12,7 +12,7 @@ from configs import base
 
 def get_config():
     config = base.language_modeling(source="text_files", tokenizer="bpe")
-    config.data.tokenizer.vocabulary_size = 50304  # GPT-2's 50,257, up to a multiple of 128
+    config.data.tokenizer.vocabulary_size = 50304  # GPT-2's 50,257, rounded up to a multiple of 128
     config.data.sequence_length = 1024
     config.data.global_batch_size = 480
     config.data.validation_fraction = 0.0005

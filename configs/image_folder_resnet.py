@@ -1,11 +1,11 @@
-r"""A residual network on your own pictures, in a folder for each class.
+r"""A residual network on your own pictures, with a folder for each class.
 
 python train.py --config=configs/image_folder_resnet.py --workdir=runs/pictures \
     --config.data.path=PICTURES
 
-PICTURES holds `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). Pictures that are all of one size of
-up to 64 pixels keep it, others become 224 x 224: for a quick look take
-`--config.data.image_size=64`. The run ends where eight evaluations in a row were no better.
+PICTURES contains `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). If all pictures have the same size
+of up to 64 pixels, they keep it; otherwise they are resized to 224 x 224. For a quick try, use
+`--config.data.image_size=64`. The run ends after eight evaluations in a row without improvement.
 Measured: see docs/results.md.
 """
 

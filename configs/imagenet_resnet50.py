@@ -1,13 +1,13 @@
-r"""ResNet-50 on ImageNet, much as Goyal et al. 2017 (arXiv:1706.02677) train it: the schedule is a
-cosine, and labels are smoothed by 0.1.
+r"""ResNet-50 on ImageNet, as trained by Goyal et al. 2017 (arXiv:1706.02677), except for a cosine
+schedule and label smoothing of 0.1.
 
 tfds build imagenet2012 --file_format=array_record
-    (once, elsewhere: it needs TensorFlow, and files from image-net.org)
+    (once, in an environment with TensorFlow, and with files from image-net.org)
 python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
-90 epochs of batches of 1,024, SGD at 0.1 for every 256 pictures after five epochs of warm-up, decay
-of weights but not of norms and biases; 76.5 % of the validation pictures in the literature. For
-accelerators; compiled for a slice of TPUs (docs/results.md), not trained by us.
+90 epochs with batches of 1,024 pictures. SGD, with a learning rate of 0.1 per 256 pictures, five
+epochs of warm-up, and no weight decay of norms and biases. Validation accuracy in the literature:
+76.5 %. For accelerators; compiled for a slice of TPUs (docs/results.md), not trained by us.
 """
 
 from configs import base

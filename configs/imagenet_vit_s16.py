@@ -1,11 +1,11 @@
-r"""ViT-S/16 on ImageNet, as Beyer et al. 2022 (arXiv:2205.01580) train it.
+r"""ViT-S/16 on ImageNet, as trained by Beyer et al. 2022 (arXiv:2205.01580).
 
 tfds build imagenet2012 --file_format=array_record
-    (once, elsewhere: it needs TensorFlow, and files from image-net.org)
+    (once, in an environment with TensorFlow, and with files from image-net.org)
 python train.py --config=configs/imagenet_vit_s16.py --workdir=runs/imagenet_vit
 
-90 epochs of batches of 1,024, fixed positions, all patches' mean in place of a class token, light
-RandAugment and mixup; 76.5 % of the validation pictures in the literature. For accelerators;
+90 epochs with batches of 1,024 pictures. Fixed position encodings, mean pooling instead of a class
+token, light RandAugment and mixup. Validation accuracy in the literature: 76.5 %. For accelerators;
 compiled for a slice of TPUs (docs/results.md), not trained by us.
 """
 

@@ -1,10 +1,10 @@
-r"""A decoder of the shape of Llama 3.2 1B, from scratch.
+r"""A decoder with the shape of Llama 3.2 1B, trained from scratch.
 
 python train.py --config=configs/llama_1b.py --workdir=runs/llama_1b \
     --config.data.path='text/*.txt' --config.data.tokenizer.path=tokenizer.json
 
-`llama_8b` made smaller: a million tokens an update, windows of 4,096. Not trained by us; what its
-step needs on 16 TPU v5e: see docs/results.md.
+A smaller version of `llama_8b`: a million tokens per update, windows of 4,096 tokens. Not trained
+by us. The memory of its step on 16 TPU v5e: see docs/results.md.
 """
 
 from configs import llama_8b

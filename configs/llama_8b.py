@@ -1,12 +1,13 @@
-r"""A decoder of the shape of Llama 3 8B (Grattafiori et al. 2024, arXiv:2407.21783), from scratch.
+r"""A decoder with the shape of Llama 3 8B (Grattafiori et al. 2024, arXiv:2407.21783), trained from
+scratch.
 
 python train.py --config=configs/llama_8b.py --workdir=runs/llama_8b \
     --config.data.path='text/*.txt' --config.data.tokenizer.path=tokenizer.json
 
-`tokenizer.json` is Llama 3's of 128,256 tokens, or your own. Shape, learning rate and batch are
-the paper's, the rest of the optimizer Llama 2's (arXiv:2307.09288); 20 tokens a parameter, after
-Hoffmann et al. 2022. Not trained by us: `make tpu-check` compiles its step for 64 TPU v5p and tells
-what a chip then holds.
+`tokenizer.json` is that of Llama 3, with 128,256 tokens, or your own. Shape, learning rate and
+batch size are the paper's; the other settings of the optimizer are Llama 2's (arXiv:2307.09288).
+It trains on 20 tokens per parameter (Hoffmann et al. 2022). Not trained by us: `make tpu-check`
+compiles its step for 64 TPU v5p and prints the memory that each chip needs.
 """
 
 from configs import base

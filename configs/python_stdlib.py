@@ -2,8 +2,8 @@
 
 python train.py --config=configs/python_stdlib.py --workdir=runs/python_stdlib
 
-The data is on every machine: the files that the running Python was installed with, of which
-whole ones are held out for validation. Measured: see docs/results.md.
+Needs no download: the data is the source files that come with the running Python. Some of the files
+are held out for validation. Measured: see docs/results.md.
 """
 
 from configs import base

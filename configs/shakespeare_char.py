@@ -1,12 +1,12 @@
-r"""A decoder on the characters of a text, as small as nanoGPT's for the works of Shakespeare.
+r"""A character-level decoder, as small as nanoGPT's `shakespeare_char` for a CPU.
 
 python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare \
     --config.data.path=input.txt
 
-`input.txt` is the "tiny Shakespeare" text of 1.1 MB; any other text will do as well. Its last
-tenth is held out. Measured: see docs/results.md.
+`input.txt` is "tiny Shakespeare" (1.1 MB), or any other text. The last tenth of the text is held
+out. Measured: see docs/results.md.
 
-For a GPU, as large as nanoGPT's, which reaches 1.4697 at best; never run yet:
+For a GPU, as large as nanoGPT's, whose best validation loss is 1.4697 (not run by us):
 
 python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare_gpu \
     --config.data.path=input.txt --config.data.sequence_length=256 \

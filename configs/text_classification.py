@@ -1,10 +1,10 @@
-r"""A small bidirectional encoder that labels texts.
+r"""A small bidirectional encoder that classifies texts.
 
 python train.py --config=configs/text_classification.py --workdir=runs/labels \
     --config.data.path=texts.csv
 
-The table has a column `text` and a column `label` (docs/data.md). Every mixer classifies:
-`--config.model.pattern=R`, `C`, or a mixture. Measured: see docs/results.md.
+The table has a column `text` and a column `label` (docs/data.md). Recurrence or convolution can
+replace attention: `--config.model.pattern=R`, `C`, or a mixture. Measured: see docs/results.md.
 """
 
 from configs import base

@@ -1,10 +1,10 @@
-r"""Gated linear recurrence and windowed attention, two layers to one, a character a token.
-
-The pattern is Griffin's (De et al. 2024, arXiv:2402.19427).
+r"""A character-level model with two layers of gated linear recurrence for each layer of windowed
+attention, as Griffin (De et al. 2024, arXiv:2402.19427).
 
 python train.py --config=configs/text_hybrid.py --workdir=runs/hybrid --config.data.path=input.txt
 
-As many tokens and about as many parameters as `shakespeare_char`. Measured: see docs/results.md.
+Trains on as many tokens as `shakespeare_char`, with about as many parameters. Measured: see
+docs/results.md.
 """
 
 from configs import shakespeare_char
@@ -17,6 +17,6 @@ def get_config():
     config.model.width = 112
     config.model.recurrence = "rg_lru"
     config.model.attention_window = 32
-    # RG-LRU of width D has 5 D^2 weights, with the feed-forward part's 3 D F: F pays.
+    # An RG-LRU of width D has 5 D^2 weights, a feed-forward 3 D F: a smaller F compensates.
     config.model.feed_forward_width = 200
     return config

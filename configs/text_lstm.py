@@ -1,9 +1,9 @@
-r"""A word-level language model of two LSTM layers (Zaremba et al. 2014, arXiv:1409.2329).
+r"""A word-level language model with two LSTM layers (Zaremba et al. 2014, arXiv:1409.2329).
 
 python train.py --config=configs/text_lstm.py --workdir=runs/text_lstm \
     --config.data.path=input.txt
 
-Measured, beside PyTorch's own LSTM: see docs/results.md.
+Measured, and compared with PyTorch's LSTM: see docs/results.md.
 """
 
 from configs import base

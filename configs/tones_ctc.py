@@ -1,4 +1,4 @@
-"""A small recogniser of telephone numbers in the noisy tones of a push-button telephone.
+"""A small recogniser of telephone numbers that are dialled in noisy push-button tones.
 
 python train.py --config=configs/tones_ctc.py --workdir=runs/tones
 

@@ -87,7 +87,7 @@ def _token_positions() -> Any:
 
 
 class Decoder(TokenBlocks):
-    """A stack of residual blocks on tokens; each token sees only the tokens before it."""
+    """A stack of residual blocks on tokens; each token sees itself and the tokens before it."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")

@@ -193,8 +193,8 @@ class Muon(_Optimizer):
 
 class ScheduleFreeAdamW(_Optimizer):
     """Schedule-free AdamW: averages the weights instead of lowering the learning rate (Defazio et
-    al. 2024, arXiv:2405.15682). Evaluation and checkpoints use the average. Gradients are computed
-    between the average and the point that the updates move."""
+    al. 2024, arXiv:2405.15682). The average is the model that is evaluated and used. Gradients are
+    computed between the average and the point that the updates move."""
 
     name: Literal["schedule_free"] = field("schedule_free", "How gradients become updates.")
     learning_rate: PositiveNumber = _learning_rate(2.5e-3)

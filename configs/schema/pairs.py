@@ -101,7 +101,7 @@ class WrittenPairs(Pairs):
 
 
 class ParallelText(WrittenPairs):
-    """The user's pairs: two files with a line for each pair, or a table with a row for each pair."""
+    """The user's pairs: two files with one line per pair, or a table with one row per pair."""
 
     source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
     path: FilePath | None = user_path_field(
@@ -112,7 +112,7 @@ class ParallelText(WrittenPairs):
 
 
 class TFDSPairs(WrittenPairs):
-    """A set of translations or text pairs that TensorFlow Datasets prepared as ArrayRecord files."""
+    """A set of text pairs that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_pairs"] = field("tfds_pairs", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME

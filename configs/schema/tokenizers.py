@@ -39,7 +39,7 @@ class BPE(_Tokenizer):
 
 
 class Unigram(_Tokenizer):
-    """Unigram: the likeliest pieces of words under a unigram model, learnt from the training text."""
+    """Unigram: the likeliest pieces of words under a model learnt from the training text."""
 
     kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
