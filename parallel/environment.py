@@ -73,7 +73,7 @@ def set_environment(config: Config) -> dict[str, str]:
         elif setting.name == "XLA_FLAGS":
             os.environ["XLA_FLAGS"] = f"{_xla_flags()} {setting.value}".strip()
         done[setting.name] = setting.value
-    if ASYNC_DISPATCH in done:  # Last, as the settings above must precede the import of JAX.
+    if ASYNC_DISPATCH in done:  # Last, because the other settings must precede the import of JAX.
         import jax
 
         jax.config.update(ASYNC_DISPATCH, False)

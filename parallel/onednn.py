@@ -111,7 +111,7 @@ def product(
     Compilation fails if XLA has no oneDNN.
     """
     contracting, (lhs_batch, rhs_batch) = dimension_numbers
-    # In the order of the first operand in memory, which usually is that of the second too.
+    # In the order of the first operand in memory. The second usually has the same order.
     pairs = sorted(zip(*contracting, strict=True))
     lhs_contracting, rhs_contracting = zip(*pairs, strict=True) if pairs else ((), ())
     a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
@@ -142,7 +142,7 @@ class _Matrix:
         kinds = {d: ("batch", n) for n, d in enumerate(batch)}
         wanted = [*kinds.values(), ("free", 0), ("contracting", 0)]
         kinds |= dict.fromkeys(free, wanted[-2]) | dict.fromkeys(contracting, wanted[-1])
-        # Dimensions of size 1 may be at any place.
+        # The place of a dimension of size 1 does not matter.
         long = [d for d in range(x.ndim) if x.shape[d] > 1 or d in batch]
         runs = [(kind, tuple(group)) for kind, group in itertools.groupby(long, lambda d: kinds[d])]
         in_order = [d for d in contracting if d in long] == sorted(set(contracting) & set(long))
@@ -227,7 +227,7 @@ class Convolution:
         contracting = ((features, *spatial), (in_features, *window))
         products = [lax.dot_general(one, rhs, (contracting, ((), ()))) for one in rows]
         found = jnp.concatenate(products).reshape(*sizes[2:], *sizes[:2])
-        # [*places, channels, out features] -> [channels, out features, *places] -> as asked for
+        # [*places, channels, out features] -> [channels, out features, *places] -> out_spec
         order = [len(sizes) - 2, len(sizes) - 1, *range(len(sizes) - 2)]
         return lax.transpose(
             found, [order[self.specs.out_spec.index(d)] for d in range(len(order))]
@@ -261,7 +261,7 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
     smallest: float = SMALLEST_PRODUCT
     if _is_rows_by_kernel(left, right, dimension_numbers):
         smallest = math.inf if left.size <= FEW_ROWS * shared else SMALLEST_OF_ROWS
-    # A product with a vector is far slower than by XLA.
+    # oneDNN is far slower than XLA at products with a vector.
     vector = min(left.size, right.size) == shared
     if vector or multiplications < smallest or not _suits(context, left, right, result):
         return usual(context, lhs, rhs, dimension_numbers=dimension_numbers, **options)

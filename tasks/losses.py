@@ -28,11 +28,11 @@ def cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss in nats and the objective to minimise for each target, float32 [...].
 
-    logits [..., V], targets int [...]. The objective is the loss, changed by three options:
+    logits [..., V], targets int [...]. Three options change the objective, and not the loss:
     `label_smoothing` is the probability that is spread evenly over all V (Szegedy et al. 2016,
     arXiv:1512.00567, section 7). `z_loss` times the squared logarithm of the softmax's denominator
     is added (Chowdhery et al. 2022, arXiv:2204.02311, section 5). `class_weights` [V] multiply the
-    losses of each class.
+    terms of each class.
     """
     logits = logits.astype(jnp.float32)
     nats = _negative_log_likelihood(logits, targets)

@@ -21,8 +21,8 @@ def stochastic_depth_field() -> Any:
     """Declare the rate of stochastic depth."""
     return field(
         0.0,
-        "Share of examples that skip the last block in training; earlier blocks less, in "
-        "proportion to their depth.",
+        "Share of examples that skip the last block in training. Earlier blocks have smaller "
+        "shares, in proportion to their depth.",
         aliases=("drop_path", "drop_path_rate", "layerdrop"),
     )
 
@@ -145,7 +145,7 @@ class Blocks(Stack):
     )
     norm_placement: Literal["pre", "post"] = field(
         "pre",
-        "Whether the input of each part of a block is normalised, or its sum with the output.",
+        "Whether each part of a block normalises its input (pre), or input plus output (post).",
         aliases=("pre_norm", "norm_first", "prenorm"),
     )
     norm_epsilon: PositiveNumber = field(

@@ -38,12 +38,12 @@ class Conversations(Source):
     )
     messages_field: PlainText = field(
         "messages",
-        "Field that a record may have in their place: messages with a role and its content.",
+        "Field that may replace prompt and answer: a list of messages with role and content.",
         aliases=("conversations_field",),
     )
     chat_template: PlainText | None = field(
         None,
-        "Jinja that writes messages as text, as Hugging Face has it; none: roles and a colon.",
+        "Jinja template that writes messages as text, as in Hugging Face; none: roles and a colon.",
         aliases=("template", "prompt_template"),
     )
     sequence_length: Length = sequence_length_field(

@@ -104,7 +104,7 @@ class Text(Source):
         return {}
 
 
-# Fields of several sources.
+# Fields that several sources share.
 _TEXT_FIELD = field(
     "text",
     "Field, or column, of a record that holds its text.",
@@ -151,7 +151,7 @@ class Mixture(Text):
     source: Literal["mixture"] = field("mixture", "Source of the examples.")
     parts: tuple[str, ...] | None = field(
         None,
-        "The sources that are mixed: each a kind, or a kind, a colon, and a path or name.",
+        "Sources that are mixed. Each is a kind, or a kind, a colon, and a path or name.",
         required=True,
         mutable_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",

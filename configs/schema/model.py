@@ -194,7 +194,7 @@ class EncoderDecoder(TokenBlocks):
 
     @property
     def has_attention(self) -> bool:
-        return True  # to the source
+        return True  # the decoder's attention to the source
 
     @pydantic.model_validator(mode="after")
     def _check_encoder(self) -> Self:

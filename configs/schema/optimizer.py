@@ -37,8 +37,8 @@ def _schedule(default: str) -> Any:
 def _weight_decay(default: float) -> Any:
     return field(
         default,
-        "Each step subtracts this times the learning rate from matrices and kernels, as a share "
-        "of them.",
+        "Each step shrinks matrices and kernels by a share of themselves: this times the learning "
+        "rate.",
         aliases=("wd",),
     )
 
@@ -83,7 +83,7 @@ class _Optimizer(Settings):
     )
     learning_rate_multipliers: tuple[Multiplier, ...] = field(
         (),
-        "Factors of the learning rate by parameter name, of which the last match counts: "
+        "Factors of the learning rate by parameter name; the last match counts. Such as "
         "embedding.*=0.5,backbone.layers.0.*=0.1.",
         accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
         aliases=("lr_multipliers", "param_groups", "layerwise_lr"),
@@ -91,19 +91,18 @@ class _Optimizer(Settings):
     weight_decay: NonNegativeNumber = _weight_decay(0.1)
     no_decay: tuple[NamePattern, ...] = field(
         (),
-        "Parameters without weight decay, besides biases and scales: embedding.*.",
+        "Parameters without weight decay, besides biases and scales; such as embedding.*.",
         accepts="patterns separated by commas, * for anything, or ()",
         aliases=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
     )
     gradient_clip_norm: PositiveNumber | None = field(
         1.0,
-        "Global norm that larger gradients are scaled down to; none: never.",
+        "Largest global norm of gradients; larger gradients are scaled down to it. none: no limit.",
         aliases=("grad_clip", "clip_norm", "max_grad_norm", "gradient_clipping"),
     )
     state_dtype: Literal["auto", "float32", "bfloat16"] = field(
         "auto",
-        "Number format of stored moments, which are computed in float32; auto: that of the "
-        "weights.",
+        "Number format of stored moments, which are computed in float32; auto: as the weights.",
         aliases=("mu_dtype", "optimizer_dtype", "optim_bits"),
     )
 

@@ -24,8 +24,8 @@ from configs.schema.tokenizers import BPE, Tokenizer
 def _max_length(default: int, side: str, *aliases: str) -> Any:
     return field(
         default,
-        f"Longest {side}, including the separator at its end: training leaves out pairs with a "
-        "longer one, evaluation cuts it.",
+        f"Longest {side}, including the separator at its end. If a {side} is longer, training "
+        "leaves out the pair, and evaluation cuts it.",
         unit="tokens",
         aliases=aliases,
     )
@@ -67,12 +67,12 @@ class WrittenPairs(Pairs):
     )
     source_field: PlainText | None = field(
         None,
-        "Field, or column, that holds the source; none: the one named as its language.",
+        "Field, or column, of the source; none: the field with the name of its language.",
         aliases=("source_column", "input_field"),
     )
     target_field: PlainText | None = field(
         None,
-        "Field, or column, that holds the target; none: the one named as its language.",
+        "Field, or column, of the target; none: the field with the name of its language.",
         aliases=("target_column", "summary_column", "output_field"),
     )
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

@@ -104,7 +104,7 @@ class Pictures(Source):
         aliases=("cache_images", "in_memory"),
     )
     decoded_bytes: Count = field(
-        2**31 - 1, "Size of the pixels of all pictures up to which auto stores them.", unit="bytes"
+        2**31 - 1, "Largest size of all pictures' pixels for which auto stores them.", unit="bytes"
     )
     broken_fraction: Fraction = field(
         0.05, "Share of pictures that may be broken; more end the preparation."

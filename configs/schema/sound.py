@@ -211,7 +211,7 @@ class Labelled(Sound):
     modality: ClassVar = "labelled_sound"
 
 
-# Fields of several sources.
+# Fields that several sources share.
 _MANIFEST = user_path_field(
     "A row for each recording, .jsonl, .csv, .tsv (each perhaps with .gz) or .parquet; or a folder "
     "with train.jsonl, validation.jsonl, test.jsonl.",

@@ -48,8 +48,8 @@ def length_buckets_field(padded: str) -> Any:
     """Declare the number of different lengths of batches. `padded` says in words what is padded."""
     return field(
         4,
-        f"Limit on the number of lengths that {padded} padded to: more of them waste less padding, "
-        "and compile more train steps.",
+        f"Most different lengths that {padded} padded to: more lengths waste less padding, but "
+        "compile more train steps.",
         aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
 
@@ -89,20 +89,20 @@ class Source(Settings):
     )
 
 
-# Fields of several sources.
+# Fields that several sources share.
 INVALID_UTF8 = field(
     "error", "What happens to invalid UTF-8: the preparation ends, or it becomes U+FFFD."
 )
 PREPARED_NAME = field(
     None,
-    "The prepared set; without a version its newest.",
+    "Name of the prepared data set; without a version: its newest version.",
     required=True,
     accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
     aliases=("dataset_name",),
 )
 PREPARED_DIR = field(
     None,
-    "Where prepared sets are kept; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
+    "Folder of prepared data sets; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
     mutable_on_resume=True,
     accepts="a folder",
 )

@@ -21,8 +21,8 @@ from configs.schema.settings import (
 def _label_smoothing() -> Any:
     return field(
         0.0,
-        "Share of the target's probability that training spreads over all classes; the metric "
-        "loss is without it.",
+        "Share of the target's probability that training spreads over all classes; the reported "
+        "loss ignores it.",
         aliases=("smoothing", "label_smoothing_factor"),
     )
 
@@ -30,8 +30,8 @@ def _label_smoothing() -> Any:
 def _answered_examples() -> Any:
     return field(
         200,
-        "Examples of the validation split for which each evaluation during training writes "
-        "answers, for text metrics and samples.",
+        "Validation examples that the model answers in each evaluation during training, for text "
+        "metrics and samples.",
         unit="examples",
         mutable_on_resume=True,
         aliases=("eval_samples", "num_eval_samples"),
@@ -82,8 +82,8 @@ class Tokens(TaskSettings):
     )
     loss_chunks: Count | None = field(
         None,
-        "Chunks of positions for which head and loss run one after the other, so that memory "
-        "never holds all logits; none: enough to keep them under 256 MiB a device.",
+        "Chunks of positions whose logits and loss are computed one after the other, to save "
+        "memory; none: as many as keep logits under 256 MiB per device.",
         mutable_on_resume=True,
         aliases=("num_vocab_tiling", "logits_chunk_size"),
     )
@@ -98,7 +98,7 @@ class LanguageModeling(Tokens):
     name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
     sample_prompts: tuple[str, ...] | None = field(
         ("",),
-        "Prompts that samples continue after each evaluation; an empty one opens a document; none: "
+        "Prompts for samples after each evaluation; an empty prompt starts a document; none: "
         "beginnings of lines of the validation split.",
         aliases=("prompts",),
     )

@@ -69,8 +69,8 @@ class Train(Settings):
     )
     epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
         None,
-        "Passes over the training examples, also fractions; they determine the steps. none: "
-        "train.steps does.",
+        "Passes over the training examples, also fractions, from which the steps are computed; "
+        "none: train.steps is used.",
         unit="epochs",
         mutable_on_resume=True,
         aliases=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
@@ -96,8 +96,8 @@ class Train(Settings):
     )
     initialize_from: FilePath | None = field(
         None,
-        "Workdir of a run, or folder of Hugging Face, whose parameters this run starts from "
-        "where they fit; a workdir also decides the model and the tokenizer that are not given.",
+        "Workdir of a run, or Hugging Face folder, whose parameters this run starts from if they "
+        "fit. A workdir also sets the model and the tokenizer, unless they are given.",
         accepts="a folder",
         aliases=_PRETRAINED,
     )
@@ -109,7 +109,7 @@ class Train(Settings):
     )
     freeze: tuple[NamePattern, ...] = field(
         (),
-        "Parameters that are not trained: embedding.*,backbone.layers.0.*.",
+        "Parameters that are not trained, such as embedding.*,backbone.layers.0.*.",
         accepts=_PATTERNS,
         aliases=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
     )
@@ -137,7 +137,7 @@ class Train(Settings):
     )
     log_batch_crc32: bool = field(
         False,
-        "Whether metrics.jsonl has the CRC-32 of each logged batch: proof of what was read.",
+        "Whether metrics.jsonl has the CRC-32 of each logged batch, which proves what was read.",
         mutable_on_resume=True,
     )
     tune_environment: bool = field(
