@@ -2,9 +2,9 @@
 
 
 class UsageError(Exception):
-    """A mistake of the user, in one line: what is wrong, where, and the nearest valid thing.
+    """A mistake of the user. The message is one line: what is wrong, where, and what is valid.
 
-    A command prints it after its own name and exits with status 2.
+    A command prints the message after its own name, and exits with status 2.
     """
 
     def __init__(self, message: str):

@@ -6,7 +6,7 @@ python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare 
 `input.txt` is "tiny Shakespeare" (1.1 MB), or any other text. The last tenth of the text is held
 out. Measured: see docs/results.md.
 
-For a GPU, as large as nanoGPT's, whose best validation loss is 1.4697 (not run by us):
+For a GPU, as large as nanoGPT's. The best validation loss of nanoGPT is 1.4697. Not run by us:
 
 python train.py --config=configs/shakespeare_char.py --workdir=runs/shakespeare_gpu \
     --config.data.path=input.txt --config.data.sequence_length=256 \

@@ -15,7 +15,7 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class Classification:
-    """Classification of pictures, texts or recordings.
+    """The task of classifying pictures, texts or recordings.
 
     A batch contains `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or
     `frames` float32 [B, T, F] and `segments` int32 [B, T]; and `label` int32 [B], `weights`

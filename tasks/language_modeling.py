@@ -30,7 +30,7 @@ class TokenPredictor(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModeling:
-    """Language modelling.
+    """The task of predicting each token of a text from the tokens before it.
 
     A batch contains `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], and optionally
     `segments` int32 [B, T]. `loss_chunks`: how many chunks of positions the loss is computed in;

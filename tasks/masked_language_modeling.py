@@ -20,10 +20,10 @@ FNV_PRIME = 0x01000193
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedLanguageModeling(LanguageModeling):
-    """Masked language modelling. Its batches are those of language modelling.
+    """The task of predicting masked tokens. A batch is as in `LanguageModeling`.
 
-    The targets are the `tokens` themselves, at random positions: a fraction `mask_fraction` of
-    those with a weight, at least one in each row. The mask is the last entry of the model's
+    The targets are the `tokens` themselves at random positions: a fraction `mask_fraction` of the
+    positions with a weight, and at least one per row. The mask is the last entry of the model's
     vocabulary. In training, each step draws new positions. In evaluation, the positions depend only
     on the row's tokens, so that repeated evaluations give the same loss. `framing`: tokens that the
     tokenizer puts around texts; they are never masked.

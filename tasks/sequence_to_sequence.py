@@ -12,7 +12,7 @@ from tasks.task import Batch
 
 @dataclass(frozen=True)
 class SequenceToSequence(LanguageModeling):
-    """Sequence-to-sequence learning with teacher forcing.
+    """The task of writing a target text for a source text, trained with teacher forcing.
 
     A batch contains `source`, `source_segments` int32 [B, S] (1 for tokens, 0 for padding),
     `tokens`, `targets` int32 [B, T], `weights` float32 [B, T]. Each target token is predicted from

@@ -23,8 +23,8 @@ _TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSou
 
 
 def check_inputs(config: Config) -> None:
-    """Raise `UsageError` if the user's data or tokenizer is missing, or a file is where a folder
-    should be or the reverse."""
+    """Raise `UsageError` if the user's data or tokenizer is missing, or if a file is given instead
+    of a folder or a folder instead of a file."""
     data = config.data
     if isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)

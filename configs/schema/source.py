@@ -48,7 +48,7 @@ def length_buckets_field(padded: str) -> Any:
     """Declare the number of different lengths of batches. `padded` says in words what is padded."""
     return field(
         4,
-        f"Most different lengths that {padded} padded to: more lengths waste less padding, but "
+        f"Largest number of lengths that {padded} padded to: more lengths waste less padding, but "
         "compile more train steps.",
         aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
