@@ -37,12 +37,12 @@ from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.saved import read_config
 from inference.files import Unreadable, input_files
-from inference.output import Writer, heading
 from inference.predictors.completion import TextCompletion
 from inference.predictors.predictor import Predictor
 from inference.predictors.registry import predictor_class
 from inference.predictors.text_to_text import TextToText
 from inference.requests import Request, RequestError, Sampling
+from inference.streaming import Writer, heading
 from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:

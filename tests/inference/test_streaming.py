@@ -1,7 +1,7 @@
 """Texts of several prompts on standard output."""
 
-from inference.output import Writer, heading
 from inference.requests import Completion
+from inference.streaming import Writer, heading
 
 
 def done(prompt: str, text: str) -> Completion:
