@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_predictions(path: Path) -> None:
-    """Raises `UsageError` where no file can be written there."""
+    """Raises `UsageError` if no file can be written there."""
     if path.is_dir():
         raise UsageError(f"--predictions={path} is a folder: give a file in it")
     if not path.absolute().parent.is_dir():

@@ -161,7 +161,7 @@ def write_answers(
     """Write each answer as it comes.
 
     In the place of an input that can't be read stands an empty line, or an object with its `error`;
-    after the last answer it is a `UsageError`, where there is one input at once.
+    after the last answer it is a `UsageError`, if there is one input at once.
     """
     count = unread = 0
     for output in outputs:

@@ -83,7 +83,7 @@ def load_model(
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer; raise `UsageError` where the file is damaged or missing."""
+    """Read a tokenizer; raise `UsageError` if the file is damaged or missing."""
     try:
         return Tokenizer.load(path)
     except ValueError as error:

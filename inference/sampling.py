@@ -68,7 +68,7 @@ def sample(
 
     `count_B` is how many tokens the row has written. It decides the random numbers together with
     the row's key: the other rows do not matter. `seen_BV` (bool) says which tokens the row has
-    already, for the repetition penalty; None where no row has one.
+    already, for the repetition penalty; None if no row has one.
     """
     if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)

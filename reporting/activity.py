@@ -46,7 +46,7 @@ def diagnose_run(
 ) -> list[str]:
     """Return the lines of `verdict` for a run.
 
-    state: the last one; None where the model can't be looked at. batch(k): training batch k.
+    state: the last one; None if the model can't be looked at. batch(k): training batch k.
     data_facts: the fields of `Facts` that are of the data. begun_elsewhere: whether the run began
     with the parameters of another one.
     """
@@ -105,7 +105,7 @@ def dead_units(
     """Return for each activation of the model how many of its units are zero, at every position of
     `LOOKED_AT` examples, and how many units there are.
 
-    batch(k): training batch k. [] where several processes share the parameters.
+    batch(k): training batch k. [] if several processes share the parameters.
     """
     if jax.process_count() > 1:
         return []

@@ -43,7 +43,7 @@ def check_data(
     """Warns through `notify` of what stands out in the data of a new run.
 
     data_statistics(): measures the fields of `Facts` that are of the data. It is not called where
-    `workdir` has a checkpoint to go on from: that run was warned. Raises `UsageError` where all
+    `workdir` has a checkpoint to go on from: that run was warned. Raises `UsageError` if all
     of the inputs, or nearly all, are one and the same.
     """
     if finished_steps(workdir / "checkpoints"):
@@ -58,7 +58,7 @@ def check_data(
 def check_best_metric(
     config: Config, workdir: Path, validation: Any, notify: Callable[[str], None]
 ) -> None:
-    """Raises `UsageError` where a new run asks for the best bits per byte of a split `validation`
+    """Raises `UsageError` if a new run asks for the best bits per byte of a split `validation`
     that has none; warns through `notify` where a run goes on, in which nothing is best."""
     asked = config.checkpoint.keep_best or config.train.stop_after_evaluations
     if not asked or config.checkpoint.best_metric != "bits_per_byte" or validation is None:

@@ -265,7 +265,7 @@ def _is_no_better(facts: Facts) -> bool:
 
 def _beyond_chance(facts: Facts) -> float | None:
     """Return the accuracy from which on one validation says that something was learnt: that which
-    always giving the most frequent answer reaches too rarely. None where there is no accuracy."""
+    always giving the most frequent answer reaches too rarely. None if there is no accuracy."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if not len(right) or not len(examples) or facts.commonest_target is None:
         return None

@@ -80,12 +80,12 @@ class Evaluator:
         return {"step": step, **self._metrics} if step == self._step else {}
 
     def staleness(self) -> str | None:
-        """Say why the run ends early; None where it does not."""
+        """Say why the run ends early; None if it does not."""
         limit = self._program.config.train.stop_after_evaluations
         return self._metric.staleness(self.history, limit)
 
     def finish(self, state: TrainState) -> dict[str, Any]:
-        """Evaluates the test split, where there is one, and looks at the model and the run.
+        """Evaluates the test split, if there is one, and looks at the model and the run.
         Returns arguments of `write_report`."""
         pages: dict[str, Any] = {"samples": self.samples}
         name = next((one for one in ("test", "validation") if one in self._splits), "train")
@@ -127,7 +127,7 @@ class Evaluator:
 
     def _measure(self, name: str, state: TrainState, most: int | None = None) -> dict[str, float]:
         """Return the metrics of a split as evaluate.py prints them, and keep the outputs. The
-        weights are the average where there is one. most: examples to answer in text."""
+        weights are the average if there is one. most: examples to answer in text."""
         metrics, self._outputs = self._measure_split(
             self._program.model_def,
             state.eval_params,

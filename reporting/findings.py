@@ -65,7 +65,7 @@ class Facts:
     dead: Sequence[tuple[int, int]] = ()
 
     def logged(self, name: str) -> np.ndarray:
-        """Return a metric of all lines of training, NaN where it was not finite."""
+        """Return a metric of all lines of training, NaN if it was not finite."""
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
@@ -118,7 +118,7 @@ class Facts:
     @property
     def is_good(self) -> bool:
         """Return whether the run ended with a tenth, or less, of the mistakes of guessing or of the
-        prior's loss; by validation, or by training where there is none."""
+        prior's loss; by validation, or by training if there is none."""
         losses = self.validated("loss")
         loss = (
             float(losses[-1]) if len(losses) else self.last_loss if len(self.losses) else math.inf

@@ -118,7 +118,7 @@ class Progress:
         self._validation = ""
 
     def note(self, text: str) -> None:
-        """Prints a line of its own, above the bar where there is one."""
+        """Prints a line of its own, above the bar if there is one."""
         self._console.print(Text(text), soft_wrap=True)
 
     def preparation(self, stage: str, done: int, total: int, unit: str) -> None:

@@ -18,7 +18,7 @@ def sample_text(sample: Sample) -> str:
 
 
 def first_answers(outputs: Mapping[str, Any]) -> list[Sample]:
-    """Return the first answers among the outputs of a split; [] where a model has no answers."""
+    """Return the first answers among the outputs of a split; [] if a model has no answers."""
     names = [name for name in ("source", "reference", "hypothesis") if name in outputs]
     rows = zip(*(outputs[name][:ANSWERS_SHOWN] for name in names), strict=True)
     return [dict(zip(names, row, strict=True)) for row in rows]

@@ -14,7 +14,7 @@ NAME = "wandb-run-id"
 
 
 def require_wandb(config: Config) -> None:
-    """Raises `UsageError` where the configuration asks for Weights & Biases without the package."""
+    """Raises `UsageError` if the configuration asks for Weights & Biases without the package."""
     if config.train.wandb_project is None:
         return
     try:

@@ -31,7 +31,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
     attention.
 
     It is the setting itself, or "xla" where the implementation that `auto` chooses does not work on
-    these devices; `notify` gets a line where it failed. Raises `UsageError` where an implementation
+    these devices; `notify` gets a line where it failed. Raises `UsageError` if an implementation
     that is set by name can't be used.
     """
     model = config.model

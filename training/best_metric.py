@@ -71,7 +71,7 @@ class BestMetric:
         return self.name in one["metrics"] and same
 
     def value(self, one: Evaluation) -> float | None:
-        """Return the metric's value in a validation; None where it is not known or not finite."""
+        """Return the metric's value in a validation; None if it is not known or not finite."""
         value = one["metrics"][self.name] if self.is_known(one) else None
         return value if value is not None and math.isfinite(value) else None
 
@@ -82,7 +82,7 @@ class BestMetric:
         return than is None or (value > than if self.higher_is_better else value < than)
 
     def best(self, values: Sequence[float | None]) -> float | None:
-        """Return the best of the values, None where none is finite."""
+        """Return the best of the values, None if none is finite."""
         best = None
         for value in values:
             best = value if self.is_better(value, best) else best
@@ -90,7 +90,7 @@ class BestMetric:
 
     def staleness(self, evaluations: Sequence[Evaluation], limit: int | None) -> str | None:
         """Return a message where the last `limit` comparable validations were no better than those
-        before them; None where they were, or there are not as many."""
+        before them; None if they were, or there are not as many."""
         values = [self.value(one) for one in evaluations if self.is_known(one)]
         if limit is None or len(values) <= limit:
             return None

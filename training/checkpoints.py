@@ -132,7 +132,7 @@ class Checkpoints:
 
     def better_than(self, step: int) -> tuple[int, float] | None:
         """Return the best step and its value of the metric, where it is better than `step`, the
-        last one; None where none is, or `step` was not evaluated."""
+        last one; None if none is, or `step` was not evaluated."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0] if step in dict(ranked) and ranked[0][0] != step else None
 
@@ -178,7 +178,7 @@ def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
 
 
 def best_step(folder: Path, metric: BestMetric) -> int | None:
-    """Return the finished step that is best by `metric`, as it was measured last; None where none
+    """Return the finished step that is best by `metric`, as it was measured last; None if none
     was evaluated for it."""
     evaluations = _evaluations(_read_manifests(folder))
     best = _best_steps(evaluations, metric, as_measured_last=True)
@@ -188,7 +188,7 @@ def best_step(folder: Path, metric: BestMetric) -> int | None:
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
     """Return the newest step whose every file agrees with its manifest, and the manifest.
 
-    Newer ones that do not are named through `warn`. Returns None where no step was ever finished.
+    Newer ones that do not are named through `warn`. Returns None if no step was ever finished.
     It is for the writer of the folder; readers use `lock_good_step`.
 
     Raises `Damaged` if there are finished steps but none is whole.
@@ -290,7 +290,7 @@ def restore_fields(
 ) -> dict[str, Tree]:
     """Return some fields of one item of a step, in the structure and shardings of `target`.
 
-    Raises `UsageError` where the step does not have these arrays in these shapes and dtypes.
+    Raises `UsageError` if the step does not have these arrays in these shapes and dtypes.
     """
     wanted = flat(dict(target))
     stored = {name: leaf for name, leaf in manifest["leaves"].items() if name in wanted}

@@ -9,7 +9,7 @@ class Diverged(Exception):
 
 
 def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends: bool) -> None:
-    """Raise `Diverged` where the last `skipped` steps up to `step` are too many.
+    """Raise `Diverged` if the last `skipped` steps up to `step` are too many.
 
     That is `limit` of them; or, where the run `ends` with them, two (a single one may be a poisoned
     batch) or all steps of the run. saved_step: the last checkpoint, -1 without any.

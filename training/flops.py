@@ -61,7 +61,7 @@ PEAKS: Mapping[str, Peak] = {
 
 
 def peak(device_kind: str) -> Peak | None:
-    """Return the peak of a kind of device; None where it is unknown, as for a part of one (MIG)."""
+    """Return the peak of a kind of device; None if it is unknown, as for a part of one (MIG)."""
     if "MIG" in device_kind:
         return None
     for pattern, known in PEAKS.items():

@@ -45,7 +45,7 @@ class Pretrained:
     """A trained model that a run may be initialised from.
 
     name: how messages call it. metadata: what identifies it, for the run's manifests, as JSON.
-    config: its run's configuration; None where it has none. params, statistics: its arrays, by
+    config: its run's configuration; None if it has none. params, statistics: its arrays, by
     their names. load(params, statistics, program): returns the arrays of these names, on the
     program's mesh; to be called once. notes: messages about it.
     """
@@ -90,7 +90,7 @@ def plan_warm_start(
 ) -> WarmStart:
     """Return how a new run of `config` is initialised from `pretrained`, or without it.
 
-    Raises `UsageError` where less than `LEAST_SHARE` of the parameters are in `pretrained`, and
+    Raises `UsageError` if less than `LEAST_SHARE` of the parameters are in `pretrained`, and
     where a parameter that is not would be frozen at its random values.
     """
     warm_start = WarmStart() if pretrained is None else _compare(pretrained, config, program)

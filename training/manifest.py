@@ -103,7 +103,7 @@ class StepLock:
     It is an advisory lock (`flock`) on the manifest, which the kernel frees with the process. Where
     the file system has no locks nothing is held, and readers have to choose again.
 
-    Raises FileNotFoundError where the step has no manifest, or is being removed.
+    Raises FileNotFoundError if the step has no manifest, or is being removed.
     """
 
     def __init__(self, folder: Path):

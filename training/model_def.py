@@ -229,7 +229,7 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
 def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
     """Return the task, made of the settings and data properties that its class has as fields.
 
-    Raises `UsageError` where the settings do not fit the data's classes.
+    Raises `UsageError` if the settings do not fit the data's classes.
     """
     classes = data_spec.num_classes
     settings = config.task.model_dump()

@@ -18,7 +18,7 @@ _NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
 def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
     """Return which of the parameters are frozen: not trained.
 
-    Raises `UsageError` where all would be.
+    Raises `UsageError` if all would be.
     """
     train = config.train
     if train.lora.rank is not None:

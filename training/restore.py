@@ -128,10 +128,10 @@ def ema_statistics_field(
 def find_checkpoint(
     workdir: Path, notify: Callable[[str], None]
 ) -> tuple[int, dict[str, Any]] | None:
-    """Return step and manifest of the newest whole checkpoint, None where there is none yet.
+    """Return step and manifest of the newest whole checkpoint, None if there is none yet.
 
     Unusable newer ones are set aside and named through `notify`. Every process of the run must call
-    it. Raises `UsageError` where there are checkpoints but none is whole.
+    it. Raises `UsageError` if there are checkpoints but none is whole.
     """
     folder = workdir / "checkpoints"
     try:
@@ -150,7 +150,7 @@ def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
 
     The step's files are not verified.
 
-    Raises `UsageError` where the manifest's settings differ from `config` in fields that may not
+    Raises `UsageError` if the manifest's settings differ from `config` in fields that may not
     change. (config.json may be missing, or another run's.)
     """
     manifest = newest_manifest(workdir / "checkpoints")

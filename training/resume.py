@@ -13,7 +13,7 @@ from training.step import TrainState
 
 
 def why_finished(config: Config, workdir: Path, step: int, stale: str | None) -> str | None:
-    """Say why nothing is left to do after `step`; None where there is something.
+    """Say why nothing is left to do after `step`; None if there is something.
 
     stale: why the run ended early, if it did.
     """
@@ -33,7 +33,7 @@ def why_finished(config: Config, workdir: Path, step: int, stale: str | None) ->
 
 
 def check_same_data(manifest: Mapping[str, Any], fingerprint: str, workdir: Path) -> None:
-    """Raises `UsageError` where a checkpoint was trained on data of another fingerprint."""
+    """Raises `UsageError` if a checkpoint was trained on data of another fingerprint."""
     if manifest["data"]["fingerprint"] != fingerprint:
         raise UsageError(
             f"the data changed since checkpoint {manifest['step']} of {workdir}: give the old "

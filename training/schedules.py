@@ -55,7 +55,7 @@ def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
 
 def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) -> str | None:
     """Return a message where the next step's learning rate changes because `train.steps` changed
-    since the checkpoint of `manifest` was saved; None where it does not."""
+    since the checkpoint of `manifest` was saved; None if it does not."""
     step, saved = manifest["step"], _as_saved(config, manifest)
     was, now = (float(build_schedule(one, warmup)(step)) for one in (saved, config))
     if math.isclose(was, now, rel_tol=1e-5):

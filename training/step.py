@@ -241,5 +241,5 @@ def _accumulate(
 
 
 def _targets(sums: Metrics) -> jax.Array:
-    """Return the number of targets, by which sums are divided; 1 where there are none."""
+    """Return the number of targets, by which sums are divided; 1 if there are none."""
     return jnp.where(sums["weight"] > 0, sums["weight"], 1.0)

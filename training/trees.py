@@ -44,7 +44,7 @@ def overlay(tree: Tree, over: Tree) -> Tree:
 def matching(names: Iterable[str], pattern: str, field: str) -> set[str]:
     """Return those of `names` that `pattern` matches; * stands for anything.
 
-    Raises `UsageError` where there are none, with the nearest names and the `field` that has the
+    Raises `UsageError` if there are none, with the nearest names and the `field` that has the
     pattern.
     """
     names = list(names)

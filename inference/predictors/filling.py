@@ -121,7 +121,7 @@ def _probabilities(
 
 
 def _around_gaps(prompt: str) -> list[str]:
-    """Return what stands around the gaps; raise `UsageError` where there is none."""
+    """Return what stands around the gaps; raise `UsageError` if there is none."""
     texts = prompt.split(MASK)
     if len(texts) == 1:
         raise UsageError(f"{prompt!r} has no {MASK}: write it where a token is left out")

@@ -47,7 +47,7 @@ class Predictor(Generic[Input, Output]):
     A request is a mapping of field names to values, as a command line or a JSON body gives it:
     `prompt` (a list of texts), `input` (a list of paths), and settings. `fields` are those that a
     request may have; of those in `required`, each with its meaning, it must have one. `input_kind`:
-    what kind of file `input` names, None where there is none. `may_span_lines`: whether an answer
+    what kind of file `input` names, None if there is none. `may_span_lines`: whether an answer
     in words can have several lines.
 
     A predictor keeps what it compiles, and answers with any weights of its model. Where answers

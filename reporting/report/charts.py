@@ -139,7 +139,7 @@ def draw(
 ) -> Chart | None:
     """Draw a chart of those `curves` that have values; None if none has.
 
-    limits: of the vertical axis, None where the values decide; without any it may turn out
+    limits: of the vertical axis, None if the values decide; without any it may turn out
     logarithmic. clip_beginning: the first steps may lie above the chart where they would flatten
     the rest; the subtitle then says so. reference: a value to compare with, and its name.
     """

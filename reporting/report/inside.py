@@ -29,7 +29,7 @@ def look_inside(
     program: TrainProgram, params: Tree, statistics: Tree, examples: ExampleViewer
 ) -> dict[str, Any]:
     """Return arguments of `write_report`: `filters`, and `attention` on the first of the examples,
-    with the example as `attended`. {} where several processes share the parameters.
+    with the example as `attended`. {} if several processes share the parameters.
     """
     if jax.process_count() > 1:
         return {}

@@ -71,9 +71,9 @@ def attention_view(
     layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
 ) -> dict[str, Any] | None:
     """Draw each layer's attention weights, [heads, T, T], on `example`: a picture, or the tokens of
-    a text, T of them or fewer with padding. None where the weights do not lie over it.
+    a text, T of them or fewer with padding. None if the weights do not lie over it.
 
-    Of a picture's heads what each patch gets: of the class token's attention where there is one
+    Of a picture's heads what each patch gets: of the class token's attention if there is one
     before the patches, else of all positions' on average. Of a text the mean of the heads, each
     row against its largest.
     """
@@ -96,7 +96,7 @@ def attention_view(
 
 
 def on_patches(weights: np.ndarray) -> np.ndarray | None:
-    """Map [heads, T, T] to [heads, side, side]; None where T is no square of patches."""
+    """Map [heads, T, T] to [heads, side, side]; None if T is no square of patches."""
     length = weights.shape[1]
     side = math.isqrt(length)
     if side * side == length:

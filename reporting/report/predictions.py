@@ -67,7 +67,7 @@ class Predictions:
     def by_class(self) -> dict[str, np.ndarray]:
         """Return `examples`, `precision`, `recall` and `f1` of each class, [classes] each.
 
-        NaN where they say nothing: the precision of a class that was never predicted, the recall
+        NaN if they say nothing: the precision of a class that was never predicted, the recall
         of one without examples, the F1 of one that is neither.
         """
         size = len(self.classes)
