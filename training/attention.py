@@ -1,4 +1,4 @@
-"""The attention implementation of a run, checked and tried on its devices before it is used."""
+"""Choice of a run's attention implementation, which is tried on the devices before it is used."""
 
 from collections.abc import Callable
 
@@ -23,16 +23,17 @@ POSITIONS = 256
 """Length of the sequence on which an implementation is tried."""
 
 TOLERANCE = 0.05
-"""Largest difference from XLA's result, as a share of its largest number: bfloat16 has 0.004."""
+"""Largest allowed difference from XLA's result, relative to its largest number: bfloat16 has 0.004.
+"""
 
 
 def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None]) -> str | None:
     """Return the implementation to use for `model.attention` on `mesh`; None for a model without
     attention.
 
-    It is the setting itself, or "xla" where the implementation that `auto` chooses does not work on
-    these devices; `notify` gets a line where it failed. Raises `UsageError` if an implementation
-    that is set by name can't be used.
+    It is the setting itself, or "xla" if the setting is `auto` and the implementation that it
+    chooses does not work; if it fails when tried, `notify` gets a message. Raises `UsageError` if
+    an implementation set by name can't be used.
     """
     model = config.model
     if not isinstance(model, Stack) or not model.has_self_attention:
@@ -67,8 +68,8 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
 def _failure(
     implementation: str, model: Stack, rules: Rules, mesh: Mesh, dtype: jnp.dtype, head_dim: int
 ) -> str | None:
-    """Return why a small forward and backward pass on one of this process's devices differs from
-    XLA's; None where it does not."""
+    """Try a small forward and backward pass on one of this process's devices. Return how its
+    gradients differ from XLA's, or its error; None if it works."""
     window = model.attention_window and min(model.attention_window, POSITIONS // 2)
     group = model.num_heads // (model.num_kv_heads or model.num_heads)
     documents = jnp.arange(POSITIONS)[None] // (POSITIONS // 2) + 1

@@ -1,6 +1,7 @@
-"""The metric by which checkpoints are ranked and a run ends early.
+"""The metric that ranks checkpoints and can end a run early.
 
-A value carries the settings that it was measured with: only values of equal settings are compared.
+Each value is stored with the settings that it was measured with. Only values measured with the same
+settings are compared.
 """
 
 import math
@@ -17,18 +18,19 @@ Evaluation = Mapping[str, Any]
 
 
 def evaluation_record(metrics: Mapping[str, float], config: Config) -> dict[str, Any]:
-    """Return the record of a validation of a run of `config`, as JSON."""
+    """Return the record of one validation of a run of `config`, as JSON."""
     return {"metrics": dict(metrics), "measured_by": config.task.measured_by}
 
 
 def evaluation_in(manifest: Mapping[str, Any]) -> Evaluation:
-    """Return the validation at the step of a manifest; without one its `metrics` are empty."""
+    """Return the validation at the step of a manifest; its `metrics` are empty if there was
+    none."""
     measured_by = parse_stored_task(manifest["config"]["task"]).measured_by
     return {"metrics": manifest["metrics"], "measured_by": measured_by}
 
 
 def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
-    """Return all validations of the run up to the step of a manifest, the oldest first."""
+    """Return all validations of the run up to the step of a manifest, oldest first."""
     history = manifest["history"]
     if "evaluations" in history:
         return list(history["evaluations"])
@@ -43,8 +45,8 @@ def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
 class BestMetric:
     """A metric of a task, and how it is measured.
 
-    measured_by: the settings that decide which texts the model writes, such as the size of a beam,
-    by field; empty for a metric that is not computed from texts.
+    measured_by: the settings, by field, that influence which texts the model writes, such as the
+    beam size; empty for a metric that is not computed from written texts.
     """
 
     name: str
@@ -59,24 +61,26 @@ class BestMetric:
         return cls(name, higher, task.measured_by if name in task.text_metrics else {})
 
     def measured_as(self, one: Evaluation) -> Self:
-        """Return the same metric, measured with the settings of a validation."""
+        """Return the same metric, as measured with the settings of the validation `one`."""
         return replace(
             self, measured_by={name: one["measured_by"].get(name) for name in self.measured_by}
         )
 
     def is_known(self, one: Evaluation) -> bool:
-        """Return whether a validation has this metric, measured with the same settings."""
+        """Return whether the validation `one` has this metric, measured with the same settings."""
         settings = one["measured_by"]
         same = all(settings.get(name) == value for name, value in self.measured_by.items())
         return self.name in one["metrics"] and same
 
     def value(self, one: Evaluation) -> float | None:
-        """Return the metric's value in a validation; None if it is not known or not finite."""
+        """Return the metric's value in the validation `one`; None if it is unknown or not
+        finite."""
         value = one["metrics"][self.name] if self.is_known(one) else None
         return value if value is not None and math.isfinite(value) else None
 
     def is_better(self, value: float | None, than: float | None) -> bool:
-        """Return whether `value` is better than `than`; None and what is not finite never is."""
+        """Return whether `value` is better than `than`. A value that is None or not finite never
+        is; any finite value is better than None."""
         if value is None or not math.isfinite(value):
             return False
         return than is None or (value > than if self.higher_is_better else value < than)
@@ -89,8 +93,9 @@ class BestMetric:
         return best
 
     def staleness(self, evaluations: Sequence[Evaluation], limit: int | None) -> str | None:
-        """Return a message where the last `limit` comparable validations were no better than those
-        before them; None if they were, or there are not as many."""
+        """Return why to end the run early: a message if the last `limit` comparable validations
+        were no better than the earlier ones. None if they were better, or there are not more than
+        `limit`."""
         values = [self.value(one) for one in evaluations if self.is_known(one)]
         if limit is None or len(values) <= limit:
             return None
@@ -99,8 +104,8 @@ class BestMetric:
         return f"{limit} evaluations without a better {self.name} (train.stop_after_evaluations)"
 
     def not_compared(self, evaluations: Sequence[Evaluation]) -> str | None:
-        """Return a message on how many validations can't be compared with those to come; None where
-        all can."""
+        """Return a message that says how many earlier validations can't be compared with the coming
+        ones; None if all can."""
         count = sum(not self.is_known(one) for one in evaluations)
         if not count:
             return None

@@ -1,8 +1,8 @@
-"""Checkpoints: written asynchronously by Orbax, each proven whole by its manifest.
+"""Checkpoints: written asynchronously by Orbax, and verified through their manifests.
 
-`checkpoints/120/` holds the state after 120 batches: the item `model` (parameters, statistics,
-EMA and its statistics), which is all that evaluation and generation read, and the item `training`
-(optimizer state and counts). Arrays have flat names (`params.layers.0.mixer.query.kernel`).
+`checkpoints/120/` holds the state after 120 batches. Its item `model` (parameters, statistics, EMA
+and its statistics) is all that evaluation and generation read; the item `training` has the
+optimizer's state and the counts. Arrays have flat names (`params.layers.0.mixer.query.kernel`).
 """
 
 import logging
@@ -42,16 +42,16 @@ ITEMS = {
     "model": ("params", "statistics", "ema", "ema_statistics"),
     "training": ("step", "skipped", "optimizer"),
 }
-"""The fields of the state that each item of a step holds."""
+"""The fields of the state that each item of a checkpoint holds."""
 
 
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is proven whole. metric: ranks the steps that were
-    evaluated. saved_step: the last step that was saved, or that the run continued from; -1 without
-    any. also_sync: files outside the steps that are synced to the disk before a step counts.
-    A folder has one writer: hold the workdir's lock.
+    No step is deleted before a newer one is written and has its manifest. metric: ranks the
+    evaluated steps. saved_step: the last step that was saved, or from which the run resumed; -1
+    without any. also_sync: files outside the steps that are synced to the disk before a step counts
+    as saved. A folder has one writer: hold the workdir's lock.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Checkpoints:
         """Copy the state to the host and return; the files are written in the background.
 
         axes: the logical axes of the parameters, for the manifest. contents: the manifest's other
-        keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at this very step, or
-        empty). A step that is saved already is not saved again. Raises the error of an earlier save
+        keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at exactly this step, or
+        empty). A step that is already saved is not saved again. Raises the error of an earlier save
         that failed.
         """
         if step == self.saved_step:
@@ -101,26 +101,28 @@ class Checkpoints:
         self.saved_step = step
 
     def check(self) -> None:
-        """Raise the error of the last save if it has failed; do not wait for it."""
+        """Raise the error of the last save if it has failed; do not wait for a save in progress."""
         if self._pending is not None and self._pending.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last save is on the disk and proven; raise its error if it failed."""
+        """Wait until the last save and its manifest are on the disk; raise its error if it
+        failed."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def best(self) -> float | None:
-        """Return the best finite value of the metric among the finished steps, None without any."""
+        """Return the best finite value of the metric among the finished steps; None without any."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
 
     def is_due(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Return whether `step` is one of each `every_steps`, or better than all finished steps.
+        """Return whether to save `step`: it is a multiple of `every_steps`, or better than all
+        finished steps.
 
-        metrics: of its evaluation, {} without one. The main process answers for all, as others may
-        not see every step on the disk yet.
+        metrics: of the evaluation at `step`; {} without one. The main process decides for all, as
+        the others may not see every step on the disk yet.
         """
         value = metrics.get(self.metric.name)
         if step % self._every_steps == 0:
@@ -131,13 +133,13 @@ class Checkpoints:
         return any_process(is_main_process() and self.metric.is_better(value, self.best()))
 
     def better_than(self, step: int) -> tuple[int, float] | None:
-        """Return the best step and its value of the metric, where it is better than `step`, the
-        last one; None if none is, or `step` was not evaluated."""
+        """Return the best step and its metric value if it is better than `step`, the last one.
+        Return None if `step` is the best or was not evaluated."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0] if step in dict(ranked) and ranked[0][0] != step else None
 
     def close(self) -> None:
-        """Wait for the last save, and end the threads."""
+        """Wait for the last save, and stop the threads."""
         try:
             self.wait()
         finally:
@@ -151,8 +153,8 @@ class Checkpoints:
             self._retain()
 
     def _retain(self) -> None:
-        """Delete the steps that are neither among the last nor the best; a step that is being read
-        stays until the next save."""
+        """Delete the steps that are neither among the last nor among the best. A step that is being
+        read stays until the next save."""
         manifests = _read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
@@ -163,33 +165,34 @@ class Checkpoints:
 
 
 def finished_steps(folder: Path) -> list[int]:
-    """Return the steps that have a readable manifest, ascending; their files are not verified."""
+    """Return the steps that have a readable manifest, ascending. Their files are not verified."""
     return list(_read_manifests(folder))
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest manifest that can be read; its files are not verified."""
+    """Return the newest readable manifest, None without any. The step's files are not verified."""
     return next(reversed(_read_manifests(folder).values()), None)
 
 
 def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
-    """Return (step, value) of the finished steps at which `metric` was finite, the best first."""
+    """Return (step, value) for each finished step at which `metric` was finite, best first."""
     return _ranked(_evaluations(_read_manifests(folder)), metric)
 
 
 def best_step(folder: Path, metric: BestMetric) -> int | None:
-    """Return the finished step that is best by `metric`, as it was measured last; None if none
-    was evaluated for it."""
+    """Return the best finished step by `metric`, measured with the settings of the newest
+    evaluation; None if no step was evaluated for it."""
     evaluations = _evaluations(_read_manifests(folder))
     best = _best_steps(evaluations, metric, as_measured_last=True)
     return best[0] if best else None
 
 
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-    """Return the newest step whose every file agrees with its manifest, and the manifest.
+    """Return the newest step whose files all agree with its manifest, and the manifest.
 
-    Newer ones that do not are named through `warn`. Returns None if no step was ever finished.
-    It is for the writer of the folder; readers use `lock_good_step`.
+    Newer steps that do not agree are named through `warn`. Returns None if no step was ever
+    finished. Only the folder's writer may call it, as the step is not locked; readers use
+    `lock_good_step`.
 
     Raises `Damaged` if there are finished steps but none is whole.
     """
@@ -204,10 +207,10 @@ def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict
 def lock_good_step(
     folder: Path, warn: Callable[[str], None], *, is_written: Callable[[], bool] = lambda: False
 ) -> tuple[int, dict[str, Any], StepLock] | None:
-    """Return the same as `find_good_step`, and the lock that keeps the step from deletion.
+    """Return the same as `find_good_step`, and the lock that protects the step from deletion.
 
-    is_written: returns whether another process is writing the folder: then a step without a
-    manifest is not named, as it may not be finished yet.
+    is_written: returns whether another process is writing the folder. If so, a step without a
+    manifest is not warned of, as it may not be finished yet.
     """
     rejected: set[int] = set()
     is_damaged = False
@@ -238,7 +241,7 @@ def lock_good_step(
 
 
 def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None]) -> None:
-    """Rename the unusable steps newer than the one in use, so that their numbers are free.
+    """Rename the steps newer than `newer_than`, the one in use, so that their numbers are free.
 
     Folders that a killed process left half-written or half-deleted are removed. Each change is
     named through `warn`.
@@ -263,9 +266,9 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
 def restore_state(
     folder: Path, step: int, manifest: Mapping[str, Any], target: "TrainState"
 ) -> "TrainState":
-    """Return the whole state of a step, in the shapes, dtypes and shardings of `target`.
+    """Restore the whole state of a step, in the shapes, dtypes and shardings of `target`.
 
-    Raises `UsageError` if the step's arrays are not the target's (another model or optimizer).
+    Raises `UsageError` if the step's arrays differ from the target's (another model or optimizer).
     """
     fields: dict[str, Any] = {}
     older = not has_ema_statistics(manifest)
@@ -280,7 +283,7 @@ def restore_state(
 
 
 def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a step has batch statistics of its averaged weights; older versions saved
+    """Return whether a step has batch statistics of its averaged weights. Older versions saved
     none."""
     return any(name.startswith("ema_statistics.") for name in manifest["leaves"])
 
@@ -288,7 +291,7 @@ def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
 def restore_fields(
     folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
 ) -> dict[str, Tree]:
-    """Return some fields of one item of a step, in the structure and shardings of `target`.
+    """Restore some fields from one item of a step, in the structure and shardings of `target`.
 
     Raises `UsageError` if the step does not have these arrays in these shapes and dtypes.
     """
@@ -323,7 +326,7 @@ def restore_fields(
 
 
 def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
-    """Return the manifests that can be read, by their steps, ascending."""
+    """Return the readable manifests by step, ascending."""
     manifests = {}
     for step in _step_folders(folder):
         try:
@@ -334,14 +337,14 @@ def _read_manifests(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def _evaluations(manifests: Mapping[int, Mapping[str, Any]]) -> dict[int, Evaluation]:
-    """Return the validation at each step that was evaluated."""
+    """Return the validation of each step that was evaluated."""
     return {
         step: evaluation_in(manifest) for step, manifest in manifests.items() if manifest["metrics"]
     }
 
 
 def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[tuple[int, float]]:
-    """Return (step, value) of the steps at which the metric is known and finite, the best first."""
+    """Return (step, value) for each step at which the metric is known and finite, best first."""
     values = [(step, metric.value(one)) for step, one in evaluations.items()]
     known = [(step, value) for step, value in values if value is not None]
     return sorted(known, key=lambda pair: pair[1], reverse=metric.higher_is_better)
@@ -350,10 +353,10 @@ def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[t
 def _best_steps(
     evaluations: Mapping[int, Evaluation], metric: BestMetric, *, as_measured_last: bool
 ) -> list[int]:
-    """Return the steps from the best on, compared only where they were measured the same way.
+    """Return the steps, best first, in groups that were measured with the same settings.
 
-    First come those measured as `metric` says (as_measured_last: as the newest step was), then
-    those measured as the newest of the others was, and so on.
+    The first group is measured as `metric` says (with as_measured_last: as the newest step was),
+    the next one as the newest of the remaining steps was, and so on.
     """
     ways = [] if as_measured_last else [metric]
     ways += [metric.measured_as(one) for one in reversed(list(evaluations.values()))]

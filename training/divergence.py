@@ -1,18 +1,18 @@
-"""When a run has diverged, and which of its metrics are not finite."""
+"""When a run counts as diverged, and which of its metrics are not finite."""
 
 import math
 from collections.abc import Mapping
 
 
 class Diverged(Exception):
-    """Too many steps in a row were not finite, or the last ones of the run."""
+    """Raised if too many steps in a row, or the last ones of the run, were not finite."""
 
 
 def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends: bool) -> None:
-    """Raise `Diverged` if the last `skipped` steps up to `step` are too many.
+    """Raise `Diverged` if the number of consecutive skipped steps up to `step` is too large.
 
-    That is `limit` of them; or, where the run `ends` with them, two (a single one may be a poisoned
-    batch) or all steps of the run. saved_step: the last checkpoint, -1 without any.
+    Too many are `limit` steps; at the end of the run (`ends`) already two (a single one may be a
+    bad batch), or all steps of the run. saved_step: the last checkpoint, -1 without any.
     """
     if skipped >= limit:
         reason = f"{skipped} steps in a row were not finite (train.max_skipped_steps)"

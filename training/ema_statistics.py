@@ -1,10 +1,10 @@
 """The batch statistics of averaged weights (`train.ema_decay`), measured on training batches.
 
-The running statistics belong to the activations of the raw weights. An average of the statistics
-does not fit the averaged weights either: while weights change, the activations of their average
-vary less than those of each. So the last training batches are run through the averaged weights once
-more before these are used or saved (Izmailov et al. 2018, arXiv:1803.05407, section 3.2).
-docs/results.md has the figures.
+The running statistics belong to the activations of the raw weights. An average of these statistics
+does not fit the averaged weights either: while weights change, the activations of the averaged
+weights vary less than those of the weights at any step. So the last training batches are run
+through the averaged weights once more before these weights are used or saved (Izmailov et al. 2018,
+arXiv:1803.05407, section 3.2). docs/results.md has the figures.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ from training.program import TrainProgram
 from training.step import TrainState
 
 MEASURED_BATCHES = 8
-"""Batches to measure. For digits, a ResNet and a Conformer they are as good as a whole epoch, to
-within 0.5 % of the loss."""
+"""How many batches are measured. For digits, a ResNet and a Conformer, they are as good as a whole
+epoch to within 0.5 % of the loss."""
 
 
 def measure_ema(
@@ -29,10 +29,10 @@ def measure_ema(
     step: int,
     batch: Callable[[int], Mapping[str, np.ndarray]],
 ) -> TrainState:
-    """Return the state after `step` steps with the batch statistics of its averaged weights.
+    """Measure the batch statistics of the averaged weights, and return the state with them.
 
-    They are a pure function of the weights and of the batches before `step`. batch(k): this
-    process's rows of training batch k.
+    They depend only on the weights and on the batches before `step`, the number of steps so far.
+    batch(k): this process's rows of training batch k.
     """
     if not jax.tree.leaves(state.ema_statistics):
         return state

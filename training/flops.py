@@ -1,14 +1,14 @@
-"""The operations of a training step, and the peak of a device: the two sides of `mfu`.
+"""The operations of a training step and the peak of a device, from which `mfu` is computed.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of the
 devices' peak that the model's own products take: 2 operations for each multiplication and sum,
 forward once and backward twice. The convention:
 
-- every kernel that multiplies activations counts, the head's among them also where it is the table
-  of token vectors; look-ups, biases, norms, activation functions, the optimizer do not;
-- the products of queries, keys and values count every pair of positions, 12 · N · H · S a token and
-  layer, causal or not; S is the length, or a shorter window;
-- whatever is computed again (remat) does not count.
+- every kernel that multiplies activations counts, including the head's, even if it is the table of
+  token vectors; look-ups, biases, norms, activation functions and the optimizer do not;
+- the products of queries, keys and values count every pair of positions, 12 · N · H · S per token
+  and layer, causal or not; S is the length, or the window if it is shorter;
+- recomputation (remat) does not count.
 """
 
 import math
@@ -29,8 +29,8 @@ FORWARD_AND_BACKWARD = 3
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak of a device: `flops`, dense bfloat16 operations with float32 sums a second, and
-    `bandwidth`, bytes of its memory a second."""
+    """The peak of a device. flops: dense bfloat16 operations per second, with float32 sums.
+    bandwidth: bytes of its memory per second."""
 
     flops: float
     bandwidth: float
@@ -57,11 +57,12 @@ PEAKS: Mapping[str, Peak] = {
     r"TPU v5p?": Peak(459e12, 2.765e12),
     r"TPU v6 lite|TPU v6e": Peak(918e12, 1.64e12),
 }
-"""By a pattern of `jax.Device.device_kind`; the first that matches counts."""
+"""Peaks by a pattern of `jax.Device.device_kind`; the first match counts."""
 
 
 def peak(device_kind: str) -> Peak | None:
-    """Return the peak of a kind of device; None if it is unknown, as for a part of one (MIG)."""
+    """Return the peak of a kind of device; None if it is unknown, as for a partition of one
+    (MIG)."""
     if "MIG" in device_kind:
         return None
     for pattern, known in PEAKS.items():
@@ -71,11 +72,11 @@ def peak(device_kind: str) -> Peak | None:
 
 
 def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
-    """Return the operations of one example's share of a training step.
+    """Return the operations of a training step per example.
 
     An example is a window of `data.sequence_length` tokens, or a picture. params: may be abstract.
-    Returns None for an architecture that has no formula here, and where parameters are frozen: then
-    the backward pass has other products.
+    Returns None for an architecture without a formula here, and if parameters are frozen (the
+    backward pass then has different products).
     """
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:

@@ -1,5 +1,5 @@
-"""How a run's parameters are initialised from another model: which of its arrays fit, and where
-they come from."""
+"""Initialisation of a run from a pretrained model: which of its arrays fit, and how they are
+loaded."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ LEAST_SHARE = 0.5
 """Share of a model's parameters, counted by name, that the pretrained model must have."""
 
 MOST_NAMES = 8
-"""Names that a message lists."""
+"""How many names a message lists."""
 
 _TABLES = {"vocabulary", "positions"}
 """Axes along which two models may differ in length: the rows that both have mean the same."""
@@ -44,10 +44,10 @@ class ArraySpec:
 class Pretrained:
     """A trained model that a run may be initialised from.
 
-    name: how messages call it. metadata: what identifies it, for the run's manifests, as JSON.
-    config: its run's configuration; None if it has none. params, statistics: its arrays, by
-    their names. load(params, statistics, program): returns the arrays of these names, on the
-    program's mesh; to be called once. notes: messages about it.
+    name: its name in messages. metadata: what identifies it, for the run's manifests, as JSON.
+    config: the configuration it was trained with; None if unknown. params, statistics: shape, dtype
+    and axes of its arrays, by name. load(params, statistics, program): returns the arrays of these
+    names, on the program's mesh; call it once. notes: messages about the model.
     """
 
     name: str
@@ -63,8 +63,7 @@ class Pretrained:
 class WarmStart:
     """How a run's parameters are initialised: fresh, or from a pretrained model.
 
-    messages: lines for the user. params, statistics: the names of the arrays that are taken from
-    `pretrained`.
+    messages: lines for the user. params, statistics: names of the arrays taken from `pretrained`.
     """
 
     messages: tuple[str, ...] = ()
@@ -74,12 +73,13 @@ class WarmStart:
 
     @property
     def metadata(self) -> Mapping[str, Any] | None:
-        """Return what identifies the pretrained model, for the run's manifests; None without."""
+        """Return what identifies the pretrained model, for the run's manifests; None without
+        one."""
         return None if self.pretrained is None else self.pretrained.metadata
 
     def load(self, program: TrainProgram) -> tuple[Tree, Tree]:
-        """Return the pretrained parameters and batch statistics, the arguments of
-        `program.initialize`; (None, None) where all are fresh."""
+        """Load the pretrained parameters and batch statistics, as arguments for
+        `program.initialize`; (None, None) if all are fresh."""
         if self.pretrained is None:
             return None, None
         return self.pretrained.load(self.params, self.statistics, program)
@@ -88,10 +88,10 @@ class WarmStart:
 def plan_warm_start(
     pretrained: Pretrained | None, config: Config, program: TrainProgram
 ) -> WarmStart:
-    """Return how a new run of `config` is initialised from `pretrained`, or without it.
+    """Plan how a new run of `config` is initialised: from `pretrained`, or fresh if it is None.
 
-    Raises `UsageError` if less than `LEAST_SHARE` of the parameters are in `pretrained`, and
-    where a parameter that is not would be frozen at its random values.
+    Raises `UsageError` if `pretrained` has less than `LEAST_SHARE` of the parameters, or if a
+    parameter that it lacks would stay frozen at random values.
     """
     warm_start = WarmStart() if pretrained is None else _compare(pretrained, config, program)
     trained, count = program.trained_count, program.model_def.parameter_count
@@ -102,12 +102,12 @@ def plan_warm_start(
 
 
 def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pretrained:
-    """Return the model of a step of a workdir: its averaged weights, where it keeps an average.
+    """Open a checkpoint of a workdir as a pretrained model, with averaged weights if it has them.
 
-    Pairs of LoRA are merged. step: a number, "best" or "latest". Arrays are read, in the dtypes on
-    the disk, straight into the shards of the program's mesh; merged ones are float32. Damaged
-    checkpoints are named through `warn`. Raises `UsageError` for a folder that is no workdir or
-    does not have the step.
+    LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read straight into the
+    shards of the program's mesh, in the dtypes on the disk; merged ones are float32. Damaged
+    checkpoints are named through `warn`. Raises `UsageError` if the folder is no workdir or does
+    not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest, step_lock = choose_step(
@@ -161,9 +161,9 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
 def pretrained_from_arrays(
     params: Tree, *, name: str, metadata: Mapping[str, Any], notes: Sequence[str] = ()
 ) -> Pretrained:
-    """Return a model of NumPy arrays in memory, a tree like `TrainState.params`.
+    """Make a pretrained model from NumPy arrays in memory, a tree like `TrainState.params`.
 
-    Each array is released as it is loaded; the other arguments are as in `Pretrained`.
+    Each array is released as it is loaded. The other arguments are as in `Pretrained`.
     """
     arrays = flat(params)
     stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
@@ -182,10 +182,10 @@ def pretrained_from_arrays(
 
 
 def _compare(pretrained: Pretrained, config: Config, program: TrainProgram) -> WarmStart:
-    """Return the warm start with the arrays of `pretrained` that fit the program's model: those of
-    the same name and shape, and tables of tokens and positions, as far as they go.
+    """Return the warm start that takes the arrays of `pretrained` that fit the program's model.
 
-    Raises `UsageError` as `plan_warm_start` does.
+    An array fits if it has the same name and shape. Tables of tokens and positions may differ in
+    length: the rows that both models have are taken. Raises `UsageError` as `plan_warm_start` does.
     """
     axes, lora = flat(program.model_def.graph.axes()), config.train.lora.rank is not None
     own = flat(program.model_def.own_params)
@@ -223,10 +223,10 @@ def _fitting(
     stored: Mapping[str, ArraySpec],
     axes: Mapping[str, LogicalAxes],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the names of `leaves` that are taken from `stored`; why each of the others is fresh;
-    and by how much tables that are taken are longer or shorter.
+    """Return the names of `leaves` that are taken from `stored`, the reason why each other one is
+    fresh, and how the length of each table that is taken in part differs.
 
-    axes: the logical axes of the leaves, by their names.
+    axes: the logical axes of the leaves, by name.
     """
     taken, fresh, cut = [], {}, {}
     for name, leaf in leaves.items():
@@ -247,13 +247,13 @@ def _fitting(
 
 
 def _under(field: str, leaves: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Return the arrays of one field of a state, by their names in it."""
+    """Return the arrays of one field of a state, by their names within the field."""
     start = f"{field}."
     return {name.removeprefix(start): one for name, one in leaves.items() if name.startswith(start)}
 
 
 def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
-    """Return a stored array as an abstract one with its sharding on the program's mesh."""
+    """Return the abstract array of a stored one, with its sharding on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:
         rules = program.config.mesh.rules.model_dump()
@@ -262,7 +262,7 @@ def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
 
 
 def _merge(params: Tree, axes: Mapping[str, LogicalAxes], scale: float) -> Tree:
-    """Return `training.lora.merged`, each array in the sharding of its matrix."""
+    """Merge LoRA pairs (`training.lora.merged`), keeping the sharding of each matrix."""
     matrices = {name: value for name, value in params.items() if name != LORA}
     shardings = jax.tree.map(lambda leaf: leaf.sharding, matrices)
     merge = jax.jit(functools.partial(merged, axes=axes, scale=scale), out_shardings=shardings)
@@ -278,6 +278,6 @@ def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: LogicalAxes) -
 
 
 def _listed(names: list[str]) -> str:
-    """Return the first names as text, and how many more there are."""
+    """Join the first names as text, and say how many more there are."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -1,19 +1,20 @@
-"""LoRA: only a change of low rank, s A B, of a trained matrix W is trained (Hu et al. 2021,
+"""LoRA: of a trained matrix W, only a low-rank change s A B is trained (Hu et al. 2021,
 arXiv:2106.09685, section 4.1).
 
-The pairs are parameters, and layers do not know of them: beside the model's parameters, which are
-frozen, the tree `lora` has A and B for each matrix, under its name. When the model is bound to its
-arrays, W + s A B replaces W. So training, evaluation and generation run merged weights, as an
-export does. The cost is one product of matrix size for each matrix and step, and its gradient,
-instead of two thin products with the activations.
+The pairs A, B are parameters, and layers do not know of them. The model's own parameters are
+frozen; next to them, the tree `lora` has `a` and `b` for each matrix, under the matrix's name. When
+the model is bound to its arrays, W + s A B replaces W. So training, evaluation, generation and
+export all use merged weights. The cost is one product of matrix size for each matrix and step, and
+its gradient, instead of two thin products with the activations.
 
-A kernel of any number of dimensions is a matrix by its logical axes (`sides_of`): the window of a
-convolution belongs to the inputs; other dimensions (scanned layers, gates of a recurrence) count
-matrices that each have a pair. A has the dimensions of W without its columns, then the rank; B has
-the rank, then the dimensions of W without its rows. Each dimension is sharded as in W.
+A kernel of any number of dimensions is seen as a matrix by its logical axes (`sides_of`): the
+window of a convolution belongs to the inputs; other dimensions (scanned layers, gates of a
+recurrence) are batch dimensions, with a pair for each matrix. A has the dimensions of W without its
+columns, then the rank; B has the rank, then the dimensions of W without its rows. Each dimension is
+sharded as in W.
 
-Initial values: A normal, with deviation 1 / sqrt(inputs); B zero, so that step 0 is the model
-without pairs.
+Initial values: A normal, with standard deviation 1 / sqrt(inputs); B zero, so that at step 0 the
+model computes the same as without pairs.
 """
 
 import math
@@ -33,9 +34,9 @@ from training.trees import Axes, LogicalAxes, Tree, flat, matching, nested
 
 @dataclass(frozen=True)
 class LoRA:
-    """Pairs of rank `rank` for `matrices`, the logical axes of each by its name.
+    """LoRA pairs of rank `rank`. matrices: the logical axes of each adapted matrix, by name.
 
-    Each product is added to its matrix `scale` times.
+    scale: the factor s of each product A B.
     """
 
     matrices: Mapping[str, LogicalAxes]
@@ -43,7 +44,7 @@ class LoRA:
     scale: float
 
     def draw(self, params: Tree, key: jax.Array) -> Tree:
-        """Return the initial pairs for the model's parameters, in the dtypes of their matrices."""
+        """Draw the initial pairs for the model's parameters, in the dtypes of their matrices."""
         leaves, pairs = flat(params), {}
         for name, axes in self.matrices.items():
             kernel, (a_dims, b_dims) = leaves[name], _dimensions(axes)
@@ -58,7 +59,7 @@ class LoRA:
         return nested(pairs)
 
     def merge(self, params: Tree) -> Tree:
-        """Return the model's own parameters with the products of the pairs in `params` added."""
+        """Return the model's own parameters, with the products of the pairs in `params` added."""
         return merged(params, self.matrices, scale=self.scale)
 
     def axes(self) -> Tree:
@@ -71,10 +72,10 @@ class LoRA:
 
 
 def lora_of(config: Config, axes: Tree) -> LoRA | None:
-    """Return the pairs that `train.lora` asks for, of a model whose parameters have these logical
-    axes; None without `train.lora`.
+    """Return the pairs of `train.lora` for a model; None without `train.lora`.
 
-    Raises `configs.UsageError` for a pattern that matches no parameter, or none that is a matrix.
+    axes: the logical axes of the model's parameters. Raises `configs.UsageError` for a pattern that
+    matches no parameter, or no matrix.
     """
     settings = config.train.lora
     if settings.rank is None:
@@ -95,10 +96,10 @@ def lora_of(config: Config, axes: Tree) -> LoRA | None:
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
-    """Return the model's own parameters with the products of the pairs in `params` added.
+    """Return the model's own parameters, with the products of the pairs in `params` added.
 
-    axes: the logical axes of the matrices, by their names. Sums are float32: rounded to bfloat16, a
-    small change would be lost.
+    axes: the logical axes of the matrices, by name. Sums are float32: bfloat16 would round a small
+    change away.
     """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))
@@ -111,14 +112,14 @@ def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tr
 
 
 def pair_axes(axes: LogicalAxes) -> dict[str, LogicalAxes]:
-    """Return the logical axes of the pair `a`, `b` of a matrix with these axes."""
+    """Return the logical axes of the pair `a`, `b` for a matrix with these axes."""
     a_dims, b_dims = _dimensions(axes)
     return {"a": (*(axes[i] for i in a_dims), None), "b": (None, *(axes[i] for i in b_dims))}
 
 
 def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
-    """Return the dimensions of a matrix that its A has (all but the columns), and those that its B
-    has (all but the rows)."""
+    """Return which dimensions of a matrix A has (all but the columns), and which B has (all but the
+    rows)."""
     sides = sides_of(axes)
     assert sides is not None  # Only matrices are adapted.
     rows, columns = sides
@@ -127,7 +128,7 @@ def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
 
 
 def _product(axes: LogicalAxes) -> str:
-    """Return the formula of A B for `einsum`: "abz,zacd->abcd"."""
+    """Return the `einsum` formula of the product A B, as "abz,zacd->abcd"."""
     letters = string.ascii_letters[: len(axes)]
     a, b = ("".join(letters[i] for i in dims) for dims in _dimensions(axes))
     return f"{a}z,z{b}->{letters}"

@@ -1,9 +1,9 @@
-"""One step of a checkpoint folder: its manifest, the proof that it is whole, and its lock.
+"""One step of a checkpoint folder: its manifest, the proof that its files are whole, and its lock.
 
-`manifest.json` names every file with its size and SHA-256, and every array with shape, dtype and
-axes. It is written last and atomically, after all else has reached the disk: a step is there when
-its manifest is there and agrees. (Orbax restores flipped bits in silence, and can't tell a whole
-step from one whose writing was cut off.)
+`manifest.json` lists every file with its size and SHA-256, and every array with shape, dtype and
+axes. It is written last and atomically, after everything else has reached the disk: a step counts
+as saved if it has a manifest and its files agree with it. (Orbax restores flipped bits silently,
+and can't tell a whole step from one whose writing was cut off.)
 """
 
 import fcntl
@@ -23,11 +23,11 @@ FORMAT = 1
 
 
 class Damaged(Exception):
-    """A step must not be used; the message names the files."""
+    """Raised for a step that must not be used; the message names the damaged files."""
 
 
 def unfinished(folder: Path) -> str:
-    """Return the message for a step whose writing was cut off before its manifest."""
+    """Return the message for a step whose writing was cut off before the manifest."""
     return f"{folder} has no {MANIFEST}: its writing was never finished"
 
 
@@ -36,8 +36,9 @@ def write_manifest(
 ) -> None:
     """Hash every file under `folder` and write the manifest: `contents` and the hashes.
 
-    First it syncs every file and folder of the step, the folders above it up to the workdir, and
-    the files `also_sync` that exist: a power cut leaves no manifest of what is not on the disk.
+    First sync every file and folder of the step, the two folders above it (up to the workdir), and
+    the existing files of `also_sync`, so that after a power cut no manifest names a file that is
+    not on the disk.
     """
     sync_tree(folder)
     for above in (folder.parent, folder.parent.parent):
@@ -51,7 +52,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a step, checked against its own digest.
+    """Read the manifest of a step and check it against its own digest.
 
     Raises `Damaged` if it is missing, cut short or altered.
     """
@@ -98,10 +99,11 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 class StepLock:
-    """Keeps `remove_step` from the step in a folder: `with StepLock(folder): ...`.
+    """Protects a step from `remove_step` while it is read: `with StepLock(folder): ...`.
 
-    It is an advisory lock (`flock`) on the manifest, which the kernel frees with the process. Where
-    the file system has no locks nothing is held, and readers have to choose again.
+    It is an advisory lock (`flock`) on the manifest, which the kernel releases when the process
+    ends. On a file system without locks, nothing is locked: a step may then vanish while it is
+    read.
 
     Raises FileNotFoundError if the step has no manifest, or is being removed.
     """
@@ -125,7 +127,7 @@ class StepLock:
             raise FileNotFoundError(f"{folder} was replaced")
 
     def release(self) -> None:
-        """Release the step; calling it again does nothing."""
+        """Release the step. Further calls do nothing."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -136,9 +138,10 @@ class StepLock:
 
 
 def remove_step(folder: Path) -> bool:
-    """Delete a step unless a reader holds it; return whether it is gone.
+    """Delete a step unless a reader has locked it; return whether it is gone.
 
-    The folder is renamed first: a deletion that is cut off leaves nothing that looks like a step.
+    The folder is renamed first, so that a deletion that is cut off leaves nothing that looks like a
+    step.
     """
     with (folder / MANIFEST).open("rb") as file:
         try:
@@ -153,7 +156,7 @@ def remove_step(folder: Path) -> bool:
 
 
 def _hash_files(folder: Path) -> dict[str, list[Any]]:
-    """Return {relative path: [bytes, SHA-256]} of every file but the manifest."""
+    """Return {relative path: [size in bytes, SHA-256]} of every file except the manifest."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(_hash_file, paths))

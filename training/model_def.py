@@ -1,4 +1,5 @@
-"""The definition of a model: all that evaluation, generation and export need beside its arrays.
+"""The definition of a model: everything that evaluation, generation and export need, except its
+arrays.
 
 `ModelGraph` is the Flax module without its arrays; `ModelDef` adds the configuration, the task and
 the mesh with the sharding of each array.
@@ -32,10 +33,10 @@ from training.trees import Axes, LogicalAxes, Tree, nested
 
 
 class ModelGraph:
-    """A module without its arrays: its graph, and path, shape, dtype and axes of each variable.
+    """A module without its arrays: its graph, and the path, shape, dtype and axes of each variable.
 
-    `nnx.split` is done once, here; inside a jitted step `bind` makes the module from plain
-    dictionaries, and `statistics_of` reads back what a training forward changed.
+    `nnx.split` is done only once, here. Inside a jitted step, `bind` makes the module from plain
+    dictionaries, and `statistics_of` reads the batch statistics that a training forward changed.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
@@ -56,7 +57,7 @@ class ModelGraph:
         return params, _nested(nnx.to_flat_state(rest))
 
     def bind(self, params: Tree, statistics: Tree) -> nnx.Module:
-        """Return the module with these arrays, pairs of LoRA merged into their matrices."""
+        """Return the module with these arrays; LoRA pairs are merged into their matrices."""
         if self._lora is not None:
             params = self._lora.merge(params)
         state = [
@@ -71,7 +72,7 @@ class ModelGraph:
         return _nested(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param))))
 
     def axes(self) -> Tree:
-        """Return the logical axes of each parameter, in the shape of the parameters' tree."""
+        """Return the logical axes of each parameter, as a tree like that of the parameters."""
         axes = _nested(
             [(path, variable.get_metadata()[AXES]) for path, variable in self._params.items()],
             value=Axes,
@@ -79,7 +80,8 @@ class ModelGraph:
         return axes if self._lora is None else axes | {LORA: self._lora.axes()}
 
     def with_lora(self, config: Config) -> "ModelGraph":
-        """Return the same graph, whose parameters have the pairs of `train.lora` too, if it is set.
+        """Return this graph with the LoRA pairs of `train.lora` among its parameters, if that is
+        set.
 
         Raises `UsageError` as `lora_of` does.
         """
@@ -95,7 +97,7 @@ def make_model_graph(
     dtype: jnp.dtype,
     param_dtype: jnp.dtype,
 ) -> ModelGraph:
-    """Return the graph of a registered architecture."""
+    """Build the graph of a registered architecture."""
     return ModelGraph(
         lambda rngs: build_model(
             architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
@@ -105,7 +107,7 @@ def make_model_graph(
 
 @dataclass(frozen=True)
 class ModelDef:
-    """A model on a mesh, without its arrays and without anything that trains it.
+    """A model on a mesh, without its arrays and without anything needed only for training.
 
     abstract_params, abstract_statistics: shape, dtype and sharding of each parameter and batch
     statistic. attention: the implementation; None for a model without attention.
@@ -136,24 +138,25 @@ class ModelDef:
 
     @property
     def own_params(self) -> Tree:
-        """Return `abstract_params` without the pairs of LoRA."""
+        """Return `abstract_params` without the LoRA pairs."""
         return {name: leaf for name, leaf in self.abstract_params.items() if name != LORA}
 
     @property
     def parameter_count(self) -> int:
-        """Return the number of parameters, pairs of LoRA and frozen ones included."""
+        """Return the number of parameters, including LoRA pairs and frozen ones."""
         return parameter_count(self.abstract_params)
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Return the global batch size of training, rounded up to a multiple of the shards."""
+        """Return the global batch size of training, rounded up to a multiple of the batch's
+        shards."""
         shards = math.prod(self.mesh.shape[axis] for axis in self.config.mesh.rules.batch)
         return -(-self.config.data.global_batch_size // shards) * shards
 
     @functools.cached_property
     def evaluation_step(self) -> Callable[..., Any]:
-        """Return the jitted `evaluation_step(params, statistics, batch)`, whose results are
-        replicated: the task's sums over the batch, and its outputs and `weights` per example."""
+        """Return the jitted `evaluation_step(params, statistics, batch)`. It returns the task's
+        sums over the batch, and per example the task's outputs and `weights`, all replicated."""
         return compile_for_mesh(
             functools.partial(_evaluation_step, task=self.task, graph=self.graph),
             mesh=self.mesh,
@@ -165,9 +168,9 @@ class ModelDef:
 def build_model_def(
     config: Config, data_spec: DataSpec, mesh: Mesh, *, attention: str | None = None
 ) -> ModelDef:
-    """Return the model of `config` for data of `data_spec`, on `mesh`.
+    """Build the model of `config` on `mesh`, for data of `data_spec`.
 
-    attention: what `working_attention` returned. Raises `UsageError` for settings that do not fit
+    attention: the result of `working_attention`. Raises `UsageError` for settings that do not fit
     the data or the model.
     """
     task = _build_task(config, data_spec, mesh)
@@ -208,7 +211,8 @@ def build_model_def(
 def compile_for_mesh(
     step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
 ) -> jax.stages.Wrapped:
-    """Return `jax.jit(step)` whose model lays its activations out on `mesh`."""
+    """Return `jax.jit(step)`, in which the model's activations are sharded over `mesh` by
+    `rules`."""
     placement = activation_placement(mesh, rules)
 
     def traced(*arguments):
@@ -227,7 +231,7 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
 
 
 def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
-    """Return the task, made of the settings and data properties that its class has as fields.
+    """Build the task, from the settings and data properties that its class has as fields.
 
     Raises `UsageError` if the settings do not fit the data's classes.
     """
@@ -252,13 +256,13 @@ def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
 def _evaluation_step(
     params: Tree, statistics: Tree, batch: Mapping[str, jax.Array], *, task: Task, graph: ModelGraph
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Return the task's sums over one batch, and per example its outputs and `weights`."""
+    """Return the task's sums over one batch, and its outputs and `weights` per example."""
     sums, outputs = task.evaluate(graph.bind(params, statistics), batch)
     return sums, outputs | {"weights": batch["weights"]}
 
 
 def _nested(variables: Any, value: Callable[[Any], Any] = lambda variable: variable[...]) -> Tree:
-    """Return nested dictionaries with string keys from (path, variable) pairs."""
+    """Build nested dictionaries with string keys from (path, variable) pairs."""
     return nested({".".join(map(str, path)): value(leaf) for path, leaf in variables})
 
 

@@ -1,4 +1,4 @@
-"""Optimizers, and the groups of parameters that they treat alike."""
+"""Optimizers, and the groups of parameters that an optimizer treats alike."""
 
 import functools
 import math
@@ -23,7 +23,8 @@ _UNDECAYED = ("bias", "scale")
 """Names of parameters without weight decay: biases and the gains of norms."""
 
 _UPDATE_SIZE = 0.2
-"""Root mean square of AdamW's usual update, to which Muon's is scaled (arXiv:2502.16982, 2.2)."""
+"""Root mean square of a usual AdamW update; Muon's updates are scaled to it (arXiv:2502.16982,
+2.2)."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Optimizer:
     """An optimizer as functions of trees, to be called inside a jitted step.
 
     `trainable(params)` selects the parameters that are not frozen; the other functions take and
-    return trees of these alone. `init(params)` returns the state. `gradient_point(params, state)`
-    returns the parameters at which gradients are taken. `update(gradients, state, params,
-    learning_rate, key)` returns a direction, the factor by which it is added to the parameters, and
-    the next state, whose bfloat16 arrays are rounded stochastically with `key`.
+    return trees of the trainable parameters only. `init(params)` returns the initial state.
+    `gradient_point(params, state)` returns the parameters at which gradients are taken.
+    `update(gradients, state, params, learning_rate, key)` returns a direction, a factor, and the
+    next state; the caller adds factor * direction to the parameters. bfloat16 arrays of the state
+    are rounded stochastically with `key`.
 
-    The learning rate is an argument: the step takes the schedule at its own count, so that a
-    skipped step does not hold the schedule back.
+    The learning rate is an argument, computed by the step from its own count, so that a skipped
+    step does not hold the schedule back.
     """
 
     init: Callable[[Tree], Tree]
@@ -50,8 +52,8 @@ class Optimizer:
 class ParamGroup:
     """How a parameter is updated.
 
-    rule: an optimizer's name, or `FROZEN`. decayed: whether it has weight decay. multiplier: of the
-    learning rate. matrix: the dimensions that are rows and columns, where the rule is Muon's.
+    rule: an optimizer's name, or `FROZEN`. decayed: whether it has weight decay. multiplier: factor
+    on the learning rate. matrix: which dimensions are rows and columns, if the rule is Muon.
     """
 
     rule: str
@@ -61,7 +63,7 @@ class ParamGroup:
 
 
 def build_optimizer(config: Config, axes: Tree) -> Optimizer:
-    """Return the optimizer of `config` for parameters of these logical axes.
+    """Build the optimizer of `config`. axes: the logical axes of each parameter.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
@@ -101,7 +103,7 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
 
 
 def parameter_groups(config: Config, axes: Tree) -> Tree:
-    """Return a tree of `ParamGroup`, one for each parameter, by its name and its logical axes.
+    """Return the tree of `ParamGroup`, one for each parameter, chosen by its name and logical axes.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
@@ -138,10 +140,10 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
 
 
 def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]) -> Tree:
-    """Return `take(leaf, parameter)` for each leaf of an optimizer's state.
+    """Map `take(leaf, parameter)` over the leaves of an optimizer's state.
 
-    `parameter` is the leaf of `params` that has the same name and shape, as moments do; None for
-    the rest of the state.
+    `parameter` is the leaf of `params` with the same name and shape (as a moment has); None for any
+    other leaf of the state.
     """
     named = {tuple(map(_part, path)): leaf for path, leaf in jax.tree.leaves_with_path(params)}
 
@@ -156,7 +158,7 @@ def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]
 
 
 def _direction(settings: Any, each: Callable) -> optax.GradientTransformation:
-    """Return the transformation of gradients to a direction, before weight decay and the learning
+    """Return the transformation of gradients into a direction, before weight decay and learning
     rate."""
     if settings.name == "sgd":
         return optax.trace(settings.momentum, settings.nesterov) if settings.momentum else _AS_IS
@@ -182,8 +184,8 @@ _AS_IS = optax.identity()
 
 
 def _clipped(most: float) -> optax.GradientTransformation:
-    """Return gradients scaled to a global norm of at most `most` (Pascanu et al. 2013,
-    arXiv:1211.5063, algorithm 1).
+    """Scale gradients to a global norm of at most `most` (Pascanu et al. 2013, arXiv:1211.5063,
+    algorithm 1).
 
     It multiplies by one factor; `optax.clip_by_global_norm` computes two trees and chooses one.
     """
@@ -196,13 +198,14 @@ def _clipped(most: float) -> optax.GradientTransformation:
 
 
 def _adafactor_decay(step: jax.Array, exponent: float) -> jax.Array:
-    """Return the decay of the mean at step 0, 1, ...; bounded, or the mean would stop changing."""
+    """Return the decay of the second moment at step 0, 1, ...; bounded, as near 1 the moment would
+    stop changing."""
     return jnp.minimum(0.999, 1 - (step + 1.0) ** -exponent)
 
 
 def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
-    """Return Muon for hidden matrices, scaled to the size of AdamW's updates, and `adam` for the
-    other parameters."""
+    """Return Muon for hidden matrices, its updates scaled to the size of AdamW's, and `adam` for
+    the other parameters."""
     matrices = each(lambda param_group: param_group.matrix or optax.MaskedNode())
 
     def size(update: jax.Array, matrix: MuonDimensionNumbers) -> jax.Array:
@@ -219,8 +222,8 @@ def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
 
 
 class ScheduleFreeState(NamedTuple):
-    """`fast`: the point that takes the steps, z of the paper; `weight_sum`: the sum of the weights
-    of the average so far."""
+    """The state of `_schedule_free`. fast: the point that takes the steps, z in the paper.
+    weight_sum: the sum of the averaging weights so far."""
 
     direction: Tree
     fast: Tree
@@ -233,8 +236,8 @@ def _schedule_free(
 ) -> Optimizer:
     """Return schedule-free learning (Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4, section 4).
 
-    The parameters of the state are the average x, which is what is evaluated, sampled and saved;
-    `optax.contrib.schedule_free` keeps y in their place.
+    The parameters in `TrainState` are the average x, which is evaluated, sampled and saved;
+    `optax.contrib.schedule_free` keeps y there.
     """
 
     def init(params):
@@ -265,7 +268,8 @@ def _schedule_free(
 def _stored_in(
     inner: optax.GradientTransformation, dtype: jnp.dtype
 ) -> optax.GradientTransformation:
-    """Return `inner` that computes in float32 and stores its moments in `dtype` between steps."""
+    """Wrap `inner` so that it computes in float32 and stores its moments in `dtype` between
+    steps."""
 
     def cast(state: Tree, params: Tree, dtype: jnp.dtype) -> Tree:
         return beside_parameters(

@@ -1,4 +1,4 @@
-"""Parameters by their names and logical axes: which ones are trained, which ones are matrices."""
+"""Parameters by name and logical axes: which are trained, and which are matrices."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ _NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
 
 
 def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
-    """Return which of the parameters are frozen: not trained.
+    """Return the names of the parameters that are frozen, i.e. not trained.
 
-    Raises `UsageError` if all would be.
+    Raises `UsageError` if all would be frozen.
     """
     train = config.train
     if train.lora.rank is not None:
@@ -34,8 +34,8 @@ def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
 
 
 def matrix_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
-    """Return the dimensions that are rows (inputs) and those that are columns of a hidden matrix;
-    None for tables, heads, gains and biases.
+    """Return which dimensions of a hidden matrix are rows (inputs) and which are columns; None for
+    tables, heads, gains and biases.
 
     axes: the logical axes of the parameter.
     """
@@ -43,11 +43,11 @@ def matrix_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
 
 
 def sides_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
-    """Return the dimensions that are rows and those that are columns of a matrix, tables and heads
-    included; None for a parameter without two sides.
+    """Return which dimensions of a matrix, including tables and heads, are rows and which are
+    columns; None for a parameter that does not have two sides.
 
-    `heads` and `head_dim` are one side together. The window of a convolution belongs to its inputs.
-    Any other dimension without a name, and `layers`, counts matrices beside each other.
+    `heads` and `head_dim` together are one side. The window of a convolution belongs to its inputs.
+    `layers` and any other dimension without a name are batch dimensions: they count matrices.
     """
     window = [i for i, axis in enumerate(axes) if axis is None and "channels_in" in axes]
     sides: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""The functions that a run compiles: initialisation of the state, train step, batch statistics."""
+"""The functions that a run compiles: initialisation, train step, mean of batch statistics."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ class TrainProgram:
     """Everything that is traced or compiled to train one model.
 
     abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
-    a fresh state in its shards, with these parameters and statistics where they are given.
-    warmup_steps, flops_per_example: as in `schedules` and `flops`. trained: the names of the
+    a fresh sharded state, which takes over the given parameters and statistics. warmup_steps,
+    flops_per_example: as in `training.schedules` and `training.flops`. trained: names of the
     parameters that are not frozen. train_step(state, batch): donates the state.
     mean_statistics(params, mean, count, batch, number): donates nothing.
     """
@@ -65,15 +65,16 @@ class TrainProgram:
 
     @property
     def peak_examples_per_second(self) -> float | None:
-        """Return the examples a second at which the mesh would train if only the model's products
-        took time (`training.flops`); None where its peak is not known."""
+        """Return the training throughput (examples/s) if the devices ran the model's products at
+        their peak and nothing else took time (`training.flops`); None if the peak or the operations
+        are unknown."""
         device_peak = peak(self.mesh.devices.flat[0].device_kind)
         if device_peak is None or self.flops_per_example is None:
             return None
         return device_peak.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
-        """Return the abstract global batch, from any batch of this process's rows."""
+        """Return the abstract global batch, given any batch of this process's rows."""
         return {
             name: jax.ShapeDtypeStruct(
                 (global_batch_size, *rows.shape[1:]), rows.dtype, sharding=self.batch_sharding
@@ -90,9 +91,9 @@ def build_program(
     attention: str | None = None,
     warmup: int | None = None,
 ) -> TrainProgram:
-    """Return the program of `config` on `mesh`, for data of `data_spec`.
+    """Build the program of `config` on `mesh`, for data of `data_spec`.
 
-    attention: what `working_attention` returned. warmup: its steps, where a run goes on.
+    attention: the result of `working_attention`. warmup: warm-up steps of a run that resumes.
     """
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules
@@ -141,18 +142,17 @@ def build_program(
 
 
 def _branches(mesh: Mesh) -> bool:
-    """Return whether the step branches around the optimizer (`train_step`)."""
+    """Return the argument `branch` of `train_step`: whether it branches around the optimizer."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
 def _create_state(
     model_def: ModelDef, optimizer: Optimizer, *, seed: int, ema: bool
 ) -> tuple[TrainState, Callable[..., TrainState]]:
-    """Return the abstract state with its shardings, and the jitted `initialize(params, statistics)`
-    that makes a fresh state in its shards.
+    """Return the abstract state with its shardings, and the jitted `initialize(params,
+    statistics)`, which makes a fresh sharded state.
 
-    Arrays that are given replace fresh ones; of one that is longer or shorter than the model's, the
-    part that both have.
+    Given arrays replace the fresh ones. If the shapes differ, only the common part is replaced.
     """
 
     def initialize(params: Tree = None, statistics: Tree = None) -> TrainState:
@@ -192,8 +192,8 @@ def _initial_state(
 
 
 def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) -> TrainState:
-    """Return the sharding of each array of `abstract`: moments and averages are sharded as their
-    parameter, the optimizer's other arrays replicated."""
+    """Return the sharding of each array of `abstract`. Moments and averages are sharded like their
+    parameter; the optimizer's other arrays are replicated."""
     everywhere = replicated(model_def.mesh)
     params, statistics = (
         jax.tree.map(lambda leaf: leaf.sharding, tree)
@@ -215,7 +215,8 @@ def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) 
 
 
 def _filled(fresh: Tree, given: Tree) -> Tree:
-    """Return `fresh` with the leaves of `given`, as far as both go, in the dtypes of `fresh`."""
+    """Return `fresh` with the leaves of `given` written over it, where shapes overlap, in `fresh`'s
+    dtypes."""
     leaves = flat(fresh)
     for name, leaf in flat(given).items():
         initial = leaves[name]

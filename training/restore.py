@@ -1,5 +1,5 @@
-"""Restoring from a workdir: a trained model for evaluation, generation and export, or the step at
-which training goes on."""
+"""Restoring from a workdir: a trained model for evaluation, generation and export, or the
+checkpoint from which training resumes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ from training.workdir import is_in_use
 class Restored:
     """A trained model: one step of a workdir, restored on a mesh.
 
-    manifest: of the step. params: with averages in their places where these were asked for.
-    statistics: the batch statistics that belong to `params`.
+    manifest: the manifest of the step. params: the parameters, replaced by their averages if those
+    were asked for. statistics: the batch statistics that belong to `params`.
     """
 
     step: int
@@ -65,13 +65,13 @@ def restore_model(
     mesh: Mesh,
     warn: Callable[[str], None],
 ) -> Restored:
-    """Restore the parameters and batch statistics of a step whose files are verified.
+    """Restore the parameters and batch statistics of a step, after verifying its files.
 
     step: a number, "latest" (the newest whole one; damaged newer ones are named through `warn`) or
-    "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average where the
-    run keeps one.
+    "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average if the run
+    keeps one.
 
-    Raises `UsageError` for a missing or damaged step, and for "ema" where there is no average.
+    Raises `UsageError` for a missing or damaged step, and for "ema" if there is no average.
     """
     averaged = config.train.ema_decay is not None
     if weights == "ema" and not averaged:
@@ -96,8 +96,8 @@ def restore_model(
 
 
 def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
-    """Return the abstract averages by the names of their parameters: float32, in the parameter's
-    sharding. Frozen parameters have none."""
+    """Return the abstract averages by parameter name: float32, sharded like the parameter. Frozen
+    parameters have no average."""
     params = flat(model_def.abstract_params)
     frozen = frozen_names(model_def.config, list(params))
     return {
@@ -110,9 +110,9 @@ def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
 def ema_statistics_field(
     folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
 ) -> str:
-    """Return which field of a step has the batch statistics for its averaged weights.
+    """Return the name of the field that holds the batch statistics for a step's averaged weights.
 
-    Older checkpoints have only those of the raw weights, which is named through `warn`.
+    Older checkpoints have only the statistics of the raw weights: `warn` then gets a message.
     """
     if has_ema_statistics(manifest):
         return "ema_statistics"
@@ -128,10 +128,10 @@ def ema_statistics_field(
 def find_checkpoint(
     workdir: Path, notify: Callable[[str], None]
 ) -> tuple[int, dict[str, Any]] | None:
-    """Return step and manifest of the newest whole checkpoint, None if there is none yet.
+    """Return the number and manifest of the newest whole checkpoint, None if there is none yet.
 
-    Unusable newer ones are set aside and named through `notify`. Every process of the run must call
-    it. Raises `UsageError` if there are checkpoints but none is whole.
+    Unusable newer checkpoints are set aside and named through `notify`. Every process of the run
+    must call this function. Raises `UsageError` if there are checkpoints but none is whole.
     """
     folder = workdir / "checkpoints"
     try:
@@ -146,12 +146,12 @@ def find_checkpoint(
 
 
 def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
-    """Return the newest manifest of the run in `workdir`, None where a run begins.
+    """Return the newest manifest of the run in `workdir`, None for a new run.
 
     The step's files are not verified.
 
     Raises `UsageError` if the manifest's settings differ from `config` in fields that may not
-    change. (config.json may be missing, or another run's.)
+    change. (It does not rely on config.json, which may be missing or from another run.)
     """
     manifest = newest_manifest(workdir / "checkpoints")
     if manifest is not None:
@@ -164,11 +164,11 @@ def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
 def choose_step(
     workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, option: str = "--step"
 ) -> tuple[int, dict[str, Any], StepLock]:
-    """Return number, manifest and lock of the step that `restore_model` takes, verified.
+    """Choose the step for `restore_model`, verify its files and lock it; return its number,
+    manifest and lock.
 
-    The run may go on meanwhile: it does not delete the step until the lock is released.
-    option: the flag or field that gives the step, for messages. Raises `UsageError` as
-    `restore_model` does.
+    A run that is still training does not delete the step until the lock is released. option: the
+    flag or field that gives the step, for messages. Raises `UsageError` as `restore_model` does.
     """
     folder = workdir / "checkpoints"
 
@@ -200,7 +200,8 @@ def choose_step(
 def _named_step(
     folder: Path, config: Config, step: str, option: str, known_steps: Callable[[], str]
 ) -> int:
-    """Return the number of the best step, or of a step given as a number in text."""
+    """Return the number of the step: the best one for "best", else the number that the text
+    gives."""
     if step == "best":
         metric = BestMetric.of(config)
         number = best_step(folder, metric)

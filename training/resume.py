@@ -1,4 +1,4 @@
-"""A run that goes on: its checks and its state, before its next step."""
+"""Resuming a run: the checks and the state before its next step."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.step import TrainState
 
 
 def why_finished(config: Config, workdir: Path, step: int, stale: str | None) -> str | None:
-    """Say why nothing is left to do after `step`; None if there is something.
+    """Return why nothing is left to do after `step`; None if the run can continue.
 
     stale: why the run ended early, if it did.
     """
@@ -33,7 +33,7 @@ def why_finished(config: Config, workdir: Path, step: int, stale: str | None) ->
 
 
 def check_same_data(manifest: Mapping[str, Any], fingerprint: str, workdir: Path) -> None:
-    """Raises `UsageError` if a checkpoint was trained on data of another fingerprint."""
+    """Raise `UsageError` if the checkpoint was trained on data with another fingerprint."""
     if manifest["data"]["fingerprint"] != fingerprint:
         raise UsageError(
             f"the data changed since checkpoint {manifest['step']} of {workdir}: give the old "
@@ -47,7 +47,8 @@ def resumed_state(
     program: TrainProgram,
     warn: Callable[[str], None],
 ) -> TrainState:
-    """Restore the state of a checkpoint onto the mesh of `program`; warn of another schedule."""
+    """Restore the state of a checkpoint onto the mesh of `program`; warn if the schedule differs
+    from the checkpoint's."""
     if change := schedule_change(program.config, manifest, program.warmup_steps):
         warn(change)
     folder = workdir / "checkpoints"

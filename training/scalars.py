@@ -1,4 +1,4 @@
-"""Named numbers in one array, which the host gets with one copy."""
+"""Named numbers in one array, which the host fetches with one copy."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ import numpy as np
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Scalars(Mapping[str, jax.Array]):
-    """The metrics of a step: `array` float32 [len(names)], in the order of `names`.
+    """The metrics of a step in one array: `array`, float32 [len(names)], in the order of `names`.
 
-    Read one by one, they take the host ten times as long. `scalars[name]` is an operation of JAX,
-    which waits for nothing; `read()` waits for all.
+    Fetching them one by one takes the host ten times as long. `scalars[name]` is an operation of
+    JAX, which does not wait; `read()` waits until the step is done.
     """
 
     array: jax.Array
@@ -23,11 +23,11 @@ class Scalars(Mapping[str, jax.Array]):
 
     @classmethod
     def of(cls, numbers: Mapping[str, jax.Array]) -> Self:
-        """Pack scalars, which become float32: counts are exact up to 2**24."""
+        """Pack scalars, cast to float32: counts are exact up to 2**24."""
         return cls(jnp.stack([jnp.float32(one) for one in numbers.values()]), tuple(numbers))
 
     def read(self) -> dict[str, float]:
-        """Return the numbers on the host, when the step is done."""
+        """Wait until the step is done, and return the numbers on the host."""
         return dict(zip(self.names, np.asarray(self.array).tolist(), strict=True))
 
     def is_ready(self) -> bool:

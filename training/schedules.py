@@ -1,4 +1,5 @@
-"""The learning rate of each step, and its change where a run goes on with other `train.steps`."""
+"""The learning rate of each step, and how it changes if a run resumes with another
+`train.steps`."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ from configs.schema.config import Config
 
 
 def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:
-    """Return the warm-up in steps, cut to a tenth of the run where it would be longer than the run.
+    """Return the number of warm-up steps; a tenth of the run if `optimizer.warmup_steps` is not
+    below `train.steps`.
 
-    manifest: of the checkpoint from which a run goes on. Its warm-up is the one that it began with,
-    whatever its steps are now.
+    manifest: of the checkpoint from which the run resumes, if it does. The run then keeps the
+    warm-up that it began with, even if `train.steps` has changed.
     """
     if manifest is not None:
         kept = manifest["history"].get("warmup_steps")  # Earlier manifests do not have it.
@@ -24,9 +26,9 @@ def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> i
 
 
 def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
-    """Return the learning rate of step 0, 1, ...: linear warm-up, then `optimizer.schedule`.
+    """Build the learning rate of step 0, 1, ...: linear warm-up, then `optimizer.schedule`.
 
-    warmup: its steps, where they are not those of a run that begins (`warmup_steps`).
+    warmup: number of warm-up steps; None for a new run (`warmup_steps`).
     """
     settings, steps = config.optimizer, config.train.steps
     peak, warmup = settings.learning_rate, warmup_steps(config) if warmup is None else warmup
@@ -54,8 +56,8 @@ def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
 
 
 def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) -> str | None:
-    """Return a message where the next step's learning rate changes because `train.steps` changed
-    since the checkpoint of `manifest` was saved; None if it does not."""
+    """Return a message if the next step's learning rate differs because `train.steps` was changed
+    after the checkpoint of `manifest` was saved; None if it does not differ."""
     step, saved = manifest["step"], _as_saved(config, manifest)
     was, now = (float(build_schedule(one, warmup)(step)) for one in (saved, config))
     if math.isclose(was, now, rel_tol=1e-5):
@@ -68,7 +70,7 @@ def schedule_change(config: Config, manifest: Mapping[str, Any], warmup: int) ->
 
 
 def _as_saved(config: Config, manifest: Mapping[str, Any]) -> Config:
-    """Return `config` with the `train.steps` that the checkpoint was saved with; other settings of
-    the schedule can't change."""
+    """Return `config` with the `train.steps` of the checkpoint. Other settings of the schedule
+    can't change."""
     train = config.train.model_copy(update={"steps": manifest["config"]["train"]["steps"]})
     return config.model_copy(update={"train": train})

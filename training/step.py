@@ -1,4 +1,5 @@
-"""The state of a run, and one update of it, for every family, modality and sharding."""
+"""The state of a run and its update step, the same for every model family, modality and
+sharding."""
 
 import functools
 from typing import Self
@@ -25,12 +26,12 @@ class TrainState(struct.PyTreeNode):
 
     It holds no random key: each step folds its number into the seed.
 
-    step: batches consumed, which always advances; an int32 scalar. skipped: steps in a row that
-    changed nothing (`train_step`); an int32 scalar. statistics: batch statistics of `params`.
-    optimizer: its state, for the trainable parameters alone. ema: the averages of the trainable
-    parameters, float32; None without `train.ema_decay`. ema_statistics: batch statistics of the
-    averaged weights, None where `ema` is; no step changes them, `measure_ema` measures them before
-    they are used or saved.
+    step: number of batches consumed, skipped ones included; int32 scalar. skipped: number of
+    consecutive skipped steps (`train_step`) up to now; int32 scalar. statistics: batch statistics
+    of `params`. optimizer: the optimizer's state, for the trainable parameters only. ema: float32
+    averages of the trainable parameters; None without `train.ema_decay`. ema_statistics: batch
+    statistics of the averaged weights; None if `ema` is None. Steps do not update them:
+    `measure_ema` measures them before they are used or saved.
     """
 
     step: jax.Array
@@ -43,7 +44,8 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def eval_params(self) -> Tree:
-        """Return the parameters that the model is used with: averages where there are."""
+        """Return the parameters for evaluation: the averages where they exist, else the raw
+        values."""
         return overlay(self.params, self.ema)
 
     @property
@@ -53,7 +55,8 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def before_skipped(self) -> Self:
-        """Return the state before a skipped step, which changed nothing but the counts."""
+        """Return the state before a skipped step, from the state after it: only the counts
+        differ."""
         return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
@@ -70,21 +73,22 @@ def train_step(
     ema_decay: float | None,
     branch: bool,
 ) -> tuple[TrainState, Scalars]:
-    """Make one update. State and batch are sharded; the metrics come back replicated.
+    """Make one update from one batch. State and batch are sharded; the metrics are replicated.
 
     A step whose loss, gradient or update is not finite is skipped: it changes nothing but the
-    counts. Parameters and moments in bfloat16 are rounded stochastically (`training.rounding`).
+    counts. One exception: with `branch`, if only the update is not finite, the optimizer's state
+    and `ema` change too, because the branch is taken before the update is known. Parameters and
+    moments in bfloat16 are rounded stochastically (`training.rounding`).
 
-    branch: whether the step branches around the optimizer, or computes the update and selects each
-    value. A branch saves a CPU a third of the memory traffic of an update; the host of a GPU would
-    have to wait for the condition. The branch is taken before the update is known: where only the
-    update is not finite, the optimizer's state changes and nothing else.
+    branch: whether the step branches around the optimizer (`jax.lax.cond`), instead of always
+    computing the update and then selecting each value. A branch saves a CPU a third of the memory
+    traffic of an update; with a GPU, the host would have to wait for the condition.
 
-    Returns the new state and `loss` (mean over the batch's targets), `weight` (how many targets),
-    `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (the norm of what the
-    parameters moved by, after rounding, over theirs; 0 of a step that changes nothing), `skipped`
-    (steps in a row that were skipped, this one included); and the means of whatever else the
-    task sums up.
+    Returns the new state and the metrics: `loss` (mean over the batch's targets), `weight` (number
+    of targets), `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (norm of the
+    parameters' change, after rounding, over their norm; 0 for a skipped step, not finite in the
+    exception above), `skipped` (consecutive skipped steps, this one included), and the means of the
+    task's other sums.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     trainable = optimizer.trainable(state.params)
@@ -167,11 +171,11 @@ def mean_statistics(
     graph: ModelGraph,
     seed: int,
 ) -> tuple[Tree, jax.Array]:
-    """Add the batch statistics of training batch `number` to the `mean` over `count` batches;
-    return the new mean and count.
+    """Add the batch statistics of training batch `number` to `mean`, their mean over `count`
+    batches; return the new mean and count.
 
-    Running statistics are not used, and a batch whose statistics are not finite is left out. Random
-    numbers of the model are those of the batch's training step.
+    Running statistics are not used. A batch whose statistics are not finite is left out. The
+    model's random numbers are the same as in the training step of this batch.
     """
     module = graph.bind(params, mean)
     forget_running_statistics(module)
@@ -196,13 +200,13 @@ def _accumulate(
     count: int,
 ) -> tuple[Tree, Tree, Metrics]:
     """Return the gradient of the objective's mean over the batch's targets, the new batch
-    statistics, and the task's sums, over `count` micro-batches.
+    statistics, and the task's sums, computed in `count` micro-batches.
 
-    The gradient is taken at `point`, which has the trainable parameters alone. Micro-batch j takes
-    the rows j, j + count, ...: each device's rows stay where they are. Their sums are divided by
-    the targets of the whole batch afterwards, so that the gradient equals the large batch's however
-    the targets are spread. Each micro-batch is normalised by its own batch statistics; the running
-    statistics change once, by the mean of the micro-batches' changes.
+    The gradient is taken at `point`, a tree of the trainable parameters only. Micro-batch j takes
+    the rows j, j + count, ..., so that each row stays on its device. The gradients are summed and
+    then divided by the number of targets in the whole batch: the result equals the gradient of the
+    large batch, however unevenly the targets are spread. Each micro-batch is normalised by its own
+    batch statistics; the running statistics change once, by the mean of the micro-batches' changes.
     """
 
     def gradient(rows: Batch, index: jax.Array, *, mean: bool) -> tuple[Tree, Tree, Metrics]:

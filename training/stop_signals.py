@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as requests that the training loop obeys at the end of a step."""
+"""Turns SIGTERM and SIGINT into requests that the training loop obeys at the end of a step."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ the same Ctrl-C or SIGTERM on to their whole process group."""
 
 
 class StopSignals:
-    """Notes the first signal in `received`: `with StopSignals() as signals: ...`.
+    """Records the first signal: `with StopSignals() as signals: ...`.
 
     `received` is the name of the first signal, None until then; the loop reads it after each step.
     A signal is answered on standard error at once. A second one of the same kind ends the process
-    at once with status 128 + its number, saving nothing.
+    at once with status 128 + its number, and nothing is saved.
 
-    Python runs handlers only between two bytecodes of the main thread, which may be in a
-    compilation for minutes. So a thread listens on the descriptor that the interpreter's own
-    handler writes to. Enter it in the main thread only (`signal` raises ValueError elsewhere);
+    Python runs signal handlers only between two bytecodes of the main thread, which may be busy
+    with a compilation for minutes. So a thread listens on the descriptor to which the interpreter's
+    own handler writes. Enter it in the main thread only (`signal` raises ValueError elsewhere);
     leaving restores the previous handlers.
     """
 

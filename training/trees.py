@@ -1,4 +1,4 @@
-"""Trees of arrays by the dotted names of their leaves."""
+"""Trees of arrays, addressed by the dotted names of their leaves."""
 
 import difflib
 import fnmatch
@@ -15,7 +15,7 @@ LogicalAxes = tuple[str | None, ...]
 
 
 class Axes(tuple):
-    """A tuple of logical axis names that JAX's tree functions take for a leaf."""
+    """A tuple of logical axis names that JAX's tree functions treat as a leaf."""
 
 
 def flat(tree: Tree) -> dict[str, Any]:
@@ -32,19 +32,20 @@ def nested(leaves: Mapping[str, Any]) -> Tree:
 
 
 def select(tree: Tree, names: Container[str]) -> Tree:
-    """Return the part of nested dictionaries whose leaves have these names."""
+    """Return the part of nested dictionaries whose leaves are among `names`."""
     return nested({name: leaf for name, leaf in flat(tree).items() if name in names})
 
 
 def overlay(tree: Tree, over: Tree) -> Tree:
-    """Return nested dictionaries with the leaves of `over`, a part of them or None, replaced."""
+    """Return nested dictionaries, with leaves replaced by those of `over` (part of the tree, or
+    None)."""
     return nested(flat(tree) | flat(over))
 
 
 def matching(names: Iterable[str], pattern: str, field: str) -> set[str]:
-    """Return those of `names` that `pattern` matches; * stands for anything.
+    """Return which of `names` match `pattern`, in which * stands for anything.
 
-    Raises `UsageError` if there are none, with the nearest names and the `field` that has the
+    Raises `UsageError` if none matches, with the nearest names and `field`, which holds the
     pattern.
     """
     names = list(names)

@@ -1,4 +1,4 @@
-"""The folder of a run: one writer at a time."""
+"""The lock of a run's folder: one writer at a time."""
 
 import fcntl
 import json
@@ -25,13 +25,13 @@ class WorkdirLock:
     """Makes the workdir if it is missing, and locks it: `with WorkdirLock(workdir): ...`.
 
     It is an advisory lock (`flock`) on the file `lock`, which names its owner: process, host, start
-    and command. The kernel frees it when the owner ends, however that happens. The lock of a killed
-    owner is taken over and named through `notify`. A clean exit empties the file and never removes
-    it, because another process may be waiting for that very file.
+    and command. The kernel releases it when the owner ends, however it ends. If the file still
+    names a killed owner, the lock is taken over and `notify` gets a message. A clean exit empties
+    the file but never removes it, because another process may be waiting for this very file.
 
     Entering raises `UsageError` if a living process holds the workdir, or if the path can't be a
-    workdir: a file, a symbolic link (one folder under two names would show two runs), or a place
-    where this user can't write.
+    workdir: a file, a symbolic link (one folder under two names would look like two runs), or a
+    place where this user can't write.
     """
 
     def __init__(self, workdir: Path, notify: Callable[[str], None] = _to_standard_error):
@@ -134,7 +134,7 @@ def is_in_use(workdir: Path) -> bool:
 
 
 def _describe(content: bytes) -> str:
-    """Return who wrote the lock, in words."""
+    """Return who wrote the lock file, in words."""
     try:
         owner: dict[str, Any] = json.loads(content)
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
