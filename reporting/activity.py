@@ -1,5 +1,5 @@
-"""Finds the parts of a model that take no part: parameters that a run never moved, units that are
-always zero. A run is diagnosed by these, its metrics and its data."""
+"""Finds inactive parts of a model: parameters that a run never moved, and units that are always
+zero. The diagnosis of a run uses these, its metrics and its data."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,11 +25,11 @@ from training.trees import flat
 Tree = Any
 
 LOOKED_AT = 256
-"""Examples, at least, that a unit has to be zero for: one that only a rare input needs is alive."""
+"""A unit counts as dead if it is zero for at least this many examples: a unit that only a rare
+input needs is alive."""
 
 _ZERO = 1e-3
-"""A unit whose output is never larger is zero for the layers after it: GELU's at -4, SiLU's at
--9."""
+"""A unit whose output is never larger counts as zero. GELU gets this small at -4, SiLU at -9."""
 
 _NO_GRADIENT = 1e-25
 """The largest moment of a parameter without a gradient: Adafactor adds 1e-30 to the squares."""
@@ -44,11 +44,11 @@ def diagnose_run(
     data_facts: Mapping[str, Any],
     begun_elsewhere: bool,
 ) -> list[str]:
-    """Return the lines of `verdict` for a run.
+    """Diagnose a run: return the lines of `verdict`.
 
-    state: the last one; None if the model can't be looked at. batch(k): training batch k.
-    data_facts: the fields of `Facts` that are of the data. begun_elsewhere: whether the run began
-    with the parameters of another one.
+    state: the last state; None if the model can't be examined. batch(k): training batch k.
+    data_facts: the fields of `Facts` about the data. begun_elsewhere: whether the run was
+    initialised from another model.
     """
     facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)
     if state is not None and int(state.step) >= LEAST_STEPS:  # The same in all processes.
@@ -60,12 +60,14 @@ def diagnose_run(
 def unmoved_parameters(
     program: TrainProgram, state: TrainState, *, begun_elsewhere: bool
 ) -> dict[str, str]:
-    """Return the parameters that kept their first values, by name, each with the field that held
-    it: `train.freeze`, `optimizer.learning_rate_multipliers`, or `` where it never had a gradient.
+    """Return {name: field} for the parameters that kept their initial values.
 
-    begun_elsewhere: whether the run began with the parameters of another one. Then parameters that
-    the settings hold are left out: they are trained already. Without moments (SGD without
-    momentum) nothing is known of gradients.
+    field: the setting that keeps the parameter fixed, `train.freeze` or
+    `optimizer.learning_rate_multipliers`; "" if the parameter never had a gradient. Without moments
+    (SGD without momentum), missing gradients are not detected.
+
+    begun_elsewhere: whether the run was initialised from another model. Parameters fixed by a
+    setting are then left out, as they are trained already.
     """
     held = {}
     param_groups = parameter_groups(program.config, program.model_def.graph.axes())
@@ -80,8 +82,8 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Return the parameters, among `names`, for which the optimizer's state has only zeros; a
-    parameter for which it keeps nothing is not among them."""
+    """Return which parameters among `names` have only zeros in the optimizer's state. Parameters
+    for which the optimizer keeps no state are not included."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():
         parts = path.split(".")
@@ -94,7 +96,7 @@ def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
     def largest(kept):
         return {name: [jnp.max(jnp.abs(one)) for one in of] for name, of in kept.items()}
 
-    # Of arrays in shards each process gets the whole maximum.
+    # Every process gets the maximum of the whole array, even if it is sharded.
     found = {name: max(map(float, of)) for name, of in largest(kept).items()}
     return {name for name, one in found.items() if one <= _NO_GRADIENT}
 
@@ -102,10 +104,10 @@ def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
 def dead_units(
     program: TrainProgram, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
 ) -> list[tuple[int, int]]:
-    """Return for each activation of the model how many of its units are zero, at every position of
-    `LOOKED_AT` examples, and how many units there are.
+    """Return (dead, all) for each activation of the model: the number of its units that are zero at
+    every position of `LOOKED_AT` examples, and the number of its units.
 
-    batch(k): training batch k. [] if several processes share the parameters.
+    batch(k): training batch k. [] if the parameters are spread over several processes.
     """
     if jax.process_count() > 1:
         return []
@@ -128,7 +130,7 @@ def dead_units(
             placed = put_batch(rows, program.batch_sharding, size)
             try:
                 shown = jax.device_get(look(state.eval_params, state.eval_statistics, placed))
-            except jax.errors.UnexpectedTracerError:  # Layers in a loop that the model made itself.
+            except jax.errors.UnexpectedTracerError:  # Layers in a loop written in the model.
                 return []
             found = [np.maximum(*pair) for pair in zip(found or shown, shown, strict=True)]
     return [(int((one <= _ZERO).sum()), one.size) for one in found]

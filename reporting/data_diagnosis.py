@@ -1,4 +1,4 @@
-"""Checks the data of a run before its first step, by rules on what was measured of it."""
+"""Checks the data of a run before its first step, by rules on its measured properties."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,26 +12,27 @@ from reporting.wording import percent_text
 from training.checkpoints import finished_steps
 
 MOST_PADDING = 0.7
-"""Share of padding that is reported. Lengths that are spread evenly leave half of them empty where
-all are filled up to the longest, and those of dates as people write them 58 %; here shorter batches
-would take less than a third of the work."""
+"""Share of padding from which it is reported. If all examples are padded to the longest, evenly
+spread lengths have 50 %, and dates as people write them 58 %. From 70 % on, shorter batches would
+take less than a third of the work."""
 
 CONSTANT = "constant input"
 
 MOST_ALIKE = 0.5
-"""Share of inputs that are the same one, from which it is reported: most can't be told apart."""
+"""Share of identical inputs from which they are reported: most can't be told apart."""
 
 NEARLY_ALL, LEAST_INPUTS = 0.99, 10
-"""Share of inputs that are the same one, and number of inputs, from which a run is stopped before
-it begins. Whoever tries a model on one example has fewer."""
+"""Share of identical inputs, and number of inputs, from which a run is stopped before it begins. A
+user who tries a model on a single example has fewer inputs."""
 
 MOST_COPIED = 0.1
-"""Share of a split that stands in another one too: where licences, boilerplate and short texts
-recur by themselves it is below 3 %, and what a tenth of the examples knows by heart moves a metric
-by more than runs differ."""
+"""Share of a split that is in another split too, from which it is reported. Recurring licences,
+boilerplate and short texts make up less than 3 %. If a tenth of the examples is memorised, a metric
+changes by more than runs differ."""
 
 IMBALANCE = 9
-"""Examples of the commonest class for one of another class on average: 90 % of two classes."""
+"""Size of the largest class relative to the mean of the others, from which it is reported: for two
+classes, 90 %."""
 
 
 def check_data(
@@ -40,11 +41,11 @@ def check_data(
     data_statistics: Callable[[], Mapping[str, Any]],
     notify: Callable[[str], None],
 ) -> None:
-    """Warns through `notify` of what stands out in the data of a new run.
+    """Warn through `notify` of problems in the data of a new run.
 
-    data_statistics(): measures the fields of `Facts` that are of the data. It is not called where
-    `workdir` has a checkpoint to go on from: that run was warned. Raises `UsageError` if all
-    of the inputs, or nearly all, are one and the same.
+    data_statistics(): measures the fields of `Facts` about the data. It is not called if `workdir`
+    has a checkpoint to resume from: that run was already warned. Raises `UsageError` if all or
+    nearly all inputs are identical.
     """
     if finished_steps(workdir / "checkpoints"):
         return
@@ -58,8 +59,8 @@ def check_data(
 def check_best_metric(
     config: Config, workdir: Path, validation: Any, notify: Callable[[str], None]
 ) -> None:
-    """Raises `UsageError` if a new run asks for the best bits per byte of a split `validation`
-    that has none; warns through `notify` where a run goes on, in which nothing is best."""
+    """Raise `UsageError` if a new run ranks checkpoints by bits per byte, but `validation` has
+    none. If the run resumes, only warn through `notify`: no checkpoint will count as best."""
     asked = config.checkpoint.keep_best or config.train.stop_after_evaluations
     if not asked or config.checkpoint.best_metric != "bits_per_byte" or validation is None:
         return
@@ -76,7 +77,7 @@ def check_best_metric(
 
 
 def data_findings(facts: Facts) -> Iterator[Finding]:
-    """Yields what stands out in the data alone."""
+    """Yield the findings about the data alone."""
     alike = facts.commonest_input or 0.0
     is_alike = alike >= MOST_ALIKE
     if is_alike and facts.inputs >= LEAST_INPUTS:
@@ -112,13 +113,13 @@ def data_findings(facts: Facts) -> Iterator[Finding]:
 
 
 def is_constant(facts: Facts) -> bool:
-    """Return whether nearly all inputs are one and the same."""
+    """Return whether nearly all inputs are identical."""
     share = facts.commonest_input or 0.0
     return share >= NEARLY_ALL and facts.inputs >= LEAST_INPUTS
 
 
 def _constant_text(facts: Facts) -> str:
-    """Return what is constant, where, and how to look."""
+    """Return a message: which inputs are constant, in which data, and how to look at them."""
     share, data = facts.commonest_input or 0.0, facts.config.data
     many = f"all {facts.inputs:,}" if share == 1 else f"{percent_text(share)} of {facts.inputs:,}"
     field = source_field(facts)
@@ -131,13 +132,14 @@ def _constant_text(facts: Facts) -> str:
 
 
 def source_field(facts: Facts) -> str:
-    """Return the field that says which data it is."""
+    """Return the name of the field that selects the data."""
     return "data.path" if getattr(facts.config.data, "path", None) else "data.source"
 
 
 def _imbalance(facts: Facts) -> Finding | None:
-    """Find a class with half of the examples and `IMBALANCE` times as many as another on average.
-    Among a thousand classes a common one does no harm; and whoever weighs classes knows."""
+    """Find a class that has half of the examples and is `IMBALANCE` times the mean size of the
+    others. Among a thousand classes a frequent one is harmless. With `class_weights` the user knows
+    already."""
     classes = facts.classes or {}
     if len(classes) < 2 or getattr(facts.config.task, "class_weights", None):
         return None

@@ -1,8 +1,8 @@
-"""Says what went wrong in a run, by rules on the figures that it left.
+"""Diagnoses what went wrong in a run, by rules on its metrics, its data and its model.
 
-Most rules compare a loss with `prior_loss`, that of a model which knows how frequent each target
-is and nothing else: whoever learns gets below it, whatever the task, and it is the same unit for a
-classifier of two classes and for a language model of 50,000 tokens.
+Most rules compare a loss with `prior_loss`: the loss of a model that knows only how frequent each
+target is. A model that learns anything gets below it, whatever the task. As a unit of loss it suits
+a classifier of two classes and a language model of 50,000 tokens alike.
 """
 
 import math
@@ -18,7 +18,7 @@ from reporting.wording import count_text, number_text, percent_text
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Return what stands out in a run, what explains the most first."""
+    """Return the findings about a run, those first that explain the most."""
     found = [*data_findings(facts), *_input_bound(facts)]
     if facts.is_short:
         return found
@@ -30,8 +30,8 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 
 def verdict(facts: Facts) -> list[str]:
-    """Return the findings as lines for the user; a line too where nothing stands out, or where it
-    is too early to say."""
+    """Return the findings as lines for the user. If there are none, or it is too early to judge, a
+    line says so."""
     lines = [str(one) for one in diagnose(facts)]
     if facts.is_short:
         lines.append(
@@ -50,7 +50,7 @@ def verdict(facts: Facts) -> list[str]:
 # ---- The input.
 
 MOST_WAITING = 0.3
-"""Share of the time of steps, from which waiting costs more than noise."""
+"""Share of the step time from which waiting for input is reported: less may be noise."""
 
 
 def _input_bound(facts: Facts) -> Iterator[Finding]:
@@ -67,8 +67,8 @@ def _input_bound(facts: Facts) -> Iterator[Finding]:
 # ---- The model.
 
 MOST_DEAD = 0.5
-"""Share of the units of an activation. Some are never needed; where it is half, the layer is
-another one than was asked for."""
+"""Share of an activation's units from which dead ones are reported. A few units are never needed;
+with half of them dead, the layer is much smaller than was asked for."""
 
 MOST_NAMES = 3
 
@@ -86,8 +86,8 @@ def _frozen(facts: Facts) -> Iterator[Finding]:
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
-    """Find units that are always zero. It comes last, as errors of learning may explain it; with
-    one and the same input most units are zero."""
+    """Find units that are always zero. It is the last rule, because mistakes found by the others
+    may explain them. It is left out for constant input, with which most units are zero."""
     worst = max(facts.dead, key=lambda one: one[0] / one[1], default=(0, 1))
     if worst[0] >= MOST_DEAD * worst[1]:
         place = facts.dead.index(worst) + 1
@@ -107,54 +107,58 @@ def _dead(facts: Facts) -> Iterator[Finding]:
 TOO_HIGH = "learning rate too high"
 
 EXPLOSION, HARM = 10, 0.1
-"""Ratio of a gradient's norm to the largest of the first tenth of steps and to the median, and rise
-of the smoothed loss after it, as a share of the prior's loss. Where hardly a mistake is left, one
-that is made has many times the usual gradient and does no harm."""
+"""Gradients explode if a norm is `EXPLOSION` times the largest of the first tenth of the steps and
+the median of the later ones, and the smoothed loss then rises by `HARM`, a share of the prior's
+loss. A high norm alone is harmless: when few mistakes are left, each has many times the usual
+gradient."""
 
 RISE = 0.5
 """Rise of the smoothed loss, as a share of the prior's loss, from which steps undo what was learnt.
 No run that learns has it."""
 
 LARGE_UPDATE = 0.03
-"""Update ratio while the learning rate is high, from which parameters are thrown about. About 0.001
-is usual in large models (Karpathy, CS231n, "Ratio of weights:updates"), 0.003 to 0.02 in small
-ones that learn in hundreds of steps."""
+"""Update ratio, while the learning rate is high, from which updates are too large. About 0.001 is
+usual in large models (Karpathy, CS231n, "Ratio of weights:updates"), 0.003 to 0.02 in small ones
+that learn in hundreds of steps."""
 
 SMALL_UPDATE = 5e-4
-"""Update ratio below which hundreds of steps come to nothing; with enough steps it is right, and
-then the loss shows that."""
+"""Update ratio below which hundreds of steps change too little. With enough steps such a ratio is
+right, and then the loss shows it."""
 
 UNLEARNT = 0.5
-"""Loss at the end, as a share of the prior's loss, from which most is still to learn."""
+"""Final loss, as a share of the prior's loss, from which most is still to learn."""
 
 UNSETTLED = 0.1
-"""Share of the prior's loss that falls only in the second half of the learning."""
+"""Fall of the loss in the second half of the learning, as a share of the prior's loss, from which
+the loss has not settled."""
 
 GAP, SMALL_GAP, REGRET = 0.2, 0.1, 0.05
-"""Shares of the prior's loss: validation above training (two limits), and above its own best."""
+"""Overfitting, as shares of the prior's loss. GAP, SMALL_GAP: excess of the validation loss over
+the training loss. REGRET: excess of the last validation loss over the best one."""
 
 NO_BETTER = 0.95
-"""Best validation loss, as a share of the prior's, of a model that learnt nothing general."""
+"""Best validation loss, as a share of the prior's loss, from which nothing general was learnt."""
 
 CHANCE = 0.001
-"""Probability that guessing is as accurate in one of the validations, below which accuracy says
-that something was learnt."""
+"""If guessing reaches an accuracy in one of the validations with less than this probability, the
+accuracy shows that something was learnt."""
 
 PRECISE = 0.05
-"""Two standard errors of an accuracy, from which it is reported."""
+"""Two standard errors of an accuracy; from this size on they are reported with it."""
 
 POOR = 0.8
-"""Training loss, as a share of the prior's, of a model that explains less than a fifth of it."""
+"""Training loss, as a share of the prior's loss, from which a model counts as underfitting."""
 
 STANDSTILL = 500
-"""Steps from which on a loss that stands near the prior's says something. Until then it may be the
-plateau at which language models know how frequent words are and nothing else yet, and at which
-recognisers that learn by CTC write blanks alone: small ones stay there for hundreds of steps."""
+"""Steps from which a loss near the prior's is judged. Before that it may be a plateau, on which
+small models stay for hundreds of steps: language models that know only how frequent words are, and
+CTC recognisers that write only blanks."""
 
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
-    """Find what the losses show. What constant input or a rule before explains is not repeated; a
-    run that ended well is judged only by what went wrong on the way."""
+    """Find what the losses show. Of the rules after `_explosion`, only the first finding is
+    reported, and nothing that constant input explains. A run that ended well is judged only by what
+    went wrong on the way."""
     if (explosion := _explosion(facts)) is not None:
         yield explosion
     rules: list[Callable[[Facts], Finding | None]] = [_not_finite, _too_high]
@@ -168,11 +172,12 @@ def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
 
 
 OF_VALIDATION = ("nothing learnt", "no generalization", "overfitting")
-"""Findings that compare training, which is of the raw weights, with validation."""
+"""Findings that compare training, measured with raw weights, with validation."""
 
 
 def _is_stale(facts: Facts) -> bool:
-    """Return whether validation is of averaged weights that have not forgotten the initial ones."""
+    """Return whether validation uses averaged weights in which the initial ones still have
+    weight."""
     return initial_share(facts.config) > UNFORGOTTEN
 
 
@@ -219,8 +224,8 @@ def _lower_rate(facts: Facts) -> str:
 
 
 def _too_high(facts: Facts) -> Finding | None:
-    """Find a loss that rises by `RISE`; or updates of `LARGE_UPDATE` with a loss that comes down
-    only as the learning rate does, or never."""
+    """Find a loss that rises by `RISE`; or updates of at least `LARGE_UPDATE`, with a loss that
+    falls only when the learning rate does, or never."""
     losses, remedy = facts.losses, _lower_rate(facts)
     rises = losses - np.minimum.accumulate(losses)
     if rises.max() >= RISE * facts.scale:
@@ -236,8 +241,9 @@ def _too_high(facts: Facts) -> Finding | None:
 
 
 def _too_low(facts: Facts) -> Finding | None:
-    """Find updates of `SMALL_UPDATE` at most, with most still to learn or the loss still falling. A
-    model that was trained before has less to move: only the first counts for it."""
+    """Find updates of at most `SMALL_UPDATE`, while most is still to learn or the loss is still
+    falling. A model that was trained before has less to learn: for it the falling loss does not
+    count."""
     unsettled = facts.half_loss - facts.last_loss >= UNSETTLED * facts.scale
     unlearnt = facts.last_loss >= UNLEARNT * facts.scale
     if not facts.update_ratio <= SMALL_UPDATE:
@@ -254,8 +260,8 @@ def _too_low(facts: Facts) -> Finding | None:
 
 
 def _is_no_better(facts: Facts) -> bool:
-    """Return whether validation was never better than the prior: neither its loss by a twentieth,
-    nor its accuracy by more than guessing has in one of a thousand cases."""
+    """Return whether validation was never better than the prior: its loss was never lower by a
+    twentieth, and its accuracy never higher than guessing allows (`CHANCE`)."""
     losses = facts.validated("loss")
     if not facts.prior_loss or not len(losses) or losses.min() < NO_BETTER * facts.prior_loss:
         return False
@@ -264,13 +270,13 @@ def _is_no_better(facts: Facts) -> bool:
 
 
 def _beyond_chance(facts: Facts) -> float | None:
-    """Return the accuracy from which on one validation says that something was learnt: that which
-    always giving the most frequent answer reaches too rarely. None if there is no accuracy."""
+    """Return the accuracy from which a validation shows that something was learnt: always giving
+    the most frequent answer would reach it too rarely. None if there is no accuracy."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if not len(right) or not len(examples) or facts.commonest_target is None:
         return None
     count = max(int(examples[-1]), 1)
-    # bdtrc(k): the chance of more than k; of several validations any may be the lucky one.
+    # bdtrc(k): the probability of more than k, times the number of validations.
     likely = bdtrc(np.arange(count) - 0.0, count, facts.commonest_target) * len(right) >= CHANCE
     return (int(likely.sum()) + 1) / count
 
@@ -283,7 +289,7 @@ def _is_at_prior(facts: Facts) -> bool:
 
 
 def _nothing_learnt(facts: Facts) -> Finding | None:
-    """Find that neither validation nor training, which can learn by heart, beat the prior."""
+    """Find that neither validation nor training, which could memorise, beat the prior."""
     if facts.prior_loss is None or not _is_at_prior(facts) or facts.steps < STANDSTILL:
         return None
     return Finding(
@@ -298,7 +304,7 @@ def _nothing_learnt(facts: Facts) -> Finding | None:
 
 
 def _no_generalization(facts: Facts) -> Finding | None:
-    """Find that training learnt, perhaps by heart, and validation never beat the prior."""
+    """Find that training beat the prior, perhaps by memorising, and validation never did."""
     if facts.prior_loss is None or not _is_no_better(facts):
         return None
     if facts.last_loss >= NO_BETTER * facts.prior_loss:
@@ -323,11 +329,12 @@ def _no_generalization(facts: Facts) -> Finding | None:
 
 
 def _overfitting(facts: Facts) -> Finding | None:
-    """Find validation above training by `GAP`; or by `SMALL_GAP`, and above its own best by
-    `REGRET`.
+    """Find a validation loss above the training loss by `GAP`; or by `SMALL_GAP`, and above its own
+    best by `REGRET`.
 
-    A small gap alone does no harm, as training has seen its examples before; nor does a larger one
-    where the last validation is the best by `REGRET`: there is more to come."""
+    A small gap alone is harmless, as training has seen its examples before. A large gap is harmless
+    too while the last validation is the best one by `REGRET`: the loss is still falling.
+    """
     losses = facts.validated("loss")
     if not len(losses):
         return None
@@ -348,7 +355,7 @@ def _overfitting(facts: Facts) -> Finding | None:
 
 
 def _precision(facts: Facts) -> str:
-    """Return how well validation knows the last accuracy, where that is not well."""
+    """Return the last accuracy with its error as text, if the error is large; else ""."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if not len(right) or not len(examples) or not facts.classes:
         return ""
@@ -371,7 +378,7 @@ def _against_overfitting(facts: Facts) -> Iterator[str]:
 
 
 def _larger(facts: Facts) -> list[str]:
-    """Return the fields, with values, of a larger model."""
+    """Return the fields, with values, that make the model larger."""
     return [
         f"model.{name}={2 * getattr(facts.config.model, name)}"
         for name in ("width", "depth")
@@ -380,7 +387,7 @@ def _larger(facts: Facts) -> list[str]:
 
 
 def _underfitting(facts: Facts) -> Finding | None:
-    """Find a loss of training that came to a stand above `POOR`."""
+    """Find a training loss that has stopped falling above `POOR`."""
     prior = facts.prior_loss
     if not prior or facts.last_loss < POOR * prior or facts.steps < STANDSTILL:
         return None

@@ -1,4 +1,4 @@
-"""Evaluations of a run while it is trained: metrics and samples, for its log and its report."""
+"""Evaluations during training: metrics and samples, for a run's log and report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,14 +20,15 @@ from training.step import TrainState
 
 
 class Evaluator:
-    """Evaluates the states of a run, and keeps what its checkpoints and its report hold of that.
+    """Evaluates the states of a run, and keeps the results for its checkpoints and its report.
 
-    splits: the data, with the names of its `classes`, if it has any. measure_split: the function
-    of evaluate.py. sample(module): what a model writes after the prompts of its task; None for a
-    task without. examples(name): the examples of a split, one by one. batch(k): the whole training
-    batch k. data_facts(): measures what `findings.Facts` has of the data.
+    splits: the data. classes: names of its classes, if it has any. measure_split: the function of
+    evaluate.py. sample(module): returns what a model writes after the prompts of its task; None for
+    a task without prompts. examples(name): returns the examples of a split, one by one. batch(k):
+    the whole training batch k. data_facts(): measures the fields of `findings.Facts` about the
+    data.
 
-    `history` has all evaluations of the run, the oldest first; `samples` are the last ones.
+    `history` holds all evaluations of the run, oldest first; `samples` the last samples.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Evaluator:
         self.samples: Sequence[Sample] = ()
 
     def evaluate(self, state: TrainState, step: int) -> None:
-        """Logs the metrics of the validation split, and samples of what the model writes."""
+        """Measure and log the metrics of the validation split, and samples of what the model
+        writes."""
         self._step, self._metrics = step, {}
         config = self._program.config
         if "validation" in self._splits:
@@ -76,17 +78,17 @@ class Evaluator:
         self._log.write_samples(step, [*map(sample_text, self.samples)])
 
     def metrics_at(self, step: int) -> dict[str, float]:
-        """Return the metrics of the evaluation at `step`, and the step; {} without one."""
+        """Return the step and the metrics of the evaluation at `step`; {} without one."""
         return {"step": step, **self._metrics} if step == self._step else {}
 
     def staleness(self) -> str | None:
-        """Say why the run ends early; None if it does not."""
+        """Return why to end the run early; None to continue."""
         limit = self._program.config.train.stop_after_evaluations
         return self._metric.staleness(self.history, limit)
 
     def finish(self, state: TrainState) -> dict[str, Any]:
-        """Evaluates the test split, if there is one, and looks at the model and the run.
-        Returns arguments of `write_report`."""
+        """Evaluate the test split, if there is one, examine the model and diagnose the run. Return
+        arguments of `write_report`."""
         pages: dict[str, Any] = {"samples": self.samples}
         name = next((one for one in ("test", "validation") if one in self._splits), "train")
         if name == "test":
@@ -102,7 +104,7 @@ class Evaluator:
         return pages | {"diagnosis": self.diagnose(state)}
 
     def diagnose(self, state: TrainState | None = None) -> list[str]:
-        """Return what stands out in the run, a line each; without a state nothing of the model."""
+        """Return the findings about the run, a line each; without a state, none about the model."""
         with self._progress.working("looking for what went wrong"):
             return diagnose_run(
                 self._program,
@@ -114,7 +116,8 @@ class Evaluator:
             )
 
     def print_result(self) -> None:
-        """Prints the last samples, and the metrics of the test split or else of validation."""
+        """Print the last samples, and the metrics of the test split, or of validation without
+        one."""
         for sample in self.samples:
             print(sample_text(sample))
         if not self._metrics:
@@ -126,8 +129,8 @@ class Evaluator:
             print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
 
     def _measure(self, name: str, state: TrainState, most: int | None = None) -> dict[str, float]:
-        """Return the metrics of a split as evaluate.py prints them, and keep the outputs. The
-        weights are the average if there is one. most: examples to answer in text."""
+        """Return the metrics of a split as evaluate.py prints them, and keep the outputs. Averaged
+        weights are used if the run has them. most: how many examples to answer in text."""
         metrics, self._outputs = self._measure_split(
             self._program.model_def,
             state.eval_params,

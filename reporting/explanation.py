@@ -1,5 +1,6 @@
-"""Explains a configuration: the update, decay and learning rate of each parameter for `--explain`,
-and warnings of settings that are legal but have another effect than they seem to."""
+"""Explains a configuration: the optimizer, weight decay and learning rate of each parameter for
+`--explain`, and warnings about legal settings whose effect differs from what they seem to ask
+for."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -26,23 +27,24 @@ _STAND_INS = {
 
 
 UNFORGOTTEN = 0.05
-"""Share of initial values in the last average (EMA) from which a run is warned."""
+"""Share of initial values in the final average (EMA) from which the user is warned."""
 
 
 def initial_share(config: Config) -> float:
-    """Return the share of initial values in the averaged weights after the last step; 0 without
-    an average."""
+    """Return the weight of the initial values in the averaged weights after the last step; 0
+    without an average."""
     return (config.train.ema_decay or 0.0) ** config.train.steps
 
 
 def better_decay(config: Config) -> float:
-    """Return a `train.ema_decay` whose average has forgotten the initial values in time."""
+    """Return a `train.ema_decay` with which the average forgets the initial values by the end of
+    the run."""
     return max(0.0, 1 - 5 / config.train.steps)
 
 
 def warnings_of(config: Config, warmup: int) -> Iterator[str]:
-    """Yield a warning for each setting that is too long for the run. warmup: the steps that the
-    warm-up really has."""
+    """Yield a warning for each setting that is too long for the run. warmup: the actual number of
+    warm-up steps."""
     steps, decay = config.train.steps, config.train.ema_decay or 0.0
     asked = config.optimizer.warmup_steps
     if warmup != asked:
@@ -61,14 +63,14 @@ def warnings_of(config: Config, warmup: int) -> Iterator[str]:
 def print_explanation(
     config: Config, recipe: str, overrides: Mapping[str, str], workdir: str | None
 ) -> None:
-    """Prints every field with its value and origin, the environment, and all parameters."""
+    """Print every field with its value and origin, the environment, and all parameters."""
     parameters = explain_parameters(config)
     print(explain(recipe, overrides, workdir=workdir))
     print(f"\n{explain_environment(config)}\n\n{parameters}")
 
 
 def explain_parameters(config: Config) -> str:
-    """Return a table of all parameters, layers of the same settings in one row.
+    """Return a table of all parameters; layers with the same settings share a row.
 
     Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
     parameter.
@@ -87,7 +89,7 @@ def explain_parameters(config: Config) -> str:
         rate = config.optimizer.learning_rate * param_group.multiplier
         rows.append((re.sub(r"\.\d+\.", ".*.", name), (param_group.rule, rate, decay), name))
 
-    # Where two layers are treated differently, no * stands for both.
+    # Layers that are treated differently do not share a row with *.
     kinds = {general: {row[1] for row in rows if row[0] == general} for general, *_ in rows}
     shown = [(general if len(kinds[general]) == 1 else name, what) for general, what, name in rows]
     shown = list(dict.fromkeys(shown))

@@ -1,4 +1,4 @@
-"""The facts that a run is diagnosed by, and the findings."""
+"""The facts from which a run is diagnosed, and the findings of the diagnosis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,18 @@ import numpy as np
 from configs.schema.config import Config
 
 LEAST_STEPS, LEAST_LINES = 100, 10
-"""Updates, and logged losses, from which how a run learns is judged. A warm-up takes as many steps,
-and two halves of fewer losses do not differ."""
+"""Number of steps, and of logged losses, from which the learning of a run is judged. A warm-up
+takes as many steps, and with fewer losses two halves of a run can't be compared."""
 
 
 GOOD = 0.1
-"""Share of the mistakes of guessing, or of the prior's loss: a run that ends with no more learnt
-what there was, and nothing is to be mended."""
+"""Share of the mistakes of guessing, or of the prior's loss. A run that ends below it learnt what
+there was to learn, and nothing needs fixing."""
 
 
 class Finding(NamedTuple):
-    """name: what is wrong. evidence: the figures that say so. remedy: the field to try."""
+    """A problem of a run. name: what is wrong. evidence: the figures that show it. remedy: the
+    field to change."""
 
     name: str
     evidence: str
@@ -33,20 +34,21 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts of a run; None and empty fields are not known.
+    """The facts about a run. Fields that are None or empty are unknown.
 
-    metrics: of `read_metrics`. begun_elsewhere: whether the run began with the parameters of
-    another one.
+    metrics: from `read_metrics`. begun_elsewhere: whether the run was initialised from another
+    model.
 
-    The data: `examples`, how many there are to learn from; `inputs`, how many were looked at;
-    `padding`, the share of positions in batches that hold nothing; `classes`, the number of
-    examples with each label; `prior_loss`, in nats per target, of a model that knows how frequent
-    each target is and nothing else; `commonest_target` and `commonest_input`, the shares of the
-    most frequent ones, and `commonest_name`, an example with that input; `copied`, for two splits
-    the share of the second that stands in the first too.
+    The data. examples: number of training examples. inputs: number of inputs that were examined.
+    padding: share of padding among the positions of batches. classes: number of examples with each
+    label. prior_loss: loss, in nats per target, of a model that knows only how frequent each target
+    is. commonest_target, commonest_input: share of the most frequent target and input.
+    commonest_name: an example with that input. copied: for two splits, the share of the second that
+    is in the first too.
 
-    The model: `unmoved`, parameters that kept their first values, each with the field that held it
-    or ``; `dead`, for each activation how many units are always zero, and how many there are.
+    The model. unmoved: parameters that kept their initial values, each with the field that keeps it
+    fixed or "". dead: for each activation, the number of units that are always zero, and of all
+    units.
     """
 
     config: Config
@@ -65,11 +67,11 @@ class Facts:
     dead: Sequence[tuple[int, int]] = ()
 
     def logged(self, name: str) -> np.ndarray:
-        """Return a metric of all lines of training, NaN if it was not finite."""
+        """Return the values of a metric in all training lines, NaN where it was not finite."""
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """Return a metric of all validations where it was finite."""
+        """Return the finite values of a metric in all validations."""
         name = f"validation/{name}"
         values = np.array([line[name] for line in self.metrics if name in line])
         return values[np.isfinite(values)]
@@ -84,12 +86,12 @@ class Facts:
 
     @cached_property
     def is_short(self) -> bool:
-        """Return whether too little was logged to judge how the run learns."""
+        """Return whether too little was logged to judge the learning."""
         return self.steps < LEAST_STEPS or len(self._lines) < LEAST_LINES
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """Return the finite losses of training, smoothed by the median of five neighbours."""
+        """Return the finite training losses, each replaced by the median of five neighbours."""
         losses = self.logged("loss")
         losses = losses[np.isfinite(losses)]
         if not len(losses):
@@ -99,7 +101,7 @@ class Facts:
 
     @property
     def last_loss(self) -> float:
-        """Return the mean of the last tenth, so that it is no batch's luck."""
+        """Return the mean loss of the last tenth, so that no single batch decides."""
         return float(self.losses[-max(3, len(self.losses) // 10) :].mean())
 
     @property
@@ -112,13 +114,14 @@ class Facts:
 
     @property
     def scale(self) -> float:
-        """Return the unit of losses: the prior's loss, all that there is to learn."""
+        """Return the unit of losses: the prior's loss, or the first loss if the prior's is
+        unknown."""
         return self.prior_loss or float(self.losses[0])
 
     @property
     def is_good(self) -> bool:
-        """Return whether the run ended with a tenth, or less, of the mistakes of guessing or of the
-        prior's loss; by validation, or by training if there is none."""
+        """Return whether the run ended with at most `GOOD` of the prior's loss, or of the mistakes
+        of guessing; measured by validation, or by training without validation."""
         losses = self.validated("loss")
         loss = (
             float(losses[-1]) if len(losses) else self.last_loss if len(self.losses) else math.inf
@@ -136,7 +139,8 @@ class Facts:
 
     @property
     def update_ratio(self) -> float:
-        """Return the median of the steps whose learning rate was at least half of the highest."""
+        """Return the median update ratio of the steps with at least half of the highest learning
+        rate."""
         rates, ratios = self.logged("learning_rate"), self.logged("update_ratio")
         at_height = (rates >= np.nanmax(rates) / 2) & np.isfinite(ratios)
         return float(np.median(ratios[at_height])) if at_height.any() else math.nan

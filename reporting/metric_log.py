@@ -1,12 +1,12 @@
-"""The metrics of a run: `metrics.jsonl`, a line for each logged step, and TensorBoard beside it.
+"""The metrics of a run: `metrics.jsonl`, with a line for each logged step, and TensorBoard.
 
 Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
-`gradient_norm`, `update_ratio` (the norm of what the parameters moved by over theirs),
-`examples_per_second`, of text `tokens_per_second` (those that the model reads, targets or not,
-without padding; of pairs those of both sides), `step_seconds`, `input_wait_fraction`, `mfu` where
-the devices' peak is known, `accuracy` of a classifier; on validation lines the task's metrics with
-the prefix `validation/`. JSON knows no NaN and no infinity: a number that is not finite is written
-as null.
+`gradient_norm`, `update_ratio` (norm of the parameters' change over the norm of the parameters),
+`examples_per_second`, for text `tokens_per_second` (tokens that the model reads, targets or not,
+without padding; for pairs, of both sides), `step_seconds`, `input_wait_fraction`, `mfu` if the
+devices' peak is known, `accuracy` for a classifier; on validation lines the task's metrics with the
+prefix `validation/`. JSON has no NaN and no infinity: a number that is not finite is written as
+null.
 """
 
 import json
@@ -25,11 +25,11 @@ SECONDS_HELD_BACK = 10
 
 
 class MetricLog:
-    """Writes the metrics of a run that goes on after `first_step` (0: from the beginning).
+    """Writes the metrics of a run that resumes after `first_step` (0: a new run).
 
-    Lines of later steps come from a run that was killed after its last checkpoint, and a line cut
-    short from the moment of the kill: opening removes them, atomically, and says so through
-    `notify`; in TensorBoard they are hidden. One writer per workdir: hold its lock.
+    If an earlier process was killed, the file may have lines after its last checkpoint, and a line
+    that was cut short. Opening the log removes them, atomically, and reports it through `notify`;
+    in TensorBoard they are hidden. There is one writer per workdir: hold its lock.
     """
 
     def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
@@ -40,30 +40,32 @@ class MetricLog:
         self._tensorboard: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends the line of `step`, flushed, and the same numbers to TensorBoard.
+        """Append the line of `step`, flushed, and write the same numbers to TensorBoard.
 
-        There a name without a group (`validation/loss` has one) gets `train/`.
+        In TensorBoard, a name without a group gets the group `train/` (`validation/loss` has a
+        group).
         """
         finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
         line = {"step": step} | {name: finite.get(name) for name in metrics}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self._tensorboard is None:  # Not before: importing it takes as long as many steps.
+        if self._tensorboard is None:  # Imported late: that takes as long as many steps.
             self._tensorboard = _summary_writer(self._folder, self._first_step)
         for name, number in finite.items():
             tag = name if "/" in name else f"train/{name}"
             self._tensorboard.add_scalar(tag, number, step)
 
     def close(self) -> None:
-        """Writes what TensorBoard still holds back."""
+        """Write what TensorBoard still buffers."""
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl` in order; null is NaN again. Without a file, [].
+    """Return the lines of `metrics.jsonl` in order, with null read as NaN. Without a file, [].
 
-    A last line cut short by a kill is left out. Raises ValueError naming any other broken line.
+    A last line cut short by a kill is left out. Raises ValueError for any other broken line, naming
+    it.
     """
     path = workdir / METRICS
     lines, broken, count = _parse(path)
@@ -102,7 +104,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
-    """Keeps the whole lines up to `last_step`."""
+    """Remove the broken lines and those after `last_step`."""
     good, broken, _ = _parse(path)
     late = [line["step"] for line in good.values() if line["step"] > last_step]
     if not late and not broken:
@@ -119,7 +121,7 @@ def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
 
 
 def _summary_writer(folder: Path, first_step: int) -> Any:
-    """Return a tensorboardX writer that hides what older files have of steps after `first_step`."""
+    """Return a tensorboardX writer that hides the steps after `first_step` in older files."""
     # Where PyTorch is installed tensorboardX would import it, for more than a second.
     modules: dict[str, Any] = sys.modules
     is_hidden = modules.setdefault("torch", None) is None

@@ -1,5 +1,5 @@
-"""Finds the operation that made a NaN or an infinity: runs a step again, one operation at a
-time."""
+"""Finds the operation that produced a NaN or an infinity, by running a step again, one operation at
+a time."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 def explain_not_finite(step: jax.stages.Wrapped, state: TrainState, batch: Any) -> str:
     """Names the first operation of `step(state, batch)` that makes a NaN, and an infinity.
 
-    `step` is jitted; it is traced, not run: each operation runs on its own, on the devices where
-    its inputs lie, and nothing is donated. That takes a while and more memory than the step.
+    `step` is a jitted function; it is traced, not run. Each operation then runs on its own, on the
+    devices where its inputs are, and nothing is donated. This takes a while, and more memory than
+    the step.
     """
     poisoned = [
         f"{what}{jax.tree_util.keystr(path)}"
@@ -43,17 +44,18 @@ KINDS = {"NaN": jnp.isnan, "infinity": jnp.isinf}
 
 
 class _NaNFound(Exception):
-    """Nothing after the first NaN matters."""
+    """Ends the hunt: nothing after the first NaN matters."""
 
 
 class _Hunt:
-    """An interpreter of jaxprs that watches what comes out of each operation."""
+    """An interpreter of jaxprs that checks the outputs of each operation."""
 
     def __init__(self):
         self.found: dict[str, str] = {}
 
     def run(self, closed: Any, values: Sequence[Any], place: str | None) -> list[Any]:
-        """Return the outputs of a jaxpr, closed or not. place: stands for its operations' own."""
+        """Return the outputs of a jaxpr, closed or not. place: reported instead of its operations'
+        own lines; None for their own."""
         jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
         last_use = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
@@ -93,10 +95,11 @@ class _Hunt:
 
     @staticmethod
     def _place(eqn: core.JaxprEqn, place: str | None) -> str:
-        """Return the innermost line of ours, and whether it is in the forward or backward pass.
+        """Return the innermost source line of this project, and whether it is in the forward or
+        backward pass.
 
-        A function that a library jits keeps the lines of its first caller: the line of the call
-        stands for them.
+        A function jitted by a library keeps the source lines of its first caller, so `place`, the
+        line of the call, is used for its operations.
         """
         if place is not None:
             return place
@@ -110,7 +113,7 @@ class _Hunt:
         return f"({way}, {path}:{lines[0].line_num} in {lines[0].function_name})"
 
     def _enter(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
-        """Looks into an operation that is made of others."""
+        """Run an operation that contains other operations, one by one."""
         if eqn.primitive.name == "scan":
             self._enter_scan(eqn, inputs, place)
         elif eqn.primitive.name == "cond":
@@ -123,8 +126,9 @@ class _Hunt:
                 self.run(inner, inputs, place)
 
     def _enter_scan(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
-        """Runs iteration by iteration. Inputs are constants, carry and slices, outputs carry and
-        slices: a sliced array has a dimension more outside than in the body."""
+        """Run a scan iteration by iteration. Its inputs are constants, carry and slices; its
+        outputs are carry and slices. A sliced array has one dimension more outside than in the
+        body."""
         body = eqn.params["jaxpr"]
         inside = getattr(body, "jaxpr", body)
         sliced = _more_dimensions(eqn.invars, inside.invars)

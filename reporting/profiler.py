@@ -10,13 +10,15 @@ from configs.schema.config import Config
 
 
 class Profiler:
-    """Traces `train.profile_steps` steps from `train.profile_from_step` on, where that is set.
+    """Traces `train.profile_steps` steps from `train.profile_from_step` on, if that is set.
 
-    `begin(step)` and `end(step, metrics)` stand around the call of each step, and `close()` after
-    them all: a trace that is open when the run stops, or fails, is written too. It waits for the
-    device where it ends, so that it holds its last step whole; nothing else costs anything.
+    Call `begin(step)` and `end(step, metrics)` before and after each step, and `close()` after all
+    of them: a trace that is open when the run stops or fails is then written too. At the end of the
+    trace it waits for the device, so that the last step is in it completely; otherwise it costs
+    nothing.
 
-    done: steps of earlier sittings. A window that began among them is not traced, which is said.
+    done: number of steps before this start of the run. If the window began among them, nothing is
+    traced, and `notify` gets a message.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Profiler:
         self._tracing = False
 
     def begin(self, step: int) -> None:
-        """Starts the trace, before the first step of the window is dispatched."""
+        """Start the trace before the first step of the window is dispatched."""
         if step == self._first:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
@@ -45,7 +47,7 @@ class Profiler:
             self._annotation.__enter__()
 
     def end(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Ends the trace, after the last step of the window was dispatched."""
+        """End the trace after the last step of the window was dispatched."""
         if self._annotation is None or not self._tracing:
             return
         self._annotation.__exit__(None, None, None)
@@ -54,7 +56,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is still open."""
+        """End a trace that is still open."""
         if not self._tracing:
             return
         jax.profiler.stop_trace()

@@ -1,4 +1,5 @@
-"""Shows a run on standard error: a live bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run on standard error: a live bar on a terminal, plain lines
+elsewhere."""
 
 import sys
 import time
@@ -27,7 +28,7 @@ SHORT_SECONDS = 10.0
 """A shorter run needs no estimate."""
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Where there is no terminal, steps and stages say something at most this often."""
+"""Without a terminal, steps and stages print a line at most this often."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class _View:
     """A bar between `head` and `tail`, and `details` below it."""
 
     head: str
-    fraction: float | None  # None: nobody knows how much there is to do.
+    fraction: float | None  # None: the total is unknown.
     tail: str = ""
     details: str = ""
     since: float | None = None  # Shows the seconds that have passed since.
@@ -56,7 +57,7 @@ class _View:
 
 
 class _Pace:
-    """Estimates how long the rest takes, from the mean pace so far without pauses."""
+    """Estimates how long the remaining steps take, from the mean pace so far without pauses."""
 
     def __init__(self):
         self._first: tuple[float, int] | None = None
@@ -64,7 +65,7 @@ class _Pace:
         self._paused = 0.0
 
     def pause(self, seconds: float) -> None:
-        """Takes out the last `seconds`, in which nothing was done."""
+        """Exclude the last `seconds`, in which no step ran."""
         self._paused += seconds
 
     def reached(self, done: int) -> None:
@@ -72,7 +73,7 @@ class _Pace:
         self._first = self._first or self._last
 
     def estimate(self, steps: int) -> str:
-        """Say how long `steps` take; "" before enough are timed, and for a few seconds."""
+        """Return as text how long `steps` take; "" if too few are timed, or for a few seconds."""
         (began, first), (now, done) = self._first or self._last, self._last
         if done - first < MEASURED_STEPS:
             return ""
@@ -94,10 +95,10 @@ class _Pace:
 class Progress:
     """Shows preparation, compilation, steps and validations; never on standard output.
 
-    On a terminal a thread draws the bar four times a second, however many calls there are, and only
-    what is drawn is put into words, so the loop may report every step. `stop()` leaves the last
-    state of the bar standing. Not `shown`, as in all processes of a run but one, it is silent but
-    for notes.
+    On a terminal a thread draws the bar four times a second, however often it is updated, and
+    formats only what it draws, so the loop may report every step. `stop()` leaves the last state of
+    the bar on the screen. Without `shown`, as in all processes of a run except the main one, only
+    notes are printed.
     """
 
     def __init__(self, *, shown: bool = True):
@@ -111,20 +112,20 @@ class Progress:
         self._pace = _Pace()
         self._stage: str | None = None
         self._stage_began = 0.0
-        self._stages_within = 0  # of `working`, one in the other
+        self._stages_within = 0  # nesting depth of `working`
         self._first_step = self._total = 0
-        self._is_estimated = self._has_bar  # The bar says it itself, all the time.
+        self._is_estimated = self._has_bar  # The bar shows an estimate all the time.
         self._metrics: dict[str, float] = {}
         self._validation = ""
 
     def note(self, text: str) -> None:
-        """Prints a line of its own, above the bar if there is one."""
+        """Print a line of its own, above the bar if there is one."""
         self._console.print(Text(text), soft_wrap=True)
 
     def preparation(self, stage: str, done: int, total: int, unit: str) -> None:
-        """Shows that `done` of `total` files, records, ... are prepared (callback of `prepare`).
+        """Show that `done` of `total` files, records, ... are prepared (callback of `prepare`).
 
-        A stage ends with done == total and leaves one line.
+        A stage ends when done == total, and leaves one line.
         """
         if stage != self._stage:
             self._stage, self._stage_began, self._pace = stage, time.monotonic(), _Pace()
@@ -141,8 +142,8 @@ class Progress:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Shows on a terminal what the run does between steps, such as "evaluating". The time does
-        not count as that of steps."""
+        """Show on a terminal what the run does between steps, such as "evaluating". Its time does
+        not count as time of steps."""
         before, shown, began = self._view, self._live is not None, time.monotonic()
         now = _View(text, None, details=before().details, since=began)
         self._show(lambda: now)
@@ -159,7 +160,7 @@ class Progress:
 
     @contextmanager
     def compiling(self, text: str) -> Iterator[None]:
-        """Says that `text` is being compiled, how long that took, and whether the cache had it."""
+        """Report that `text` is being compiled, how long it took, and whether the cache had it."""
         from jax import monitoring
 
         found = []
@@ -181,14 +182,15 @@ class Progress:
         self._line(f"compiled {text} in {seconds_text(time.monotonic() - began)}{cached}")
 
     def start(self, total: int, first_step: int) -> None:
-        """Begins the bar of `total` steps, of which `first_step` are done."""
+        """Begin the bar of `total` steps, of which `first_step` are done."""
         self._stage = None
         self._first_step, self._total = first_step, total
         self._pace, self._line_at = _Pace(), float("-inf")
         self._show(lambda: _View(f"step {first_step:,}/{total:,}", first_step / total))
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows the metrics of `step`; as a plain line only those of a logged step, with rates."""
+        """Show the metrics of `step`. Without a terminal, only logged steps, which have rates, get
+        a line."""
         self._metrics |= metrics
         self._pace.reached(step)
         self._show(lambda: self._after(step))
@@ -197,21 +199,21 @@ class Progress:
             self._line_if_due(at_any_rate=step == self._total)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Prints every metric of a validation; the most telling one stays below the bar."""
+        """Print every metric of a validation; the headline metric stays below the bar."""
         name = headline_metric(metrics)
         self._validation = f"validation {metric_text(name, metrics[name])}"
         texts = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
         self._line(f"step {step:,}: validation {', '.join(texts)}")
 
     def stop(self) -> None:
-        """Ends the bar; its last state stays."""
+        """End the bar; its last state stays on the screen."""
         drawn = self._live is not None
         self._hide()
         if drawn and self._stage is None:
             self._console.print(self._view())
 
     def _estimate_once(self, step: int) -> None:
-        """Says in a line how long the run takes, as soon as that can be said."""
+        """Print a line with the run's duration, as soon as it can be estimated."""
         estimate = self._pace.estimate(self._total - self._first_step)
         if estimate and not self._is_estimated and step < self._total:
             self._is_estimated = True
@@ -237,7 +239,7 @@ class Progress:
             yield self._validation
 
     def _line_if_due(self, *, at_any_rate: bool = False) -> None:
-        """Tells of the view in a line, where there is no bar and the last line is a while ago."""
+        """Print the view as a line, if there is no bar and the last line was a while ago."""
         now = time.monotonic()
         if not self._has_bar and (at_any_rate or now - self._line_at >= SECONDS_BETWEEN_LINES):
             self._line_at = now

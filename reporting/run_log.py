@@ -17,12 +17,13 @@ PREFIX = "diagnosis: "
 
 
 class RunLog:
-    """Shows and keeps the messages and metrics of one run, over all its sittings.
+    """Shows and keeps the messages and metrics of one run, across all its restarts.
 
-    metadata: figures for the report that the metrics do not have: `parameters`, and
-    `tokens_per_example` and `gzip_bits_per_byte` where they apply. pages: further arguments of
-    `write_report`. initialized_from: whose parameters the run began with, as JSON; None for fresh
-    ones. Only the process that calls `open` writes to the workdir; the others show messages alone.
+    metadata: figures for the report that are not in the metrics: `parameters`, and
+    `tokens_per_example` and `gzip_bits_per_byte` if they apply. pages: further arguments of
+    `write_report`. initialized_from: the model that the run was initialised from, as JSON; None for
+    fresh parameters. Only the process that calls `open` writes to the workdir; the others only show
+    messages.
     """
 
     def __init__(
@@ -41,38 +42,38 @@ class RunLog:
         self._logs: list[MetricLog | WandbLog] = []
         self._warnings: list[str] = []
         self._events: list[str] = []
-        self._warned: set[str] = set()  # In this sitting; `_warnings` are of earlier ones too.
+        self._warned: set[str] = set()  # Since this start; `_warnings` has earlier ones too.
         self._initialized_from = initialized_from
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
     def open(self, first_step: int) -> None:
-        """Begins to write the metrics of the steps after `first_step`."""
+        """Begin to write the metrics of the steps after `first_step`."""
         self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.warn))
         if self._config.train.wandb_project is not None:
             self._logs.append(WandbLog(self._config, self._workdir, self.info))
 
     def warn(self, text: str) -> None:
-        """Shows a warning: a line above the progress, highlighted in the report."""
+        """Show a warning: a line above the progress bar, highlighted in the report."""
         self._warnings.append(text)
         self._warned.add(text)
         self._progress.note(text)
 
     def info(self, text: str) -> None:
-        """Shows an ordinary event: a line above the progress, and a plain one in the report."""
+        """Show an ordinary event: a line above the progress bar, and a plain line in the report."""
         self._events.append(text)
         self._progress.note(text)
 
     def take(self, warnings: Sequence[str], events: Sequence[str]) -> None:
-        """Shows the messages from before the run had a log."""
+        """Show the messages from before the log existed."""
         for text in warnings:
             self.warn(text)
         for text in events:
             self.info(text)
 
     def start(self, rows: Rows, *, first_step: int) -> None:
-        """Shows the summary of the run, in the report too; as one line where the run goes on. Only
-        the process that writes shows it."""
+        """Show the summary of the run, and put it into the report. If the run resumes, show it as
+        one line. Only the process that writes shows it."""
         self._pages["start"] = rows
         lines = list(aligned(rows))
         if first_step:
@@ -82,12 +83,12 @@ class RunLog:
             self._progress.note(line)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes a line of metrics.jsonl, and the same to TensorBoard and Weights & Biases."""
+        """Write a line of metrics.jsonl, and the same to TensorBoard and Weights & Biases."""
         for log in self._logs:
             log.write(step, metrics)
 
     def write_samples(self, step: int, texts: Sequence[str]) -> None:
-        """Writes what the model generated after `step` into a file in samples/."""
+        """Write what the model generated after `step` into a file in samples/."""
         if self._logs and texts:
             folder = self._workdir / "samples"
             make_folder(folder)
@@ -99,7 +100,7 @@ class RunLog:
 
     @property
     def history(self) -> dict[str, Any]:
-        """The part of the run's past that a checkpoint keeps."""
+        """Return the part of the run's past that checkpoints store."""
         return {
             "seconds": self._seconds(),
             "notices": self._warnings,
@@ -108,7 +109,7 @@ class RunLog:
         }
 
     def go_on_from(self, step: int, history: Mapping[str, Any]) -> None:
-        """Takes over the messages of earlier sittings up to the checkpoint `step`, each once."""
+        """Take over the messages that were stored up to the checkpoint `step`, each once."""
         self._seconds_before = history["seconds"]
         self._initialized_from = history.get("initialized_from")  # Older checkpoints have none.
         self._warnings = _joined(history["notices"], self._warnings)
@@ -119,7 +120,7 @@ class RunLog:
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
     ) -> Path | None:
-        """Writes report.html after `step` steps, and shows the lines of its diagnosis. Returns its
+        """Write report.html after `step` steps, show the lines of its diagnosis, and return its
         path; None in a process that does not write."""
         if not self._logs:
             return None
@@ -161,7 +162,7 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Writes what is still held back."""
+        """Write what is still buffered."""
         for log in self._logs:
             log.close()
 
@@ -170,5 +171,5 @@ class RunLog:
 
 
 def _joined(earlier: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Return the lines of earlier sittings, then the new ones of this sitting."""
+    """Return the earlier lines, then the new ones."""
     return [*earlier, *(line for line in now if line not in earlier)]

@@ -1,4 +1,4 @@
-"""Summarises a run before its first step: a few rows for the terminal and the report."""
+"""Summarises a run before its first step, in a few rows for the terminal and the report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ _INPUTS = ("image", "frames", "source", "tokens")
 def summarize_start(
     program: TrainProgram, batch: Mapping[str, Any], train: Any, splits: Rows
 ) -> Rows:
-    """Returns rows of a name and a text.
+    """Return the summary as rows of a name and a text.
 
-    batch: the first one. train: the training split, of which `examples` and `lengths` are read.
-    splits: rows of what each split holds.
+    batch: the first training batch. train: the training split; its `examples` and `lengths` are
+    read. splits: rows about the contents of each split.
     """
     return [
         ("parameters", _parameters(program)),
@@ -32,7 +32,7 @@ def summarize_start(
 
 
 def aligned(rows: Rows) -> Iterator[str]:
-    """Return the rows as lines, their texts below each other."""
+    """Yield the rows as lines, with the texts aligned."""
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         yield f"{name:{width}}  {text}"
@@ -72,7 +72,7 @@ def _devices(program: TrainProgram) -> str:
 
 
 def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
-    """Yield the inputs that the step is compiled for, and the implementations that it uses."""
+    """Yield the inputs for which the step is compiled, and the implementations that it uses."""
     size = program.config.data.global_batch_size
     for name in _INPUTS:
         if name in batch:

@@ -1,4 +1,4 @@
-"""The steps of a run, logged as their metrics arrive."""
+"""Logs the steps of a run as their metrics arrive."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from training.step import TrainState
 class StepLog:
     """Logs each step when the next one is dispatched, and ends a run that diverged.
 
-    `last_step` is the last one that was read.
+    `last_step` is the last step whose metrics were read.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class StepLog:
         self.waiting_for, self.restart_clock = self._meter.waiting_for, self._meter.restart_clock
 
     def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
-        """Takes the metrics of `step`, which was only dispatched, and logs the step before.
+        """Take the metrics of `step`, which is dispatched but may still be running, and log the
+        step before it.
 
         rows: this process's part of the batch. Raises `Diverged` after too many skipped steps.
         """
@@ -49,9 +50,10 @@ class StepLog:
     def hunt_nans(
         self, step: int, metrics: Scalars, state: TrainState, batch: Mapping[str, Any]
     ) -> None:
-        """Names the operation that was not finite in `step`, if it is the first of some in a row.
+        """Report the operation of `step` that produced a non-finite number, if the step was skipped
+        and the step before was not.
 
-        state, batch: after the step, and of it. Waits for the devices.
+        state: the state after the step. batch: the step's batch. Waits for the devices.
         """
         if int(metrics["skipped"]) != 1:
             return
@@ -61,11 +63,12 @@ class StepLog:
         self._log.warn(f"step {step} again, one operation at a time: {text}")
 
     def drain(self) -> None:
-        """Waits for the last step that was pushed, and logs it; raises as `push` does."""
+        """Wait for the last step that was pushed, and log it. Raises as `push` does."""
         self._read(self._meter.drain())
 
     def check_skipped(self, *, ends: bool = False) -> None:
-        """Raises `Diverged` after the last step that was read, or because the run `ends`."""
+        """Raise `Diverged` if too many steps up to the last one read were skipped. ends: whether
+        the run ends there, which lowers the limit."""
         limit, saved = self._config.train.max_skipped_steps, self._checkpoints.saved_step
         check_skipped(self._skipped, self.last_step, limit, saved, ends=ends)
 

@@ -1,4 +1,4 @@
-"""The metrics of steps, read one step late, and the rates of a run."""
+"""Collects the metrics of steps, read one step late, and measures the rates of a run."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,39 +11,40 @@ from training.scalars import Scalars
 
 _Pushed = tuple[int, Scalars, dict[str, float]]
 Ready = list[tuple[int, dict[str, float]]]
-"""Steps with their metrics, in their order."""
+"""Steps with their metrics, in order."""
 
 _SHORT = 50e-6
-"""Seconds of waiting that do not count: to ask whether the devices waited too takes a fifth."""
+"""Waiting below this many seconds does not count: the check whether the devices waited too takes a
+fifth of it."""
 
 
 def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return `tokens`, how many a model reads in a batch without padding, targets or not.
+    """Return `tokens`: how many tokens a model reads in a batch, targets or not, without padding.
 
-    rows: this process's part of the batch; the other processes are taken to have as many. Of pairs
-    the tokens of both sides count. Without tokens, {}.
+    rows: this process's part of the batch; the other processes are assumed to have as many. For
+    pairs, the tokens of both sides count. Returns {} for data without tokens.
     """
     if "tokens" not in rows:
         return {}
-    # Where nothing says which positions are filled, each token has a target.
+    # Without `segments`, each token has a target, and `weights` marks the targets.
     filled = rows["segments"] if "segments" in rows else rows["weights"]
     count = np.count_nonzero(filled) + np.count_nonzero(rows.get("source_segments", ()))
     return {"tokens": float(count * jax.process_count())}
 
 
 class StepMeter:
-    """Collects what each step returned, and how long the devices waited for its batch.
+    """Collects the results of each step, and measures how long the devices waited for its batch.
 
-    `push` takes the metrics of a step that was only dispatched, and returns those of the step
+    `push` takes the metrics of a step that was just dispatched and returns those of the step
     before, which is done or nearly so: the devices never wait for the host. `drain` waits for the
     last step.
 
-    Rates are means since the last call of `take_rates`; all times are in seconds. There is a rate
-    of tokens where `push` is given how many `tokens` steps read, and `mfu`, the share of
-    `peak_examples_per_second`, where that is known.
+    Rates are means since the last call of `take_rates`; all times are in seconds. The rate of
+    tokens needs `push` to be given the `tokens` of each step; `mfu`, the share of
+    `peak_examples_per_second`, needs that peak.
 
-    The host asks for a batch while the devices are still at the step before: waiting for one that
-    comes before they are done costs nothing, and does not count.
+    The host asks for a batch while the devices still run the step before. Waiting for a batch
+    counts only if the devices have become idle meanwhile.
     """
 
     def __init__(self, global_batch_size: int, *, peak_examples_per_second: float | None = None):
@@ -53,13 +54,13 @@ class StepMeter:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Begins the means anew, when all is drained: after an evaluation or a compilation, which
-        are no step's time."""
+        """Start new means, when all steps are drained: after an evaluation or a compilation, whose
+        time belongs to no step."""
         self._rates: dict[str, float] | None = None
         self._begin()
 
     def waiting_for(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yields the same batches, and measures how long each takes to come."""
+        """Yield the same batches, and measure how long each one takes to arrive."""
         while True:
             asked = time.perf_counter()
             try:
@@ -72,19 +73,20 @@ class StepMeter:
             yield batch
 
     def push(self, step: int, metrics: Scalars, **known: float) -> Ready:
-        """Takes the metrics of `step`, and what the host knows of it beside them. Returns the step
-        before with its metrics; nothing where that was drained."""
+        """Take the metrics of `step`, and further numbers that the host knows. Return the step
+        before with its metrics, or nothing if that was drained."""
         ready = self._pending
         self._pending = step, metrics, known
         return self._read(ready)
 
     def drain(self) -> Ready:
-        """Waits for the last step that was pushed, and returns it with its metrics."""
+        """Wait for the last step that was pushed, and return it with its metrics."""
         ready, self._pending = self._pending, None
         return self._read(ready)
 
     def take_rates(self) -> dict[str, float]:
-        """Return throughput and times since the last call; the same again if no step was read."""
+        """Return throughput and times since the last call; the previous ones again if no step was
+        read."""
         if self._rates is not None and not self._steps:
             return dict(self._rates)
         elapsed = max(time.perf_counter() - self._since, 1e-9)

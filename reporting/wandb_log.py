@@ -1,4 +1,4 @@
-"""The metrics of a run on Weights & Biases: the extra `wandb`, switched on by a field."""
+"""Sends the metrics of a run to Weights & Biases (the extra `wandb`; `train.wandb_project`)."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def require_wandb(config: Config) -> None:
 
 
 class WandbLog:
-    """Sends metrics to the project `train.wandb_project`, under one run for all sittings.
+    """Sends metrics to the project `train.wandb_project`, as one W&B run across all restarts.
 
     `WANDB_MODE=offline` keeps them in the workdir for `wandb sync`, and needs no account.
     """
@@ -53,15 +53,15 @@ class WandbLog:
                 f"train.wandb_project={config.train.wandb_project}: {error} (WANDB_MODE=offline "
                 "needs no account)"
             ) from None
-        # A run that was killed goes on a few steps back, where W&B's own count would refuse it.
+        # A run that was killed resumes a few steps back; W&B's own step count would refuse them.
         self._run.define_metric("*", step_metric="step")
         where = f"offline, in {self._run.dir}" if self._run.offline else self._run.url
         notify(f"Weights & Biases: {where}")
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Sends the metrics of `step`."""
+        """Send the metrics of `step`."""
         self._run.log({"step": step, **metrics})
 
     def close(self) -> None:
-        """Waits until all is sent."""
+        """Wait until everything is sent."""
         self._run.finish()

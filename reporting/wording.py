@@ -1,4 +1,4 @@
-"""Formats figures for people: durations, counts, rates and metrics."""
+"""Formats numbers for people: durations, counts, rates and metrics."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def count_text(number: float) -> str:
-    """Format a count or rate, with three digits from a million on: `12,400`, `1.24 M`."""
+    """Format a count or rate, with three digits from a million: `12,400`, `1.24 M`."""
     if not math.isfinite(number):
         return str(number)
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
@@ -52,12 +52,12 @@ def percent_text(share: float) -> str:
 
 
 def name_text(name: str) -> str:
-    """Return a metric's name."""
+    """Return the name of a metric for people."""
     return NAMES.get(name, name.replace("_", " "))
 
 
 def value_text(name: str, value: float) -> str:
-    """Format a metric without its name."""
+    """Format the value of a metric, without its name."""
     if name in SHARES:
         return percent_text(value)
     if name in POINTS:
@@ -89,18 +89,18 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
 
 
 def better_step_text(name: str, step: int, value: float) -> str:
-    """Say which step was the best by the metric `name`, and how it is had."""
+    """Return a message that names the best step by the metric `name`, and how to use it."""
     value_there = f"the best {name_text(name)} was {value_text(name, value)}"
     return f"{value_there}, at step {step}: --step=best takes it"
 
 
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
-    """Return the one metric that says how good a model is: the one that is `chosen` to rank the
+    """Return the name of the metric that best describes a model: `chosen`, which ranks the
     checkpoints, unless that is the loss.
 
-    Bits per byte compare across tokenizers; answers say more than the loss of true ones; the
-    accuracy of a classifier says more than its loss, that of a language model (which has a
-    perplexity) less.
+    Otherwise bits per byte, which compare across tokenizers, or the metrics of written answers,
+    which say more than a loss. For a classifier accuracy says more than the loss; for a language
+    model (which has a perplexity) less.
     """
     if chosen in metrics and chosen != "loss":
         return chosen

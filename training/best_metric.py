@@ -34,7 +34,7 @@ def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
     history = manifest["history"]
     if "evaluations" in history:
         return list(history["evaluations"])
-    # Earlier manifests have only the values of the metric that was the best metric then.
+    # Older manifests have only the values of the metric that ranked the checkpoints then.
     name = manifest["config"]["checkpoint"]["best_metric"]
     measured_by = evaluation_in(manifest)["measured_by"]
     values = history.get("course", ())

@@ -129,7 +129,7 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
         target = {}
         for name in (*names, *(one for one in pairs if one in params)):
             field = "ema" if name in averages else "params"
-            # The average has axes and shape of its parameter, and a dtype of its own.
+            # The average has the axes and shape of its parameter, but a dtype of its own.
             stored = replace(params[name], dtype=leaves[f"{field}.{name}"].dtype)
             target[f"{field}.{name}"] = _abstract(stored, program)
         for name in statistics:

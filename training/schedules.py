@@ -19,7 +19,7 @@ def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> i
     warm-up that it began with, even if `train.steps` has changed.
     """
     if manifest is not None:
-        kept = manifest["history"].get("warmup_steps")  # Earlier manifests do not have it.
+        kept = manifest["history"].get("warmup_steps")  # Older manifests do not have it.
         return warmup_steps(_as_saved(config, manifest)) if kept is None else kept
     steps = config.optimizer.warmup_steps
     return steps if steps < config.train.steps else config.train.steps // 10

@@ -100,13 +100,13 @@ class WorkdirLock:
 
     def _lock(self) -> None:
         for _ in range(10):
-            with suppress(BlockingIOError):  # `is_in_use` may be looking: for a moment only
+            with suppress(BlockingIOError):  # `is_in_use` may hold the lock for a moment.
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             time.sleep(0.01)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _living_owner(self) -> str:
-        for _ in range(20):  # It may hold the lock and not have written its name yet.
+        for _ in range(20):  # The owner may hold the lock without having written its name yet.
             content = self._read()
             if content:
                 return _describe(content)

@@ -1,7 +1,7 @@
-"""The curves of a run as inline SVG, drawn by matplotlib in the colours of the page.
+"""Draws the curves of a run as inline SVG, with matplotlib, in the colours of the page.
 
-matplotlib draws with stand-in colours, each of which becomes a CSS variable of the page, so that a
-chart follows light and dark with the text around it. Text stays text, in the page's font.
+matplotlib draws with placeholder colours. Each becomes a CSS variable of the page, so that a chart
+follows light and dark mode like the text around it. Text stays text, in the page's font.
 """
 
 import io
@@ -26,10 +26,12 @@ WIDTH, HEIGHT = 540, 260
 
 LEFT, TOP, BOTTOM = 56, 10, 230
 RIGHT_OF_NAMES, RIGHT_OF_VALUES = 398, 456
-"""The plot within the chart; to its right stand the last values of the curves, some with names."""
+"""The edges of the plot within the chart. To the right of it, the last values of the curves are
+written, with or without names."""
 
 MOST_POINTS = 400
-"""No more could be seen: a longer curve is cut into that many pieces, each of them averaged."""
+"""Points drawn of a curve, as more could not be seen: a longer curve is cut into this many pieces,
+and each is averaged."""
 
 LOG_FROM = 20
 """A vertical axis is logarithmic if nearly all its values are positive and span this ratio."""
@@ -76,7 +78,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Numbers:
-    """Formats of values: one that is read off, and one at an axis."""
+    """Formats of values: one for reading off, one for the ticks of an axis."""
 
     text: Callable[[float], str]
     tick: Callable[[float], str]
@@ -89,9 +91,10 @@ SHARES = Numbers(percent_text, lambda share: f"{100 * share:g} %")
 
 @dataclass(frozen=True)
 class Curve:
-    """Finite values at ascending steps.
+    """A curve of finite values at ascending steps.
 
-    smooth: a running mean is drawn over the curve, which pales. best: min or max; marks the value.
+    smooth: whether a running mean is drawn over the curve, which is then paler. best: min or max;
+    marks this value.
     """
 
     name: str
@@ -113,7 +116,8 @@ class End:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page; `data` is for reading values off the SVG (see reading.js)."""
+    """A chart of the page. data: the values that the page shows for a point of the SVG
+    (reading.js)."""
 
     title: str
     subtitle: str
@@ -122,7 +126,7 @@ class Chart:
 
 
 def curve(metrics: Sequence[dict[str, Any]], key: str, name: str, **how: Any) -> Curve:
-    """Return the finite values of `key` in lines of metrics.jsonl."""
+    """Make a curve of the finite values of `key` in lines of metrics.jsonl."""
     points = [(m["step"], m[key]) for m in metrics if math.isfinite(m.get(key, math.nan))]
     return Curve(name, [step for step, _ in points], [value for _, value in points], **how)
 
@@ -137,18 +141,19 @@ def draw(
     clip_beginning: bool = False,
     reference: tuple[str, float] | None = None,
 ) -> Chart | None:
-    """Draw a chart of those `curves` that have values; None if none has.
+    """Draw a chart of the `curves` that have values; return None if none has.
 
-    limits: of the vertical axis, None if the values decide; without any it may turn out
-    logarithmic. clip_beginning: the first steps may lie above the chart where they would flatten
-    the rest; the subtitle then says so. reference: a value to compare with, and its name.
+    limits: of the vertical axis, (low, high); None for an end that the values decide. Without
+    limits the axis may be logarithmic. clip_beginning: let the first steps lie above the chart if
+    they would flatten the rest; the subtitle then says so. reference: name and value of a line to
+    compare with.
     """
     curves = [_thin(one) for one in curves if one.steps]
     if not curves:
         return None
     values = [value for one in curves for value in one.values]
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # The user's own settings are for the user's own charts.
+        matplotlib.rcdefaults()  # Not the user's own settings.
         matplotlib.rcParams.update(_STYLE)
         named = any(one.name for one in curves)
         figure, axes = _empty_axes(RIGHT_OF_NAMES if named else RIGHT_OF_VALUES)
@@ -170,7 +175,8 @@ def draw(
 
 
 def _thin(curve: Curve) -> Curve:
-    """Return MOST_POINTS points at most, each the mean of its neighbours at their last step."""
+    """Return at most MOST_POINTS points, each the mean of several neighbours, at their last
+    step."""
     count = len(curve.steps)
     if count <= MOST_POINTS:
         return curve
@@ -202,7 +208,7 @@ def _set_steps(axes: Axes, curves: Sequence[Curve]) -> None:
 
 def _spans_much(values: Sequence[float]) -> bool:
     ascending = sorted(values)
-    low = ascending[len(values) // 50]  # A single step that happens to be perfect is no reason.
+    low = ascending[len(values) // 50]  # Ignores a few steps that happen to be perfect.
     return low > 0 and ascending[-1] >= LOG_FROM * low
 
 
@@ -217,7 +223,7 @@ def _make_logarithmic(axes: Axes) -> None:
 def _top_without_beginning(
     axes: Axes, curves: Sequence[Curve], reference: tuple[str, float] | None
 ) -> float | None:
-    """Return an end of the axis with which the steps after the first twentieth take most of it."""
+    """Return a top of the axis that gives most of it to the steps after the first twentieth."""
     first, last = axes.get_xlim()
     later = [
         value
@@ -249,8 +255,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> End:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Return means over a thirtieth of the curve, centred and narrower at the beginning, so that
-    they never lag."""
+    """Return centred means over a thirtieth of the curve, narrower near the beginning so that they
+    never lag."""
     reach = len(values) // 60
     means = []
     for i in range(len(values)):
@@ -277,7 +283,7 @@ def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Return the figure as an element of a page, in its colours and font, with ids of its own."""
+    """Return the figure as an SVG element in the page's colours and font, with ids unique to it."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)

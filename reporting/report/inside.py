@@ -1,4 +1,5 @@
-"""Looks into a trained model: the filters of its first layer, its attention on an example."""
+"""Shows the inside of a trained model: the filters of its first layer, and its attention on an
+example."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,12 @@ from training.program import TrainProgram
 Tree = Any
 
 MOST_POSITIONS = 24
-"""Tokens at the beginning of a text that are looked at."""
+"""Attention is shown for this many tokens at the beginning of a text."""
 
 
 class ExampleViewer(Protocol):
-    """Examples as the model gets them, and as a reader does: `data.show.ExampleViewer`."""
+    """The examples of a split, both as the model and as a person reads them:
+    `data.show.ExampleViewer`."""
 
     def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
     def tokens(self, number: int) -> Sequence[str]: ...
@@ -29,8 +31,7 @@ def look_inside(
     program: TrainProgram, params: Tree, statistics: Tree, examples: ExampleViewer
 ) -> dict[str, Any]:
     """Return arguments of `write_report`: `filters`, and `attention` on the first of the examples,
-    with the example as `attended`. {} if several processes share the parameters.
-    """
+    with this example as `attended`. {} if the parameters are spread over several processes."""
     if jax.process_count() > 1:
         return {}
     batch, axes = examples.batch(0), program.model_def.graph.axes()
@@ -45,11 +46,11 @@ def look_inside(
 
 
 def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
-    """Return the kernel of the first layer, float32 [filters, height, width, channels]; None where
-    there is none.
+    """Return the kernel of the first layer, float32 [filters, height, width, channels]; None if the
+    model has none.
 
-    It is a convolution or a projection of patches, found by its axes and by the picture's number
-    of channels.
+    The layer is a convolution or a projection of patches. It is found by its axes and by
+    `channels`, the number of channels of a picture.
     """
     kinds = ((None, None, "channels_in", "channels_out"), (None, None, None, "embed"))
     for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
@@ -61,9 +62,9 @@ def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
 def attention_maps(
     program: TrainProgram, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Return each layer's attention on the one example of `batch`, float32 [heads, T, T]; for text
-    on its first `MOST_POSITIONS` tokens. [] without attention, for pairs and for sound.
-    """
+    """Return each layer's attention on the single example of `batch`, float32 [heads, T, T]; for
+    text only on its first `MOST_POSITIONS` tokens. [] without attention, and for pairs and
+    sound."""
     axes = jax.tree.leaves(program.model_def.graph.axes())
     if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
         return []
@@ -74,7 +75,7 @@ def attention_maps(
     maps = jax.jit(of_one)
     try:
         found = maps(params, statistics, dict(batch))
-    except jax.errors.UnexpectedTracerError:  # Of layers in a loop that the model made itself.
+    except jax.errors.UnexpectedTracerError:  # Layers in a loop written in the model.
         return []
     return [np.asarray(one) for one in found if one.shape[1] == one.shape[2]]
 
@@ -87,10 +88,10 @@ def watched(
     statistics: Tree,
     batch: Mapping[str, Any],
 ) -> list[jax.Array]:
-    """Evaluate `batch`, and return `take` of each array that `watch` shows on the way; to be
+    """Evaluate `batch`, and return `take` of each array that `watch` captures on the way. To be
     jitted.
 
-    Layers run unrolled and without rematerialisation, so that each shows its arrays once.
+    Layers run unrolled and without rematerialisation, so that each array is captured once.
     """
     module = program.model_def.bind(params, statistics)
     for _, part in nnx.iter_graph(module):

@@ -36,10 +36,10 @@ def versions() -> dict[str, str]:
 
 
 def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return where and how this process runs, for the report; starts JAX if it has not started.
+    """Return where and how this process runs, for the report. Starts JAX if it has not started.
 
-    tuned: what `set_environment` set, which stands among the flags. Values are text; `flags` and
-    `versions` are {name: text}.
+    tuned: the flags that `set_environment` set. Values are text; `flags` and `versions` are {name:
+    text}.
     """
     import jax
 
@@ -68,7 +68,7 @@ def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Return the commit of the code, and whether the files differ from it."""
+    """Return the commit of the code, and whether files differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The page itself: figures, curves, samples or predictions, configuration, environment."""
+"""The page of the report: figures, curves, samples or predictions, configuration, environment."""
 
 import math
 import statistics
@@ -60,9 +60,9 @@ class Summary(TypedDict, total=False):
     parameters: Required[int]
     seconds: Required[float]
     examples: int  # Consumed in training.
-    tokens: int  # Likewise, where tokens apply.
+    tokens: int  # Consumed in training, for data with tokens.
     gzip_bits_per_byte: float  # Of the validation split's files, one by one.
-    test: Mapping[str, float]  # Metrics of the test split, where there is one.
+    test: Mapping[str, float]  # Metrics of the test split, if there is one.
 
 
 def write_report(
@@ -84,15 +84,15 @@ def write_report(
     data: Sequence[Sequence[str]] = (),
     start: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """Writes `report.html` into the workdir, atomically, and returns its path.
+    """Write `report.html` into the workdir, atomically, and return its path.
 
-    environment: of `environment()` in machine.py. metrics: of `read_metrics`. samples: texts by
-    name, a `prompt` and the `text` after it, or a `source`, its `reference` and the `hypothesis`.
-    predictions: of a classifier, whose surest mistakes are shown; example(i): the split's example
-    i. filters: of the first layer, float [N, h, w, C]. attention: each layer's weights [heads, T,
-    T] on `attended`, a picture or the T tokens of a text. warnings, events: messages, one sentence
-    each. diagnosis: of `verdict`. data: a table of the splits, its head first. start: of
-    `summarize_start`.
+    environment: from `environment()` in machine.py. metrics: from `read_metrics`. samples: texts by
+    name: `prompt` and `text` (its continuation), or `source`, `reference` and `hypothesis`.
+    predictions: of a classifier; the mistakes with the highest probability are shown. example(i):
+    example i of the split. filters: of the first layer, float [N, h, w, C]. attention: each layer's
+    weights [heads, T, T] on `attended`, a picture or the T tokens of a text. warnings, events:
+    messages, one sentence each. diagnosis: from `verdict`. data: a table of the splits, header
+    first. start: from `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -135,7 +135,7 @@ def write_report(
 def _headlines(
     summary: Summary, metrics: Metrics, config: Config
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, value, note) of each figure at the top."""
+    """Yield (name, value, note) for each figure at the top of the page."""
     if "test" in summary:
         name = headline_metric(summary["test"], config.checkpoint.best_metric)
         yield (
@@ -275,20 +275,21 @@ _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def _printable(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return text that a page can hold: control characters as symbols, cut where it is long."""
+    """Return text that a page can show: control characters as symbols, cut if it is long."""
     shown = text[:most].translate(_VISIBLE)
     more = len(text) - most
     return shown if more <= 0 else f"{shown}\n... and {more:,} more characters"
 
 
 def _predictions(predictions: Predictions) -> dict[str, Any]:
-    """Return the table of classes, with a matrix of few classes or the commonest confusions."""
+    """Return the table of classes, with a confusion matrix if there are few classes, else the most
+    frequent confusions."""
     classes = predictions.classes
     found: dict[str, Any] = {"counts": None, "shades": None, "pairs": []}
     if len(classes) <= MOST_CLASSES:
         counts = predictions.confusion()
         wrong = counts - np.diag(np.diag(counts))
-        # How strong the colour of a cell is: mistakes against the commonest of them.
+        # Strength of a cell's colour: its mistakes relative to the most frequent mistake.
         found |= {"counts": counts.tolist(), "shades": (wrong / max(1, wrong.max())).tolist()}
     else:
         found |= {"pairs": predictions.commonest_confusions(MOST_PAIRS)}
@@ -306,7 +307,8 @@ def _predictions(predictions: Predictions) -> dict[str, Any]:
 def _mistakes(
     predictions: Predictions, example: Callable[[int], Example]
 ) -> Iterator[dict[str, Any]]:
-    """Yield each mistake: a picture's data URL or a text, its class, and the predicted one."""
+    """Yield each mistake: the example (a picture's data URL, or a text), its class, and the
+    predicted class."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
         text = picture = None
@@ -335,11 +337,12 @@ def _shorten(messages: Sequence[str]) -> list[str]:
 
 
 def _config_rows(config: Config) -> list[dict[str, Any]]:
-    """Return every field: its path, value, meaning, and the default where the value differs."""
+    """Return every field of the configuration: its path, value, meaning, and its default if the
+    value differs."""
     defaults = flatten(Config())
     rows = []
     for path, field in flatten(config).items():
-        # A section of another kind than the whole's default has the defaults of its own kind.
+        # A section of another kind than the default's has the defaults of its own kind.
         default = defaults[path].value if path in defaults else field.info.default
         rows.append(
             {

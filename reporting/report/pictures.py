@@ -1,4 +1,4 @@
-"""Arrays as pictures of the page: data URLs that stand in its source."""
+"""Turns arrays into pictures for the page, as data URLs within its source."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 PICTURE_SIZE = 96
-"""Pixels, of an example: larger ones are made smaller."""
+"""Largest width or height of an example's picture, in pixels; larger pictures are shrunk."""
 
 MOST_FILTERS = 64
 FILTERS_IN_A_ROW = 16
@@ -18,7 +18,7 @@ FILTER_SIZE = 48
 """Pixels of a filter on the page, about."""
 
 HEAT = (209, 96, 31)
-"""The page's second colour; how much of it there is, is its opacity: right on light and dark."""
+"""The page's second colour. A weight is its opacity, which looks right in light and dark mode."""
 
 MOST_HEADS, MOST_PICTURE_LAYERS, MOST_TEXT_LAYERS = 8, 4, 2
 
@@ -31,18 +31,19 @@ def picture_url(picture: np.ndarray) -> str:
 
 
 def frames_picture(frames: np.ndarray) -> np.ndarray:
-    """Return the frames of a recording, float [T, F], as a picture, uint8 [F, T, 1]: time to the
-    right, pitch upwards, the loudest white."""
+    """Turn a recording's frames, float [T, F], into a picture, uint8 [F, T, 1]: time to the right,
+    pitch upwards, the loudest white."""
     low, high = frames.min(), frames.max()
     levels = (frames - low) / max(float(high - low), 1e-6)
     return np.round(255 * levels.T[::-1]).astype(np.uint8)[..., None]
 
 
 def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
-    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], side by side in one picture.
+    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], next to each other in one
+    picture.
 
-    Grey is zero, and the largest weight of a filter is black or white; of three channels in
-    colour, of another number their mean.
+    Three channels are drawn in colour, any other number as their mean. Grey is zero; the weight of
+    largest magnitude in a filter is black or white.
     """
     shown = filters[:MOST_FILTERS]
     if shown.shape[-1] != 3:
@@ -54,7 +55,7 @@ def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
     scale = max(1, FILTER_SIZE // max(height, width))
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     tiles = np.concatenate([tiles, np.full_like(tiles[..., :1], 255)], axis=3)
-    tiles = np.pad(tiles, ((0, 0), (2, 2), (2, 2), (0, 0)))  # Seen through, between them.
+    tiles = np.pad(tiles, ((0, 0), (2, 2), (2, 2), (0, 0)))  # Transparent gaps.
     columns = min(count, FILTERS_IN_A_ROW)
     tiles = np.pad(tiles, ((0, -count % columns), *[(0, 0)] * 3))
     rows = tiles.reshape(-1, columns, *tiles.shape[1:])
@@ -70,12 +71,13 @@ def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
 def attention_view(
     layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
 ) -> dict[str, Any] | None:
-    """Draw each layer's attention weights, [heads, T, T], on `example`: a picture, or the tokens of
-    a text, T of them or fewer with padding. None if the weights do not lie over it.
+    """Draw each layer's attention weights, [heads, T, T], over `example`: a picture, or the tokens
+    of a text (T, or fewer with padding). Return None if the positions do not correspond to the
+    example.
 
-    Of a picture's heads what each patch gets: of the class token's attention if there is one
-    before the patches, else of all positions' on average. Of a text the mean of the heads, each
-    row against its largest.
+    For a picture, draw for each head how much attention each patch gets: from the class token if
+    there is one before the patches, else from all positions on average. For a text, draw the mean
+    of the heads, each row relative to its largest weight.
     """
     if isinstance(example, np.ndarray):
         layers = [maps for weights in layers if (maps := on_patches(weights)) is not None]
@@ -96,7 +98,8 @@ def attention_view(
 
 
 def on_patches(weights: np.ndarray) -> np.ndarray | None:
-    """Map [heads, T, T] to [heads, side, side]; None if T is no square of patches."""
+    """Turn weights [heads, T, T] into the attention that each patch gets, [heads, side, side]; None
+    if T does not fit a square of patches."""
     length = weights.shape[1]
     side = math.isqrt(length)
     if side * side == length:
@@ -109,7 +112,8 @@ def on_patches(weights: np.ndarray) -> np.ndarray | None:
 
 
 def _spread(layers: Sequence[np.ndarray], most: int) -> list[tuple[str, np.ndarray]]:
-    """Choose `most` layers, the first and the last among them; return names and weights."""
+    """Choose at most `most` evenly spaced layers, the first and the last included; return their
+    names and weights."""
     if not layers:
         return []
     chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))

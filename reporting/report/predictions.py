@@ -1,4 +1,4 @@
-"""A classifier's predictions on a split: figures of each class, and its confusions."""
+"""A classifier's predictions on a split: the metrics of each class, and the confusions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,17 @@ import numpy as np
 from reporting.wording import percent_text
 
 MOST_CLASSES = 50
-"""A table of more classes shows the best and the worst."""
+"""If there are more classes, a table shows only the best and the worst."""
 
 AT_EACH_END = 10
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs of the classification task for the examples of `split`, arrays [examples]: `example`,
-    the number in the split; `label` and `prediction`, numbers of `classes`; `probability`, which
-    the model gave its prediction.
+    """The classification task's outputs for examples of `split`, as arrays [examples].
+
+    example: number in the split. label, prediction: class numbers, indices of `classes`.
+    probability: the model's probability of its prediction.
     """
 
     split: str
@@ -31,27 +32,28 @@ class Predictions:
 
     @classmethod
     def arrays(cls) -> list[str]:
-        """Return the names of the arrays among the task's outputs."""
+        """Return the names of the task's outputs that are stored here."""
         return [field.name for field in fields(cls)][2:]
 
     @classmethod
     def of(cls, outputs: Mapping[str, np.ndarray], split: str, classes: Sequence[str]) -> Self:
-        """Make the predictions from the task's outputs, which may hold more."""
+        """Build the predictions from the task's outputs, which may contain further arrays."""
         return cls(split, classes, *(outputs[name] for name in cls.arrays()))
 
     @property
     def right(self) -> int:
-        """Count the examples whose prediction is right."""
+        """Return the number of examples whose prediction is right."""
         return int(np.count_nonzero(self.label == self.prediction))
 
     def confusion(self) -> np.ndarray:
-        """Count examples by true and by predicted class, int [classes, classes]."""
+        """Return the number of examples by true and predicted class, int [classes, classes]."""
         size = len(self.classes)
         cells = self.label.astype(np.int64) * size + self.prediction
         return np.bincount(cells, minlength=size * size).reshape(size, size)
 
     def commonest_confusions(self, most: int) -> list[tuple[str, str, int]]:
-        """Return (true class, predicted class, count), the commonest first."""
+        """Return (true class, predicted class, count) of the most frequent confusions, in that
+        order."""
         wrong = self.label != self.prediction
         pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
         pairs, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -60,15 +62,15 @@ class Predictions:
         return [(name[pairs[i, 0]], name[pairs[i, 1]], int(counts[i])) for i in order]
 
     def surest_mistakes(self, most: int) -> list[int]:
-        """Return the rows that are wrong, the highest probability first."""
+        """Return the rows of wrong predictions, the highest probability first."""
         wrong = np.flatnonzero(self.label != self.prediction)
         return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most].tolist()
 
     def by_class(self) -> dict[str, np.ndarray]:
-        """Return `examples`, `precision`, `recall` and `f1` of each class, [classes] each.
+        """Return `examples`, `precision`, `recall` and `f1` of each class, arrays [classes].
 
-        NaN if they say nothing: the precision of a class that was never predicted, the recall
-        of one without examples, the F1 of one that is neither.
+        NaN marks what is undefined: the precision of a class that was never predicted, the recall
+        of a class without examples, the F1 of a class with neither.
         """
         size = len(self.classes)
         hits = np.bincount(self.label[self.label == self.prediction], minlength=size)
@@ -83,16 +85,18 @@ class Predictions:
             }
 
     def macro_averages(self) -> dict[str, float]:
-        """Return means over the classes that occur as label or prediction; NaN counts as 0."""
+        """Return the means over the classes that occur as label or prediction, with NaN as 0."""
         columns = self.by_class()
         occurs = ~np.isnan(columns["f1"])
         names = ("precision", "recall", "f1")
         return {name: float(np.nan_to_num(columns[name][occurs]).mean()) for name in names}
 
     def table(self) -> list[tuple[str, ...]]:
-        """Return a row of texts for each class, after a head and before the macro average.
+        """Return the metrics as rows of text: a header, a row for each class, and the macro
+        average.
 
-        Of more than `MOST_CLASSES` the best and the worst by F1, of those that have examples.
+        With more than `MOST_CLASSES` classes only the best and the worst by F1 are shown, among the
+        classes that have examples.
         """
         columns = self.by_class()
         order: list[int] = list(range(len(self.classes)))
