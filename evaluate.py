@@ -1,21 +1,21 @@
-"""Metrics of a trained model on a split: the last line on standard output is one JSON object.
+"""Computes the metrics of a trained model on a split; the last line printed is one JSON object.
 
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
                    [--config.section.field=value ...]
 
-Of a classifier a table of its classes stands before that line. `examples` are what batches are made
-of: pictures, recordings, texts, pairs; of packed text its windows, and beside them stands how many
-`documents` or `conversations` these hold.
+For a classifier, a table of its classes comes before this line. `examples` counts what batches are
+made of: pictures, recordings, texts, pairs, or windows of packed text; for windows, the number of
+`documents` or `conversations` in them is printed too.
 
-With --predictions a file gets one JSON object for each example: its number in the split, its name,
-and what the model makes of it; of a model that writes text its answer, the `hypothesis`, beside the
-`reference`. A name is a file, or a file and line (`reviews.csv:7`; `reviews.parquet row 5`, from 0,
-where a file has no lines), as errors say it. A metric that is not finite is null, and named on
-standard error.
+With --predictions, a file gets one JSON object for each example: its number in the split, its name,
+and the model's prediction; for a model that writes text, its answer as `hypothesis`, and the right
+one as `reference`. The name is a file, or a file and line, as in error messages (`reviews.csv:7`;
+`reviews.parquet row 5`, counted from 0, if the file has no lines). A metric that is not finite is
+null, and is named on standard error.
 
-Every target of the split counts once, on however many devices; of several processes the first one
-prints and writes. Without --split it takes `test` if there is one, else `validation`; without
---weights the average (EMA) where the run keeps one.
+Every target of the split counts once, on any number of devices; if there are several processes,
+only the first one prints and writes. Without --split, it takes `test` if there is one, else
+`validation`; without --weights, the averages (EMA) if the run keeps them.
 """
 
 import math
@@ -52,7 +52,7 @@ LONGEST_NAME = 40  # of a class, in columns of a terminal
 
 
 def main(argv: Sequence[str]) -> int:
-    """Restores, runs through the split, prints. Returns the exit status."""
+    """Restore the model, evaluate the split, print the metrics. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     workdir = Path(arguments.workdir)
     config = read_config(workdir, arguments.overrides)
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
 
     initialize_distributed()
     enable_compilation_cache(cache_dir(config.data))
-    # Of several processes the first one speaks, the others compute their part.
+    # Only the first process prints; the others compute their part.
     main_process = is_main_process()
     progress = Progress(shown=main_process)
     notify = progress.note if main_process else lambda text: None
@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_predictions(path: Path) -> None:
-    """Raises `UsageError` if no file can be written there."""
+    """Raise `UsageError` if no file can be written at `path`."""
     if path.is_dir():
         raise UsageError(f"--predictions={path} is a folder: give a file in it")
     if not path.absolute().parent.is_dir():
@@ -133,7 +133,7 @@ def check_predictions(path: Path) -> None:
 
 
 def choose_split(dataset: "Dataset", name: str | None) -> "Split":
-    """The split called `name`; without one `test` if it is there, else `validation`."""
+    """Return the split called `name`; without a name, `test` if there is one, else `validation`."""
     there = dataset.splits
     if name is None:
         name = "test" if "test" in there else "validation"
@@ -152,8 +152,8 @@ def measure_split(
     batch_predictor: "BatchPredictor | None",
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the metrics of a split, and outputs of its examples: `evaluate_split` on its batches,
-    each process with its own rows."""
+    """Evaluate a split in batches, each process with its own rows. Arguments and results are as in
+    `evaluate_split`: the metrics, and outputs of the examples."""
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split
     from parallel.feeding import local_rows
@@ -175,7 +175,7 @@ def measure_split(
 def make_evaluator(
     dataset: "Dataset", program: "TrainProgram", log: "RunLog", progress: "Progress"
 ) -> "Evaluator":
-    """Make the object that evaluates a run of train.py while it is trained."""
+    """Build the object that evaluates a run of train.py during training."""
     import jax
 
     from data.batches import training_batches
@@ -215,8 +215,10 @@ def write_predictions(
     classes: Sequence[str] | None,
     names: Sequence[str] | None,
 ) -> None:
-    """One JSON object a line, in the order of the split: `example`, its number, its `name` where
-    it has one, and the task's outputs; of a classifier the names of `label` and `prediction` too.
+    """Write one JSON object per line and example, in the order of the split.
+
+    Its keys: `example`, the number; `name`, if the split has names; and the task's outputs. For a
+    classifier, `label` and `prediction` are also given as names.
     """
     with path.open("w", encoding="utf-8") as file:
         for row in range(len(outputs["example"])):
@@ -233,7 +235,7 @@ def write_predictions(
 
 
 def class_table(rows: Sequence[Sequence[str]]) -> str:
-    """The rows as lines, in columns: names to the left, numbers to the right."""
+    """Format rows as lines with aligned columns: names to the left, numbers to the right."""
     from rich.cells import cell_len, set_cell_size
 
     wide, *widths = (max(map(cell_len, column)) for column in zip(*rows, strict=True))

@@ -1,4 +1,4 @@
-"""Answers of a trained model: texts that go on, are filled in or translated, what is said in
+"""Answers with a trained model: continued, filled-in or translated texts, transcripts of
 recordings, labels of pictures, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
@@ -12,17 +12,18 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--json]   of pictur
 python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
                                                                     a recogniser of speech
 
-FILE may be a glob, in quotes: --input='calls/*.wav' is all of them, in the order of their names.
+FILE may be a glob, in quotes: --input='calls/*.wav' stands for all of these files, sorted by name.
 
-Standard output carries the answers alone: completions without their prompts; texts whose gaps are
-filled; a translation a line, of the prompts and then of each file's lines (--input=- is standard
-input), an empty one for an empty line; a transcript a line, of each recording; for what is to be
-classified its label, a tab, and the likeliest labels with their probabilities. Completions and
-filled texts may have several lines: of several prompts each stands behind `==> "PROMPT" <==`, as
-files do in head and tail, and an empty line parts them. With --json it is one object a line. In the
-place of an input among several that can't be read stands an empty line, or an object with its
-`error`; the others are answered, and the exit status is 2. The same prompts, settings and seed give
-the same text. To a model that learnt from conversations a prompt is what the user says.
+Only the answers are written to standard output: completions, without their prompts; texts with
+their gaps filled; translations, one per line, first of the prompts and then of each file's lines
+(--input=- is standard input), with an empty line for an empty line; transcripts, one line for each
+recording; labels, each followed by a tab and the likeliest labels with their probabilities.
+Completions and filled texts may have several lines: if there are several prompts, each text follows
+a line `==> "PROMPT" <==`, as head and tail print for files, and an empty line separates the texts.
+With --json, each answer is one object on a line. If one of several inputs can't be read, an empty
+line or an object with its `error` takes the place of its answer; the other inputs are answered, and
+the exit status is 2. The same prompts, settings and seed give the same text. For a chat model, a
+prompt is the user's message.
 """
 
 import sys
@@ -93,7 +94,7 @@ FLAGS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Restore, answer, print. Return the exit status."""
+    """Restore the model, answer, print. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
     workdir = Path(arguments.workdir)
     config = read_config(workdir)
@@ -118,10 +119,10 @@ def main(argv: Sequence[str]) -> int:
 def request_of(
     arguments: SimpleNamespace, kind: type[Predictor[Any, Any]], task: str
 ) -> dict[str, Any]:
-    """Return the fields of the request that the flags give; raise `UsageError` for what can't be
-    asked of a model with this `kind` of predictor."""
+    """Build a request from the flags that were given. Raise `UsageError` for a flag that a model
+    with this `kind` of predictor does not support."""
     given = {flag.name: getattr(arguments, flag.name) for flag in REQUEST_FLAGS}
-    request = {  # 0 is a value, False and () are what flags are that nobody gave.
+    request = {  # None, False and () mean that a flag was not given; 0 is a value.
         name: value
         for name, value in given.items()
         if value is not None and value is not False and value != ()
@@ -132,7 +133,7 @@ def request_of(
             request["input"] = arguments.input = input_files(
                 request["input"], kind.input_kind, or_standard_input=kind is TextToText
             )
-        if kind is not TextToText:  # Its inputs are read one after the other.
+        if kind is not TextToText:  # TextToText reads its inputs lazily.
             kind.parse(request)
     except RequestError as error:
         raise UsageError(f"--{error}") from None
@@ -145,7 +146,7 @@ def write_completions(
     requests: Sequence[Request],
     arguments: SimpleNamespace,
 ) -> None:
-    """Write the completions of `requests` in their order, or as they grow."""
+    """Write the completions of `requests`, in order; with --stream, while they grow."""
     prompts = [request.prompt for request in requests]
     writer = Writer(prompts, partial(predictor.render, as_json=True) if arguments.json else None)
     on_text = writer.write if arguments.stream else None
@@ -160,8 +161,8 @@ def write_answers(
 ) -> None:
     """Write each answer as it comes.
 
-    In the place of an input that can't be read stands an empty line, or an object with its `error`;
-    after the last answer it is a `UsageError`, if there is one input at once.
+    For an input that can't be read, write an empty line, or an object with its `error`, and raise
+    `UsageError` after the last answer. If it is the only input, raise `UsageError` at once.
     """
     count = unread = 0
     for output in outputs:
@@ -182,7 +183,7 @@ def write_answers(
 
 
 def say(text: str) -> None:
-    """Write a line for the user, apart from the answers."""
+    """Write a message to standard error, apart from the answers."""
     print(f"generate.py: {text}", file=sys.stderr)
 
 

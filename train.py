@@ -1,14 +1,14 @@
-"""Trains what a recipe describes, or goes on where its workdir stands.
+"""Trains the model of a recipe, or resumes the run in its workdir.
 
 python train.py --config=configs/NAME.py --workdir=DIR [--config.section.field=value ...]
 python train.py --config=configs/NAME.py --explain
 python train.py --config=configs/NAME.py --show_batch
 
 Read top to bottom: the configuration, the mesh, the data, the state, and the loop.
-Exit status: 0 done, 2 a mistake in what was asked, 75 stopped by a signal after saving.
+Exit status: 0 done, 1 diverged, 2 a mistake in what was asked, 75 stopped by a signal after saving.
 """
 
-from __future__ import annotations  # What needs JAX is imported where it is used, in functions.
+from __future__ import annotations  # Modules that need JAX are imported within functions.
 
 import contextlib
 import sys
@@ -49,8 +49,8 @@ Manifest = Mapping[str, Any]  # of a checkpoint
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains from the command line to the last step. Returns the exit status."""
-    # ---- Configuration: nothing on disk is touched, and JAX not started, until it is right.
+    """Train from the command line to the last step. Return the exit status."""
+    # ---- Configuration: until it is valid, no file is written and JAX is not started.
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
     warnings, events = list[str](), list[str]()  # They wait for the log of the run.
@@ -126,12 +126,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def notify(text: str) -> None:
-    """Prints a line on standard error."""
+    """Print a line on standard error."""
     print(f"train.py: {text}", file=sys.stderr, flush=True)
 
 
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
-    """Plans what a new run takes over; nothing where `workdir` has a checkpoint to go on from."""
+    """Plan what a new run takes over from a pretrained model; nothing if `workdir` has a checkpoint
+    to resume from."""
     from data.text import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps
@@ -163,7 +164,7 @@ def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> W
 
 
 class Run:
-    """One run in one workdir: the loop, and what it works with.
+    """One run in one workdir: the training loop and the objects that it uses.
 
     batches: this process's rows of each training batch. steps: compiled train steps, by shapes.
     """
@@ -218,7 +219,7 @@ class Run:
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def go(self, signals: StopSignals) -> int:
-        """Goes from the workdir's state to the last step, or to a signal. Returns the status."""
+        """Run from the workdir's state to the last step, or to a signal. Return the exit status."""
         from parallel.distributed import is_main_process
         from reporting.explanation import warnings_of
         from reporting.profiler import Profiler
@@ -257,7 +258,7 @@ class Run:
             self.progress.stop()
 
     def first_state(self, manifest: Manifest | None) -> TrainState:
-        """Return the state of the checkpoint of `manifest`, or the one that a run begins with."""
+        """Return the state of the checkpoint of `manifest`, or the initial state if it is None."""
         from training.resume import resumed_state
 
         if manifest is None:
@@ -267,8 +268,8 @@ class Run:
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
 
     def loop(self, manifest: Manifest | None, signals: StopSignals, profiler: Profiler) -> int:
-        """Trains from the checkpoint of `manifest`, or from the beginning, to the last step;
-        evaluates, saves and logs when it is time. Returns the exit status."""
+        """Train from the checkpoint of `manifest` (None: from the beginning) to the last step, with
+        evaluations, checkpoints and logs when they are due. Return the exit status."""
         from data import prefetch
         from data.batches import shapes_of
         from data.show import split_rows
@@ -331,7 +332,8 @@ class Run:
         return 0
 
     def compile(self, rows: Mapping[str, Any]) -> Any:
-        """Compiles the train step for batches of the shapes of `rows`, and returns it."""
+        """Compile the train step for batches with the shapes of `rows`, store it and return it. The
+        loop calls it for the first batch before training, then for each batch with new shapes."""
         from data.batches import shapes_of
 
         self.step_log.drain()
@@ -344,7 +346,7 @@ class Run:
         return train_step
 
     def save(self, state: TrainState, step: int) -> None:
-        """Hands the state to the background, which writes it to the disk."""
+        """Save the state; the files are written in the background."""
         from reporting.report.machine import versions
 
         past = {"evaluations": self.evaluator.history, "warmup_steps": self.program.warmup_steps}
@@ -359,7 +361,7 @@ class Run:
         self.checkpoints.save(step, state, axes=axes, contents=contents)
 
     def finish(self, state: TrainState, step: int) -> None:
-        """Writes the report of a finished run, and prints its samples and figures."""
+        """Write the report of a finished run, and print its samples and metrics."""
         from parallel.distributed import is_main_process
 
         pages = self.evaluator.finish(state)
@@ -371,7 +373,7 @@ class Run:
             print(f"report: {self.log.report('finished', step, **pages)}")
 
     def close(self) -> None:
-        """Waits for the disk."""
+        """Wait until everything is on the disk."""
         self.checkpoints.close()
         self.log.close()
 

@@ -1,1 +1,2 @@
-"""From a restored model to an answer: text that goes on, is filled in or translated, a label."""
+"""From a restored model to answers: continued, filled-in or translated text, transcripts,
+labels."""

@@ -1,4 +1,4 @@
-"""Beam search over the answers of an encoder-decoder.
+"""Beam search for the answers of an encoder-decoder.
 
 Axes: B batch, K beams, R rows (B * K), T length, D width, V vocabulary, C candidates.
 """
@@ -16,7 +16,7 @@ NEVER = -jnp.inf
 class Answers(NamedTuple):
     """The best answer of each row.
 
-    tokens: int32 [B, T]. length: int32 [B], how many of the tokens are the answer, with the
+    tokens: int32 [B, T]. length: int32 [B], the number of tokens in the answer, including the
     separator. score: float32 [B].
     """
 
@@ -28,9 +28,9 @@ class Answers(NamedTuple):
 class _Search(NamedTuple):
     """The state of the search.
 
-    Of each live beam: its last token, which the model reads next, its tokens, its total
-    log-probability, and the model's state before the last token. Of each row: how many answers are
-    finished, and the best of them.
+    For each live beam: its last token (which the model reads next), its tokens, its total
+    log-probability, and the model's state before the last token. For each row: the number of
+    finished answers, and the best of them.
     """
 
     step: jax.Array
@@ -53,18 +53,19 @@ def beam_search(
     max_length: int,
     separator_id: int,
 ) -> Answers:
-    """Return the best answer found for each of the B sources that `memory` holds.
+    """Search for the best answer to each of the B sources that `memory` holds.
 
     `memory` is the encoder's output of the encoder-decoder `module`. At each step every beam of a
     row is continued by every token that is `writable_V` (bool). A continuation that ends with the
-    separator and is among the best `beam_size` is finished; the best of the others go on. A row is
-    done once it has finished `beam_size` answers. The answer with the highest score wins:
+    separator and is among the best `beam_size` is finished; the best unfinished ones stay in the
+    beam. A row is done once it has finished `beam_size` answers. The answer with the highest score
+    wins:
 
         log P(answer | source) / ((5 + length) / 6) ** length_penalty
 
-    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage); the length counts the separator.
-    The token at place `limits_B` (int32, at most `max_length`) can only be the separator. One beam
-    is greedy search. Rows do not depend on each other.
+    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage); the length includes the separator.
+    The token at position `limits_B` (int32, at most `max_length`) can only be the separator. With
+    one beam it is greedy search. The result of a row does not depend on the other rows.
     """
     B, K = len(limits_B), beam_size
     memory = module.select(memory, jnp.zeros((B, K), jnp.int32))
@@ -95,7 +96,7 @@ def beam_search(
         gains_BKV = jnp.where(allowed_BV[:, None], jax.nn.log_softmax(logits_BKV), NEVER)
         totals_BKV = search.total_BK[:, :, None] + gains_BKV
 
-        # Each beam has one candidate that ends, so K of the best 2 K candidates go on in any case.
+        # Each beam has one candidate that ends, so at least K of the best 2 K candidates continue.
         total_BC, flat_BC = jax.lax.top_k(totals_BKV.reshape(B, -1), min(2 * K, totals_BKV[0].size))
         beam_BC, token_BC = jnp.divmod(flat_BC, logits_BKV.shape[2])
         ends_BC = (token_BC == separator_id) & (total_BC > NEVER)
@@ -129,7 +130,8 @@ def _better(
     beam_BC: jax.Array,
     score_BC: jax.Array,
 ) -> Answers:
-    """Return the better one of the best answer so far and of those that end at `step`."""
+    """Return, for each row, the better of the best answer so far and the answers that end at
+    `step`."""
     place_B1 = jnp.argmax(score_BC, axis=1, keepdims=True)
     score_B = jnp.take_along_axis(score_BC, place_B1, axis=1)[:, 0]
     beam_B1 = jnp.take_along_axis(beam_BC, place_B1, axis=1)

@@ -1,4 +1,5 @@
-"""Functions of a model compiled for its graph, and sizes of which there are few."""
+"""Functions of a model, compiled for its graph; input sizes rounded so that there are few
+programs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +20,11 @@ def compile_for_graph(
     rules: Rules | None = None,
     **jit_options: Any,
 ) -> Callable[..., Any]:
-    """Return `function(module, ...)` as a jitted function of the module's arrays and the same other
-    arguments.
+    """Return `function(module, ...)` as a jitted function of (the module's arrays, the same other
+    arguments).
 
-    mesh: where the model lays its activations out, by `rules`; None leaves that to XLA. The arrays
-    are argument 0 of `jit_options`.
+    mesh: where the model's activations are sharded, by `rules`; None leaves this to XLA. In
+    `jit_options` the arrays are argument 0.
     """
 
     def bound(arrays, *arguments):
@@ -36,8 +37,8 @@ def compile_for_graph(
 
 
 class CompiledFunction:
-    """`function(module, ...)`, compiled for the graph of its module; options as in
-    `compile_for_graph`. A module with another graph compiles it anew."""
+    """`function(module, ...)`, compiled when first called; options as in `compile_for_graph`. It is
+    compiled again for a module with another graph."""
 
     def __init__(self, function: Callable[..., Any], **options: Any):
         self._function, self._options = function, options

@@ -1,6 +1,6 @@
-"""The two decoders of connectionist temporal classification: greedy and prefix beam search.
+"""The two decoders of connectionist temporal classification (CTC): greedy and prefix beam search.
 
-Axes: B batch, U positions, V vocabulary, its last entry the blank, W texts that a search keeps.
+Axes: B batch, U positions, V vocabulary (its last entry is the blank), W texts in the beam.
 """
 
 import jax
@@ -10,14 +10,14 @@ import optax
 from flax import struct
 
 NOTHING = -1
-"""Marks a place without a label in an array of labels."""
+"""Marks a position without a label in an array of labels."""
 
 
 def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
     """Return the labels of the likeliest alignment, int32 [B, U].
 
-    `NOTHING` stands where the likeliest label repeats the one before it, is the blank, or is
-    padding (Graves et al. 2006, section 3.2).
+    `NOTHING` fills the positions whose likeliest label repeats the one before it or is the blank,
+    and padding (Graves et al. 2006, section 3.2).
     """
     best_BU = jnp.argmax(log_probs_BUV, axis=2).astype(jnp.int32)
     before_BU = jnp.pad(best_BU[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
@@ -28,9 +28,10 @@ def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
 def log_probability(
     logits_BUV: jax.Array, segments_BU: jax.Array, labels_BU: jax.Array
 ) -> jax.Array:
-    """Return the log-probability of each row's labels over all their alignments: nats, float32 [B].
+    """Return the log-probability of each row's labels, summed over all alignments: nats, float32
+    [B].
 
-    `NOTHING` among `labels_BU` is skipped.
+    `NOTHING` in `labels_BU` is skipped.
     """
     first_BU = jnp.argsort(labels_BU == NOTHING, axis=1, stable=True)
     labels_BU = jnp.take_along_axis(labels_BU, first_BU, axis=1)
@@ -46,16 +47,15 @@ def log_probability(
 def prefix_beam_search(
     log_probs_BUV: jax.Array, segments_BU: jax.Array, *, beam_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Search for the `beam_size` likeliest texts of each row; return them, the likeliest first.
+    """Search for the `beam_size` likeliest texts of each row; return them, likeliest first.
 
     Returns labels, int32 [B, W, U] with `NOTHING` after their end, and log-probabilities in nats,
-    float32 [B, W], -inf where fewer texts were found. (Graves 2012, "Supervised Sequence
-    Labelling", section 7.5; Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language
-    model.)
+    float32 [B, W], -inf if fewer texts were found. (Graves 2012, "Supervised Sequence Labelling",
+    section 7.5; Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model.)
 
     At each position the search keeps the prefixes with the highest probability, summed over the
-    alignments of the prefixes that were kept. The result is exact if there is room for every text;
-    else a text's probability may be higher than the one returned.
+    alignments whose own prefixes were kept. The result is exact if the beam has room for every
+    text; otherwise the true probability of a text may be higher than the returned one.
     """
 
     def search(log_probs_UV, real_U):
@@ -73,10 +73,11 @@ def labels_of(labels_BU: np.ndarray) -> list[np.ndarray]:
 
 @struct.dataclass
 class _Beam:
-    """Different texts: their labels and lengths, and for each the log-probability of all alignments
-    of the positions so far that end in the blank, and of those that end in its last label.
+    """A beam of different texts: their labels and lengths, and for each text two log-probabilities
+    of the positions so far, of all alignments that end in the blank and of all that end in its last
+    label.
 
-    An unused entry has the length -1 and the probability 0.
+    An unused entry has length -1 and probability 0.
     """
 
     labels_WU: jax.Array
@@ -86,7 +87,7 @@ class _Beam:
 
     @classmethod
     def empty(cls, size: int, positions: int) -> "_Beam":
-        """Return the beam before the first position: the empty text alone."""
+        """Return the beam before the first position, which has only the empty text."""
         is_first_W = jnp.arange(size) == 0
         impossible_W = jnp.full(size, -jnp.inf)
         return cls(
@@ -102,13 +103,13 @@ class _Beam:
 
     @property
     def last_W(self) -> jax.Array:
-        """Return the last label of each text; `NOTHING` where it has none."""
+        """Return the last label of each text; `NOTHING` for an empty text."""
         at_W1 = jnp.maximum(self.length_W - 1, 0)[:, None]
         last_W = jnp.take_along_axis(self.labels_WU, at_W1, axis=1)[:, 0]
         return jnp.where(self.length_W > 0, last_W, NOTHING)
 
     def continuations(self) -> jax.Array:
-        """Return where text j is text i with one more label: bool [W, W], by i and j."""
+        """Return whether text j is text i plus one label, as bool [W, W] indexed by i and j."""
         places_U = jnp.arange(self.labels_WU.shape[1])
         is_last_WU = places_U == self.length_W[:, None] - 1
         shorter_WU = jnp.where(is_last_WU, NOTHING, self.labels_WU)
@@ -117,19 +118,19 @@ class _Beam:
 
 
 def _advance(beam: _Beam, position: tuple[jax.Array, jax.Array]) -> tuple[_Beam, None]:
-    """Return the beam after one more position; the same beam where that is padding."""
+    """Return the beam after one more position; unchanged if the position is padding."""
     log_probs_V, is_real = position
     size, labels = beam.length_W.shape[0], log_probs_V.shape[0] - 1
     log_probs_L, last_W, score_W = log_probs_V[:labels], beam.last_W, beam.score_W
     is_last_WL = jnp.arange(labels) == last_W[:, None]
 
-    # A text stays by the blank or by its last label again; a label more, if it is the same one,
-    # needs the blank before it.
+    # A text stays the same by the blank or by its last label again. To add the same label once
+    # more, there must be a blank in between.
     blank_W = score_W + log_probs_V[labels]
     label_W = jnp.where(beam.length_W > 0, beam.label_W + log_probs_L[last_W], -jnp.inf)
     longer_WL = jnp.where(is_last_WL, beam.blank_W[:, None], score_W[:, None]) + log_probs_L
 
-    # Where it becomes a text that is there already, that one gets its part.
+    # If the longer text is already in the beam, its entry gets the probability.
     continues_WW = beam.continuations()
     gained_W = jnp.max(jnp.where(continues_WW, longer_WL[:, last_W], -jnp.inf), axis=0)
     label_W = jnp.logaddexp(label_W, gained_W)

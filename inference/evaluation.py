@@ -1,4 +1,5 @@
-"""Metrics of a split: those of the task's loss, and those of the texts that a model writes."""
+"""Computes the metrics of a split: those of the task's loss, and those of the texts that a model
+writes."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -17,10 +18,10 @@ Batch = Mapping[str, Any]
 
 
 class SplitBatches(Protocol):
-    """The batches of a split, each example once (`data.evaluation_batches`).
+    """The batches of a split, with each example once (`data.evaluation_batches`).
 
-    Each batch is this process's rows of a global batch of `global_batch_size`. order: the number in
-    the split of each row of the global batches, one after the other; int64.
+    Each batch is this process's rows of a global batch of `global_batch_size`. order: for each row
+    of the global batches, in sequence, its example's number in the split; int64.
     """
 
     @property
@@ -33,16 +34,18 @@ class SplitBatches(Protocol):
 
 
 class BatchPredictor(Protocol):
-    """Answers the examples of whole batches, to be compared with the right answers."""
+    """Answers whole batches of examples, to be compared with the right answers."""
 
     def predict_batch(self, module: nnx.Module, batch: Batch) -> list[Prediction]:
-        """Return the answer for each row of a global batch that has weight."""
+        """Return the answer for each row of a global batch, except rows of weight zero."""
         ...
 
     def references(self, batch: Batch) -> list[dict[str, str]]:
-        """Return the right answer for each such row, `reference`, and its other texts by name.
+        """Return, for each of the same rows, the right answer as `reference`, and other texts by
+        name.
 
-        The batch is on the host."""
+        The batch is on the host.
+        """
         ...
 
 
@@ -55,11 +58,12 @@ def evaluate(
     text_bytes: int | None = None,
     keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Return the task's metrics of a split, and its per-example arrays that `keep` names.
+    """Compute the task's metrics of a split; return them, and the per-example arrays named in
+    `keep`.
 
     Every target counts once, on any number of devices: rows of weight zero, which fill up the last
-    batch, are left out. The arrays are in the order of the split, and have `example`, the number of
-    each example, beside them. text_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
+    batch, are left out. The arrays are in the order of the split; one more array, `example`, has
+    the number of each example. text_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
     arrays; names that the task does not have are ignored.
     """
     totals: dict[str, float] = {}
@@ -104,11 +108,11 @@ def evaluate_split(
     batch_predictor: BatchPredictor | None = None,
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Return the metrics of a whole split, and its per-example arrays, as `evaluate` does.
+    """Compute the metrics of a whole split, and its per-example arrays, as `evaluate` does.
 
-    With a `batch_predictor` they include the metrics of the texts that the model writes, and for
-    each example its texts. batches_of(n): the batches of the first n examples, or of all (None).
-    most_answers: of how many examples answers are written; None for all.
+    With a `batch_predictor`, the metrics include those of the texts that the model writes, and the
+    arrays include these texts. batches_of(n): returns the batches of the first n examples, or of
+    all (None). most_answers: number of examples to answer in text; None for all.
     """
     metrics, outputs = evaluate(
         model_def,
@@ -138,10 +142,11 @@ def answer_split(
     batches: Iterable[Batch],
     order: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return `reference`, `hypothesis`, `score` and other texts of each example that has weight, in
-    the order of the split.
+    """Answer each example; return `reference`, `hypothesis`, `score` and other texts in split
+    order.
 
-    batches: global ones. order: the number in the split of each of their rows.
+    batches: global batches. order: for each of their rows, its example's number in the split. Rows
+    of weight zero are left out.
     """
     rows: dict[int, dict[str, Any]] = {}
     start = 0

@@ -1,4 +1,4 @@
-"""Input files: their names from globs, and answers to a few of them at a time."""
+"""Input files: their names from globs, and answering them a few at a time."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands in the place of an answer: an input that can't be read, and why."""
+    """An input that can't be read, and why. It takes the place of an answer."""
 
     input: str
     reason: str
@@ -25,10 +25,10 @@ class Unreadable:
 def input_files(
     paths: Sequence[str], kind: str, *, or_standard_input: bool = False
 ) -> tuple[str, ...]:
-    """Return the files that --input names; those of a glob are sorted.
+    """Return the files that --input names, with the files of a glob sorted.
 
-    kind: what the model reads, as "a picture". or_standard_input: whether "-" is allowed. Raises
-    `UsageError` for a file that does not exist.
+    kind: what the model reads, such as "a picture". or_standard_input: whether "-" is allowed.
+    Raises `UsageError` for a file that does not exist.
     """
     names: list[str] = []
     for path in paths:
@@ -56,10 +56,10 @@ def answer_files(
     answer: Callable[[Sequence[str], Sequence[Content]], Sequence[Output]],
     at_once: int,
 ) -> Iterator[Output | Unreadable]:
-    """Answer each file that `decode` can read, in order; `Unreadable` stands for the rest.
+    """Answer each file that `decode` can read, in order; yield `Unreadable` for each other file.
 
-    `decode` raises ValueError for what it can't read. `answer` gets the names and contents of at
-    most `at_once` files, so that no more of them are in memory.
+    `decode` raises ValueError for content that it can't read. `answer` gets the names and contents
+    of at most `at_once` files, so that no more are in memory.
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]

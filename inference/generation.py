@@ -1,4 +1,4 @@
-"""Text generation: prompts of any length in one batch, prefill, then steps of one token.
+"""Text generation: batches of prompts of any length, prefilled and then continued token by token.
 
 Axes: B batch (rows), T length, V vocabulary.
 """
@@ -24,13 +24,13 @@ from inference.text import GrowingText, writable_tokens
 from parallel.axes import replicated
 
 MOST_ROWS = 32
-"""Requests in a batch; the others wait."""
+"""Requests in one batch; further ones wait."""
 
 MOST_STEPS = 32
-"""Tokens that every row writes before the host looks at its text again."""
+"""Tokens that every row writes before the host checks the texts."""
 
 SECONDS_BETWEEN_PIECES = 0.05
-"""About how often the host looks at the texts while they are streamed."""
+"""Approximate time between two checks of the texts by the host, if they are streamed."""
 
 SHORTEST_PREFILL = 16
 
@@ -38,11 +38,11 @@ OnText = Callable[[int, str, Completion | None], None]
 
 
 class Generator:
-    """Completes texts with decoders whose arrays lie on `mesh`, by the sharding `rules`.
+    """Completes texts with decoder models whose arrays are sharded over `mesh` by `rules`.
 
-    context: the tokens that the model can look back on, which is the length it was trained on. A
-    longer text continues from the last half of its context. A model without a bound (recurrence
-    alone) reads and writes texts of any length.
+    context: the number of tokens that the model can attend to, which is its training length. When a
+    text gets longer, it continues from the last half of its context. A model with unbounded context
+    (only recurrence) reads and writes texts of any length.
 
     Numbers of rows and lengths are rounded up to powers of two, so that few programs are compiled.
     """
@@ -60,10 +60,10 @@ class Generator:
     ) -> list[Completion]:
         """Return the completions of `requests`, in their order.
 
-        `on_text(index, piece, completion)` is called with each piece of a text as it grows;
-        `completion` is None until the text has ended. An answer depends on its prompt, settings and
-        seed alone, not on the other requests. Equal requests get different answers, and the first
-        of them always the same.
+        `on_text(index, piece, completion)` is called with each piece of a growing text;
+        `completion` is None until the text has ended. An answer depends only on its prompt,
+        settings and seed, not on other requests. Equal requests get different answers, but the
+        first of them always gets the same answer.
 
         Raises `configs.UsageError` for a prompt that is longer than the context.
         """
@@ -102,7 +102,7 @@ class Generator:
 
 
 class _Row:
-    """One text on the host."""
+    """One text and its tokens, on the host."""
 
     def __init__(self, request: Request, tokenizer: Tokenizer):
         self.request = request
@@ -111,7 +111,7 @@ class _Row:
         opening = tokenizer.opening if len(ids) else tokenizer.document_opening
         self.ids = [*opening.tolist(), *ids.tolist()]
         self.prompt_tokens = len(self.ids)
-        self.read = 0  # tokens that the model's state holds: all ids but the last, in the end
+        self.read = 0  # number of ids in the model's state: finally all except the last
         self.text = GrowingText(
             tokenizer, max_tokens=request.max_tokens, stop=request.stop, after=after
         )
@@ -136,8 +136,8 @@ class _Row:
 class _Group:
     """Rows that share a batch, from their prompts to their ends.
 
-    The model reads a token and gives the distribution of the next. So a row's state holds all of
-    its tokens except the last, which the next step reads.
+    The model reads a token and predicts the next. So a row's state has all of its tokens except the
+    last, which the next step reads.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class _Group:
         self.room = min(context, next_power_of_two(longest)) if bounded else None
         self.state = programs.initial_state(parameters, size, self.room or 1)
         samplings = [row.request.sampling for row in rows]
-        # Rows that fill up the batch copy the last one, and never take a step.
+        # Padding rows copy the settings of the last row, and never take a step.
         filled = [*samplings, *samplings[-1:] * (size - len(rows))]
         self.settings = RowSettings.of(filled, vocabulary_size)
         self.keys_B2 = np.resize(keys_B2, (size, 2))
@@ -169,7 +169,7 @@ class _Group:
                 self.seen_BV[index, row.ids] = True
 
     def run(self, on_text: OnText | None, first: int) -> None:
-        """Write every row to its end; `on_text` gets each piece, with row 0 as text `first`."""
+        """Complete every row. `on_text` gets each piece, with `first` as the index of row 0."""
         self._read({index: row.ids[:-1] for index, row in enumerate(self.rows) if row.ids[1:]})
         steps = MOST_STEPS
         while any(row.text.finish is None for row in self.rows):
@@ -190,7 +190,7 @@ class _Group:
                     on_text(first + index, piece, row.completion() if row.text.finish else None)
 
     def _budget(self, steps: int) -> list[int]:
-        """Return how many steps each row may take before the host has to look."""
+        """Return how many steps each row may take before the host checks the texts."""
         return [
             min(
                 0 if row.text.finish else steps,
@@ -201,7 +201,7 @@ class _Group:
         ]
 
     def _make_room(self) -> None:
-        """Restart the rows whose state is full with the last half of what it held."""
+        """Restart each row whose state is full, with the last half of its content."""
         again = {}
         for index, row in enumerate(self.rows):
             if row.text.finish is None and row.read == self.room:
@@ -211,7 +211,8 @@ class _Group:
             self._read(again)
 
     def _read(self, texts: Mapping[int, Sequence[int]]) -> None:
-        """Prefill the rows of `texts` from an empty state; leave the others as they are."""
+        """Prefill the rows named in `texts`, from an empty state; leave the other rows
+        unchanged."""
         if not texts:
             return
         size = len(self.keys_B2)
@@ -235,7 +236,7 @@ class _Group:
             restart_B = np.zeros(size, bool)
 
     def _decode(self, budget: Sequence[int]) -> np.ndarray:
-        """Take `budget` steps of each row; return the tokens written, int32 [B, MOST_STEPS]."""
+        """Take `budget` steps of each row; return the tokens drawn, int32 [B, MOST_STEPS]."""
 
         def column(values: Sequence[int]) -> np.ndarray:
             return np.array([*values, *[0] * (len(self.keys_B2) - len(self.rows))], np.int32)
@@ -291,7 +292,8 @@ class _Programs:
 
 
 def _prefill(module, state, tokens_BT, segments_BT, restart_B):
-    """Return the state after the tokens whose segment is 1, read into empty rows if `restart_B`."""
+    """Return the state after reading the tokens of segment 1. Rows with `restart_B` are emptied
+    first."""
     state = module.reset(state, restart_B)
     _, state = module.hidden(tokens_BT, state=state, segments_BT=segments_BT)
     return state
@@ -310,10 +312,11 @@ def _decode(
     end_id,
     writable_V,
 ):
-    """Read each row's pending token and draw the next, `budget_B` times or until it is `end_id`.
+    """Read each row's pending token and draw the next, `budget_B` times or until the row draws
+    `end_id`.
 
-    Tokens that are not `writable_V` are never drawn. Returns the tokens drawn, int32 [B,
-    MOST_STEPS] (arbitrary after a row's end), the state, and which tokens every row has seen.
+    Only tokens that are `writable_V` are drawn. Returns the tokens drawn, int32 [B, MOST_STEPS]
+    (arbitrary after a row's end), the state, and which tokens each row has seen.
     """
     rows_B = jnp.arange(len(pending_B))
 
@@ -344,7 +347,7 @@ def _decode(
 
 
 def _repeats(requests: Sequence[Request]) -> list[int]:
-    """Count for each request the earlier ones with the same prompt and seed."""
+    """Return, for each request, the number of earlier ones with the same prompt and seed."""
     counts: dict[tuple[str, int], int] = {}
     repeats = []
     for request in requests:

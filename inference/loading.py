@@ -1,4 +1,5 @@
-"""A trained model from its workdir, ready to be asked: from a script, a notebook or a verb."""
+"""Loads a trained model from its workdir and answers requests: for scripts, notebooks and the
+commands."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +21,8 @@ from training.restore import Restored, restore_model
 
 
 class LoadedModel:
-    """One step of a workdir and its predictor: `load_model(workdir).predict(prompt=["To be"])`."""
+    """A checkpoint of a workdir and its predictor: `load_model(workdir).predict(prompt=["To
+    be"])`."""
 
     def __init__(self, restored: Restored, tokenizer: Tokenizer | None):
         self.restored, self.tokenizer = restored, tokenizer
@@ -32,22 +34,22 @@ class LoadedModel:
 
     @cached_property
     def default_predictor(self) -> Predictor[Any, Any]:
-        """Return the predictor with the settings that the model was trained with."""
+        """Return the predictor with the settings of the model's training."""
         return self.predictor({})
 
     def predictor(self, request: Mapping[str, Any]) -> Predictor[Any, Any]:
-        """Return the predictor for a request: with what that says of the search for answers."""
+        """Return the predictor for a request, with the search settings that the request gives."""
         model_def = self.restored.model_def
         kind = predictor_class(model_def.config)
         configured = kind.configure(model_def.config, request)
         return kind.of(replace(model_def, config=configured), self.tokenizer)
 
     def predict(self, *, warn: Warn = ignore, **request: Any) -> Iterator[Any]:
-        """Answer a request, given by its fields: `prompt` or `input` are lists.
+        """Answer a request, given by its fields; `prompt` and `input` are lists.
 
-        The answers come in the order of the inputs; `Unreadable` stands for an input that can't be
-        read. `warn` gets a line for each one that the model can't take as it is. Raises
-        `UsageError` for a field that this model has no use for, or whose value is wrong.
+        The answers come in the order of the inputs, with `Unreadable` for an input that can't be
+        read. `warn` gets a line for each input that the model can't take as it is. Raises
+        `UsageError` for a field that this model does not use, or a wrong value.
         """
         config = self.restored.model_def.config
         kind = predictor_class(config)
@@ -66,12 +68,12 @@ def load_model(
     mesh: Mesh | None = None,
     warn: Warn = ignore,
 ) -> LoadedModel:
-    """Restore a model from its workdir, verified; `step`, `weights` and `warn` as in
-    `restore_model`.
+    """Restore a model from its workdir, after verifying its files; `step`, `weights` and `warn` are
+    as in `restore_model`.
 
-    mesh: where its arrays are to lie; by default on the first device, as a step of one token is
-    bound by reading the weights. Raises `UsageError` for a folder that is no workdir, a step or
-    weights that are not there, and damaged files.
+    mesh: the devices for its arrays; by default only the first device, as the speed of a one-token
+    step is limited by reading the weights. Raises `UsageError` for a folder that is no workdir, for
+    a missing step or missing averages, and for damaged files.
     """
     workdir = Path(workdir)
     config = read_config(workdir)

@@ -1,4 +1,4 @@
-"""Recordings from files, as frames for a model of sound.
+"""Reads recordings from files, as frames for a model of sound.
 
 Axes: B batch, T frames, F mel bands.
 """
@@ -14,25 +14,24 @@ from data.codecs.sound import LogMel, decode_sound
 from inference.compiled import next_power_of_two
 
 ReadRecording = Callable[[bytes], np.ndarray]
-"""Gives the frames of a file, float32 [T, F], from its content; raises ValueError for what it can't
-read."""
+"""Turns a file's content into frames, float32 [T, F]; raises ValueError if it can't be read."""
 
 SHORTEST = 32
-"""Frames to which shorter recordings are padded."""
+"""Shorter recordings are padded to this number of frames."""
 
 MOST_PAIRS = 2**27
-"""Pairs of frames that attention may compare at once: those of 32 recordings of 20 seconds."""
+"""Pairs of frames that attention may compare at once: as many as in 32 recordings of 20 seconds."""
 
 FAR_LONGER = 10
-"""Recordings this many times as long as the longest one of training are refused."""
+"""Recordings that are this many times as long as the longest in training are refused."""
 
 
 def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
-    """Return the function that gives the frames of a file, as `settings` (the configuration's
-    `data`) say.
+    """Return the function that turns a file's content into frames. settings: `data` of the
+    configuration.
 
-    It raises ValueError for a file that is no recording, for one shorter than a frame, and for one
-    longer than `settings` allow, or far longer than any that the model was trained on
+    The function raises ValueError for content that is no recording, for one shorter than a frame,
+    and for one longer than `settings` allow or far longer than any in training
     (`data_spec.max_frames`).
     """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
@@ -55,8 +54,9 @@ def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
 
 
 def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
-    """Yield the numbers of the recordings, frames [T, F] each, that are answered together: at most
-    `most` of similar length, and fewer of long ones, whose attention needs more memory."""
+    """Yield groups of recordings (frames [T, F] each) to be answered together, as lists of indices:
+    at most `most` of similar length, and fewer if they are long, because attention needs more
+    memory."""
     group: list[int] = []
     for index in np.argsort([*map(len, recordings)], kind="stable"):
         length = max(next_power_of_two(len(recordings[index])), SHORTEST)
@@ -75,8 +75,8 @@ def in_groups(
 ) -> list[Any]:
     """Return the answers to the recordings, in their order.
 
-    `answer` gets the numbers of a group and what `padded` makes of it; its first results are those
-    of the group.
+    `answer` gets the indices of a group, and the frames and segments from `padded`; it returns one
+    result for each recording of the group, and may return more (for padding), which are ignored.
     """
     by_index: dict[int, Any] = {}
     for group in groups(recordings, most):
@@ -86,8 +86,8 @@ def in_groups(
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the recordings as a batch, float32 [B, T, F], and its segments, int32 [B, T] (1 for a
-    frame, 0 for padding). B and T are powers of two, so that few programs are compiled."""
+    """Pad recordings to a batch; return frames, float32 [B, T, F], and segments, int32 [B, T] (1
+    for a frame, 0 for padding). B and T are powers of two, so that few programs are compiled."""
     rows = next_power_of_two(len(recordings))
     length = max(next_power_of_two(max(map(len, recordings))), SHORTEST)
     frames_BTF = np.zeros((rows, length, recordings[0].shape[1]), np.float32)

@@ -7,7 +7,8 @@ from configs.errors import UsageError
 
 
 class RequestError(UsageError):
-    """A request with a wrong field: `field` is its name, and the message begins with it."""
+    """Raised for a request with a wrong field: `field` is its name, and the message begins
+    with it."""
 
     def __init__(self, field: str, problem: str):
         super().__init__(f"{field} {problem}")
@@ -18,11 +19,12 @@ class RequestError(UsageError):
 class Sampling:
     """Settings for drawing the next token from the model's distribution.
 
-    First `repetition_penalty` (1: none) makes tokens that the text already has less likely, then
-    `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
-    Of what is left, `top_k` keeps the k likeliest tokens (0: all), `top_p` the smallest set whose
-    probabilities reach p (1: all), `min_p` those at least p times as likely as the likeliest
-    (0: all). `seed` and the prompt decide the answer, whatever other requests run beside it.
+    First `repetition_penalty` (1: none) makes tokens that the text already contains less likely.
+    Then `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest
+    token. Then `top_k` keeps the k likeliest tokens (0: all), `top_p` the smallest set whose
+    probabilities reach p (1: all), and `min_p` the tokens at least p times as likely as the
+    likeliest (0: all). `seed` and the prompt decide the answer, whatever other requests run at the
+    same time.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -71,10 +73,10 @@ class Request:
 class Completion:
     """The continuation of a prompt.
 
-    `text` is without the prompt, and ends before the stop string, if one was met. `prompt_tokens`
-    counts the tokens that the model read, `tokens` those it wrote of which `text` has a part.
-    `finish` says what ended the text: the model, with the separator of documents; a stop string;
-    or `max_tokens`.
+    `text` is without the prompt, and ends before the stop string, if there was one. `prompt_tokens`
+    counts the tokens that the model read; `tokens` counts the written tokens of which `text`
+    contains at least a part. `finish` says what ended the text: the model, with the separator of
+    documents; a stop string; or `max_tokens`.
     """
 
     prompt: str

@@ -1,4 +1,4 @@
-"""What a model writes while it is trained."""
+"""Samples of what a model writes during training."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from inference.requests import Request, Sampling
 def sample_completions(
     predictor: TextCompletion, module: nnx.Module, *, config: Config, prompts: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return each prompt, and what `module` writes after it; an answer of a conversation stands
-    below its question."""
+    """Return each prompt, and what `module` writes after it. For a chat model, the answer starts on
+    a new line below the question."""
     task = config.task
     assert isinstance(task, LanguageModeling)
     sampling = Sampling(temperature=task.sample_temperature, seed=config.seed)

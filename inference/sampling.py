@@ -1,4 +1,4 @@
-"""Sampling of the next token of each row, with the row's own settings and random numbers.
+"""Draws the next token of each row, with the row's own settings and random numbers.
 
 Axes: B batch, V vocabulary.
 """
@@ -19,7 +19,8 @@ Array = jax.Array | np.ndarray
 
 @struct.dataclass
 class RowSettings:
-    """The settings of each row, as arrays [B]; None, at no cost, for one that no row uses."""
+    """The settings of each row, as arrays [B]. A setting that no row uses is None, and costs
+    nothing."""
 
     temperature_B: Array
     top_k_B: Array | None
@@ -29,7 +30,7 @@ class RowSettings:
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], vocabulary_size: int) -> "RowSettings":
-        """Return the settings of `rows` as arrays on the host."""
+        """Collect the settings of `rows` into arrays on the host."""
 
         def column(name: str, off: float, dtype: type) -> np.ndarray | None:
             values = [getattr(row, name) for row in rows]
@@ -48,10 +49,10 @@ class RowSettings:
 
 
 def row_keys(seeds: Sequence[int], prompts: Sequence[str], repeats: Sequence[int]) -> np.ndarray:
-    """Return a random key for each row, uint32 [B, 2], from its seed, prompt and repeat."""
+    """Make a random key for each row from its seed, prompt and number of repeats; uint32 [B, 2]."""
     keys = []
     for seed, prompt, repeat in zip(seeds, prompts, repeats, strict=True):
-        # Else texts of one seed would draw the same words at the same places.
+        # Otherwise prompts with the same seed would draw the same words at the same places.
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(prompt.encode()))
         keys.append(jax.random.fold_in(key, repeat))
     return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
@@ -64,11 +65,11 @@ def sample(
     settings: RowSettings,
     seen_BV: jax.Array | None,
 ) -> jax.Array:
-    """Return the next token of each row, int32 [B].
+    """Draw the next token of each row, int32 [B].
 
-    `count_B` is how many tokens the row has written. It decides the random numbers together with
-    the row's key: the other rows do not matter. `seen_BV` (bool) says which tokens the row has
-    already, for the repetition penalty; None if no row has one.
+    `count_B` is the number of tokens that each row has written. Together with the row's key it
+    decides the random numbers, so that other rows do not matter. `seen_BV` (bool) says which tokens
+    each row already contains, for the repetition penalty; None if no row uses it.
     """
     if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
@@ -86,18 +87,19 @@ def sample(
 
 
 def penalized(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: Array) -> jax.Array:
-    """Return the logits with those of seen tokens divided by the penalty where they are positive,
-    and multiplied where negative (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
+    """Return the logits with the repetition penalty: for seen tokens, positive logits are divided
+    by it and negative ones multiplied (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]
     lowered_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, lowered_BV, logits_BV)
 
 
 def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
-    """Return the logits, -inf for the tokens that top-k, top-p and min-p, in that order, leave out.
+    """Return the logits, with -inf for the tokens that are excluded by top-k, top-p and min-p, in
+    this order.
 
     Nucleus (top-p): Holtzman et al. 2020, arXiv:1904.09751; min-p: Nguyen et al. 2024,
-    arXiv:2407.01082. Tokens as likely as the last one kept are kept too.
+    arXiv:2407.01082. Tokens exactly as likely as the last one kept are kept too.
     """
     lowest_B1 = jnp.full((len(logits_BV), 1), -jnp.inf)
     if settings.top_k_B is not None or settings.top_p_B is not None:
@@ -111,7 +113,7 @@ def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
             before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
             inside_BV = (before_BV < settings.top_p_B[:, None]) & (probability_BV > 0)
             nucleus_B1 = jnp.min(jnp.where(inside_BV, sorted_BV, jnp.inf), axis=-1, keepdims=True)
-            # Rows without top-p keep what they have, whatever the rounding of a long sum.
+            # Rows without top-p keep all their tokens, however the long sum is rounded.
             off_B1 = settings.top_p_B[:, None] == 1
             lowest_B1 = jnp.where(off_B1, lowest_B1, jnp.maximum(lowest_B1, nucleus_B1))
     if settings.min_p_B is not None:

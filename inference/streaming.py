@@ -1,4 +1,4 @@
-"""Completions on standard output, one prompt after the other."""
+"""Prints the completions of several prompts in order, while they grow at the same time."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,10 +7,11 @@ from inference.requests import Completion
 
 
 def heading(prompts: Sequence[str], index: int) -> str:
-    """Return the heading of a prompt's text: a line as `head` prints for a file.
+    """Return the heading of a prompt's text: a line like those that `head` prints for several
+    files.
 
-    An empty line parts it from the text before. A prompt of several lines is quoted in one. Where
-    there is one prompt alone, the heading is empty.
+    An empty line separates it from the text before. The prompt is quoted as JSON, so that it fits
+    on one line. With only one prompt, the heading is empty.
     """
     if len(prompts) == 1:
         return ""
@@ -19,9 +20,10 @@ def heading(prompts: Sequence[str], index: int) -> str:
 
 
 class Writer:
-    """Writes texts that grow at the same time, one after the other, each as soon as possible.
+    """Prints texts that grow at the same time, one after the other, each as soon as possible.
 
-    A text stands below the heading of its prompt, or is written by `to_json`.
+    Each text is printed below the heading of its prompt. With `to_json`, each completion is printed
+    as the line that it returns, once the completion has ended.
     """
 
     def __init__(self, prompts: Sequence[str], to_json: Callable[[Completion], str] | None):
@@ -32,7 +34,8 @@ class Writer:
         self._to_json = to_json
 
     def write(self, index: int, piece: str, completion: Completion | None) -> None:
-        """Take a piece of the text `index`; `completion` is given with its last one."""
+        """Take a piece of text number `index`. `completion` is given with the last piece, else
+        None."""
         self._pieces[index] += piece
         self._ended[index] = completion
         while self._current < len(self._pieces):

@@ -1,4 +1,4 @@
-"""Transcripts of recordings by a model of connectionist temporal classification (CTC).
+"""Transcribes recordings with a model of connectionist temporal classification (CTC).
 
 Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary.
 """
@@ -28,10 +28,10 @@ MOST_ROWS = 32
 class Transcriber:
     """Transcribes recordings, with models sharded over `mesh` by `rules`.
 
-    `decoder` "greedy" gives the text of the likeliest alignment; "beam" the likeliest text that a
-    search with `beam_size` prefixes finds (see `inference.ctc`). Neither writes labels that no text
-    has, such as the separator. The score of an answer is its log-probability in nats over all
-    alignments, among all labels of the model.
+    `decoder` "greedy" returns the text of the likeliest alignment; "beam" the likeliest text found
+    by a search with `beam_size` prefixes (see `inference.ctc`). Neither writes labels that do not
+    occur in texts, such as the separator. The score of an answer is its log-probability in nats,
+    summed over all alignments, with all labels of the model allowed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Transcriber:
     ):
         self._tokenizer = tokenizer
         self._beam_size = beam_size if decoder == "beam" else None
-        # The blank at the end.
+        # The last entry is the blank.
         self._writable_V = np.append(writable_tokens(tokenizer), True)
         self._writable_V[tokenizer.separator_id] = False
         self._transcribe = CompiledFunction(
@@ -65,7 +65,7 @@ class Transcriber:
         """Return `reference` as `BatchPredictor` says."""
         rows = np.flatnonzero(batch["weights"] > 0)
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
-        # One character that no model writes, where the transcript has one it does not know.
+        # A character unknown to the tokenizer becomes one that no model writes.
         return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""Answers of an encoder-decoder to texts: translations, and the like.
+"""Answers texts with an encoder-decoder: translation and similar tasks.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """
@@ -26,18 +26,18 @@ MOST_ROWS = 64
 SHORTEST_SOURCE = 8
 
 ALWAYS_ALLOWED = 10
-"""Tokens that an answer may have beyond those its source allows."""
+"""Tokens that an answer may have in addition to those allowed by its source's length."""
 
 
 class Translator:
     """Answers texts by beam search, with models sharded over `mesh` by `rules`.
 
-    max_source_length, max_length: those of the training data, in tokens, with the separator at the
-    end. answer_length_ratio: tokens of an answer for each one of its source, at most;
-    `ALWAYS_ALLOWED` more are allowed. beam_size, length_penalty: as in `beam_search`.
+    max_source_length, max_length: the lengths of the training data, in tokens, including the
+    separator at the end. answer_length_ratio: limits an answer to this many tokens for each token
+    of its source, plus `ALWAYS_ALLOWED`. beam_size, length_penalty: as in `beam_search`.
 
-    The numbers of texts and of their tokens are rounded up to powers of two, so that few programs
-    are compiled.
+    Numbers of texts and of tokens are rounded up to powers of two, so that few programs are
+    compiled.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Translator:
     def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Prediction]:
         """Return the answer to each of `texts`, in their order.
 
-        Of a text with more than `longest` tokens the first ones are read; a blank text gets an
+        If a text has more than `longest` tokens, only the first ones are read. A blank text gets an
         empty answer.
         """
         separator = self._tokenizer.separator_id
@@ -139,5 +139,5 @@ class Translator:
 
 
 def _real_rows(weights_BT: np.ndarray) -> np.ndarray:
-    """Return the rows that are not padding."""
+    """Return the indices of the rows that are not padding."""
     return np.flatnonzero(np.any(weights_BT > 0, axis=1))

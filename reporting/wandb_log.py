@@ -10,11 +10,11 @@ from configs.files import write_durably
 from configs.schema.config import Config
 
 NAME = "wandb-run-id"
-"""A file of the workdir: a run that goes on is the same run there."""
+"""A file in the workdir with the W&B run's id: a resumed run stays the same run there."""
 
 
 def require_wandb(config: Config) -> None:
-    """Raises `UsageError` if the configuration asks for Weights & Biases without the package."""
+    """Raise `UsageError` if the configuration asks for Weights & Biases without the package."""
     if config.train.wandb_project is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Labels of texts, pictures and recordings."""
+"""Predictors that label texts, pictures and recordings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Classified:
 
 
 class _Classification(Predictor[Any, Classified]):
-    """A predictor of classes."""
+    """The common part of predictors that label their inputs."""
 
     def render(self, output: Classified, *, as_json: bool) -> str:
         """Return the label, a tab, and the likeliest labels with their probabilities; or JSON."""
@@ -46,7 +46,7 @@ class _Classification(Predictor[Any, Classified]):
 
 
 class TextClassification(_Classification, PromptPredictor[Classified]):
-    """Labels each text; of one longer than `length` tokens its first ones are read."""
+    """Labels each text. If a text has more than `length` tokens, only the first ones are read."""
 
     def __init__(self, tokenizer: "Tokenizer", length: int, classes: Sequence[str]):
         self._tokenizer, self._length = tokenizer, length
@@ -83,8 +83,8 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
-    """Labels each picture, brought to `shape` (height, width, channels) as in evaluation: of its
-    short side `crop_ratio` is seen."""
+    """Labels each picture, cropped and resized as in evaluation: a central crop keeps `crop_ratio`
+    of the short side, and is resized to `shape` (height, width, channels)."""
 
     required: ClassVar = {"input": "a picture file"}
     input_kind = "a picture"
@@ -143,7 +143,7 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
 
 
 class Classifier:
-    """Names the classes of rows of arrays; `logits(module, *arrays)` has a row for each."""
+    """Classifies rows of arrays. `logits(module, *arrays)` returns a row of logits for each."""
 
     def __init__(self, classes: Sequence[str], logits: "Callable[..., jax.Array]"):
         import jax
@@ -158,8 +158,8 @@ class Classifier:
     def __call__(
         self, module: "nnx.Module", names: Sequence[str], *rows: np.ndarray
     ) -> list[Classified]:
-        """Return the classes of the first rows, whose inputs have these `names`; the other rows
-        fill the arrays up."""
+        """Classify the first rows, one for each of `names`, which name their inputs. Further rows
+        are padding."""
         padded = [_padded(one) for one in rows]
         probabilities = np.asarray(self._probabilities(module, *padded))[: len(names)]
         scores = [dict(zip(self._classes, row, strict=True)) for row in probabilities.tolist()]
@@ -170,7 +170,7 @@ class Classifier:
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """Return the rows with zeros up to a power of two, so that few programs are compiled."""
+    """Pad the number of rows with zeros to a power of two, so that few programs are compiled."""
     from inference.compiled import next_power_of_two
 
     padded = np.zeros((next_power_of_two(len(rows)), *rows.shape[1:]), rows.dtype)

@@ -1,4 +1,4 @@
-"""Texts that go on after a prompt."""
+"""The predictor that continues prompts."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ _REQUEST_FIELDS = ("max_tokens", "stop")
 
 
 class TextCompletion(Predictor[Request, Completion]):
-    """Completes each prompt; to a model that learnt from conversations it is what the user says."""
+    """Completes each prompt. For a chat model, the prompt is the user's message."""
 
     fields = WRITING_FIELDS | {"prompt", "stream"}
     required: ClassVar = {"prompt": "a text to go on with"}

@@ -1,4 +1,4 @@
-"""Texts whose gaps a masked language model fills in.
+"""The predictor that fills gaps in texts with a masked language model.
 
 Axes: B batch, T length, V vocabulary.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 MASK = "[MASK]"
-"""Stands in a prompt for one token that is left out."""
+"""Stands in a prompt for one missing token."""
 
 CANDIDATES = 5
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A prompt with the likeliest token in each gap, and for each gap the likeliest ones with
-    their probabilities."""
+    """A prompt, its text with the likeliest token in each gap, and the likeliest tokens of each gap
+    with their probabilities."""
 
     prompt: str
     text: str
@@ -40,7 +40,7 @@ class Filled:
 class GapFilling(PromptPredictor[Filled]):
     """Fills each `MASK` of a prompt with the likeliest token.
 
-    length: tokens that the model reads.
+    length: the number of tokens that the model reads at most.
     """
 
     may_span_lines = True
@@ -61,8 +61,8 @@ class GapFilling(PromptPredictor[Filled]):
     ) -> Iterator[Filled]:
         """Fill in the prompts, in order.
 
-        Raises `UsageError` for a prompt without a gap, or one that is too long, before any is
-        filled in.
+        Raises `UsageError` for a prompt without a gap or with too many tokens, before any is filled
+        in.
         """
         prompts, tokenizer = list(inputs), self._tokenizer
         codec, mask = GapCodec(tokenizer), module.vocabulary_size - 1
@@ -113,7 +113,7 @@ class GapFilling(PromptPredictor[Filled]):
 def _probabilities(
     module: "nnx.Module", tokens_BT: "jax.Array", segments_BT: "jax.Array"
 ) -> "jax.Array":
-    """Return the probability of each token at each place, float32 [B, T, V]."""
+    """Return the probability of each token at each position, float32 [B, T, V]."""
     import jax
 
     logits_BTV, _ = module(tokens_BT, segments_BT=segments_BT)
@@ -121,7 +121,7 @@ def _probabilities(
 
 
 def _around_gaps(prompt: str) -> list[str]:
-    """Return what stands around the gaps; raise `UsageError` if there is none."""
+    """Return the texts around the gaps of a prompt; raise `UsageError` if it has no gap."""
     texts = prompt.split(MASK)
     if len(texts) == 1:
         raise UsageError(f"{prompt!r} has no {MASK}: write it where a token is left out")

@@ -23,34 +23,34 @@ Warn = Callable[[str], None]
 WRITING_FIELDS = frozenset(
     ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
 )
-"""Fields of a request that say how a text is written."""
+"""Fields of a request that control how a text is written."""
 
 SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
-"""Fields of a request that say how the best text is searched for; they are the task's too."""
+"""Fields of a request for the search of the best text; the task's configuration has them too."""
 
 
 def ignore(warning: str) -> None:
-    """Take a warning that nobody wants to read."""
+    """Do nothing with a warning: the default of `warn`."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text that a model wrote, and its score: the larger, the surer the model is."""
+    """A text that a model wrote, and its score: the larger, the surer is the model."""
 
     text: str
     score: float
 
 
 class Predictor(Generic[Input, Output]):
-    """Answers of one kind, for the models of one definition.
+    """Answers inputs of one kind, with models of one `ModelDef`.
 
-    A request is a mapping of field names to values, as a command line or a JSON body gives it:
-    `prompt` (a list of texts), `input` (a list of paths), and settings. `fields` are those that a
-    request may have; of those in `required`, each with its meaning, it must have one. `input_kind`:
-    what kind of file `input` names, None if there is none. `may_span_lines`: whether an answer
-    in words can have several lines.
+    A request is a mapping of field names to values, as given by a command line or a JSON body:
+    `prompt` (a list of texts), `input` (a list of paths), and settings. `fields`: the fields that a
+    request may have. `required`: fields, each with its meaning, of which a request must have at
+    least one. `input_kind`: the kind of file that `input` names, None if there is none.
+    `may_span_lines`: whether a rendered answer can have several lines.
 
-    A predictor keeps what it compiles, and answers with any weights of its model. Where answers
+    A predictor keeps its compiled functions, and answers with any weights of its model. If answers
     are compared with right ones, `batch_predictor` answers whole batches of an evaluation.
     """
 
@@ -64,9 +64,10 @@ class Predictor(Generic[Input, Output]):
     def check_fields(
         cls, request: Mapping[str, Any], task: str, spell: Callable[[str], str] = str
     ) -> None:
-        """Raise `RequestError` for a field that models of `task` can't take, or one missing.
+        """Raise `RequestError` for a field that models of `task` can't take, and for a missing
+        field.
 
-        spell: how a message shows a field with its value, as "--prompt=VALUE".
+        spell: how a message shows a field with its value, such as "--prompt=VALUE".
         """
         for name in request:
             if name in cls.fields:
@@ -84,39 +85,41 @@ class Predictor(Generic[Input, Output]):
     def refusal(cls, field: str, task: str) -> str:
         """Return why a request can't have `field`, and what to give instead.
 
-        The text goes on after the field's name, which is none of `SEARCH_FIELDS`."""
+        The text continues a sentence that begins with the field's name, which is none of
+        `SEARCH_FIELDS`.
+        """
         raise NotImplementedError
 
     @classmethod
     def configure(cls, config: Config, request: Mapping[str, Any]) -> Config:
-        """Return the configuration with what the request says of the task."""
+        """Return `config` with the task settings that the request gives."""
         given = {name: request[name] for name in SEARCH_FIELDS if name in request}
         return config.model_copy(update={"task": config.task.model_copy(update=given)})
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> Iterable[Input]:
-        """Return the inputs of a request whose fields are checked.
+        """Return the inputs of a request whose fields are already checked.
 
-        Raises `RequestError` for a value that is out of its range.
+        Raises `RequestError` for a value out of its range.
         """
         raise NotImplementedError
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
-        """Return the predictor for models of `model_def`, as its configuration says."""
+        """Build the predictor for models of `model_def`, with the settings of its configuration."""
         raise NotImplementedError
 
     def predict(
         self, module: "nnx.Module", inputs: Iterable[Input], *, warn: Warn = ignore
     ) -> "Iterator[Output | Unreadable]":
-        """Answer each input, in order; `Unreadable` stands for one that can't be read.
+        """Answer each input, in order; yield `Unreadable` for an input that can't be read.
 
         `warn` gets a line for each input that the model can't take as it is.
         """
         raise NotImplementedError
 
     def render(self, output: Output, *, as_json: bool) -> str:
-        """Return an answer as a person reads it, or as one JSON object."""
+        """Return an answer as text for a person, or as one JSON object."""
         raise NotImplementedError
 
 
@@ -141,7 +144,7 @@ class PromptPredictor(Predictor[str, Output]):
 
 
 class FilePredictor(Predictor[str, Output]):
-    """A predictor that reads files of one kind; an input is a path.
+    """A predictor that reads files of one kind. Each input is a path.
 
     `batch_size` files are in memory at once.
     """
@@ -151,12 +154,12 @@ class FilePredictor(Predictor[str, Output]):
     batch_size: ClassVar[int]
 
     read: Callable[[bytes], Any]
-    """Returns what the model takes of a file; raises ValueError for one that can't be read."""
+    """Decode a file's content for the model; raise ValueError if it can't be read."""
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[Any]
     ) -> Sequence[Output]:
-        """Answer the contents of files with these names."""
+        """Answer the decoded contents of the files `names`."""
         raise NotImplementedError
 
     def predict(

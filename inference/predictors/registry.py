@@ -1,4 +1,4 @@
-"""Which task has which predictor. Nothing here imports JAX."""
+"""Maps each task to its predictor. Nothing here imports JAX."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ CLASSIFIERS: dict[str, type[Predictor[Any, Any]]] = {
 
 
 def predictor_class(config: Config) -> type[Predictor[Any, Any]]:
-    """Return the class of predictor for the models of `config`."""
+    """Return the class of predictor for models of `config`."""
     if config.task.model_output == "classes":
         return CLASSIFIERS[config.data.modality]
     return PREDICTORS[config.task.model_output]

@@ -1,4 +1,4 @@
-"""Texts that a model writes for others: translations, and the like."""
+"""The predictor that answers texts with texts, such as translations."""
 
 import codecs
 import contextlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 BATCH_SIZE = 1024
-"""Texts that are read before the first answer is written."""
+"""Number of texts that are read before the first answer is written."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text, and where it stands, in words."""
+    """A text, and where it comes from, in words."""
 
     place: str
     text: str
@@ -75,8 +75,8 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> Iterator[Source | Unreadable]:
-        """Read the texts one after the other, as they are asked for; `Unreadable` stands for a line
-        that is no UTF-8. Raises `UsageError` for a file that is no text."""
+        """Yield the texts lazily: the prompts, then the lines of the files. A line that is not
+        UTF-8 is `Unreadable`. Raises `UsageError` for a file that is no text."""
         for number, prompt in enumerate(request.get("prompt", ()), start=1):
             yield Source(f"prompt {number}", prompt)
         for path in request.get("input", ()):

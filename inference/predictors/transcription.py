@@ -1,4 +1,4 @@
-"""Transcripts of recordings."""
+"""The predictor that transcribes recordings."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Transcription(FilePredictor[tuple[str, Prediction]]):
-    """Writes down what is said in each recording."""
+    """Transcribes each recording."""
 
     fields: ClassVar = frozenset(("input", "beam_size"))
     required: ClassVar = {"input": "a recording file"}
