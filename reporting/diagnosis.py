@@ -18,7 +18,7 @@ from reporting.wording import count_text, number_text, percent_text
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Return the findings about a run, those first that explain the most."""
+    """Return the findings about a run, the most explanatory first."""
     found = [*data_findings(facts), *_input_bound(facts)]
     if facts.is_short:
         return found

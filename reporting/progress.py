@@ -103,7 +103,7 @@ class Progress:
 
     def __init__(self, *, shown: bool = True):
         self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        # Not `is_terminal` alone, which FORCE_COLOR switches on for files too.
+        # `is_terminal` is not enough: FORCE_COLOR sets it for files too.
         self._has_bar = shown and self._console.is_interactive and sys.stderr.isatty()
         self._shown = shown
         self._live: Live | None = None

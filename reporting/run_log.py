@@ -13,7 +13,7 @@ from reporting.start_summary import Rows, aligned
 from reporting.wandb_log import WandbLog
 
 PREFIX = "diagnosis: "
-"""Begins each line of the diagnosis, where it stands among other messages."""
+"""Begins each line of the diagnosis, to tell it from other messages."""
 
 
 class RunLog:

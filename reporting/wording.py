@@ -14,7 +14,7 @@ NAMES = {
 
 SHARES = ("accuracy", "accuracy_top5", "exact_match", "wer", "cer")
 POINTS = ("bleu", "chrf")
-"""Metrics that are shares of one, and those that go up to 100."""
+"""Metrics that are fractions (1 is 100 %), and metrics on a scale of 100."""
 
 
 def seconds_text(seconds: float) -> str:

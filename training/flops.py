@@ -37,7 +37,7 @@ class Peak:
 
 
 PEAKS: Mapping[str, Peak] = {
-    # NVIDIA's data sheets of each; where they state a figure with sparsity, half of it.
+    # From NVIDIA's data sheets; half of each figure that is stated with sparsity.
     r"B200": Peak(2250e12, 8.0e12),
     r"GH200": Peak(989.4e12, 4.0e12),
     r"H200": Peak(989.4e12, 4.8e12),

@@ -51,7 +51,7 @@ class LoRA:
             a_shape = (*(kernel.shape[i] for i in a_dims), self.rank)
             b_shape = (self.rank, *(kernel.shape[i] for i in b_dims))
             inputs = math.prod(kernel.shape[i] for i in set(a_dims) - set(b_dims))
-            # The key depends on the name alone: other adapted matrices change nothing here.
+            # The key depends only on the name, not on which other matrices are adapted.
             matrix_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
             drawn = jax.random.normal(matrix_key, a_shape, jnp.float32) / inputs**0.5
             pairs[f"{name}.a"] = drawn.astype(kernel.dtype)

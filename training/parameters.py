@@ -12,7 +12,7 @@ LORA = "lora"
 """The name, among the parameters, of the pairs of matrices that `training.lora` trains."""
 
 _NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
-"""Axes of tables, heads and gains: Muon is for hidden matrices alone."""
+"""Axes of tables, heads and gains: Muon is only for hidden matrices."""
 
 
 def frozen_names(config: Config, names: Sequence[str]) -> set[str]:

@@ -119,7 +119,7 @@ def train_step(
         measured = jax.tree.map(if_finite, statistics, state.statistics)
         ema = state.ema
         if ema_decay is not None:
-            # In float32, whatever the parameters are: small steps would be rounded away.
+            # Always in float32: in bfloat16, small steps would be rounded away.
             ema = jax.tree.map(lambda e, p: e + (1 - ema_decay) * (p - e), state.ema, updated)
         return (updated, measured, optimizer_state, ema), change / jnp.maximum(norm, 1e-30)
 

@@ -198,7 +198,7 @@ def _empty_axes(right: int) -> tuple[Figure, Axes]:
 
 
 def _set_steps(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Sets the horizontal axis."""
+    """Set up the horizontal axis."""
     first = min(one.steps[0] for one in curves)
     last = max(one.steps[-1] for one in curves)
     axes.set_xlim((first, last) if last > first else (first - 1, first + 1))
@@ -266,7 +266,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
-    """Writes the last values at the right, pushed apart where they would cover each other."""
+    """Write the last values at the right, pushed apart if they would overlap."""
     low, high = (axes.transData.transform((1, value))[1] for value in axes.get_ylim())
     right = axes.transAxes.transform((1, 0))[0]
     heights = {end: axes.transData.transform((1, end.value))[1] for end in ends}

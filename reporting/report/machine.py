@@ -20,7 +20,7 @@ LIBRARIES = (
     "jax", "jaxlib", "jax-cuda13-plugin", "libtpu", "flax", "optax", "orbax-checkpoint", "grain",
     "tensorflow-datasets", "array-record", "tokenizers", "numpy",
 )  # fmt: skip
-"""Libraries that can change a number; accelerator plug-ins only where they are installed."""
+"""Libraries that can change a number; accelerator plug-ins only if they are installed."""
 
 FLAG_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_VISIBLE", "NCCL_", "TF_", "TRIFORM_")
 

@@ -47,7 +47,7 @@ Example = np.ndarray | str
 
 
 _TARGETS = {"classification": "example", "speech_recognition": "label"}
-"""The unit that the loss of a task is a mean over, where that is no token."""
+"""The unit over which the loss of a task is a mean, if it is not the token."""
 
 
 class Summary(TypedDict, total=False):
@@ -268,7 +268,7 @@ def _charts(metrics: Metrics, summary: Summary, config: Config) -> Iterator[char
         )
 
 
-# ---- Samples, predictions and the surest mistakes.
+# ---- Samples, predictions, and the mistakes of highest probability.
 
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
