@@ -131,8 +131,7 @@ def notify(text: str) -> None:
 
 
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
-    """Plan what a new run takes over from a pretrained model; nothing if `workdir` has a checkpoint
-    to resume from."""
+    """Plan what a new run takes over from a pretrained model; a resumed run takes nothing."""
     from data.text import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps
@@ -332,8 +331,7 @@ class Run:
         return 0
 
     def compile(self, rows: Mapping[str, Any]) -> Any:
-        """Compile the train step for batches with the shapes of `rows`, store it and return it. The
-        loop calls it for the first batch before training, then for each batch with new shapes."""
+        """Compile the train step for batches with the shapes of `rows`, keep it and return it."""
         from data.batches import shapes_of
 
         self.step_log.drain()
