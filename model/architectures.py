@@ -1,4 +1,4 @@
-"""The table of architectures, and `build`."""
+"""Builds models by the names of their architectures."""
 
 import importlib
 import math
@@ -37,8 +37,8 @@ def build(
 ) -> nnx.Module:
     """Build a model with fresh parameters, all drawn from `rngs.params`.
 
-    `hyperparameters`: the keyword arguments of the architecture's class: the fields of its
-    configuration, and the sizes that the data decides. `dtype`, `param_dtype`: as in `Numerics`.
+    `hyperparameters`: the keyword arguments of the architecture's class, which are the fields of
+    its configuration and sizes of the data. `dtype`, `param_dtype`: as in `Numerics`.
     ValueError: an unknown architecture, or hyperparameters that do not fit together.
     """
     if architecture not in ARCHITECTURES:

@@ -1,12 +1,12 @@
 """A stack of residual blocks, each a mixer and a feed-forward part.
 
-Every mixer is called as `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`: a whole
-sequence, a chunk of it and a single position are the same function. Without a state, the input is
-whole sequences, and the positions of different segments (`segments_BT`, int32 [B, T]) do not see
-each other. With a state, the input is the next T positions of each row; positions of segment 0 are
-padding on the right and do not change the state.
+Every mixer is called as `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`, for a whole
+sequence, a chunk or a single position. Without a state, the rows are whole sequences, and positions
+of different segments (`segments_BT`, int32 [B, T]) do not see each other. With a state, the input
+is the next T positions of each row. Positions of segment 0 are then padding on the right and do not
+change the state.
 
-Axes: B batch, T length, D width, S length of another sequence, K chosen rows of a group.
+Axes: B batch, T length, D width, S source length, K rows selected in a group.
 """
 
 import functools
@@ -39,49 +39,49 @@ REMAT = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "named": jax.checkpoint_policies.save_only_these_names("mixer", "feed_forward"),
 }
-"""The rematerialisation policies: what each block saves for the backward pass beside its input.
+"""The rematerialisation policies: what each block saves for the backward pass besides its input.
 
 "full" saves nothing; "dots" saves the products with weights; "named" saves the mixer's output and
-the hidden products of the feed-forward part, as `checkpoint_name` names them.
+the hidden products of the feed-forward part, which `checkpoint_name` marks.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """The hyperparameters of a stack of residual blocks, shared by all of its blocks.
+    """The hyperparameters of a stack of residual blocks, the same for every block.
 
-    An architecture makes it once from its own hyperparameters; the fields of the configuration
-    among them (`configs/schema/blocks.py`) keep their names. ValueError: an unknown choice.
+    An architecture makes it from its own hyperparameters. Fields of the configuration
+    (`configs/schema/blocks.py`) have the same names here. ValueError: an unknown choice.
     """
 
     depth: int  # number of blocks
-    pattern: str  # a mixer for each block, repeated to the depth: depth 4 of "RRA" is R, R, A, R
-    width: int  # D, the size of the vector of each position
-    causal: bool  # whether a position sees only itself and those before it
+    pattern: str  # one mixer per block, repeated up to the depth: "RRA" at depth 4 is R, R, A, R
+    width: int  # D, the size of the vector at each position
+    causal: bool  # whether a position sees only itself and earlier positions
 
-    # Mixer "A", attention; the heads are those of cross-attention too.
-    num_heads: int  # heads of queries
-    num_kv_heads: int | None  # heads of keys and values; None: num_heads
+    # Mixer "A", attention; cross-attention has the same heads.
+    num_heads: int  # query heads
+    num_kv_heads: int | None  # key/value heads; None: num_heads
     head_dim: int | None  # None: width // num_heads
     attention_window: int | None  # number of positions a target sees, itself included; None: all
     attention: str  # the implementation, as in `model.layers.attend.attend`
-    rotary_base: float | None  # None: queries and keys are not rotated
+    rotary_base: float | None  # None: no rotary positions
     rotary_scaling: Scaling | None = None  # as in `model.layers.positions.rotary_frequencies`
-    cross_attention: bool = False  # whether each block attends to another sequence too
+    cross_attention: bool = False  # whether each block also attends to a source sequence
 
     # Mixers "C", convolution, and "R", recurrence.
     convolution_size: int  # taps of the kernel
-    recurrence: str  # "rg_lru", or a kind of `model.layers.recurrence.CELLS`
+    recurrence: str  # "rg_lru", or a key of `model.layers.recurrence.CELLS`
 
     # All blocks.
     norm: str  # "layer_norm" or "rms_norm"
     norm_placement: str  # "pre": x + part(norm(x)); "post": norm(x + part(x))
     norm_epsilon: float  # added to the variance
-    feed_forward: str  # a kind of `model.layers.feed_forward.ACTIVATIONS`
-    feed_forward_width: int | None  # F; None: the usual one of the kind
-    use_bias: bool  # of linear maps and layer norms
-    dropout: float  # rate, for the output of each part of a block
-    stochastic_depth: float  # rate at which the last block's parts are dropped; lower ones less
+    feed_forward: str  # a key of `model.layers.feed_forward.ACTIVATIONS`
+    feed_forward_width: int | None  # F; None: the default for `feed_forward`
+    use_bias: bool  # whether linear maps and layer norms have biases
+    dropout: float  # rate, at the output of each part of a block
+    stochastic_depth: float  # drop rate of the last block's parts; lower in earlier blocks
 
     # How the stack runs.
     remat: str  # "none" or a policy of `REMAT`
@@ -95,22 +95,22 @@ class BackboneSpec:
 
     @property
     def pre_norm(self) -> bool:
-        """Return whether the input of each part is normalised, and not each sum."""
+        """Return whether norms come before each part, and not after each sum."""
         return self.norm_placement == "pre"
 
     @property
     def projections(self) -> dict[str, Any]:
-        """Return what mixers and feed-forward parts share: `use_bias` and `residual_std`.
+        """Return the keyword arguments of every mixer and feed-forward: `use_bias`, `residual_std`.
 
-        The output kernel of each part is drawn with a standard deviation of 0.02 / sqrt(parts of
-        the whole stack), so that their sum does not grow with the depth (as GPT-2's).
+        Output kernels have std 0.02 / sqrt(number of residual branches), so that the residual
+        stream does not grow with the depth (as in GPT-2).
         """
         parts = (3 if self.cross_attention else 2) * self.depth
         return {"use_bias": self.use_bias, "residual_std": WEIGHT_STD / parts**0.5}
 
     @property
     def heads(self) -> dict[str, Any]:
-        """Return the arguments that attention and cross-attention share."""
+        """Return the keyword arguments of attention and cross-attention."""
         return {
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
@@ -119,15 +119,16 @@ class BackboneSpec:
         }
 
     def make_norm(self, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
-        """Make a normalisation [..., width] -> [..., width]."""
+        """Make a norm for arrays [..., width]."""
         return norm(
             self.norm, self.width, numerics, rngs, epsilon=self.norm_epsilon, use_bias=self.use_bias
         )
 
     def make_mixer(self, letter: str, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
-        """Make the mixer [B, T, width] -> [B, T, width] that `letter` stands for in a pattern.
+        """Make the mixer for a `letter` of the pattern: [B, T, width] -> [B, T, width].
 
-        Recurrence that is not causal runs both ways, each with half of the units.
+        If not causal, a recurrence runs in both directions, with half of the units in each.
+        ValueError: an unknown letter.
         """
         width, causal = self.width, self.causal
         if letter == "A":
@@ -162,7 +163,7 @@ class Block(nnx.Module):
     """A mixer and a feed-forward part, each added to its input.
 
     With "pre" norms: x + mixer(norm(x)), then x + feed_forward(norm(x)). With "post" norms:
-    norm(x + mixer(x)), then norm(x + feed_forward(x)). Cross-attention, if there is any, stands
+    norm(x + mixer(x)), then norm(x + feed_forward(x)). Cross-attention, if any, comes
     between the two and is added and normalised in the same way.
 
     `mixer`: "A" attention, "C" convolution, or "R" recurrence.
@@ -194,11 +195,11 @@ class Block(nnx.Module):
         dropout_key: jax.Array | None = None,
         depth_fraction: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D], and return the mixer's state after it.
+        """Map [B, T, D] -> [B, T, D]; also return the mixer's new state (None without `state`).
 
-        `keys_values`: those of the other sequence, by `cross.keys_values`; `source_mask_BS` (bool)
-        is True at its real positions. `depth_fraction`: (index of the block + 1) / depth, the share
-        of the rate of stochastic depth that this block has. Dropout acts only where a key is given.
+        `keys_values`: the source's, from `cross.keys_values`; `source_mask_BS` (bool) is True at
+        real source positions. `depth_fraction`: (index of the block + 1) / depth, which multiplies
+        the rate of stochastic depth. Dropout acts only if a key is given.
         """
         keys = split_key(dropout_key)
 
@@ -231,13 +232,13 @@ class Block(nnx.Module):
 
 
 class Backbone(nnx.Module):
-    """The blocks of `spec`; after blocks with "pre" norms, a last norm.
+    """A stack of the blocks of `spec`, with a final norm if the blocks have "pre" norms.
 
-    Unrolled, `layers` holds every block. With `scan_layers`, `layers` holds one period of the
-    pattern, each of its parameters with a leading axis "layers" of depth / len(pattern) copies,
-    and the program holds that period once, in a loop: it compiles quickly, and parameters that are
-    split by fsdp are gathered one period at a time. Mixer states, and the keys and values for
-    cross-attention, are stacked like the parameters.
+    Without `scan_layers`, `layers` contains every block. With it, `layers` contains one period of
+    the pattern, and each parameter has a leading axis "layers" of size depth / len(pattern). The
+    compiled program runs this period in a loop: it compiles faster, and parameters sharded by FSDP
+    are gathered one period at a time. Mixer states, and keys and values for cross-attention, are
+    stacked in the same way.
     """
 
     def __init__(self, spec: BackboneSpec, numerics: Numerics, rngs: nnx.Rngs):
@@ -267,7 +268,7 @@ class Backbone(nnx.Module):
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
+        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
 
         def zeroed(x: jax.Array) -> jax.Array:
             shape = [1] * x.ndim
@@ -277,8 +278,8 @@ class Backbone(nnx.Module):
         return jax.tree.map(zeroed, state)
 
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
-        """Compute the keys and values of another sequence for the cross-attention of each block of
-        `layers`; they are the same for all targets."""
+        """Compute the source's keys and values for the cross-attention of each block of `layers`.
+        They are the same for all targets."""
         if self.periods is None:
             return [block.cross.keys_values(source_BSD) for block in self.layers]
         graph, parameters = nnx.split(self.layers)
@@ -290,7 +291,7 @@ class Backbone(nnx.Module):
         return jax.lax.scan(period, None, parameters)[1]
 
     def select(self, tree: Any, chosen_BK: jax.Array) -> Any:
-        """Select rows of a state, or of `keys_values`, as `model.layers.states.select_rows`."""
+        """Select rows of a state or of `keys_values` by `model.layers.states.select_rows`."""
         return select_rows(tree, chosen_BK, axis=self._batch_axis)
 
     @property
@@ -307,10 +308,10 @@ class Backbone(nnx.Module):
         source_mask_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """Map [B, T, D] -> [B, T, D], and return the mixer states after it.
+        """Map [B, T, D] -> [B, T, D]; also return the new mixer states (None without `state`).
 
-        With cross-attention: `keys_values` of the other sequence, by the method of that name;
-        `source_mask_BS` (bool) is True at its real positions.
+        For cross-attention: `keys_values`, the result of the method of that name;
+        `source_mask_BS` (bool), True at real source positions.
         """
 
         def run(blocks, x_BTD, states, keys_values, first):
@@ -349,8 +350,8 @@ class Backbone(nnx.Module):
 
 
 def _stacked(make: Callable[[nnx.Rngs], nnx.List], copies: int, rngs: nnx.Rngs) -> nnx.List:
-    """Make `copies` lists by `make`, each with its own random key, and stack them: one list
-    whose parameters have a leading axis "layers"."""
+    """Call `make` with `copies` random keys and stack the results into one module, whose
+    parameters have a leading axis "layers"."""
     graph, abstract = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
 
     @jax.vmap

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of pictures.
+"""A small convolutional picture classifier.
 
 Initial values: convolutions and the dense layer He normal, the classes' kernel normal 0.02,
 scales 1, biases 0.
@@ -37,8 +37,8 @@ class Stage(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """A stage for each number of `channels`, a dense layer of `width` units over the flattened
-    grid, and the classes. `image_shape`: (height, width, channels)."""
+    """One stage per entry of `channels`, a dense layer of `width` units on the flattened grid, and
+    a linear layer to the classes. `image_shape`: (height, width, channels)."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class CNN(nnx.Module):
     ) -> jax.Array:
         """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
-        `train`: batch norm uses the statistics of this batch and updates its running ones;
-        otherwise it uses the running ones. Dropout acts only where a key is given.
+        With `train`, batch norm uses the batch's statistics and updates the running statistics;
+        otherwise it uses the running statistics. Dropout acts only if a key is given.
         """
         x_BHWC = normalized(image_BHWC, self.dtype)
         for stage in self.stages:

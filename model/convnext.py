@@ -1,4 +1,4 @@
-"""ConvNeXt: a convolutional network of blocks like a transformer's.
+"""ConvNeXt: a convolutional network whose blocks resemble a transformer's.
 
 Initial values: all kernels normal, 0.02; biases 0; scales of norms 1; layer scales 1e-6.
 
@@ -30,7 +30,7 @@ _layer_norm = functools.partial(norm, "layer_norm", epsilon=1e-6, use_bias=True)
 
 
 class Block(nnx.Module):
-    """x + scale · feed_forward(norm(depthwise(x)))."""
+    """A residual block: x + scale · feed_forward(norm(depthwise(x)))."""
 
     def __init__(
         self, channels: int, numerics: Numerics, rngs: nnx.Rngs, *, stochastic_depth: float
@@ -60,10 +60,10 @@ class Block(nnx.Module):
 class ConvNeXt(nnx.Module):
     """ConvNeXt (Liu et al. 2022, arXiv:2201.03545).
 
-    Patches of `patch_size`, then a stage for each of `channels` and `depths` (its number of
-    blocks); a convolution of stride 2 stands between two stages. `stochastic_depth`: the rate of
-    the last block, which grows linearly from 0 at the first. `image_shape`: (height, width,
-    channels).
+    A convolution over patches of `patch_size`, then one stage per entry of `channels` and `depths`
+    (number of blocks), with a convolution of stride 2 between stages. `stochastic_depth`: the drop
+    rate of the last block; the rate grows linearly from 0 at the first block. `image_shape`:
+    (height, width, channels).
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ConvNeXt(nnx.Module):
             downsamplings.append(
                 _convolution(inputs, outputs, numerics, rngs, kernel_size=size, strides=size)
             )
-            # The norm stands after the first downsampling, and before each of the others.
+            # The norm comes after the first downsampling and before each later one.
             norms.append(_layer_norm(inputs if norms else outputs, numerics, rngs))
             stage = [
                 Block(outputs, numerics, rngs, stochastic_depth=next(rates)) for _ in range(depth)
@@ -104,7 +104,7 @@ class ConvNeXt(nnx.Module):
     ) -> jax.Array:
         """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
-        `train` changes nothing; stochastic depth acts only where a key is given.
+        `train` has no effect. Stochastic depth acts only if a key is given.
         """
         x_BHWC, index = 2 * normalized(image_BHWC, self.dtype) - 1, 0
         parts = zip(self.downsamplings, self.norms, self.stages, strict=True)

@@ -1,13 +1,13 @@
-"""The decoder and the encoder: stacks of blocks of any mixers on tokens.
+"""The decoder and the encoder: token models whose blocks may have any mixer.
 
 Initial values, after GPT-2 (Radford et al. 2019); L is the depth:
 
     | parameter                                        | distribution                         |
     |--------------------------------------------------|--------------------------------------|
-    | tables, head, classes, dense layers before them  | normal, 0.02                         |
-    | query, key, value, gate, up of all parts         | normal, 0.02                         |
-    | out of a mixer, down of feed-forward             | normal, 0.02 / sqrt(2 L)             |
-    | recurrence: input kernel                         | normal cut at 2, 1 / sqrt(width)     |
+    | tables, heads, dense layers before a head        | normal, 0.02                         |
+    | query, key, value, gate and up kernels           | normal, 0.02                         |
+    | output kernel of a mixer or a feed-forward part  | normal, 0.02 / sqrt(2 L)             |
+    | recurrence: input kernel                         | truncated normal, 1 / sqrt(width)    |
     | recurrence: recurrent kernel                     | orthogonal rows                      |
     | recurrence: bias                                 | 1 for a forget gate, otherwise 0     |
     | RG-LRU: gates; decay                             | normal, 1 / sqrt(units); see `RGLRU` |
@@ -36,10 +36,10 @@ POSITIONS = ("rotary", "learned", "none")
 
 
 class HeadTransform(nnx.Module):
-    """BERT's head, a dense layer and a norm before the output table and a bias after it:
-    decode(norm(activation(dense(x)))) + bias (the code of Devlin et al. 2019, arXiv:1810.04805).
+    """BERT's head for tokens: decode(norm(activation(dense(x)))) + bias, where `decode` is the
+    output table (the code of Devlin et al. 2019, arXiv:1810.04805).
 
-    The norm and the activation are those of the blocks of `spec`.
+    The norm and the activation are the same as in the blocks of `spec`.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class HeadTransform(nnx.Module):
 class Decoder(TokenModel):
     """A causal language model, or with `num_classes` a causal classifier.
 
-    Hyperparameters beside those of `TokenModel`: `positions` (one of `POSITIONS`; ValueError:
-    another one), `rotary_base`, and the other fields of `BackboneSpec`. The parts of BERT:
-    `token_types`, the number of token type vectors; `embedding_norm`, whether the embeddings are
-    normalised; `head_transform`, whether the head of tokens is a `HeadTransform`.
+    Takes the hyperparameters of `TokenModel`, `positions` (one of `POSITIONS`), `rotary_base`, and
+    the other fields of `BackboneSpec`. For BERT: `token_types`, the number of token types (0:
+    none); `embedding_norm`, whether the embeddings are normalised; `head_transform`, whether the
+    language model's head is a `HeadTransform`. ValueError: unknown positions.
     """
 
     causal: ClassVar = True
@@ -90,7 +90,7 @@ class Decoder(TokenModel):
         **blocks: Any,
     ) -> None:
         spec = BackboneSpec(causal=self.causal, **blocks)
-        # Recurrence and convolution have no cache that a sequence could outgrow.
+        # Only the cache of attention has a fixed length.
         self.has_bounded_context |= "A" in spec.pattern[: spec.depth]
         if token_types:
             self.token_types = TokenTypes(token_types, spec.width, numerics, rngs)

@@ -1,7 +1,7 @@
 """Residual networks for pictures.
 
-Initial values: convolutions He normal; scales 1, but 0 for the last norm of a block, so that it
-starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1); the classes 0.
+Initial values: convolutions He normal; norm scales 1, except 0 for the last norm of a block, so
+that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1); head 0.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -26,18 +26,18 @@ from model.layers.sharding import constrain
 from model.pictures import normalized
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""The number of blocks of each stage, by the depth."""
+"""The number of blocks in each stage, by the depth."""
 
 SMALL_PICTURE = 64
-"""The largest picture, in pixels a side, for which the stem "auto" is the small one."""
+"""The largest side, in pixels, for which the stem "auto" is "small"."""
 
 
 class Block(nnx.Module):
-    """relu(shortcut(x) + branch(x)).
+    """A residual block: relu(shortcut(x) + branch(x)).
 
-    The branch is two convolutions of 3 x 3; with `bottleneck` it is convolutions of 1 x 1, 3 x 3
-    and 1 x 1, the last with four times the channels. The first convolution of 3 x 3 has the
-    strides. The shortcut is x, or a convolution of 1 x 1 where the shape changes.
+    The branch is two 3 x 3 convolutions; with `bottleneck`, a 1 x 1, a 3 x 3 and a 1 x 1
+    convolution, the last with four times the channels. `strides` are those of the first 3 x 3
+    convolution. The shortcut is x, or a 1 x 1 convolution if the shape changes.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
-    `depth`: 18, 34 or 50, the last with bottlenecks, whose strides are at the 3 x 3. `width`: the
-    channels of the first stage, which each later one doubles. `stem`: "large", a convolution of
-    7 x 7 and a max pooling, each of stride 2; "small", a convolution of 3 x 3 of stride 1 (their
-    section 4.2); "auto": small for pictures of up to 64 pixels a side. `image_shape`: (height,
-    width, channels). ValueError: another depth or stem.
+    `depth`: 18, 34 or 50; 50 has bottlenecks, with the stride in the 3 x 3 convolution. `width`:
+    the channels of the first stage; each later stage doubles them. `stem`: "large", a 7 x 7
+    convolution and a max pooling, each of stride 2; "small", a 3 x 3 convolution of stride 1
+    (section 4.2); "auto", "small" for pictures of up to 64 pixels a side. `image_shape`: (height,
+    width, channels). ValueError: unknown depth or stem.
     """
 
     def __init__(
@@ -151,8 +151,8 @@ class ResNet(nnx.Module):
     ) -> jax.Array:
         """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
-        `train`: batch norm uses the statistics of this batch and updates its running ones;
-        otherwise it uses the running ones. Dropout acts only where a key is given.
+        With `train`, batch norm uses the batch's statistics and updates the running statistics;
+        otherwise it uses the running statistics. Dropout acts only if a key is given.
         """
         x_BHWC = self.stem(2 * normalized(image_BHWC, self.dtype) - 1)
         x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")

@@ -1,4 +1,4 @@
-"""The stacked recurrent network: layers of cells without norms or residual connections.
+"""The stacked recurrent network: recurrent layers without norms or residual connections.
 
 Initial values: token table and head normal, 0.02; the recurrences as in model/decoder.py.
 
@@ -20,8 +20,8 @@ from model.tokens import TokenModel
 
 class StackedRecurrence(nnx.Module):
     """`depth` layers of `units` cells, in one direction or both, with dropout after each (Zaremba
-    et al. 2014, arXiv:1409.2329). `kind`: of `model.layers.recurrence.CELLS`. `features`: the size
-    of the output vectors."""
+    et al. 2014, arXiv:1409.2329). `kind`: the cell, a key of `model.layers.recurrence.CELLS`. The
+    attribute `features` is the size of the output vectors."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StackedRecurrence(nnx.Module):
         return [layer.initial_state(batch_size, max_length) for layer in self.layers]
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
+        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
         return jax.tree.map(lambda x_BU: jnp.where(rows_B[:, None], 0, x_BU), state)
 
     def __call__(
@@ -61,7 +61,7 @@ class StackedRecurrence(nnx.Module):
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """Map [B, T, D] -> [B, T, features], and return the states after it."""
+        """Map [B, T, D] -> [B, T, features]; also return the new states (None without `state`)."""
         after: list[State] = []
         for number, layer in enumerate(self.layers):
             before = None if state is None else state[number]
@@ -75,8 +75,8 @@ class StackedRecurrence(nnx.Module):
 
 class RNN(TokenModel):
     """A recurrent language model, or with `num_classes` a classifier; only a classifier may be
-    `bidirectional`. Hyperparameters beside those of `TokenModel`: those of `StackedRecurrence`,
-    whose `kind` is `recurrence`."""
+    `bidirectional`. Takes the hyperparameters of `TokenModel` and `StackedRecurrence` (its `kind`
+    is called `recurrence` here, and its `units` are `width`)."""
 
     def make_body(
         self, numerics: Numerics, rngs: nnx.Rngs, *, width: int, recurrence: str, **layers: Any

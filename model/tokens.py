@@ -1,4 +1,4 @@
-"""The base class of models of tokens: an embedding before a body, a head after it.
+"""The base class of token models: an embedding, a body and a head.
 
 Axes: B batch, T length, D width, V vocabulary, C classes.
 """
@@ -40,14 +40,14 @@ class Body(Protocol):
 
 
 class TokenModel(nnx.Module):
-    """Token embedding, a body, and the logits of tokens; with `num_classes`, pooling over all
-    positions and the logits of classes instead.
+    """Embeds tokens, calls a body and computes token logits at each position. With `num_classes`,
+    it pools over all positions and computes class logits instead.
 
     A subclass has the body: `make_body` sets `backbone`, and whatever stands around it.
     `max_length` matters only for `learned_positions`. `logit_soft_cap`: see `soft_capped`.
     `hyperparameters`: those of `make_body`.
 
-    `has_bounded_context`: whether a state has room for a fixed number of tokens.
+    The attribute `has_bounded_context` tells whether a state has room for only so many tokens.
     """
 
     backbone: Body
@@ -74,7 +74,7 @@ class TokenModel(nnx.Module):
         self.vocabulary_size, self.is_classifier = vocabulary_size, num_classes is not None
         self.dropout_rate, self.logit_soft_cap = dropout, logit_soft_cap
         self.has_bounded_context = learned_positions
-        tied = tied_embeddings or self.is_classifier  # A classifier has no head of tokens.
+        tied = tied_embeddings or self.is_classifier  # A classifier has no token head.
         self.embedding = TokenEmbedding(vocabulary_size, width, numerics, rngs, tied=tied)
         self.positions = self.pool = self.classes = nnx.data(None)
         self.token_types = self.embedding_norm = self.head_transform = nnx.data(None)
@@ -89,7 +89,7 @@ class TokenModel(nnx.Module):
     def make_body(
         self, numerics: Numerics, rngs: nnx.Rngs, *_: Any, **hyperparameters: Any
     ) -> None:
-        """Set `backbone`, and BERT's `token_types`, `embedding_norm` and `head_transform`."""
+        """Set `backbone` and, for BERT, `token_types`, `embedding_norm`, `head_transform`."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int, max_length: int) -> ModelState:
@@ -100,7 +100,7 @@ class TokenModel(nnx.Module):
         }
 
     def reset(self, state: ModelState, rows_B: jax.Array) -> ModelState:
-        """Set the rows of `state` where `rows_B` (bool [B]) is True to the initial state."""
+        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
         return {
             "length": jnp.where(rows_B, 0, state["length"]),
             "layers": self.backbone.reset(state["layers"], rows_B),
@@ -114,13 +114,13 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> logits of the token at each position, float32 [B, T, V], and return
-        the state after them.
+        """Map tokens, int32 [B, T] -> logits at each position, float32 [B, T, V]; also return the
+        new state.
 
         Without a state, the rows are whole sequences; `segments_BT` (int32 [B, T]) numbers the
-        documents that are packed into a row, which do not see each other. With a state, the tokens
-        continue each row; positions of segment 0 are padding on the right and do not advance it.
-        Dropout acts only where a key is given.
+        documents packed into a row, which do not see each other. With a state, the tokens continue
+        each row; positions of segment 0 are padding on the right and do not advance the state.
+        Dropout acts only if a key is given.
         """
         x_BTD, state = self.hidden(
             tokens_BT, segments_BT=segments_BT, state=state, dropout_key=dropout_key
@@ -135,7 +135,7 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> vectors [B, T, D] for `head`; arguments and state as in the call."""
+        """Map int32 [B, T] -> vectors [B, T, D] for `head`; arguments and state as `__call__`."""
         keys = split_key(dropout_key)
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
@@ -168,7 +168,7 @@ class TokenModel(nnx.Module):
     def classify(
         self, tokens_BT: jax.Array, *, segments_BT: jax.Array, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map int32 [B, T] -> logits of the classes of each row, float32 [B, C]; positions of
+        """Map tokens, int32 [B, T] -> class logits of each row, float32 [B, C]. Positions of
         segment 0 are padding."""
         assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
