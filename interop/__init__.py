@@ -1,5 +1,5 @@
-"""Weights to and from the layouts of Hugging Face: GPT-2, Llama, BERT, ViT.
+"""Converts weights from and to Hugging Face's layouts: GPT-2, Llama, BERT, ViT.
 
-A folder holds `config.json` and `model.safetensors`, whole or in parts, as `save_pretrained` leaves
-them. Each family is a table of names, from which both ways are derived.
+A folder contains `config.json` and `model.safetensors`, in one file or several, as written by
+`save_pretrained`. Each family has one table of names, used in both directions.
 """

@@ -38,7 +38,7 @@ TABLE = Table(
         *linear("pool.dense", "pooler.dense"),
         *linear("classes", "classifier"),
     ),
-    # Only next sentence prediction uses these. (A classifier's rows include the pooler.)
+    # Used only for next sentence prediction. (A classifier has rows for the pooler.)
     ignored=("pooler.dense.*", "cls.seq_relationship.*", "embeddings.position_ids"),
     copies={
         f"{HEAD}.decoder.weight": "embeddings.word_embeddings.weight",

@@ -1,4 +1,4 @@
-"""Checks that a recipe describes the model in a folder, before its weights are read."""
+"""Checks that a recipe fits the model in a folder, before the weights are read."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ from model.layers.feed_forward import feed_forward_width
 TOKENIZER = "tokenizer.json"
 
 _HEAD_OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
-"""Settings that matter only to a head that predicts tokens."""
+"""Settings that only a head for tokens uses."""
 
 _MISSING = "(not there)"
 
 
 def check_recipe(folder: str | Path, config: Config) -> None:
-    """Compare a recipe with what the model in `folder` needs: its section `model`, its tokenizer,
-    and the sizes of its data. Fields that do not change the function of the weights (dropout,
-    scan_layers, ...) may differ, and so may those of a head that replaces theirs.
+    """Check that a recipe fits the model in `folder`: its section `model`, its tokenizer and its
+    data sizes. Fields that do not change what the weights compute (dropout, scan_layers, ...) may
+    differ, and so may fields of a head that replaces the folder's.
 
-    Raises `configs.UsageError` as `describe` does, and where anything differs: one line with each
-    field, and the overrides to give.
+    Raises `configs.UsageError` as `describe` does, and if a field differs: one line that names each
+    such field and the overrides to give.
     """
     found = describe(folder)
     holds = f"train.initialize_from={folder} holds a {found.family}"
@@ -45,7 +45,7 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 
 
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
-    """Raise `UsageError` where prepared pictures have another `shape` than those of the model."""
+    """Raise `UsageError` if the `shape` of prepared pictures is not the model's."""
     theirs = describe(folder).data_spec.image_shape
     assert theirs is not None
     if theirs != tuple(shape):
@@ -58,7 +58,7 @@ def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
 
 
 def _check_use(found: Description, config: Config, holds: str) -> None:
-    """Raise `UsageError` where the model can't do the recipe's task."""
+    """Raise `UsageError` if the model can't do the recipe's task."""
     name = found.settings["architecture"]
     kind = next(one for one in ARCHITECTURES if kind_name(one) == name)
     task, data = config.task, config.data
@@ -75,7 +75,7 @@ def _check_use(found: Description, config: Config, holds: str) -> None:
 
 
 def _model_fields(found: Description, config: Config) -> dict[str, Any]:
-    """Return the values that fields of `model` must have, as far as this task uses them."""
+    """Return the required values of the fields of `model` that the recipe's task uses."""
     needed, classes = dict(found.settings), config.task.model_output == "classes"
     if classes:
         needed = {name: needed[name] for name in needed if name not in _HEAD_OF_TOKENS}
@@ -85,8 +85,8 @@ def _model_fields(found: Description, config: Config) -> dict[str, Any]:
 
 
 def _data_fields(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
-    """Return the values that fields of `data` must have. Raises `UsageError` where the folder has
-    no tokenizer."""
+    """Return the required values of fields of `data`. Raises `UsageError` if the data needs the
+    folder's tokenizer and there is none."""
     data: Any = config.data  # its fields depend on the source
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
@@ -114,7 +114,7 @@ def _data_fields(folder: str | Path, found: Description, config: Config) -> dict
 
 
 def _same_tokens(ours: Path, theirs: Path) -> bool:
-    """Return whether two files tokenizer.json have the same vocabulary, or one is missing."""
+    """Return whether two tokenizer.json files have one vocabulary; True if one is missing."""
     if not (ours.is_file() and theirs.is_file()):
         return True
     one, other = (JsonFields(path).section("model").get("vocab") for path in (ours, theirs))
@@ -122,7 +122,7 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
 
 
 def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the fields that must change; all of `model` where the architecture differs."""
+    """Return the fields that must change; all of `model` if the architecture differs."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given
@@ -131,7 +131,7 @@ def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config)
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the values that None stands for, and the letters of the pattern."""
+    """Replace None by the value it means, and the pattern by its set of letters, to compare."""
     full = dict(settings)
     depth, width, heads = (settings[f"model.{name}"] for name in ("depth", "width", "num_heads"))
     full["model.pattern"] = "".join(sorted(set(settings["model.pattern"][:depth])))
@@ -155,7 +155,7 @@ def _words(names: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """Return a value as it is written on the command line."""
+    """Format a value for the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     if isinstance(value, float) and float(f"{value:g}") == value:

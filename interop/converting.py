@@ -1,4 +1,4 @@
-"""Converts weights of a folder to parameters of ours and back, along the rows of one table."""
+"""Converts the weights in a folder to our parameters and back, by the rows of a table."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from interop.tables import HEADS, LAYER, Row, Table
 Tree = Any
 
 FRESH = (*HEADS, "pool.")
-"""How names of parameters begin that may be initialised anew where only the body is read."""
+"""Prefixes of parameters that may keep their initial values if only the body is read."""
 
 _MAX_LISTED = 4
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters that were read from a folder, as nested dictionaries of NumPy arrays, and messages
-    about what was left out or added."""
+    """Parameters read from a folder, as nested dictionaries of NumPy arrays, and messages about
+    what was left out or added."""
 
     params: Tree
     messages: tuple[str, ...]
@@ -41,15 +41,15 @@ def read_weights(
     body_only: bool = False,
     tokens_like: Mapping[int, int] | None = None,
 ) -> Weights:
-    """Read the weights of `folder` into the layout of `shapes`: the parameters of a model, each
-    leaf with a shape and a dtype. `scanned`: its layers are stacked, as `model.scan_layers` does.
+    """Read the weights in `folder` as parameters of our model. `shapes`: its parameter tree, each
+    leaf with a shape and a dtype. `scanned`: whether its layers are stacked (`model.scan_layers`).
 
-    `body_only`: the head of their model is not read, and parameters of ours that nothing fills are
-    missing from the result. Ours may have fewer positions, and another number of tokens: token t is
-    token `tokens_like[t]` of theirs, or t, or past their last token the mean of all.
+    With `body_only`, the folder's head is not read, and the result lacks our parameters that have
+    no counterpart. Our model may have fewer positions and a different number of tokens: our token t
+    is the folder's token `tokens_like[t]`, by default t, or past its last token the mean of all.
 
-    Raises `configs.UsageError` as `describe` does, and for a tensor or parameter without
-    counterpart or of another shape, with its name.
+    Raises `configs.UsageError` as `describe` does, and for a tensor or parameter without a
+    counterpart or with a different shape; the message names it.
     """
     opened = Folder(folder)
     table = table_of(describe(opened).family)
@@ -72,10 +72,10 @@ def read_weights(
 
 
 def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
-    """Return parameters of ours as the tensors of a folder, by their names there; `read_weights`
-    is the inverse.
+    """Convert our parameters to a folder's tensors, by their names in the folder; `read_weights` is
+    the inverse.
 
-    Raises `configs.UsageError` for a parameter that the family lacks, with its name.
+    Raises `configs.UsageError` for a parameter that the family lacks; the message names it.
     """
     table = table_of(family)
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
@@ -91,7 +91,7 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
 
 
 def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
-    """Return the rows of the parameters that a model has, one for each layer."""
+    """Return the rows for the parameters in `layout`, with a block's rows for each layer."""
     layers = range(layer_count(layout))
     rows = (
         row.for_layer(n) for row in table.rows for n in (layers if LAYER in row.theirs else [0])
@@ -102,8 +102,8 @@ def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
 def _match_rows(
     folder: Folder, table: Table, layout: Mapping[str, ParamSlice], *, body_only: bool
 ) -> tuple[list[tuple[Row, str]], list[str]]:
-    """Return each row of a model with the name of its tensor in the folder, and with `body_only`
-    the names of all other tensors. Raises `UsageError` for what has no counterpart."""
+    """Pair each row of a model with its tensor's name in the folder. Also return the names of the
+    tensors that `body_only` skips. Raises `UsageError` for a name without a counterpart."""
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
@@ -140,7 +140,7 @@ def _match_rows(
 def _unused_tensors(
     folder: Folder, table: Table, theirs: Mapping[str, str], used: Collection[str]
 ) -> Iterator[str]:
-    """Yield the names of tensors that no row uses, and that are neither ignored nor copies."""
+    """Yield the names of tensors that no row uses and that are neither ignored nor copies."""
     for short, name in theirs.items():
         if short in used or any(fnmatchcase(short, pattern) for pattern in table.ignored):
             continue
@@ -158,8 +158,8 @@ def _read_resized(
     slices: list[ParamSlice],
     tokens_like: Mapping[int, int],
 ) -> tuple[NDArray, str]:
-    """Read the tensor of a row with as many positions or tokens as ours has, and return it with a
-    message about these, or none."""
+    """Read the tensor of a row, resized to our number of positions or tokens. Also return a message
+    about the resizing, empty if there was none."""
     found, needed = folder.shape(name), row.their_shape([one.shape for one in slices])
     fits = found == needed
     if row.resizable is not None and found[1:] == needed[1:]:
@@ -181,7 +181,7 @@ def _read_resized(
 def _resize_vocabulary(
     tensor: NDArray, count: int, tokens_like: Mapping[int, int], message: str
 ) -> tuple[NDArray, str]:
-    """Return the rows of `count` tokens, and the message about them."""
+    """Return `tensor` with `count` rows, one per token, and the extended `message`."""
     rows = np.arange(count)
     rows[[*tokens_like]] = [*tokens_like.values()]
     new = rows >= len(tensor)
@@ -194,6 +194,6 @@ def _resize_vocabulary(
 
 
 def _listed(names: Collection[str]) -> str:
-    """Return the first few names, and how many more there are."""
+    """Return the first few names and the number of the rest, as text."""
     shown = ", ".join(list(names)[:_MAX_LISTED])
     return shown if len(names) <= _MAX_LISTED else f"{shown} and {len(names) - _MAX_LISTED} more"

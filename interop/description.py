@@ -1,4 +1,4 @@
-"""Describes the model in a folder of Hugging Face by fields of our configuration."""
+"""Describes the model in a Hugging Face folder by fields of our configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +9,11 @@ from interop.folder import Folder
 
 @dataclass(frozen=True)
 class Description:
-    """The model of a folder.
+    """The model in a folder.
 
     `family`: "gpt2", "llama", "bert" or "vit". `settings`: the fields of the section `model` that
-    change what is computed from the weights. `data_spec`: what the data must have, as far as the
-    weights decide it: `vocabulary_size`, `max_length`, `image_shape`, `num_classes`.
+    change what the weights compute. `data_spec`: the data sizes that the weights fix, of
+    `vocabulary_size`, `max_length`, `image_shape` and `num_classes`.
     """
 
     family: str
@@ -29,7 +29,7 @@ COMMON_SETTINGS = {
     "norm_placement": "pre",
     "use_bias": True,
 }
-"""Settings that most families share; a family that differs sets them again."""
+"""Settings that most families share; other families override them."""
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -38,12 +38,12 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
 }
-"""`model.feed_forward` for each activation that they name."""
+"""Our `model.feed_forward` for each Hugging Face name of an activation."""
 
 CLASSIFIER = "classifier.weight"
-"""The tensor of a classifier's head: a row for each class."""
+"""The name of the kernel of a classifier's head, which has one row per class."""
 
 
 def class_count(folder: Folder) -> int | None:
-    """Return the number of classes of a classifier, None for another model."""
+    """Return the number of classes; None if the model is not a classifier."""
     return folder.shape(CLASSIFIER)[0] if CLASSIFIER in folder.names else None

@@ -1,4 +1,4 @@
-"""Lists the families, and tells which one a folder is of."""
+"""Lists the model families, and finds the family of a folder."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from interop.folder import Folder
 from interop.tables import Table
 
 FAMILIES = {"gpt2": gpt2, "llama": llama, "bert": bert, "vit": vit}
-"""By `model_type` of config.json: the module with the `TABLE` and the function `describe`."""
+"""The module of each `model_type` in config.json, with its `TABLE` and its `describe`."""
 
 
 def table_of(family: str) -> Table:
-    """Return the rows of a family."""
+    """Return the table of a family."""
     return FAMILIES[family].TABLE
 
 
 def describe(folder: str | Path | Folder) -> Description:
-    """Describe the model that takes the weights of `folder`.
+    """Describe the model in `folder` by our settings.
 
-    Raises `configs.UsageError` for a folder that is missing or damaged, of another family, or with
-    a field that our models do not support, with its name.
+    Raises `configs.UsageError` if the folder is missing, damaged or of an unknown family, or has a
+    field that our models do not support; the message names the field.
     """
     folder = folder if isinstance(folder, Folder) else Folder(folder)
     folder.config.require(quantization_config=[None])

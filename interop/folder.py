@@ -21,8 +21,8 @@ _FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 class Folder:
     """Reads a model's folder. `config`: the fields of its config.json.
 
-    A tensor is read when it is asked for, and only the headers of files before. Raises
-    `configs.UsageError` for a folder or a file that is missing or damaged.
+    Opening reads only the headers of the files; `tensor` reads one tensor. Raises
+    `configs.UsageError` if the folder or a file is missing or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -42,20 +42,20 @@ class Folder:
         return tuple(self._slice(name).get_shape())
 
     def tensor(self, name: str) -> NDArray:
-        """Return a tensor as it is stored. Raises `UsageError` unless it is of floating point."""
+        """Return a tensor as stored. Raises `UsageError` if it is not floating-point."""
         dtype, file = self._slice(name).get_dtype(), self._files[name]
         if dtype not in _FLOAT_DTYPES:
             raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {_FLOAT_DTYPES}")
         return file.get_tensor(name)
 
     def json_file(self, name: str) -> JsonFields | None:
-        """Return another JSON file of the folder, None where there is none."""
+        """Return the JSON file `name` of the folder; None if it does not exist."""
         path = self.path / name
         return JsonFields(path) if path.exists() else None
 
     def special_tokens(self) -> dict[str, int]:
         """Return the ids of the tokenizer's special tokens by their role: "mask", "bos", "eos",
-        "cls", "sep", ...; none where there is no tokenizer_config.json that names them."""
+        "cls", "sep", ...; empty if no tokenizer_config.json names them."""
         config, ids = self.json_file("tokenizer_config.json"), self.added_tokens()
         tokens = {}
         for name, value in config or ():
@@ -65,7 +65,7 @@ class Folder:
         return tokens
 
     def added_tokens(self) -> dict[str, int]:
-        """Return the ids of the tokens that tokenizer.json adds to its model, by their text."""
+        """Return the ids of the `added_tokens` of tokenizer.json, by their text."""
         tokenizer = self.json_file("tokenizer.json")
         added = [] if tokenizer is None else tokenizer.value("added_tokens", [])
         return {token["content"]: token["id"] for token in added}

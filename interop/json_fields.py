@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON file one by one, with an error that names file and field."""
+"""Reads the fields of a JSON file one by one, with errors that name the file and the field."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ _REQUIRED = object()
 
 
 class JsonFields:
-    """Reads the fields of a JSON file. A field without a `default` must be there. Every method
-    raises `UsageError` for a file that is missing or damaged, or a field that is not allowed.
+    """Reads the fields of a JSON file. A field without a `default` is required. Raises `UsageError`
+    if the file is missing or damaged, or a field is missing or has a value that is not allowed.
     """
 
     def __init__(self, path: Path):
@@ -60,7 +60,7 @@ class JsonFields:
         return value
 
     def pair(self, name: str, default: Any = _REQUIRED) -> tuple[int, int]:
-        """Return height and width, from one integer above zero for both or from two."""
+        """Return height and width, given as one integer above zero for both, or as two."""
         value = self.value(name, default)
         both = value if isinstance(value, list) else [value, value]
         if len(both) != 2 or not all(type(one) is int and one >= 1 for one in both):
@@ -68,21 +68,21 @@ class JsonFields:
         return both[0], both[1]
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return the fields inside a field, none where it is null or missing."""
+        """Return the fields of a nested section; empty if it is null or missing."""
         value = self.value(name, None)
         if not isinstance(value, dict | None):
             self._raise_type(name, value, "a section")
         return value or {}
 
     def lookup(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
-        """Return the entry of `table` for a field; an error where there is none."""
+        """Return the entry of `table` for the value of a field; raise an error if it has none."""
         value = self.value(name, default)
         if isinstance(value, dict | list) or value not in table:
             self.reject(name, f"it must be {_choices(table)}")
         return table[value]
 
     def require(self, **allowed: Sequence[Any]) -> None:
-        """Raise an error for a field that is there and has none of these values."""
+        """Raise an error if a field is present and its value is not an `allowed` one."""
         for name, values in allowed.items():
             if self.value(name, values[0]) not in values:
                 self.reject(name, f"it must be {_choices(values)}")

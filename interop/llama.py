@@ -10,7 +10,7 @@ from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
 SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-"""Their names of the numbers in `model.rotary_scaling`, in its order."""
+"""Llama's names for the numbers of `model.rotary_scaling`, in the same order."""
 
 BLOCK, THEIRS = "backbone.layers.{layer}", "layers.{layer}"
 
@@ -68,8 +68,8 @@ def describe(folder: Folder) -> Description:
 
 
 def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
-    """Return base and scaling of rotary positions, in the format of any version of transformers:
-    both in `rope_parameters`, or `rope_theta` and `rope_scaling` side by side."""
+    """Return the base and the scaling of rotary positions. Old and new versions of transformers
+    differ: `rope_theta` and `rope_scaling`, or both in `rope_parameters`."""
     name = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
     rope: dict[str, Any] = {"rope_theta": config.positive_float("rope_theta", default=10000.0)}
     rope |= config.section(name)

@@ -1,4 +1,4 @@
-"""Loads the weights that a run starts from out of a folder: all of them, or the body alone."""
+"""Loads the initial weights of a run from a folder: all of them, or only the body."""
 
 import shlex
 from dataclasses import replace
@@ -19,7 +19,7 @@ Tree = Any
 CHAT_TEMPLATE = "chat_template.jinja"
 
 _MASKS = ("[MASK]", "<mask>")
-"""What tokenizers call the mask token, where their other files do not name it."""
+"""Usual texts of the mask token, for folders whose tokenizer_config.json does not name it."""
 
 
 def load_weights(
@@ -30,12 +30,12 @@ def load_weights(
     *,
     separator: tuple[str, int] | None = None,
 ) -> Weights:
-    """Load the weights that a run of `config` starts from, on data of this `data_spec`; only those
-    of the body where the head differs. `shapes` are those of the run's parameters.
+    """Load the initial weights of a run of `config` on data of this `data_spec`; only the body if
+    the run needs a different head. `shapes`: the run's parameter tree, as in `read_weights`.
 
-    A `separator` (text and id) that is not among their tokens starts as their end of text, the mask
-    that masked language modelling adds as theirs. One of the messages is about a chat template of
-    the folder that the recipe does not use.
+    If the folder's tokenizer lacks the `separator` (text and id), this token starts as the folder's
+    end of text. The mask token of masked language modelling starts as the folder's. A message
+    tells if the folder has a chat template and the recipe of conversations has none.
 
     Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
     """
@@ -55,7 +55,7 @@ def load_weights(
 
 
 def _has_same_head(folder: Folder, found: Description, data_spec: DataSpec) -> bool:
-    """Return whether the folder holds the head that the run needs."""
+    """Return whether the folder has the head that the run needs."""
     if data_spec.num_classes is not None or found.data_spec.num_classes is not None:
         same = data_spec.num_classes == found.data_spec.num_classes
         return same and _class_names(folder.config) in (None, data_spec.classes or ())
@@ -66,7 +66,7 @@ def _has_same_head(folder: Folder, found: Description, data_spec: DataSpec) -> b
 
 
 def _class_names(config: JsonFields) -> tuple[str, ...] | None:
-    """Return the names of their classes, None where these are only numbers."""
+    """Return the folder's class names; None if its classes are only numbered."""
     labels = config.section("id2label")
     numbers = list(map(str, range(len(labels))))
     if not labels or labels.keys() != set(numbers):
@@ -78,7 +78,7 @@ def _class_names(config: JsonFields) -> tuple[str, ...] | None:
 def _tokens_like(
     folder: Folder, config: Config, data_spec: DataSpec, separator: tuple[str, int] | None
 ) -> dict[int, int]:
-    """Return for ids of tokens that they do not have the id of theirs with the same role."""
+    """Map the ids of our tokens that the folder lacks to its ids of the same role."""
     special, added, like = folder.special_tokens(), folder.added_tokens(), {}
     ends = [special[name] for name in ("eos", "sep", "bos") if name in special]
     masks = [special["mask"]] if "mask" in special else []
@@ -92,7 +92,7 @@ def _tokens_like(
 
 
 def _unused_chat_template(folder: Folder, config: Config) -> tuple[str, ...]:
-    """Return a message about their chat template where a recipe of conversations uses none."""
+    """Return a message if the folder has a chat template and a conversations recipe none."""
     if config.data.source != "conversations" or config.data.chat_template is not None:
         return ()
     file, tokenizer = folder.path / CHAT_TEMPLATE, folder.json_file("tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""Names each parameter by its layer, whether layers are unrolled or stacked (scanned)."""
+"""Finds each parameter by the name of its layer, in unrolled or stacked (scanned) models."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 LAYERS = "backbone.layers."
-"""How the names of layers' parameters begin. A number follows: that of the layer, or of its letter
-in the pattern where layers are scanned. Scanned leaves have a first dimension, the periods."""
+"""Prefix of layer parameters. The index of the layer follows; if layers are scanned, the index of
+its letter in the pattern. The first dimension of scanned leaves is the periods."""
 
 
 @dataclass(frozen=True)
 class ParamSlice:
-    """A leaf of a tree of parameters, or with `period` its slice for one period of the pattern."""
+    """A leaf of a parameter tree, or with `period`, its slice for one period of the pattern."""
 
     leaf: str
     period: int | None
@@ -26,8 +26,8 @@ class ParamSlice:
 
 
 def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
-    """Return where each parameter is stored, by its name as if layers were unrolled, such as
-    "backbone.layers.3.mixer.query.kernel". `leaves` have a `shape`; their names are dotted."""
+    """Return where each parameter is stored, by its name in the unrolled model, for example
+    "backbone.layers.3.mixer.query.kernel". `leaves`: anything with a `shape`, by dotted names."""
     letters = layer_count(leaves)
     layout = {}
     for name, leaf in leaves.items():
@@ -43,5 +43,5 @@ def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, Param
 
 
 def layer_count(names: Iterable[str]) -> int:
-    """Count the layers, or letters of the pattern, that parameters of these names belong to."""
+    """Count the layers, or if scanned the letters of the pattern, in names of parameters."""
     return len({name.split(".")[2] for name in names if name.startswith(LAYERS)})

@@ -1,7 +1,7 @@
-"""Describes a family's weights: a row for each parameter, with its name on both sides and a
-transformation that is used both ways.
+"""Describes a family's weights: one row per parameter, with both of its names and a transformation
+in both directions.
 
-"Ours" is a parameter of our modules, "theirs" a tensor of a file; names are dotted paths. In a row,
+"Ours" is a parameter of our modules, "theirs" a tensor in a file; names are dotted paths. In a row,
 `{layer}` stands for the number of each layer.
 """
 
@@ -18,26 +18,26 @@ Shape = tuple[int, ...]
 LAYER = "{layer}"
 
 HEADS = ("classes.", "embedding.head.", "head_transform.")
-"""How our names of a head's parameters begin."""
+"""Prefixes of our parameters that belong to a head."""
 
 
 class Transformation(Protocol):
-    """Converts an array of theirs to ours and back. It moves numbers, and changes none."""
+    """Converts their array to ours and back. Numbers are moved, never changed."""
 
     def their_shape(self, shape: Shape) -> Shape:
-        """Return the shape of theirs for a `shape` of ours."""
+        """Return the shape of their array if ours has this `shape`."""
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        """Return ours, of this `shape`."""
+        """Convert their array to ours, of this `shape`."""
 
     def to_theirs(self, ours: NDArray) -> NDArray:
-        """Return theirs."""
+        """Convert our array to theirs."""
 
 
 @dataclass(frozen=True)
 class Reshape:
-    """Keeps the order of numbers. Theirs has `leading_ones` more dimensions of size 1 in front, or
-    with `flat` only one dimension."""
+    """Reshapes an array. Theirs has `leading_ones` more dimensions of size 1 in front, or if `flat`
+    only one dimension."""
 
     leading_ones: int = 0
     flat: bool = False
@@ -53,13 +53,14 @@ class Reshape:
 
 
 FLAT = Reshape(flat=True)
-"""Of a bias: heads and head dimension in ours, one dimension in theirs."""
+"""For biases: ours may have heads and head dimension, theirs has one dimension."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Converts a linear map. Ours maps its first `inputs` dimensions to the others; theirs is a
-    matrix [outputs, inputs] as in `nn.Linear`, or with `inputs_first` [inputs, outputs]."""
+    """Converts the kernel of a linear map. Ours maps its first `inputs` dimensions to the rest;
+    theirs is a matrix, [outputs, inputs] as in `nn.Linear` or, with `inputs_first`, [inputs,
+    outputs]."""
 
     inputs: int = 1
     inputs_first: bool = False
@@ -94,11 +95,11 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Row:
-    """Maps one tensor of theirs to one parameter of ours, or to several that lie side by side along
-    its last dimension.
+    """Maps one tensor of theirs to one parameter of ours, or to several, which it contains
+    concatenated along its last dimension.
 
-    `resizable`: the first dimension of theirs is the vocabulary, of which ours may have another
-    size, or the positions, of which ours may have fewer.
+    `resizable`: the tensor's first dimension is the "vocabulary", whose size may differ in ours, or
+    the "positions", of which ours may have fewer.
     """
 
     ours: tuple[str, ...]
@@ -108,22 +109,22 @@ class Row:
 
     @property
     def is_head(self) -> bool:
-        """Whether the row is of a head, which another task replaces."""
+        """Whether the row belongs to a head, which a different task replaces."""
         return self.ours[0].startswith(HEADS)
 
     def for_layer(self, layer: int) -> "Row":
-        """Return the row of one layer."""
+        """Return the row for one layer, with its number in the names."""
         ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
         theirs = self.theirs.replace(LAYER, str(layer))
         return Row(ours, theirs, self.transformation, self.resizable)
 
     def their_shape(self, shapes: Sequence[Shape]) -> Shape:
-        """Return the shape of theirs for these `shapes` of ours."""
+        """Return the shape of their tensor if our parameters have these `shapes`."""
         parts = [self.transformation.their_shape(shape) for shape in shapes]
         return (*parts[0][:-1], sum(part[-1] for part in parts)) if len(parts) > 1 else parts[0]
 
     def to_ours(self, theirs: NDArray, shapes: Sequence[Shape]) -> list[NDArray]:
-        """Return ours, of these `shapes`."""
+        """Convert their tensor to our parameters, of these `shapes`."""
         parts = [theirs]
         if len(shapes) > 1:
             sizes = [self.transformation.their_shape(shape)[-1] for shape in shapes]
@@ -132,18 +133,18 @@ class Row:
         return [self.transformation.to_ours(part, shape) for part, shape in pairs]
 
     def to_theirs(self, ours: Sequence[NDArray]) -> NDArray:
-        """Return theirs, contiguous in memory."""
+        """Convert our parameters to their tensor, contiguous in memory."""
         parts = [self.transformation.to_theirs(part) for part in ours]
         return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a family, and the other tensors that its files may hold.
+    """The rows of a family, and other tensors that its files may contain.
 
-    Rows name the tensors of the body without `prefix`, which files of the body alone lack too.
-    `ignored`: patterns of tensors that our models do not use. `copies`: tensors that may be stored
-    a second time under another name. `renamed`: endings of names in old files, and today's.
+    Rows name tensors of the body without `prefix`, which is also absent in files of only the body.
+    `ignored`: name patterns of tensors that our models do not use. `copies`: names of duplicates,
+    with the names of their originals. `renamed`: old endings of names, with the new ones.
     """
 
     prefix: str
@@ -153,19 +154,19 @@ class Table:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def row_name(self, tensor: str) -> str:
-        """Return the name of a tensor as rows have it."""
+        """Return the name of a tensor in the form that rows use."""
         for old, new in self.renamed.items():
             if tensor.endswith(old):
                 tensor = tensor.removesuffix(old) + new
         return tensor.removeprefix(self.prefix)
 
     def tensor_name(self, row: Row) -> str:
-        """Return the name of a row's tensor in a file of the whole model."""
+        """Return the name of a row's tensor in a file of the whole model, with the prefix."""
         return row.theirs if row.is_head else self.prefix + row.theirs
 
 
 def norm(ours: str, theirs: str) -> tuple[Row, Row]:
-    """Return the rows of a norm: its scale, and its bias where it has one."""
+    """Return the rows of a norm: its scale and, if it has one, its bias."""
     return (
         Row((f"{ours}.scale",), f"{theirs}.weight"),
         Row((f"{ours}.bias",), f"{theirs}.bias"),
@@ -173,7 +174,7 @@ def norm(ours: str, theirs: str) -> tuple[Row, Row]:
 
 
 def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]:
-    """Return the rows of a linear map: its kernel, and its bias where it has one."""
+    """Return the rows of a linear map: its kernel and, if it has one, its bias."""
     return (
         Row((f"{ours}.kernel",), f"{theirs}.weight", kernel),
         Row((f"{ours}.bias",), f"{theirs}.bias", FLAT),
@@ -181,4 +182,4 @@ def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]
 
 
 OUT_OF_HEADS = Kernel(inputs=2)
-"""From heads and head dimension to the width."""
+"""For the map from heads and head dimension to the width."""

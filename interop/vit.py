@@ -27,7 +27,7 @@ TABLE = Table(
         *norm("backbone.norm", "layernorm"),
         *linear("classes", "classifier"),
     ),
-    ignored=("pooler.dense.*",),  # only in files of the body; a classifier does not use it
+    ignored=("pooler.dense.*",),  # only in files of the body; classifiers do not use it
 )
 
 
@@ -61,8 +61,8 @@ def describe(folder: Folder) -> Description:
 
 
 def _require_our_normalisation(folder: Folder) -> None:
-    """Raise `UsageError` where preprocessor_config.json has another normalisation than that of our
-    model and the first ViT: pixels of 0 to 255 become -1 to 1."""
+    """Raise `UsageError` if preprocessor_config.json normalises differently from our model and the
+    original ViT, which scale pixels from 0..255 to -1..1."""
     preprocessor = folder.json_file("preprocessor_config.json")
     if preprocessor is None:
         return

@@ -310,8 +310,8 @@ class Backbone(nnx.Module):
     ) -> tuple[jax.Array, list[State] | None]:
         """Map [B, T, D] -> [B, T, D]; also return the new mixer states (None without `state`).
 
-        For cross-attention: `keys_values`, the result of the method of that name;
-        `source_mask_BS` (bool), True at real source positions.
+        For cross-attention: `keys_values`, computed by the method `keys_values`; `source_mask_BS`
+        (bool), True at real source positions.
         """
 
         def run(blocks, x_BTD, states, keys_values, first):

@@ -1,10 +1,10 @@
 """The Conformer: attention and convolution in each block, for sound.
 
-After Gulati et al. 2020, arXiv:2005.08100, with rotary positions or none in place of the paper's
-relative ones, and no biases in attention.
+As in Gulati et al. 2020, arXiv:2005.08100, except that positions are rotary or absent instead of
+relative, and that attention has no biases.
 
-Initial values as in model/sound.py; the output kernels of the four parts of each of L blocks:
-normal, 0.02 / sqrt(4 L).
+Initial values as in model/sound.py, except for the output kernels of the four parts of a block:
+normal, 0.02 / sqrt(4 L), with L blocks.
 
 Axes: B batch, T length, D width, C channels.
 """
@@ -32,12 +32,12 @@ NORM_EPSILON = 1e-5
 
 
 class ConvolutionModule(nnx.Module):
-    """out(swish(norm(depthwise(value(x) · sigmoid(gate(x)))))): section 2.2 of the paper, without
-    its first norm and its dropout, which are in the block.
+    """The convolution module: out(swish(norm(depthwise(value(x) · sigmoid(gate(x)))))) (section 2.2
+    of the paper). `ConformerBlock` has the paper's first norm and its dropout.
 
-    `size`: the taps of the depthwise convolution. `kind`: "batch_norm", whose statistics leave out
-    padding, or "layer_norm"; ValueError: another one. `residual_std`: the standard deviation of the
-    output kernel's initial values.
+    `size`: the taps of the depthwise convolution. `kind`: the norm, "batch_norm" (its statistics
+    leave out padding) or "layer_norm". `residual_std`: the standard deviation of the output
+    kernel's initial values. ValueError: an unknown norm.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]; positions of segment 0 are padding, which the others see as
-        zeros."""
+        """Map [B, T, D] -> [B, T, D]. Positions of segment 0 are padding, which counts as zeros in
+        the convolution."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = constrain(self.gate(x_BTD), "batch", "length", "channels_out")
@@ -89,11 +89,11 @@ class ConvolutionModule(nnx.Module):
 
 
 class ConformerBlock(nnx.Module):
-    """A feed-forward part, attention, the convolution module and a second feed-forward part; then a
-    norm (eq. 1). Each part has a norm before it and is added to its input, the feed-forward parts
-    halved.
+    """Feed-forward, attention, convolution module and second feed-forward, then a norm (eq. 1).
+    Each part has a norm before it and a residual connection; the outputs of the feed-forward parts
+    are halved.
 
-    `feed_forward_width` None: 4 · width. `attention`: the other arguments of
+    `feed_forward_width` None means 4 · width. `attention`: the remaining arguments of
     `model.layers.attention.Attention`.
     """
 
@@ -160,8 +160,8 @@ class ConformerBlock(nnx.Module):
 class Conformer(SoundModel):
     """`depth` Conformer blocks.
 
-    Hyperparameters beside those of `SoundModel`: `positions` ("rotary" or "none"); `attention`, the
-    implementation as in `model.layers.attend.attend`; and those of `ConformerBlock`.
+    Takes the hyperparameters of `SoundModel` and `ConformerBlock`, `positions` ("rotary" or "none")
+    and `attention` (the implementation, as in `model.layers.attend.attend`).
     """
 
     def make_body(

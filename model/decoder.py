@@ -36,8 +36,8 @@ POSITIONS = ("rotary", "learned", "none")
 
 
 class HeadTransform(nnx.Module):
-    """BERT's head for tokens: decode(norm(activation(dense(x)))) + bias, where `decode` is the
-    output table (the code of Devlin et al. 2019, arXiv:1810.04805).
+    """BERT's head for tokens: decode(norm(activation(dense(x)))) + bias, where `decode`
+    applies the output table (the code of Devlin et al. 2019, arXiv:1810.04805).
 
     The norm and the activation are the same as in the blocks of `spec`.
     """

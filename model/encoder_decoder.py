@@ -1,9 +1,9 @@
-"""The encoder-decoder of residual blocks: from one sequence of tokens to another.
+"""The encoder-decoder of residual blocks, which maps one token sequence to another.
 
-Initial values as in model/decoder.py; in the decoder, whose blocks have three parts, the output
-kernels of the parts are normal, 0.02 / sqrt(3 L).
+Initial values as in model/decoder.py, except for the output kernels of the decoder, whose blocks
+have three parts: normal, 0.02 / sqrt(3 L).
 
-Axes: B batch, S source length, T target length, D width, V vocabulary, K rows of a group.
+Axes: B batch, S source length, T target length, D width, V vocabulary, K rows selected in a group.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ POSITIONS = ("sinusoidal", "learned", "rotary", "none")
 
 
 class EncoderDecoder(nnx.Module):
-    """An encoder whose blocks see the whole source, and a decoder whose blocks see the targets
-    before them and, by cross-attention, the encoded source (Vaswani et al. 2017, arXiv:1706.03762).
+    """A bidirectional encoder of the source, and a causal decoder of the targets with
+    cross-attention to the encoded source (Vaswani et al. 2017, arXiv:1706.03762).
 
-    `depth` and `pattern` are the decoder's; `encoder_depth` and `encoder_pattern` None: the same.
-    `shared_embeddings`: one table for the tokens of sources and of targets. `tied_embeddings`: the
-    head is the table of the targets. `max_source_length` and `max_length` (of targets) matter only
-    for learned positions. `blocks`: the other fields of `BackboneSpec`. ValueError: unknown
-    positions.
+    `depth` and `pattern` are the decoder's; if `encoder_depth` or `encoder_pattern` is None, also
+    the encoder's. `shared_embeddings`: whether sources and targets share one token table.
+    `tied_embeddings`: whether the head is the table of the targets. `max_source_length` and
+    `max_length` (of targets) are used only for learned positions. `blocks`: the other fields of
+    `BackboneSpec`. ValueError: unknown positions.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class EncoderDecoder(nnx.Module):
     def encode(
         self, source_BS: jax.Array, *, segments_BS: jax.Array, dropout_key: jax.Array | None = None
     ) -> Memory:
-        """Encode int32 [B, S] as the memory for any number of calls of `hidden`: the keys and
-        values for each block of the decoder. Positions of segment 0 are padding, which no position
-        sees."""
+        """Encode a source, int32 [B, S], as the memory that every call of `hidden` reads: the keys
+        and values for each block of the decoder, and the source mask. Positions of segment 0 are
+        padding, which real positions do not see."""
         keys = split_key(dropout_key)
         x_BSD = self._embed(
             source_BS,
@@ -115,7 +115,7 @@ class EncoderDecoder(nnx.Module):
         }
 
     def select(self, tree: Memory | ModelState, chosen_BK: jax.Array) -> Memory | ModelState:
-        """Select rows of a memory or a state, as in `model.layers.states.select_rows`."""
+        """Select rows of a memory or a state by `model.layers.states.select_rows`."""
         return {
             name: self.decoder.select(part, chosen_BK)
             if name == "layers"
@@ -131,9 +131,9 @@ class EncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> vectors [B, T, D] for `head`, and return the state after them.
+        """Map int32 [B, T] -> vectors [B, T, D] for `head`; also return the new state.
 
-        Without a state, the tokens are the first T targets; with one, the next T of each row.
+        Without a state, the tokens are the first T targets; with a state, the next T of each row.
         """
         keys = split_key(dropout_key)
         positions_BT = jnp.arange(tokens_BT.shape[1])[None]
@@ -163,8 +163,8 @@ class EncoderDecoder(nnx.Module):
         learned: LearnedPositions | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
-        """Map [B, T] -> [B, T, D], the embeddings of tokens and positions. With sinusoids those of
-        tokens are multiplied by sqrt(D) (Vaswani et al., section 3.4)."""
+        """Add token and position embeddings: [B, T] -> [B, T, D]. With sinusoids, the token
+        embeddings are multiplied by sqrt(D) (Vaswani et al., section 3.4)."""
         x_BTD = embedding.encode(tokens_BT)
         if learned is not None:
             x_BTD = x_BTD + learned(positions_BT)

@@ -1,6 +1,6 @@
-"""The base class of models of sound, and the encoder made of blocks of any mixers.
+"""The base class of sound models, and an encoder whose blocks may have any mixer.
 
-Initial values: convolutions He normal, the projection after them normal, 1 / sqrt(its inputs); the
+Initial values: convolutions He normal; the projection after them normal, 1 / sqrt(inputs); the
 head normal, 0.02; the blocks as in model/decoder.py.
 
 Axes: B batch, T frames, F mel bands, U positions (after subsampling the frames), C channels,
@@ -23,16 +23,16 @@ from model.layers.pooling import Pool
 from model.layers.sharding import constrain
 
 STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
-"""The strides of the two convolutions along the frames, by the subsampling factor."""
+"""The time strides of the two convolutions, by the subsampling factor."""
 
 
 class Subsampling(nnx.Module):
-    """Subsampling of frames: two convolutions of 3 x 3 over time and frequency, each with a ReLU
-    and of stride 2 along the frequency, then a projection (Dong et al. 2018, "Speech-Transformer",
+    """Shortens a sequence of frames: two 3 x 3 convolutions over time and frequency, each with a
+    ReLU and stride 2 in frequency, then a projection (Dong et al. 2018, "Speech-Transformer",
     section 3.2; Gulati et al. 2020, arXiv:2005.08100).
 
-    `factor` frames become one position: 4, 2 or 1; ValueError: another one. A recording is
-    surrounded by zeros, so that its result does not depend on its batch.
+    `factor` frames (1, 2 or 4) become one position. Each recording is padded with zeros, so that
+    its result does not depend on the rest of the batch. ValueError: another factor.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Subsampling(nnx.Module):
     def __call__(
         self, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Map [B, T, F] -> [B, U, D], and return the segments of the positions, int32 [B, U]."""
+        """Map [B, T, F] -> [B, U, D]; also return the segments of the positions, int32 [B, U]."""
         x_BTFC = frames_BTF[..., None].astype(self.dtype)
         for layer, stride in zip(self.convolutions, self.strides, strict=True):
             x_BTFC = jnp.where((segments_BT != 0)[:, :, None, None], x_BTFC, 0)
@@ -77,11 +77,11 @@ class Subsampling(nnx.Module):
 
 
 class SoundModel(nnx.Module):
-    """Subsampled frames, a body, and the logits of labels at each position; with `num_classes`,
-    pooling over all positions and the logits of classes instead.
+    """Subsamples frames, calls a body and computes label logits at each position. With
+    `num_classes`, it pools over all positions and computes class logits instead.
 
-    A subclass has the body: `make_body` sets its layers, `body` calls them. `max_frames` and
-    `max_labels`, sizes of the data, change nothing here. `hyperparameters`: those of `make_body`.
+    A subclass implements the body: `make_body` sets its layers, `body` calls them. `max_frames` and
+    `max_labels`, sizes of the data, have no effect. `hyperparameters` are passed to `make_body`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class SoundModel(nnx.Module):
     def body(
         self, x_BUD: jax.Array, segments_BU: jax.Array, dropout_key: jax.Array | None, train: bool
     ) -> jax.Array:
-        """Call the body: [B, U, D] -> [B, U, D]; positions of segment 0 are padding."""
+        """Map [B, U, D] -> [B, U, D]. Positions of segment 0 are padding."""
         raise NotImplementedError
 
     def transcribe(
@@ -135,11 +135,11 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        """Map frames [B, T, F], padding where their segment is 0 -> logits of a label or the blank
-        at each position, float32 [B, U, V], and the segments of the positions, int32 [B, U].
+        """Map frames [B, T, F] -> logits of labels and the blank, float32 [B, U, V], and the
+        segments of the positions, int32 [B, U]. Frames of segment 0 are padding.
 
-        `train`: batch norm uses the statistics of this batch and updates its running ones. Dropout
-        acts only where a key is given.
+        With `train`, batch norm uses the batch's statistics and updates the running statistics.
+        Dropout acts only if a key is given.
         """
         assert self.head is not None
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, dropout_key, train)
@@ -153,7 +153,7 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Map the arguments of `transcribe` -> logits of classes, float32 [B, C]."""
+        """Map frames [B, T, F] -> class logits, float32 [B, classes]; see `transcribe`."""
         assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
@@ -175,17 +175,17 @@ class SoundModel(nnx.Module):
 
 
 def is_rotary(positions: str) -> bool:
-    """Return whether `positions` are "rotary"; ValueError: neither "rotary" nor "none"."""
+    """Return whether `positions` is "rotary". ValueError: neither "rotary" nor "none"."""
     if positions not in ("rotary", "none"):
         raise ValueError(f"positions {positions!r}: choose 'rotary' or 'none'")
     return positions == "rotary"
 
 
 class SoundEncoder(SoundModel):
-    """A stack of residual blocks of any mixers, where each position sees the whole recording.
+    """A bidirectional stack of residual blocks with any mixers.
 
-    Hyperparameters beside those of `SoundModel`: `positions` ("rotary" or "none"), `rotary_base`,
-    and the other fields of `BackboneSpec`.
+    Takes the hyperparameters of `SoundModel`, `positions` ("rotary" or "none"), `rotary_base`, and
+    the other fields of `BackboneSpec`.
     """
 
     def make_body(

@@ -47,7 +47,7 @@ class TokenModel(nnx.Module):
     `max_length` matters only for `learned_positions`. `logit_soft_cap`: see `soft_capped`.
     `hyperparameters`: those of `make_body`.
 
-    The attribute `has_bounded_context` tells whether a state has room for only so many tokens.
+    `has_bounded_context` tells whether a state has room for a limited number of tokens.
     """
 
     backbone: Body

@@ -1,1 +1,1 @@
-"""The layers that the architectures are made of, a file for each idea."""
+"""The layers that architectures are made of, one file per kind of layer."""

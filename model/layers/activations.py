@@ -11,8 +11,8 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("activatio
 
 @contextmanager
 def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
-    """While this context is open, call `watcher` with the output [..., units] of each activation
-    function, in the order of the layers. The limits are those of
+    """Call `watcher` with the output [..., units] of each activation function, in the order of the
+    layers, while this context is open. It has the same limits as
     `model.layers.attend.capture_attention`."""
     token = _watcher.set(watcher)
     try:
@@ -22,8 +22,8 @@ def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 
 def captured(x: jax.Array) -> jax.Array:
-    """Return x, the output [..., units] of an activation function, after showing it to the watcher
-    of an open `capture_activations`."""
+    """Pass x, the output [..., units] of an activation function, to the watcher of the open
+    `capture_activations`, if any, and return x."""
     if (watcher := _watcher.get()) is not None:
         watcher(x)
     return x

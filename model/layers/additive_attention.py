@@ -1,4 +1,4 @@
-"""Additive attention: a network of one hidden layer scores each position of another sequence.
+"""Additive attention: a network with one hidden layer scores each position of a source sequence.
 
 Axes: B batch, S source length, U query size, F source vector size, A hidden size of the network.
 """
@@ -15,13 +15,13 @@ LOWEST = float(jnp.finfo(jnp.float32).min)
 
 
 class AdditiveAttention(nnx.Module):
-    """The context c of a query s: a weighted mean of the vectors h_j of another sequence
+    """Computes the context c of a query s: a weighted mean of the vectors h_j of a source sequence
     (Bahdanau et al. 2015, arXiv:1409.0473, eq. 5 and 6, section A.1.2).
 
         e_j = v tanh(W s + U h_j)
         c = sum_j softmax(e)_j h_j
 
-    The `keys` U h_j are the same for every query, and so computed once.
+    The keys U h_j are the same for every query: `keys` computes them once.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AdditiveAttention(nnx.Module):
         source_BSF: jax.Array,
         source_mask_BS: jax.Array,
     ) -> jax.Array:
-        """Map [B, U] -> [B, F]; `source_mask_BS` (bool) is True at the source's real positions."""
+        """Map [B, U] -> [B, F]; `source_mask_BS` (bool) is True at real source positions."""
         network_BSA = jnp.tanh(self.query(query_BU)[:, None] + keys_BSA)
         scores_BS = jnp.einsum(
             "BSA,A->BS",

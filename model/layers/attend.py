@@ -6,8 +6,8 @@
     | cudnn  | NVIDIA                  | whole sequences and prefill    | `attention_limit` |
     | splash | TPU; interpreted on CPU | whole sequences                | `attention_limit` |
 
-"auto" chooses by the platform that is compiled for, that of the mesh of the open
-`activation_sharding`; where none is open, it chooses "xla".
+"auto" chooses by the platform of the devices in the open `activation_sharding`; if none is open, it
+chooses "xla".
 
 Axes: B batch, T target length, S source length, N query heads, K key/value heads,
 G query heads that share a key/value head (N = K · G), H head dimension.
@@ -27,31 +27,32 @@ from jax.typing import ArrayLike, DTypeLike
 from model.layers.sharding import Axes, placement, platform
 
 NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
-"""The fastest implementation on a platform; the other platforms have XLA's."""
+"""The fastest implementation on each platform; other platforms use XLA's."""
 
 SPLASH_BLOCKS = (512, 256, 128)
-"""Block sizes of splash attention; the largest that divides the length is used."""
+"""Block sizes of splash attention. The largest one that divides the length is used."""
 
 QUERY_CHUNKS = 4
-"""Chunks of the targets that XLA's implementation takes one by one in a causal sequence, each
-without the sources after it: 5/8 of the work."""
+"""The number of chunks into which XLA's implementation splits the targets of a causal sequence.
+Each chunk skips the sources after it, so that 5/8 of the work remains."""
 
 SHORTEST_CHUNK = 32
 """The smallest number of targets in a chunk; a shorter sequence is not split."""
 
 QUERY = ("batch", "length", "kv_heads", None)
 SOURCE = ("batch", None, "kv_heads", None)
-"""Axis names of a kernel's arrays: heads are sharded by whole groups, sources by batch alone."""
+"""Axis names of the arrays of cuDNN and splash: heads are sharded in whole groups, sources only by
+batch."""
 
 _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("attention", default=None)
 
 
 @contextmanager
 def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
-    """While this context is open, call `watcher` with the weights, float32 [B, N, T, S], of each
-    `attend` in the order of the calls; attention is computed by XLA's implementation.
+    """Call `watcher` with the attention weights, float32 [B, N, T, S], of each `attend` call while
+    this context is open. Attention then runs in XLA's implementation.
 
-    It acts when a function is traced: the watcher gets tracers, which that function has to return.
+    This happens during tracing: the watcher gets tracers, which the traced function has to return.
     Scanned and rematerialised layers are traced separately and can't be captured.
     """
     token = _watcher.set(watcher)
@@ -65,10 +66,10 @@ def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 class AttentionMask:
     """The source positions that each target may attend to.
 
-    `causal` and `window`: see `visible`. `first_B` None: targets and sources are the same
+    `causal` and `window`: see `visible`. If `first_B` is None, targets and sources are the same
     positions, and with `segments_BT` (int32) a target sees only its own segment. Otherwise the
     targets of row b are the positions first_B[b], first_B[b] + 1, ... of a cache. `source_mask_BS`
-    (bool), where the sources are another sequence: True at its real positions.
+    (bool), for cross-attention, is True at real source positions.
     """
 
     causal: bool
@@ -89,9 +90,9 @@ def attend(
     """Compute scaled dot-product attention. [B, T, N, H]
 
     Vaswani et al. 2017, arXiv:1706.03762, eq. 1. N may be a multiple of K: query head n reads
-    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), which is never repeated in
-    memory. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash",
-    equal within the precision of the arrays.
+    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), without copies of keys and
+    values. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
+    their results are equal within the precision of the arrays.
     """
     whole, T = mask.first_B is None, q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
@@ -106,7 +107,7 @@ def attend(
             length=_shape_on_a_device(q_BTNH)[1],
         ):
             implementation = "xla"
-    # Splash can't shard a mask that hides nothing along the targets (jax 0.10).
+    # Splash can't shard the targets if the mask hides nothing (jax 0.10).
     splash_can = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
     if implementation == "splash" and whole and splash_can:
         return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
@@ -131,8 +132,8 @@ def attend(
 def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
-    """Return the reason, in words for the user, why `implementation` can't compute whole sequences
-    with `length` targets on each device; None if it can."""
+    """Return why `implementation` can't compute whole sequences with `length` targets on each
+    device, as text for the user; None if it can."""
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, jnp.float16):
             return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
@@ -150,15 +151,15 @@ def attend_by_xla(
 ) -> jax.Array:
     """Compute `attend` as two matrix products. [B, T, N, H]
 
-    `mask_BTS` (bool; B may be 1) is True where a target may attend, None where all may; a target
-    that may attend to nothing gets the mean of the values.
+    `mask_BTS` (bool; B may be 1) is True where a target may attend to a source; None: everywhere. A
+    target that may attend to nothing gets the mean of the values.
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
     return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
 
 
 def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Return the weight of each source for each target. float32 [B, N, T, S]"""
+    """Return the attention weights. float32 [B, N, T, S]"""
     (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
     scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
     return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
@@ -172,7 +173,7 @@ def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
 
 
 def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Multiply queries and keys; the lowest float32 where the mask is False. [B, K, G, T, S]"""
+    """Multiply queries and keys; masked scores are the lowest float32. [B, K, G, T, S]"""
     scores_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
@@ -185,9 +186,9 @@ def _softmax_mean(
 ) -> jax.Array:
     """Return the mean of the values, weighted by the softmax of the scores. [B, T, K, G, H]
 
-    The division by the softmax's sum comes after the sum over the values, and the backward pass
-    takes its sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix
-    B.2): fewer passes over the scores, which are the largest arrays.
+    The result, not each weight, is divided by the softmax's sum, and the backward pass computes its
+    sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix B.2). This
+    saves passes over the scores, which are the largest arrays.
     """
     return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
 
@@ -232,10 +233,10 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: ArrayLike)
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """Return True where a target may attend to a source by their positions. bool [B, T, S]
+    """Return the mask that is True where a target position may attend to a source. bool [B, T, S]
 
-    `causal`: to no later position; `window`: only to positions less than `window` away. None where
-    everything is visible. B may be 1 in either argument.
+    `causal`: to no later position; `window`: only to positions less than `window` away. Returns
+    None if everything is visible. B may be 1 in either argument.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
     if window is not None:
@@ -245,7 +246,7 @@ def visible(
 
 
 def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
-    """Return `mask` as one array, bool [B or 1, T, S]; None where everything is visible."""
+    """Return `mask` as one array, bool [B or 1, T, S]; None if everything is visible."""
     target_BT = jnp.arange(T)[None]
     if mask.first_B is not None:
         target_BT = mask.first_B[:, None] + target_BT
@@ -270,8 +271,8 @@ def _cudnn(
 ) -> jax.Array:
     """Attend by cuDNN's flash attention.
 
-    It skips hidden blocks only if it gets `is_causal` and a window in place of a mask array: for
-    whole sequences, the window only if causal and without segments.
+    cuDNN skips hidden blocks only if it gets `is_causal` and a window instead of a mask array. We
+    pass them for whole sequences, the window only if causal and without segments.
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     causal, window = mask.causal, mask.window
@@ -344,8 +345,8 @@ def _on_each_device(
     splash_kernel: Any = None,
 ) -> jax.Array:
     """Call `function` on each device with its shards of `arrays`, pairs of an array and its axis
-    names. The queries are first, and the result is sharded like them; `splash_kernel`, sharded by
-    its own specification, is passed before all of them."""
+    names. The queries come first, and the result is sharded like them. `splash_kernel`, sharded by
+    its own specification, is passed before the arrays."""
     values = [array for array, _ in arrays]
     shardings = [placement(axes, array.shape) for array, axes in arrays]
     specs = [sharding and sharding.spec for sharding in shardings]

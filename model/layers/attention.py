@@ -1,6 +1,6 @@
 """Self-attention for whole sequences, prefill, chunks and single positions; cross-attention.
 
-Both project to heads here and compute the attention itself by `model.layers.attend.attend`.
+The projections to heads are in this file; `model.layers.attend.attend` computes the attention.
 
 Axes: B batch, T target length, S source length, D width, N query heads, K key/value heads,
 H head dimension.
@@ -23,8 +23,8 @@ from model.layers.states import State
 class HeadProjections(nnx.Module):
     """The linear maps of multi-head attention: to queries, keys and values, and back to the width.
 
-    `num_kv_heads` None: `num_heads`; `head_dim` None: width // num_heads. `residual_std`: the
-    standard deviation of the output kernel's initial values. ValueError: `num_heads` is no
+    `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads. `residual_std`:
+    the standard deviation of the output kernel's initial values. ValueError: `num_heads` is not a
     multiple of `num_kv_heads`.
     """
 
@@ -67,11 +67,11 @@ class HeadProjections(nnx.Module):
 
 class Attention(HeadProjections):
     """Multi-head or grouped-query self-attention, causal or bidirectional, over the whole sequence
-    or a sliding window of it, with rotary positions or none.
+    or a sliding window, with or without rotary positions.
 
-    `window`: the number of positions, its own included, that a causal target sees; None: all.
-    `rotary_base` None: no rotary positions; `rotary_scaling` as in
-    `model.layers.positions.rotary_frequencies`. `implementation` as in `attend`. `heads`: the
+    `window`: the number of positions that a causal target sees, including its own; None: all.
+    `rotary_base` None: no rotary positions; `rotary_scaling`: as in
+    `model.layers.positions.rotary_frequencies`; `implementation`: as in `attend`; `heads`: the
     arguments of `HeadProjections`. ValueError: rotary positions with an odd head dimension.
     """
 
@@ -109,7 +109,7 @@ class Attention(HeadProjections):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D], as every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D], like every mixer (see `model.backbone`)."""
         if state is None:
             y_BTNH = self._full_sequence(x_BTD, segments_BT)
         else:
@@ -120,7 +120,7 @@ class Attention(HeadProjections):
         index_BT = jnp.arange(x_BTD.shape[1])[None]
         positions_BT = index_BT if segments_BT is None else segment_positions(segments_BT)
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Every target attends to every source: gather the sources where the length is sharded.
+        # Every target attends to every source: gather the sources if the length is sharded.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
         mask = AttentionMask(self.causal, self.window, segments_BT=segments_BT)
@@ -133,7 +133,7 @@ class Attention(HeadProjections):
         index_T = jnp.arange(T)
         positions_BT = state["length"][:, None] + index_T
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Padding writes past its row's length, where nothing is visible until it is overwritten.
+        # Padding is written past the row's length, where nothing is visible until overwritten.
         rows_B1 = jnp.arange(B)[:, None]
         k_BSKH = state["key"].at[rows_B1, positions_BT].set(k_BTKH, mode="drop")
         v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
@@ -157,11 +157,10 @@ class Attention(HeadProjections):
 
 
 class CrossAttention(HeadProjections):
-    """Multi-head attention of targets to all positions of another sequence, the source (Vaswani et
-    al. 2017, arXiv:1706.03762, section 3.2.3), always by XLA's implementation.
+    """Multi-head attention from targets to all positions of a source sequence (Vaswani et al. 2017,
+    arXiv:1706.03762, section 3.2.3), always by XLA's implementation.
 
-    The keys and values of the source are the same for every target: `keys_values` computes them
-    once.
+    The source's keys and values are the same for every target: `keys_values` computes them once.
     """
 
     def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -177,7 +176,7 @@ class CrossAttention(HeadProjections):
         *,
         source_mask_BS: jax.Array | None = None,
     ) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real positions."""
+        """Map [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real source positions."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
         y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")

@@ -16,10 +16,10 @@ from model.layers.sharding import AXES, constrain, named
 Padding = str | Sequence[tuple[int, int]]
 
 BATCH_NORM_MOMENTUM = 0.9
-"""The running statistics average a few dozen steps: runs may be short."""
+"""The running statistics average over only a few dozen steps, because runs may be short."""
 
 SQUEEZE_REDUCTION = 16
-"""The channels of a squeeze-and-excitation block over those of its hidden layer: the paper's."""
+"""The ratio of channels to hidden units in squeeze-and-excitation, as in the paper."""
 
 
 def convolution(
@@ -37,14 +37,14 @@ def convolution(
     use_bias: bool,
 ) -> nnx.Conv:
     """Make a convolution [B, H, W, channels_in] -> [B, H', W', channels_out], or, with a
-    `kernel_size` of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` is a
-    square.
+    `kernel_size` of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` means a
+    square kernel.
 
     `padding`: "SAME" keeps the size (divided by the strides, rounded up), "VALID" adds nothing,
-    "CAUSAL" pads only before the first position; or the number of zeros before and after, a pair
-    for each dimension. `groups`: each output channel sees the input channels of its own group;
-    as many groups as channels make it depthwise. The kernel [size, size, in / groups, out] is drawn
-    as He et al. 2015, arXiv:1502.01852, or normal with standard deviation `std`.
+    "CAUSAL" pads only before the first position; or a pair per dimension, the numbers of zeros
+    before and after. `groups`: each output channel sees only the input channels of its group; with
+    as many groups as channels, the convolution is depthwise. The kernel [size, size, in / groups,
+    out] is initialised as in He et al. 2015, arXiv:1502.01852, or normal if `std` is given.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     free = (None,) * len(size)
@@ -83,8 +83,8 @@ class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015,
     arXiv:1502.03167); the running variance is unbiased, as in its algorithm 2.
 
-    Mean and variance are those of the global batch, however it is sharded: under `jax.jit` a mean
-    is taken over the whole array. Running statistics are `nnx.BatchStat`.
+    Mean and variance are those of the global batch, even if it is sharded: under `jax.jit` a mean
+    is over the whole array. Running statistics are `nnx.BatchStat`.
     """
 
     scale: nnx.Param
@@ -95,9 +95,8 @@ class BatchNorm(nnx.BatchNorm):
     ) -> jax.Array:
         """Map [..., C] -> [..., C] in `dtype`, with statistics in float32.
 
-        Without `use_running_average`, they are those of this batch, and the running ones move
-        towards them by 1 - momentum. `real` (bool [...]): the positions they are taken of; None:
-        all.
+        Without `use_running_average`, it uses the batch's statistics, and moves the running ones
+        towards these by 1 - momentum. `real` (bool [...]): the positions that count; None: all.
         """
         x_float32 = x.astype(jnp.float32)
         if use_running_average:
@@ -115,9 +114,9 @@ class BatchNorm(nnx.BatchNorm):
 def _statistics(
     x: jax.Array, real: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | int]:
-    """Return mean and variance [C] over the real positions of x [..., C], and their number."""
+    """Return mean and variance [C] over the real positions of x [..., C], and their count."""
     axes = tuple(range(x.ndim - 1))
-    # In two passes: no cancellation where the mean is large.
+    # In two passes, so that a large mean causes no cancellation.
     if real is None:
         mean = jnp.mean(x, axis=axes)
         return mean, jnp.mean(jnp.square(x - mean), axis=axes), x.size // x.shape[-1]
@@ -138,7 +137,7 @@ def forget_running_statistics(module: nnx.Module) -> None:
 def batch_norm(
     channels: int, numerics: Numerics, rngs: nnx.Rngs, *, scale: float = 1.0
 ) -> BatchNorm:
-    """Make a `BatchNorm` of [..., channels], whose scales have the initial value `scale`."""
+    """Make a `BatchNorm` for arrays [..., channels], with scales that start at `scale`."""
     layer = BatchNorm(
         channels,
         momentum=BATCH_NORM_MOMENTUM,
@@ -155,8 +154,8 @@ def batch_norm(
 
 
 class SqueezeExcitation(nnx.Module):
-    """Channels scaled by a function of their means: x · sigmoid(W relu(V mean(x))) (Hu et al. 2018,
-    arXiv:1709.01507, eq. 2 to 4), with a hidden layer of channels / 16."""
+    """Scales channels by a function of their means: x · sigmoid(W relu(V mean(x))), with
+    channels / 16 hidden units (Hu et al. 2018, arXiv:1709.01507, eq. 2 to 4)."""
 
     def __init__(self, channels: int, numerics: Numerics, rngs: nnx.Rngs):
         hidden = max(channels // SQUEEZE_REDUCTION, 1)
@@ -176,9 +175,9 @@ def max_pool(
 ) -> jax.Array:
     """Take the maximum of every `size` x `size` patch, `strides` apart.
 
-    By default patches of 2 x 2 that do not overlap: [B, ceil(H/2), ceil(W/2), C]; equal maxima
-    share the gradient. They are computed by a reshape and a maximum over two dimensions: with the
-    gradient of `reduce_window` a step of a small network takes 1.8 times as long on a CPU.
+    By default, 2 x 2 patches that do not overlap: [B, ceil(H/2), ceil(W/2), C]. This case is a
+    reshape and a maximum, in which equal maxima share the gradient: with the gradient of
+    `reduce_window`, a step of a small network takes 1.8 times as long on a CPU.
     """
     if (size, strides, padding) == (2, 2, "SAME"):
         B, H, W, C = x_BHWC.shape

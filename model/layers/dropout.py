@@ -1,4 +1,4 @@
-"""Dropout whose key is an argument: the model has no random state. Without a key it does nothing.
+"""Dropout with its key as an argument: models have no random state. Without a key it does nothing.
 
 Axes: B batch, T length, D width.
 """
@@ -9,12 +9,12 @@ from flax import nnx
 
 
 def split_key(key: jax.Array | None, count: int = 2) -> jax.Array | list[jax.Array | None]:
-    """Split `key` into `count` keys; None for each of them where there is no key."""
+    """Split `key` into `count` keys; without a key, return `count` times None."""
     return [None] * count if key is None else jax.random.split(key, count)
 
 
 def fold_key(key: jax.Array | None, number: jax.Array | int) -> jax.Array | None:
-    """Make a key of `key` and `number`; None where there is no key."""
+    """Derive a new key from `key` and `number`; without a key, return None."""
     return None if key is None else jax.random.fold_in(key, number)
 
 
@@ -28,6 +28,6 @@ def apply_dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array
 
 def drop_examples(y_BTD: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """Zero whole examples with probability `rate` and divide the others by 1 - rate: stochastic
-    depth, for the branch of a residual block (Huang et al. 2016, arXiv:1603.09382)."""
+    depth for a residual branch (Huang et al. 2016, arXiv:1603.09382)."""
     kept_B11 = jax.random.bernoulli(key, 1 - rate, (y_BTD.shape[0], 1, 1))
     return jnp.where(kept_B11, y_BTD / (1 - rate), 0).astype(y_BTD.dtype)

@@ -1,4 +1,4 @@
-"""Tables of vectors: token numbers to vectors, and vectors to logits.
+"""Embedding tables: token ids to vectors, and vectors to logits.
 
 Axes: B batch, T length, D width, V vocabulary.
 """
@@ -17,8 +17,8 @@ from model.layers.sharding import constrain, named
 def embedding_table(
     count: int, width: int, axis: str | None, numerics: Numerics, rngs: nnx.Rngs
 ) -> nnx.Embed:
-    """Make a table of `count` vectors of size `width`, normal with standard deviation 0.02; `axis`
-    is the logical name of its rows."""
+    """Make a table of `count` vectors of size `width`, normal with standard deviation 0.02. `axis`:
+    the logical name of the rows."""
     return nnx.Embed(
         count,
         width,
@@ -31,8 +31,8 @@ def embedding_table(
 
 
 class TokenTypes(nnx.Module):
-    """A vector for each token type, which in BERT tell the first of two texts from the second
-    (Devlin et al. 2019, arXiv:1810.04805, section 3). A single text has the first type."""
+    """A learned vector for each token type. BERT marks two texts by their types (Devlin et al.
+    2019, arXiv:1810.04805, section 3); a single text has the first type."""
 
     def __init__(self, count: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
         self.table = embedding_table(count, width, None, numerics, rngs)
@@ -43,10 +43,10 @@ class TokenTypes(nnx.Module):
 
 
 class TokenEmbedding(nnx.Module):
-    """The table of token vectors, and the head from vectors to the logits of tokens.
+    """The table of token vectors, and the head that maps vectors to token logits.
 
-    With `tied` the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859);
-    otherwise it has a kernel of its own.
+    If `tied`, the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859); otherwise
+    it has its own kernel.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class TokenEmbedding(nnx.Module):
             self.head = logits_head(width, vocabulary_size, axes, numerics, rngs, use_bias=False)
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
-        """Map int32 [B, T] -> [B, T, D]."""
-        # Not sharded along the width, so that a lookup reads whole rows on the device they are on.
+        """Map token ids, int32 [B, T] -> [B, T, D]."""
+        # Not sharded along the width, so that a lookup reads whole rows on the device with the row.
         table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
@@ -76,18 +76,18 @@ class TokenEmbedding(nnx.Module):
 
 
 def soft_capped(logits: jax.Array, cap: float | None) -> jax.Array:
-    """Bound the logits by the cap: cap · tanh(logits / cap) (Gemma Team 2024, arXiv:2408.00118,
-    section 2); without a cap, return them."""
+    """Bound the logits to ±cap: cap · tanh(logits / cap) (Gemma Team 2024, arXiv:2408.00118,
+    section 2). If `cap` is None, return them unchanged."""
     return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 @jax.custom_vjp
 def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
-    """Return logits, float32 [B, T, V].
+    """Multiply vectors by the transposed table: logits, float32 [B, T, V].
 
     JAX computes every kernel's gradient transposed and then transposes it back, as oneDNN's
-    products expect (parallel/onednn.py). A table is a transposed kernel: its gradient is transposed
-    here.
+    products expect (parallel/onednn.py). The table is a transposed kernel, so the backward pass
+    here transposes its gradient.
     """
     return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
 

@@ -17,8 +17,8 @@ from model.layers.sharding import constrain
 
 
 def feed_forward_width(kind: str, width: int) -> int:
-    """Return the usual hidden width: 4 · width; for "swiglu" 8/3 · width, rounded up to a multiple
-    of 8, so that its three kernels have as many parameters as the two of the others."""
+    """Return the default hidden width: 4 · width, or for "swiglu" 8/3 · width, rounded up to a
+    multiple of 8, so that its three kernels have as many parameters as the others' two."""
     return -(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width
 
 
@@ -27,9 +27,9 @@ def gelu(x: jax.Array) -> jax.Array:
     """Compute x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016,
     arXiv:1606.08415).
 
-    Computed in float32, and so is its derivative Φ(x) + x φ(x). On a CPU the library's erfc and
-    tanh forms make a whole feed-forward part, forward and backward, 1.4 to 1.8 times as slow. Only
-    x is saved for the backward pass.
+    The function and its derivative Φ(x) + x φ(x) are computed in float32. With JAX's erfc
+    and tanh forms, a whole feed-forward part, forward and backward, takes 1.4 to 1.8 times as long
+    on a CPU. Only x is saved for the backward pass.
     """
     x_float32 = x.astype(jnp.float32)
     return (x_float32 * _normal_distribution(x_float32)).astype(x.dtype)
@@ -66,11 +66,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class FeedForward(nnx.Module):
-    """down(activation(up(x))); for `kind` "swiglu": down(silu(gate(x)) · up(x)) (Shazeer 2020,
-    arXiv:2002.05202, eq. 6).
+    """Computes down(activation(up(x))), or for `kind` "swiglu" down(silu(gate(x)) · up(x)) (Shazeer
+    2020, arXiv:2002.05202, eq. 6).
 
-    `kind`: a key of `ACTIVATIONS`. `hidden_width` None: `feed_forward_width(kind, width)`.
-    `residual_std`: the standard deviation of the last kernel's initial values.
+    `kind`: a key of `ACTIVATIONS`. `hidden_width` None means `feed_forward_width(kind, width)`.
+    `residual_std`: the std of the last kernel's initial values. ValueError: an unknown kind.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Linear maps over any number of named dimensions."""
+"""Linear maps from and to any number of named dimensions."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,8 @@ def linear(
     """Make a linear map from the last dimensions of its input, of sizes `in_features`, to
     `out_features`.
 
-    The kernel has shape (*in_features, *out_features) and one of `axes` for each dimension; its
-    initial values are normal with standard deviation `std`. The bias starts at zero.
+    The kernel has shape (*in_features, *out_features); `axes` are the logical names of its
+    dimensions. It is initialised normal with standard deviation `std`, the bias with zeros.
     """
     inputs = (in_features,) if isinstance(in_features, int) else tuple(in_features)
     return nnx.LinearGeneral(
@@ -55,7 +55,7 @@ def logits_head(
     std: float = WEIGHT_STD,
     use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """Make a linear map [..., features] -> `count` logits, float32 whatever the numerics; `axes` as
-    in `linear`."""
+    """Make a linear map [..., features] -> logits [..., count], always float32. `axes`: as in
+    `linear`."""
     options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
     return linear(features, count, axes, numerics, rngs, **options)

@@ -1,4 +1,4 @@
-"""Normalisation over the width, with statistics in float32 whatever the input's dtype.
+"""Normalisation over the width, with statistics always in float32.
 
 Layer norm: Ba et al. 2016, arXiv:1607.06450. RMS norm: Zhang and Sennrich 2019, arXiv:1910.07467.
 
@@ -17,7 +17,7 @@ from model.layers.sharding import named
 
 
 class LayerNorm(nnx.LayerNorm):
-    """(x - mean) / sqrt(variance + epsilon) · scale + bias over the last dimension."""
+    """Layer norm over the last dimension: (x - mean) / sqrt(variance + epsilon) · scale + bias."""
 
     scale: nnx.Param
 
@@ -28,7 +28,7 @@ class LayerNorm(nnx.LayerNorm):
 
 
 class RMSNorm(nnx.RMSNorm):
-    """x / sqrt(mean of x² + epsilon) · scale over the last dimension."""
+    """RMS norm over the last dimension: x / sqrt(mean of x² + epsilon) · scale."""
 
     scale: nnx.Param
 
@@ -41,8 +41,8 @@ class RMSNorm(nnx.RMSNorm):
 def norm(
     kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, epsilon: float, use_bias: bool
 ) -> nnx.Module:
-    """Make a normalisation of [..., width]. `kind`: "layer_norm" or "rms_norm", which has no bias;
-    ValueError: another one."""
+    """Make a norm for arrays [..., width]. `kind`: "layer_norm" or "rms_norm" (which never has a
+    bias). ValueError: an unknown kind."""
     common: dict[str, Any] = {
         "epsilon": epsilon,
         "dtype": numerics.dtype,

@@ -7,10 +7,10 @@ from jax.typing import DTypeLike
 
 @dataclass(frozen=True)
 class Numerics:
-    """The dtypes that every layer of a model takes.
+    """The dtypes that every layer of a model uses.
 
-    `dtype`: of the computation, and of the vectors between layers. `param_dtype`: of the
-    parameters as they are stored. Statistics, softmax and logits are float32 whatever these are.
+    `dtype`: for computation and for the vectors between layers. `param_dtype`: for the stored
+    parameters. Statistics, softmax and logits are always float32.
     """
 
     dtype: DTypeLike

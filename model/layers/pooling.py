@@ -16,12 +16,12 @@ POOLINGS = ("mean", "max", "first", "first_dense", "last", "attention")
 
 
 class Pool(nnx.Module):
-    """One vector for a sequence, by a `kind` of `POOLINGS`.
+    """Reduces a sequence to one vector, by a `kind` of `POOLINGS`.
 
-    The `mean` or the `max` over its positions; the `first` or the `last` of them; the first through
-    a dense layer and tanh (`first_dense`, as in BERT); or their mean weighted by the `attention` of
-    a learned query with `num_heads` (Lee et al. 2019, arXiv:1810.00825, section 3.2, without the
-    feed-forward part). ValueError: another kind.
+    The `mean` or the `max` over the positions; the `first` or the `last` position; the first after
+    a dense layer and tanh (`first_dense`, as in BERT); or the mean weighted by the `attention` of a
+    learned query with `num_heads` heads (Lee et al. 2019, arXiv:1810.00825, section 3.2, without
+    the feed-forward part). ValueError: an unknown kind.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Pool(nnx.Module):
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
         """Map [B, T, D] -> [B, D], over the positions where `real_BT` (bool) is True.
 
-        All positions count without `real_BT`, and in a row where it is nowhere True.
+        All positions count if `real_BT` is None, and in rows in which it is never True.
         """
         B, T, D = x_BTD.shape
         if real_BT is None:

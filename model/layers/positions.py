@@ -19,13 +19,13 @@ def segment_positions(segments_BT: jax.Array) -> jax.Array:
 
 
 def segment_starts(segments_BT: jax.Array) -> jax.Array:
-    """Return True at the first position of every run of equal segment numbers. bool [B, T]."""
+    """Mark the first position of every run of equal segment numbers. bool [B, T]."""
     before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return segments_BT != before_BT
 
 
 Scaling = tuple[float, float, float, float]
-"""Factor, low and high frequency factor, original length: see `rotary_frequencies`."""
+"""(factor, low, high, original length): see `rotary_frequencies`."""
 
 
 def rotary(
@@ -33,8 +33,8 @@ def rotary(
 ) -> jax.Array:
     """Rotate the pairs (i, i + H/2) of each head by position · frequency.
 
-    Su et al. 2021, arXiv:2104.09864, eq. 15, with the halves laid out as in Llama. `positions_BT`
-    may be [1, T]. Angles and rotation are float32; the result has the dtype of the input.
+    Su et al. 2021, arXiv:2104.09864, eq. 15, but paired by halves, as in Llama. `positions_BT` may
+    be [1, T]. Angles and rotation are float32; the result has the dtype of the input.
     """
     frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
@@ -45,10 +45,10 @@ def rotary(
 
 
 def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
-    """Return the sines, then the cosines, of each position at wavelengths from 2 pi to 10,000 times
-    that. float32 [B, T, D]
+    """Return fixed position vectors: sines, then cosines, at wavelengths from 2 pi to 20,000 pi.
+    float32 [B, T, D]
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where sines and cosines alternate.
+    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, but there sines and cosines alternate.
     ValueError: an odd width.
     """
     if width % 2:
@@ -59,11 +59,11 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
 
 
 def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.Array:
-    """Return base^(-i/half), in radians per position. float32 [half]
+    """Return the rotary frequencies base^(-i/half), in radians per position. float32 [half]
 
     `scaling` as in Llama 3.1 (`apply_scaling` of its code): a frequency with fewer than `low` turns
-    in the original length is divided by the factor, one with more than `high` turns is kept, and
-    between them the two are interpolated linearly in the number of turns.
+    in the original length is divided by `factor`; with more than `high` turns it is kept; between
+    these bounds, the two results are interpolated linearly in the number of turns.
     """
     frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is None:
@@ -75,7 +75,7 @@ def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.A
 
 
 class LearnedPositions(nnx.Module):
-    """A learned vector for each position below `max_length`; those of later positions are NaN."""
+    """A learned vector for each position below `max_length`. Later positions get NaN."""
 
     def __init__(self, max_length: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
         self.table = embedding_table(max_length, width, "positions", numerics, rngs)

@@ -1,4 +1,4 @@
-"""Recurrence along a sequence, in one direction or in both: Elman networks, LSTM and GRU.
+"""Recurrence along a sequence, in one or both directions: Elman networks, LSTM and GRU.
 
 Axes: B batch, T length, D width of the input, U units, G gates.
 """
@@ -24,9 +24,8 @@ LECUN_NORMAL = nnx.initializers.lecun_normal()
 class Cell:
     """A kind of recurrent cell: `step(gates, state) -> state`, float32 [B, U] each.
 
-    `bias`: the initial bias of every gate. W x_t is added to the last `inputs` of the gates,
-    R h_(t-1) to the first `recurrent` of them. `state`: the names of the state's arrays, among
-    them "hidden".
+    `bias`: the initial bias of every gate. W x_t is added to the last `inputs` gates, R h_(t-1) to
+    the first `recurrent` gates. `state`: the names of the arrays in the state, including "hidden".
     """
 
     bias: tuple[float, ...]
@@ -42,8 +41,8 @@ def _elman(activation: Callable[[jax.Array], jax.Array]) -> Cell:
 
 
 def _lstm(gates: Sequence[jax.Array], state: State) -> State:
-    """Step a long short-term memory (Hochreiter and Schmidhuber 1997; with the forget gate of Gers
-    et al. 2000, its bias starting at 1 as in Jozefowicz et al. 2015).
+    """Advance a long short-term memory by one step (Hochreiter and Schmidhuber 1997; forget gate of
+    Gers et al. 2000, its bias starting at 1 as in Jozefowicz et al. 2015).
 
         i, f, g, o = W x_t + R h_(t-1) + b
         c_t = sigmoid(f) c_(t-1) + sigmoid(i) tanh(g)
@@ -55,8 +54,8 @@ def _lstm(gates: Sequence[jax.Array], state: State) -> State:
 
 
 def _gru(gates: Sequence[jax.Array], state: State) -> State:
-    """Step a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078), the reset gate applied after
-    the product, as cuDNN has it.
+    """Advance a gated recurrent unit by one step (Cho et al. 2014, arXiv:1406.1078). The reset gate
+    is applied after the product, as in cuDNN.
 
         r, z = sigmoid(W x_t + R h_(t-1) + b)
         n = tanh(W_n x_t + b_n + r (R_n h_(t-1) + b_h))
@@ -82,17 +81,17 @@ def gate_kernel(
     rngs: nnx.Rngs,
     initializer: nnx.Initializer = LECUN_NORMAL,
 ) -> nnx.Param:
-    """Make a kernel of `shape` [inputs, G, U], drawn by `initializer` as one of [inputs, G · U]."""
+    """Make a kernel of `shape` [inputs, G, U], initialised as a matrix [inputs, G · U]."""
     inputs, gates, units = shape
     flat = initializer(rngs.params(), (inputs, gates * units), numerics.param_dtype)
     return nnx.Param(flat.reshape(shape), **named("embed", None, "recurrent"))
 
 
 class Recurrence(nnx.Module):
-    """A layer of `units` cells of a `kind` of `CELLS`; ValueError: another kind.
+    """A layer of `units` cells; `kind`: a key of `CELLS`. ValueError: an unknown kind.
 
-    W x is one product over all positions, before the scan. The gates have a dimension of their own
-    in the kernels, so that units, and not gates, are split over devices.
+    W x is computed for all positions at once, before the scan. Gates are a separate dimension of
+    the kernels, so that units, not gates, are sharded.
     """
 
     def __init__(self, kind: str, width: int, units: int, numerics: Numerics, rngs: nnx.Rngs):
@@ -108,12 +107,12 @@ class Recurrence(nnx.Module):
         self.bias = nnx.Param(bias_GU.astype(numerics.param_dtype), **named(None, "recurrent"))
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return zeros, float32 [B, U] each, whatever `max_length`."""
+        """Return zeros, float32 [B, U] each; `max_length` has no effect."""
         zeros_BU = jnp.zeros((batch_size, self.units), jnp.float32)
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def gates(self, x_BTD: jax.Array) -> jax.Array:
-        """Compute W x + b of every gate, with the positions first: [B, T, D] -> [T, B, G, U]."""
+        """Compute W x + b for every gate, positions first: [B, T, D] -> [T, B, G, U]."""
         x_TBD = x_BTD.swapaxes(0, 1)  # The input is transposed: it is smaller than the output.
         gates_TBGU = jnp.einsum("TBD,DGU->TBGU", x_TBD, self.input_kernel[...].astype(self.dtype))
         bias_GU = self.bias[...].astype(self.dtype)
@@ -123,7 +122,7 @@ class Recurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, U], as every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, U], like every mixer (see `model.backbone`)."""
         gates_TBGU = self.gates(x_BTD)
         kernel_UGU = gathered_rows(self.recurrent_kernel[...], self.dtype)
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
@@ -137,7 +136,7 @@ class Recurrence(nnx.Module):
 
 
 def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
-    """Put zeros for the gates without an input before `gates_xGU`, W x of the others."""
+    """Prepend zeros, for the gates without an input, to `gates_xGU`, W x of the other gates."""
     without_input = len(CELLS[kind].bias) - gates_xGU.shape[-2]
     if not without_input:
         return gates_xGU
@@ -145,13 +144,13 @@ def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
 
 
 def gathered_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Gather the rows of a kernel [D, G, U] that are split over devices, in `dtype`: once before a
-    scan, and not in every step of it."""
+    """Convert a kernel [D, G, U] to `dtype` and gather its sharded rows. Call it before a scan, to
+    gather once and not at every step."""
     return constrain(kernel_DGU.astype(dtype), None, None, "recurrent")
 
 
 def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State) -> State:
-    """Return the next state, where `gates_BGU` is W x + b of all gates and the kernel is R."""
+    """Return the next state; `gates_BGU` is W x + b of all gates, `kernel_UGU` is R."""
     cell = CELLS[kind]
     hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
     recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
@@ -165,8 +164,8 @@ def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State
 
 
 class Bidirectional(nnx.Module):
-    """Two recurrent layers made by `make`, one from the first position to the last and one from
-    the last to the first, their outputs concatenated (Schuster and Paliwal 1997)."""
+    """Two recurrent layers made by `make`, one running forwards and one backwards, with their
+    outputs concatenated (Schuster and Paliwal 1997)."""
 
     def __init__(self, make: Callable[[], nnx.Module]):
         self.forward, self.backward = make(), make()
@@ -177,7 +176,7 @@ class Bidirectional(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
-        """Map [B, T, D] -> [B, T, 2 U], each segment by itself; there is no state."""
+        """Map [B, T, D] -> [B, T, 2 U]. Segments do not see each other. There is no state."""
         backward_BT = None if segments_BT is None else segments_BT[:, ::-1]
         forward_BTU, _ = self.forward(x_BTD, segments_BT=segments_BT)
         backward_BTU, _ = self.backward(x_BTD[:, ::-1], segments_BT=backward_BT)
@@ -192,10 +191,10 @@ def _scan(
     resets_TB: jax.Array | None,
     keeps_TB: jax.Array | None,
 ) -> tuple[jax.Array, State]:
-    """Return the hidden state after each position, float32 [T, B, U], and the state after the last.
+    """Return the hidden state after each position, float32 [T, B, U], and the final state.
 
-    `gates_TBGU` is W x + b of all gates. Where `resets_TB` is True the state before the position is
-    zero; where `keeps_TB` is True the position does not change the state.
+    `gates_TBGU` is W x + b of all gates. Where `resets_TB` is True, the state is zeroed before the
+    position; where `keeps_TB` is True, the position does not change the state.
     """
 
     def step(state: State, inputs) -> tuple[State, jax.Array]:
@@ -214,8 +213,8 @@ def _scan(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
     """Run `_scan`, with a backward pass that computes the gradient of the recurrent kernel in one
-    product over all positions instead of adding to it in every step: 1.3 to 1.9 times as fast, and
-    devices that share the batch exchange it once."""
+    product over all positions instead of adding to it at every step. This is 1.3 to 1.9 times as
+    fast, and data-parallel devices exchange the gradient only once."""
     return _scan(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB)
 
 
@@ -233,7 +232,7 @@ def _recur_forward(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
 def _recur_backward(kind, residuals, cotangents):
     backward, hidden_TBU = residuals
     gates_TBGU, state = backward(cotangents)
-    # R h is added to the gates, so that its cotangent is theirs.
+    # R h is added to the gates, so its cotangent is the gates' cotangent.
     product_TBGU = gates_TBGU[:, :, : CELLS[kind].recurrent]
     # Transposed afterwards, like every kernel's gradient in JAX (see parallel/onednn.py).
     kernel_GVU = jnp.tensordot(product_TBGU, hidden_TBU, axes=((0, 1), (0, 1)))

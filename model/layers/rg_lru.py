@@ -1,4 +1,4 @@
-"""The gated linear recurrence of Griffin, over all positions at once by an associative scan.
+"""The gated linear recurrence of Griffin, computed by an associative scan over the positions.
 
 Axes: B batch, T length, D width, U units.
 """
@@ -16,10 +16,10 @@ from model.layers.short_convolution import DepthwiseConvolution
 from model.layers.states import State
 
 TAPS = 4
-"""Of the causal convolution before the recurrence."""
+"""The kernel size of the causal convolution before the recurrence."""
 
 SHARPNESS = 8.0
-"""The constant c of the paper, by which the recurrence gate is multiplied."""
+"""The constant c of the paper, which multiplies the recurrence gate."""
 
 SMALLEST = 1e-6
 """The lower bound of 1 - a^2."""
@@ -34,7 +34,7 @@ class RGLRU(nnx.Module):
         h_t = a_t h_(t-1) + sqrt(1 - a_t^2) (i_t u_t)
         y = W_y (gelu(W_g x) h)
 
-    Initial values: L so that sigmoid(L)^8 is uniform between 0.9 and 0.999. The recurrence is
+    L is initialised so that sigmoid(L)^8 is uniform between 0.9 and 0.999. The recurrence is
     float32. The block maps [B, T, width] to [B, T, width_out]. `residual_std`: the standard
     deviation of the output kernel's initial values.
     """
@@ -77,7 +77,7 @@ class RGLRU(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, width_out], as every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, width_out], like every mixer (see `model.backbone`)."""
         u_BTU = constrain(self.input(x_BTD), "batch", "length", "recurrent")
         inputs = None if state is None else {"inputs": state["inputs"]}
         u_BTU, inputs = self.convolution(u_BTU, state=inputs, segments_BT=segments_BT)
@@ -85,7 +85,7 @@ class RGLRU(nnx.Module):
         r_BTU, i_BTU = gates_BT2U[:, :, 0], gates_BT2U[:, :, 1]
         log_a_BTU = SHARPNESS * r_BTU * jax.nn.log_sigmoid(self.decay[...].astype(jnp.float32))
         a_BTU = jnp.exp(log_a_BTU)
-        # 1 - a^2, without cancellation where a is near 1 and with a bounded derivative of its root.
+        # sqrt(1 - a^2), without cancellation near a = 1 and with a bounded derivative.
         share_BTU = jnp.sqrt(jnp.maximum(-jnp.expm1(2 * log_a_BTU), SMALLEST))
         b_BTU = share_BTU * i_BTU * u_BTU.astype(jnp.float32)
         if segments_BT is not None:

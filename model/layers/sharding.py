@@ -1,7 +1,7 @@
-"""Logical axis names of parameters and activations; the layers know no mesh.
+"""Logical axis names of parameters and activations; layers do not depend on a mesh.
 
 Parameters carry the names as metadata under the key `AXES`; activations get them by `constrain`.
-One table of rules elsewhere maps each name to mesh axes. The names in use:
+The table `config.mesh.rules` maps each name to mesh axes (`parallel/axes.py`). The names in use:
 
     batch, length, width                 activations
     embed                                the model width as a dimension of a parameter
@@ -30,16 +30,16 @@ _placement: ContextVar[Placement | None] = ContextVar("activation_sharding", def
 
 
 def named(*axes: str | None) -> dict[str, Any]:
-    """Return the metadata of a parameter: a logical name, or None, for each of its dimensions."""
+    """Return the metadata of a parameter: a logical name, or None, for each dimension."""
     return {AXES: axes}
 
 
 @contextmanager
 def activation_sharding(placement: Placement) -> Iterator[None]:
-    """While this context is open, `placement(axes, shape)` gives the sharding of activations.
+    """Shard activations by `placement(axes, shape)` while this context is open.
 
-    It acts when a function is traced, so it has to be open around the first call of a jitted
-    function, or inside it.
+    It takes effect during tracing, so it has to be open around the first call of a jitted function,
+    or inside it.
     """
     token = _placement.set(placement)
     try:
@@ -49,22 +49,23 @@ def activation_sharding(placement: Placement) -> Iterator[None]:
 
 
 def placement(axes: Axes, shape: tuple[int, ...]) -> NamedSharding | None:
-    """Return the sharding of an array with dimensions of these names; None on a single device."""
+    """Return the sharding of an array by its axis names; None on a single device, and if no
+    `activation_sharding` is open."""
     place = _placement.get()
     sharding = None if place is None else place(axes, shape)
     return None if sharding is None or sharding.mesh.size == 1 else sharding
 
 
 def platform() -> str | None:
-    """Return the platform that is compiled for, "cpu", "gpu" or "tpu", by the open
-    `activation_sharding`; None where none is open."""
+    """Return the platform of the devices in the open `activation_sharding`: "cpu", "gpu" or "tpu";
+    None if none is open."""
     place = _placement.get()
     return None if place is None else place((), ()).mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Shard an activation by the names of its dimensions; x itself where no `activation_sharding`
-    is open. ValueError: not one name for each dimension."""
+    """Shard an activation by its axis names. If no `activation_sharding` is open, return x itself.
+    ValueError: the number of names is not the number of dimensions."""
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of {x.ndim} dimensions")
     sharding = placement(axes, x.shape)

@@ -16,14 +16,13 @@ from model.layers.states import State
 
 
 class DepthwiseConvolution(nnx.Module):
-    """A kernel of K = `size` taps for each channel; causal, or centred.
+    """Convolves each channel with its own kernel of K = `size` taps. If `causal`:
 
         y_t = b + sum over k of kernel_k x_(t - K + 1 + k)
 
-    That is the causal one; the centred one is (K - 1) // 2 positions ahead of it. It is computed as
-    a sum of shifted copies, which XLA fuses into one pass; a grouped convolution is slow on CPUs.
-    Initial values: kernel normal with variance 1 / K, bias 0. `axis`: the logical name of the
-    channels.
+    Otherwise the kernel is centred: its y_t is the causal y at t + (K - 1) // 2. Computed as a sum
+    of shifted copies, which XLA fuses into one pass; a grouped convolution is slow on CPUs. Initial
+    values: kernel normal with variance 1 / K, bias 0. `axis`: the logical name of the channels.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, C] -> [B, T, C], as every mixer (see `model.backbone`)."""
+        """Map [B, T, C] -> [B, T, C], like every mixer (see `model.backbone`)."""
         T, before = x_BTC.shape[1], self.size - 1 if self.causal else self.size // 2
         edges = (before, self.size - 1 - before)
         if state is None:
@@ -116,7 +115,7 @@ class GatedConvolution(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D], as every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D], like every mixer (see `model.backbone`)."""
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = nnx.sigmoid(constrain(self.gate(x_BTD), "batch", "length", "channels_out"))
         y_BTC, state = self.convolution(value_BTC, state=state, segments_BT=segments_BT)

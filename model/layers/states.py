@@ -1,4 +1,4 @@
-"""The states of mixers, and the selection of their rows in a beam search.
+"""The states of mixers and models, and the selection of their rows in a beam search.
 
 Axes: B groups of rows, J rows of a group before the selection, K after it.
 """
@@ -13,10 +13,10 @@ State = dict[str, jax.Array]
 convolution, or the hidden state of a recurrence. Rows are the first dimension of each array."""
 
 ModelState = dict[str, Any]
-"""The state of a model after some tokens of each row: those of its mixers, and what it counts."""
+"""The state of a model after some tokens of each row: its mixers' states, and token counts."""
 
 Memory = dict[str, Any]
-"""The encoded source of an encoder-decoder, as its decoder reads it."""
+"""The encoded source of an encoder-decoder, in the form that its decoder reads."""
 
 
 def select_rows(tree: Any, chosen_BK: jax.Array, *, axis: int = 0) -> Any:
