@@ -44,6 +44,7 @@ $(VENV)/.bench: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
 # Train steps compiled for slices of TPUs, on a machine without any.
