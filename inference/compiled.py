@@ -1,15 +1,17 @@
 """Functions of a model, compiled for its graph; input sizes rounded so that there are few
 programs."""
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from parallel.axes import Rules
-from training.model_def import compile_for_mesh
+from model.layers.sharding import activation_sharding
+from parallel.axes import Rules, activation_placement
 
 
 def compile_for_graph(
@@ -27,13 +29,15 @@ def compile_for_graph(
     `jit_options` the arrays are argument 0.
     """
 
-    def bound(arrays, *arguments):
-        return function(nnx.merge(graph, arrays), *arguments)
+    sharded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    if mesh is not None and rules is not None:
+        sharded = partial(activation_sharding, activation_placement(mesh, rules))
 
-    if mesh is None:
-        return jax.jit(bound, **jit_options)
-    assert rules is not None
-    return compile_for_mesh(bound, mesh=mesh, rules=rules, **jit_options)
+    def bound(arrays, *arguments):
+        with sharded():
+            return function(nnx.merge(graph, arrays), *arguments)
+
+    return jax.jit(bound, **jit_options)
 
 
 class CompiledFunction:
