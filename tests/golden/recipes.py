@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.data.test_prepared_pictures import builder
@@ -132,6 +133,7 @@ def make_inputs(folder: Path, golden: Path) -> dict[str, Path]:
     inputs["transcripts"] = folder / "transcripts.jsonl"
     inputs["transcripts"].write_text("\n".join(transcripts) + "\n")
 
+    tfds.disable_progress_bar()
     for name in ("cifar10", "imagenet2012"):
         builder(name, inputs["sets"]).download_and_prepare()
     return inputs
