@@ -156,7 +156,7 @@ def errors(tree: Path) -> Answers:
 def test_ids(tree: Path) -> list[str]:
     """Return the ids of all tests that pytest collects."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"],  # -q is set
         cwd=tree,
         capture_output=True,
         text=True,
