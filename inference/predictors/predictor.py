@@ -28,6 +28,9 @@ WRITING_FIELDS = frozenset(
 SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
 """Fields of a request for the search of the best text; the task's configuration has them too."""
 
+LIST_FIELDS = frozenset(("prompt", "input", "stop"))
+"""Fields of a request whose values are lists."""
+
 
 def ignore(warning: str) -> None:
     """Do nothing with a warning: the default of `warn`."""
@@ -64,13 +67,15 @@ class Predictor(Generic[Input, Output]):
     def check_fields(
         cls, request: Mapping[str, Any], task: str, spell: Callable[[str], str] = str
     ) -> None:
-        """Raise `RequestError` for a field that models of `task` can't take, and for a missing
-        field.
+        """Raise `RequestError` for a field that models of `task` can't take, for a missing field,
+        and for a text in place of a list.
 
         spell: how a message shows a field with its value, such as "--prompt=VALUE".
         """
-        for name in request:
+        for name, value in request.items():
             if name in cls.fields:
+                if name in LIST_FIELDS and isinstance(value, str):
+                    raise RequestError(name, f"must be a list of texts, not the text {value!r}")
                 continue
             if name in SEARCH_FIELDS:
                 problem = f"is for models that translate, and this one was trained for {task}"

@@ -58,3 +58,10 @@ def test_a_value_out_of_its_range_is_refused_by_the_name_of_its_field(field, val
 def test_every_setting_of_a_text_has_a_value_that_is_refused():
     (mark,) = test_a_value_out_of_its_range_is_refused_by_the_name_of_its_field.pytestmark
     assert {field for field, _ in mark.args[1]} == WRITING_FIELDS
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_text_in_place_of_a_list_is_refused(kind):
+    for field in kind.required:
+        with pytest.raises(RequestError, match=rf"^{field} must be a list of texts, not the text "):
+            kind.check_fields({field: "a.txt"}, "the task")
