@@ -55,7 +55,7 @@ class SoundCodec(ExampleCodec):
         return head + np.asarray(targets, "<i4").tobytes() + content.tobytes()
 
     def broken_record(self) -> bytes:
-        """Return the record of a broken recording."""
+        """Return the placeholder record that stands for an unreadable recording."""
         return _NOTHING
 
     def batch(self, recordings: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -27,12 +27,13 @@ FAR_LONGER = 10
 
 
 def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
-    """Return the function that turns a file's content into frames. settings: `data` of the
-    configuration.
+    """Return the function that turns a file's content into frames.
 
-    The function raises ValueError for content that is no recording, for one shorter than a frame,
-    and for one longer than `settings` allow or far longer than any in training
-    (`data_spec.max_frames`).
+    settings: the configuration's `data`.
+
+    The function raises ValueError for content that is not a recording, for a recording shorter than
+    a frame, and for one longer than `settings` allow; without such a limit, for one `FAR_LONGER`
+    times as long as the longest of training (`data_spec.max_frames`).
     """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
     if settings.max_seconds is not None:

@@ -52,7 +52,7 @@ class Sampling:
 @dataclass(frozen=True)
 class Request:
     """A prompt to continue by at most `max_tokens` tokens, up to the end of the document or the
-    first of the `stop` strings. An empty prompt starts a document.
+    first of the `stop` strings. An empty prompt starts a new document.
 
     Raises `RequestError` for a value out of its range.
     """

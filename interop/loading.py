@@ -33,9 +33,10 @@ def load_weights(
     """Load the initial weights of a run of `config` on data of this `data_spec`; only the body if
     the run needs a different head. `shapes`: the run's parameter tree, as in `read_weights`.
 
-    If the folder's tokenizer lacks the `separator` (text and id), this token starts as the folder's
-    end of text. The mask token of masked language modelling starts as the folder's. A message
-    tells if the folder has a chat template and the recipe of conversations has none.
+    If the folder's tokenizer lacks the `separator` (text and id), the embedding of this token is
+    initialised from the folder's end-of-text token. The embedding of the mask token, for masked
+    language modelling, is initialised from the folder's mask token. A message says so if the folder
+    has a chat template and a recipe of conversations sets none.
 
     Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
     """

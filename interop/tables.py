@@ -113,7 +113,7 @@ class Row:
         return self.ours[0].startswith(HEADS)
 
     def for_layer(self, layer: int) -> "Row":
-        """Return the row for one layer, with its number in the names."""
+        """Return the row for one layer, with the layer's number filled into its names."""
         ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
         theirs = self.theirs.replace(LAYER, str(layer))
         return Row(ours, theirs, self.transformation, self.resizable)
@@ -154,7 +154,7 @@ class Table:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def row_name(self, tensor: str) -> str:
-        """Return the name of a tensor in the form that rows use."""
+        """Return the name of a tensor as rows write it."""
         for old, new in self.renamed.items():
             if tensor.endswith(old):
                 tensor = tensor.removesuffix(old) + new

@@ -102,7 +102,8 @@ class Decoder(TokenModel):
 
 
 class Encoder(Decoder):
-    """A bidirectional masked language model (Devlin et al. 2019, arXiv:1810.04805), or with
-    `num_classes` a classifier. It has no state."""
+    """A bidirectional masked language model (Devlin et al. 2019, arXiv:1810.04805), or a
+    classifier if `num_classes` is given. It shares the decoder's layers, sees both ways, and has no
+    decoding state."""
 
     causal: ClassVar = False

@@ -50,7 +50,7 @@ class StackedRecurrence(nnx.Module):
         return [layer.initial_state(batch_size, max_length) for layer in self.layers]
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
+        """Return `state` with the rows that `rows_B` (bool [B]) marks set to the initial state."""
         return jax.tree.map(lambda x_BU: jnp.where(rows_B[:, None], 0, x_BU), state)
 
     def __call__(

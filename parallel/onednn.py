@@ -75,11 +75,11 @@ def select_matrix_products(config: Config, mesh: Mesh) -> None:
 
 
 def install_onednn_lowerings() -> None:
-    """Use oneDNN for float32 matrix products in programs compiled for one CPU from now on.
+    """From now on, use oneDNN for float32 matrix products in programs compiled for one CPU.
 
     Programs for several devices keep XLA's products, which XLA can partition. Tries a small product
-    first: if it fails, the error of JAX or XLA propagates; if it is wrong, raises ValueError. In
-    both cases nothing is installed.
+    first: if it fails, the error of JAX or XLA propagates; if its result is wrong, raises
+    ValueError. In both cases nothing is installed.
     """
     if _usual:
         return

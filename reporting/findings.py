@@ -71,7 +71,7 @@ class Facts:
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """Return the finite values of a metric in all validations."""
+        """Return the finite values of a metric from all validations, in their order."""
         name = f"validation/{name}"
         values = np.array([line[name] for line in self.metrics if name in line])
         return values[np.isfinite(values)]

@@ -63,7 +63,7 @@ class LoRA:
         return merged(params, self.matrices, scale=self.scale)
 
     def axes(self) -> Tree:
-        """Return the logical axes of each pair."""
+        """Return the logical axes of each pair of LoRA matrices."""
         pairs = {}
         for name, axes in self.matrices.items():
             for letter, names in pair_axes(axes).items():

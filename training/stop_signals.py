@@ -20,13 +20,14 @@ class StopSignals:
     """Records the first signal: `with StopSignals() as signals: ...`.
 
     `received` is the name of the first signal, None until then; the loop reads it after each step.
-    A signal is answered on standard error at once. A second one of the same kind ends the process
-    at once with status 128 + its number, and nothing is saved.
+    A message about each signal is printed on standard error at once. A second signal of the same
+    kind ends the process with status 128 + its number, and nothing is saved; one of another kind
+    is only reported.
 
     Python runs signal handlers only between two bytecodes of the main thread, which may be busy
     with a compilation for minutes. So a thread listens on the descriptor to which the interpreter's
-    own handler writes. Enter it in the main thread only (`signal` raises ValueError elsewhere);
-    leaving restores the previous handlers.
+    own handler writes. Enter the context in the main thread only (`signal` raises ValueError
+    elsewhere); leaving it restores the previous handlers.
     """
 
     def __init__(self):

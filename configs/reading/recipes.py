@@ -28,7 +28,9 @@ def load_config(
     workdir: str | None = None,
     notify: Callable[[str], None] = lambda line: None,
 ) -> Config:
-    """Read a recipe, apply `overrides` (path to text), and return the checked configuration.
+    """Read a recipe, apply `overrides`, and return the checked configuration.
+
+    overrides: values, as text, by the dotted paths of their fields.
 
     inputs: whether to check that the user's files exist. workdir: the folder of the run to resume,
     if any. notify: receives messages about the fields that a new run inherits from the run it

@@ -125,7 +125,7 @@ class Digits(Pictures):
 
 
 class ImageFolder(Pictures):
-    """The user's pictures, in a folder for each class."""
+    """The user's pictures, in one folder per class."""
 
     source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
     path: FilePath | None = user_path_field(

@@ -21,11 +21,12 @@ from model.layers.states import State
 
 
 class HeadProjections(nnx.Module):
-    """The linear maps of multi-head attention: to queries, keys and values, and back to the width.
+    """The linear maps of multi-head attention: to queries, keys and values, and back to
+    the model's width.
 
     `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads. `residual_std`:
-    the standard deviation of the output kernel's initial values. ValueError: `num_heads` is not a
-    multiple of `num_kv_heads`.
+    the standard deviation of the output kernel's initial values. Raises ValueError if `num_heads`
+    is not a multiple of `num_kv_heads`.
     """
 
     def __init__(
