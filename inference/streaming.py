@@ -34,8 +34,8 @@ class Writer:
         self._to_json = to_json
 
     def write(self, index: int, piece: str, completion: Completion | None) -> None:
-        """Take the next piece of the text with number `index`. `completion` comes with the last piece
-        of a text; it is None before."""
+        """Take the next piece of the text with number `index`. `completion` comes with the last
+        piece of a text; it is None before."""
         self._pieces[index] += piece
         self._ended[index] = completion
         while self._current < len(self._pieces):

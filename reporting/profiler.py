@@ -38,8 +38,8 @@ class Profiler:
         self._tracing = False
 
     def begin(self, step: int) -> None:
-        """Start the trace if `step` is the first of the profiled window. To be called before each step
-        is dispatched."""
+        """Start the trace if `step` is the first of the profiled window. To be called before each
+        step is dispatched."""
         if step == self._first:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
