@@ -145,7 +145,8 @@ def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=tree,
-        env=environment() | {"PATH": path, "TRIFORM_CACHE": cache},
+        env=environment()
+        | {"PATH": path, "TRIFORM_CACHE": cache, "MYPY_CACHE_DIR": f"{cache}/mypy"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
