@@ -1,4 +1,4 @@
-"""Base classes of the architectures that are stacks of residual blocks."""
+"""Base classes of architectures, in particular of stacks of residual blocks."""
 
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -12,8 +12,8 @@ Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
 
 
 def dropout_field(dropped: str) -> Any:
-    """Declare a dropout rate. `dropped` says in words what is dropped."""
-    meaning = f"Share of {dropped} that training sets to zero."
+    """Declare a dropout rate. dropped: what is dropped, in words, for the description."""
+    meaning = f"Dropout rate of {dropped}."
     return field(0.0, meaning, aliases=("dropout_rate", "dropout_prob"))
 
 
@@ -21,19 +21,20 @@ def stochastic_depth_field() -> Any:
     """Declare the rate of stochastic depth."""
     return field(
         0.0,
-        "Share of examples that skip the last block in training. Earlier blocks have smaller "
-        "shares, in proportion to their depth.",
+        "Probability that an example skips a part of the last block in training. For earlier "
+        "blocks it is smaller, in proportion to their depth.",
         aliases=("drop_path", "drop_path_rate", "layerdrop"),
     )
 
 
 def positions_field(meaning: str) -> Any:
-    """Declare the position encoding of a model; rotary by default."""
+    """Declare the kind of position encoding; rotary by default. meaning: the description."""
     return field("rotary", meaning, aliases=("position_embedding", "pos_emb", "rope"))
 
 
 class Architecture(Settings):
-    """Base class of architectures: the data that a model reads, its outputs, and its fields."""
+    """Base class of the settings of an architecture. Class attributes declare the data that the
+    model reads, and its outputs."""
 
     if TYPE_CHECKING:
         architecture: str
@@ -49,40 +50,42 @@ class Architecture(Settings):
 
 
 class Stack(Architecture):
-    """A stack of blocks, some or all of them with attention."""
+    """Base class of stacks of blocks that may have attention."""
 
     width: Count = field(
         128,
-        "Size of the vector of each position.",
+        "Size of the hidden vector at each position.",
         aliases=("hidden_size", "d_model", "n_embd", "embed_dim", "dim"),
     )
     depth: Count = field(
         4,
-        "Blocks in the stack.",
+        "Number of blocks.",
         unit="blocks",
         aliases=("num_layers", "n_layer", "layers", "n_layers"),
     )
     num_heads: Count = field(
-        4, "Query heads of attention.", unit="heads", aliases=("n_head", "heads", "n_heads")
+        4, "Number of query heads.", unit="heads", aliases=("n_head", "heads", "n_heads")
     )
     num_kv_heads: Count | None = field(
         None,
-        "Key/value heads, each shared by a group of query heads; none: num_heads.",
+        "Number of key/value heads, each shared by a group of query heads; none: num_heads.",
         unit="heads",
         aliases=("num_key_value_heads", "n_kv_heads", "kv_heads"),
     )
     head_dim: Count | None = field(
-        None, "Size of a head; none: width / num_heads.", aliases=("head_size",)
+        None, "Dimension of each head; none: width / num_heads.", aliases=("head_size",)
     )
     attention_window: Count | None = field(
         None,
-        "Most recent positions that attention sees, including its own; none: all.",
+        "Sliding window: a position attends only to positions less than this many away; none: to "
+        "all.",
         unit="tokens",
         aliases=("window", "sliding_window"),
     )
     attention: Literal["auto", "xla", "cudnn", "splash"] = field(
         "auto",
-        "How attention is computed; auto: cuDNN on NVIDIA, splash on TPU, XLA's elsewhere.",
+        "Implementation of attention; auto: cuDNN on NVIDIA GPUs, splash attention on TPU, XLA "
+        "elsewhere.",
         mutable_on_resume=True,
         aliases=("attn_implementation", "attention_kernel", "flash_attention"),
     )
@@ -117,39 +120,43 @@ class Stack(Architecture):
 
 
 class Blocks(Stack):
-    """A stack of residual blocks. Each block is a mixer and a feed-forward part."""
+    """Base class of stacks of residual blocks. Each block is a mixer (attention, convolution or
+    recurrence) and a feed-forward part."""
 
     bidirectional: ClassVar[bool] = False
     """Whether positions also see later positions. Recurrence then runs in both directions."""
 
     pattern: Pattern = field(
         "A",
-        "Mixers of the blocks, repeated to the depth: A attention, C convolution, R recurrence.",
+        "Mixer of each block, repeated up to the depth: A attention, C convolution, R recurrence.",
         accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
     )
     recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
         "lstm",
-        "Kind of the mixer R; in bidirectional models, each direction has half the units.",
+        "Kind of recurrence in mixer R. In bidirectional models, each direction has half the "
+        "units.",
         aliases=("rnn_type", "cell", "rnn"),
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         4,
-        "Kernel size of the mixer C: the positions that each output sees.",
+        "Kernel size of the convolution in mixer C.",
         unit="positions",
         aliases=("conv_kernel_size", "d_conv", "kernel_size", "conv_width"),
     )
     norm: Literal["rms_norm", "layer_norm"] = field(
         "rms_norm",
-        "Normalisation of each mixer, feed-forward part, and the head.",
+        "Kind of normalisation of mixers, feed-forward parts and the head.",
         aliases=("normalization", "norm_type"),
     )
     norm_placement: Literal["pre", "post"] = field(
         "pre",
-        "Whether each part of a block normalises its input (pre), or input plus output (post).",
+        "Position of the norms. pre: x + part(norm(x)); post: norm(x + part(x)).",
         aliases=("pre_norm", "norm_first", "prenorm"),
     )
     norm_epsilon: PositiveNumber = field(
-        1e-5, "Added to the mean square before its root.", aliases=("eps", "rms_norm_eps")
+        1e-5,
+        "Added to the mean square or variance before the square root.",
+        aliases=("eps", "rms_norm_eps"),
     )
     feed_forward: Literal["swiglu", "gelu", "gelu_tanh", "relu"] = field(
         "swiglu",
@@ -158,7 +165,7 @@ class Blocks(Stack):
     )
     feed_forward_width: Count | None = field(
         None,
-        "Hidden size of the feed-forward part; none: 4 width, and for swiglu 8/3 width rounded "
+        "Hidden size of the feed-forward part; none: 4 x width, or for swiglu 8/3 x width rounded "
         "up to a multiple of 8.",
         aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
@@ -168,20 +175,21 @@ class Blocks(Stack):
     stochastic_depth: Fraction = stochastic_depth_field()
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
-        "What the backward pass recomputes to save memory: nothing, all, all but products with "
-        "weights, or all but the outputs of mixers and feed-forward products.",
+        "Rematerialisation in the backward pass. full: everything; dots: all but products with "
+        "weights; named: all but mixer outputs and hidden feed-forward products.",
         mutable_on_resume=True,
         aliases=("remat_policy", "gradient_checkpointing", "activation_checkpointing"),
     )
     scan_layers: bool = field(
         False,
-        "Whether blocks run as a loop over the pattern: compiles faster, saves memory.",
+        "Whether blocks run in a jax.lax.scan over the periods of the pattern: compiles faster, "
+        "saves memory.",
         aliases=("scan",),
     )
 
     @property
     def mixers(self) -> str:
-        """The letters of all mixers: the pattern, and the encoder's pattern if there is one."""
+        """Letters of all mixers: the pattern, and the encoder's pattern if that is set."""
         return self.pattern
 
     @property
@@ -209,7 +217,7 @@ class Blocks(Stack):
         return self
 
     def _check_layers(self, depth_name: str, depth: int, pattern_name: str, pattern: str) -> None:
-        """Raise ValueError if `pattern` does not fit a stack of `depth` layers."""
+        """Raise ValueError if `pattern` does not fit a stack of `depth` blocks."""
         if len(pattern) > depth:
             raise ValueError(
                 f"model.{pattern_name}={pattern} has {len(pattern)} letters for "
@@ -238,12 +246,12 @@ class Blocks(Stack):
 
 
 class RotaryStack(Stack):
-    """A stack whose attention may use rotary positions."""
+    """Base class of stacks with attention that may use rotary positions."""
 
     positions: str = positions_field("Position encoding of attention.")
     rotary_base: PositiveNumber = field(
         10000.0,
-        "Wavelengths of rotary positions grow up to 2 pi times this.",
+        "Base of rotary positions (RoPE theta): wavelengths grow up to 2 pi times this.",
         unit="tokens",
         aliases=("rope_theta", "rope_base"),
     )
@@ -271,6 +279,6 @@ class RotaryStack(Stack):
 
 
 def nearest_multiples(number: int, of: int) -> str:
-    """Return the multiples of `of` below and above `number` as text, such as "128 or 132"."""
+    """Return the multiples of `of` closest to `number`, as text such as "128 or 132"."""
     below = number // of * of
     return f"{below} or {below + of}" if below else f"{of}"

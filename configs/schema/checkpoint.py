@@ -1,27 +1,30 @@
-"""The section `checkpoint`."""
+"""The configuration section `checkpoint`."""
 
 from configs.schema.settings import Count, NonNegativeInteger, Settings, field
 
 
 class Checkpoint(Settings):
-    """Which checkpoints of a run are kept."""
+    """When checkpoints are saved, and which are kept."""
 
     every_steps: Count = field(
         500,
-        "Interval of checkpoints; the last step is always saved.",
+        "Steps between checkpoints. The last step is always saved.",
         unit="steps",
         mutable_on_resume=True,
         aliases=("save_every", "save_interval", "save_steps", "checkpoint_every"),
     )
     keep_last: Count = field(
         2,
-        "Latest checkpoints that are kept.",
+        "Number of latest checkpoints to keep.",
         unit="checkpoints",
         mutable_on_resume=True,
         aliases=("max_to_keep", "keep", "save_total_limit"),
     )
     keep_best: NonNegativeInteger = field(
-        1, "Best checkpoints that are kept as well.", unit="checkpoints", mutable_on_resume=True
+        1,
+        "Number of best checkpoints to keep in addition.",
+        unit="checkpoints",
+        mutable_on_resume=True,
     )
     best_metric: str = field(
         "loss",

@@ -21,17 +21,17 @@ class Config(Settings):
 
     seed: NonNegativeInteger = field(
         0,
-        "Seed of all random choices: weights, order of the data, dropout, samples.",
+        "Seed of all random numbers: initial weights, order of the data, dropout, samples.",
         aliases=("random_seed",),
     )
-    task: Task = field(LanguageModeling(), "What is learnt.")
+    task: Task = field(LanguageModeling(), "The task: loss and metrics.")
     train: Train = field(Train(), "How long training lasts, and what happens during it.")
-    data: Data = field(PythonStdlib(), "What is read, and how it becomes examples.")
-    model: Model = field(Decoder(), "What is trained.")
-    optimizer: Optimizer = field(AdamW(), "How gradients become updates.")
-    mesh: Mesh = field(Mesh(), "Layout of the devices.")
-    precision: Precision = field(Precision(), "Number formats.")
-    checkpoint: Checkpoint = field(Checkpoint(), "Which checkpoints of a run are kept.")
+    data: Data = field(PythonStdlib(), "The training data, and how it becomes examples.")
+    model: Model = field(Decoder(), "The architecture of the model, and its hyperparameters.")
+    optimizer: Optimizer = field(AdamW(), "The optimizer, and its hyperparameters.")
+    mesh: Mesh = field(Mesh(), "The device mesh, and how arrays are sharded over it.")
+    precision: Precision = field(Precision(), "Data types (dtypes) of activations and parameters.")
+    checkpoint: Checkpoint = field(Checkpoint(), "When checkpoints are saved, and which are kept.")
 
     @pydantic.model_validator(mode="after")
     def _check_sections(self) -> Self:

@@ -1,4 +1,4 @@
-"""The source of conversations; a model learns the assistant's answers."""
+"""The data source of conversations, to train a model on the assistant's answers."""
 
 from typing import ClassVar, Literal
 
@@ -17,37 +17,40 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Conversations(Source):
-    """The user's conversations as JSON lines. Only the assistant's part is learnt."""
+    """The user's conversations as JSON lines. Only the assistant's tokens count in the loss."""
 
     modality: ClassVar = "text"
 
     source: Literal["conversations"] = field("conversations", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The conversations, .jsonl or .jsonl.gz; none: a small generated set, to try it.",
+        "The conversations, .jsonl or .jsonl.gz; none: a small generated set for a first try.",
         required=False,
     )
     prompt_field: PlainText = field(
         "prompt",
-        "Field of a record that holds what the user says.",
+        "Field that contains the user's message.",
         aliases=("instruction_field", "question_field", "input_field"),
     )
     answer_field: PlainText = field(
         "answer",
-        "Field of a record that holds what the assistant answers.",
+        "Field that contains the assistant's answer.",
         aliases=("completion_field", "response_field", "output_field"),
     )
     messages_field: PlainText = field(
         "messages",
-        "Field that may replace prompt and answer: a list of messages with role and content.",
+        "Field with a list of messages (role and content); a record may have it instead of prompt "
+        "and answer.",
         aliases=("conversations_field",),
     )
     chat_template: PlainText | None = field(
         None,
-        "Jinja template that writes messages as text, as in Hugging Face; none: roles and a colon.",
+        "Jinja template that formats messages as text, as in Hugging Face; none: the role and a "
+        "colon, then the message.",
         aliases=("template", "prompt_template"),
     )
     sequence_length: Length = sequence_length_field(
-        "Length of the windows that conversations are packed into: the context of the model."
+        "Length of the windows that conversations are packed into, which is the model's context "
+        "length."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

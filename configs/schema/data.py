@@ -1,4 +1,4 @@
-"""The section `data`: sources of text, and the union of all sources."""
+"""The configuration section `data`: the sources of text, and the union of all sources."""
 
 import difflib
 from typing import Annotated, ClassVar, Literal, Self
@@ -33,19 +33,25 @@ from configs.schema.tokenizers import BPE, Tokenizer
 
 
 class Cleaning(Settings):
-    """Cleaning of whole documents before they become tokens. Off by default."""
+    """Cleaning and removal of documents before tokenization. Off by default."""
 
     unicode: Literal["none", "nfc", "nfkc"] = field(
-        "none", "Unicode normal form of the text: one spelling of each character."
+        "none", "Unicode normalization form that the text is converted to."
     )
     control_characters: Literal["keep", "remove"] = field(
-        "keep", "What happens to control characters except tab, line feed and carriage return."
+        "keep", "Handling of control characters other than tab, line feed and carriage return."
     )
     minimum_characters: NonNegativeInteger = field(
-        0, "Documents with fewer are left out.", unit="characters", aliases=("min_length",)
+        0,
+        "Documents with fewer characters are removed.",
+        unit="characters",
+        aliases=("min_length",),
     )
     maximum_characters: Count | None = field(
-        None, "Documents with more are left out.", unit="characters", aliases=("max_length",)
+        None,
+        "Documents with more characters are removed; none: no limit.",
+        unit="characters",
+        aliases=("max_length",),
     )
     duplicates: Literal["keep", "exact", "near"] = field(
         "keep",
@@ -54,14 +60,15 @@ class Cleaning(Settings):
     )
     near_similarity: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
         0.5,
-        "Least similarity (Jaccard's index of the shingles) of near duplicates.",
+        "Smallest similarity (Jaccard index of their shingles) of near duplicates.",
         aliases=("jaccard_threshold", "threshold"),
     )
     near_shingle: Literal["words", "characters"] = field(
-        "words", "Unit of the shingles of a document; characters suit text without spaces."
+        "words",
+        "Unit of the shingles (n-grams) of a document. Use characters for text without spaces.",
     )
     near_shingle_length: Annotated[int, Interval(ge=1, le=100)] = field(
-        2, "Words, or characters, in a shingle.", aliases=("ngram", "shingle_size")
+        2, "Number of words or characters in a shingle.", aliases=("ngram", "shingle_size")
     )
 
     def unused_fields(self) -> dict[str, str]:
@@ -82,21 +89,23 @@ class Cleaning(Settings):
 
 
 class Text(Source):
-    """Fields of all sources of text."""
+    """Base class of data sources of text."""
 
     modality: ClassVar = "text"
 
     sequence_length: Length = sequence_length_field(
-        "Length of the windows that text is cut into: the context of the model."
+        "Length of the windows that text is cut into, which is the model's context length."
     )
     packing: Literal["windows", "best_fit"] = field(
-        "windows", "How documents fill windows: joined and cut anywhere, or kept whole and padded."
+        "windows",
+        "How documents fill windows. windows: concatenated, then cut anywhere; best_fit: uncut if "
+        "they fit into a window, with padding.",
     )
     cross_document_attention: bool = field(
-        True, "Whether a document sees the documents before it in the same window."
+        True, "Whether a document sees earlier documents in the same window."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
-    cleaning: Cleaning = field(Cleaning(), "Cleaning of documents before they become tokens.")
+    cleaning: Cleaning = field(Cleaning(), "Cleaning of documents before tokenization.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.packing == "best_fit":
@@ -107,7 +116,7 @@ class Text(Source):
 # Fields that several sources share.
 _TEXT_FIELD = field(
     "text",
-    "Field, or column, of a record that holds its text.",
+    "Field or column that contains the text.",
     aliases=("text_column", "column", "key", "field"),
 )
 
@@ -122,12 +131,12 @@ class TextFiles(Text):
     """The user's text files in UTF-8. Each file is a document."""
 
     source: Literal["text_files"] = field("text_files", "Source of the examples.")
-    path: FilePath | None = user_path_field("The text.")
+    path: FilePath | None = user_path_field("The text files.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
 
 class Records(Text):
-    """The user's records in JSON lines (perhaps gzipped) or Parquet. Each record is a document."""
+    """The user's JSON lines (optionally gzipped) or Parquet files. Each record is a document."""
 
     source: Literal["records"] = field("records", "Source of the examples.")
     path: FilePath | None = user_path_field("The records: .jsonl, .jsonl.gz or .parquet.")
@@ -136,7 +145,7 @@ class Records(Text):
 
 
 class TFDS(Text):
-    """A text set that TensorFlow Datasets prepared as ArrayRecord files."""
+    """A text data set that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds"] = field("tfds", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
@@ -151,7 +160,7 @@ class Mixture(Text):
     source: Literal["mixture"] = field("mixture", "Source of the examples.")
     parts: tuple[str, ...] | None = field(
         None,
-        "Sources that are mixed. Each is a kind, or a kind, a colon, and a path or name.",
+        "Sources to mix. Each is KIND, or KIND:PATH, or KIND:NAME.",
         required=True,
         mutable_on_resume=True,
         accepts="sources separated by commas, such as python_stdlib,text_files:notes",
@@ -159,7 +168,7 @@ class Mixture(Text):
     )
     weights: tuple[PositiveNumber, ...] = field(
         (),
-        "Relative shares of the parts in the examples; none: equal shares.",
+        "Relative share of each part in the examples; (): equal shares.",
         aliases=("proportions", "ratios", "shares", "mixture_weights"),
     )
     data_dir: FilePath | None = PREPARED_DIR
@@ -167,11 +176,14 @@ class Mixture(Text):
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
 
     def shares(self) -> tuple[float, ...]:
-        """Return the weight of each part. The weights need not add up to 1."""
+        """Return the weight of each part, 1 by default. The weights need not add up to 1."""
         return self.weights or (1.0,) * len(self.parts or ())
 
     def part_settings(self) -> tuple[Text, ...]:
-        """Return each part as a source with its own path; other fields are the mixture's."""
+        """Return a source for each part: its own path or name, and other fields from the mixture.
+
+        Raises ValueError for an invalid part.
+        """
         return tuple(map(self._settings_of_part, self.parts or ()))
 
     def unused_fields(self) -> dict[str, str]:
@@ -227,26 +239,26 @@ PARTS: dict[str, type[Text]] = {
     "records": Records,
     "tfds": TFDS,
 }
-"""The kinds of sources that `data.parts` may name."""
+"""The kinds of sources that `data.parts` may contain, by name."""
 
 
 class Table(Source):
-    """The user's labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
+    """The user's table of labelled texts, one per row: CSV, TSV, JSON lines or Parquet."""
 
     modality: ClassVar = "labelled_text"
 
     source: Literal["table"] = field("table", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The rows: .csv, .tsv, .jsonl (each perhaps with .gz) or .parquet."
+        "The table: .csv, .tsv, .jsonl (each optionally with .gz) or .parquet."
     )
     text_field: PlainText = _TEXT_FIELD
     label_field: PlainText = field(
         "label",
-        "Field, or column, of a row that holds its label: text, an integer, or true or false.",
+        "Field or column that contains the label: text, an integer, or true or false.",
         aliases=("label_column", "target", "class_field"),
     )
     sequence_length: Length = sequence_length_field(
-        "Length that texts are padded or cut to: the context of the model."
+        "Length that texts are padded or cut to, which is the model's context length."
     )
     tokenizer: Tokenizer = field(BPE(), "How text becomes tokens.")
     invalid_utf8: InvalidUTF8 = INVALID_UTF8

@@ -1,4 +1,4 @@
-"""The section `mesh`: the layout of the devices, and which dimensions it splits."""
+"""The configuration section `mesh`: the device mesh, and the sharding of arrays over it."""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -9,7 +9,7 @@ from configs.schema.settings import INTEGER_LIMIT, Settings, field
 
 Axis = Literal["data", "fsdp", "tensor", "sequence"]
 AXES = get_args(Axis)
-"""Axes of the mesh, in the order of its array of devices."""
+"""Names of the mesh axes, in the order of the dimensions of the device array."""
 
 
 def _not_zero(size: int) -> int:
@@ -42,53 +42,60 @@ def _size(default: int, meaning: str, *aliases: str) -> Any:
 def _rule(default: tuple[str, ...], what: str) -> Any:
     return field(
         default,
-        f"Mesh axes of {what}.",
+        f"Mesh axes that shard {what}.",
         mutable_on_resume=True,
         accepts=f"any of {', '.join(AXES)}, each at most once, or ()",
     )
 
 
 class Rules(Settings):
-    """Maps the logical axes that models name to the axes of the mesh."""
+    """Maps each logical axis of the models' arrays to the mesh axes that shard it."""
 
     batch: Axes = _rule(("data", "fsdp"), "the examples of a batch")
     length: Axes = _rule(("sequence",), "positions in a sequence")
     width: Axes = _rule((), "the width of activations")
-    embed: Axes = _rule(("fsdp",), "the width in weights")
-    mlp: Axes = _rule(("tensor",), "the hidden size of the feed-forward part")
-    heads: Axes = _rule(("tensor",), "heads of queries")
-    kv_heads: Axes = _rule(("tensor",), "heads of keys and values")
-    head_dim: Axes = _rule((), "the numbers of a head")
+    embed: Axes = _rule(("fsdp",), "the width of weights")
+    mlp: Axes = _rule(("tensor",), "the hidden size of feed-forward layers")
+    heads: Axes = _rule(("tensor",), "query heads")
+    kv_heads: Axes = _rule(("tensor",), "key/value heads")
+    head_dim: Axes = _rule((), "the dimension of each head")
     vocabulary: Axes = _rule(("tensor",), "the vocabulary")
-    recurrent: Axes = _rule(("tensor",), "units of a recurrence")
-    channels_in: Axes = _rule(("fsdp",), "input channels of a convolution")
-    channels_out: Axes = _rule(("tensor",), "output channels of a convolution")
-    norm: Axes = _rule((), "gains of a norm")
-    classes: Axes = _rule((), "classes")
-    layers: Axes = _rule((), "scanned blocks")
-    positions: Axes = _rule((), "learned positions")
+    recurrent: Axes = _rule(("tensor",), "the units of recurrent layers")
+    channels_in: Axes = _rule(("fsdp",), "input channels of convolutions")
+    channels_out: Axes = _rule(("tensor",), "output channels of convolutions")
+    norm: Axes = _rule((), "the parameters of norms")
+    classes: Axes = _rule((), "the classes of a classifier")
+    layers: Axes = _rule((), "the stacked blocks of model.scan_layers")
+    positions: Axes = _rule((), "learned position embeddings")
 
 
 class Mesh(Settings):
-    """Sizes of the axes of the mesh. One of them may be -1: it takes the remaining devices."""
+    """Sizes of the mesh axes. One size may be -1: that axis takes all remaining devices."""
 
-    data: Size = _size(-1, "Devices with different examples.", "data_parallel", "dp")
+    data: Size = _size(
+        -1, "Data parallelism: devices that process different examples.", "data_parallel", "dp"
+    )
     fsdp: Size = _size(
         1,
-        "Devices with different examples, each of which stores a part of every weight.",
+        "Fully sharded data parallelism: devices that process different examples, and each store "
+        "a part of every weight.",
         "fully_sharded",
     )
     tensor: Size = _size(
-        1, "Devices that share the work of each layer.", "tensor_parallel", "tp", "model_parallel"
+        1,
+        "Tensor parallelism: devices that share the work of each layer.",
+        "tensor_parallel",
+        "tp",
+        "model_parallel",
     )
     sequence: Size = _size(
         1,
-        "Devices that share the positions of each sequence.",
+        "Sequence parallelism: devices that share the positions of each sequence.",
         "sequence_parallel",
         "sp",
         "context_parallel",
     )
-    rules: Rules = field(Rules(), "The axes of the mesh that split each dimension of an array.")
+    rules: Rules = field(Rules(), "Mesh axes that shard each logical axis.")
 
     def sizes(self) -> dict[str, int]:
         """Return the configured size of each axis, in the order of `AXES`."""

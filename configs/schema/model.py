@@ -1,4 +1,4 @@
-"""The section `model`: the architectures and their hyperparameters."""
+"""The configuration section `model`: the architectures and their hyperparameters."""
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
@@ -30,8 +30,8 @@ def _tied_embeddings(default: bool = False) -> Any:
 def _pooling(default: str) -> Any:
     return field(
         default,
-        "How a classifier pools the positions; attention: their mean, weighted by a learned "
-        "query; first_dense: the first, through a dense layer and tanh, as in BERT.",
+        "How a classifier pools the positions. attention: attention pooling with a learned query; "
+        "first_dense: the first position, then a dense layer and tanh, as in BERT.",
         aliases=("pool", "pool_type", "global_pool"),
     )
 
@@ -53,12 +53,12 @@ Scaling = Annotated[
 
 
 class TokenBlocks(RotaryStack, Blocks):
-    """Fields of all stacks of residual blocks on tokens."""
+    """Base class of models that are stacks of residual blocks and read tokens."""
 
     rotary_scaling: Scaling | None = field(
         None,
-        "Scaling of rotary positions as in Llama 3.1: factor, low and high frequency factor, and "
-        "the original length in tokens; none: no scaling.",
+        "Scaling of rotary positions (RoPE) as in Llama 3.1: factor, low and high frequency "
+        "factor, and original length in tokens; none: no scaling.",
         accepts="four numbers > 0 separated by commas, the third above the second, such as "
         "8,1,4,8192",
         aliases=("rope_scaling",),
@@ -66,7 +66,7 @@ class TokenBlocks(RotaryStack, Blocks):
     tied_embeddings: bool = _tied_embeddings()
     logit_soft_cap: PositiveNumber | None = field(
         None,
-        "Soft bound c of the logits: c tanh(logits / c); none: no bound.",
+        "Soft cap c of the logits: they become c tanh(logits / c); none: no cap.",
         aliases=("final_logit_softcapping", "softcap", "logits_soft_cap"),
     )
 
@@ -82,12 +82,12 @@ TokenPositions = Literal["rotary", "learned", "none"]
 
 def _token_positions() -> Any:
     return positions_field(
-        "Position encoding: rotated queries and keys, a learned vector per position, or none."
+        "Position encoding: rotary (RoPE), learned (a vector per position), or none."
     )
 
 
 class Decoder(TokenBlocks):
-    """A stack of residual blocks on tokens; each token sees itself and the tokens before it."""
+    """A causal stack of residual blocks on tokens: a token sees itself and earlier tokens."""
 
     modalities: ClassVar = ("text", "labelled_text")
     outputs: ClassVar = ("next_tokens", "classes")
@@ -100,7 +100,7 @@ class Decoder(TokenBlocks):
 
 
 class Encoder(TokenBlocks):
-    """A stack of residual blocks on tokens; each token sees all other tokens."""
+    """A bidirectional stack of residual blocks on tokens: each token sees all tokens."""
 
     bidirectional: ClassVar = True
     modalities: ClassVar = ("text", "labelled_text")
@@ -111,7 +111,7 @@ class Encoder(TokenBlocks):
     pooling: Pooling = _pooling("mean")
     token_types: NonNegativeInteger = field(
         0,
-        "Number of token type embeddings, as in BERT; every token gets the first. 0: none.",
+        "Number of token type embeddings, as in BERT. Every token has type 0. 0: no embeddings.",
         aliases=("type_vocab_size", "segment_embeddings"),
     )
     embedding_norm: bool = field(
@@ -121,7 +121,7 @@ class Encoder(TokenBlocks):
     )
     head_transform: bool = field(
         False,
-        "Whether the head has a bias, and a dense layer and a norm before it, as in BERT.",
+        "Whether the output head starts with a dense layer and a norm, and has a bias, as in BERT.",
         aliases=("lm_head_transform", "cls_predictions"),
     )
 
@@ -130,7 +130,7 @@ Cell = Literal["lstm", "gru", "elman", "elman_relu"]
 
 
 def _cell() -> Any:
-    return field("lstm", "Kind of the cells.", aliases=("rnn_type", "cell", "rnn"))
+    return field("lstm", "Kind of recurrent cell.", aliases=("rnn_type", "cell", "rnn"))
 
 
 class RNN(Architecture):
@@ -142,10 +142,12 @@ class RNN(Architecture):
     architecture: Literal["rnn"] = field("rnn", _ARCHITECTURE)
     width: Count = field(
         200,
-        "Units of each layer, and size of the vector of each token.",
+        "Units of each layer, and size of the token embeddings.",
         aliases=("hidden_size", "units", "nhid", "emsize"),
     )
-    depth: Count = field(2, "Layers.", unit="layers", aliases=("num_layers", "nlayers"))
+    depth: Count = field(
+        2, "Number of recurrent layers.", unit="layers", aliases=("num_layers", "nlayers")
+    )
     recurrence: Cell = _cell()
     bidirectional: bool = field(
         False, "Whether each layer runs in both directions; for classifiers only."
@@ -172,18 +174,18 @@ class EncoderDecoder(TokenBlocks):
     architecture: Literal["encoder_decoder"] = field("encoder_decoder", _ARCHITECTURE)
     encoder_depth: Count | None = field(
         None,
-        "Blocks of the encoder; none: model.depth, which is the decoder's.",
+        "Number of blocks in the encoder; none: as many as in the decoder (model.depth).",
         unit="blocks",
         aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
     encoder_pattern: Pattern | None = field(
         None,
-        "Mixers of the encoder's blocks, repeated; none: model.pattern, which is the decoder's.",
+        "Mixers of the encoder's blocks, repeated up to its depth; none: as in the decoder "
+        "(model.pattern).",
         accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
     )
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = positions_field(
-        "Position encoding: sines and cosines, a learned vector per position, rotated queries and "
-        "keys, or none."
+        "Position encoding: sinusoidal, learned (a vector per position), rotary (RoPE), or none."
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -226,27 +228,27 @@ class RNNEncoderDecoder(Architecture):
     architecture: Literal["rnn_encoder_decoder"] = field("rnn_encoder_decoder", _ARCHITECTURE)
     width: Count = field(
         256,
-        "Units of each layer (in the encoder, of each direction), and size of the vector of each "
-        "token.",
+        "Units of each layer (in the encoder: of each direction), and size of the token "
+        "embeddings.",
         aliases=("hidden_size", "units", "nhid", "emsize"),
     )
     depth: Count = field(
         1,
-        "Layers of the decoder; the first attends to the source.",
+        "Number of layers in the decoder. The first one attends to the source.",
         unit="layers",
         aliases=("num_layers", "nlayers"),
     )
     encoder_depth: Count | None = field(
         None,
-        "Layers of the encoder; none: model.depth, which is the decoder's.",
+        "Number of layers in the encoder; none: as many as in the decoder (model.depth).",
         unit="layers",
         aliases=("encoder_layers", "num_encoder_layers", "enc_layers"),
     )
     recurrence: Cell = _cell()
     input_feeding: bool = field(
         True,
-        "Whether the decoder's cells read what attention found in the source; if not, only the "
-        "layers above them do, and training is faster.",
+        "Whether the attention context is an input of the decoder's first layer. If false, only "
+        "the layers above read it, and training is faster.",
     )
     shared_embeddings: bool = _shared_embeddings()
     tied_embeddings: bool = _tied_embeddings(True)
@@ -254,14 +256,14 @@ class RNNEncoderDecoder(Architecture):
 
 
 class Sound(Architecture):
-    """Fields of all models that read sound."""
+    """Base class of models that read recordings."""
 
     modalities: ClassVar = ("transcribed_sound", "labelled_sound")
     outputs: ClassVar = ("transcript", "classes")
 
     subsampling: Literal[1, 2, 4] = field(
         4,
-        "Frames that are merged into one position; each label of a transcript needs a position.",
+        "Number of frames merged into one position. CTC needs at least one position per label.",
         unit="frames",
         aliases=("subsampling_factor", "time_reduction", "downsampling"),
     )
@@ -278,34 +280,35 @@ SoundPositions = Literal["rotary", "none"]
 
 
 def _sound_positions() -> Any:
-    return positions_field("Position encoding of attention: rotated queries and keys, or none.")
+    return positions_field("Position encoding of attention: rotary (RoPE), or none.")
 
 
 class Conformer(Sound, RotaryStack):
-    """A Conformer on a recording: blocks of attention and convolution between two feed-forwards."""
+    """A Conformer on recordings. Each block has attention and a convolution between two
+    feed-forward parts (Gulati et al. 2020, arXiv:2005.08100)."""
 
     architecture: Literal["conformer"] = field("conformer", _ARCHITECTURE)
     positions: SoundPositions = _sound_positions()
     feed_forward_width: Count | None = field(
         None,
-        "Hidden size of the two feed-forward parts; none: 4 width.",
+        "Hidden size of the two feed-forward parts; none: 4 x width.",
         aliases=("mlp_dim", "intermediate_size", "d_ff", "hidden_dim"),
     )
     convolution_size: Annotated[int, Interval(ge=2, le=1024)] = field(
         31,
-        "Kernel size of the convolution.",
+        "Kernel size of the depthwise convolution.",
         unit="positions",
         aliases=("conv_kernel_size", "kernel_size", "depthwise_conv_kernel_size"),
     )
     convolution_norm: Literal["batch_norm", "layer_norm"] = field(
         "batch_norm",
-        "Normalisation after the convolution: of a channel over the batch, or of a position.",
+        "Normalisation after the depthwise convolution.",
         aliases=("conv_norm_type", "conv_norm"),
     )
 
 
 class SoundEncoder(Sound, RotaryStack, Blocks):
-    """A stack of residual blocks on a recording; each position sees all other positions."""
+    """A bidirectional stack of residual blocks on recordings: each position sees all positions."""
 
     bidirectional: ClassVar = True
 
@@ -324,15 +327,19 @@ class VisionTransformer(Blocks):
     patch_size: Count = field(16, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     positions: Literal["learned", "sincos", "none"] = field(
         "learned",
-        "Position encoding of patches: a learned vector for each, sines and cosines, or none.",
+        "Position encoding of patches: learned (a vector per patch), sincos (sines and cosines), "
+        "or none.",
         aliases=("position_embedding", "pos_emb", "posemb"),
     )
     pooling: Literal["class_token", "mean", "max", "attention"] = field(
         "class_token",
-        "What the classes are read from: a learned class token, or all patches pooled.",
+        "Input of the classifier: the output at a learned class token, or a pooling of all "
+        "patches.",
         aliases=("pool", "pool_type", "classifier"),
     )
-    class_token_position: bool = field(False, "Whether the class token has a learned position too.")
+    class_token_position: bool = field(
+        False, "Whether the class token has a learned position embedding too."
+    )
 
     def unused_fields(self) -> dict[str, str]:
         reasons = super().unused_fields()
@@ -359,23 +366,28 @@ class ResNet(Architecture):
 
     architecture: Literal["resnet"] = field("resnet", _ARCHITECTURE)
     depth: Literal[18, 34, 50] = field(
-        18, "Layers with weights.", unit="layers", aliases=("num_layers",)
+        18,
+        "Number of layers with weights: 18 for ResNet-18.",
+        unit="layers",
+        aliases=("num_layers",),
     )
     width: Count = field(
         64,
-        "Channels of the first stage; each further stage has twice as many.",
+        "Channels of the first stage. Each later stage doubles them.",
         unit="channels",
         aliases=("num_filters", "base_width", "channels"),
     )
     stem: Literal["auto", "small", "large"] = field(
         "auto",
-        "First layers: a 3 x 3 convolution (small), or 7 x 7 and pooling (large); auto: small "
-        "for pictures of up to 64 pixels.",
+        "First layers. small: a 3 x 3 convolution; large: a 7 x 7 convolution and max pooling; "
+        "auto: small for pictures of up to 64 pixels.",
     )
     squeeze_excitation: bool = field(
-        False, "Whether blocks weight their channels.", aliases=("se",)
+        False,
+        "Whether blocks have squeeze-and-excitation: learned scaling of their channels.",
+        aliases=("se",),
     )
-    dropout: Fraction = dropout_field("activations before the classes")
+    dropout: Fraction = dropout_field("activations before the output layer")
 
 
 class CNN(Architecture):
@@ -388,19 +400,20 @@ class CNN(Architecture):
     architecture: Literal["cnn"] = field("cnn", _ARCHITECTURE)
     channels: Counts = field(
         (32, 64),
-        "Channels of each stage; each stage halves height and width.",
+        "Channels of each stage. Each stage halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
         aliases=("filters", "features"),
     )
     width: Count = field(
-        128, "Size of the dense layer before the classes.", aliases=("hidden_size", "dense")
+        128, "Units of the dense layer before the output layer.", aliases=("hidden_size", "dense")
     )
     dropout: Fraction = dropout_field("activations of the dense layer")
 
 
 class ConvNeXt(Architecture):
-    """A convolutional network on pictures whose blocks resemble a transformer's."""
+    """A convolutional network on pictures with transformer-like blocks (Liu et al. 2022,
+    arXiv:2201.03545)."""
 
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
@@ -409,14 +422,14 @@ class ConvNeXt(Architecture):
     patch_size: Count = field(4, "Height and width of a patch.", unit="pixels", aliases=("patch",))
     channels: Counts = field(
         (96, 192, 384, 768),
-        "Channels of each stage; each but the first halves height and width.",
+        "Channels of each stage. Each stage after the first halves height and width.",
         unit="channels",
         accepts="one or more integers >= 1 separated by commas",
         aliases=("dims", "filters", "features"),
     )
     depths: Counts = field(
         (3, 3, 9, 3),
-        "Blocks of each stage.",
+        "Number of blocks in each stage.",
         unit="blocks",
         accepts="one or more integers >= 1 separated by commas",
     )
@@ -439,7 +452,7 @@ ARCHITECTURES: tuple[type[Architecture], ...] = tuple(
     and issubclass(one, Architecture)
     and "architecture" in one.model_fields
 )
-"""All kinds of the section `model`: every class above that has a field `architecture`."""
+"""All architectures: the classes above that have a field `architecture`."""
 
 if TYPE_CHECKING:
     Model = Architecture

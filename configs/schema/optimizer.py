@@ -1,4 +1,4 @@
-"""The section `optimizer`: the optimizers and their hyperparameters."""
+"""The configuration section `optimizer`: the optimizers and their hyperparameters."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,8 +28,8 @@ def _learning_rate(default: float) -> Any:
 def _schedule(default: str) -> Any:
     return field(
         default,
-        "Course of the learning rate from the warm-up to the last step; wsd: constant, then "
-        "linear decay.",
+        "Schedule of the learning rate after the warm-up; wsd (warmup-stable-decay): constant, "
+        "then linear decay.",
         aliases=("lr_schedule", "scheduler", "decay", "lr_scheduler_type"),
     )
 
@@ -37,8 +37,8 @@ def _schedule(default: str) -> Any:
 def _weight_decay(default: float) -> Any:
     return field(
         default,
-        "Each step shrinks matrices and kernels by a share of themselves: this times the learning "
-        "rate.",
+        "Decoupled weight decay: each step multiplies matrices and kernels by 1 - learning rate x "
+        "this.",
         aliases=("wd",),
     )
 
@@ -58,11 +58,11 @@ def _epsilon() -> Any:
 
 
 class _Optimizer(Settings):
-    """Fields of all optimizers."""
+    """Base class of optimizers."""
 
     discriminator: ClassVar = "name"
 
-    name: str = field("", "How gradients become updates.")
+    name: str = field("", "Name of the optimizer.")
     learning_rate: PositiveNumber = _learning_rate(1e-3)
     schedule: Schedule = _schedule("cosine")
     warmup_steps: NonNegativeInteger = field(
@@ -73,36 +73,39 @@ class _Optimizer(Settings):
     )
     decay_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
         0.2,
-        "Share of the run's steps, at its end, in which wsd lowers the learning rate.",
+        "Share of all steps, at the end of the run, in which schedule wsd lowers the learning "
+        "rate.",
         aliases=("cooldown", "decay_steps", "warmdown"),
     )
     final_learning_rate_ratio: Annotated[float, Interval(ge=0.0, le=1.0)] = field(
         0.1,
-        "Learning rate of the last step as a share of learning_rate.",
+        "Learning rate of the last step, relative to learning_rate.",
         aliases=("min_lr", "final_lr", "end_lr"),
     )
     learning_rate_multipliers: tuple[Multiplier, ...] = field(
         (),
-        "Factors of the learning rate by parameter name; the last match counts. Such as "
-        "embedding.*=0.5,backbone.layers.0.*=0.1.",
+        "Learning rate factors by parameter name, such as "
+        "embedding.*=0.5,backbone.layers.0.*=0.1. The last matching pattern counts.",
         accepts="PATTERN=FACTOR separated by commas, * in a pattern for anything, or ()",
         aliases=("lr_multipliers", "param_groups", "layerwise_lr"),
     )
     weight_decay: NonNegativeNumber = _weight_decay(0.1)
     no_decay: tuple[NamePattern, ...] = field(
         (),
-        "Parameters without weight decay, besides biases and scales; such as embedding.*.",
+        "Parameters without weight decay, such as embedding.*. Biases and scales never have any.",
         accepts="patterns separated by commas, * for anything, or ()",
         aliases=("weight_decay_exclude", "decay_mask", "no_weight_decay"),
     )
     gradient_clip_norm: PositiveNumber | None = field(
         1.0,
-        "Largest global norm of gradients; larger gradients are scaled down to it. none: no limit.",
+        "Largest global norm of the gradients. Larger gradients are scaled down to it. none: no "
+        "limit.",
         aliases=("grad_clip", "clip_norm", "max_grad_norm", "gradient_clipping"),
     )
     state_dtype: Literal["auto", "float32", "bfloat16"] = field(
         "auto",
-        "Number format of stored moments, which are computed in float32; auto: as the weights.",
+        "dtype in which moments are stored; they are computed in float32. auto: dtype of the "
+        "weights.",
         aliases=("mu_dtype", "optimizer_dtype", "optim_bits"),
     )
 
@@ -120,9 +123,7 @@ class _Optimizer(Settings):
 class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
 
-    name: Literal["adamw"] = field(
-        "adamw", "How gradients become updates.", aliases=("optim", "opt")
-    )
+    name: Literal["adamw"] = field("adamw", "Name of the optimizer.", aliases=("optim", "opt"))
     beta1: Fraction = _beta1()
     beta2: Fraction = _beta2(0.95)
     epsilon: PositiveNumber = _epsilon()
@@ -131,11 +132,11 @@ class AdamW(_Optimizer):
 class SGD(_Optimizer):
     """Stochastic gradient descent with momentum and decoupled weight decay."""
 
-    name: Literal["sgd"] = field("sgd", "How gradients become updates.")
+    name: Literal["sgd"] = field("sgd", "Name of the optimizer.")
     learning_rate: PositiveNumber = _learning_rate(0.1)
     weight_decay: NonNegativeNumber = _weight_decay(1e-4)
     momentum: Fraction = field(0.9, "Decay rate of the running sum of gradients.")
-    nesterov: bool = field(True, "Whether the momentum is Nesterov's.")
+    nesterov: bool = field(True, "Whether to use Nesterov momentum.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.momentum:
@@ -152,11 +153,11 @@ class Lion(_Optimizer):
     Use a third to a tenth of Adam's learning rate, and three to ten times its weight decay.
     """
 
-    name: Literal["lion"] = field("lion", "How gradients become updates.")
+    name: Literal["lion"] = field("lion", "Name of the optimizer.")
     learning_rate: PositiveNumber = _learning_rate(2e-4)
     weight_decay: NonNegativeNumber = _weight_decay(0.5)
     beta1: Fraction = field(
-        0.9, "Weight of the running mean, against the gradient, in the direction of a step."
+        0.9, "Weight of the running mean in the update direction. The gradient has weight 1 - this."
     )
     beta2: Fraction = field(0.99, "Decay rate of the running mean of gradients.")
 
@@ -165,9 +166,9 @@ class Adafactor(_Optimizer):
     """Adafactor: Adam that stores only row and column means of the squared gradients (Shazeer and
     Stern 2018, arXiv:1804.04235), in the variant of Zhai et al. 2022, arXiv:2106.04560."""
 
-    name: Literal["adafactor"] = field("adafactor", "How gradients become updates.")
+    name: Literal["adafactor"] = field("adafactor", "Name of the optimizer.")
     beta1: Fraction = field(
-        0.9, "Decay rate of the running mean of updates; 0 stores none, which saves memory."
+        0.9, "Decay rate of the running mean of updates; 0: no running mean, which saves memory."
     )
     decay_exponent: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
         0.8, "The decay rate of squared gradients is 1 - step^-this, at most 0.999."
@@ -180,10 +181,13 @@ class Adafactor(_Optimizer):
 
 class Muon(_Optimizer):
     """Muon: orthogonalised momentum for hidden matrices (Jordan 2024), AdamW for embeddings, heads,
-    biases and scales. Both share a learning rate and weight decay, because Muon's updates are
-    scaled to the size of AdamW's (Liu et al. 2025, arXiv:2502.16982)."""
+    biases and scales.
 
-    name: Literal["muon"] = field("muon", "How gradients become updates.")
+    Both use the same learning rate and weight decay, because Muon's updates are scaled to the size
+    of AdamW's (Liu et al. 2025, arXiv:2502.16982).
+    """
+
+    name: Literal["muon"] = field("muon", "Name of the optimizer.")
     momentum: Fraction = field(0.95, "Decay rate of the running mean of the gradients of matrices.")
     beta1: Fraction = _beta1()
     beta2: Fraction = _beta2(0.95)
@@ -192,15 +196,19 @@ class Muon(_Optimizer):
 
 class ScheduleFreeAdamW(_Optimizer):
     """Schedule-free AdamW: averages the weights instead of lowering the learning rate (Defazio et
-    al. 2024, arXiv:2405.15682). The average is the model that is evaluated and used. Gradients are
-    computed between the average and the point that the updates move."""
+    al. 2024, arXiv:2405.15682).
 
-    name: Literal["schedule_free"] = field("schedule_free", "How gradients become updates.")
+    Updates change one set of weights; the average of these weights over the steps is evaluated and
+    saved. Gradients are computed at an interpolation between both.
+    """
+
+    name: Literal["schedule_free"] = field("schedule_free", "Name of the optimizer.")
     learning_rate: PositiveNumber = _learning_rate(2.5e-3)
     schedule: Schedule = _schedule("constant")
     beta1: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
         0.9,
-        "Where gradients are taken: at the average (1), or at the point that the updates move (0).",
+        "Interpolation weight of the point where gradients are computed. 1: the average; 0: the "
+        "weights that the updates change.",
     )
     beta2: Fraction = _beta2(0.99)
     epsilon: PositiveNumber = _epsilon()

@@ -1,4 +1,4 @@
-"""Sources of text pairs: a source text, and the target that the model learns to write."""
+"""Data sources of text pairs: a source text, and the target text that a model generates from it."""
 
 from typing import Any, ClassVar, Literal, Self
 
@@ -24,8 +24,8 @@ from configs.schema.tokenizers import BPE, Tokenizer
 def _max_length(default: int, side: str, *aliases: str) -> Any:
     return field(
         default,
-        f"Longest {side}, including the separator at its end. If a {side} is longer, training "
-        "leaves out the pair, and evaluation cuts it.",
+        f"Longest {side}, including the separator at its end. Training skips pairs with a longer "
+        f"{side}; evaluation cuts the {side}.",
         unit="tokens",
         aliases=aliases,
     )
@@ -42,37 +42,37 @@ def _max_target_length(default: int) -> Any:
 
 
 class Pairs(Source):
-    """Fields of all sources of text pairs."""
+    """Base class of data sources of text pairs."""
 
     modality: ClassVar = "text_pairs"
 
     max_source_length: Length = _max_source_length(256)
     max_target_length: Length = _max_target_length(256)
     length_buckets: LengthBuckets = length_buckets_field("each side is")
-    tokenizer: Tokenizer = field(BPE(), "How text becomes tokens: one for both sides.")
+    tokenizer: Tokenizer = field(BPE(), "Tokenizer of both source and target.")
 
 
 class WrittenPairs(Pairs):
-    """Fields of pairs from files or data sets, whose two sides have names."""
+    """Base class of text pairs from files or data sets. Each side has a language or field name."""
 
     source_language: PlainText = field(
         "en",
-        "Language of the source: the ending of its files, and the name of its field.",
+        "Language of the source: the extension of its files, and the default name of its field.",
         aliases=("source_lang", "src_lang", "src"),
     )
     target_language: PlainText = field(
         "de",
-        "Language of the target: the ending of its files, and the name of its field.",
+        "Language of the target: the extension of its files, and the default name of its field.",
         aliases=("target_lang", "tgt_lang", "tgt"),
     )
     source_field: PlainText | None = field(
         None,
-        "Field, or column, of the source; none: the field with the name of its language.",
+        "Field or column that contains the source; none: the field named data.source_language.",
         aliases=("source_column", "input_field"),
     )
     target_field: PlainText | None = field(
         None,
-        "Field, or column, of the target; none: the field with the name of its language.",
+        "Field or column that contains the target; none: the field named data.target_language.",
         aliases=("target_column", "summary_column", "output_field"),
     )
     invalid_utf8: InvalidUTF8 = INVALID_UTF8
@@ -105,8 +105,8 @@ class ParallelText(WrittenPairs):
 
     source: Literal["parallel_text"] = field("parallel_text", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "A folder with train.en and train.de, the beginning of two files, or a table: .tsv, .csv, "
-        ".jsonl or .parquet.",
+        "A folder with train.en and train.de, the common prefix of two such files, or a table: "
+        ".tsv, .csv, .jsonl or .parquet.",
         "a folder, the beginning of files' names, a file or a glob",
     )
 

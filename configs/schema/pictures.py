@@ -1,4 +1,4 @@
-"""Sources of labelled pictures, their size, and their augmentation."""
+"""Data sources of labelled pictures, and the augmentation of pictures."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,48 +18,55 @@ ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
 
 class Augmentation(Settings):
-    """Random changes of training pictures, drawn anew for each reading. Off by default."""
+    """Random augmentation of training pictures, drawn anew at each read. Off by default."""
 
     crop: Literal["none", "padded", "random_resized"] = field(
         "none",
-        "Part of a picture that is used: none: as in evaluation; padded: padded, and cut at a "
-        "random place; random_resized: a part of random area and aspect.",
+        "Crop of a picture. none: as in evaluation; padded: at a random position after zero "
+        "padding; random_resized: of random area and aspect ratio, resized.",
         aliases=("random_crop", "random_resized_crop", "inception_crop"),
     )
     crop_padding: Count = field(
-        4, "Zeros around the picture before a padded crop.", unit="pixels", aliases=("pad",)
+        4,
+        "Width of the zero padding on each side for the padded crop.",
+        unit="pixels",
+        aliases=("pad",),
     )
     crop_smallest_area: Annotated[float, Interval(ge=0.001, le=1.0)] = field(
         0.08,
-        "Smallest share of the picture's area that a random-resized crop takes.",
+        "Smallest area of a random-resized crop, as a share of the picture's area.",
         aliases=("scale", "crop_scale", "min_area"),
     )
     crop_largest_aspect: Annotated[float, Interval(ge=1.0, le=10.0)] = field(
         4 / 3,
-        "Largest ratio of the longer to the shorter side of a random-resized crop.",
+        "Largest aspect ratio (longer to shorter side) of a random-resized crop.",
         aliases=("ratio", "aspect_ratio", "crop_ratio"),
     )
     flip_probability: Probability = field(
-        0.0, "How often left and right are swapped.", aliases=("hflip", "horizontal_flip")
+        0.0,
+        "Probability that a picture is flipped horizontally.",
+        aliases=("hflip", "horizontal_flip"),
     )
     brightness: Probability = field(
         0.0,
-        "Strength s of colour jitter: brightness times 1 - s to 1 + s.",
+        "Strength s of colour jitter: brightness is scaled by a random factor from 1 - s to 1 + s.",
         aliases=("color_jitter",),
     )
-    contrast: Probability = field(0.0, "The same for contrast.")
-    saturation: Probability = field(0.0, "The same for saturation.")
+    contrast: Probability = field(0.0, "Strength of colour jitter for contrast, as for brightness.")
+    saturation: Probability = field(
+        0.0, "Strength of colour jitter for saturation, as for brightness."
+    )
     randaugment_layers: Annotated[int, Interval(ge=0, le=10)] = field(
         0,
-        "Operations of RandAugment, one after the other.",
+        "Number of RandAugment operations per picture; 0: none.",
         aliases=("randaug", "rand_augment", "num_ops", "auto_augment"),
     )
     randaugment_magnitude: Annotated[float, Interval(ge=0.0, le=10.0)] = field(
-        10.0, "Strength of each operation of RandAugment.", aliases=("magnitude",)
+        10.0, "Strength of each RandAugment operation.", aliases=("magnitude",)
     )
     erasing_probability: Probability = field(
         0.0,
-        "How often a rectangle is overwritten with noise.",
+        "Probability that a random rectangle is replaced by noise.",
         aliases=("random_erasing", "erasing", "reprob"),
     )
 
@@ -78,38 +85,41 @@ def _image_size(default: int | None, meaning: str) -> Any:
 
 
 class Pictures(Source):
-    """Fields of all sources of pictures."""
+    """Base class of data sources of pictures."""
 
     modality: ClassVar = "pictures"
 
     image_size: ImageSize | None = _image_size(
         None,
-        "Height and width of all pictures; none: their own if all have the same size of up to 64 "
-        "pixels, else 224.",
+        "Height and width that pictures are resized to; none: the original size if all pictures "
+        "have the same size of up to 64 pixels, else 224.",
     )
     channels: Literal[1, 3] | None = field(
         None,
-        "1 for grey, 3 for colour; none: as in the data set, or 3 for a folder.",
+        "Number of channels: 1 for grey, 3 for colour; none: as in the data set, or 3 for a "
+        "folder.",
         aliases=("num_channels", "in_channels", "in_chans"),
     )
     crop_ratio: Annotated[float, Interval(ge=0.1, le=1.0)] = field(
         1.0,
-        "Share of the short side that evaluation sees, in a square from the middle.",
+        "Size of the central crop in evaluation, relative to the largest central crop that fits.",
         aliases=("crop_pct", "center_crop", "centre_crop"),
     )
     decoded: Literal["auto", "arrays", "files"] = field(
         "auto",
-        "What is stored: pixels, decoded once (arrays); files, decoded each time; auto: pixels "
-        "if they fit.",
+        "How prepared pictures are stored. arrays: decoded pixels; files: encoded, and decoded at "
+        "each read; auto: arrays if they fit in data.decoded_bytes.",
         aliases=("cache_images", "in_memory"),
     )
     decoded_bytes: Count = field(
-        2**31 - 1, "Largest size of all pictures' pixels for which auto stores them.", unit="bytes"
+        2**31 - 1,
+        "Largest total size of the decoded pixels for which data.decoded=auto stores arrays.",
+        unit="bytes",
     )
     broken_fraction: Fraction = field(
-        0.05, "Share of pictures that may be broken; more end the preparation."
+        0.05, "Largest share of pictures that may be unreadable; with more, data preparation fails."
     )
-    augmentation: Augmentation = field(Augmentation(), "Random changes in training.")
+    augmentation: Augmentation = field(Augmentation(), "Random augmentation of training pictures.")
 
     def unused_fields(self) -> dict[str, str]:
         if self.decoded == "auto":
@@ -125,23 +135,26 @@ class Digits(Pictures):
 
 
 class ImageFolder(Pictures):
-    """The user's pictures, in one folder per class."""
+    """The user's pictures, in a folder per class."""
 
     source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
     path: FilePath | None = user_path_field(
-        "The folder: CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....", "a folder"
+        "Folder with files CLASS/NAME.jpg, or train/CLASS/NAME.jpg, validation/..., test/....",
+        "a folder",
     )
 
 
 class TFDSPictures(Pictures):
-    """A set of pictures that TensorFlow Datasets prepared as ArrayRecord files."""
+    """A picture data set that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_pictures"] = field("tfds_pictures", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
     data_dir: FilePath | None = PREPARED_DIR
-    image_field: PlainText = field("image", "Feature of the set that is the picture.")
+    image_field: PlainText = field("image", "Feature of the data set that contains the picture.")
     label_field: PlainText = field(
-        "label", "Feature of the set that is the class.", aliases=("label_column", "target")
+        "label",
+        "Feature of the data set that contains the class.",
+        aliases=("label_column", "target"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The section `precision`."""
+"""The configuration section `precision`: dtypes."""
 
 from typing import Literal
 
@@ -6,15 +6,15 @@ from configs.schema.settings import Settings, field
 
 
 class Precision(Settings):
-    """Number formats of activations and parameters."""
+    """Data types (dtypes) of activations and parameters."""
 
     compute_dtype: Literal["auto", "bfloat16", "float32"] = field(
         "auto",
-        "Format of activations; auto: bfloat16 on accelerators, float32 on CPU.",
+        "dtype of activations; auto: bfloat16 on accelerators, float32 on CPU.",
         aliases=("dtype", "precision", "mixed_precision", "bf16", "fp16", "amp", "half"),
     )
     parameter_dtype: Literal["float32", "bfloat16"] = field(
         "float32",
-        "Format of weights; also of the optimizer's state if optimizer.state_dtype is auto.",
+        "dtype of weights, and of the optimizer state if optimizer.state_dtype is auto.",
         aliases=("param_dtype",),
     )

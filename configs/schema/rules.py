@@ -1,4 +1,4 @@
-"""Checks rules between sections, and between a configuration and the devices."""
+"""Checks that the sections of a configuration fit together, and fit the number of devices."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_sections(config: "Config") -> None:
-    """Raise ValueError if sections conflict. Does not consider the devices."""
+    """Raise ValueError if sections conflict. The number of devices is checked by `resolve_mesh`."""
     _check_task(config)
     batch, accumulation = config.data.global_batch_size, config.train.gradient_accumulation
     if batch % accumulation:
@@ -26,15 +26,15 @@ def check_sections(config: "Config") -> None:
             f"train.gradient_accumulation={accumulation}: use "
             f"{nearest_multiples(batch, accumulation)}"
         )
-    # The size of a -1 axis is not known before the devices are. 1 passes every check.
+    # An axis of size -1 is unknown until the devices are known. Size 1 passes every check.
     _check_sizes(config, {axis: max(1, size) for axis, size in config.mesh.sizes().items()})
 
 
 def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
-    """Return the size of each axis of the mesh on `device_count` devices, in the order of the axes.
+    """Return the size of each mesh axis on `device_count` devices, in the order of the axes.
 
-    An axis of size -1 takes the remaining devices; some devices may stay unused. Raises
-    `UsageError` if the mesh needs more devices, or if a size that it splits, such as the batch, is
+    An axis of size -1 takes all remaining devices. Some devices may stay unused. Raises
+    `UsageError` if the mesh needs more devices, or if a sharded dimension, such as the batch, is
     not divisible.
     """
     sizes = config.mesh.sizes()
@@ -56,7 +56,8 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 def resolve_steps(config: "Config", examples: int) -> "Config":
     """Return `config` with `train.steps` computed from `train.epochs`, if that is given.
 
-    examples: the number of training examples. Raises `UsageError`.
+    examples: the number of training examples. Raises `UsageError` as `Train.with_steps` raises
+    ValueError.
     """
     try:
         train = config.train.with_steps(examples, config.data.global_batch_size)
@@ -66,7 +67,7 @@ def resolve_steps(config: "Config", examples: int) -> "Config":
 
 
 def unused_across_sections(config: "Config") -> dict[str, str]:
-    """Return the fields that have no effect because of other sections: path to reason."""
+    """Return the fields that have no effect because of fields in other sections: path to reason."""
     model, reasons = config.model, {}
     if isinstance(model, TokenBlocks) and model.attention_window is not None:
         length = getattr(config.data, "sequence_length", model.attention_window + 1)

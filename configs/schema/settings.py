@@ -1,7 +1,7 @@
-"""What sections of the configuration are made of: their base class, fields, and number types.
+"""Building blocks of the configuration: base class of sections, field declarations, number types.
 
-A section is a class of fields. If a section has several kinds, it is a union of such classes; the
-field `discriminator` says which.
+A section is a pydantic model. Some sections have several kinds, such as the architectures of
+`model`. They are a union of classes, and one field (the discriminator) selects the class.
 """
 
 import types
@@ -17,7 +17,7 @@ INTEGER_LIMIT = 2**31 - 1
 """The largest 32-bit integer. JAX counts steps and seeds random keys with 32-bit integers."""
 
 FLOAT_SMALLEST, FLOAT_LARGEST = 1e-30, 1e30
-"""Bounds of numbers: models are trained in float32, which represents numbers between them well."""
+"""Bounds of floating-point fields. float32, in which models are trained, covers this range."""
 
 Count = Annotated[int, Interval(ge=1, le=INTEGER_LIMIT)]
 NonNegativeInteger = Annotated[int, Interval(ge=0, le=INTEGER_LIMIT)]
@@ -30,14 +30,14 @@ NamePattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[\w.*?\[\]!-]
 
 
 class Settings(pydantic.BaseModel):
-    """Base class of sections: typed fields, not converted; unknown fields and NaN are errors."""
+    """Base class of sections. Types are strict; unknown fields, NaN and infinity are errors."""
 
     model_config = pydantic.ConfigDict(
         strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
 
     discriminator: ClassVar[str | None] = None
-    """The name of the field that says which kind this section is; None if there is only one."""
+    """Name of the field that selects the kind of this section; None if it has only one kind."""
 
     def unused_fields(self) -> dict[str, str]:
         """Return the fields that have no effect because of other fields of this section.
@@ -51,9 +51,10 @@ class Settings(pydantic.BaseModel):
 class FieldMetadata:
     """Properties of a field besides its type, range and meaning.
 
-    unit: the unit of the value. mutable_on_resume: whether the field may change when a run resumes.
-    required: whether the user must replace the default None. aliases: the names in other trainers,
-    for suggestions. accepts: the valid values in words, if type and range do not tell enough.
+    unit: the unit of the value. mutable_on_resume: whether the value may change when a run resumes.
+    required: whether the user must replace the default None. aliases: names of the same setting in
+    other trainers, for suggestions. accepts: a description of the valid values, if their type and
+    range do not describe them.
     """
 
     unit: str | None = None
@@ -73,7 +74,7 @@ def field(
     aliases: tuple[str, ...] = (),
     accepts: str | None = None,
 ) -> Any:
-    """Declare a field of a section. The keyword arguments are explained in `FieldMetadata`."""
+    """Declare a field of a section. meaning: its description. The rest: see `FieldMetadata`."""
     extra: Any = {"metadata": FieldMetadata(unit, mutable_on_resume, required, aliases, accepts)}
     return pydantic.Field(default, description=meaning, json_schema_extra=extra)
 
@@ -85,7 +86,7 @@ def field_metadata(info: FieldInfo) -> FieldMetadata:
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union as a tuple. Any other annotation is its own only member."""
+    """Return the members of a union as a tuple. For another type, return a tuple with this type."""
     if typing.get_origin(annotation) is Annotated:
         return union_members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -94,7 +95,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
-    """Return the classes of all kinds of a section. () for a field that is not a section."""
+    """Return the classes of all kinds of the section `info`; () if `info` is not a section."""
     members = union_members(info.annotation)
     if all(isinstance(one, type) and issubclass(one, Settings) for one in members):
         return members
@@ -104,7 +105,7 @@ def kinds(info: FieldInfo) -> tuple[type[Settings], ...]:
 def kind_name(section: type[Settings]) -> str | None:
     """Return the name of a kind, such as "cnn": the value of its discriminator.
 
-    None for a section with only one kind.
+    Returns None for a section with only one kind.
     """
     if section.discriminator is None:
         return None
@@ -114,7 +115,7 @@ def kind_name(section: type[Settings]) -> str | None:
 def accepts(info: FieldInfo, *, brief: bool = False) -> str:
     """Describe the valid values of a field: "an integer >= 1", "one of cosine, constant".
 
-    brief: without the limits of 32-bit numbers.
+    brief: omit the bounds that only exclude numbers beyond 32 bits.
     """
     members = union_members(info.annotation)
     text = field_metadata(info).accepts or _accepts_type(members[0], [*info.metadata], brief)

@@ -1,4 +1,4 @@
-"""Sources of recordings, their frames, and their augmentation."""
+"""Data sources of recordings, their mel spectrograms, and their augmentation."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -33,27 +33,27 @@ Seconds = Annotated[float, Interval(gt=0.0, le=100_000.0)]
 
 
 class SoundAugmentation(Settings):
-    """Random changes of training recordings, drawn anew for each reading. Off by default."""
+    """Random augmentation of training recordings, drawn anew at each read. Off by default."""
 
     shift_milliseconds: Annotated[float, Interval(ge=0.0, le=10_000.0)] = field(
         0.0,
-        "Shifts the recording by up to this in either direction; silence fills the gap.",
+        "Largest time shift, forward or backward. Silence fills the gap.",
         unit="milliseconds",
         aliases=("time_shift", "shift"),
     )
     speed: Annotated[float, Interval(ge=0.0, le=0.5)] = field(
         0.0,
-        "Changes the speed by a factor of 1 - this to 1 + this, and with it the pitch.",
+        "Largest change of speed and pitch: a random factor from 1 - this to 1 + this.",
         aliases=("speed_perturbation", "speed_perturb", "tempo"),
     )
     gain_decibels: Annotated[float, Interval(ge=0.0, le=60.0)] = field(
         0.0,
-        "Changes the loudness by up to this in either direction.",
+        "Largest change of loudness, up or down.",
         unit="decibels",
         aliases=("gain", "volume"),
     )
     noise_probability: Probability = field(
-        0.0, "How often white noise is added.", aliases=("noise", "add_noise", "noise_prob")
+        0.0, "Probability that white noise is added.", aliases=("noise", "add_noise", "noise_prob")
     )
     noise_lowest_ratio: Decibels = field(
         10.0,
@@ -69,7 +69,7 @@ class SoundAugmentation(Settings):
     )
     frequency_masks: NonNegativeInteger = field(
         0,
-        "Masks of SpecAugment over neighbouring bands.",
+        "Number of SpecAugment masks over neighbouring mel bands.",
         aliases=("freq_masks", "num_freq_masks", "specaugment", "spec_augment"),
     )
     frequency_mask_bands: Count = field(
@@ -79,7 +79,7 @@ class SoundAugmentation(Settings):
         aliases=("freq_width", "freq_mask_param", "mask_feature_length"),
     )
     time_masks: NonNegativeInteger = field(
-        0, "Masks of SpecAugment over neighbouring frames.", aliases=("num_time_masks",)
+        0, "Number of SpecAugment masks over neighbouring frames.", aliases=("num_time_masks",)
     )
     time_mask_frames: Count = field(
         100,
@@ -88,7 +88,7 @@ class SoundAugmentation(Settings):
         aliases=("time_width", "time_mask_param", "mask_time_length"),
     )
     time_mask_fraction: Annotated[float, Interval(gt=0.0, le=1.0)] = field(
-        0.2, "Largest width of a time mask as a share of the recording.", aliases=("time_ratio",)
+        0.2, "Largest width of a time mask, as a share of the recording.", aliases=("time_ratio",)
     )
 
     def unused_fields(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class SoundAugmentation(Settings):
 def _sample_rate(default: int) -> Any:
     return field(
         default,
-        "Rate that all recordings are resampled to; telephones have 8000.",
+        "Sample rate that recordings are resampled to, such as 8000 for telephone speech.",
         unit="samples per second",
         aliases=("sampling_rate", "sr", "rate"),
     )
@@ -126,7 +126,7 @@ def _sample_rate(default: int) -> Any:
 def _num_mels(default: int) -> Any:
     return field(
         default,
-        "Mel bands of a frame.",
+        "Number of mel bands of a frame.",
         unit="bands",
         aliases=("n_mels", "num_mel_bins", "mel_bins", "nfilt", "feature_size"),
     )
@@ -137,7 +137,7 @@ NumMels = Annotated[int, Interval(ge=4, le=512)]
 
 
 class Sound(Source):
-    """Fields of all sources of sound."""
+    """Base class of data sources of recordings."""
 
     sample_rate: SampleRate = _sample_rate(16_000)
     num_mels: NumMels = _num_mels(80)
@@ -155,21 +155,24 @@ class Sound(Source):
     )
     normalization: Literal["bands", "recording", "none"] = field(
         "bands",
-        "What is normalised to mean 0 and variance 1 over a recording: each band, or all bands "
-        "together. This removes loudness.",
+        "Normalisation to mean 0 and variance 1 over a recording: of each band, or of all bands "
+        "together. Both remove loudness.",
         aliases=("normalize", "cmvn", "per_feature", "all_features"),
     )
     max_seconds: Seconds | None = field(
         None,
-        "Longest recording; longer ones are left out of all splits. none: no limit.",
+        "Longest recording; longer recordings are left out of all splits. none: no limit.",
         unit="seconds",
         aliases=("max_duration", "max_length", "max_duration_in_seconds", "max_input_length"),
     )
     length_buckets: LengthBuckets = length_buckets_field("recordings are")
     broken_fraction: Fraction = field(
-        0.05, "Share of recordings that may be broken; more end the preparation."
+        0.05,
+        "Largest share of recordings that may be unreadable; with more, data preparation fails.",
     )
-    augmentation: SoundAugmentation = field(SoundAugmentation(), "Random changes in training.")
+    augmentation: SoundAugmentation = field(
+        SoundAugmentation(), "Random augmentation of training recordings."
+    )
 
     def unused_fields(self) -> dict[str, str]:
         if self.normalization == "none":
@@ -195,45 +198,47 @@ class Sound(Source):
 
 
 class Transcribed(Sound):
-    """Fields of all sources of transcribed recordings."""
+    """Base class of data sources of transcribed recordings."""
 
     modality: ClassVar = "transcribed_sound"
 
     lowercase: bool = field(
         False, "Whether transcripts are converted to lower case.", aliases=("do_lower_case",)
     )
-    tokenizer: Tokenizer = field(Characters(), "How transcripts become tokens.")
+    tokenizer: Tokenizer = field(Characters(), "Tokenizer of transcripts.")
 
 
 class Labelled(Sound):
-    """Base class of all sources of labelled recordings."""
+    """Base class of data sources of labelled recordings."""
 
     modality: ClassVar = "labelled_sound"
 
 
 # Fields that several sources share.
 _MANIFEST = user_path_field(
-    "A row for each recording, .jsonl, .csv, .tsv (each perhaps with .gz) or .parquet; or a folder "
-    "with train.jsonl, validation.jsonl, test.jsonl.",
+    "Manifest with a row per recording: .jsonl, .csv, .tsv (each optionally with .gz) or "
+    ".parquet; or a folder with train.jsonl, validation.jsonl, test.jsonl.",
     "a file or a folder",
     aliases=("manifest", "train_manifest"),
 )
 _PATH_FIELD = field(
     "path",
-    "Field, or column, of the recording's path, relative to the folder of the manifest.",
+    "Field or column that contains the recording's path, relative to the manifest's folder.",
     aliases=("audio_field", "audio_filepath", "file_field"),
 )
 _SOUND_FIELD = field(
-    "audio", "Feature of the set that is the recording.", aliases=("audio_field", "speech")
+    "audio",
+    "Feature of the data set that contains the recording.",
+    aliases=("audio_field", "speech"),
 )
 _TRANSCRIPT_FIELD = field(
     "text",
-    "Field, column or feature that holds the transcript.",
+    "Field, column or feature that contains the transcript.",
     aliases=("text_column", "transcript", "sentence"),
 )
 _LABEL_FIELD = field(
     "label",
-    "Field, column or feature that holds the label.",
+    "Field, column or feature that contains the label.",
     aliases=("label_column", "target", "class_field"),
 )
 
@@ -259,7 +264,7 @@ class SoundLabels(Labelled):
 
 
 class TFDSSoundTranscripts(Transcribed):
-    """A set of transcribed recordings that TensorFlow Datasets prepared as ArrayRecord files."""
+    """Recordings with transcripts that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_sound_transcripts"] = field(
         "tfds_sound_transcripts", "Source of the examples."
@@ -271,7 +276,7 @@ class TFDSSoundTranscripts(Transcribed):
 
 
 class TFDSSoundLabels(Labelled):
-    """A set of labelled recordings that TensorFlow Datasets prepared as ArrayRecord files."""
+    """Recordings with labels that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_sound_labels"] = field("tfds_sound_labels", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME
@@ -281,20 +286,23 @@ class TFDSSoundLabels(Labelled):
 
 
 class Tones(Transcribed):
-    """Generated recordings of telephone numbers, dialled with a push-button telephone's tones."""
+    """Generated recordings of telephone numbers as push-button (DTMF) tones, with transcripts."""
 
     source: Literal["tones"] = field("tones", "Source of the examples.")
     sample_rate: SampleRate = _sample_rate(8_000)
     num_mels: NumMels = _num_mels(40)
     recordings: Count = field(
-        2000, "Numbers to learn from; a tenth as many are the test.", unit="recordings"
+        2000,
+        "Number of training recordings, before validation is held out. The test split has a tenth "
+        "as many.",
+        unit="recordings",
     )
     most_digits: Annotated[int, Interval(ge=3, le=18)] = field(
-        8, "Digits of the longest number; the shortest have three.", unit="digits"
+        8, "Length of the longest telephone number; the shortest has 3 digits.", unit="digits"
     )
     lowest_ratio: Decibels = field(
         0.0,
-        "Lowest signal-to-noise ratio; the highest is 30 more.",
+        "Lowest signal-to-noise ratio; the highest is 30 decibels more.",
         unit="decibels",
         aliases=("snr", "min_snr_db"),
     )

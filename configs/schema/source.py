@@ -1,4 +1,4 @@
-"""The base class of all sources of data, and fields that several sources share."""
+"""The base class of data sources, and fields that several sources share."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ def user_path_field(
     required: bool = True,
     aliases: tuple[str, ...] = (),
 ) -> Any:
-    """Declare the field with the path of the user's data."""
+    """Declare the field `path`: where the user's data is. The arguments are those of `field`."""
     return field(
         None,
         meaning,
@@ -39,31 +39,34 @@ def user_path_field(
 
 
 def sequence_length_field(meaning: str) -> Any:
-    """Declare the number of tokens that a model sees at once."""
+    """Declare the field `sequence_length`, in tokens. meaning: its description."""
     aliases = ("block_size", "context_length", "seq_len", "max_length", "max_seq_length")
     return field(256, meaning, unit="tokens", aliases=aliases)
 
 
 def length_buckets_field(padded: str) -> Any:
-    """Declare the number of different lengths of batches. `padded` says in words what is padded."""
+    """Declare the field `length_buckets`: the number of lengths that batches are padded to.
+
+    padded: what is padded, with its verb, such as "recordings are".
+    """
     return field(
         4,
-        f"Largest number of lengths that {padded} padded to: more lengths waste less padding, but "
-        "compile more train steps.",
+        f"Largest number of lengths that {padded} padded to. More lengths mean less padding, but "
+        "more train steps to compile.",
         aliases=("num_buckets", "buckets", "bucket_boundaries"),
     )
 
 
 class Source(Settings):
-    """Fields of all sources of data."""
+    """Base class of data sources."""
 
     discriminator: ClassVar = "source"
     modality: ClassVar[str]
-    """What the examples are, such as "text": one of the `modalities` of tasks and architectures."""
+    """Kind of data, such as "text": one of the `modalities` of tasks and architectures."""
 
     global_batch_size: Count = field(
         32,
-        "Examples that one update sees, over all devices and accumulation.",
+        "Examples per update, in total over all devices and gradient accumulation.",
         unit="examples",
         aliases=("batch_size", "batch", "bs", "train_batch_size", "per_device_train_batch_size"),
     )
@@ -75,14 +78,14 @@ class Source(Settings):
     )
     workers: Annotated[int, Interval(ge=0, le=1024)] = field(
         0,
-        "Processes that read and decode; 0: threads of the trainer itself.",
+        "Number of worker processes that read and decode data; 0: threads of the main process.",
         unit="processes",
         mutable_on_resume=True,
         aliases=("num_workers", "dataloader_num_workers", "num_proc"),
     )
     cache_dir: FilePath | None = field(
         None,
-        "Where prepared data is kept; none: $TRIFORM_CACHE, or else ~/.cache/triform.",
+        "Folder for prepared data; none: $TRIFORM_CACHE, or ~/.cache/triform if that is not set.",
         mutable_on_resume=True,
         accepts="a folder",
         aliases=("cache",),
@@ -91,18 +94,19 @@ class Source(Settings):
 
 # Fields that several sources share.
 INVALID_UTF8 = field(
-    "error", "What happens to invalid UTF-8: the preparation ends, or it becomes U+FFFD."
+    "error", "Handling of invalid UTF-8. error: data preparation fails; replace: it becomes U+FFFD."
 )
 PREPARED_NAME = field(
     None,
-    "Name of the prepared data set; without a version: its newest version.",
+    "Name of the data set in TensorFlow Datasets. Without a version, the newest is used.",
     required=True,
     accepts="NAME, NAME/CONFIG or NAME/CONFIG:VERSION",
     aliases=("dataset_name",),
 )
 PREPARED_DIR = field(
     None,
-    "Folder of prepared data sets; none: $TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
+    "Folder of TensorFlow Datasets; none: $TFDS_DATA_DIR, or ~/tensorflow_datasets if that is "
+    "not set.",
     mutable_on_resume=True,
     accepts="a folder",
 )

@@ -1,4 +1,4 @@
-"""The section `task`: loss, metrics, and the data and models that a task works with."""
+"""The configuration section `task`: what a model learns, its loss and its metrics."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
@@ -21,8 +21,8 @@ from configs.schema.settings import (
 def _label_smoothing() -> Any:
     return field(
         0.0,
-        "Share of the target's probability that training spreads over all classes; the reported "
-        "loss ignores it.",
+        "Label smoothing in training: share of the target's probability that is spread over all "
+        "classes. The reported loss is not smoothed.",
         aliases=("smoothing", "label_smoothing_factor"),
     )
 
@@ -30,8 +30,8 @@ def _label_smoothing() -> Any:
 def _answered_examples() -> Any:
     return field(
         200,
-        "Validation examples that the model answers in each evaluation during training, for text "
-        "metrics and samples.",
+        "Number of validation examples for which each evaluation during training generates text, "
+        "for text metrics and samples.",
         unit="examples",
         mutable_on_resume=True,
         aliases=("eval_samples", "num_eval_samples"),
@@ -39,51 +39,52 @@ def _answered_examples() -> Any:
 
 
 class TaskSettings(Settings):
-    """Base class of tasks: the data that a task learns from, the model output, the metrics."""
+    """Base class of the settings of a task. Class attributes declare the data and the model output
+    that the task uses, and its metrics."""
 
     if TYPE_CHECKING:
         name: str
-        answered_examples: int = 0  # of tasks with `text_metrics`
+        answered_examples: int = 0  # a field of tasks with `text_metrics`
 
     discriminator: ClassVar = "name"
     modalities: ClassVar[tuple[str, ...]]
-    """Modalities of the data that the task learns from."""
+    """Kinds of data that the task can learn from, such as "text": see `Source.modality`."""
 
     model_output: ClassVar[str]
-    """The output that the task uses, one of a model's `outputs`."""
+    """The model output that the task uses: one of `Architecture.outputs`."""
 
     metrics: ClassVar[tuple[str, ...]]
-    """Names of the metrics of an evaluated split."""
+    """Names of the metrics that an evaluation returns."""
 
     text_metrics: ClassVar[tuple[str, ...]] = ()
-    """The metrics that compare the texts that the model writes with the right texts."""
+    """The metrics that compare generated texts with reference texts."""
 
     answer_fields: ClassVar[tuple[str, ...]] = ()
-    """The fields that affect what the model writes, and thus the values of `text_metrics`."""
+    """The fields that affect generated texts, and thus the values of `text_metrics`."""
 
     @property
     def measured_by(self) -> dict[str, Any]:
-        """The `answer_fields` that have an effect in this configuration: name to value."""
+        """The `answer_fields` that have an effect with these settings: name to value."""
         unused = self.unused_fields()
         return {name: getattr(self, name) for name in self.answer_fields if name not in unused}
 
 
 class Tokens(TaskSettings):
-    """Fields of all tasks that predict tokens."""
+    """Base class of tasks that predict tokens."""
 
     modalities: ClassVar = ("text",)
 
     label_smoothing: Fraction = _label_smoothing()
     z_loss: NonNegativeNumber = field(
         0.0,
-        "Weight of the squared log of the softmax's denominator in training, such as 1e-4; keeps "
-        "logits from drifting.",
+        "Weight of the z-loss in training, such as 1e-4. The z-loss is the squared log of the "
+        "softmax denominator; it keeps logits from drifting.",
         aliases=("z_loss_weight", "z_loss_multiplier"),
     )
     loss_chunks: Count | None = field(
         None,
-        "Chunks of positions whose logits and loss are computed one after the other, to save "
-        "memory; none: as many as keep logits under 256 MiB per device.",
+        "Number of chunks in which logits and loss are computed, to save memory; none: enough "
+        "chunks to keep logits under 256 MiB per device.",
         mutable_on_resume=True,
         aliases=("num_vocab_tiling", "logits_chunk_size"),
     )
@@ -95,17 +96,17 @@ class LanguageModeling(Tokens):
     model_output: ClassVar = "next_tokens"
     metrics: ClassVar = ("loss", "perplexity", "bits_per_byte", "accuracy")
 
-    name: Literal["language_modeling"] = field("language_modeling", "What is learnt.")
+    name: Literal["language_modeling"] = field("language_modeling", "Name of the task.")
     sample_prompts: tuple[str, ...] | None = field(
         ("",),
-        "Prompts for samples after each evaluation; an empty prompt starts a document; none: "
-        "beginnings of lines of the validation split.",
+        "Prompts for the samples after each evaluation. An empty prompt starts a new document. "
+        "none: starts of lines from the validation split.",
         aliases=("prompts",),
     )
     sample_tokens: Count = field(200, "Length of each sample.", unit="tokens")
     sample_temperature: NonNegativeNumber = field(
         0.8,
-        "Softmax temperature of the samples; 0 takes the likeliest token.",
+        "Softmax temperature of the samples; 0: always the most likely token.",
         aliases=("temperature",),
     )
 
@@ -123,17 +124,19 @@ class MaskedLanguageModeling(Tokens):
     model_output: ClassVar = "missing_tokens"
     metrics: ClassVar = ("loss", "perplexity", "accuracy")
 
-    name: Literal["masked_language_modeling"] = field("masked_language_modeling", "What is learnt.")
+    name: Literal["masked_language_modeling"] = field(
+        "masked_language_modeling", "Name of the task."
+    )
     mask_fraction: Annotated[float, Interval(gt=0.0, lt=1.0)] = field(
         0.15,
-        "Share of the tokens that are predicted: of ten, eight are masked, one is replaced by a "
-        "random one, one is left.",
+        "Share of tokens that the model predicts. Of these, 80 % are masked, 10 % are replaced by "
+        "a random token, 10 % stay unchanged.",
         aliases=("mlm_probability", "masking_rate", "mask_ratio", "mask_prob"),
     )
 
 
 class SequenceToSequence(Tokens):
-    """Write a target text for a source text, such as its translation or summary."""
+    """Generate a target text from a source text, such as its translation or summary."""
 
     modalities: ClassVar = ("text_pairs",)
     model_output: ClassVar = "target_tokens"
@@ -146,24 +149,24 @@ class SequenceToSequence(Tokens):
         "answered_examples",
     )
 
-    name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "What is learnt.")
+    name: Literal["sequence_to_sequence"] = field("sequence_to_sequence", "Name of the task.")
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         4,
-        "Answers that beam search keeps; 1: the likeliest token at each step.",
+        "Number of candidates that beam search keeps; 1: greedy decoding.",
         unit="answers",
         mutable_on_resume=True,
         aliases=("num_beams", "beam", "beam_width", "beams"),
     )
     length_penalty: NonNegativeNumber = field(
         0.6,
-        "The log-probability of an answer is divided by ((5 + length) / 6) to this power; 0: not "
-        "divided, which favours short answers.",
+        "Beam search divides log-probabilities by ((5 + length) / 6) to this power. 0: no "
+        "division, which favours short outputs.",
         mutable_on_resume=True,
         aliases=("lenpen", "alpha", "length_normalization"),
     )
     answer_length_ratio: PositiveNumber = field(
         2.0,
-        "Most tokens of an answer for each token of its source; ten more are always allowed.",
+        "Longest output, in tokens per source token; 10 more tokens are always allowed.",
         mutable_on_resume=True,
         aliases=("max_len_a", "max_length_ratio"),
     )
@@ -180,23 +183,23 @@ class Classification(TaskSettings):
     model_output: ClassVar = "classes"
     metrics: ClassVar = ("loss", "accuracy", "accuracy_top5")
 
-    name: Literal["classification"] = field("classification", "What is learnt.")
+    name: Literal["classification"] = field("classification", "Name of the task.")
     label_smoothing: Fraction = _label_smoothing()
     class_weights: tuple[PositiveNumber, ...] = field(
         (),
-        "Weight of the examples of each class in training; none: equal weights.",
+        "Weight of each class in the training loss; (): equal weights.",
         aliases=("weights", "loss_weights", "class_weight"),
     )
     mixup: NonNegativeNumber = field(
         0.0,
-        "Training blends pairs of pictures, with shares drawn from Beta(this, this); 0: no "
-        "blending.",
+        "Mixup in training: blends pairs of pictures, with a weight from Beta(a, a), where a is "
+        "this value; 0: no mixup.",
         aliases=("mixup_alpha",),
     )
     cutmix: NonNegativeNumber = field(
         0.0,
-        "Training replaces a patch by one of another picture, its share drawn from Beta(this, "
-        "this); with mixup, each picture gets one of the two.",
+        "CutMix in training: pastes a patch of another picture. Its area comes from Beta(a, a), a "
+        "is this value; 0: no CutMix. With mixup, each picture gets one of both.",
         aliases=("cutmix_alpha",),
     )
 
@@ -210,17 +213,17 @@ class SpeechRecognition(TaskSettings):
     text_metrics: ClassVar = ("wer", "cer", "exact_match")
     answer_fields: ClassVar = ("decoder", "beam_size", "answered_examples")
 
-    name: Literal["speech_recognition"] = field("speech_recognition", "What is learnt.")
+    name: Literal["speech_recognition"] = field("speech_recognition", "Name of the task.")
     decoder: Literal["greedy", "beam"] = field(
         "greedy",
-        "How a transcript is found: from the likeliest alignment, or by beam search for the "
-        "likeliest text.",
+        "CTC decoding. greedy: the text of the most likely alignment; beam: beam search for the "
+        "most likely text.",
         mutable_on_resume=True,
         aliases=("decoding", "decoding_strategy", "decode"),
     )
     beam_size: Annotated[int, Interval(ge=1, le=256)] = field(
         8,
-        "Texts that beam search keeps at each position.",
+        "Number of candidate texts that beam search keeps.",
         unit="texts",
         mutable_on_resume=True,
         aliases=("beam_width", "num_beams", "beams"),
@@ -236,7 +239,7 @@ TASKS: tuple[type[TaskSettings], ...] = tuple(
     for one in list(vars().values())
     if isinstance(one, type) and issubclass(one, TaskSettings) and "name" in one.model_fields
 )
-"""All kinds of the section `task`: every class above that has a field `name`."""
+"""All tasks: the classes above that have a field `name`."""
 
 if TYPE_CHECKING:
     Task = TaskSettings
@@ -245,9 +248,9 @@ else:
 
 
 def parse_stored_task(values: Mapping[str, Any]) -> TaskSettings:
-    """Return the section `task` of a stored configuration, without checking it.
+    """Build the section `task` from the values in a stored configuration, without checking them.
 
-    Fields that are newer than the stored configuration have their defaults.
+    Fields that are missing in `values` get their defaults.
     """
     (kind,) = [one for one in TASKS if kind_name(one) == values["name"]]
     return kind.model_construct(**values)

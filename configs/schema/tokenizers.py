@@ -1,4 +1,4 @@
-"""The section `data.tokenizer`: how text becomes tokens."""
+"""The configuration section `data.tokenizer`: the kinds of tokenizers."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,15 +14,15 @@ class _Tokenizer(Settings):
 
 
 class Characters(_Tokenizer):
-    """A token for each character of the training text."""
+    """A tokenizer with one token for each character of the training text."""
 
-    kind: Literal["characters"] = field("characters", "How text becomes tokens.")
+    kind: Literal["characters"] = field("characters", "Kind of tokenizer.")
 
 
 class Bytes(_Tokenizer):
-    """A token for each byte of the UTF-8 text."""
+    """A tokenizer with one token for each byte of UTF-8."""
 
-    kind: Literal["bytes"] = field("bytes", "How text becomes tokens.")
+    kind: Literal["bytes"] = field("bytes", "Kind of tokenizer.")
 
 
 def _vocabulary_size(meaning: str) -> Any:
@@ -32,45 +32,50 @@ def _vocabulary_size(meaning: str) -> Any:
 class BPE(_Tokenizer):
     """Byte-pair encoding, learnt from the training text."""
 
-    kind: Literal["bpe"] = field("bpe", "How text becomes tokens.")
+    kind: Literal["bpe"] = field("bpe", "Kind of tokenizer.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes, the separator of documents, and what is merged."
+        "Vocabulary size: 256 bytes, the document separator, and the merged tokens."
     )
 
 
 class Unigram(_Tokenizer):
-    """Unigram: the likeliest pieces of words under a model learnt from the training text."""
+    """Unigram: the most likely pieces of words, by a model learnt from the training text."""
 
-    kind: Literal["unigram"] = field("unigram", "How text becomes tokens.")
+    kind: Literal["unigram"] = field("unigram", "Kind of tokenizer.")
     vocabulary_size: Annotated[int, Interval(ge=258, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes, the separator of documents, and longer pieces."
+        "Vocabulary size: 256 bytes, the document separator, and longer pieces."
     )
 
 
 class WordPiece(_Tokenizer):
-    """WordPiece: the longest known pieces of words, learnt from the training text."""
+    """WordPiece: splits words into the longest pieces of a vocabulary learnt from the training
+    text."""
 
-    kind: Literal["wordpiece"] = field("wordpiece", "How text becomes tokens.")
+    kind: Literal["wordpiece"] = field("wordpiece", "Kind of tokenizer.")
     vocabulary_size: Annotated[int, Interval(ge=514, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: 256 bytes twice, the separator of documents, and longer pieces."
+        "Vocabulary size: 256 bytes at the start of a word, 256 inside a word, the document "
+        "separator, and longer pieces."
     )
 
 
 class Words(_Tokenizer):
-    """The most frequent words of the training text. All other words share one unknown token."""
+    """A token for each of the most frequent words of the training text, and one for all others."""
 
-    kind: Literal["words"] = field("words", "How text becomes tokens.")
+    kind: Literal["words"] = field("words", "Kind of tokenizer.")
     vocabulary_size: Annotated[int, Interval(ge=3, le=INTEGER_LIMIT)] = _vocabulary_size(
-        "Tokens in all: the separator of documents, the unknown word, and the most frequent words."
+        "Vocabulary size: the document separator, the unknown token, and the most frequent words."
     )
 
 
 class TokenizerFile(_Tokenizer):
-    """An existing tokenizer.json."""
+    """An existing tokenizer, in a `tokenizer.json`."""
 
-    kind: Literal["file"] = field("file", "How text becomes tokens.")
+    kind: Literal["file"] = field("file", "Kind of tokenizer.")
     path: FilePath | None = field(
-        None, "A tokenizer.json of the `tokenizers` library.", required=True, accepts="a file"
+        None,
+        "Path of a tokenizer.json of Hugging Face's `tokenizers` library.",
+        required=True,
+        accepts="a file",
     )
 
 

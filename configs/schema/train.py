@@ -1,4 +1,4 @@
-"""The section `train`."""
+"""The configuration section `train`."""
 
 import math
 from fractions import Fraction
@@ -27,26 +27,27 @@ _PATTERNS = "patterns separated by commas, * for anything, or ()"
 
 
 class LoRA(Settings):
-    """Low-rank adaptation: only low-rank changes of some matrices are trained (Hu et al. 2021,
+    """Low-rank adaptation: trains only low-rank updates of some matrices (Hu et al. 2021,
     arXiv:2106.09685)."""
 
     rank: Count | None = field(
         None,
-        "Rank of the change of each matrix; none: the parameters themselves are trained.",
+        "Rank of the update of each matrix; none: no LoRA, the parameters themselves are trained.",
         aliases=("r", "lora_rank", "lora_r", "lora_dim"),
     )
     alpha: PositiveNumber = field(
-        16.0, "The change is multiplied by alpha / rank.", aliases=("lora_alpha",)
+        16.0, "The low-rank update is multiplied by alpha / rank.", aliases=("lora_alpha",)
     )
     on: tuple[NamePattern, ...] = field(
         ("backbone.*",),
-        "Matrices that are changed; other parameters that match are ignored.",
+        "Matrices that get a low-rank update. Matching parameters that are not matrices are "
+        "ignored.",
         accepts=_PATTERNS,
         aliases=("target_modules", "lora_on", "lora_target_modules"),
     )
     train_also: tuple[NamePattern, ...] = field(
         (),
-        "Parameters that are trained in full as well, such as classes.*.",
+        "Additional parameters that are trained in full, such as classes.*.",
         accepts=_PATTERNS,
         aliases=("modules_to_save", "lora_train_also"),
     )
@@ -62,48 +63,48 @@ class Train(Settings):
 
     steps: Count = field(
         1000,
-        "Updates in the whole run.",
+        "Number of updates in the whole run.",
         unit="steps",
         mutable_on_resume=True,
         aliases=("max_steps", "num_steps", "iterations", "max_iters"),
     )
     epochs: Annotated[float, Interval(gt=0.0, le=FLOAT_LARGEST)] | None = field(
         None,
-        "Passes over the training examples, also fractions, from which the steps are computed; "
-        "none: train.steps is used.",
+        "Passes over the training examples, which determine the number of steps. Fractions are "
+        "allowed. none: train.steps is used.",
         unit="epochs",
         mutable_on_resume=True,
         aliases=("num_epochs", "max_epochs", "num_train_epochs", "n_epochs", "epoch"),
     )
     log_every_steps: Count = field(
         10,
-        "Interval of lines in metrics.jsonl.",
+        "Steps between lines in metrics.jsonl.",
         unit="steps",
         mutable_on_resume=True,
         aliases=("log_interval", "log_every", "logging_steps", "log_steps"),
     )
     evaluate_every_steps: Count = field(
         250,
-        "Interval of validations; the last step is always validated.",
+        "Steps between evaluations on the validation split. The last step is always evaluated.",
         unit="steps",
         mutable_on_resume=True,
         aliases=("eval_interval", "eval_every", "eval_steps", "val_check_interval"),
     )
     gradient_accumulation: Count = field(
         1,
-        "Parts of a global batch that run one after the other, to save memory.",
+        "Number of parts of a global batch that are processed one after the other, to save memory.",
         aliases=("gradient_accumulation_steps", "accumulation_steps"),
     )
     initialize_from: FilePath | None = field(
         None,
-        "Workdir of a run, or Hugging Face folder, whose parameters this run starts from if they "
-        "fit. A workdir also sets the model and the tokenizer, unless they are given.",
+        "Workdir of a run, or Hugging Face folder, from which parameters that fit are loaded. A "
+        "workdir also sets model and tokenizer, unless the command line does.",
         accepts="a folder",
         aliases=_PRETRAINED,
     )
     initialize_step: Step = field(
         "latest",
-        "Checkpoint of that workdir.",
+        "Checkpoint to load from the workdir train.initialize_from.",
         accepts="a step's number, latest or best",
         aliases=("pretrained_step",),
     )
@@ -114,7 +115,7 @@ class Train(Settings):
         aliases=("frozen", "freeze_layers", "frozen_parameters", "requires_grad"),
     )
     lora: LoRA = field(
-        LoRA(), "Training of a low-rank change instead of the parameters themselves."
+        LoRA(), "LoRA: training of low-rank updates instead of the parameters themselves."
     )
     ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = field(
         None,
@@ -123,21 +124,22 @@ class Train(Settings):
     )
     stop_after_evaluations: Count | None = field(
         None,
-        "Evaluations in a row without a better checkpoint.best_metric after which the run ends; "
-        "none: it does not end early.",
+        "Early stopping: the run ends after this many evaluations in a row without a better "
+        "checkpoint.best_metric; none: no early stopping.",
         unit="evaluations",
         mutable_on_resume=True,
         aliases=("early_stopping", "patience", "early_stopping_patience", "early_stop"),
     )
     max_skipped_steps: Count = field(
         20,
-        "Non-finite steps in a row after which the run ends with an error.",
+        "The run ends with an error after this many non-finite steps in a row.",
         unit="steps",
         mutable_on_resume=True,
     )
     log_batch_crc32: bool = field(
         False,
-        "Whether metrics.jsonl has the CRC-32 of each logged batch, which proves what was read.",
+        "Whether metrics.jsonl contains the CRC-32 of each logged batch, to check which data was "
+        "read.",
         mutable_on_resume=True,
     )
     tune_environment: bool = field(
@@ -147,34 +149,35 @@ class Train(Settings):
     )
     matrix_products: Literal["xla", "onednn"] = field(
         "xla",
-        "Library of matrix products; onednn is faster, works on one CPU only, and compiles at "
-        "each start.",
+        "Library for matrix products. onednn is faster, but works only on a single CPU device, "
+        "and compiles at each start.",
         mutable_on_resume=True,
     )
     deterministic: bool = field(
         False,
-        "Whether GPUs give the same numbers each time, more slowly; CPU and TPU always do.",
+        "Whether GPU results are deterministic, at lower speed. CPU and TPU results always are.",
         mutable_on_resume=True,
         aliases=("determinism", "full_determinism"),
     )
     profile_from_step: Count | None = field(
         None,
-        "First step that JAX's profiler traces, into the workdir; none: it traces nothing.",
+        "First step that JAX's profiler traces; the trace is written into the workdir. none: no "
+        "profiling.",
         mutable_on_resume=True,
         aliases=("profile", "profiler", "profile_start", "profiling"),
     )
     profile_steps: Count = field(
-        5, "How many steps the profiler traces.", unit="steps", mutable_on_resume=True
+        5, "Number of steps that the profiler traces.", unit="steps", mutable_on_resume=True
     )
     debug_nans: bool = field(
         False,
-        "Whether a non-finite step is run again to name the first non-finite operation; slower.",
+        "Whether to run a non-finite step again to find the first non-finite operation; slower.",
         mutable_on_resume=True,
         aliases=("jax_debug_nans", "detect_anomaly", "nan_check"),
     )
     wandb_project: str | None = field(
         None,
-        "Weights & Biases project that receives the metrics too; none: nothing is sent.",
+        "Weights & Biases project that metrics are also sent to; none: nothing is sent.",
         mutable_on_resume=True,
         aliases=("wandb", "use_wandb", "wandb_log", "report_to"),
     )
@@ -191,15 +194,15 @@ class Train(Settings):
 
     @property
     def length_field(self) -> str:
-        """The name of the field that determines the length of the run: "steps" or "epochs"."""
+        """Name of the field that determines the length of the run: "steps" or "epochs"."""
         return "steps" if self.epochs is None else "epochs"
 
     def with_steps(self, examples: int, batch_size: int) -> Self:
         """Return the section with `steps` computed from `epochs`, if `epochs` is given.
 
-        With B examples per batch and N training examples, epoch e ends in step ceil(e * N / B).
-        Raises ValueError if the number of steps exceeds 32 bits, or `profile_from_step` is after
-        the last step.
+        examples: number of training examples (N). batch_size: examples per update (B). Epoch e
+        ends in step ceil(e * N / B). Raises ValueError if there are more than `INTEGER_LIMIT`
+        steps, or if `profile_from_step` is after the last step.
         """
         if self.epochs is None:
             return self
