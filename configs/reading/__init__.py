@@ -1,1 +1,1 @@
-"""Reads a command line, a recipe or a `config.json` into a checked configuration, and writes it."""
+"""Reads configurations from recipes, command lines and `config.json`; checks and writes them."""

@@ -1,7 +1,8 @@
 """The strict command-line parser of the programs (`train.py`, `evaluate.py`, ...).
 
-A flag is `--name=value` or `--name value`; a field of the configuration is `--config.a.b=value`.
-Flags can not be abbreviated. Unknown arguments and flags that are given twice are errors.
+Flags are `--name=value` or `--name value`. `--config.a.b=value` overrides a field of the
+configuration. Flags can not be abbreviated. Unknown flags are errors, and so are repeated flags,
+except for those that are `repeatable`.
 """
 
 import atexit
@@ -37,17 +38,18 @@ _FLAG_ALIASES = {
     ),
     "explain": ("dry_run", "print_config", "show_config"),
 }  # fmt: skip
-"""Names that other trainers use for our flags, for suggestions."""
+"""Names of our flags in other trainers, for suggestions."""
 
 
 @dataclass(frozen=True)
 class Flag:
     """A flag of a program.
 
-    type: `str`, `int` or `float`. switch: takes no value; True if it is given, else False.
-    repeatable: may be given several times; the parsed value is a tuple. minimum, maximum: inclusive
-    bounds of a number; above: an exclusive lower bound. may_be_empty: whether `--name=` is allowed.
-    placeholder: the name of the value in the help.
+    meaning: its description in the help. type: `str`, `int` or `float`. switch: the flag takes no
+    value; it is True if given, else False. repeatable: the flag may be given several times; its
+    value is a tuple. minimum, maximum: inclusive bounds of a number; above: an exclusive lower
+    bound. may_be_empty: whether `--name=` is allowed. placeholder: stands for the value in the
+    help.
     """
 
     name: str
@@ -94,7 +96,7 @@ class Flag:
         return value
 
     def default_value(self) -> Any:
-        """Return the value if the flag is not given. Raises `UsageError` if it is required."""
+        """Return the value for a flag that is not given. Raises `UsageError` if it is required."""
         if self.required:
             raise UsageError(f"--{self.name} is missing: {self.usage} ({self.meaning})")
         if self.repeatable:
@@ -119,10 +121,12 @@ def parse_command_line(
 ) -> SimpleNamespace:
     """Parse a command line. The result has an attribute for each flag, and `overrides`.
 
-    The attribute `overrides` maps the paths of configuration fields to text; the argument
-    `overrides` says whether `--config.section.field=value` is allowed (default: if there is a flag
-    `config`). description: the first lines of the help (default: the docstring of the running
-    program). `--help` prints the help and ends the process with status 0. Raises `UsageError`.
+    The attribute `overrides` maps paths of configuration fields to their new values as text.
+
+    overrides: whether `--config.section.field=value` is allowed; by default, if there is a flag
+    `config`. description: the first lines of the help; by default, the docstring of the running
+    program. `--help` prints the help and exits with status 0. Raises `UsageError` for invalid
+    arguments.
     """
     by_name = {flag.name: flag for flag in flags}
     overrides = "config" in by_name if overrides is None else overrides
@@ -150,15 +154,15 @@ def parse_command_line(
 
 
 def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
-    """Run `main(arguments)` as a program: end the process with the status that it returns.
+    """Run `main` with the command-line arguments, and exit with the status that it returns.
 
-    A `UsageError` prints one line on standard error and ends with status 2. Ctrl-C ends with 130
-    unless `main` handles it. If standard output is closed (`| head`), the status is 1 without a
-    message. If memory is short, or a file can't be read or written, one line is printed and the
-    status is 1. Other exceptions propagate.
+    A `UsageError` prints one line to standard error, with status 2. Running out of device memory,
+    or a file that can't be read or written, prints one line, with status 1. Standard output that
+    was closed (`| head`) exits with status 1 without a message; Ctrl-C with status 130, unless
+    `main` handles it. Other exceptions propagate.
 
-    The garbage collector runs less often, because start-up creates some hundred thousand objects
-    that live as long as the process. At exit it does not run.
+    The garbage collector runs less often than by default, because start-up creates hundreds of
+    thousands of objects that live as long as the process. It does not run at exit.
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
@@ -184,7 +188,7 @@ def run_verb(main: Callable[[Sequence[str]], int | None]) -> NoReturn:
 
 
 def _machine_failure(error: Exception) -> str | None:
-    """Describe an error of memory, permissions or the disk in a line. None for other errors."""
+    """Describe a memory, permission or disk error in one line. Returns None for other errors."""
     if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
         (line, *_) = str(error).partition("RESOURCE_EXHAUSTED: ")[2].splitlines()
         line = line[:200].rstrip(".")
@@ -210,7 +214,7 @@ def _stdout_is_closed() -> bool:
 def _pairs(
     arguments: Sequence[str], flags: dict[str, Flag], overrides: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and value, as text, of each flag. Raises `UsageError` for other arguments."""
+    """Yield (name, value as text) for each flag. Raises `UsageError` for any other argument."""
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -271,8 +275,7 @@ def _missing_value(name: str, flags: dict[str, Flag], rest: Sequence[str]) -> st
 
 
 def _suggestion(name: str, flags: dict[str, Flag], overrides: bool) -> str | None:
-    """Return the flag or field with the name closest to `name`, without dashes. None if no name is
-    close."""
+    """Return the flag or field most similar to `name`, without dashes. None if none is similar."""
     if name in flags or (overrides and name.removeprefix("config.") in names.fields()):
         return name if name in flags else f"config.{name.removeprefix('config.')}"
     aliases = {alias: flag for flag in flags for alias in _FLAG_ALIASES.get(flag, ())}

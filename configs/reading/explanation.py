@@ -1,4 +1,4 @@
-"""Writes the text of `--explain`: all fields of a configuration, with origins and meanings."""
+"""Formats the output of `--explain`: all fields of a configuration, with origin and meaning."""
 
 import textwrap
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from configs.schema.settings import field_metadata
 
 _WIDTH = 100
 _ROW_WIDTH = 120
-"""Columns of the text, and of a row with a note."""
+"""Maximum line length of the text, and of a row with a note."""
 
 
 def explain(
@@ -23,8 +23,8 @@ def explain(
 ) -> str:
     """Return a table of all fields of `recipe`, with `overrides` (path to text) applied.
 
-    It shows the value of each field, the origin of this value, the valid values, the unit, and the
-    meaning. The user's files need not exist. Raises `UsageError` as `load_config` does.
+    The table shows each field's value, the origin of the value, the valid values, the unit and the
+    meaning. Raises `UsageError` as `load_config` does, but not if the user's files are missing.
     """
     overrides = overrides or {}
     config, inherited = load_with_inherited(recipe, overrides, workdir)

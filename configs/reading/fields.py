@@ -1,4 +1,4 @@
-"""Lists all fields of a configuration, and the fields that have no effect."""
+"""Lists all fields of a configuration, and those that have no effect."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ class Field:
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
     """Return all fields of `section` and its subsections: path to field.
 
-    The discriminator is the first field of each section.
+    The discriminator comes first in each section. prefix: written before each path.
     """
     declared = type(section).model_fields
     flat: dict[str, Field] = {}

@@ -23,8 +23,8 @@ _TFDS_SOURCES = TFDS | TFDSPairs | TFDSPictures | TFDSSoundTranscripts | TFDSSou
 
 
 def check_inputs(config: Config) -> None:
-    """Raise `UsageError` if the user's data or tokenizer is missing, or if a file is given instead
-    of a folder or a folder instead of a file."""
+    """Raise `UsageError` if the user's data or tokenizer is missing, or is a file where a folder is
+    needed, or the reverse."""
     data = config.data
     if isinstance(data, TextFiles | Records | Table):
         _check_text("data.path", data.path)
@@ -58,7 +58,7 @@ def check_inputs(config: Config) -> None:
 
 
 def check_pretrained(config: Config) -> None:
-    """Raise `UsageError` if `train.initialize_from` is not a model, or is missing for LoRA."""
+    """Raise `UsageError` if `train.initialize_from` has no model, or is None but LoRA is on."""
     source = config.train.initialize_from
     if source is None and config.train.lora.rank is not None:
         raise UsageError(
@@ -88,7 +88,7 @@ def check_pretrained(config: Config) -> None:
 def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
     """Return whether `folder` has the format of Hugging Face's `save_pretrained`.
 
-    False for a workdir.
+    Returns False for the workdir of a run.
     """
     if not os.path.isdir(folder) or os.path.isdir(os.path.join(folder, "checkpoints")):
         return False
@@ -103,9 +103,10 @@ def is_hugging_face(folder: str | os.PathLike[str]) -> bool:
 
 
 def _check_text(field: str, path: str | None) -> None:
-    """Raise `UsageError` unless `path`, a file, a folder or a glob, leads to text files.
+    """Raise `UsageError` unless `path` is a file that is not empty, a folder with files, or a glob
+    that matches files.
 
-    `field` is the name in messages.
+    field: its name in messages.
     """
     if path is None:
         raise UsageError(
@@ -183,7 +184,7 @@ def _check_readable(named: str, path: str) -> None:
 
 
 def nearest_path(path: str | os.PathLike[str]) -> str | None:
-    """Return the existing sibling of `path` with the most similar name. None if none is similar."""
+    """Return the existing path in the same folder with the name most similar to `path`, or None."""
     parent, name = os.path.split(os.path.normpath(path))
     try:
         names = {entry.casefold(): entry for entry in os.listdir(parent or ".")}
@@ -194,14 +195,14 @@ def nearest_path(path: str | os.PathLike[str]) -> str | None:
 
 
 def _hint(path: str) -> str:
-    """Suggest an existing path instead of `path`, which does not exist."""
+    """Return a hint for messages about `path`, which does not exist: a similar path, if any."""
     if near := nearest_path(path):
         return f" (did you mean {near}?)"
     return _relative_hint(path)
 
 
 def _relative_hint(path: str) -> str:
-    """Explain which folder a relative path starts from, or that `~` is not expanded."""
+    """Return a hint that `~` is not expanded, or which folder a relative path starts from."""
     if path.startswith("~"):
         return " (the shell expands no ~ here: write $HOME)"
     return "" if os.path.isabs(path) else f", seen from {os.getcwd()}"

@@ -36,7 +36,7 @@ _ABSENT_SETTINGS = {
     ),
     "the train step is always compiled": ("compile", "jit", "torch_compile"),
 }  # fmt: skip
-"""Settings of other trainers that do not exist here: the reason to the names in other trainers."""
+"""Settings of other trainers that do not exist here. Maps the reason to the settings' names."""
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def fields() -> dict[str, FieldInfo]:
 
 
 def absence_reason(name: str) -> str | None:
-    """Explain why `name`, a setting of other trainers, does not exist here; else return None."""
+    """Return why `name`, a setting of other trainers, does not exist here. None for other names."""
     plain = name.rpartition(".")[2].lower().replace("-", "_")
     return next((why for why, aliases in _ABSENT_SETTINGS.items() if plain in aliases), None)
 
@@ -60,15 +60,15 @@ def is_field_or_section(path: str) -> bool:
 
 
 def is_discriminator(path: str) -> bool:
-    """Return whether the field `path` selects the kind of its section (`model.architecture`)."""
+    """Return whether the field `path` selects the kind of its section, as `model.architecture`."""
     return any(kind.discriminator == path.rpartition(".")[2] for kind, _ in _kinds_with(path))
 
 
 def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
-    """Return up to `limit` fields whose name is close to `wanted`, the closest first.
+    """Return the paths of up to `limit` fields that are similar to `wanted`, most similar first.
 
-    The names of fields in other trainers count too. A field in the section that `wanted` names is
-    preferred. The name of a section (`optimizer`) matches its discriminator (`optimizer.name`).
+    Names in other trainers are compared too. Fields in the same section as `wanted` rank higher. A
+    section's name (`optimizer`) also matches its discriminator (`optimizer.name`).
     """
     section, _, name = wanted.rpartition(".")
     scores = {}
@@ -88,7 +88,7 @@ def nearest_fields(wanted: str, limit: int = 2) -> list[str]:
 def unknown_field(path: str, prefix: str = "") -> str:
     """Return the message for a field that does not exist.
 
-    `prefix` (such as `--config.`) is put before each name.
+    prefix: written before each name, such as `--config.`.
     """
     if why := absence_reason(path):
         return f"{prefix}{path} is no field: {why}"
@@ -104,9 +104,9 @@ def unknown_field(path: str, prefix: str = "") -> str:
 
 
 def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
-    """Return the message for a field that this kind of its section does not have, but others do.
+    """Return the message for a field that exists only in other kinds of its section.
 
-    actual: the kind of the section, if known.
+    actual: the section's kind, if known.
     """
     choices = [choice for _, choice in _kinds_with(path) if choice]
     ((discriminator, _), *_) = choices
@@ -117,7 +117,7 @@ def not_of_this_kind(path: str, actual: type[Settings] | None = None) -> str:
 
 
 def accepted(path: str, *, brief: bool = False) -> str:
-    """Describe the valid values of the field `path` in words; `brief`: as in `settings.accepts`."""
+    """Describe the valid values of the field `path` in words. brief: as in `settings.accepts`."""
     if is_discriminator(path):
         choices = list(dict.fromkeys(str(kind_name(kind)) for kind, _ in _kinds_with(path)))
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
@@ -127,9 +127,9 @@ def accepted(path: str, *, brief: bool = False) -> str:
 def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]]:
     """Return the kinds of section that contain the field or section `path`.
 
-    Each kind comes with the choice that leads to it: the path of a discriminator and its value
-    ("model.architecture", "cnn"). If several sections around `path` have kinds, this is the
-    innermost choice; if no section has kinds, it is None.
+    The second item of each pair is the choice that selects this kind: the path and the value of a
+    discriminator ("model.architecture", "cnn"). It is that of the innermost section with kinds;
+    None if no section that contains `path` has kinds.
     """
     *sections, name = path.split(".")
     reached: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]

@@ -1,4 +1,4 @@
-"""Applies the overrides of the command line to the nested values of a recipe or a file."""
+"""Applies overrides from the command line to the values of a recipe or a `config.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Values = dict[str, Any]
 
 
 def override(values: Values, overrides: Mapping[str, str]) -> None:
-    """Put `overrides` (path to text) into `values`, in place.
+    """Apply `overrides` (path to text) to `values` (nested dictionaries), in place.
 
-    An override that changes the kind of a section (`model.architecture=cnn`) is applied first,
-    whatever its position. The section then gets the defaults of its new kind. It keeps a value that
-    differs from the old kind's default, if the new kind has the field too.
+    Overrides that change the kind of a section (`model.architecture=cnn`) are applied first. The
+    section then has the defaults of the new kind, except that values which differ from the old
+    kind's defaults are kept if the new kind has these fields too.
 
-    Raises `UsageError` if a field does not exist, or the text is not a value of the field's type.
+    Raises `UsageError` if a field does not exist, or a text can't be converted to the field's type.
     """
     outer_first = sorted(overrides, key=lambda path: path.count("."))
     for path in sorted(outer_first, key=lambda path: not names.is_discriminator(path)):
@@ -42,16 +42,17 @@ def override(values: Values, overrides: Mapping[str, str]) -> None:
 
 
 def kind_of_section(values: Values, path: str) -> type[Settings]:
-    """Return the kind of the section in `values` that contains the field `path` (`data.source`).
+    """Return the class of the section in `values` that contains the field `path`.
 
-    A missing section is added to `values`, with its defaults.
+    For `data.source`, this is the class of the section `data`. A missing section is added to
+    `values`, with its defaults.
     """
     return _find_section(values, path).kind
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A section of nested values: its values, its kind, and all kinds that it may have."""
+    """A section: its values, its current kind (a class), and all kinds that it may have."""
 
     values: Values
     kind: type[Settings]
@@ -81,7 +82,8 @@ def _find_section(values: Values, path: str) -> _Section:
 def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
     """Return the declaration of the field or section `part` in `section`.
 
-    `part` is `path` or the beginning of it; `path` is for messages. Raises `UsageError`.
+    part: `path` or the path of a section that contains it. path: the overridden field, for
+    messages. Raises `UsageError` if `section` has no such field or section.
     """
     info = section.kind.model_fields.get(part.rpartition(".")[2])
     if info is not None and (part == path or kinds(info)):

@@ -30,11 +30,10 @@ def load_config(
 ) -> Config:
     """Read a recipe, apply `overrides`, and return the checked configuration.
 
-    overrides: values, as text, by the dotted paths of their fields.
-
-    inputs: whether to check that the user's files exist. workdir: the folder of the run to resume,
-    if any. notify: receives messages about the fields that a new run inherits from the run it
-    starts from (`configs.reading.warm_start`). Raises `UsageError`.
+    overrides: maps the path of a field (`model.width`) to its value as text. inputs: whether to
+    check that the user's files exist. workdir: the folder of the run, if any. notify: called with
+    messages about fields that a new run inherits from the run `train.initialize_from`
+    (`configs.reading.warm_start`). Raises `UsageError`.
     """
     config, inherited = load_with_inherited(recipe, overrides or {}, workdir)
     for part in inherited:
@@ -60,7 +59,7 @@ def load_with_inherited(
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """Run `get_config()` of the file `recipe` and return its result as nested dictionaries.
 
-    Raises `UsageError`; its message has the number of the wrong line, if there is one.
+    Raises `UsageError` for any error in the recipe, with the number of the line if it is known.
     """
     path = Path(recipe)
     try:
@@ -98,7 +97,7 @@ def _call_get_config(code: CodeType, path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: OSError) -> str:
-    """Return the message for a recipe that can not be read; it suggests the most similar name."""
+    """Return the message for a recipe that can not be read. Suggests the most similar name."""
     if os.path.isdir(path):
         reason = "is a folder, not a recipe file"
     elif os.path.exists(path):
@@ -112,7 +111,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def recipes() -> dict[str, str]:
-    """Return the project's recipes: name to path, relative if inside the current folder."""
+    """Return the project's recipes: name to path, which is relative inside the current folder."""
     paths = {}
     for path in sorted(RECIPES.glob("*.py")):
         if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):
@@ -122,7 +121,7 @@ def recipes() -> dict[str, str]:
 
 
 def _failure(path: Path, error: BaseException) -> str:
-    """Return the message for an exception that a recipe raised, with the number of its line."""
+    """Return the message for an exception in a recipe, with the line number if it is known."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno or 1 for frame in frames if frame.filename == str(path)]
     where = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -137,7 +136,7 @@ def _failure(path: Path, error: BaseException) -> str:
 def _misused_field(line: str, error: BaseException) -> str | None:
     """Explain which field is wrong in a recipe's line such as `config.model.widht = 3`.
 
-    Returns None if every field exists and fits.
+    Returns None if the fields in the line do not explain `error`.
     """
     chains = re.findall(r"\b[A-Za-z_]\w*((?:\.[A-Za-z_]\w*)+)", line)
     for path in (chain.removeprefix(".") for chain in chains):

@@ -1,4 +1,4 @@
-"""Writes and reads a workdir's configuration, `config.json`, and compares it with a new one."""
+"""Writes and reads the configuration of a workdir (`config.json`), and compares configurations."""
 
 import json
 import os
@@ -26,7 +26,7 @@ NAME = "config.json"
 class Difference:
     """A field whose value differs between two configurations.
 
-    The value is "(not there)" if the section's kind does not have the field.
+    old, new: the values as text; "(not there)" if a configuration does not have the field.
     """
 
     field: str
@@ -47,8 +47,9 @@ def write_config(config: Config, workdir: str | Path) -> None:
 def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
     """Read and check the configuration that `write_config` wrote into `workdir`.
 
-    overrides: path to text, for fields that are mutable on resume. Raises `UsageError` if the
-    folder has no run, the file is damaged, or a field is wrong or not mutable.
+    overrides: new values, as text, by field path; the fields must be mutable on resume. Raises
+    `UsageError` if the folder has no run, the file is damaged, a value is invalid, or an overridden
+    field is not mutable.
     """
     path, overrides = Path(workdir) / NAME, overrides or {}
     try:
@@ -70,9 +71,9 @@ def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None)
 
 
 def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config:
-    """Replace the tokenizer's path by the copy in `workdir` if the original no longer exists.
+    """Return `config` with the tokenizer's path replaced by the copy in `workdir`.
 
-    Returns the changed configuration, or `config` itself.
+    Returns `config` unchanged if the original tokenizer still exists, or if there is no copy.
     """
     tokenizer = getattr(config.data, "tokenizer", None)
     if workdir is None or not isinstance(tokenizer, TokenizerFile) or tokenizer.path is None:
@@ -86,7 +87,7 @@ def with_workdir_tokenizer(config: Config, workdir: str | Path | None) -> Config
 
 
 def differences(old: Config, new: Config) -> list[Difference]:
-    """Compare two configurations. Returns the fields that differ, in the order of the schema."""
+    """Return the fields that differ between two configurations, in the order of the schema."""
     before, after = flatten(old), flatten(new)
     changed = []
     for path in dict.fromkeys([*before, *after]):
@@ -101,12 +102,12 @@ def differences(old: Config, new: Config) -> list[Difference]:
 
 
 def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], None]) -> bool:
-    """Check that a run can start or resume in `workdir`. Returns True if it starts anew.
+    """Check that a run can start or resume in `workdir`. Return True for a new run, else False.
 
-    A run resumes if it has saved a checkpoint. Without a checkpoint it starts anew, and any setting
-    may change. notify: receives a message for each field that differs from the workdir's
-    configuration. Raises `UsageError` if `workdir` is None, if a run resumes with another value of
-    a field that is not mutable, or if a new run starts from a model that does not exist.
+    A run resumes if `workdir` has a checkpoint. Otherwise it is new, and any field may change.
+    notify: called with a message for each field that differs from the workdir's configuration.
+    Raises `UsageError` if `workdir` is None, if a resumed run changes a field that is not mutable,
+    or if the model that a new run is initialized from does not exist.
     """
     if workdir is None:
         raise UsageError("--workdir is missing: --workdir=DIR (the folder that this run writes)")
@@ -128,7 +129,7 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
 
 
 def refuse_differences(workdir: str | Path, changed: list[Difference]) -> None:
-    """Raise `UsageError` if fields of `changed` are not mutable on resume. It lists all of them."""
+    """Raise `UsageError`, with a list, if fields in `changed` are not mutable on resume."""
     refused = [str(difference) for difference in changed if not difference.mutable_on_resume]
     if refused:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Turns nested values into a checked `Config`, or into one line that says what is wrong."""
+"""Checks nested values and builds a `Config`, or raises an error with a one-line message."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from configs.schema.settings import Settings, accepts, kind_name, kinds
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
     """Apply `overrides` (path to text) to `values` (nested sections), and return the configuration.
 
-    source: the origin of the values, for messages. Raises `UsageError`.
+    source: the origin of `values`, such as the path of a file, for messages. Raises `UsageError`.
     """
     return validate(overridden(values, overrides), overrides, source)
 
@@ -26,7 +26,7 @@ def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source
 def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Values:
     """Return a copy of `values` with `overrides` applied.
 
-    Checks only that the overridden fields exist, and that the text is of their types.
+    Checks only that the overridden fields exist, and that the texts fit their types.
     """
     copy: Values = _plain(values)
     if "train.steps" in overrides and isinstance(copy.get("train"), dict):
@@ -36,9 +36,9 @@ def overridden(values: Mapping[str, Any], overrides: Mapping[str, str]) -> Value
 
 
 def validate(values: Values, overrides: Mapping[str, str], source: str) -> Config:
-    """Check `values`, to which `overrides` are applied already, and return the configuration.
+    """Check `values`, which already contain `overrides`, and return the configuration.
 
-    Raises `UsageError`, also if an override has no effect.
+    Raises `UsageError` if a value is invalid, or if an override has no effect.
     """
     try:
         config = Config.model_validate(values)
@@ -62,7 +62,7 @@ def _plain(value: Any) -> Any:
 def _describe(
     error: pydantic.ValidationError, values: Values, overrides: Mapping[str, str], source: str
 ) -> str:
-    """Describe one mistake in a line: the first on the command line, or else the first of all."""
+    """Describe one error in a line: the first in `overrides` if there is one, else the first."""
     mistakes = [(*_path(details["loc"]), details) for details in error.errors()]
     path, info, first = next((one for one in mistakes if one[0] in overrides), mistakes[0])
     given = path in overrides
@@ -82,8 +82,7 @@ def _describe(
 
 
 def _describe_section(path: str, error: Mapping[str, Any]) -> str:
-    """Describe a mistake in a whole section: its fields conflict, its kind is wrong, or it is not a
-    section."""
+    """Describe an error in a whole section: conflicting fields, a wrong kind, or not a section."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"].startswith("union_tag"):
@@ -95,9 +94,10 @@ def _describe_section(path: str, error: Mapping[str, Any]) -> str:
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[str, FieldInfo | None]:
-    """Convert pydantic's location of a mistake to the path of the field, and its declaration.
+    """Convert pydantic's location of an error to the path of the field, and its declaration.
 
-    The path does not contain the names of kinds and the indices of tuples, as pydantic's does.
+    Pydantic's location also contains the names of kinds and the indices of tuples; the path does
+    not.
     """
     members: tuple[type[Settings], ...] = (Config,)
     parts, info = [], None

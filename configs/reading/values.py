@@ -11,10 +11,10 @@ from configs.schema.settings import union_members
 
 
 def parse_value(text: str, info: FieldInfo) -> Any:
-    """Convert `text` to the type of a field. Does not check the range, as `validation` does.
+    """Convert `text` to the type of the field that `info` declares. Does not check the range.
 
-    `none` unsets an optional field. Tuples are `3,4` or `(3, 4)`; text with commas is in quotes.
-    Raises ValueError if the text is not a value of that type.
+    The text `none` becomes None for an optional field. Tuples are `3,4` or `(3, 4)`; texts that
+    contain commas need quotes. Raises ValueError if `text` is not a value of that type.
     """
     members = union_members(info.annotation)
     if type(None) in members and text.lower() == "none":

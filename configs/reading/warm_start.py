@@ -1,4 +1,4 @@
-"""Inherits the model's shape and the tokenizer from the run that a new run starts from."""
+"""Copies the model settings and the tokenizer of the run that a new run is initialized from."""
 
 import os
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from configs.schema.source import Source
 from configs.schema.task import TaskSettings
 
 _TRAINING_ONLY = ("dropout", "stochastic_depth")
-"""Fields of models that only matter in training, and so are not inherited."""
+"""Model fields that are not inherited, because they only matter in training."""
 
 
 @dataclass(frozen=True)
 class InheritedFields:
     """Fields that are inherited from another run: path to value.
 
-    message: a line that tells the user so; None if the run resumes.
+    message: a line for the user that lists them; None if the run resumes.
     """
 
     fields: Mapping[str, Any]
@@ -33,13 +33,15 @@ class InheritedFields:
 def inherit_fields(
     values: Values, overrides: Mapping[str, str], workdir: str | None
 ) -> tuple[InheritedFields, ...]:
-    """Put the model and tokenizer of the run `train.initialize_from` into `values`, in place.
+    """Copy the model and tokenizer settings of the run `train.initialize_from` into `values`.
 
-    values: the recipe's, with `overrides` applied; overrides take precedence. A run that resumes in
-    `workdir` inherits from its own configuration instead, since the other run may no longer exist.
-    Nothing is inherited from a Hugging Face folder (`interop` checks its settings), or from a
-    folder that does not exist. A model that can't do the task is not inherited. Raises `UsageError`
-    if config.json is damaged.
+    values: the recipe's values with `overrides` applied; changed in place. Overridden fields keep
+    their values. A run that resumes in `workdir` inherits from its own config.json instead, because
+    the other run may no longer exist.
+
+    Nothing is inherited from a Hugging Face folder (`interop` checks its settings) or a missing
+    folder. A model that does not fit the task is not inherited. Raises `UsageError` if config.json
+    is damaged.
     """
     source = values.get("train", {}).get("initialize_from")
     resumes = workdir is not None and os.path.exists(os.path.join(workdir, NAME))
@@ -70,9 +72,9 @@ def _holds_run(folder: Any) -> bool:
 def _inherit_model(
     values: Values, overrides: Mapping[str, str], origin: Config
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the model of `origin` into `values`, in place.
+    """Copy the model settings of `origin` into `values`, in place.
 
-    Returns the fields that have changed (path to value), and a description of each.
+    Returns the fields that changed (path to value), and a description of each change.
     """
     task = cast(type[TaskSettings], kind_of_section(values, "task.name"))
     data = cast(type[Source], kind_of_section(values, "data.source"))
@@ -106,11 +108,11 @@ def _inherit_model(
 def _inherit_tokenizer(
     values: Values, overrides: Mapping[str, str], origin: Config, folder: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Put the tokenizer of a run into `values`, in place.
+    """Copy the tokenizer settings of a run into `values`, in place.
 
-    Returns its fields (path to value), and a description of each. folder: the workdir that contains
-    the tokenizer. None if the run resumes: then its configuration `origin` already contains the
-    settings of the tokenizer.
+    folder: the workdir of the other run, which contains `tokenizer.json`; None if the run resumes
+    and its own configuration `origin` has the settings. Returns the fields that changed (path to
+    value), and a description of each.
     """
     kind = kind_of_section(values, "data.source")
     given = any(path.startswith("data.tokenizer.") for path in overrides)
