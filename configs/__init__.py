@@ -1,1 +1,1 @@
-"""The configuration of a run: schema, recipes, and the parser of the command line."""
+"""The configuration of a run: schema, recipes, and the command-line parser."""

@@ -1,6 +1,6 @@
-"""The defaults of the schema as `ml_collections.ConfigDict`s. Recipes start from these.
+"""Default configurations as `ml_collections.ConfigDict`s, the starting points of recipes.
 
-They are locked: if a recipe sets an unknown field, that line raises an error.
+The dictionaries are locked: a line that sets an unknown field raises an error.
 """
 
 from ml_collections import ConfigDict
@@ -16,24 +16,27 @@ def language_modeling(
     architecture: str = "decoder",
     task: str = "language_modeling",
 ) -> ConfigDict:
-    """Return the defaults of a language model; `task` may be "masked_language_modeling"."""
+    """Return the default configuration of a language model.
+
+    task: "language_modeling" or "masked_language_modeling".
+    """
     return _config(task, source, architecture, tokenizer)
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """Return the defaults of a classifier of pictures."""
+    """Return the default configuration of a classifier of pictures."""
     return _config("classification", source, architecture)
 
 
 def text_classification(*, tokenizer: str = "bpe", architecture: str = "encoder") -> ConfigDict:
-    """Return the defaults of a classifier of texts, which reads a table of labelled texts."""
+    """Return the default configuration of a text classifier. The data is a table (`Table`)."""
     return _config("classification", "table", architecture, tokenizer)
 
 
 def speech_recognition(
     *, source: str = "tones", tokenizer: str = "characters", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return the defaults of a speech recogniser, which learns from transcribed recordings."""
+    """Return the default configuration of a speech recogniser."""
     config = _config("speech_recognition", source, architecture, tokenizer)
     config.checkpoint.best_metric = "wer"
     return config
@@ -42,7 +45,7 @@ def speech_recognition(
 def sound_classification(
     *, source: str = "sound_labels", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return the defaults of a classifier of recordings."""
+    """Return the default configuration of a classifier of recordings."""
     config = _config("classification", source, architecture)
     config.checkpoint.best_metric = "accuracy"
     return config
@@ -51,14 +54,15 @@ def sound_classification(
 def sequence_to_sequence(
     *, source: str = "parallel_text", tokenizer: str = "bpe", architecture: str = "encoder_decoder"
 ) -> ConfigDict:
-    """Return the defaults of a model that writes a target text for a source text."""
+    """Return the default configuration of a model that generates target texts from source texts."""
     return _config("sequence_to_sequence", source, architecture, tokenizer)
 
 
 def section(path: str, kind: str) -> ConfigDict:
-    """Return the defaults of a kind of a section, such as `section("data.tokenizer", "bpe")`.
+    """Return the defaults of one kind of a section, such as `section("data.tokenizer", "bpe")`.
 
-    Raises ValueError for an unknown kind.
+    path: the path of the section. kind: the name of the kind. Raises ValueError for an unknown
+    kind.
     """
     members: tuple[type[Settings], ...] = (Config,)
     for name in path.split("."):

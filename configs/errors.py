@@ -1,10 +1,12 @@
-"""The exception for all mistakes of a user."""
+"""The exception for errors that the user can fix."""
 
 
 class UsageError(Exception):
-    """A mistake of the user. The message is one line: what is wrong, where, and what is valid.
+    """An error of the user, such as a wrong flag.
 
-    A command prints the message after its own name, and exits with status 2.
+    The message is one line: what is wrong, where, and what is valid.
+
+    The program prints its own name and the message, and exits with status 2.
     """
 
     def __init__(self, message: str):

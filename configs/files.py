@@ -1,6 +1,6 @@
-"""Writes files atomically and durably: after a power cut, a file is complete or as it was before.
+"""Writes files atomically and durably: after a power cut, a file has its old or its new content.
 
-Everything that a run needs to resume is written with these functions.
+All files that a run needs to resume are written with these functions.
 """
 
 import os
@@ -11,10 +11,10 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to `path`; readers see the old file or the complete new one.
+    """Write `content` (text as UTF-8) to `path`. Readers see the old file or the complete new one.
 
-    When this returns, the file and its name are on the disk. A process that is killed while writing
-    may leave a file `.NAME.*.writing`, which nothing reads.
+    When this function returns, the file and its name are on the disk. If the process is killed
+    while writing, an unused file `.NAME.*.writing` may remain.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
@@ -31,7 +31,7 @@ def write_durably(path: Path, content: str | bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its missing parents. When this returns, their names are on the disk."""
+    """Create `folder` and its missing parents, and sync their names to the disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -39,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Sync `folder` and everything in it to the disk, for files that others wrote."""
+    """Sync `folder` and everything in it to the disk. For files written by other libraries."""
     paths = [folder, *folder.rglob("*")]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(sync_file, [path for path in paths if path.is_file()]))
@@ -61,7 +61,7 @@ def sync_folder(folder: Path) -> None:
     """Sync `folder` itself to the disk: the names of its files, not their contents."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Some network file systems can not sync folders: the renaming has to be enough for them.
+        # Some network file systems can not sync folders; the rename alone must suffice there.
         with suppress(OSError):
             os.fsync(descriptor)
     finally:

@@ -3,7 +3,7 @@ r"""Fine-tunes a small language model with LoRA, so that it answers questions.
 python train.py --config=configs/finetune_chat.py --workdir=runs/chat \
     --config.train.initialize_from=runs/python_stdlib
 
-`make train` trains `runs/python_stdlib`. Any other run of a decoder works too; this run inherits
+`make train` trains `runs/python_stdlib`. Any other run of a decoder works too: the new run inherits
 its model and tokenizer. The conversations are a small generated set. To use your own, give
 `--config.data.path=chat.jsonl` (docs/fine_tuning.md).
 Then: python generate.py --workdir=runs/chat --prompt="What comes after Monday?"

@@ -1,4 +1,4 @@
-r"""GPT-2 with 124 million parameters (Radford et al. 2019) on your text, trained as by nanoGPT.
+r"""GPT-2 with 124 million parameters (Radford et al. 2019), with nanoGPT's training settings.
 
 python train.py --config=configs/gpt2_124m.py --workdir=runs/gpt2 \
     --config.data.path='text/*.txt'

@@ -1,4 +1,4 @@
-r"""A residual network on your own pictures, with a folder for each class.
+r"""A residual network (ResNet-18) on your own pictures, in one folder per class.
 
 python train.py --config=configs/image_folder_resnet.py --workdir=runs/pictures \
     --config.data.path=PICTURES

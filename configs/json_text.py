@@ -1,4 +1,4 @@
-"""Writes results as JSON. NaN and infinity become null, because JSON has neither."""
+"""Formats results as JSON. NaN and infinity become null, because JSON has neither."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """Return `value` as one line of JSON. NaN and infinity become null at any depth."""
+    """Return `value` as one line of JSON. NaN and infinity become null, also in nested values."""
     return json.dumps(_with_nulls(value), allow_nan=False)
 
 

@@ -4,10 +4,10 @@ scratch.
 python train.py --config=configs/llama_8b.py --workdir=runs/llama_8b \
     --config.data.path='text/*.txt' --config.data.tokenizer.path=tokenizer.json
 
-`tokenizer.json` is that of Llama 3, with 128,256 tokens, or your own. Shape, learning rate and
-batch size are the paper's; the other settings of the optimizer are Llama 2's (arXiv:2307.09288).
-It trains on 20 tokens per parameter (Hoffmann et al. 2022). Not trained by us: `make tpu-check`
-compiles its step for 64 TPU v5p and prints the memory that each chip needs.
+`tokenizer.json` is the tokenizer of Llama 3, with 128,256 tokens, or your own. Shape, learning rate
+and batch size are from the paper, other optimizer settings from Llama 2 (arXiv:2307.09288). Trains
+on 20 tokens per parameter (Hoffmann et al. 2022). Not trained by us: `make tpu-check` compiles its
+step for 64 TPU v5p and prints the memory that each chip needs.
 """
 
 from configs import base

@@ -1,4 +1,4 @@
-"""A small bidirectional encoder that fills in masked words, on Python's own sources.
+"""A small bidirectional encoder that fills in masked tokens of Python source code.
 
 python train.py --config=configs/masked_language_model.py --workdir=runs/masked
 

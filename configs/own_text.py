@@ -3,8 +3,9 @@ r"""A small language model on your own text: a book, notes, source code.
 python train.py --config=configs/own_text.py --workdir=runs/own_text --config.data.path=book.txt
 
 `data.path` is a file, a folder or a pattern such as 'notes/*.md'. The byte-pair tokenizer is learnt
-from the text. A tenth is held out for validation: the end of a single file, or some of several
-files. After each evaluation, the run writes samples that continue lines of the held-out text.
+from the text. A tenth is held out for validation: the end of the text if it is one file, else some
+of the files. After each evaluation, the run writes samples that continue lines of the held-out
+text.
 
 On tiny Shakespeare (1.1 MB): 2.205 bits per byte of the held-out text (gzip: 3.191), after
 4 min 32 s of processor time on 2 cores of an AMD EPYC.

@@ -1,9 +1,9 @@
-"""A small Llama-shaped language model on the sources of Python's own standard library.
+"""A small Llama-style language model on the source code of Python's standard library.
 
 python train.py --config=configs/python_stdlib.py --workdir=runs/python_stdlib
 
-Needs no download: the data is the source files that come with the running Python. Some of the files
-are held out for validation. Measured: see docs/results.md.
+Needs no download: the data is the source files of the running Python. Some of the files are held
+out for validation. Measured: see docs/results.md.
 """
 
 from configs import base

@@ -1,4 +1,4 @@
-r"""A small Conformer that recognises single spoken words, on labelled recordings.
+r"""A small Conformer that classifies recordings of single spoken words.
 
 python train.py --config=configs/speech_classification.py --workdir=runs/words \
     --config.data.path=MANIFEST

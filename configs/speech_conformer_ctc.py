@@ -1,4 +1,4 @@
-r"""A small Conformer that spells spoken words, on recordings with transcripts.
+r"""A small Conformer that transcribes spoken words, character by character.
 
 python train.py --config=configs/speech_conformer_ctc.py --workdir=runs/speech \
     --config.data.path=MANIFEST

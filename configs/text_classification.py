@@ -4,7 +4,7 @@ python train.py --config=configs/text_classification.py --workdir=runs/labels \
     --config.data.path=texts.csv
 
 The table has a column `text` and a column `label` (docs/data.md). Recurrence or convolution can
-replace attention: `--config.model.pattern=R`, `C`, or a mixture. Measured: see docs/results.md.
+replace attention: `--config.model.pattern=R`, `C`, or a combination. Measured: see docs/results.md.
 """
 
 from configs import base

@@ -1,9 +1,9 @@
 r"""A character-level model with two layers of gated linear recurrence for each layer of windowed
-attention, as Griffin (De et al. 2024, arXiv:2402.19427).
+attention, as in Griffin (De et al. 2024, arXiv:2402.19427).
 
 python train.py --config=configs/text_hybrid.py --workdir=runs/hybrid --config.data.path=input.txt
 
-Trains on as many tokens as `shakespeare_char`, with about as many parameters. Measured: see
+It has about as many parameters as `shakespeare_char`, and trains on as many tokens. Measured: see
 docs/results.md.
 """
 

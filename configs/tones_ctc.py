@@ -1,4 +1,4 @@
-"""A small recogniser of telephone numbers that are dialled in noisy push-button tones.
+"""A small model that transcribes telephone numbers from noisy push-button tones (DTMF).
 
 python train.py --config=configs/tones_ctc.py --workdir=runs/tones
 
