@@ -1,1 +1,1 @@
-"""Makes batches from raw data: sources, preparation, order, batches."""
+"""The data pipeline: reads raw data, prepares records once, and makes batches of them."""

@@ -1,7 +1,7 @@
-"""Random augmentation of training pictures, with a separate generator for each example.
+"""Random augmentation of training pictures. Each example has its own random generator.
 
-Pixels are uint8 [H, W, C]; `settings` is the configuration's `data.augmentation`. The order is:
-crop, flip, RandAugment, color jitter, random erasing.
+Pictures are uint8 [H, W, C]; `settings` is `config.data.augmentation`. The augmentations are
+applied in this order: crop, flip, RandAugment, color jitter, random erasing.
 """
 
 import math
@@ -17,26 +17,31 @@ from data.codecs.pictures import Box, Size, middle, to_pillow
 Pixels = NDArray[np.uint8]
 
 _ATTEMPTS = 10
-_GREY = 128  # fills the area that a moved picture leaves
+_GREY = 128  # fills the area that a shifted, sheared or rotated picture leaves empty
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), 10 / 3  # as in Zhong et al.
 
 
 def generator(seed: int, example: int) -> Generator:
-    """Return the random generator for an example in a run, the same in every process."""
+    """Return the random generator of an example, the same in every process.
+
+    seed: the seed of the run. example: the example's number in the training stream, which is
+    different in every epoch.
+    """
     return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64)))
 
 
 def is_on(settings: Any) -> bool:
-    """Return whether `settings` turn any augmentation on."""
+    """Return whether any augmentation is on, that is, whether `settings` are not the defaults."""
     return settings != type(settings)()
 
 
 def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Box:
-    """Return a random-resized crop of a picture of `size` (Szegedy et al., 2015).
+    """Return a random box for a random-resized crop of a picture (Szegedy et al., 2015).
 
-    Its share of the area is uniform in [`crop_smallest_area`, 1], the logarithm of its aspect ratio
-    is uniform too. If ten tries do not fit, return the largest centered box with the aspect ratio
-    of `target`.
+    size: width and height of the picture. target: width and height after resizing. The box's share
+    of the picture's area is uniform in [`crop_smallest_area`, 1]. The logarithm of its aspect ratio
+    is uniform in [-a, a], where a is the logarithm of `crop_largest_aspect`. If none of ten random
+    boxes fits into the picture, return the largest centered box with the aspect ratio of `target`.
     """
     width, height = size
     aspects = math.log(settings.crop_largest_aspect)
@@ -51,8 +56,10 @@ def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Bo
 
 
 def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
-    """Apply all augmentations except the random-resized crop, which needs more than these
-    pixels."""
+    """Return `picture` with all augmentations applied except the random-resized crop.
+
+    That crop is done earlier, when the picture is decoded.
+    """
     if settings.crop == "padded":
         picture = _padded_crop(picture, random, settings.crop_padding)
     if random.random() < settings.flip_probability:
@@ -71,7 +78,7 @@ def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
 
 
 def _padded_crop(picture: Pixels, random: Generator, padding: int) -> Pixels:
-    """Pad with zeros, and crop at random to the original size."""
+    """Pad with zeros, and cut a random crop of the original size."""
     height, width, _ = picture.shape
     top, left = random.integers(0, 2 * padding + 1, 2)
     padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)))
@@ -90,8 +97,10 @@ def _jitter(image: Image.Image, random: Generator, settings: Any) -> Image.Image
 
 
 def _erase(picture: Pixels, random: Generator) -> Pixels:
-    """Replace a rectangle with noise (Zhong et al., 2020, arXiv:1708.04896), unless ten tries
-    fail."""
+    """Replace a random rectangle with noise (Zhong et al., 2020, arXiv:1708.04896).
+
+    Nothing changes if none of ten random rectangles fits into the picture.
+    """
     height, width, channels = picture.shape
     for _ in range(_ATTEMPTS):
         area = height * width * random.uniform(*_ERASED_AREA)
@@ -109,8 +118,9 @@ def _erase(picture: Pixels, random: Generator) -> Pixels:
 def _randaugment(image: Image.Image, random: Generator, strength: float) -> Image.Image:
     """Apply one of the fourteen operations of RandAugment (Cubuk et al., 2019, arXiv:1909.13719).
 
-    strength: from 0 to 1; operations that have a strength change more with a larger one. Rotations,
-    shears and shifts go in either direction; enhancements are weakened or strengthened.
+    The operation is chosen at random. strength: how much it changes the picture, from 0 to 1;
+    some operations have no strength. Rotations, shears and shifts take a random direction. Changes
+    of color, contrast, brightness and sharpness are a random increase or decrease.
     """
     operation = random.integers(14)
     signed = strength * (1 if random.random() < 0.5 else -1)

@@ -1,4 +1,4 @@
-"""Batches of a split, addressed by batch number."""
+"""Random access to the batches of a split by batch number."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,11 @@ Batch = dict[str, NDArray[Any]]
 
 
 class BatchPlan(NamedTuple):
-    """What to read for each row of a block of batches; the arrays are [batches, rows].
+    """The records to read for a block of consecutive batches. Each array is [batches, rows].
 
-    numbers: the part of the mixture. records: the record within the part. examples: the number of
-    the example in the stream. shapes: what each batch is padded to, if examples have lengths.
+    numbers: index of the part of the mixture. records: index of the record in that part. examples:
+    number of the example in the training stream. shapes: the shape that each batch is padded to;
+    None if examples have no lengths.
     """
 
     numbers: NDArray[Any]
@@ -30,23 +31,23 @@ class BatchPlan(NamedTuple):
     shapes: Sequence[PaddedShape] | None = None
 
 
-_BLOCK_ROWS = 4096  # planned together: planning one row takes as long as hundreds
+_BLOCK_ROWS = 4096  # planned at once: planning one row takes as long as planning hundreds
 
 
 class Batches:
-    """The batches of a split: `batches[k]` is a pure function of (seed, k), in any order.
+    """The batches of a split. `batches[k]` depends only on the seed and k; any k can be read next.
 
-    shuffle=True: endless epochs, each in its own order, without a gap or remainder between epochs
-    (see data.order), and augmented. shuffle=False: one pass through the split as stored, or through
-    `examples` in the given order (see evaluation_order); the last batch is filled up with rows of
-    weight 0.
+    shuffle=True (training): endless epochs, augmented, each in its own order. A batch may contain
+    the end of one epoch and the start of the next (see data.order). shuffle=False (evaluation): one
+    pass over the examples with the numbers `examples`, in that order (see evaluation_order), or
+    over the whole split if None. The last batch is filled up with rows of weight 0.
 
     In a mixture each source has its own epochs, and data.mixing chooses the source of each example.
     Examples with lengths are batched with others of similar length (see data.length_buckets).
 
-    rows: the part of each global batch to read, for a process that feeds only these rows.
-    kept_bytes: sets up to this size are kept in memory. Threads may share an instance. Pickles are
-    small: files are reopened.
+    rows: the rows of each global batch that this process reads; None for all. kept_bytes: a record
+    file up to this size is read once and kept in memory. Instances are thread-safe. Their pickles
+    are small, because they contain no records; files are reopened after unpickling.
     """
 
     def __init__(
@@ -76,14 +77,19 @@ class Batches:
         self._plans: dict[int, BatchPlan] = {}  # the last two blocks, since threads read from both
 
     def __len__(self) -> int:
-        """Return the number of batches in one pass; raises TypeError if shuffled, as there is no
-        end."""
+        """Return the number of batches in one pass.
+
+        Raises TypeError if batches are shuffled, because they have no end.
+        """
         if self._shuffle:
             raise TypeError("shuffled batches have no end")
         return -(-self._count // self._batch_size)
 
     def __getitem__(self, batch: int) -> Batch:
-        """Return batch number `batch`, from 0: arrays by name, as described in `data.dataset`."""
+        """Return batch number `batch` (from 0) as arrays by name, as described in `data.dataset`.
+
+        Raises IndexError if there is no such batch.
+        """
         if batch < 0 or (not self._shuffle and batch >= len(self)):
             raise IndexError(f"there is no batch {batch}")
         if self._shuffle:
@@ -103,25 +109,26 @@ class Batches:
 
     @property
     def in_memory(self) -> bool:
-        """True if only the first batch reads from the disk, and no batch is expensive."""
+        """True if all records stay in memory after the first read, and no batch is expensive."""
         pairs = zip(self._parts, self._records, strict=True)
         few = all(one.are_few(part.examples) for part, one in pairs)
         return few and not self.is_expensive
 
     @property
     def is_expensive(self) -> bool:
-        """True if making a batch takes longer than transferring it."""
+        """True if making a batch takes longer than passing it between threads."""
         return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
-        """Return the name of the mixture part that each row of shuffled batch `batch` comes
-        from."""
+        """Return, for each row of a shuffled batch, the name of the mixture part it is read from."""
         numbers, _ = schedule(self._split.weights).pick(self._examples(batch))
         return [self._parts[number].name for number in numbers]
 
     def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
-        """Return the numbers of the examples that this process reads of a batch, or of each of
-        several."""
+        """Return the numbers of the examples that this process reads, of one batch or of several.
+
+        batch: a batch number, or an array of them. Returns int64 [rows] or [batches, rows].
+        """
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
     @property
@@ -193,7 +200,7 @@ class Batches:
         return BatchPlan(numbers, records, examples)
 
     def _locate(self, examples: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the part and the record of each of `examples`, with the parts concatenated."""
+        """Return the part and the record of each of `examples`, numbered over all parts."""
         stops = np.cumsum([part.examples for part in self._parts])
         numbers = np.searchsorted(stops, examples, side="right")
         return numbers, examples - np.concatenate([[0], stops])[numbers]
@@ -223,15 +230,16 @@ def training_batches(config: Config, dataset: Dataset, rows: slice | None) -> Ba
 
 
 def shapes_of(batch: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    """Return the shapes of a batch's arrays; a step is compiled anew whenever they change."""
+    """Return the shapes of a batch's arrays. The train step is compiled once per result."""
     return tuple(array.shape for array in batch.values())
 
 
 def evaluation_order(split: Split, most: int | None = None) -> NDArray[np.int64]:
-    """Return the numbers of the examples to evaluate, at most `most`, in order of evaluation.
+    """Return the numbers of the examples to evaluate, in the order of evaluation.
 
-    If examples have lengths, the longest come first: this gives few batch shapes with little
-    padding, runs out of memory at once if at all, and fills up only the shortest batch.
+    most: the maximum number of examples; None for all. If examples have lengths, the longest come
+    first. Then there are few batch shapes with little padding; memory runs out in the first batch
+    or never; and only the last batch, the shortest, is filled up with padding rows.
     """
     if split.lengths is not None:
         return split.lengths.longest_first(most)

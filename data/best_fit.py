@@ -1,10 +1,10 @@
-"""Packs documents into windows of T targets, never cutting a document that fits into one.
+"""Packs documents into windows of T targets, without cutting documents that fit into one window.
 
-Each document is put between an opening and a closing separator. While it is longer than a window,
-full windows are cut off; the rest, or a short document as a whole, is a run of at most T targets.
-Runs are packed by best fit decreasing (Ding et al., 2024, arXiv:2404.10830): the longest first,
-each into the window with the least sufficient room. So every token except a document's first is a
-target exactly once, runs do not see each other, and unused positions are padding.
+Each document has a separator before and after it. A document with at most T targets is one run; a
+longer one is cut into runs of T targets and a shorter rest. Runs are packed by best fit decreasing
+(Ding et al., 2024, arXiv:2404.10830): the longest first, each into the fullest window that still
+has room for it. Every token except the separator before a document is a target exactly once. Runs
+do not attend to each other. Unused positions are padding.
 """
 
 import bisect
@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 BLOCK_TOKENS = 2**23
-"""The tokens of the runs that are packed together, and so are in memory at the same time."""
+"""About this many tokens are packed at a time, all of them in memory."""
 
 Run = Mapping[str, NDArray[Any]]
-"""A sequence that goes whole into one window: arrays [positions] by field, including `tokens`."""
+"""A sequence that is never cut by packing: arrays [positions] by field name, with `tokens`."""
 
 
 @dataclass(frozen=True)
 class PackedCodec(ExampleCodec):
-    """Stores windows of runs, and makes batches of them.
+    """Stores packed windows as records, and makes batches of them.
 
-    length: targets in a full window (T). marks_learnt: whether a field `learnt` says which targets
-    count; otherwise all count.
+    length: targets in a full window (T). marks_learnt: whether records have a field `learnt`, 1 for
+    each target that counts in the loss and 0 for the others; if False, all targets count.
     """
 
     length: int
@@ -42,8 +42,7 @@ class PackedCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of a stored window: its tokens, targets, and the number of the run at each
-        position."""
+        """The dtype of a record: `tokens`, `targets`, `segments` and perhaps `learnt`, each [T]."""
         token = token_type(self.vocabulary_size)
         kinds = {"tokens": token, "targets": token}
         if self.marks_learnt:
@@ -54,8 +53,8 @@ class PackedCodec(ExampleCodec):
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return `tokens`, `targets`, `segments` int32 [B, T], `weights` float32 [B, T].
 
-        Weights are 1 for a target that counts, else 0. Segments number the runs of a window from 1;
-        padding is 0.
+        `weights` is 1 for a target that counts in the loss, else 0. `segments` is the number of the
+        run in the window, from 1, and 0 for padding.
         """
         names = ("tokens", "targets", "segments")
         batch = {name: windows[name].astype(np.int32) for name in names}
@@ -66,18 +65,23 @@ class PackedCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class BestFitCodec(PackedCodec):
-    """Packs documents, opened and closed by the token `separator_id`."""
+    """Packs documents into windows, with the token `separator_id` before and after each."""
 
     separator_id: int
 
     def targets(self, tokens: int) -> int:
-        """Return the number of targets in documents of `tokens` tokens, including opening
-        separators."""
+        """Return the number of targets of documents with `tokens` tokens in total.
+
+        The separator before each document counts as one of its tokens.
+        """
         return tokens  # minus each opening separator, plus each closing one
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """Pack documents into windows. pieces: int32 [tokens] each, which concatenate to the
-        documents."""
+        """Pack documents; yield blocks of windows, of type `dtype`.
+
+        pieces: int32 [tokens] each. A piece that begins with the separator starts a new document;
+        any other piece continues the document.
+        """
         runs = ({"tokens": run[:-1], "targets": run[1:]} for run in self._runs(pieces))
         return pack(runs, self.dtype, self.length)
 
@@ -105,11 +109,10 @@ class BestFitCodec(PackedCodec):
 
 
 def pack(runs: Iterable[Run], dtype: np.dtype, length: int) -> Iterator[NDArray[Any]]:
-    """Yield blocks of windows of `dtype` that contain `runs`, each of at most `length` positions,
-    whole.
+    """Pack `runs` into windows of `length` positions; yield blocks of windows, of type `dtype`.
 
-    Each field of a run is copied to the window's field of that name; `segments` is the number of
-    the run in its window, from 1, and 0 for padding.
+    A run has at most `length` positions. Each of its arrays is copied to the window's field of the
+    same name. `segments` is the number of the run in the window, from 1, and 0 for padding.
     """
     block, held = [], 0
     for run in runs:
@@ -145,13 +148,14 @@ def _positions(run: Run) -> int:
 
 
 def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:
-    """Assign each of `lengths`, in order, to the bin with the least sufficient room.
+    """Put each of `lengths`, in order, into the fullest bin that still has room for it.
 
-    Bins have room `capacity`, and are numbered from 0 as they are opened. Takes O(log capacity) per
-    length, and memory in proportion to the bins.
+    Returns the bin number of each length. Bins have room `capacity`; they are opened when needed,
+    and numbered from 0 in that order. Each length takes one binary search. Memory is proportional
+    to the number of bins.
     """
-    rooms: list[int] = []  # of open bins: distinct, sorted
-    bins: dict[int, list[int]] = {}  # numbers of the bins, by their room
+    rooms: list[int] = []  # free room of open bins: distinct, sorted
+    bins: dict[int, list[int]] = {}  # numbers of the open bins, by free room
     places, opened = [], 0
     for length in lengths:
         at = bisect.bisect_left(rooms, length)

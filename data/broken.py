@@ -1,4 +1,4 @@
-"""Counts examples that can't be decoded, which get weight 0; too many are an error."""
+"""Counts examples that can't be decoded. They get weight 0; too many of them are an error."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,16 @@ from configs.errors import UsageError
 from data.dataset import Split
 
 NAMED = 10
+"""The number of broken examples that messages name."""
 
 
 @dataclass
 class Broken:
-    """Counts the broken examples among `total`.
+    """Counts the broken examples of all splits of a data set.
 
-    what: what they are called in messages, such as pictures. allowed: the share that may be broken.
-    messages: the names and reasons of the first ones.
+    what: the plural noun for examples in messages, such as "pictures". total: the number of all
+    examples. allowed: the share of them that may be broken, from 0 to 1. count: the number of
+    broken examples. messages: name and reason of the first `NAMED` of them.
     """
 
     what: str
@@ -26,7 +28,10 @@ class Broken:
 
     @classmethod
     def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
-        """Count the broken examples of prepared splits. Raises UsageError if there are too many."""
+        """Return a counter with the broken examples of splits that are already prepared.
+
+        messages: as stored at preparation. Raises UsageError if too many examples are broken.
+        """
         splits = list(splits)
         total = sum(split.examples + (split.left_out or 0) for split in splits)
         count = sum(split.broken or 0 for split in splits)
@@ -35,8 +40,10 @@ class Broken:
         return broken
 
     def add(self, name: str, reason: str) -> None:
-        """Count a broken example. Raises UsageError if there are too many, once `NAMED` are
-        listed."""
+        """Count a broken example. After the first `NAMED`, raises UsageError if there are too many.
+
+        name: the example's name or path. reason: why it can't be decoded.
+        """
         self.count += 1
         if len(self.messages) < NAMED:
             self.messages.append(f"{name}: {reason}")
@@ -53,7 +60,10 @@ class Broken:
             )
 
     def check_splits(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raise UsageError if too many examples are broken, or all `examples` of a split."""
+        """Raise UsageError if too many examples are broken, or all examples of one split.
+
+        metadata: for each split, its numbers of `examples` and of `broken` ones.
+        """
         self.check()
         for split, numbers in metadata.items():
             if numbers["broken"] == numbers["examples"]:
@@ -63,7 +73,7 @@ class Broken:
                 )
 
     def lines(self) -> list[str]:
-        """Return warnings: the first broken examples by name, and how many there are."""
+        """Return warnings: a line for each of the first broken examples, then their number."""
         if not self.count:
             return []
         return [

@@ -30,14 +30,14 @@ def digest(value: Any) -> str:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build `folder` by calling `build`, unless it exists.
+    """Call `build` to build `folder`, unless it exists.
 
-    `build` fills a temporary folder next to it, which is renamed once complete: an interrupted
-    build leaves nothing that could be mistaken for the folder. Of several processes one builds, and
-    the others wait for it.
+    `build` is called with a temporary folder next to `folder`, which is renamed when complete. So
+    an interrupted build is never taken for a finished one. If several processes need the same
+    folder, one builds it and the others wait.
 
-    Raises UsageError if a file of the folder is missing or its size has changed. (ArrayRecord's own
-    checks find damage that keeps the size, when a record is read.)
+    Raises UsageError if the cache is not writable, or if a file of the folder is missing or has
+    changed its size. (ArrayRecord finds damage that keeps the size, when a record is read.)
     """
     if not folder.exists():
         _build(folder, build)
@@ -89,8 +89,7 @@ def _damaged(folder: Path, name: str, what: str) -> UsageError:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder`; the system releases it when the process ends, for whatever
-    reason."""
+    """Hold a lock on `folder`. The system releases it when the process ends, even if killed."""
     try:
         make_folder(folder.parent)
         lock = folder.with_name(f".{folder.name}.lock").open("w")

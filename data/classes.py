@@ -1,4 +1,4 @@
-"""Classes for examples whose labels are texts."""
+"""Makes class names from text labels, and warns of names that are easily confused."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -8,11 +8,12 @@ from configs.errors import UsageError
 def class_names(
     labels: Mapping[str, set[str]], *, things: str, validation_is_cut: bool
 ) -> tuple[str, ...]:
-    """Return the sorted labels of the training part, in numerical order if all are integers.
+    """Return the class names: the training labels in order (numerical if all are integers).
 
-    labels: the labels of each split. things: what the examples are called in errors.
-    validation_is_cut: whether validation was cut out of the training part; its labels then count as
-    training labels. Raises UsageError if there is only one label, or if another split has more.
+    labels: the labels of each split. things: the noun for an example in errors, in the singular.
+    validation_is_cut: whether validation was cut out of the training data; its labels then count as
+    training labels. Raises UsageError if there is only one class, or if another split has a label
+    that training does not have.
     """
     known = labels["train"] | (labels["validation"] if validation_is_cut else set())
     for split, found in labels.items():
@@ -32,7 +33,7 @@ def class_names(
 
 
 def alike(classes: Iterable[str]) -> Iterator[str]:
-    """Yield a warning if the names of classes differ only in capitals and spaces."""
+    """Yield a warning if some class names differ only in letter case or white space."""
     by_letters: dict[str, list[str]] = {}
     for name in classes:
         by_letters.setdefault("".join(name.casefold().split()), []).append(name)

@@ -1,11 +1,12 @@
-"""Clean text: change its characters, and drop documents by length or as duplicates.
+"""Cleans text: changes its characters, and drops documents by length or as duplicates.
 
-Two passes read the pieces of the documents; neither holds a whole document in memory. The first
-decides which documents to keep: it stores a hash of each, and a signature if near duplicates are
-sought. The second is the normal reading, which changes the characters on the way.
+Documents are read in two passes, in pieces, so that none is in memory as a whole. The first pass
+decides which documents to keep. It stores a hash of each document, and a MinHash signature if near
+duplicates are dropped too. The second pass, when text is tokenized, changes the characters.
 
-Held-out documents have priority: training loses a duplicate of a test or validation document, never
-the other way round. Otherwise the first duplicate in the order of the source is kept.
+Of duplicates, the first is kept. Test documents come first, then validation documents, so training
+loses a document that is also held out, never the other way round. Within a split, documents are
+compared in the order of the source.
 """
 
 import hashlib
@@ -24,13 +25,13 @@ from data.progress import Progress
 from data.sources.source import RawExamples
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 _ORDER = ("test", "validation", "train")
-_AT_ONCE = 256  # pieces
+_AT_ONCE = 256  # pieces that are read together
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]+")
 _WORD = re.compile(r"\w+")
-_PERMUTATIONS = 128  # in a signature: the error of an estimated similarity is about 0.04
+_PERMUTATIONS = 128  # per signature: estimated similarities have an error of about 0.04
 
 Change = Callable[[str], str]
 Counts = dict[str, Any]
@@ -38,9 +39,10 @@ Counts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces of documents, as made by `data.sources.documents`, with random access.
+    """Random access to pieces of documents (see `data.sources.documents`).
 
-    change: applied to each text. kept: the numbers of the pieces to use; None: all.
+    records: a raw example for each piece. change: a function applied to the text of each piece.
+    kept: the indices in `records` of the pieces to use; None for all.
     """
 
     records: RawExamples
@@ -51,32 +53,35 @@ class Pieces:
         return len(self.records) if self.kept is None else len(self.kept)
 
     def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
-        """Return, for each piece, its place in its document (0: the first) and its text."""
+        """Return the pieces with the given numbers: index in the document (from 0), and text."""
         if self.kept is not None:
             numbers = self.kept[numbers].tolist()
         found = self.records.__getitems__(numbers)
         return [(int(one["piece"]), self.change(one["text"].decode())) for one in found]
 
     def blocks(self, size: int = _AT_ONCE) -> Iterator[list[tuple[int, str]]]:
-        """Yield all pieces in order, in lists of `size`."""
+        """Yield all pieces in order, as `read` returns them, in lists of `size`."""
         numbers = range(len(self))
         for start in numbers[::size]:
             yield self.read(list(numbers[start : start + size]))
 
 
 def is_on(settings: Any) -> bool:
-    """Return whether `settings` (`data.cleaning`) turn any cleaning on."""
+    """Return whether `settings` (`config.data.cleaning`) turn any cleaning on."""
     return settings != type(settings)()
 
 
 def clean(
     parts: Sequence[tuple[str, RawExamples]], settings: Any, progress: Progress
 ) -> tuple[list[Pieces], dict[str, Counts]]:
-    """Clean `parts` (split, records). Return the kept pieces of each part, and counts by split.
+    """Clean text. Return the pieces to keep of each part, and counts by split.
 
-    The counts of a split: `documents` and `characters`, each as [before, after]; and `steps`: for
-    each step the `documents` that it changed or removed, and by how many `characters` it shortened
-    the text. The characters removed by all steps add up to the difference of before and after.
+    parts: pairs of split name and raw pieces; a mixture has several parts per split. settings:
+    `config.data.cleaning`. If cleaning is off, all pieces are kept and there are no counts.
+
+    Counts of a split: `documents` and `characters`, each [before, after], and `steps`: for each
+    step, the number of `documents` it changed or removed, and of `characters` it removed (negative
+    if it added some). The characters of all steps add up to before minus after.
     """
     if not is_on(settings):
         return [Pieces(records) for _, records in parts], {}
@@ -95,7 +100,7 @@ def clean(
 
 @dataclass
 class _Document:
-    """Counts of the document that is being read. Lengths are in characters."""
+    """Counts of the current document. raw, normal, clean: characters after each change of text."""
 
     raw: int = 0
     normal: int = 0
@@ -105,7 +110,7 @@ class _Document:
 
 
 class _Survey:
-    """The first pass: decides which documents to keep, over all splits, and counts the effects."""
+    """The first pass, over all splits: decides which documents to keep, and counts changes."""
 
     def __init__(self, settings: Any, normalize: Change, strip: Change):
         self._settings = settings
@@ -177,7 +182,7 @@ class _Survey:
         return True
 
     def _removed_by(self, document: _Document) -> str | None:
-        """Return the step that removes the whole document, or None."""
+        """Return the name of the step that removes the document; None if it is kept."""
         settings, near = self._settings, None
         if self._near is not None:
             near = self._near.end_document()
@@ -198,11 +203,12 @@ class _Survey:
 
 
 class _NearDuplicates:
-    """Finds documents whose sets of shingles have at least about the asked Jaccard similarity.
+    """Finds near duplicates: documents that have most of their shingles in common.
 
-    MinHash (Broder, 1997) estimates the similarity from signatures of 512 bytes; only documents
-    that agree in a band of the signature are compared. The index is a plain dictionary, with which
-    a document takes 4 kB of memory; datasketch's own takes more than twice as much.
+    Two documents are near duplicates if the Jaccard similarity of their shingle sets, estimated by
+    MinHash (Broder, 1997), is at least `near_similarity`. A signature has 512 bytes; only documents
+    that agree in a band of the signature are compared. The index is a plain dictionary and takes
+    4 kB of memory per document; datasketch's own index takes more than twice as much.
     """
 
     _rest: Any  # a list of words, or a string of characters
@@ -215,7 +221,7 @@ class _NearDuplicates:
         self._joint = " " if self._by_words else ""
         self._length = settings.near_shingle_length
         self._empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
-        # A needless comparison costs little; a missing one misses a duplicate.
+        # An unneeded comparison costs little; a missing one misses a duplicate.
         bands = MinHashLSH(self._similarity, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         self._shape = bands.b, bands.r
         self._signatures: list[NDArray[np.uint32]] = []
@@ -232,7 +238,7 @@ class _NearDuplicates:
         self._rest = self._rest[max(0, len(self._rest) - self._length + 1) :]
 
     def end_document(self) -> NDArray[np.uint32] | None:
-        """End the current document. Return its signature; None if it has no shingles to compare."""
+        """End the current document and return its signature; None if it has no shingles."""
         if self._signature.is_empty() and self._rest:  # the document is shorter than a shingle
             self._signature.update(self._joint.join(self._rest).encode())
         found = None if self._signature.is_empty() else self._signature.hashvalues
@@ -240,7 +246,7 @@ class _NearDuplicates:
         return found
 
     def is_known(self, signature: NDArray[np.uint32]) -> bool:
-        """Return whether a similar document was seen before; if not, remember this one."""
+        """Return whether a similar document is in the index; if not, add this one."""
         bands, rows = self._shape
         content = np.ascontiguousarray(signature[: bands * rows]).tobytes()
         size = len(content) // bands
@@ -260,7 +266,7 @@ class _NearDuplicates:
 
 
 def _steps(settings: Any) -> Iterator[str]:
-    """Yield the names of the steps that `settings` ask for, in order."""
+    """Yield the names of the steps that `settings` turn on, in order."""
     if settings.unicode != "none":
         yield "unicode"
     if settings.control_characters != "keep":
@@ -276,10 +282,10 @@ def _steps(settings: Any) -> Iterator[str]:
 
 
 def _normalizer(settings: Any) -> Change:
-    """Return the Unicode normalization of a piece.
+    """Return a function that applies Unicode normalization to a piece.
 
-    Pieces can be normalized separately: they begin with white space, which composes with nothing
-    before it.
+    Pieces can be normalized separately: a later piece begins with white space, which never combines
+    with the character before it.
     """
     if settings.unicode == "none":
         return str

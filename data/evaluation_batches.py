@@ -1,4 +1,4 @@
-"""The batches of an evaluation, with every example of a split once."""
+"""Batches for one evaluation, which reads each example of a split once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from data.prefetch import stream
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """The examples of `split`, in the order of `evaluation_order`, in batches read ahead by
-    threads.
+    """Iterates over batches of `split`, prefetched by threads, with each example once.
 
-    most: evaluate at most this many. rows: the part of each global batch that this process reads.
-    Rows of weight 0 fill up the last batch.
+    Examples are in the order of `data.batches.evaluation_order`. rows: the rows of each global
+    batch that this process reads; None for all. most: the maximum number of examples; None for all.
+    The last batch is filled up with rows of weight 0.
     """
 
     split: Split
@@ -28,7 +28,7 @@ class EvaluationBatches:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """The number, in the split, of the example in each row of all batches."""
+        """The number in the split of each evaluated example, in the order of the batches, int64 [N]."""
         return evaluation_order(self.split, self.most)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,9 +1,8 @@
-"""Remembers hashes and counts of the user's files, so that the next start need not read them.
+"""Caches hashes and counts of the user's files, so that the next run need not read the files.
 
-An entry is valid as long as the file's inode, size and times are those recorded before it was read.
-The system itself sets the time of the last status change (ctime), so nobody can set it back. If a
-file changed just before it was read, nothing is stored, because a change right afterwards might get
-the same time.
+An entry is valid while the file has the inode, size and times that it had before it was read. One
+of these times is the time of the last status change (ctime), which programs can't set. A file that
+changed just before it was read is not cached, because a second change might get the same time.
 """
 
 import json
@@ -17,16 +16,17 @@ from typing import Any, Self
 from data.cache import cache_dir, digest
 
 SETTLED_SECONDS = 3
-"""The time of an older change differs from all later ones: file systems are exact to 2 s or
-less."""
+"""A file is cached if its last change is older than this. File systems store times to within 2 s or
+less, so a later change then has another time."""
 
 
 class FileStatCache:
-    """Remembers facts about files: `with FileStatCache(settings, what) as cache: ...`.
+    """Caches a value for each file: `with FileStatCache(settings, *what) as cache: ...`.
 
-    New facts are saved at the end, in the cache of prepared data, in one file for each `what`:
-    everything that decides which files are read, and which facts are found. If the file can't be
-    read or written, nothing is remembered.
+    settings: `config.data`. what: strings that identify the set of files and the function that
+    computes the values; each combination has its own cache file, in the cache of prepared data. The
+    cache file is written at the end of the `with` block, unless the block raises an error. If the
+    cache file can't be read or written, the values are computed again.
     """
 
     def __init__(self, settings: Any, *what: str):
@@ -42,7 +42,7 @@ class FileStatCache:
         return self
 
     def of(self, path: Path, find: Callable[[Path], Any]) -> Any:
-        """Return `find(path)`, a JSON value; remembered if possible."""
+        """Return `find(path)`, a JSON value, from the cache if the file has not changed."""
         name, now, stamp = str(path.absolute()), time.time_ns(), _stamp(path)
         was, value = self._known.get(name, (None, None))
         if stamp is None or stamp != was:
@@ -67,7 +67,7 @@ class FileStatCache:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """Return what identifies a file's content: inode, size and times; None if there is no file."""
+    """Return the inode, size and times of a file, which identify its content; None if missing."""
     try:
         found = path.stat()
     except OSError:

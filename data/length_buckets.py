@@ -1,10 +1,9 @@
-"""Batches examples of many lengths in few shapes.
+"""Batches examples of similar length, and pads them to one of a few lengths, the bounds.
 
-Each length is padded to one of a few bounds. The shuffled order of data.order is cut into blocks of
-several batches; within a block the examples are sorted by length and cut into batches, and the
-batches are shuffled. So all batches have the same number of examples, of similar length; a batch is
-still a function of (seed, batch number) alone; and every example occurs once per epoch, only
-slightly earlier or later than in data.order.
+The shuffled order of data.order is divided into blocks of several batches. The examples of a block
+are sorted by length and divided into batches, and these batches are shuffled. All batches have the
+same number of examples. A batch still depends only on the seed and its number. Every example occurs
+once per epoch, slightly earlier or later than in data.order.
 """
 
 from dataclasses import dataclass
@@ -17,35 +16,39 @@ from numpy.typing import ArrayLike, NDArray
 from data.order import permutation, positions
 
 BLOCK_EXAMPLES = 4096
-"""Examples that are sorted together, or an epoch if smaller; larger blocks would gain little."""
+"""Number of examples per block, at most an epoch. Larger blocks would hardly reduce padding."""
 
 _DISTINCT = 512  # the most distinct lengths considered when choosing bounds
 
 PaddedShape = tuple[int, ...]
+"""The lengths that a batch is padded to: (T,), or (S, T) for pairs of texts."""
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """The lengths of a split's examples, int32 [examples, L]; length 0 means broken.
+    """The lengths of a split's examples, int32 [examples, L]; broken examples have length 0.
 
-    They are in the file `path` (.npy), which each process opens at first use, so that pickles are
-    small. bounds: for each of the L lengths, what it may be padded to, in increasing order.
+    L is 2 for pairs of texts (source and target), else 1. path: the .npy file of the lengths; each
+    process loads it at first use, so that pickles are small. bounds: for each of the L lengths, the
+    values it may be padded to, in increasing order.
     """
 
     path: Path
     bounds: tuple[tuple[int, ...], ...]
 
     def batches_together(self, batch_size: int) -> int:
-        """Return the number of batches per block: at most an epoch, so that few examples repeat in
-        one."""
+        """Return the number of batches per block.
+
+        A block is at most an epoch (but at least a batch), so that few examples occur twice in it.
+        """
         return max(1, min(BLOCK_EXAMPLES, len(self._values)) // batch_size)
 
     def arrange(
         self, records: NDArray[np.int64], *, batch_size: int, seed: int, block: int
     ) -> NDArray[np.int64]:
-        """Sort a block into batches. Return, for each row, its place in `records`, [batches, B].
+        """Sort the examples of a block into batches; return indices into `records`, [batches, B].
 
-        records: the block's examples in shuffled order.
+        records: the block's examples in shuffled order. block: the number of the block.
         """
         lengths = self._values[records]
         first = np.searchsorted(self.bounds[0], lengths[:, 0])
@@ -54,7 +57,7 @@ class Lengths:
         return places[permutation(np.arange(count), size=count, seed=seed, epoch=block)]
 
     def shape(self, records: NDArray[np.int64]) -> PaddedShape:
-        """Return the bounds to pad a batch of `records` to."""
+        """Return the smallest bounds that a training batch of `records` can be padded to."""
         longest = self._values[records].max(axis=0)
         return tuple(
             bounds[np.searchsorted(bounds, length)]
@@ -62,17 +65,19 @@ class Lengths:
         )
 
     def longest_first(self, most: int | None = None) -> NDArray[np.int64]:
-        """Return the unbroken examples, at most `most`, ordered so that their batches have few
-        shapes."""
+        """Return the numbers of the examples that are not broken, at most `most`, longest first.
+
+        Examples of the same bucket are consecutive, so that batches have few shapes.
+        """
         there = np.flatnonzero(self._values.any(axis=1))
         lengths = self._values[there[:most]]
         return there[np.lexsort((lengths.sum(axis=1), self._buckets(lengths)))[::-1]]
 
     def common_shape(self, records: NDArray[np.int64]) -> PaddedShape:
-        """Return the bounds to pad an evaluation batch of `records` to.
+        """Return the bounds that an evaluation batch of `records` is padded to.
 
-        All lengths use the bucket that the longest example needs, so there are no more shapes than
-        buckets.
+        A bucket is an index into the bounds. All L lengths use the same bucket, the first into
+        which all examples fit. So there are no more shapes than buckets.
         """
         bucket = self._buckets(self._values[records]).max()
         return tuple(bounds[min(bucket, len(bounds) - 1)] for bounds in self.bounds)
@@ -80,7 +85,7 @@ class Lengths:
     def padding(self, batch_size: int) -> float:
         """Return the share of padding in an epoch's training batches.
 
-        It is measured with seed 0, on at most a million examples.
+        The share is measured with seed 0, on at most about a million examples.
         """
         batches = -(-min(len(self._values), 10**6) // batch_size)
         together = self.batches_together(batch_size)
@@ -96,8 +101,7 @@ class Lengths:
         return 1 - real / padded
 
     def _buckets(self, lengths: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return, for each row of `lengths` int32 [examples, L], the first bucket that fits all
-        L."""
+        """Return the first bucket into which each example fits. lengths: int32 [examples, L]."""
         of_each = zip(self.bounds, lengths.T, strict=True)
         return np.max([np.searchsorted(bounds, one) for bounds, one in of_each], axis=0)
 
@@ -110,9 +114,10 @@ class Lengths:
 
 
 def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
-    """Choose at most `count` of the `lengths` [N], including the longest, for the least padding.
+    """Choose at most `count` bounds from `lengths` [N], including the longest, for least padding.
 
-    Uses dynamic programming over the distribution of lengths.
+    Uses dynamic programming over the distribution of lengths. If there are more than 512 distinct
+    lengths, only 512 of them, evenly spaced, are considered.
     """
     lengths = np.asarray(lengths, np.int64)
     values = np.unique(lengths)
@@ -120,7 +125,7 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
         values = values[np.linspace(0, len(values) - 1, _DISTINCT).round().astype(int)]
     counts = np.bincount(np.searchsorted(values, lengths))
     up_to = np.concatenate([[0], np.cumsum(counts)])  # number of examples shorter than each value
-    # cost[j]: positions of the values before j, padded to the bounds given so far.
+    # cost[j]: positions of the values before j, padded to the bounds chosen so far.
     cost = np.where(np.arange(len(values) + 1) == 0, 0.0, np.inf)
     cuts: list[NDArray[np.int64]] = []
     for _ in range(min(count, len(values))):
@@ -140,13 +145,12 @@ def choose_bounds(lengths: ArrayLike, count: int) -> tuple[int, ...]:
 
 
 def write_lengths(records: Path, lengths: ArrayLike) -> None:
-    """Write the `lengths` of the examples in the record file `records`, in order."""
+    """Write `lengths`, [examples, L], to a file next to the record file `records`."""
     np.save(_path(records), np.array(lengths, np.int32))
 
 
 def open_lengths(records: Path, count: int) -> Lengths:
-    """Open the lengths written for the record file `records`, with at most `count` bounds for
-    each."""
+    """Read the lengths for the record file `records`, and choose at most `count` bounds for each."""
     path = _path(records)
     bounds = (choose_bounds(one[one > 0], count) for one in np.load(path).T)
     return Lengths(path, tuple(bounds))

@@ -1,13 +1,12 @@
-"""Chooses the source of each example of a mixture, as a function of the example's number alone.
+"""Chooses the source of each example of a mixture. The choice depends only on the example's number.
 
-Weights are rounded to millionths of their sum; within a period of a million examples each source
-has exactly its share. A period consists of 1000 rounds of 1000 examples. A source with share w is
-due 1000 w places per round. It owns floor(1000 w) places, spread evenly and the same in every
-round. The few places left over change owners from round to round by systematic sampling (Madow and
-Madow, 1944): the remainders of all sources are laid end to end and cut at equal steps. The start
-moves on from round to round, by a step small enough that no source gets two of these places within
-1000 examples. So any 1000 consecutive examples, wherever they begin, contain 1000 w of each source
-to within one.
+Weights are rounded to millionths of their sum. In each period of a million examples, every source
+has exactly its share. A period consists of 1000 rounds of 1000 examples. In each round, a source
+with share w has floor(1000 w) fixed places, spread evenly and the same in every round. The few
+other places are assigned by systematic sampling (Madow and Madow, 1944): the fractional parts of
+1000 w are laid end to end on a line, and points at equal distances on the line select the sources.
+The first point moves from round to round, in steps so small that no source gets two of these places
+within 1000 examples. So any 1000 consecutive examples contain 1000 w of each source, to within one.
 """
 
 import functools
@@ -25,10 +24,11 @@ PERIOD = ROUND * ROUND
 
 @dataclass(frozen=True)
 class Schedule:
-    """The sources of the examples of one period.
+    """The sources of the `PERIOD` examples of one period.
 
-    sources: the source of each example. ranks: its number among the examples of that source.
-    shares: the number of examples of each source.
+    sources: index of the source of each example, int16 [PERIOD]. ranks: number of earlier examples
+    in the period from the same source, int32 [PERIOD]. shares: number of examples of each source in
+    the period, int64 [sources].
     """
 
     sources: NDArray[np.int16]
@@ -36,8 +36,10 @@ class Schedule:
     shares: NDArray[np.int64]
 
     def pick(self, examples: NDArray[np.int64]) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-        """Return the source of each of `examples`, and how many earlier examples are of that
-        source."""
+        """Return the source of each example, and the number of earlier examples from that source.
+
+        examples: example numbers in the training stream, from 0.
+        """
         period, place = np.divmod(examples, PERIOD)
         sources = self.sources[place]
         return sources, period * self.shares[sources] + self.ranks[place]
@@ -45,7 +47,7 @@ class Schedule:
 
 @functools.cache
 def schedule(weights: tuple[float, ...]) -> Schedule:
-    """Build the schedule for sources with `weights`, which are positive and may have any sum."""
+    """Build the schedule for sources with the given weights, positive numbers of any sum."""
     shares = millionths(weights)
     own, due = np.divmod(shares, ROUND)
     pattern = _spread([*own, due.sum() // ROUND])
@@ -63,7 +65,7 @@ def schedule(weights: tuple[float, ...]) -> Schedule:
 
 
 def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
-    """Round `weights` to integer shares that sum to a million, each off by less than one."""
+    """Scale `weights` to a sum of a million and round them to integers with the same sum."""
     exact = [Fraction(weight) for weight in weights]
     exact = [PERIOD * weight / sum(exact) for weight in exact]
     shares = [math.floor(share) for share in exact]
@@ -74,14 +76,15 @@ def millionths(weights: Sequence[float]) -> NDArray[np.int64]:
 
 
 def _spread(counts: Sequence[int]) -> NDArray[np.int16]:
-    """Return the numbers 0, 1, ..., with n occurring `counts[n]` times at nearly equal
-    distances."""
+    """Return a sequence in which n occurs `counts[n]` times, at nearly equal distances."""
     numbers = np.repeat(np.arange(len(counts), dtype=np.int16), counts)
     places = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
     return numbers[np.lexsort((numbers, places))]
 
 
 def _stride(most: int) -> int:
-    """Return a stride that visits all places of a round: near the golden section, at most
-    `most`."""
+    """Return a step, at most `most`, that visits all places of a round (coprime to its length).
+
+    Steps near the golden section of the round are preferred.
+    """
     return next(n for n in range(min(most, 381), 0, -1) if math.gcd(n, ROUND) == 1)

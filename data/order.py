@@ -1,14 +1,14 @@
-"""The order of every epoch as a function of its number, without state.
+"""The shuffled order of every epoch, computed from the seed and the epoch number, without state.
 
-With N records and global batch size B, example g = k*B + i of batch k belongs to epoch g // N and
-is record `permutation(seed, epoch)[g mod N]`. The batch number is the only state: any batch can be
-computed at any time, on any number of hosts, and epochs follow each other without a remainder, even
-if N < B.
+With N records and global batch size B, row i of batch k is example g = k*B + i. It belongs to epoch
+g // N, and is the record at place g % N of that epoch's permutation. The batch number is the only
+state: any host can compute any batch at any time. Epochs follow each other without a gap, and no
+example is dropped, even if N < B.
 
 The permutation is an alternating Feistel network (Luby and Rackoff, 1988) on pairs (l, r) with 0 <=
-l < a, 0 <= r < b, and a*b >= N only slightly larger than N; results of at least N are permuted
-again until they are below N (cycle walking; Black and Rogaway, 2002). It uses only 64-bit integer
-arithmetic, so it is the same on every machine and in every version of NumPy.
+l < a and 0 <= r < b, where a*b is N or slightly larger. A result of N or more is permuted again
+until it is below N (cycle walking; Black and Rogaway, 2002). Only 64-bit integer arithmetic is
+used, so the order is the same on every machine and in every version of NumPy.
 """
 
 import math
@@ -22,11 +22,11 @@ _WORD = 2**64
 
 
 def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> NDArray[np.int64]:
-    """Return the records at places `index` of the shuffled epochs `epoch`.
+    """Return the record at each place `index` of the shuffled epoch `epoch`.
 
-    index: integers in [0, size); epoch: integers >= 0; the two are broadcast together. size: number
-    of records N, at least 1 and below 2**62. seed: any integer. Returns int64 in [0, size): in an
-    epoch, each record is at exactly one place.
+    index: integers in [0, size). epoch: integers >= 0, broadcast against `index`. size: number of
+    records N, at least 1 and below 2**62. seed: any integer. Returns int64 in [0, size); in an
+    epoch, each record is at exactly one place. Raises ValueError if an argument is out of range.
     """
     if not 1 <= size < 2**62:
         raise ValueError(f"a permutation of {size} records: there must be 1 to 2**62 - 1")
@@ -46,7 +46,10 @@ def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> 
 
 
 def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArray[np.int64]:
-    """Return the numbers of the examples in `rows` of batch number `batch`: int64 [..., rows]."""
+    """Return the example numbers of the rows `rows` of batch number `batch`, int64 [..., rows].
+
+    batch: a number, or an array of numbers.
+    """
     first = np.asarray(batch, np.int64)[..., None] * batch_size
     return first + np.arange(batch_size, dtype=np.int64)[rows]
 
@@ -54,10 +57,10 @@ def example_numbers(batch: ArrayLike, *, batch_size: int, rows: slice) -> NDArra
 def positions(
     batch: ArrayLike, *, batch_size: int, size: int, seed: int, rows: slice = slice(None)
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the epoch and the record of each row of shuffled batch `batch`, each int64 [rows].
+    """Return the epoch and the record of each row of shuffled batch number `batch`.
 
-    For an array of batches, int64 [batches, rows]. batch_size: global batch size B. size: number of
-    records N. rows: the rows of each batch to return.
+    Each is int64 [rows], or [batches, rows] for an array of batch numbers. batch_size: global batch
+    size B. size: number of records N. rows: the rows of each batch to return.
     """
     epoch, place = np.divmod(example_numbers(batch, batch_size=batch_size, rows=rows), size)
     return epoch, permutation(place, size=size, seed=seed, epoch=epoch)
@@ -70,8 +73,10 @@ def _epoch_keys(seed: int, size: int, epoch: NDArray[np.uint64]) -> NDArray[np.u
 
 
 def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Permute [0, a*b), where a = ceil(sqrt(size)) and b = ceil(size / a); return the images of
-    `places`."""
+    """Return the images of `places` under a permutation of [0, a*b).
+
+    a = ceil(sqrt(size)), b = ceil(size / a).
+    """
     rows = math.isqrt(size - 1) + 1
     a, b = np.uint64(rows), np.uint64(-(-size // rows))
     left, right = np.divmod(places, b)
@@ -84,8 +89,7 @@ def _network(places: NDArray[np.uint64], size: int, keys: NDArray[np.uint64]) ->
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection of 64-bit
-    words."""
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), a bijection on uint64."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

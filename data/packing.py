@@ -1,9 +1,9 @@
-"""Packs documents into windows of tokens.
+"""Packs documents into windows of tokens, by cutting a stream of tokens into equal parts.
 
-The documents of a split, each opened by the separator, form one stream of tokens. It is cut into
-windows of T + 1 tokens at a stride of T: the first T are the input and the last T the targets, so
-that every token of the stream except the very first is a target exactly once. The last window is
-padded with zeros, which are not targets.
+The documents of a split, each with a separator before it, form one stream of tokens. The stream is
+cut into windows of T + 1 tokens with stride T. The first T tokens of a window are the inputs, the
+last T are the targets. So every token of the stream except the first is a target exactly once. The
+last window is padded with zeros, which are not targets.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from data.dataset import ExampleCodec, token_type
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 
 @dataclass(frozen=True)
 class WindowCodec(ExampleCodec):
-    """Stores windows of a stream of documents, and batches them.
+    """Stores windows of the token stream, and makes batches of them.
 
-    length: targets in a full window (T). separator_id: the token that opens documents; None if
+    length: targets in a full window (T). separator_id: the token before each document; None if
     documents may attend to earlier documents in the window.
     """
 
@@ -34,15 +34,15 @@ class WindowCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of a stored window: its tokens, and the number of its targets."""
+        """The dtype of a record: the tokens of a window [T + 1], and the number of its targets."""
         token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length + 1,)), ("targets", "<i4")])
 
     def batch(self, windows: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Return `tokens` and `targets` int32 [B, T], `weights` float32 [B, T] (0: not a target).
 
-        If documents are kept apart, also `segments` int32 [B, T]: the number of the document in the
-        window, from 1; 0 for padding.
+        If documents do not attend to each other, also `segments` int32 [B, T]: the number of the
+        document in the window, from 1; 0 for padding.
         """
         tokens = windows["tokens"].astype(np.int32)
         real = np.arange(self.length) < windows["targets"][:, None]
@@ -61,8 +61,10 @@ class WindowCodec(ExampleCodec):
         return tokens - 1
 
     def pack(self, pieces: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[Any]]:
-        """Yield blocks of windows of the stream. pieces: int32 [tokens] each, which concatenate to
-        it."""
+        """Yield the windows of a stream in blocks, of type `dtype`.
+
+        pieces: consecutive parts of the stream, int32 [tokens] each.
+        """
         rest = np.empty(0, np.int32)
         for piece in pieces:
             stream = np.concatenate([rest, piece])

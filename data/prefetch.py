@@ -1,4 +1,4 @@
-"""Batches in order, read ahead by Grain in threads or processes.
+"""Prefetches batches with Grain, in threads or processes, in order.
 
 Grain imports JAX, so Grain is imported only inside functions.
 """
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from data.batches import Batch, Batches
 
 _THREADS = 4
-_AHEAD = 16  # batches; of expensive (large) batches only as many as there are threads
+_AHEAD = 16  # batches to prefetch; of expensive (large) batches only one for each thread
 
 
 def stream(batches: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches `start` to `stop` - 1 in order, read ahead by threads or by `workers`
-    processes.
+    """Yield the batches `start` to `stop` - 1 in order, prefetched.
 
-    Batches in memory are not read ahead by threads: transferring one takes longer than making it.
+    workers: the number of processes that make batches; if 0, threads make them. Threads are not
+    used for batches in memory: passing one between threads takes longer than making it.
     """
     if start >= stop:
         return

@@ -6,22 +6,22 @@ from typing import Any, TypeVar
 from data.sources.source import RawExamples
 
 Progress = Callable[[str, int, int, str], None]
-"""Called with the stage ("packing train"), the amount done, the total, and the unit.
+"""A callback, called with the stage ("packing train"), the amount done, the total, and the unit.
 
-A stage ends when the amount done equals the total.
+A stage is complete when the amount done equals the total.
 """
 
 Item = TypeVar("Item")
 
 
 def silent(stage: str, done: int, total: int, unit: str) -> None:
-    """Report nothing."""
+    """Ignore all progress."""
 
 
 def track(
     items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str
 ) -> Iterator[Item]:
-    """Yield `items`, at most about `total`, and report progress before each."""
+    """Yield `items`, and report progress before each. total: their approximate number."""
     done = 0
     for item in items:
         progress(stage, done, max(total, done + 1), unit)
@@ -37,7 +37,7 @@ def read_blocks(
     stage: str = "",
     unit: str = "",
 ) -> Iterator[Sequence[dict[str, Any]]]:
-    """Yield all `examples` in order in lists of `size`, and report progress before each."""
+    """Yield all `examples` in order, in lists of `size`, and report progress before each list."""
     total = len(examples)
     for start in range(0, total, size):
         progress(stage, start, total, unit)

@@ -1,6 +1,6 @@
-"""Records in an ArrayRecord file, read many at a time in any order.
+"""Writes ArrayRecord files, and reads many records at once in any order.
 
-They have one fixed dtype, or the dtype `object`: bytes of varying length.
+The records of a file have one dtype of fixed size, or the dtype `object`: bytes of varying length.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from configs.errors import UsageError
 
 _WRITING = "group_size:1"  # one record per group, since they are read in shuffled order
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # no reading ahead in shuffled order
-KEPT_BYTES = 2**26  # a set up to this size is read once and kept in memory
+KEPT_BYTES = 2**26  # a file up to this size is read once and kept in memory
 
 
 @dataclass(frozen=True)
 class RecordReader:
-    """Reads the records of a file, which each process opens at its first read. Thread-safe.
+    """Reads the records of a file. Thread-safe. Each process opens the file at its first read.
 
-    kept_bytes: a set up to this size is read whole at the first read, and kept.
+    kept_bytes: a file up to this size is read whole at the first read, and kept in memory.
     """
 
     path: Path
@@ -34,9 +34,9 @@ class RecordReader:
     kept_bytes: int = KEPT_BYTES
 
     def read(self, indices: ArrayLike) -> NDArray[Any]:
-        """Return the records at `indices`, of `dtype` [len(indices)].
+        """Return the records at `indices`, `dtype` [len(indices)].
 
-        Raises `UsageError` naming the file if it is damaged.
+        Raises UsageError if the file is damaged.
         """
         indices = np.asarray(indices, np.int64)
         try:
@@ -78,7 +78,7 @@ class RecordReader:
 
 
 def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]:
-    """Write all records of `blocks`. Return their number, and the SHA-256 of all their bytes."""
+    """Write `blocks` of records to the file `path`; return the number of records and their SHA-256."""
     writer = ArrayRecordWriter(str(path), _WRITING)
     count, hasher = 0, hashlib.sha256()
     try:
@@ -93,7 +93,7 @@ def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]
 
 
 def names_path(records: Path) -> Path:
-    """Return the file with the names of the examples in the record file `records`."""
+    """Return the path of the file with the names of the examples in the record file `records`."""
     return records.with_suffix(".names.jsonl")
 
 
@@ -104,7 +104,7 @@ def write_names(records: Path, names: Iterable[str]) -> None:
 
 
 def read_names(records: Path) -> list[str] | None:
-    """Return the names of the examples in the record file `records`; None without names."""
+    """Return the names of the examples in the record file `records`; None if it has no names."""
     path = names_path(records)
     if not path.exists():
         return None
