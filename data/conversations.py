@@ -1,9 +1,8 @@
-"""Prepare conversations as windows of tokens, in which only the assistant's tokens count as
-targets.
+"""Prepares conversations as windows of tokens; only the assistant's tokens count in the loss.
 
-Each conversation, opened by the separator, is packed whole, as `data.best_fit` packs documents. If
-it is longer than a window, its end is cut off; if it then has no target that counts, it is left
-out.
+Each conversation starts with the separator. Conversations are packed into windows by best fit
+decreasing (see `data.best_fit`). A conversation longer than a window is cut at its end; it is left
+out if no assistant's token remains.
 """
 
 import json
@@ -28,21 +27,24 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""Part of the cache key: raised when this file or `data.codecs.chat` makes or counts
-differently."""
+"""Part of the cache key. Increment it when this file or `data.codecs.chat` makes different examples
+or counts."""
 
 
 class ConversationCodec(best_fit.PackedCodec):
-    """Stores windows of conversations, in which the assistant's tokens are marked as learned."""
+    """Stores windows of conversations. The field `learnt` marks the assistant's tokens."""
 
     marks_learnt = True
 
 
 @dataclass
 class ConversationCounts:
-    """Counts the conversations of a split and their positions and targets.
+    """Counts for a split of conversations.
 
-    positions: all targets. targets, unknown_targets, bytes: of targets that count.
+    conversations: all of them. cut: those cut at the end of a window. left_out: those left out.
+    unknown: those with an unknown token. targets: the assistant's tokens, which count in the loss.
+    unknown_targets: targets that are the unknown token. positions: targets of all roles. bytes:
+    UTF-8 bytes of the assistant's text.
     """
 
     conversations: int = 0
@@ -57,7 +59,7 @@ class ConversationCounts:
 
 @dataclass(frozen=True)
 class ConversationPreparation:
-    """Prepares conversations as windows. settings: the configuration's `data`."""
+    """Prepares conversations as windows of tokens. settings: `config.data`."""
 
     settings: Any
 
@@ -135,7 +137,7 @@ class ConversationPreparation:
             raise UsageError(f"data.chat_template: {error}") from None
 
     def _check(self, records: RawExamples) -> None:
-        """Raise UsageError, naming the conversation, if the template refuses one."""
+        """Raise UsageError, with the conversation's name, if the template refuses one."""
         if self.settings.chat_template is None:
             return
         template = self._template()
@@ -149,7 +151,7 @@ class ConversationPreparation:
                     ) from None
 
     def _text(self) -> Callable[[str], str]:
-        """Return a function from a conversation as JSON to its text, for training a tokenizer."""
+        """Return a function that maps a conversation (JSON) to text for training a tokenizer."""
         template = self._template()
 
         def text(content: str) -> str:
@@ -166,7 +168,7 @@ class ConversationPreparation:
         counts: ConversationCounts,
         progress: Progress,
     ) -> Iterator[best_fit.Run]:
-        """Yield a run for each conversation that has targets that count."""
+        """Yield a run for each conversation that is not left out, and add to `counts`."""
         stage, length = f"packing {split}", self.settings.sequence_length
         specials = list(tokenizer.special_tokens().values())
         unknown = tokenizer.unknown_id

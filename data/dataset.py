@@ -1,19 +1,23 @@
-"""A prepared data set on disk, as training and evaluation use it. The arrays of a batch:
+"""A prepared data set on disk, as training and evaluation read it.
 
-Text: `tokens` and `targets` int32 [B, T], `weights` float32 [B, T], and `segments` int32 [B, T] if
-documents are kept apart. Pictures: `image` uint8 [B, H, W, C], `label` int32 [B], `weights` float32
-[B]. Labelled text: `tokens` and `segments` int32 [B, T] (1: a token, 0: padding), `label` int32
-[B], `weights` float32 [B]. A weight of 0 means: not a target.
+A batch is a dictionary of arrays. A target or row with weight 0 does not count in the loss.
 
-Pairs of texts: `source` int32 [B, S], the source tokens and a separator; `source_segments` int32
-[B, S] (1: a token, 0: padding); `tokens` int32 [B, T], a separator and the target tokens; `targets`
-int32 [B, T], the target tokens and a separator; `weights` float32 [B, T]. S and T vary between
-batches, among a few lengths each.
+Text: `tokens`, `targets` int32 [B, T]; `weights` float32 [B, T]; and, if documents do not attend to
+each other, `segments` int32 [B, T] (the document's number in the window, 0: padding).
 
-Sound: `frames` float32 [B, T, F], the log-mel frames of data.codecs.sound; `segments` int32 [B, T]
-(1: a frame, 0: padding); `weights` float32 [B] (0: a broken recording). With transcripts also
-`labels` int32 [B, L], their tokens, and `label_weights` float32 [B, L] (1: a token, 0: padding);
-with labels `label` int32 [B]. T varies between batches, among a few lengths.
+Pictures: `image` uint8 [B, H, W, C]; `label` int32 [B]; `weights` float32 [B].
+
+Labelled text: `tokens` int32 [B, T]; `segments` int32 [B, T] (1: token, 0: padding); `label` int32
+[B]; `weights` float32 [B].
+
+Pairs of texts: `source` int32 [B, S] (source tokens, separator); `source_segments` int32 [B, S] (1:
+token, 0: padding); `tokens` int32 [B, T] (separator, target tokens); `targets` int32 [B, T] (target
+tokens, separator); `weights` float32 [B, T]. S and T each take a few values and vary by batch.
+
+Sound: `frames` float32 [B, T, F] (log-mel frames, see data.codecs.sound); `segments` int32 [B, T]
+(1: frame, 0: padding); `weights` float32 [B] (0: broken recording). With transcripts: `labels`
+int32 [B, L] (tokens) and `label_weights` float32 [B, L] (1: token, 0: padding). With classes:
+`label` int32 [B]. T takes a few values and varies by batch.
 """
 
 from abc import ABC, abstractmethod
@@ -32,63 +36,73 @@ from data.records import read_names
 
 
 class ExampleCodec(ABC):
-    """Stores the examples of a split as records, and makes batches of records."""
+    """Stores the examples of a split as records, and makes batches of records.
+
+    Each kind of data has a subclass.
+    """
 
     unit: str = "examples"
-    """What the examples are called in messages."""
+    """Plural noun for the examples in messages."""
 
     @property
     def is_expensive(self) -> bool:
-        """True if making a batch takes longer than transferring it from another thread."""
+        """True if making a batch takes longer than passing it between threads."""
         return False
 
     @property
     @abstractmethod
     def dtype(self) -> np.dtype:
-        """The type of a record; `object` for bytes of any length."""
+        """The dtype of a record; `object` if records are bytes of varying length."""
 
     @abstractmethod
     def batch(self, records: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a batch, including `weights`. records: of type `dtype` [B].
+        """Return the arrays of a batch, including `weights`. records: `dtype` [B].
 
-        Objects that are not bytes become padding.
+        If `dtype` is `object`, a record that is not bytes becomes a padding row, with weight 0.
         """
 
     def augmented_batch(
         self, records: NDArray[Any], seed: int, examples: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
-        """Return a batch for training, augmented at random as a function of (seed, example
-        number)."""
+        """Return a training batch, with random augmentation if the codec has any.
+
+        examples: the example number of each row, int64 [B]. The same seed and example number always
+        give the same augmentation.
+        """
         return self.batch(records)
 
     def padded_to(self, shape: PaddedShape) -> Self:
-        """Return a codec that pads batches to `shape`, if examples have lengths."""
+        """Return a copy that pads batches to `shape`. Only for examples with lengths."""
         raise NotImplementedError
 
 
 def token_type(vocabulary_size: int) -> np.dtype:
-    """Return the smaller of uint16 and int32, little endian, that stores all ids of a
-    vocabulary."""
+    """Return the dtype for stored token ids: uint16 if it is large enough, else int32.
+
+    Both are little endian.
+    """
     return np.dtype("<u2" if vocabulary_size <= 2**16 else "<i4")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split on disk, and counts of its contents.
+    """A split on disk, and counts of its contents. A count that does not apply is None.
 
-    bytes: UTF-8 bytes of its text. targets: tokens to predict. tokens: tokens that a model reads,
-    without padding. documents, conversations: their numbers in its windows. gzip_bits_per_byte:
-    compressed size of its documents (`gzip -9`, one by one). padding: share of positions without a
-    target if documents are packed whole; share of padding in training batches if these are padded.
-    broken: pictures or recordings that can't be decoded. cut: texts, pairs or conversations that
-    were too long and were cut. left_out: pairs left out as too long or without a text; recordings
-    left out as too long. seconds: length of all recordings. unknown: targets that are the unknown
-    token. Each is None if it does not apply.
+    path: the file of records. examples: number of records, which are windows in packed text.
 
-    lengths: the lengths of its examples, if they are padded batch by batch.
+    bytes: UTF-8 bytes of the text of its targets. targets: tokens to predict. tokens: tokens that a
+    model reads, without padding. documents, conversations: their number. gzip_bits_per_byte: size
+    of its documents, each compressed by `gzip -9`, in bits per byte of text. padding: share of
+    padding, in packed windows or in padded training batches. broken: pictures or recordings that
+    can't be decoded. cut: texts, pairs or conversations that were too long and were cut. left_out:
+    pairs that are too long or lack a text, and recordings that are too long; they are not stored.
+    seconds: total length of its recordings. unknown: targets that are the unknown token.
 
-    parts: in a mixture, the splits of its sources, concatenated; each is named after its source.
-    weights: the weights by which training draws examples from the parts.
+    lengths: the lengths of its examples, if batches are padded to varying lengths.
+
+    parts: in a mixture, the split of each source, named after the source. The examples of a mixture
+    are those of its parts, one part after the other. weights: sampling weights of the parts in
+    training.
     """
 
     name: str
@@ -112,32 +126,36 @@ class Split:
     weights: tuple[float, ...] = ()
 
     def counts(self, examples: int) -> dict[str, int]:
-        """Return counts by name: `examples` examples, and the documents or conversations of the
-        split."""
+        """Return counts for messages: `examples` by the codec's `unit`, and those of `packed`."""
         return {self.codec.unit: examples} | self.packed
 
     @property
     def coded_bytes(self) -> int | None:
-        """The bytes of text that the targets encode, for computing bits per byte from their loss.
+        """UTF-8 bytes of the text of the targets, to compute bits per byte from the loss.
 
-        None with unknown targets, since a model need not predict the text behind them.
+        None if there are unknown tokens, as a model can predict one without knowing its text.
         """
         return self.bytes if self.unknown == 0 else None
 
     @property
     def packed(self) -> dict[str, int]:
-        """The number of documents or conversations in its examples, by name."""
+        """The number of documents or conversations, by noun; empty if the split has neither."""
         counts = {"documents": self.documents, "conversations": self.conversations}
         return {name: count for name, count in counts.items() if count is not None}
 
     def names(self) -> list[str] | None:
-        """Return the name of each example: its file, or the file and the line or row; None without
-        names."""
+        """Return the name of each example, or None if examples have no names.
+
+        A name is a file, or a file with a line or row.
+        """
         return read_names(self.path)
 
 
 def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
-    """Return a split that consists of the splits of several sources."""
+    """Return a split of a mixture, made of the splits `parts` of its sources.
+
+    weights: sampling weights of the parts in training. Counts are added; shares are averaged.
+    """
 
     def total(count: str) -> Any:
         counts = [getattr(part, count) for part in parts]
@@ -170,9 +188,10 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
 class Dataset:
     """All splits of prepared data, and the sizes that a model needs.
 
-    fingerprint: differs if any example differs. spec: the sizes that a model is built for, and the
-    class names. cleaning: for each split of cleaned text, the counts of `data.cleaning.clean`.
-    warnings: lines about the data for the user. places: where the examples of each split come from.
+    fingerprint: a hash that changes if any example changes. spec: the sizes that a model is built
+    for, and the class names. cleaning: for each split of cleaned text, the counts that
+    `data.cleaning.clean` returns. warnings: warnings for the user, one line each. places: for each
+    split, a text that says where its examples come from.
     """
 
     fingerprint: str
@@ -184,18 +203,17 @@ class Dataset:
     places: Mapping[str, str] = field(default_factory=dict)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids; only of data with a tokenizer."""
+        """Return the text of token ids. Only for data with a tokenizer."""
         assert self.tokenizer is not None
         return self.tokenizer.decode(ids)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a checkpoint's manifest contains about the data, as JSON values."""
+        """The entry for the data in a checkpoint's manifest, as JSON values."""
         return {"fingerprint": self.fingerprint, **self.spec.to_manifest()}
 
     @property
     def tokens_per_example(self) -> float | None:
-        """Mean tokens that a model reads per training example, without padding; None without
-        tokens."""
+        """Mean number of tokens per training example, without padding; None without tokens."""
         train = self.splits["train"]
         return None if train.tokens is None else train.tokens / train.examples

@@ -1,7 +1,7 @@
-"""Prepare labelled texts as records of tokens.
+"""Prepares labelled texts as records of tokens.
 
-Each text gets the tokens that its tokenizer puts around every text, and is cut or padded to the
-context.
+Each text gets the tokens that the tokenizer puts around every text, such as [CLS] and [SEP], and is
+cut or padded to `data.sequence_length`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +25,19 @@ from data.sources.source import RawExamples, RawSplits
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 4
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 
 @dataclass(frozen=True)
 class LabelledTextCodec(ExampleCodec):
-    """Stores labelled texts, and batches them. length: the most tokens of a text (T)."""
+    """Stores labelled texts, and makes batches of them. length: positions per text (T)."""
 
     length: int
     vocabulary_size: int
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of a stored text: its tokens, their number, and its label."""
+        """The dtype of a record: the tokens of a text [T], their number, and the label."""
         token = token_type(self.vocabulary_size)
         return np.dtype([("tokens", token, (self.length,)), ("count", "<i4"), ("label", "<i4")])
 
@@ -53,7 +53,7 @@ class LabelledTextCodec(ExampleCodec):
         }
 
     def encode(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
-        """Return the record of a text, [1]."""
+        """Return the record of a text, `dtype` [1]. Tokens after the first T are dropped."""
         record = np.zeros(1, self.dtype)
         count = min(len(tokens), self.length)
         record["tokens"][0, :count], record["count"], record["label"] = tokens[:count], count, label
@@ -62,7 +62,7 @@ class LabelledTextCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class LabelledTextPreparation:
-    """Prepares labelled texts. source: their source. settings: its configuration (`data`)."""
+    """Prepares labelled texts. source: the source of the texts. settings: `config.data`."""
 
     source: Any
     settings: Any
@@ -144,7 +144,7 @@ def _labels(records: RawExamples) -> set[str]:
 def _texts(
     stage: str, records: RawExamples, tokenizer: Tokenizer, progress: Progress
 ) -> Iterator[tuple[dict[str, Any], NDArray[np.int32]]]:
-    """Yield the first piece of each text, and the tokens of all its pieces."""
+    """Yield, for each text, its first piece and the tokens of all its pieces."""
     first, tokens = None, list[NDArray[np.int32]]()
     for block in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pieces"):
         ids_of_each = tokenizer.encode_many([one["text"].decode() for one in block])
@@ -169,8 +169,8 @@ def _store(
 ) -> Iterator[NDArray[Any]]:
     """Yield the records of `texts`.
 
-    Adds the name of each text to `names`, of each text that was cut to `cut`, and the number of
-    tokens kept to `counts`.
+    Appends to three lists: the name of each text to `names`, the name of each text that was cut to
+    `cut`, and the number of tokens that were kept to `counts`.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     for first, tokens in texts:

@@ -1,9 +1,10 @@
-"""Prepare labelled pictures as records: as pixels, decoded once, or as files, decoded every time.
+"""Prepares labelled pictures as records: decoded pixels, or files that are decoded for each batch.
 
-Both give the same batches in evaluation and training, with one exception: a random-resized crop
-needs more than the crop of evaluation. The pixels for it are stored with a short side of at most
-8/7 of the target size (more for a smaller `data.crop_ratio`); if that would shrink pictures,
-`data.decoded=auto` stores the files instead.
+Both give the same batches, except in training with random-resized crops. Such a crop is taken from
+the whole picture, not from the evaluation crop. So the pixels of the whole picture are stored, and
+a large picture is reduced first: its short side to 8/7 of the target size (if `data.crop_ratio` is
+below 7/8, to the target size divided by it). `data.decoded=auto` never reduces pictures; it stores
+the files instead.
 """
 
 import itertools
@@ -30,10 +31,10 @@ from data.records import write_names, write_records
 from data.sources.source import RawExamples, RawSplits
 
 VERSION = 3
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
-LARGE = 224  # pixels per side, unless all pictures have one small size
-SMALL = 64
+LARGE = 224  # default pixels per side, unless all pictures have the same small size
+SMALL = 64  # largest side of a small size, in pixels
 _KEPT = 7 / 8  # target size / stored short side, at most
 _AT_ONCE = 64
 _BROKEN = -1  # the label of rows with weight 0
@@ -42,7 +43,10 @@ _LABEL_BYTES = 4
 
 @dataclass(frozen=True)
 class PixelCodec(ExampleCodec):
-    """Stores pictures as pixels of `shape` (height, width, channels)."""
+    """Stores pictures as pixels, and makes batches of them.
+
+    shape: height, width and channels. augmentation: `config.data.augmentation`.
+    """
 
     shape: ImageShape
     augmentation: Any
@@ -53,11 +57,11 @@ class PixelCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of a stored picture with its label."""
+        """The dtype of a record: the pixels of a picture, and its label."""
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
     def broken_record(self) -> Any:
-        """Return the record of a broken picture."""
+        """Return the placeholder that is stored for a broken picture."""
         return np.zeros(self.shape, np.uint8), _BROKEN
 
     def batch(self, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -79,7 +83,11 @@ class PixelCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class ImageFileCodec(ExampleCodec):
-    """Stores pictures as files, each after its label (int32, little endian)."""
+    """Stores pictures as image files, and decodes them to make batches.
+
+    A record is the label (int32, little endian), then the bytes of the file. shape: height, width
+    and channels after decoding. crop_ratio, augmentation: as in `config.data`.
+    """
 
     shape: ImageShape
     crop_ratio: float
@@ -88,7 +96,7 @@ class ImageFileCodec(ExampleCodec):
     is_expensive = True
 
     def broken_record(self) -> bytes:
-        """Return the record of a broken picture."""
+        """Return the placeholder that is stored for a broken picture."""
         return _label_bytes(_BROKEN)
 
     def batch(self, files: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -135,12 +143,10 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
 
 @dataclass(frozen=True)
 class PicturePreparation:
-    """Prepares labelled pictures. source: provides the classes. settings: the configuration's
-    `data`.
+    """Prepares labelled pictures. source: the source of the pictures. settings: `config.data`.
 
-    A raw example has an encoded `image` and a `label`; it may have a `name`, and a `path` that
-    names it in errors. A split without labels (-1, as in the test part of a competition) is left
-    out.
+    A raw example has an encoded `image`, a `label`, and optionally a `name` and a `path` (for error
+    messages). A split without labels (-1, as in the test data of a competition) is left out.
     """
 
     source: Any
@@ -209,8 +215,7 @@ class PicturePreparation:
         return self.settings.augmentation.crop == "random_resized"
 
     def _codec(self, split: str, metadata: Mapping[str, Any]) -> PixelCodec | ImageFileCodec:
-        """Return the codec of a split. Random-resized crops need files, even files of raw
-        pixels."""
+        """Return the codec of a split. Random-resized crops need files, even for raw pixels."""
         shape, augmentation = tuple(metadata["shape"]), self.settings.augmentation
         if metadata["as_pixels"] and not (split == "train" and self._random_resized):
             return PixelCodec(shape, augmentation)
@@ -225,10 +230,10 @@ class PicturePreparation:
         names: list[str | None],
         progress: Progress,
     ) -> Iterator[NDArray[Any]]:
-        """Yield blocks of records of `pictures`.
+        """Yield the records of `pictures` in blocks.
 
-        Pictures that can't be decoded are added to `broken`. The name of each picture, or None, is
-        added to `names`.
+        Pictures that can't be decoded are counted by `broken`. The name of each picture, or None,
+        is appended to `names`.
         """
         codec = self._codec(split, metadata)
         store = partial(_store, codec, self.settings.crop_ratio, metadata["as_pixels"])
@@ -270,8 +275,7 @@ def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
 
 
 def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    """Return the common size of all pictures if they have one and it is small; else the large
-    size."""
+    """Return the size of all pictures if they have the same small size; else `LARGE` squared."""
     first = next(sizes, (LARGE, LARGE))
     if max(first) <= SMALL and all(size == first for size in sizes):
         return first
@@ -289,7 +293,7 @@ def _store(
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> Any:
-    """Return the record of a picture, or a message why it can't be decoded."""
+    """Return the record of a picture, or the reason why it can't be decoded, as a string."""
     encoded, label = picture["image"], picture["label"]
     if label < 0:
         return "it has no label"

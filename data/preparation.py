@@ -1,4 +1,4 @@
-"""Prepares the data that a configuration describes: written once per cache key, then opened."""
+"""Prepares the data that a configuration describes: writes it to the cache once, then opens it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +24,24 @@ _METADATA = "metadata.json"
 
 
 class Preparation(Protocol):
-    """Turns the raw examples of one modality into records."""
+    """Interface of the classes that turn the raw examples of one kind of data into records."""
 
     def cache_key(self) -> Mapping[str, Any]:
-        """Return everything besides the raw examples that decides the result, as JSON values."""
+        """Return all that determines the records, except the raw examples, as JSON values."""
         ...
 
     def write(
         self, sources: Sequence[RawSplits], folder: Path, progress: Progress
     ) -> Mapping[str, Any]:
-        """Write the records of each split into `folder`. Return metadata to keep, as JSON
-        values."""
+        """Write the records of each split into `folder`.
+
+        sources: the raw examples by split, for each source; only a mixture has several sources.
+        Returns metadata for `open`, as JSON values.
+        """
         ...
 
     def open(self, folder: Path, metadata: Mapping[str, Any]) -> Dataset:
-        """Open the data that `write` wrote."""
+        """Open the data that `write` wrote. metadata: what `write` returned."""
         ...
 
 
@@ -49,15 +52,15 @@ def prepare(
     warn: Callable[[str], None] = lambda line: None,
     inform: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """Return the data that `settings` (the configuration's `data`) describe; prepare it if needed.
+    """Return the data that `settings` (`config.data`) describe; prepare it if it is not cached.
 
-    warn: called with a line for each problem of the data. inform (default: warn): called with a
-    line for each effect of preparation that was asked for. Both get the same lines if the data was
-    prepared before.
+    warn: called with a line of text for each problem in the data. inform (default: `warn`): called
+    with a line for each result of cleaning, packing and padding. Cached data gives the same lines.
 
-    The folder's name is a hash of `source_key` and `cache_key`, which contain every relevant
-    setting and file: a changed file gives a new folder. Raises UsageError if the source, or the
-    prepared data, can't be used.
+    The name of the cache folder contains a hash of the `source_key` of each source and the
+    preparation's `cache_key`, which include all relevant settings and file hashes. So a changed
+    file or setting gives a new folder. Raises UsageError if the source or the prepared data can't
+    be used.
     """
     sources = open_sources(settings)
     preparation = _preparation(sources, settings)
@@ -85,7 +88,7 @@ def prepare(
 
 
 def _raw_splits(source: Source, cache: Path, progress: Progress) -> RawSplits:
-    """Return the raw examples of `source`, read in place or from a stored copy."""
+    """Return the raw examples of `source`, from its own files or from a copy in the cache."""
     if hasattr(source, "random_access"):
         return source.random_access()
     from data.sources.builder import open_examples  # slow to import

@@ -14,23 +14,23 @@ from data.dataset import Dataset, Split
 from data.sound_batches import SoundCodec
 
 MUCH_UNKNOWN = 0.01
-"""Warn if training has a larger share of unknown tokens: the vocabulary is then too small."""
+"""Above this share of unknown tokens in training, warn: the vocabulary is too small."""
 
 _EXAMPLES = 3
 _PROMPTS, _PROMPT = 3, 24  # number of prompts, and the most characters of each
-_FIRST, _LAST = 8, 4  # positions of a window that are shown one by one
-_TEXT = 400  # characters of a window that are shown
+_FIRST, _LAST = 8, 4  # number of positions of a window that are listed
+_TEXT = 400  # maximum number of characters of a text that are shown
 _SHADES = " ░▒▓█"
-_COLUMNS = 32  # characters of a picture's width
-_ROWS = 12  # lines of a recording's frames
+_COLUMNS = 32  # maximum width of a picture, in pairs of characters
+_ROWS = 12  # maximum height of a recording's frames, in lines
 
 
 @dataclass(frozen=True)
 class ExampleViewer:
-    """Looks up the examples of a split by number, for people to look at.
+    """Reads single examples of a split in a form for display.
 
-    `examples(7)` is a picture, uint8 [H, W, C], the frames of a recording, float32 [T, F], or a
-    text.
+    Calling an instance with an example number returns a picture, uint8 [H, W, C], the frames of a
+    recording, float32 [T, F], or a text.
     """
 
     dataset: Dataset
@@ -45,15 +45,15 @@ class ExampleViewer:
         return self.dataset.decode(self._tokens(batch))
 
     def text(self, number: int) -> str:
-        """Return a text."""
+        """Return the text of an example that has `tokens`."""
         return self.dataset.decode(self._tokens(self.batch(number)))
 
     def tokens(self, number: int) -> list[str]:
-        """Return the tokens of a text example, each decoded separately."""
+        """Return the tokens of an example that has `tokens`, each as a string."""
         return [self.dataset.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
-        """Return a batch with only example `number`."""
+        """Return a batch of one row, example `number`."""
         return self._batches[number]
 
     @cached_property
@@ -68,9 +68,10 @@ class ExampleViewer:
 
 
 def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
-    """Return whole words at the beginnings of a few lines, as prompts for a text model.
+    """Return the first words of a few lines of text, as prompts for a text model.
 
-    They come from windows spread over the validation split, or over training without validation.
+    The lines come from windows spread over the validation split, or over the training split if
+    there is no validation split.
     """
     assert dataset.tokenizer is not None
     name = "validation" if "validation" in dataset.splits else "train"
@@ -89,15 +90,15 @@ def line_beginnings(dataset: Dataset) -> tuple[str, ...]:
 def describe_batch(
     batch: Mapping[str, NDArray[Any]], dataset: Dataset, origins: Sequence[str] = ()
 ) -> str:
-    """Describe the arrays of `batch`, and its first examples as the model gets them.
+    """Return a description, for the user, of the arrays of `batch` and of its first examples.
 
-    origins: in a mixture, the source of each row.
+    origins: in a mixture, the name of the source of each row.
 
-    Text: the decoded window, and its first and last positions with token, target, weight and
-    segment. Conversations: the turns, and which of them count. Pictures: the label, and the pixels
-    as blocks. Labelled text: the label and the text. Pairs: both texts, and the share of empty
-    positions in the batch. Sound: the transcript or label, and the frames as blocks, with time to
-    the right and frequency upwards.
+    Text: the decoded window, and token, target, weight and segment at its first and last positions.
+    Conversations: the turns, with a mark at those that count in the loss. Pictures: the label, and
+    the pixels as block characters. Labelled text: the label and the text. Pairs: both texts, and
+    the share of padding in the batch. Sound: the transcript or label, and the frames as block
+    characters, with time from left to right and frequency from bottom to top.
     """
     width = max(8, *map(len, batch)) + 1
     lines = [
@@ -125,7 +126,7 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """Yield a line for each split that was cleaned, and for each that was packed or padded."""
+    """Yield a line of text for each split that was cleaned, and each that was packed or padded."""
     for cleaned, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]
@@ -149,7 +150,10 @@ def describe_preparation(dataset: Dataset) -> Iterator[str]:
 
 
 def describe_unknown(dataset: Dataset) -> Iterator[str]:
-    """Yield a line for each split with unknown tokens; for training only above `MUCH_UNKNOWN`."""
+    """Yield a warning for each split with unknown tokens.
+
+    For training, warn only if their share is above `MUCH_UNKNOWN`.
+    """
     unknown_id = None if dataset.tokenizer is None else dataset.tokenizer.unknown_id
     if unknown_id is None:
         return
@@ -173,13 +177,13 @@ _THINGS = {
     "transcribed_sound": "recordings",
     "labelled_sound": "recordings",
 }
-"""What the examples of each modality are called."""
+"""Plural noun for the examples of each modality, in messages."""
 
 
 def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
-    """Return, for each split, its name and a summary of its size and origin.
+    """Return, for each split, its name and a line of text: its size and where it comes from.
 
-    settings: the configuration's `data`.
+    settings: `config.data`.
     """
     rows = []
     for name, split in dataset.splits.items():
@@ -195,15 +199,16 @@ def split_rows(dataset: Dataset, settings: Any) -> list[tuple[str, str]]:
 def _has_other_tokens(split: Split) -> bool:
     """Return whether a model reads tokens that are not targets, such as user turns or sources.
 
-    In plain text all tokens count as targets; a task that predicts only some of them chooses
-    itself.
+    In plain text every token is a target, even if the task later predicts only some of them.
     """
     return split.tokens != split.targets
 
 
 def data_table(dataset: Dataset) -> list[tuple[str, ...]]:
-    """Return a table of each split's counts and of what cleaning removed: a header, then rows of
-    cells."""
+    """Return a table of the counts of each split and the documents that cleaning removed.
+
+    Each row is a tuple of cells. The first row is the header, with the names of the splits.
+    """
     splits, cleaned = dataset.splits, dataset.cleaning
     unit = splits["train"].codec.unit
     rows = [("", *splits), (unit, *(f"{one.examples:,}" for one in splits.values()))]
@@ -268,7 +273,7 @@ def _describe_window(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> I
 
 
 def _describe_conversations(example: Mapping[str, NDArray[Any]], dataset: Dataset) -> Iterator[str]:
-    """Yield each conversation, divided into stretches that count and stretches that do not."""
+    """Yield lines for each conversation; `>` marks the parts that count in the loss."""
     segments, learnt = example["segments"], example["weights"] > 0
     count, there = int(segments.max()), int((segments > 0).sum())
     yield (

@@ -1,5 +1,4 @@
-"""Prepare recordings as records: decoded once, with the tokens of their transcripts or their
-labels."""
+"""Prepares recordings as records: decodes each once, and adds its label or transcript tokens."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,23 +27,23 @@ from data.sources.source import MadeExamples, RawExamples, RawSplits
 from data.text import TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 2
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 SUBSAMPLING = 4
-"""The factor by which speech models are assumed to shorten the frames before classifying them."""
+"""Warnings assume that a speech model shortens the sequence of frames by this factor."""
 
 _AT_ONCE = 64
 
-_FAR_LONGER = 20  # times the median: warn of a longer recording, which causes much padding
+_FAR_LONGER = 20  # times the median length: a longer recording causes much padding, so warn
 
 
 @dataclass(frozen=True)
 class SoundPreparation:
-    """Prepares recordings. source: a source of sound. settings: its configuration (`data`).
+    """Prepares recordings. source: the source of the recordings. settings: `config.data`.
 
-    A raw example has: `sound`, a function from a sample rate to the waveform, which may raise
-    ValueError; a `name`; optionally a `path`, which names it in errors; and a transcript `text` or
-    a `label`, a number (-1: none).
+    A raw example has a `name`; optionally a `path` (for error messages); a transcript `text` or an
+    integer `label` (-1: none); and `sound`, a function that takes a sample rate and returns the
+    waveform, or raises ValueError.
     """
 
     source: Any
@@ -140,7 +139,7 @@ class SoundPreparation:
         return self.settings.modality == "transcribed_sound"
 
     def _clean(self, text: str) -> str:
-        """Return a transcript with words separated by single spaces, in lower case if asked for."""
+        """Return a transcript with single spaces, in lower case if `data.lowercase` is on."""
         text = " ".join(text.split())
         return text.lower() if self.settings.lowercase else text
 
@@ -165,18 +164,17 @@ class SoundPreparation:
         return SoundCodec(log_mel, self.settings.augmentation, waveforms, max_frames, max_labels)
 
     def _are_waveforms(self, split: str) -> bool:
-        """Return whether to store waveforms instead of frames: if augmentation changes the
-        waveforms."""
+        """Return whether a split stores waveforms (if augmentation changes them) or frames."""
         return split == "train" and changes_waveforms(self.settings.augmentation)
 
 
 @dataclass
 class _Writing:
-    """Writes the records of a split, and counts.
+    """Makes the records of a split, and collects names and counts.
 
-    max_seconds: longer recordings are left out. unknown: the unknown token's id. names, frames: the
-    name and number of frames of each stored recording; a broken one has 0 frames. left_out: the
-    names of the recordings that were left out. max_labels: tokens of the longest transcript.
+    max_seconds: longer recordings are left out. unknown: id of the unknown token. names, frames:
+    name and number of frames of each stored recording; a broken one has 0 frames. left_out: names
+    of the recordings that were left out. max_labels: number of tokens of the longest transcript.
     """
 
     split: str
@@ -194,8 +192,10 @@ class _Writing:
     def blocks(
         self, recordings: RawExamples, targets: Iterable[NDArray[np.int32]], progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """Yield blocks of records of the recordings that are kept. targets: one for each
-        recording."""
+        """Yield the records of the recordings that are kept, in blocks.
+
+        targets: the label or transcript tokens of each recording.
+        """
         stage, remaining = f"decoding {self.split}", iter(targets)
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             for group in read_blocks(recordings, _AT_ONCE, progress, stage, "recordings"):
@@ -209,8 +209,7 @@ class _Writing:
                 yield np.array(block, object)
 
     def warnings(self) -> list[str]:
-        """Return warnings about unusual recordings: how many there are, and the first one's
-        name."""
+        """Return a warning for each kind of unusual recording: their number, and a name."""
         return [*self._of_lengths(), *self._of_contents()]
 
     def _of_lengths(self) -> Iterator[str]:
@@ -248,7 +247,7 @@ class _Writing:
         return len(waveform) > self.max_seconds * self.codec.log_mel.sample_rate
 
     def _decode(self, one: Mapping[str, Any]) -> Waveform | str:
-        """Return the waveform, or a message why there is none."""
+        """Return the waveform of a recording, or a message that says why it is broken."""
         if "label" in one and one["label"] < 0:
             return "it has no label"
         log_mel = self.codec.log_mel
@@ -273,7 +272,7 @@ class _Writing:
         frames = int(self.codec.log_mel.frames(len(waveform)))
         self.frames.append(frames)
         self.seconds += len(waveform) / self.codec.log_mel.sample_rate
-        places = len(targets) + np.count_nonzero(targets[1:] == targets[:-1])  # as CTC needs them
+        places = len(targets) + np.count_nonzero(targets[1:] == targets[:-1])  # needed by CTC
         for what, it_is in {
             "silent": not waveform.any(),
             "empty": len(targets) == 0,

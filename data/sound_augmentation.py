@@ -1,7 +1,7 @@
-"""Random augmentation of training recordings, with a separate generator for each example.
+"""Random augmentation of training recordings. Each example has its own random generator.
 
-`settings` is the configuration's `data.augmentation`. The order is: shift, speed, gain and noise of
-the waveform; then masks over its frames.
+`settings` is `config.data.augmentation`. The augmentations are applied in this order: shift, speed,
+gain and noise to the waveform; then masks to its frames.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from data.codecs.sound import Waveform, to_rate
 
 
 def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: Any) -> Waveform:
-    """Apply the augmentations of the waveform, which may change its length."""
+    """Return `waveform` with shift, speed, gain and noise applied; its length may change."""
     if settings.shift_milliseconds:
         waveform = _shift(waveform, random, sample_rate * settings.shift_milliseconds / 1000)
     if settings.speed:
@@ -28,7 +28,7 @@ def augment(waveform: Waveform, sample_rate: int, random: Generator, settings: A
 
 
 def changes_waveforms(settings: Any) -> bool:
-    """Return whether `settings` change waveforms, not only frames."""
+    """Return whether `settings` turn on an augmentation of the waveform, not only of frames."""
     return bool(
         settings.shift_milliseconds
         or settings.speed
@@ -38,16 +38,15 @@ def changes_waveforms(settings: Any) -> bool:
 
 
 def most_samples(samples: int, settings: Any) -> int:
-    """Return the most samples that a waveform of `samples` samples may have after augmentation."""
+    """Return the maximum length, after augmentation, of a waveform of `samples` samples."""
     return int(np.ceil(samples / (1 - settings.speed)))
 
 
 def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling: float) -> None:
-    """Apply the masks of SpecAugment (Park et al., 2019, arXiv:1904.08779) to `frames` [T, F] in
-    place.
+    """Apply the masks of SpecAugment (Park et al., 2019, arXiv:1904.08779) in place.
 
-    The width of each is uniform from 0 to its maximum, and its position is uniform. Masks may
-    overlap.
+    frames: float32 [T, F]. filling: the value of masked elements. The width of each mask is uniform
+    from 0 to its maximum, and its position is uniform. Masks may overlap.
     """
     length, bands = frames.shape
     for _ in range(settings.frequency_masks):
@@ -58,13 +57,13 @@ def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling:
 
 
 def add_noise(waveform: Waveform, random: Generator, ratio: float) -> Waveform:
-    """Add white noise whose power is `ratio` decibels below the power of the waveform."""
+    """Add white noise with a power of `ratio` decibels below the power of the waveform."""
     loudness = np.sqrt(np.mean(np.square(waveform))) * _amplitude(-ratio)
     return waveform + loudness * random.standard_normal(len(waveform), np.float32)
 
 
 def _shift(waveform: Waveform, random: Generator, most: float) -> Waveform:
-    """Shift by up to `most` samples, at most half the waveform; fill the gap with silence."""
+    """Shift by up to `most` samples, but by half the waveform at most; fill with silence."""
     most = min(round(most), len(waveform) // 2)
     by = int(random.integers(-most, most + 1))
     moved = np.zeros_like(waveform)

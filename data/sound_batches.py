@@ -1,9 +1,10 @@
 """Stores recordings as records, and makes batches of their frames.
 
-Stored are frames, which are read fifty times faster than computed; or waveforms, if augmentation
-changes them, and frames are then computed in training. Both give the same frames. Waveforms are
-stored as 16-bit integers with a power-of-two scale that uses their whole range: recordings of 16
-bits lose nothing, whatever their loudness.
+A record contains the frames of a recording, because reading frames is fifty times faster than
+computing them. If augmentation changes waveforms, training records contain the waveform instead,
+and frames are computed for each batch. Without augmentation, both give the same frames. Waveforms
+are rounded to 16-bit integers, scaled by a power of two so that they use the whole range. So 16-bit
+recordings are stored without loss, even quiet ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ _NOTHING = np.array([0, -1], "<i4").tobytes()
 class SoundCodec(ExampleCodec):
     """Stores recordings, and makes batches of their frames.
 
-    waveforms: whether waveforms are stored, not frames. max_frames: the number of frames to pad to
-    (T). max_labels: the number of transcript tokens to pad to (L); None if each has one label.
+    waveforms: whether records contain waveforms instead of frames. max_frames: number of frames
+    that batches are padded to (T). max_labels: number of transcript tokens that batches are padded
+    to (L); None if each recording has one class label instead.
     """
 
     log_mel: LogMel
@@ -55,7 +57,7 @@ class SoundCodec(ExampleCodec):
         return head + np.asarray(targets, "<i4").tobytes() + content.tobytes()
 
     def broken_record(self) -> bytes:
-        """Return the placeholder record that stands for an unreadable recording."""
+        """Return the placeholder that is stored for a broken recording."""
         return _NOTHING
 
     def batch(self, recordings: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -82,8 +84,10 @@ class SoundCodec(ExampleCodec):
         return replace(self, max_frames=shape[0])
 
     def most_frames(self) -> int:
-        """Return the number of frames to pad augmented recordings to: more if they may be slowed
-        down."""
+        """Return the number of frames that augmented batches are padded to.
+
+        It is larger than `max_frames` if augmentation may slow recordings down.
+        """
         samples = self.log_mel.most_samples(self.max_frames)
         return int(self.log_mel.frames(most_samples(samples, self.augmentation)))
 
@@ -106,7 +110,7 @@ class SoundCodec(ExampleCodec):
         length: int,
         frames_of: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ) -> dict[str, NDArray[Any]]:
-        """Make a batch. length: T. frames_of: computes a row's frames from the stored array."""
+        """Make a batch. length: T. frames_of: returns the frames for a row and its stored array."""
         B, L = len(recordings), self.max_labels or 1
         frames = np.zeros((B, length, self.log_mel.num_mels), np.float32)
         segments, weights = np.zeros((B, length), np.int32), np.zeros(B, np.float32)
@@ -124,8 +128,7 @@ class SoundCodec(ExampleCodec):
         return batch | {"labels": labels, "label_weights": label_weights, "weights": weights}
 
     def _read(self, record: Any) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return the stored waveform or frames, and targets; both are empty if broken or
-        padding."""
+        """Return the stored waveform or frames, and targets; both empty if broken or padding."""
         record = record if isinstance(record, bytes) else _NOTHING
         exponent, count = np.frombuffer(record, "<i4", _HEAD)
         if count < 0:

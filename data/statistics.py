@@ -1,6 +1,6 @@
-"""Statistics of a run's data that indicate how well a model can learn it.
+"""Statistics of a data set that show how well a model can learn from it, such as duplicates.
 
-They are measured on samples of bounded size, so that they take about a second for any data set.
+They are measured on samples of bounded size, so they take about a second for any data set.
 """
 
 import itertools
@@ -17,30 +17,31 @@ from data.packing import WindowCodec
 from data.records import RecordReader, bytes_of
 
 SAMPLED = 1024
-"""The most training examples that are sampled: estimated shares have an error of up to 3 %."""
+"""Maximum number of examples in a sample. Estimated shares have an error of up to 3 %."""
 
 SAMPLED_BYTES = 2**25
-"""The most bytes of sampled records: decoding them takes a second or two."""
+"""Maximum bytes of the records in a sample. Decoding them takes a second or two."""
 
 COMPARED, COMPARED_BYTES = 2**15, 2**24
-"""The most records of a split, and bytes of records, that are compared with another split."""
+"""Maximum number and bytes of the records of a split that are compared with another split."""
 
 _AT_ONCE = 64
-_SAME_FRAMES = 1e-3  # nats: the most that frames of silence differ
+_SAME_FRAMES = 1e-3  # nats: frames that differ by less count as equal, such as silence
 _INPUTS = ("image", "source", "frames", "tokens")
-_SNIPPET = 64  # tokens compared if windows are cut anywhere; at most 3/4 of a window
+_SNIPPET = 64  # tokens per snippet, in text cut into equal windows; at most 3/4 of a window
 _SHORTEST_SNIPPET = 24  # shorter ones recur by chance: most snippets of 6 characters of a play do
-_ANCHOR, _APART = 8, 16  # a hash of 8 tokens begins a snippet at one place in 16
+_ANCHOR, _APART = 8, 16  # a hash of 8 tokens decides where snippets begin: at one place in 16
 
 
 class SampleStatistics(NamedTuple):
-    """Measurements of sampled examples of a split.
+    """Statistics of a sample of a split's examples.
 
-    inputs: the number of inputs that are not broken. padding: share of the positions; None without
-    positions. classes: the number of examples by label. prior_loss: in nats per target, the loss of
-    always predicting the frequencies of the targets. commonest_target, commonest_input: share of
-    the most frequent target or input. commonest_name: the name of an example with that input, if it
-    occurs twice and has a name.
+    inputs: number of inputs that are not broken. padding: share of positions that are padding; None
+    if examples have no positions. classes: number of examples by class name; None without classes.
+    prior_loss: loss, in nats per target, of a model that always predicts the frequencies of the
+    targets. commonest_target, commonest_input: share of the most frequent target or input.
+    commonest_name: name of an example with the most frequent input; None if that input occurs only
+    once or has no name.
     """
 
     inputs: int
@@ -53,10 +54,10 @@ class SampleStatistics(NamedTuple):
 
 
 def data_statistics(dataset: Dataset) -> dict[str, Any]:
-    """Return the training split's `SampleStatistics` as a dictionary, with `examples` and `copied`.
+    """Return a dictionary: `SampleStatistics` of the training split, `examples` and `copied`.
 
-    examples: the size of the training split. copied: for each pair of splits (earlier, later), the
-    share of the later one that is also in the earlier one, without pairs that can't be compared.
+    examples: number of training examples. copied: for each pair of split names (a, b), the share of
+    split b that is also in split a; pairs that can't be compared are left out.
     """
     train = dataset.splits["train"]
     statistics = sample(train, dataset.spec.classes)._asdict()
@@ -71,7 +72,10 @@ def data_statistics(dataset: Dataset) -> dict[str, Any]:
 
 
 def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
-    """Measure up to `SAMPLED` examples of a split, drawn at random but always the same ones."""
+    """Return statistics of up to `SAMPLED` random examples of a split, drawn with a fixed seed.
+
+    classes: the class names, or None.
+    """
     inputs, targets = Counter[int](), Counter[int]()
     first: dict[int, tuple[Split, int]] = {}
     filled = positions = 0
@@ -105,12 +109,12 @@ def sample(split: Split, classes: tuple[str, ...] | None) -> SampleStatistics:
 
 
 def entropy(counts: NDArray[np.float64]) -> float:
-    """Return the entropy in nats of a distribution, estimated from `counts` of drawn values.
+    """Estimate the entropy of a distribution, in nats, from a sample.
 
-    If some values were drawn only once, others were not drawn at all, and the entropy of the
-    observed shares is too low: 6.4 instead of 6.9 for 1,024 examples of 1,000 classes. In this case
-    return the estimate of Chao and Shen, "Nonparametric estimation of Shannon's index of diversity"
-    (2003).
+    counts: how often each value occurs in the sample. If some values occur only once, others are
+    probably missing, and the entropy of the sample is too low: 6.4 instead of 6.9 for 1,024
+    examples of 1,000 classes. In this case the estimator of Chao and Shen is used ("Nonparametric
+    estimation of Shannon's index of diversity", 2003).
     """
     drawn = counts.sum()
     shares, singles = counts / drawn, int((counts == 1).sum())
@@ -123,13 +127,14 @@ def entropy(counts: NDArray[np.float64]) -> float:
 def share_copied(first: Split, second: Split) -> float | None:
     """Return the share of `second` that also occurs, byte for byte, in `first`.
 
-    What is compared: examples; of text, conversations and documents that are packed whole; of
-    windows cut anywhere, snippets whose beginnings depend on the tokens, not on the window. None if
-    windows are so short that snippets recur by chance.
+    In packed windows, each conversation or document is compared. In text that is cut into equal
+    windows, snippets are compared; they begin where a hash of the tokens decides, so that window
+    borders don't matter. In other data, each example is compared. Returns None if windows are so
+    short that equal snippets occur by chance.
 
-    Of a split with more than `COMPARED` records or `COMPARED_BYTES`, only a random part is
-    compared, and the share is extrapolated from the matches less two standard errors; what recurs
-    within such a part is left out.
+    Of a split with more than `COMPARED` records or `COMPARED_BYTES`, only a random sample is
+    compared. The share is then extrapolated from the number of matches minus two standard errors,
+    and items that occur more than once in the sample of `first` are ignored.
     """
     alike = _are_alike(first, second)
     if alike and _snippet_length(second) < _SHORTEST_SNIPPET:
@@ -152,8 +157,10 @@ def share_copied(first: Split, second: Split) -> float | None:
 def _batches(
     split: Split,
 ) -> Iterator[tuple[Split, NDArray[np.int64], Mapping[str, NDArray[Any]]]]:
-    """Yield random examples of a split as evaluation batches: the part of the split, the examples'
-    numbers in the part, and the batch."""
+    """Yield random examples of a split in batches, without augmentation.
+
+    Each item is the part of the split, the numbers of the examples in that part, and the batch.
+    """
     weights = split.weights or (1.0,)
     for part, weight in zip(split.parts or (split,), weights, strict=True):
         share = weight / sum(weights)
@@ -166,7 +173,7 @@ def _batches(
 
 
 def _records_of(split: Split, size: int) -> int:
-    """Return about how many records of a split make up `size` bytes, at least 1."""
+    """Return the approximate number of records that have `size` bytes in total, at least 1."""
     return max(1, size * split.examples // max(split.path.stat().st_size, 1))
 
 
@@ -197,8 +204,8 @@ def _filled(batch: Mapping[str, NDArray[Any]]) -> Iterator[NDArray[np.bool_]]:
 def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]]:
     """Yield the row and a hash of each input that is not broken.
 
-    If a window contains several texts, each is an input. A recording whose frames are all equal,
-    such as silence, gets the same hash whatever its length and its level after normalization.
+    If a window contains several texts, each is an input. If all frames of a recording are equal, as
+    in silence, its hash does not depend on its length, nor on its level after normalization.
     """
     name = next(name for name in _INPUTS if name in batch)
     segments = batch.get("source_segments" if name == "source" else "segments")
@@ -219,14 +226,17 @@ def _input_hashes(batch: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int]
 
 
 def _are_alike(*splits: Split) -> bool:
-    """Return whether equal examples have equal records in all parts of the splits."""
+    """Return whether all splits have one record format, so that equal examples are equal bytes."""
     parts = [part for split in splits for part in split.parts or (split,)]
     kinds = {(type(p.codec), p.codec.dtype, getattr(p.codec, "waveforms", None)) for p in parts}
     return len(kinds) == 1
 
 
 def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
-    """Return hashes of everything to compare, and the share of the split that was read."""
+    """Return hashes of the items to compare, and the share of the split that was read.
+
+    alike: whether to hash records; otherwise, hash the inputs of decoded batches.
+    """
     found, looked_at = [np.empty(0, np.int64)], 0
     for part in split.parts or (split,):
         most = min(COMPARED, _records_of(part, COMPARED_BYTES))
@@ -245,8 +255,7 @@ def _units(split: Split, alike: bool) -> tuple[NDArray[np.int64], float]:
 
 
 def _snippet_length(split: Split) -> float:
-    """Return the snippet length in tokens for windows cut anywhere; infinity for other records,
-    which are compared whole."""
+    """Return the snippet length in tokens; infinity if the split is not compared by snippets."""
     codecs = [part.codec for part in split.parts or (split,)]
     lengths = [codec.length for codec in codecs if isinstance(codec, WindowCodec)]
     return min(_SNIPPET, min(lengths) * 3 // 4) if lengths else np.inf
@@ -262,8 +271,10 @@ def _record_hashes(records: NDArray[Any], split: Split) -> NDArray[np.int64]:
 
 
 def _snippet_hashes(tokens: NDArray[Any], length: int) -> NDArray[np.int64]:
-    """Return hashes of the snippets in windows [B, T + 1]; a hash of a snippet's first tokens
-    decides whether it begins."""
+    """Return hashes of the snippets in windows. tokens: [B, T + 1].
+
+    A snippet begins at each place where the hash of the next `_ANCHOR` tokens is selected.
+    """
     mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     anchors = _rolling(mixed, _ANCHOR)[:, : tokens.shape[1] - length + 1]
     rows, places = np.nonzero((anchors >> np.uint64(40)) % np.uint64(_APART) == 0)

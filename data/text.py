@@ -1,4 +1,4 @@
-"""Prepare text: clean it, tokenize it and pack it into windows."""
+"""Prepares text: cleans it, tokenizes it and packs it into windows."""
 
 import hashlib
 import zlib
@@ -25,7 +25,8 @@ from data.records import write_records
 from data.sources.source import RawSplits
 
 TRAINING_BYTES = 2**26
-"""The most text that a tokenizer is trained on; of a larger corpus, random pieces (fixed order)."""
+"""Maximum size of the text that a tokenizer is trained on. If there is more text, random pieces are
+used, chosen with a fixed seed."""
 
 _TRAINED = {
     "bpe": Tokenizer.train_bpe,
@@ -34,15 +35,15 @@ _TRAINED = {
     "words": Tokenizer.train_words,
 }
 METADATA_VERSION = 1
-"""Part of the cache key: raised when other properties of a split are counted."""
+"""Part of the cache key. Increment it when the stored counts of a split change."""
 
-PIECES_AT_ONCE = 512  # of 32 kB at most; fewer at a time would be slower
+PIECES_AT_ONCE = 512  # read together; fewer would be slower. A piece has at most 32,768 characters
 TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class TextPreparation:
-    """Prepares text as windows of tokens. settings: the configuration of a text source (`data`)."""
+    """Prepares text as windows of tokens. settings: `config.data`, of a text source or mixture."""
 
     settings: Any
 
@@ -120,8 +121,7 @@ class TextPreparation:
 
     @staticmethod
     def _split(name: str, path: Path, codec: ExampleCodec, numbers: Mapping[str, Any]) -> Split:
-        """Return a split from its stored counts (`numbers`); windows have as many tokens as
-        targets."""
+        """Return a split. numbers: its stored counts. Text has as many tokens as targets."""
         return Split(name, path, codec, tokens=numbers["targets"], **numbers)
 
     @property
@@ -146,13 +146,12 @@ class TextPreparation:
         folder: Path,
         progress: Progress,
     ) -> tuple[dict[str, Any], str]:
-        """Write the windows of one split of one source. Return its metadata and a hash of the
-        windows."""
+        """Write the windows of one split of one source; return its counts and the SHA-256."""
         codec, totals = self._codec(tokenizer), Totals(gzip=split != "train")
         stage = f"packing {split}" + (f" of {self._names[number]}" if self._names else "")
         around, room = len(tokenizer.framed(np.empty(0, np.int32))), None
         if isinstance(codec, BestFitCodec) and len(tokenizer.closing):
-            room = max(codec.length - around, 1)  # each stretch gets opening and closing tokens too
+            room = max(codec.length - around, 1)  # for each part of a long document
         tokens = _tokens(stage, pieces, tokenizer, totals, progress, room)
         count, sha256 = write_records(self._file(folder, split, number), codec.pack(tokens))
         metadata = {"examples": count, **totals.metadata(codec.targets(totals.tokens))}
@@ -174,9 +173,9 @@ class TextPreparation:
 
 
 def tokenizer_key(settings: Any) -> dict[str, Any]:
-    """Return everything except the text that decides the tokenizer, as JSON values.
+    """Return everything that determines the tokenizer, except its training text, as JSON values.
 
-    settings: `data.tokenizer`.
+    settings: `config.data.tokenizer`. Raises UsageError if the tokenizer's file can't be read.
     """
     key: dict[str, Any] = {"kind": settings.kind}
     if settings.kind in _TRAINED:
@@ -187,8 +186,11 @@ def tokenizer_key(settings: Any) -> dict[str, Any]:
 
 
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
-    """Build, train or load the tokenizer that `data.tokenizer` asks for; it is trained on
-    `train`."""
+    """Build, train or load a tokenizer. settings: `config.data.tokenizer`.
+
+    train: the training text, for each source. Raises UsageError if the tokenizer's file can't be
+    loaded.
+    """
     total = sum(map(len, train))
     match settings.kind:
         case "characters":
@@ -206,9 +208,10 @@ def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -
 
 
 def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
-    """Check that the tokenizer saved in `workdir` has the same vocabulary as that of `dataset`.
+    """Raise UsageError if the tokenizers of `dataset` and `workdir` have different vocabularies.
 
-    Raises UsageError if not: the model in `workdir` would read different tokens.
+    The model in `workdir` would then read wrong tokens. Nothing is checked if one of the two
+    tokenizers is missing.
     """
     path = workdir / TOKENIZER
     if dataset.tokenizer is None or not path.exists():
@@ -222,9 +225,9 @@ def check_tokenizer(dataset: Dataset, workdir: Path) -> None:
 
 @dataclass
 class Totals:
-    """Counts the contents of a split, piece by piece.
+    """Counts the documents, bytes and tokens of a split, piece by piece.
 
-    gzip: whether to also compress each document separately, as `gzip -9` would.
+    gzip: whether to compress each document as `gzip -9` does, to measure its compressed size.
     """
 
     gzip: bool
@@ -236,8 +239,11 @@ class Totals:
     _compressor: Any = field(default=None, repr=False)
 
     def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
-        """Count piece number `piece` of a document: its `text`, and its number of tokens and
-        unknowns."""
+        """Count a piece of a document.
+
+        piece: its index in the document, from 0. tokens, unknown: its number of tokens and of
+        unknown tokens.
+        """
         content = text.encode()
         self.documents += piece == 0
         self.bytes += len(content)
@@ -252,8 +258,8 @@ class Totals:
     def metadata(self, targets: int) -> dict[str, Any]:
         """Return `documents`, `bytes`, `targets`, `unknown` and `gzip_bits_per_byte` of the split.
 
-        gzip_bits_per_byte is None with unknown tokens, as a model's bits per byte are then not
-        comparable.
+        targets: the number of targets, which depends on packing. gzip_bits_per_byte is None without
+        `gzip`, and with unknown tokens, because a model's bits per byte are then not comparable.
         """
         self._end_document()
         compared = self.gzip and self.bytes and not self.unknown
@@ -280,9 +286,10 @@ def _tokens(
     progress: Progress,
     room: int | None,
 ) -> Iterator[NDArray[np.int32]]:
-    """Yield the ids of all pieces in order, each document between its opening and closing tokens.
+    """Yield the ids of all pieces in order, with opening and closing tokens around each document.
 
-    room: the most tokens per stretch of a document; if given, each stretch is opened and closed.
+    room: if given, documents are split into parts of at most this many tokens, and the opening and
+    closing tokens are put around each part.
     """
     opening, closing = tokenizer.document_opening, tokenizer.closing
     total, done, begun, left = len(pieces), 0, False, room
@@ -313,15 +320,14 @@ def _tokens(
 def _stretches(
     ids: NDArray[np.int32], left: int | None, room: int | None
 ) -> list[NDArray[np.int32]]:
-    """Split `ids` into the first `left`, then `room` at a time; one stretch if there is no
-    limit."""
+    """Split `ids` into the first `left` tokens, then `room` at a time; don't split if None."""
     if left is None or room is None:
         return [ids]
     return np.split(ids, range(left, len(ids), room))
 
 
 def _sample(train: Sequence[Pieces]) -> Iterator[str]:
-    """Yield up to `TRAINING_BYTES` of text in pieces drawn from all of `train`."""
+    """Yield random pieces of all sources in `train`, up to `TRAINING_BYTES` in total."""
     stops = np.cumsum([len(pieces) for pieces in train])
     order = permutation(np.arange(stops[-1]), size=stops[-1], seed=0, epoch=0)
     read = 0
@@ -336,7 +342,7 @@ def _sample(train: Sequence[Pieces]) -> Iterator[str]:
 def _read(
     train: Sequence[Pieces], stops: NDArray[np.int64], numbers: NDArray[np.int64]
 ) -> list[tuple[int, str]]:
-    """Return pieces by their `numbers` in the concatenated sources, which end at `stops`."""
+    """Return pieces by number, counted over all sources. stops: where each source ends."""
     sources = np.searchsorted(stops, numbers, side="right")
     found: list[Any] = [None] * len(numbers)
     for source in np.unique(sources):

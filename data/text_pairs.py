@@ -1,4 +1,4 @@
-"""Prepare pairs of texts as records of varying length, the tokens of both sides; and batch them."""
+"""Prepares pairs of texts as records of source and target tokens, and makes batches of them."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from data.sources.source import RawExamples, RawSplits, copies_line
 from data.text import PIECES_AT_ONCE, TOKENIZER, make_tokenizer, tokenizer_key
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increment it when this file makes different examples."""
 
 Side = tuple[NDArray[np.int32], NDArray[np.int64]]
-"""The tokens of all sources, or of all targets, of a batch, concatenated; and their numbers."""
+"""The sources, or the targets, of a batch: their tokens, concatenated, and the length of each."""
 
 _HEAD_BYTES = 4  # at the start of a record: the number of source tokens, little endian
 _NOTHING = bytes(_HEAD_BYTES)
@@ -35,9 +35,9 @@ _NOTHING = bytes(_HEAD_BYTES)
 
 @dataclass(frozen=True)
 class PairCodec(ExampleCodec):
-    """Stores pairs of texts, and batches them.
+    """Stores pairs of texts, and makes batches of them.
 
-    shape: lengths (S, T) to pad sources and targets to, including separators.
+    shape: lengths (S, T) that sources and targets are padded to, including separators.
     """
 
     vocabulary_size: int
@@ -49,7 +49,7 @@ class PairCodec(ExampleCodec):
         """Return `source` and `source_segments` int32 [B, S], `tokens` and `targets` int32 [B, T],
         and `weights` float32 [B, T], as described in `data.dataset`.
 
-        Rows that are not bytes become pairs without tokens, of weight 0.
+        A record that is not bytes becomes an empty pair of weight 0.
         """
         S, T = self.shape
         there = np.array([isinstance(pair, bytes) for pair in pairs])
@@ -89,8 +89,10 @@ class PairCodec(ExampleCodec):
     def _padded(
         self, tokens: NDArray[np.int32], counts: NDArray[np.int64], length: int
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Pad texts of `counts` tokens each, plus a separator, to `length`; return also a mask of
-        non-padding."""
+        """Add a separator to each text, and pad to `length`; return also a mask of non-padding.
+
+        tokens: the tokens of all texts, concatenated. counts: the number of tokens of each text.
+        """
         places, counts = np.arange(length), counts[:, None]
         padded = np.zeros((len(counts), length), np.int32)
         padded[places < counts] = tokens
@@ -104,10 +106,10 @@ class PairCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class PairPreparation:
-    """Prepares pairs of texts. source: a source of pairs. settings: its configuration (`data`).
+    """Prepares pairs of texts. source: the source of the pairs. settings: `config.data`.
 
-    A raw example has `source`, `target` and `name`. Pairs with an empty side are left out. Pairs
-    with a side above its length limit are left out of training, and cut in other splits.
+    A raw example has a `source`, a `target` and a `name`. Pairs with an empty text are left out.
+    Pairs with a text above its length limit are left out of training, and cut in other splits.
     """
 
     source: Any
@@ -201,10 +203,11 @@ class _Texts(RawExamples):
 
 
 class _Writing:
-    """Writes the records of a split, and counts.
+    """Makes the records of a split, and collects names and counts.
 
-    limits: the longest source and target. lengths, pairs: the lengths and a hash of each pair that
-    is kept, block by block. names: the names of these pairs, except in training.
+    limits: maximum length of a source and of a target, including separators. lengths, pairs: for
+    each block, the lengths and a hash of each pair that is kept. names: the names of the pairs that
+    are kept; empty for training.
     """
 
     def __init__(self, split: str, codec: PairCodec, limits: PaddedShape):
@@ -217,7 +220,7 @@ class _Writing:
     def blocks(
         self, records: RawExamples, tokenizer: Tokenizer, progress: Progress
     ) -> Iterator[NDArray[Any]]:
-        """Yield blocks of records of the pairs that are kept."""
+        """Yield the records of the pairs that are kept, in blocks."""
         stage = f"tokenising {self._split}"
         for group in read_blocks(records, PIECES_AT_ONCE, progress, stage, "pairs"):
             texts = [one[side].decode() for side in ("source", "target") for one in group]
@@ -242,7 +245,7 @@ class _Writing:
                 yield np.array(block, object)
 
     def metadata(self) -> dict[str, int]:
-        """Return the number of pairs `left_out` and `cut`."""
+        """Return the number of pairs that were left out and that were cut."""
         return {
             "left_out": self._counts["empty"] + self._counts["too long"],
             "cut": self._counts["cut"],
