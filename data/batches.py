@@ -120,7 +120,7 @@ class Batches:
         return self._split.codec.is_expensive
 
     def origins(self, batch: int) -> list[str]:
-        """Return, for each row of a shuffled batch, the name of the mixture part it is read from."""
+        """Return, for each row of a shuffled batch, the name of its part of the mixture."""
         numbers, _ = schedule(self._split.weights).pick(self._examples(batch))
         return [self._parts[number].name for number in numbers]
 

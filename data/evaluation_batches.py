@@ -28,7 +28,7 @@ class EvaluationBatches:
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
-        """The number in the split of each evaluated example, in the order of the batches, int64 [N]."""
+        """The number in the split of each evaluated example, in order, int64 [examples]."""
         return evaluation_order(self.split, self.most)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -150,7 +150,7 @@ def write_lengths(records: Path, lengths: ArrayLike) -> None:
 
 
 def open_lengths(records: Path, count: int) -> Lengths:
-    """Read the lengths for the record file `records`, and choose at most `count` bounds for each."""
+    """Open the lengths of the record file `records`, and choose up to `count` bounds for each."""
     path = _path(records)
     bounds = (choose_bounds(one[one > 0], count) for one in np.load(path).T)
     return Lengths(path, tuple(bounds))

@@ -78,7 +78,7 @@ class RecordReader:
 
 
 def write_records(path: Path, blocks: Iterable[NDArray[Any]]) -> tuple[int, str]:
-    """Write `blocks` of records to the file `path`; return the number of records and their SHA-256."""
+    """Write `blocks` of records to `path`; return the number of records and their SHA-256."""
     writer = ArrayRecordWriter(str(path), _WRITING)
     count, hasher = 0, hashlib.sha256()
     try:
