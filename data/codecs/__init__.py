@@ -1,1 +1,1 @@
-"""Codecs between text, pictures or sound and numbers, for data, tasks and inference."""
+"""Codecs: convert text, pictures and sound to arrays, and text and pictures back."""

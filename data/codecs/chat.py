@@ -1,12 +1,13 @@
-"""Conversations as text, by a template, and as tokens, with the assistant's tokens marked.
+"""Renders conversations with a chat template, and encodes them as tokens with a loss mask.
 
-A conversation is a list of messages, each with a `role` and a `content`; a model is trained to
-write the messages of the role "assistant". A template is Jinja as in Hugging Face Transformers. It
-gets `messages`, `add_generation_prompt` (whether to open the assistant's next turn) and two special
-tokens: `eos_token`, the separator of documents, and `bos_token`, the token that opens every text
-(the separator if the tokenizer has none).
+A conversation is a list of messages, each with a `role` and a `content`. A model learns to write
+the messages with the role "assistant"; their tokens are called learned.
 
-Only the template writes special tokens: their spelling inside a message is encoded as plain text.
+A template is written in Jinja, as in Hugging Face Transformers. Its variables are `messages`,
+`add_generation_prompt` (whether to open the assistant's next turn), `eos_token` (the token that
+separates documents) and `bos_token` (the token that opens every text, or else the separator).
+
+Only the template can write special tokens. Their text inside a message is encoded as plain text.
 """
 
 import functools
@@ -34,17 +35,20 @@ TEMPLATE = r"""
 {{- eos_token if message.role == 'assistant' }}
 {%- endfor -%}
 {{ '\n\nassistant:\n' if add_generation_prompt }}"""
-"""The default template: the role and a colon on one line, the message below, an empty line between
-messages. The assistant ends its turns with the separator. All else is plain text, which every
-vocabulary can encode."""
+"""The default template. It writes the role and a colon on one line, the message below, and an empty
+line between messages. The assistant's turns end with the separator. All else is plain text, which
+every vocabulary can encode."""
 
 _MARKS = range(0xE000, 0xF900)  # Unicode's private use area
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a conversation: text or the name of a special token, learned (assistant's) or
-    not."""
+    """A part of a rendered conversation: plain text or a special token.
+
+    text: the text, or the name of the special token. is_learnt: whether its tokens count in the
+    loss.
+    """
 
     text: str
     is_special: bool
@@ -52,9 +56,9 @@ class Piece:
 
 
 class ChatTemplate:
-    """Renders conversations as pieces.
+    """Renders conversations with a Jinja template, as lists of `Piece`.
 
-    source: the Jinja template; None for `TEMPLATE`. specials: the special tokens that it may write.
+    source: the template; None for `TEMPLATE`. specials: the special tokens that it may write.
     bos, eos: the values of `bos_token` and `eos_token`. Raises ValueError if the source is not
     valid Jinja.
     """
@@ -79,10 +83,10 @@ class ChatTemplate:
     def conversation(self, messages: Messages) -> list[Piece]:
         """Return the pieces of `messages` up to the end of the assistant's last turn.
 
-        Of each assistant turn, the part after its opening is learned, up to and including the last
-        special token. Raises ValueError if the template refuses the messages, or renders the
-        beginning of a conversation differently once more messages follow: the assistant's part is
-        then unknown.
+        In each assistant turn, the pieces after its opening are learned, up to the last special
+        token if there is one. Raises ValueError if the template raises an error. Also raises
+        ValueError if the template renders earlier messages differently when later ones are added,
+        because the assistant's part can then not be found.
         """
         messages, mark = self._hide(messages)
         pieces: list[Piece] = []
@@ -108,7 +112,10 @@ class ChatTemplate:
         return pieces
 
     def opening(self, messages: Messages) -> list[Piece]:
-        """Return the pieces of `messages` and of the opening of the assistant's next turn."""
+        """Return the pieces of `messages`, then of the opening of the assistant's next turn.
+
+        Raises ValueError if the template raises an error.
+        """
         messages, mark = self._hide(messages)
         return self._split(self._render(messages, opening=True), mark, False)
 
@@ -126,8 +133,8 @@ class ChatTemplate:
             raise ValueError(f"the template fails: {error}") from None
 
     def _hide(self, messages: Messages) -> tuple[Messages, str]:
-        """Insert a mark into every spelling of a special token; return the messages and the
-        mark."""
+        """Insert a mark into the text of every special token in `messages`, so that `_split` reads
+        it as plain text. Return the changed messages and the mark."""
         texts = [text for message in messages for text in message.values()]
         mark = next(chr(c) for c in _MARKS if not any(chr(c) in text for text in texts))
 
@@ -150,17 +157,17 @@ class ChatTemplate:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation as tokens, int32 [tokens], and whether each is learned, bool [tokens]."""
+    """A conversation's token ids, int32 [tokens], and a mask of the learned ones, bool [tokens]."""
 
     ids: NDArray[np.int32]
     learnt: NDArray[np.bool_]
 
 
 class ChatEncoder:
-    """Encodes conversations as tokens of `tokenizer`, by the template `source`.
+    """Renders conversations with the Jinja template `source`, and encodes them with `tokenizer`.
 
-    Each conversation is opened as a document, and only once even if the template opens it too.
-    Raises ValueError if the template is not valid Jinja.
+    Each conversation begins with `tokenizer.document_opening`. If the template writes these tokens
+    too, they are not repeated. Raises ValueError if the template is not valid Jinja.
     """
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
@@ -177,7 +184,8 @@ class ChatEncoder:
     def encode_many(self, conversations: Sequence[Messages]) -> list[Encoded]:
         """Encode each conversation up to the end of the assistant's last turn.
 
-        If the template does not end that turn with a special token, a learned separator is added.
+        If the template does not end that turn with a special token, a learned separator is
+        appended.
         Raises ValueError as `ChatTemplate.conversation` does.
         """
         pieces_of_each = [self._template.conversation(one) for one in conversations]
@@ -188,8 +196,10 @@ class ChatEncoder:
         ]
 
     def encode_opening(self, messages: Messages) -> NDArray[np.int32]:
-        """Encode `messages` and the opening of the assistant's next turn; raises ValueError if the
-        template fails."""
+        """Encode a prompt: `messages` and the opening of the assistant's turn, int32 [tokens].
+
+        Raises ValueError if the template raises an error.
+        """
         return self._encode([self._template.opening(messages)])[0].ids
 
     @functools.cached_property
@@ -224,10 +234,10 @@ class ChatEncoder:
 
 
 class ChatTokenizer(Tokenizer):
-    """A tokenizer for prompting a chat model: a text is encoded as a user's message.
+    """A tokenizer for prompts to a chat model. It encodes a text as a message of the user.
 
-    The tokens are those of a conversation up to the point at which the assistant answers, including
-    the tokens that open it. `end_id` ends the answer, which is a separate text from the prompt.
+    The ids include the tokens that open the conversation and the assistant's turn. `end_id` is the
+    token that ends the answer. Prompt and answer are decoded as separate texts.
     """
 
     joins_prompt = False
@@ -243,9 +253,10 @@ class ChatTokenizer(Tokenizer):
 
 
 def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
-    """Return the tokenizer that encodes prompts for a model trained on `settings` (`data`).
+    """Return the tokenizer for prompts to a model that was trained with `settings`.
 
-    For a model trained on conversations, a prompt is a user's message; otherwise it is plain text.
+    settings: the configuration's `data`. If the model was trained on conversations, a prompt is
+    encoded as a user's message; otherwise, as plain text.
     """
     if settings.source != "conversations":
         return tokenizer
@@ -253,7 +264,7 @@ def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:
 
 
 class _Generation(jinja2.ext.Extension):
-    """Ignores `{% generation %}`, by which some templates mark the assistant's part."""
+    """Ignores the tag `{% generation %}`, with which some templates mark the assistant's part."""
 
     tags = {"generation"}  # noqa: RUF012 - Jinja declares it as an attribute of instances
 
@@ -263,8 +274,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 def _environment() -> jinja2.Environment:
-    """Build a Jinja environment equal to the one that Hugging Face Transformers uses for
-    templates."""
+    """Build the same Jinja environment as Hugging Face Transformers does for chat templates."""
 
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)

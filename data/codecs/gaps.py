@@ -1,4 +1,4 @@
-"""Texts with gaps, each gap replacing one missing token: encoding and decoding."""
+"""Encodes texts with gaps, and fills them in. Each gap stands for one missing token."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from data.codecs.tokenizers import Tokenizer
 
 FILLERS = 256
-"""The most tokens that are tried in a gap."""
+"""Maximum number of tokens that `GapCodec` tries in a gap."""
 
 _CONTEXT = 8
-"""Tokens before a gap that may affect how the token in the gap is spelled."""
+"""Number of tokens before a gap that may affect how the token in the gap is decoded."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The text between two gaps, or before the first or after the last, and its ids, int32
-    [tokens].
+    """A part of a text with gaps: from one gap (or the start) to the next gap (or the end).
 
-    `keeps_space` is False if the space at its end belongs to the missing token.
+    ids: its token ids, int32 [tokens]. keeps_space: False if the missing token contains the space
+    at the end of `text`, so that `ids` do not.
     """
 
     text: str
@@ -31,7 +31,7 @@ class Piece:
 
 
 def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
-    """Join the ids of `pieces` with one of `tokens` in each gap."""
+    """Return the ids of a whole text: those of `pieces`, with one of `tokens` in each gap."""
     ids = pieces[0].ids.tolist()
     for token, piece in zip(tokens, pieces[1:], strict=True):
         ids += [token, *piece.ids.tolist()]
@@ -39,12 +39,12 @@ def joined_ids(pieces: Sequence[Piece], tokens: Sequence[int]) -> list[int]:
 
 
 class GapCodec:
-    """Encodes the text around gaps as it is encoded within a whole text, and fills in the gaps.
+    """Encodes texts with gaps, and fills in the gaps.
 
-    The ids around a gap depend on the tokenizer: the space before a gap may belong to the missing
-    token, be a token by itself or have none at all; the rest of a word may be split into different
-    tokens. So the class tries it out: it puts other tokens of the vocabulary into the gaps and
-    encodes the result.
+    The text around a gap gets the ids that it would have in a text without gaps. They depend on the
+    tokenizer: the space before a gap may be part of the missing token, a separate token or no
+    token, and the rest of a word may be split into different tokens. So the class finds the ids by
+    trial: it puts tokens of the vocabulary into the gaps and encodes the result.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -60,7 +60,7 @@ class GapCodec:
         """True if no token contains the spaces between words, as in BERT's WordPiece."""
 
     def encode(self, texts: Sequence[str]) -> list[Piece]:
-        """Return the pieces of a text given as `texts`, with a gap between each two."""
+        """Return a `Piece` for each of `texts`, the parts of one text between its gaps."""
         last = len(texts) - 1
         return [
             self._encode_piece(text, after_gap=number > 0, before_gap=number < last)
@@ -86,9 +86,10 @@ class GapCodec:
     def name_token(
         self, token: int, gap: int, pieces: Sequence[Piece], tokens: Sequence[int]
     ) -> str:
-        """Return the text of `token` in gap number `gap`, given the `tokens` of all gaps before it.
+        """Return the text of `token` in gap number `gap`, from 0.
 
-        If the tokenizer drops spaces, marks of its own, such as WordPiece's ##, are kept.
+        tokens: at least the tokens in the gaps before it. If the tokenizer drops spaces, the result
+        includes its prefixes, such as WordPiece's ##.
         """
         if self.drops_spaces:
             return self._tokenizer.decode([token])
@@ -101,7 +102,7 @@ class GapCodec:
         if self.drops_spaces or not (context or piece.keeps_space):
             context = self._neutral
         text = self._tokenizer.decode([*context, *ids])[len(self._tokenizer.decode(context)) :]
-        # Such a tokenizer's decoder adds spaces; the spaces of the text stay as they are.
+        # If the tokenizer drops spaces, its decoder adds one here. The text has its own spaces.
         return text.removeprefix(" ") if self.drops_spaces else text
 
     def _find_fillers(self) -> list[str]:
@@ -113,9 +114,10 @@ class GapCodec:
         return [*dict.fromkeys(text for text in texts if text and "\ufffd" not in text)] or ["a"]
 
     def _like(self, neighbour: str, side: int) -> list[str]:
-        """Return the fillers whose character at `side` is a letter or digit, as `neighbour` is.
+        """Return the fillers that have a letter (or digit) at index `side` if `neighbour` is one.
 
-        Return all fillers if `neighbour` is neither, or if no filler matches.
+        side: 0 for the first character, -1 for the last. Return all fillers if `neighbour` is
+        neither a letter nor a digit, or if no filler matches.
         """
         for is_of_class in (str.isalpha, str.isdigit):
             if is_of_class(neighbour):
@@ -141,7 +143,7 @@ class GapCodec:
             found.update(_ids_between(encoding, len(left), len(left) + len(text), text[-1] == " "))
         if not found:  # No token of this vocabulary fits there.
             return Piece(text, self._tokenizer.encode(text))
-        # Prefer encodings in which the missing token carries the space, however rare they are.
+        # Prefer encodings in which the missing token contains the space, however rare they are.
         keeps_space, ids = max(found, key=lambda one: (not one[0], found[one]))
         return Piece(text, np.array(ids, np.int32), keeps_space)
 
@@ -149,10 +151,10 @@ class GapCodec:
 def _ids_between(
     encoding: tokenizers.Encoding, start: int, stop: int, may_end_earlier: bool
 ) -> Iterable[tuple[bool, tuple[int, ...]]]:
-    """Yield whether the ids between two places of a text cover its last character, and these ids.
+    """Yield (keeps_last, ids) once: the ids of the characters of a text in [start, stop).
 
-    Yield nothing if a token crosses one of the places. With `may_end_earlier`, a token may cross
-    the second place by one character.
+    Yield nothing if a token crosses `start` or `stop`. With `may_end_earlier`, a token that crosses
+    `stop` is left out if it begins at the last character; keeps_last is then False.
     """
     keeps_last, ids = True, []
     for token, (begins, ends) in zip(encoding.ids, encoding.offsets, strict=True):

@@ -1,4 +1,4 @@
-"""Pictures as arrays, uint8 [height, width, channels], with 1 channel (grey) or 3 (RGB)."""
+"""Decodes and encodes pictures: uint8 [height, width, channels], 1 channel (grey) or 3 (RGB)."""
 
 import io
 import warnings
@@ -17,12 +17,13 @@ Size = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge of a part of a picture, in pixels."""
 
-# Pillow's warning about a large picture doesn't name the file; twice as large is an error.
+# Pillow's warning about a large picture doesn't name the file. At twice that size Pillow raises an
+# error, which `decode_picture` reports.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # EXIF
-_SPARE = 2  # JPEGs are decoded at 1/2, 1/4 or 1/8 if this many times the target size is left
+_SPARE = 2  # a JPEG is decoded at 1/2, 1/4 or 1/8 if this is at least `_SPARE` x the target size
 
 
 def decode_picture(
@@ -34,13 +35,13 @@ def decode_picture(
 ) -> NDArray[np.uint8]:
     """Decode a picture (PNG, JPEG, ...), crop it and resize it to `shape`.
 
-    The default crop is that of evaluation: the largest centered box with the aspect ratio of
-    `shape`, with its sides multiplied by `crop_ratio`. choose: a function from the picture's size
-    to a different crop.
+    choose: a function from the picture's size to the box to crop. The default is the crop for
+    evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied by
+    `crop_ratio`.
 
-    Of several frames the first is used. The EXIF orientation is applied; transparency becomes
-    white; pixels of more than 8 bits keep their upper 8. Raises ValueError if the picture can't be
-    decoded.
+    If the file has several frames, the first is used. The EXIF orientation is applied. Transparent
+    pixels are put on white. Values of more than 8 bits keep their upper 8. Raises ValueError if the
+    picture can't be decoded.
     """
     height, width, channels = shape
     choose = choose or (lambda size: middle(size, (width, height), crop_ratio))
@@ -68,7 +69,7 @@ def decode_picture(
 
 
 def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
-    """Return the largest centered box with the aspect ratio of `target`, times `ratio` per side."""
+    """Return the largest centered box with the aspect ratio of `target`, scaled by `ratio`."""
     scale = ratio * min(size[0] / target[0], size[1] / target[1])
     width, height = min(target[0] * scale, size[0]), min(target[1] * scale, size[1])
     left, top = (size[0] - width) / 2, (size[1] - height) / 2
@@ -87,7 +88,7 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
 def encode_picture(picture: NDArray[np.uint8], form: str = "png") -> bytes:
     """Encode `picture`, uint8 [height, width, channels], as an image file.
 
-    form: a Pillow format; "png", or "ppm" for an uncompressed PGM or PPM file.
+    form: the name of a Pillow format, such as "png", or "ppm" for an uncompressed PGM or PPM file.
     """
     file = io.BytesIO()
     to_pillow(picture).save(file, form)
@@ -113,13 +114,14 @@ def _upright_size(file: Image.Image) -> tuple[int, int]:
 
 
 def _shrink(file: Image.Image, times: float) -> None:
-    """Let a JPEG decode at reduced size, given that it will be shrunk `times` times in the end."""
+    """Let Pillow decode a JPEG at reduced size. times: the factor by which it is shrunk in all."""
     times = max(times / _SPARE, 1.0)
     file.draft(None, (int(file.width / times), int(file.height / times)))
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Convert a picture to a mode from which the conversion to 8 bits has no surprises."""
+    """Prepare a picture for conversion to 8 bits: 16-bit values keep their upper 8 bits, and
+    transparent pixels are put on white. Raises ValueError for floating-point pixels."""
     if picture.mode.startswith("I"):
         wide = np.clip(np.asarray(picture).astype(np.int64), 0, 2**16 - 1)
         return Image.fromarray((wide >> 8).astype(np.uint8))

@@ -1,6 +1,6 @@
-"""Recordings as waveforms, float32 [samples] with full scale 1, and as log-mel frames.
+"""Decodes recordings to waveforms, float32 [samples] with full scale 1, and to log-mel frames.
 
-A frame describes a short window of a recording: the logarithm of its power in each mel band.
+A frame holds, for a short window of a recording, the logarithm of the power in each mel band.
 """
 
 import io
@@ -17,16 +17,16 @@ Waveform = NDArray[np.float32]
 _FLOOR = 1e-10  # least power of a band: below the rounding noise of 16 bits
 _LEAST_DEVIATION = 1e-5  # added to every deviation, for constant bands
 _TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong headers
-_UNKNOWN_SIZE = 0x7FFF0000  # a size from here on in a header means unknown
-_PAGE = b"OggS"  # how each page of an Ogg file begins
+_UNKNOWN_SIZE = 0x7FFF0000  # in a header, this size or a larger one means unknown
+_PAGE = b"OggS"  # the first bytes of each page of an Ogg file
 _LOUDEST = 2.0**32  # some programs write 32-bit integers as floats; louder values are an error
 
 
 def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
-    """Decode a recording (WAV, FLAC, OGG, MP3, ...) at `sample_rate`: float32 [samples].
+    """Decode a recording (WAV, FLAC, OGG, MP3, ...), resampled to `sample_rate`: float32 [samples].
 
-    Channels are averaged; another rate is resampled (soxr's HQ: band-limited, linear phase). Raises
-    ValueError if the recording is empty or can't be decoded whole.
+    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). Raises
+    ValueError if the recording is empty or cut off, or can't be decoded.
     """
     import soundfile  # imported late, here and below: programs without sound start faster
 
@@ -47,7 +47,7 @@ def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
 def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
     """Resample `waveform` from `rate` to `sample_rate`, both in Hz.
 
-    Raises ValueError if it is empty, or has values that are not finite or far too large.
+    Raises ValueError if the waveform is empty, or has values that are not finite or exceed 2**32.
     """
     if not len(waveform):
         raise ValueError("it is empty")
@@ -82,7 +82,7 @@ def _ends(encoded: bytes) -> bool:
 
 
 def _missing(encoded: bytes) -> float:
-    """Return the share of a WAV file's samples, by its header, that the file lacks."""
+    """Return the share of samples that a WAV file lacks by its header; 0 for other formats."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
         kind, size = (
@@ -101,20 +101,21 @@ def _missing(encoded: bytes) -> float:
 class LogMel:
     """Computes log-mel frames of waveforms: `LogMel(...)(waveform)` is float32 [frames, num_mels].
 
-    With W and H samples in `window_milliseconds` and `hop_milliseconds`, rounded, frame t covers
-    the samples from t H to t H + W, without padding: N samples give 1 + (N - W) // H frames, and
-    none if N < W. The frame is multiplied by a periodic Hann window, zero-padded to F samples and
-    Fourier transformed; |X|^2 of its 1 + F / 2 bins is its power. F is the least power of two, at
-    least W, whose bins are no further apart than the bands below 1 kHz.
+    W and H are the numbers of samples in `window_milliseconds` and `hop_milliseconds`, rounded.
+    Frame t covers the samples from t H to t H + W. There is no padding: N samples have
+    1 + (N - W) // H frames, or none if N < W. Each frame is multiplied by a periodic Hann window,
+    zero-padded to F samples and Fourier transformed. Its power is |X|^2 of the 1 + F / 2 bins. F is
+    the smallest power of two that is at least W and for which bins are no further apart than the
+    corners of the bands below 1 kHz.
 
-    Bands are triangles from 0 Hz to half the sample rate, of area 1 over frequency in Hz. Their
-    `num_mels` + 2 corners are evenly spaced on Slaney's mel scale: 3 f / 200 below 1 kHz, and 15 +
-    27 ln(f / 1000) / ln 6.4 above (as in librosa and Whisper). A frame is the natural logarithm of
-    the power in each band, with a floor of 1e-10.
+    Bands are triangular filters from 0 Hz to half the sample rate; each has area 1 over frequency
+    in Hz. Their `num_mels` + 2 corners are evenly spaced on Slaney's mel scale: 3 f / 200 below
+    1 kHz, and 15 + 27 ln(f / 1000) / ln 6.4 above (as in librosa and Whisper). The result is the
+    natural logarithm of the power in each band; a power below 1e-10 counts as 1e-10.
 
-    normalization="bands": each band is reduced by its mean over the recording and divided by its
-    standard deviation plus 1e-5. "recording": the same with the mean and deviation over all bands,
-    so that constant sounds are kept. "none": no normalization.
+    normalization="bands": subtract each band's mean over the recording, and divide by its standard
+    deviation plus 1e-5. "recording": the same with one mean and deviation for all bands, which
+    keeps the spectrum of a constant sound. "none": no normalization.
     """
 
     sample_rate: int
@@ -125,7 +126,7 @@ class LogMel:
 
     @classmethod
     def of(cls, settings: Any) -> Self:
-        """Build from `settings` (the configuration's `data`)."""
+        """Build a `LogMel` from `settings` (the configuration's `data`)."""
         return cls(
             settings.sample_rate,
             settings.num_mels,
@@ -138,10 +139,10 @@ class LogMel:
         if not self.frames(len(waveform)):
             return np.zeros((0, self.num_mels), np.float32)
         windows = sliding_window_view(waveform, self.window)[:: self.hop]
-        # In double precision: rounding would drown soft bands next to loud ones.
+        # In double precision: float32 rounding errors of loud bands would hide soft bands.
         spectrum = np.fft.rfft(windows * self._hann, self.fft_size)
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        # Sparse, to avoid the threads of BLAS, which wait long if training uses all cores.
+        # A sparse product needs no BLAS threads, which wait long if training uses all cores.
         levels = np.log(np.maximum((self._bands @ power.T).T, np.float32(_FLOOR)))
         if self.normalization != "none":
             over = 0 if self.normalization == "bands" else None
@@ -150,8 +151,7 @@ class LogMel:
         return np.ascontiguousarray(levels)
 
     def frames(self, samples: ArrayLike) -> Any:
-        """Return the number of frames of a waveform of `samples` samples, elementwise for
-        arrays."""
+        """Return how many frames `samples` samples have. Works elementwise on arrays."""
         return np.maximum(1 + (np.asarray(samples) - self.window) // self.hop, 0)
 
     def most_samples(self, frames: int) -> int:
@@ -159,7 +159,7 @@ class LogMel:
         return self.window + frames * self.hop - 1
 
     def seconds(self, frames: int) -> float:
-        """Return the least length, in seconds, of a recording with `frames` frames."""
+        """Return the length, in seconds, of the shortest recording with `frames` frames."""
         return (self.window + (frames - 1) * self.hop) / self.sample_rate
 
     @property
@@ -174,7 +174,7 @@ class LogMel:
 
     @cached_property
     def fft_size(self) -> int:
-        """Samples per Fourier transform: a window, zero-padded."""
+        """Samples per Fourier transform: the zero-padded window."""
         distance = self._corners[1]  # between the first corners, in Hz
         return max(_power_of_two(self.window), _power_of_two(self.sample_rate / distance))
 

@@ -1,7 +1,7 @@
-"""Tokenizers: text to token ids and back. Every kind is stored as a Hugging Face tokenizer.json.
+"""Tokenizers: convert text to token ids and back. Each is stored as a Hugging Face tokenizer.json.
 
-Character and byte tokenizers are byte-pair encodings without merges, so that one file format,
-library and code path serves every kind, and other readers of tokenizer.json get the same ids. All
+Character and byte tokenizers are stored as byte-pair encodings without merges. So all kinds share
+one file format and one code path, and other programs that read tokenizer.json get the same ids. All
 kinds except characters and words work on bytes, so that decoding restores any text exactly.
 """
 
@@ -25,7 +25,7 @@ UNKNOWN = "<|unknown|>"
 """The token for each character or word that is not in the vocabulary."""
 
 _JOINED = "\u203f"
-"""Prefix of WordPiece tokens inside a word. Unlike "##", it is never the spelling of bytes."""
+"""Prefix of WordPiece tokens inside a word. Unlike "#", this character never stands for a byte."""
 
 _LONGEST_WORD = 100  # bytes; WordPiece takes time quadratic in the length of a word
 
@@ -33,14 +33,15 @@ _LONGEST_WORD = 100  # bytes; WordPiece takes time quadratic in the length of a 
 class Tokenizer:
     """Encodes text as token ids, and decodes them.
 
-    Text is never read as special tokens: the letters of a special token get the ids of these
-    letters, so that a document can't fake its end.
+    If a text contains the name of a special token, it is encoded as plain text, so that a document
+    can't fake its end.
 
-    `opening`, `closing`, int32 [tokens]: what the file's post-processor puts around every text,
-    such as BERT's [CLS] and [SEP]; may be empty. The separator is the opening token if a text gets
-    exactly one and is also closed; else `SEPARATOR`, which is added to the vocabulary if missing.
-    `document_opening` begins with the separator. `end_id`: the token that ends generated text.
-    `joins_prompt`: whether the prompt and the generated text form one text.
+    `opening`, `closing`: the ids that tokenizer.json's post-processor puts before and after every
+    text, such as BERT's [CLS] and [SEP]; int32 [tokens], may be empty. `separator`: the token that
+    begins a document. It is the opening token if there is exactly one and `closing` is not empty;
+    otherwise it is `SEPARATOR`, which is added to the vocabulary if missing. `end_id`: the token
+    that ends generated text. `joins_prompt`: whether the prompt and the generated text are decoded
+    as one text.
     """
 
     joins_prompt = True
@@ -65,10 +66,10 @@ class Tokenizer:
 
     @cached_property
     def unknown_id(self) -> int | None:
-        """The id of the unknown token in the tokenizer's model, or None.
+        """The id of the unknown token; None if there is none.
 
-        None also if the unknown token is the separator: byte-level WordPiece names one, but needs
-        none.
+        Also None if the unknown token is the separator. Byte-level WordPiece names it as unknown
+        token, but can encode every text without it.
         """
         model = json.loads(self.backend.to_str())["model"]
         unknown = model.get("unk_id")  # unigram models give an id, others a token
@@ -84,7 +85,8 @@ class Tokenizer:
         return np.append(np.int32(self.separator_id), self.opening)
 
     def framed(self, ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.int32]:
-        """Return `ids` between `opening` and `closing`, cut to `longest` tokens in all if given."""
+        """Return `ids` between `opening` and `closing`. longest: the maximum length of the result;
+        `ids` are cut to fit."""
         room = None
         if longest is not None:
             room = max(longest - len(self.opening) - len(self.closing), 0)
@@ -106,8 +108,8 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> "Tokenizer":
-        """Build a tokenizer with a token for each byte, whose id is its value; the separator is
-        256."""
+        """Build a tokenizer with a token for each byte. The token's id is the byte's value; the
+        separator's id is 256."""
         vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
         backend = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -117,8 +119,8 @@ class Tokenizer:
     def train_bpe(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
         """Train byte-level byte-pair encoding of at most `vocabulary_size` tokens on `texts`.
 
-        The separator is 0, then come the 256 bytes, then the merges in the order learned (fewer
-        than asked for if the texts contain no more pairs). The same texts give the same tokenizer.
+        The separator has id 0; then come the 256 bytes, then the merges in the order learned. There
+        are fewer tokens if the texts contain no more pairs. Training is deterministic.
         """
         backend = _byte_level(models.BPE())
         trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, **_byte_trainer())
@@ -129,9 +131,9 @@ class Tokenizer:
     def train_unigram(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
         """Train a unigram language model of byte sequences (Kudo, 2018) on `texts`.
 
-        It has at most `vocabulary_size` tokens: the separator is 0, then come the pieces by
-        decreasing probability, including every byte. The same texts give the same tokenizer: scores
-        are rounded, because the library sums them in the order of a hash table.
+        It has at most `vocabulary_size` tokens. The separator has id 0; then come the pieces,
+        including every byte, by decreasing probability. Training is deterministic: scores are
+        rounded, because the library sums them in the order of a hash table.
         """
         backend = _byte_level(models.Unigram())
         trainer = trainers.UnigramTrainer(vocab_size=vocabulary_size, **_byte_trainer())
@@ -151,9 +153,9 @@ class Tokenizer:
     def train_wordpiece(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
         """Train byte-level WordPiece on `texts`; it encodes by greedy longest match.
 
-        It has at most `vocabulary_size` tokens: the separator is 0; each byte has one token for the
-        beginning of a word and one for inside. Words are split as in GPT-2's byte-pair encoding,
-        with the white space before them.
+        It has at most `vocabulary_size` tokens. The separator has id 0; each byte has one token for
+        the beginning of a word and one for inside. Text is split into words as in GPT-2's byte-pair
+        encoding; a word includes the white space before it.
         """
         signs = _signs_of_bytes()
         inside = [f"{_JOINED}{sign}" for sign in signs]
@@ -186,9 +188,9 @@ class Tokenizer:
     def train_words(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
         """Build a tokenizer of the `vocabulary_size` - 2 most frequent words of `texts`.
 
-        Words are split as in GPT-2's byte-pair encoding, with the white space before them, so that
-        decoding restores a text of known words exactly. The separator is 0, the unknown word 1,
-        then words by decreasing frequency.
+        Text is split into words as in GPT-2's byte-pair encoding. A word includes the white space
+        before it, so that decoding restores a text of known words exactly. The separator has id 0,
+        the unknown word id 1; then come the words by decreasing frequency.
         """
         backend = _byte_level(models.WordLevel(unk_token=UNKNOWN))
         trainer = trainers.WordLevelTrainer(
@@ -201,7 +203,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Load a tokenizer.json, adding a separator if it has none.
+        """Load a tokenizer.json, and add a separator if it has none.
 
         Raises ValueError if the file is not a readable tokenizer.json.
         """
@@ -241,28 +243,25 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Decodes ids as they arrive, never emitting half a character.
+    """Decodes ids as they arrive, without returning half a character.
 
-    The results of all `push` calls and `flush`, joined, equal `decode` of all ids at once. after:
-    ids of a text that the new ids continue; the results then exclude that text.
+    The joined results of all `push` calls and of `flush` equal `Tokenizer.decode` of all ids.
+    after: ids that come before the new ones; their text is not part of the results.
     """
 
-    # A character has at most four bytes: if this many tokens have no text when decoded on
-    # their own, the last ones are not part of the character that the first ones end.
-    _CONTEXT = 8
-    _BYTES = 4
+    _CONTEXT = 8  # ids kept at least, since the text of new ids may depend on those before
+    _BYTES = 4  # most bytes of a character: after this many ids, it can't still be unfinished
 
     def __init__(self, tokenizer: Tokenizer, after: Sequence[int] = ()):
         self._tokenizer = tokenizer
         self._ids = [*after]  # the last few, whose text may still change
         text = tokenizer.decode(self._ids)
-        self._emitted = len(text)  # characters of it that were returned
-        self._broken = 0  # tokens since it last ended with a whole character
+        self._emitted = len(text)  # characters of their text that were returned
+        self._broken = 0  # ids since their text last ended with a whole character
         self._forget(text)
 
     def push(self, *ids: int) -> str:
-        """Add `ids` and return the text that is now certain, from the end of the last call's
-        result."""
+        """Add `ids`, and return the new text that later ids can't change."""
         self._ids.extend(ids)
         text = self._tokenizer.decode(self._ids)
         whole = text.rstrip("\ufffd")  # the rest may be an unfinished character
@@ -276,7 +275,7 @@ class StreamDecoder:
         return new
 
     def flush(self) -> str:
-        """Return the remaining text, which `push` held back."""
+        """Return the rest of the text, which no `push` has returned yet."""
         rest = self._tokenizer.decode(self._ids)[self._emitted :]
         self._ids, self._emitted = [], 0
         return rest
@@ -324,7 +323,7 @@ def _byte_trainer() -> dict[str, Any]:
 
 
 def _signs_of_bytes() -> list[str]:
-    """Return the printable character that stands for each byte in GPT-2's byte-level encoding."""
+    """Return the printable character for each byte in GPT-2's byte-level encoding."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

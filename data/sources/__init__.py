@@ -1,2 +1,1 @@
-"""Sources of raw examples: each is a file in this folder, and an entry of `SOURCES` in
-`registry.py`."""
+"""Sources of raw examples. Each has a module here, and an entry in `SOURCES` (registry.py)."""

@@ -1,4 +1,4 @@
-"""Stores the examples of a source, once, as a TensorFlow dataset in ArrayRecord files."""
+"""Writes the examples of a source to ArrayRecord files, once, as a TensorFlow dataset."""
 
 import contextlib
 import io
@@ -13,11 +13,11 @@ from data.progress import Progress, track
 from data.sources.source import RawSplits, SequentialSource
 
 VERSION = "1.0.0"
-"""The version of the files' layout; files of a different version are not read."""
+"""Version of the files' layout; files of a different version are not read."""
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TensorFlow dataset of the examples of any source. It does not need TensorFlow itself."""
+    """Builds a TensorFlow dataset of the examples of a source. TensorFlow itself is not needed."""
 
     VERSION = tfds.core.Version(VERSION)
     url_infos = None  # nothing is downloaded, so do not look for checksum files
@@ -36,8 +36,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in self._source.splits}
 
     def _generate_examples(self, split: str):
-        # Keys keep the order. They are spread over all 128 bits because the builder sorts data that
-        # does not fit into memory into a thousand buckets by the first of them.
+        # Increasing keys keep the order. They are spread over 128 bits because the builder divides
+        # data that does not fit into memory into a thousand buckets by the first bits of the keys.
         most = self._source.splits[split]
         step = 2**128 // (most + 1)
         examples = track(
@@ -54,7 +54,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 def open_examples(source: SequentialSource, cache: Path, progress: Progress) -> RawSplits:
     """Return the raw examples of each split of `source`, with random access.
 
-    They are first written to `cache` if they are not there.
+    If the folder `cache` does not contain them, they are first written there. Pictures are returned
+    as encoded bytes.
     """
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})
     folder = cache / "sources" / f"{source.name}-{key[:24]}"

@@ -1,8 +1,9 @@
-"""Generated pairs: a date as people write it, and its ISO form. No day occurs twice.
+"""A source of generated pairs: a date as people write it, and the date in ISO format.
 
-A date is written in one of thousands of styles: with or without a weekday, day and year in digits
-or in words, the parts in any order. Dates in digits alone are unambiguous: dots put the day first
-and slashes the month, so 5.3.1987 and 3/5/1987 are both March 5.
+No day occurs twice. A date is written in one of thousands of styles: with or without a weekday, day
+and year in digits or in words, the parts in any order. Dates in digits alone are unambiguous: with
+dots the day comes before the month, with slashes the month comes before the day. So 5.3.1987 and
+3/5/1987 are both March 5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from data.order import permutation
 from data.sources.source import MadeExamples, RawSplits, held_out_mask
 
 VERSION = 2
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increase it when this file generates different examples."""
 
 FIRST, LAST = date(1500, 1, 1), date(2500, 12, 31)
 TEST, OTHERS = 2_000, 40_000  # days for the test, and for training and validation together
@@ -47,7 +48,7 @@ _LOOSE = ("{d} {m} {y}", "{d} {m}, {y}", "{d} {m} in {y}", "{d} {m}, in the year
           "{m} {d} {y}", "{m} {d}, {y}", "{m} {d} in {y}", "{m} {d}, in the year {y}",
           "{y}, {m} {d}", "{y}, {d} {m}", "in {y}, on {d} {m}",
           "in the year {y}, {m} {d}")  # fmt: skip
-# With the day as an ordinal number, too.
+# With the day as an ordinal number.
 _ORDINAL = ("{d} of {m} {y}", "{d} of {m}, {y}", "{d} of {m} in the year {y}", "{d} day of {m} {y}",
             "{y}, {d} of {m}", "in {y}, on {d} of {m}")  # fmt: skip
 _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}", "{text}, {w}",
@@ -56,11 +57,13 @@ _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}
 
 @dataclass(frozen=True)
 class Style:
-    """A way to write a date, as drawn by `draw_style`.
+    """A way to write a date, drawn by `draw_style`.
 
-    text: the pattern. day: "D", "DD", "5th" or "fifth". year: how to spell it out ("pairs",
-    "hundreds", "thousands"), or "" for digits. weekday: a pattern with the weekday, or "" for none.
-    month, weekday_name: "long", "short" or "dotted" (abbreviated with a dot).
+    text: the pattern. day: "D", "DD", "5th" or "fifth". the: whether "the" precedes an ordinal day.
+    year: "pairs", "hundreds" or "thousands" for words (see `_year`), "" for digits. hyphens,
+    conjunction: whether words have hyphens, and the year an "and". month, weekday_name: "long",
+    "short" or "dotted" (abbreviated with a dot). weekday: a pattern with the weekday, or "" for
+    none. case: "lower", "upper" or "as it is".
     """
 
     text: str
@@ -75,7 +78,7 @@ class Style:
     case: str = "as it is"
 
     def write(self, day: date) -> str:
-        """Return the date in this style."""
+        """Return `day` as text in this style."""
         numbers = {"D": day.day, "M": day.month, "Y": day.year}
         places = numbers | {"DD": f"{day.day:02}", "MM": f"{day.month:02}"}
         places["d"] = self._day(day.day, places)
@@ -120,8 +123,8 @@ class Style:
 
 
 def draw_style(random: Random) -> Style:
-    """Draw a random style, using only `random.random()`, which is the same in all Python
-    versions."""
+    """Draw a random style. Uses only `random.random()`, which returns the same numbers in all
+    Python versions."""
     kind = _pick(random, ("loose", "loose", "loose", "ordinal", "tight", "digits"))
     texts = {"loose": _LOOSE, "ordinal": _ORDINAL, "tight": _TIGHT, "digits": _DIGITS}[kind]
     style: dict[str, Any] = {
@@ -145,9 +148,11 @@ def draw_style(random: Random) -> Style:
 
 @dataclass(frozen=True)
 class Dates:
-    """A source of pairs of a date in words and in digits. Each day is in one pair of one split.
+    """A source of pairs of a date as people write it and the date in ISO format.
 
-    Days from 1500 to 2500 are drawn in a fixed order; a hash of the day chooses `validation`.
+    The days are a fixed random choice from the years 1500 to 2500. Each is in one pair of one
+    split. held_out: share of the days outside the test that is held out for validation, chosen by
+    a hash of the day.
     """
 
     held_out: float
@@ -155,7 +160,7 @@ class Dates:
 
     @cached_property
     def days(self) -> dict[str, NDArray[np.int64]]:
-        """The days of each split, as numbers from the first day."""
+        """The days of each split, as numbers of days after `FIRST`."""
         size = (LAST - FIRST).days + 1
         days = permutation(np.arange(TEST + OTHERS), size=size, seed=0, epoch=0)
         test, others = days[:TEST], days[TEST:]
@@ -176,7 +181,7 @@ class Dates:
 
 
 def _pair(item: tuple[str, int]) -> dict[str, Any]:
-    """Return the raw example for a name and a day, counted from the first day."""
+    """Return the raw example for a name and a day, given as the number of days after `FIRST`."""
     name, number = item
     day = FIRST + timedelta(number)
     text = draw_style(Random(number)).write(day)
@@ -184,7 +189,7 @@ def _pair(item: tuple[str, int]) -> dict[str, Any]:
 
 
 def open_source(settings: Any) -> Dates:
-    """Open the source of dates; `data.validation_fraction` of the non-test days is held out."""
+    """Open the source; `data.validation_fraction` of the days outside the test is held out."""
     return Dates(settings.validation_fraction)
 
 

@@ -16,8 +16,9 @@ class Digits:
     """A source of the digits, numbered as in scikit-learn. An example is an `image` (PNG) and a
     `label`.
 
-    `test` is the part that `train_test_split(..., test_size=0.2, random_state=0)` holds out, as is
-    usual in results on these digits; a hash of the number chooses `validation` from the rest.
+    The split `test` is the one of `train_test_split(..., test_size=0.2, random_state=0)`, as usual
+    for these digits. held_out: share of the other pictures that is held out for validation, chosen
+    by a hash of the picture's number.
     """
 
     held_out: float
@@ -27,8 +28,8 @@ class Digits:
 
     @cached_property
     def members(self) -> Mapping[str, list[int]]:
-        """The numbers of each split's pictures."""
-        # The same split as train_test_split, without the second that importing scikit-learn takes.
+        """The numbers of the pictures in each split."""
+        # The same split as train_test_split. Importing scikit-learn for it would take a second.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
         train, validation = hold_out(rest, self.held_out, str)
@@ -60,5 +61,5 @@ class Digits:
 
 
 def open_source(settings: Any) -> Digits:
-    """Open the digits; `data.validation_fraction` of the training part is held out."""
+    """Open the digits; `data.validation_fraction` of those outside the test is held out."""
     return Digits(settings.validation_fraction)

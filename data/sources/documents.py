@@ -1,4 +1,4 @@
-"""Documents: text files or parts of them, read in pieces of bounded size."""
+"""A source of documents (text files or parts of them), read in pieces of bounded size."""
 
 import codecs
 import hashlib
@@ -27,7 +27,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Document:
-    """The characters of a file in [start, stop)."""
+    """A part of a file: its characters in [start, stop)."""
 
     file: TextFile
     start: int
@@ -36,11 +36,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Documents:
-    """A source of text. An example is a piece of a document: `document`, `piece` (from 0), `text`.
+    """A source of text. An example is a piece of a document.
 
-    The size of pieces is bounded, so that neither memory nor records grow with a document. A piece
-    ends before white space that follows another character, if possible; as no token of a byte-level
-    tokenizer crosses such a place, pieces can be encoded separately.
+    Its fields are `document` (the document's name), `piece` (the number of the piece, from 0) and
+    `text`. Pieces have a bounded size, so that neither memory nor records grow with a document. If
+    possible, a piece ends after a word, before white space. No token of a byte-level tokenizer
+    crosses this boundary, so pieces can be encoded separately.
     """
 
     name: str
@@ -84,7 +85,7 @@ def whole(file: TextFile) -> Document:
 
 
 def text_features() -> dict[str, Any]:
-    """Return the features of a piece of a document in terms of TensorFlow Datasets."""
+    """Return the TensorFlow Datasets features of a piece of a document."""
     import numpy as np
     import tensorflow_datasets as tfds
 
@@ -93,10 +94,10 @@ def text_features() -> dict[str, Any]:
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
-    """Cut the text of `blocks` into pieces of `PIECE_CHARACTERS` to twice as many; the last may be
-    shorter.
+    """Cut the joined text of `blocks` into pieces.
 
-    An empty text gives one empty piece.
+    A piece has from `PIECE_CHARACTERS` to twice as many characters; the last may be shorter. An
+    empty text has one empty piece.
     """
     text, count = "", 0
     for block in blocks:
@@ -116,10 +117,11 @@ def pieces(blocks: Iterable[str]) -> Iterator[str]:
 def read_text_files(
     files: Iterable[tuple[Path, str]], invalid_utf8: str, settings: Any, *what: str
 ) -> list[TextFile]:
-    """Read text files, given by path and name, once, for their hashes and lengths.
+    """Return a `TextFile` for each path and name in `files`.
 
-    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD. settings, what: the place
-    in the file stat cache. Raises UsageError if a file is not valid UTF-8.
+    The file stat cache, opened with `settings` and `what`, avoids reading unchanged files again.
+    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD. Raises UsageError if a
+    file can't be read or, with "error", is not valid UTF-8.
     """
 
     def find(path: Path) -> tuple[str, int]:
@@ -170,8 +172,8 @@ def _characters(document: Document, invalid_utf8: str) -> Iterator[str]:
 
 
 def _cut(text: str, first: int, last: int) -> int:
-    """Return the first place in [first, last) where white space follows another character, or
-    `last`."""
+    """Return the first index in [first, last) at which a word is followed by white space; `last`
+    if there is none."""
     for place in range(first, last):
         if text[place].isspace() and not text[place - 1].isspace():
             return place

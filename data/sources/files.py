@@ -1,4 +1,4 @@
-"""Finds the user's files, by a file, folder or glob, and assigns them to splits."""
+"""Finds the user's files (a file, a folder or a glob), and assigns them to splits."""
 
 import glob
 import hashlib
@@ -19,11 +19,16 @@ Files = tuple[list[Path], Path]
 
 
 def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
-    """Return the files at `given` that `accepts` accepts, sorted by name, for each split.
+    """Return the files of each split, sorted by name, and the folder of their relative names.
 
-    If a folder has subfolders named train, validation or test, only these are read. If it contains
-    only files with such names (train.txt, test.jsonl.gz, train-00000-of-00002.parquet), these are
-    the splits. Otherwise all files are for training. Raises UsageError if there are none.
+    given: a file, a folder or a glob. accepts: returns whether to take a file of a folder or glob.
+
+    If a folder has subfolders named train, validation or test, only these are read. If all its
+    files are named after splits (train.txt, test.jsonl.gz, train-00000-of-00002.parquet), each
+    belongs to that split. Otherwise all files are for training. A folder may have no files.
+
+    Raises UsageError if there is no file or folder `given`, if no file matches a glob, or if a
+    folder has splits but no train.
     """
     path = Path(given).expanduser()
     if path.is_file():
@@ -56,10 +61,10 @@ def _parts(folder: Path, accepts: Callable[[Path], bool]) -> dict[str, list[Path
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Return those of the folders train, validation and test that exist in `root`.
+    """Return the existing subfolders of `root` named train, validation or test, by split.
 
-    Raises UsageError if several folders seem to be splits, and one is misnamed: val, Test. A single
-    such folder is not taken for a split: Bus, Car, Train may be classes.
+    Raises UsageError if several subfolders seem to be splits and one is misnamed, such as val or
+    Test. One misnamed subfolder alone is no error, as it may be a class: Bus, Car, Train.
     """
     parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
     folders = sorted(one for one in root.iterdir() if one.is_dir())
@@ -71,20 +76,19 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def split_of(file: Path) -> str | None:
-    """Return the split that a file is named after, or None."""
+    """Return the split that a file is named after (train.txt: train), or None."""
     named = re.fullmatch(rf"({'|'.join(SPLITS)})(-\d+-of-\d+)?(\..*)?", file.name)
     return named[1] if named else None
 
 
 def meant_split(name: str) -> str | None:
-    """Return the split that `name` probably means (train, Train, training); None if it means
-    none."""
+    """Return the split that the user probably means by `name` (Train, training: train), or None."""
     meant = _MISNAMED.get(name.lower(), name.lower())
     return meant if meant in SPLITS else None
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Yield all files below `folder` except hidden ones; links to folders are not followed.
+    """Yield all files in `folder` and its subfolders, except hidden ones and linked folders.
 
     Raises UsageError if a folder can't be read.
     """
@@ -117,6 +121,5 @@ def file_sha256(path: Path) -> str:
 
 
 def name_below(root: Path, path: Path) -> str:
-    """Return the name of `path` relative to `root`; bytes that are not UTF-8 are written as
-    escapes."""
+    """Return the path relative to `root`, as text; bytes that are not UTF-8 become escapes."""
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")

@@ -1,14 +1,14 @@
-"""A small set of generated conversations for trying things out.
+"""Generates a small set of conversations for trying things out.
 
 The user asks in several ways what comes before or after, what is larger or what is the opposite,
-and sometimes asks a second question. Whole conversations are held out: a model that answers them
-correctly has seen the same question in other words, or the same words with another question.
+and sometimes asks a second question. Whole conversations are held out. The training conversations
+contain the same questions in other words, and other questions in the same words.
 """
 
 from collections.abc import Iterator
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increase it when this file generates different examples."""
 
 Message = dict[str, str]
 
@@ -38,7 +38,7 @@ COMPARISONS = ("Which is larger, {} or {}?", "Is {} or {} the larger number?")
 
 
 def conversations() -> list[list[Message]]:
-    """Return all conversations, always the same in the same order."""
+    """Return all conversations, in an order that never changes."""
     return [
         [
             {"role": "user" if place % 2 == 0 else "assistant", "content": content}

@@ -1,4 +1,4 @@
-"""The user's own pictures: a folder for each class, optionally within a folder for each split."""
+"""A source of the user's pictures: a folder for each class, or for each split and class."""
 
 import os
 from collections import Counter
@@ -29,7 +29,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A source of the pictures in a folder, which stay where they are. warnings: for the user."""
+    """A source of the pictures in a folder. They are read from their files and not copied.
+
+    pictures: those of each split. warnings: messages for the user. held_out: share of the training
+    pictures that was held out for validation.
+    """
 
     pictures: Mapping[str, Sequence[Picture]]
     classes: tuple[str, ...]
@@ -56,10 +60,11 @@ class ImageFolder:
 def open_source(settings: Any) -> ImageFolder:
     """Open the pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
 
-    Without a validation part, `data.validation_fraction` of the training pictures is held out, by a
-    hash of their names. Files that do not have a picture's ending, are in no class, or are outside
-    the folders of splits are left out with a warning; hidden files are left out without. The folder
-    of a class may be a link. Raises UsageError.
+    Without a validation split, `data.validation_fraction` of the training pictures is held out,
+    chosen by a hash of their names. Files without the suffix of a picture, in no class folder or
+    outside the split folders are ignored with a warning; hidden files, without one. A class folder
+    may be a symbolic link. Raises UsageError if a split has no pictures, if there is only one
+    class, or if the splits differ in their classes.
     """
     root = Path(settings.path).expanduser()
     parts = split_folders(root)
@@ -127,7 +132,7 @@ class _Found:
 
 
 def _beside(root: Path, parts: Mapping[str, Path]) -> Iterator[str]:
-    """Yield a warning about entries of `root` that are not read, being in none of `parts`."""
+    """Yield a warning if `root` has entries besides the split folders `parts`; they are ignored."""
     others = sorted({one.name for one in root.iterdir() if one.name[0] != "."} - {*parts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""

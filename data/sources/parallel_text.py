@@ -1,4 +1,4 @@
-"""The user's own pairs of texts: two files whose lines correspond, or a table."""
+"""A source of the user's pairs of texts: two files whose lines correspond, or a table."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from data.sources.records import TABLE_SUFFIXES, PairRecords, open_pairs
 from data.sources.tables import decode, lines_of
 
 Sides = tuple[Path, Path]
-"""The file of the sources, and the file of the targets."""
+"""The file with the source texts, and the file with the target texts."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,28 @@ class ParallelFiles:
     invalid_utf8: str
 
     def name_of(self, row: int) -> str:
-        """Return the name of pair number `row`: the common name of the files and the line."""
+        """Return the name of pair number `row` (from 0): the files' common name and the line."""
         return f"{self.name}:{row + 1}"
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Yield the lines of both files in pairs, without line ends."""
+        """Return an iterator over pairs of corresponding lines, without line ends."""
         return zip(*(_lines(path, self.invalid_utf8) for path in self.sides), strict=True)
 
 
 def open_source(settings: Any) -> PairRecords:
     """Open the pairs at `data.path`: two files, two files for each split, or a table.
 
-    A folder contains train.en and train.de, optionally also validation and test (or train.de-en.en,
-    or several numbered files per split); or pairs of files of any names, which are all for
-    training. A path without an ending, such as corpus, means corpus.en and corpus.de, or
-    corpus.train.en and so on. Files may be compressed (.gz). Without a validation part,
-    `data.validation_fraction` of the pairs is held out. Raises UsageError.
+    For the languages en and de, `data.path` may be
+
+    - a folder with train.en and train.de (or train.de-en.en, or several numbered files), optionally
+      also with validation and test;
+    - a folder with other pairs of files, which are all for training;
+    - a path without ending, such as corpus, for corpus.en and corpus.de (or corpus.train.en, ...);
+    - a table, or a folder of tables.
+
+    Files may be compressed (.gz). Without a validation split, `data.validation_fraction` of the
+    pairs is held out. Raises UsageError if a file has no counterpart, or if the two files of a pair
+    have different numbers of lines.
     """
     found = _find(settings)
     if not found:
@@ -73,8 +79,8 @@ def open_source(settings: Any) -> PairRecords:
 
 
 def _find(settings: Any) -> dict[str, Sides]:
-    """Return the pairs of files by name without ending, sorted; empty if there is a table
-    instead."""
+    """Return the pairs of files by their name without ending, sorted. Return an empty dictionary if
+    there is a table instead."""
     path = Path(settings.path).expanduser()
     is_folder, languages = path.is_dir(), (settings.source_language, settings.target_language)
     folder = path if is_folder else path.parent
@@ -146,8 +152,8 @@ def _refuse_fields(settings: Any, sides: Sides) -> None:
 def _no_partner(
     path: Path, language: str, other: str, setting: str, there: Sequence[Path]
 ) -> UsageError:
-    """Return the error for a file in `language` without its other side. there: the existing
-    files."""
+    """Return the error for a file in `language` that has no counterpart in `other`. there: the
+    existing files."""
     name = _without(path, language)
     others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
@@ -164,7 +170,7 @@ def _nothing(path: str, languages: Sequence[str], there: Sequence[Path]) -> Usag
 
 
 def _common(sides: Sides, counts: Sequence[tuple[int, str]]) -> int:
-    """Return the number of lines of both files. Raises UsageError if it differs."""
+    """Return the number of lines of each file. Raises UsageError if the two numbers differ."""
     (source, target), (lines, others) = sides, (count for count, _ in counts)
     if lines != others:
         raise UsageError(
@@ -196,7 +202,7 @@ def _without(path: Path, language: str) -> str | None:
 
 
 def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
-    """Select the file named `begin`, and the files of its splits: begin.train becomes train."""
+    """Select the files named `begin`, or `begin` and a split; corpus.train becomes train."""
     names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
     return {names[name]: path for name, path in side.items() if name in names}
 

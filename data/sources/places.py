@@ -1,4 +1,4 @@
-"""Describes where each split's examples come from, and warns if the share held out is far off."""
+"""Describes the origin of each split, and warns if the share held out is far from the setting."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,10 +11,10 @@ from data.sources.source import Source
 
 
 def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> dict[str, str]:
-    """Return, for each of `splits`, the file, folder or name that it comes from, or that it was cut
-    from the training part.
+    """Describe, for each of `splits`, where its examples come from.
 
-    settings: the configuration's `data`.
+    This is a file, a folder, the name of a data set, or a note that they were held out from the
+    training data. settings: the configuration's `data`.
     """
     cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
@@ -30,9 +30,9 @@ def uneven_cuts(
 ) -> Iterator[str]:
     """Yield a warning for each source of which too much or too little was held out.
 
-    That is more than twice, or less than half, of `data.validation_fraction`. Text in documents,
-    which are held out whole, is measured in characters; other data in examples or records. splits:
-    the splits of the prepared data.
+    Too much is more than twice `data.validation_fraction`, too little less than half. The share is
+    measured in characters for documents, which are held out whole, else in examples or records.
+    splits: the splits of the prepared data, by name.
     """
     for number, source in enumerate(sources):
         asked, of = getattr(source, "held_out", 0.0), splits
@@ -61,7 +61,7 @@ def uneven_cuts(
 
 
 def _examples(split: Any) -> int:
-    """Return the number of records or examples that a split was made from."""
+    """Return the number of records or examples from which a split was prepared."""
     return next(iter(split.packed.values()), split.examples) + (split.left_out or 0)
 
 

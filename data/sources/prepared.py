@@ -1,5 +1,4 @@
-"""Data sets prepared by TensorFlow Datasets, read without TensorFlow; and sources of their
-texts."""
+"""Reads data sets that TensorFlow Datasets prepared, without TensorFlow, and opens their texts."""
 
 import difflib
 import json
@@ -26,14 +25,14 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class PreparedRecords:
-    """The records of a split of the set in `folder`; only the features in `decoded` are decoded."""
+    """The records of a split of the set in `folder`. Only the features in `decoded` are decoded."""
 
     folder: Path
     name: str
     decoded: tuple[str, ...] = ()
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the records with these numbers. Raises UsageError if they are damaged."""
+        """Return the records with these `numbers`. Raises UsageError if they can't be read."""
         try:
             return self._records.__getitems__([*numbers])
         except (ValueError, RuntimeError, OSError, IndexError) as error:
@@ -53,7 +52,10 @@ class PreparedRecords:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """The texts of a split of the set in `folder`, taken from its feature `field`."""
+    """The texts of a split of the set in `folder`: those in its feature `field`.
+
+    rows: number of records. size: number of bytes.
+    """
 
     folder: Path
     name: str
@@ -67,11 +69,11 @@ class PreparedSplit:
         return f"{self.name} {row}"
 
     def texts(self) -> Iterator[str]:
-        """Return the text of each record."""
+        """Return an iterator over the text of each record."""
         return (text for (text,) in self._read(self.field))
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """Return the text of each record, and the text in its feature `target`."""
+        """Return an iterator over the two texts of each record: in `field` and in `target`."""
         return ((source, other) for source, other in self._read(self.field, target))
 
     def _read(self, *fields: str) -> Iterator[tuple[str, ...]]:
@@ -85,9 +87,10 @@ class PreparedSplit:
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """A prepared set: its folder, its TensorFlow Datasets description, and its features by name.
+    """A data set prepared by TensorFlow Datasets.
 
-    where: its name in errors.
+    where: the set's name in error messages. info: the content of dataset_info.json. features: the
+    description of each feature, by name, from features.json.
     """
 
     folder: Path
@@ -121,9 +124,10 @@ class PreparedSet:
         return tuple(map(str, range(int(feature.get("numClasses", 0)))))
 
     def numbers(self, held_out: float) -> dict[str, NDArray[np.int64]]:
-        """Return the record numbers of each split, counted within the split that the set stores.
+        """Return the record numbers of each split.
 
-        held_out: share of the training part that becomes validation, by a hash of each number.
+        held_out: share of the stored split train that becomes validation, chosen by a hash of each
+        record's number. The records of validation keep their numbers in train.
         """
         numbers = {split: np.arange(self.rows(split)) for split in self.splits}
         if held_out:
@@ -152,10 +156,11 @@ class PreparedSet:
 
 @dataclass(frozen=True)
 class PreparedExamples:
-    """A source of a set's raw examples, read from the set's own files.
+    """A source of a set's raw examples, read from the set's own files. Subclasses define `reader`.
 
-    content_field, target_field: the features that make up an example. held_out: share of the
-    training part that is held out for validation, by a hash of each record's number.
+    content_field, target_field: the features with the input and the target of an example. held_out:
+    share of the training split that is held out for validation, chosen by a hash of each record's
+    number.
     """
 
     name: str
@@ -166,7 +171,7 @@ class PreparedExamples:
 
     @cached_property
     def numbers(self) -> Mapping[str, NDArray[np.int64]]:
-        """The record numbers of each split, counted within the split that the set stores."""
+        """The record numbers of each split, as in `PreparedSet.numbers`."""
         return self.found.numbers(self.held_out)
 
     def source_key(self) -> dict[str, Any]:
@@ -181,14 +186,15 @@ class PreparedExamples:
         }
 
     def reader(self, stored: str) -> Callable[[int], dict[str, Any]]:
-        """Return a function from a record's number in the set's split `stored` to a raw example."""
+        """Return a function that reads a raw example, given its number in the split `stored`."""
         raise NotImplementedError
 
 
 def open_set(settings: Any) -> PreparedSet:
     """Return the set `data.name` under `data.data_dir`.
 
-    Raises UsageError, with how to prepare the set, if it is missing or not in ArrayRecord files.
+    Raises UsageError if the set is missing or not in ArrayRecord files; the message says how to
+    prepare it.
     """
     folder = _find(settings.name, data_dir(settings))
     info, features = _read(folder / "dataset_info.json"), _read(folder / "features.json")
@@ -206,10 +212,10 @@ def open_set(settings: Any) -> PreparedSet:
 
 
 def open_source(settings: Any) -> TextRecords:
-    """Open the set `data.name` as a source of text.
+    """Open the set `data.name` as a source of text, from its splits train, validation and test.
 
-    Its splits train, validation and test are read; without a validation split,
-    `data.validation_fraction` of the training part is held out. Raises UsageError.
+    Without a validation split, `data.validation_fraction` of train is held out. Raises UsageError
+    if the set or its feature `data.text_field` is missing, or if this feature is not text.
     """
     found, field = open_set(settings), settings.text_field
     _check_text(found, field, "data.text_field")

@@ -1,4 +1,4 @@
-"""Picture data sets prepared by TensorFlow Datasets, such as mnist, cifar10 and imagenet2012."""
+"""Sources of pictures prepared by TensorFlow Datasets, such as mnist, cifar10, imagenet2012."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -9,7 +9,7 @@ from data.sources.prepared import PreparedExamples, PreparedRecords, open_set
 
 
 class PreparedPictures(PreparedExamples):
-    """The pictures of a set, with their labels."""
+    """A source of the pictures of a set, with their labels."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -36,8 +36,9 @@ class PreparedPictures(PreparedExamples):
 def open_source(settings: Any) -> PreparedPictures:
     """Open the set `data.name`, with its splits train, validation and test.
 
-    Without a validation split, `data.validation_fraction` of the training part is held out. Raises
-    UsageError.
+    Without a validation split, `data.validation_fraction` of train is held out. Raises UsageError
+    if the set or one of its features `data.image_field` and `data.label_field` is missing, or if a
+    feature has another type.
     """
     found = open_set(settings)
     found.check("data.image_field", settings.image_field, "Image")

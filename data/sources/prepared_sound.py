@@ -1,4 +1,4 @@
-"""Sound data sets prepared by TensorFlow Datasets, such as librispeech and speech_commands.
+"""Sources of sound prepared by TensorFlow Datasets, such as librispeech and speech_commands.
 
 Records are parsed here, since the library's own decoding of audio features needs TensorFlow.
 """
@@ -22,7 +22,7 @@ _LOUDEST = 2**15  # full scale of integers, which are 16-bit samples
 
 @dataclass(frozen=True)
 class PreparedSound(PreparedExamples):
-    """The recordings of a set, with transcripts, or with labels of `classes`."""
+    """A source of the recordings of a set. classes: the labels; None for transcripts."""
 
     classes: tuple[str, ...] | None
     warnings: tuple[str, ...]
@@ -53,14 +53,15 @@ class PreparedSound(PreparedExamples):
 def open_transcripts(settings: Any) -> PreparedSound:
     """Open the recordings of the set `data.name` with their transcripts.
 
-    Its splits train, validation and test are read; without a validation split,
-    `data.validation_fraction` of the training part is held out. Raises UsageError.
+    The splits train, validation and test are read. Without a validation split,
+    `data.validation_fraction` of train is held out. Raises UsageError if the set or one of its
+    features `data.sound_field` and `data.text_field` is missing, or if a feature has another type.
     """
     return _open(settings, "data.text_field", settings.text_field, "Text")
 
 
 def open_labels(settings: Any) -> PreparedSound:
-    """Open the recordings of the set `data.name` with their labels, as `open_transcripts` does."""
+    """Open the recordings of the set `data.name` with their labels, like `open_transcripts`."""
     return _open(settings, "data.label_field", settings.label_field, "ClassLabel")
 
 

@@ -1,4 +1,4 @@
-"""The source code of the running Python's standard library: a corpus that every machine has."""
+"""A source of text that every machine has: the code of the running Python's standard library."""
 
 import os
 import sysconfig
@@ -18,7 +18,11 @@ LEFT_OUT = frozenset({
 
 
 def open_source(settings: Any) -> Documents:
-    """Open the corpus: each module is a document, sorted by name; whole documents are held out."""
+    """Open the corpus. Each module is a document, sorted by name.
+
+    About `data.validation_fraction` of the documents is held out, chosen by a hash of their names.
+    Raises UsageError if this Python has no source files.
+    """
     folder = Path(sysconfig.get_path("stdlib"))
     named = ((folder / name, name) for name in sorted(_modules(folder)))
     files = read_text_files(named, "replace", settings, str(folder))
@@ -36,7 +40,7 @@ def open_source(settings: Any) -> Documents:
 
 
 def _modules(folder: Path) -> Iterator[str]:
-    """Yield the paths of the modules' files, relative to `folder`."""
+    """Yield the paths of the module files in `folder`, relative to it."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in LEFT_OUT]
         for name in files:

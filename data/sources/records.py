@@ -1,4 +1,4 @@
-"""Records of texts as sources: one text each, a text with a label, or a pair of texts."""
+"""Sources of text records: a record is a text, a text with a label, or a pair of texts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", *SUFFIXES)
 
 
 NAMES_VERSION = 2
-"""Part of the cache key: raised when records are named differently."""
+"""Part of the cache key. Increase it when the names of records change."""
 
 
 class Table(Protocol):
-    """Records in order, numbered from 0."""
+    """The interface of a file of records, which are numbered from 0."""
 
     @property
     def name(self) -> str: ...
@@ -39,11 +39,11 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class TextRecords:
-    """A source of text whose documents are the records of `tables`, given by split.
+    """A source of text. Each record of a table is a document.
 
-    read: yields the text, or texts, of each record of a table. key: everything that decides the
-    records, as JSON values. held_out: share of the training records that is held out for
-    validation, by a hash of each record's table and row.
+    tables: those of each split. read: a function that yields the text, or texts, of each record of
+    a table. key: JSON values that change if the records change. held_out: share of the training
+    records that is held out for validation, chosen by a hash of each record's table and row.
     """
 
     name: str
@@ -61,8 +61,7 @@ class TextRecords:
         key: Mapping[str, Any],
         **more: Any,
     ) -> Self:
-        """Build the source, holding out `data.validation_fraction` if there is no validation
-        part."""
+        """Build the source. Without a validation split, `data.validation_fraction` is held out."""
         held_out = 0.0 if "validation" in tables else settings.validation_fraction
         return cls(settings.source, tables, read, key, held_out, **more)
 
@@ -95,12 +94,12 @@ class TextRecords:
                 number += 1
 
     def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
-        """Yield the examples made from a record. found: what `read` yields for it."""
+        """Yield the examples of a record. name: the record's name. found: its value from `read`."""
         for piece, text in enumerate(pieces([found])):
             yield {"document": name, "piece": piece, "text": text}
 
     def _most(self, table: Any) -> int:
-        """Return the number of examples in a table, or slightly more."""
+        """Return the number of examples in a table, or a somewhat larger estimate."""
         return table.rows + table.size // PIECE_CHARACTERS
 
     @cached_property
@@ -122,7 +121,7 @@ class TextRecords:
 
 @dataclass(frozen=True)
 class LabelledRecords(TextRecords):
-    """Records of a text and a label, both strings."""
+    """A source of texts with labels. A record is a text and a label, both strings."""
 
     def features(self) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -138,8 +137,7 @@ class LabelledRecords(TextRecords):
 class PairRecords(TextRecords):
     """A source of pairs of texts.
 
-    An example has a `source`, a `target` and a `name`. warnings: lines about the pairs for the
-    user.
+    An example has a `source`, a `target` and a `name`. warnings: messages for the user.
     """
 
     warnings: tuple[str, ...] = ()
@@ -158,17 +156,19 @@ class PairRecords(TextRecords):
 
 
 def open_source(settings: Any) -> TextRecords:
-    """Open the documents at `data.path`. Files are found and split as in `text_files`.
+    """Open the records at `data.path` (JSON lines or Parquet) as documents.
 
-    Without a validation part, `data.validation_fraction` of the records is held out. The first
-    record of each file is read, so that wrong field names fail at once. Raises UsageError.
+    Files are found and assigned to splits by `files.find_files`. Without a validation split,
+    `data.validation_fraction` of the records is held out. The first record of each file is read, so
+    that wrong field names fail at once. Raises UsageError, for instance if there are no records.
     """
     tables, decided = open_tables(settings, SUFFIXES, settings.text_field, Rows.texts)
     return TextRecords.of(settings, tables, Rows.texts, decided)
 
 
 def open_labelled(settings: Any) -> LabelledRecords:
-    """Open the rows at `data.path` as labelled texts, otherwise as `open_source` does."""
+    """Open the rows at `data.path` as texts with labels, like `open_source`. CSV and TSV files are
+    read too."""
     text, label = settings.text_field, settings.label_field
     read = partial(Rows.labelled, label=label)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, text, read)
@@ -176,7 +176,8 @@ def open_labelled(settings: Any) -> LabelledRecords:
 
 
 def open_pairs(settings: Any) -> PairRecords:
-    """Open the rows at `data.path` as pairs of texts, otherwise as `open_source` does."""
+    """Open the rows at `data.path` as pairs of texts, like `open_source`. CSV and TSV files are
+    read too."""
     source, target = settings.sides()
     read = partial(Rows.pairs, target=target)
     tables, decided = open_tables(settings, TABLE_SUFFIXES, source, read)
@@ -186,10 +187,11 @@ def open_pairs(settings: Any) -> PairRecords:
 def open_tables(
     settings: Any, suffixes: tuple[str, ...], field: str, read: Callable[[Rows], Iterator[Any]]
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
-    """Return the tables of each split at `data.path`, and everything that decides their contents.
+    """Return the tables of each split at `data.path`, and JSON values that identify their contents.
 
-    field: the field with the texts. read: reads a table, to check its first record. Raises
-    UsageError.
+    suffixes: those of the files to read. field: the field with the texts. read: a function that
+    yields the records of a table; it is called for the first record, to check it. Raises
+    UsageError, for instance if a split has no records.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}

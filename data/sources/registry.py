@@ -1,4 +1,4 @@
-"""All sources by name."""
+"""Lists all sources by name, and opens them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +47,6 @@ def open_source(settings: Any) -> Source:
 
 
 def open_sources(settings: Any) -> tuple[Source, ...]:
-    """Open all sources of a mixture, or the single source of other settings."""
+    """Open all sources of a mixture; for other settings, open the single source."""
     members = settings.part_settings() if settings.source == "mixture" else (settings,)
     return tuple(map(open_source, members))

@@ -1,5 +1,5 @@
-"""The user's own recordings, listed in tables: a row has a sound file and its transcript or
-label."""
+"""Sources of the user's recordings, listed in tables: a row is a sound file and its target (a
+transcript or a label)."""
 
 import itertools
 from collections import Counter
@@ -34,9 +34,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class SoundManifest:
-    """A source of the recordings listed in tables, which stay where they are.
+    """A source of the recordings listed in tables. They are read from their files and not copied.
 
-    recordings: by split. classes: the labels; None for transcripts.
+    recordings: those of each split. classes: the labels; None for transcripts. warnings: messages
+    for the user. held_out: share of the training recordings that was held out for validation.
     """
 
     name: str
@@ -65,8 +66,9 @@ class SoundManifest:
 def open_transcripts(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path`, with their transcripts.
 
-    Without a validation part, `data.validation_fraction` of the recordings is held out, by a hash
-    of each path as written in the table. Raises UsageError, for instance if a path has no file.
+    Without a validation split, `data.validation_fraction` of the recordings is held out, chosen by
+    a hash of each path as written in the table. Raises UsageError, for instance if a sound file is
+    missing.
     """
     found = _read(settings, settings.text_field, "data.text_field")
     recordings, share = _cut(found, settings)
@@ -75,8 +77,8 @@ def open_transcripts(settings: Any) -> SoundManifest:
 
 
 def open_labels(settings: Any) -> SoundManifest:
-    """Open the recordings in the tables at `data.path` with their labels, as `open_transcripts`
-    does."""
+    """Open the recordings in the tables at `data.path` with their labels, like
+    `open_transcripts`."""
     found = _read(settings, settings.label_field, "data.label_field")
     recordings, share = _cut(found, settings)
     labels = {split: {one.target for one in of} for split, of in recordings.items()}
@@ -89,8 +91,8 @@ def open_labels(settings: Any) -> SoundManifest:
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
-    """Return the recordings of each split. target: their field for the transcript or label, which
-    is the value of `setting`."""
+    """Return the recordings of each split. target: the field of the transcript or label. setting:
+    the setting that names this field."""
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
@@ -161,8 +163,7 @@ def _listed(folder: Path) -> list[Path]:
 def _cut(
     found: Mapping[str, list[Recording]], settings: Any
 ) -> tuple[dict[str, list[Recording]], float]:
-    """Hold validation out of training if it is missing. Return the splits, and the share held
-    out."""
+    """Hold out a validation split if there is none. Return the splits, and the share held out."""
     recordings, share = dict(found), 0.0
     if "validation" not in found and settings.validation_fraction:
         share = settings.validation_fraction
@@ -211,7 +212,7 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
 
 
 def _elsewhere(folder: Path, name: str) -> Path | None:
-    """Look for `name` with backslashes as slashes, or in a subfolder, as some data sets have it."""
+    """Find the file `name` with slashes for backslashes, or in a subfolder of `folder`."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
     paths = itertools.chain([folder / name.replace("\\", "/")], inside)
     return next((path for path in paths if path.is_file()), None)

@@ -28,7 +28,7 @@ RawSplits = Mapping[str, RawExamples]
 
 @dataclass(frozen=True)
 class MadeExamples(RawExamples):
-    """Raw examples computed lazily: reading number n calls `make(items[n])`, every time anew."""
+    """Raw examples that are computed when read: example n is `make(items[n])`, with no cache."""
 
     items: Sequence[Any] | NDArray[Any]
     make: Callable[[Any], dict[str, Any]]
@@ -44,11 +44,11 @@ class MadeExamples(RawExamples):
 
 
 class _NamedSource(Protocol):
-    """Raw examples.
+    """The common part of both interfaces of sources.
 
-    To open a source must be quick (it happens at every start), to read its examples need not be.
-    One that cuts validation off its training part has `held_out`, the share that it cuts; one with
-    warnings for the user has `warnings`.
+    Opening a source must be quick, because it happens at every start. Reading its examples may be
+    slow. Optional attributes are `held_out`, the share of the training examples that the source
+    holds out for validation, and `warnings`, messages for the user.
     """
 
     @property
@@ -57,13 +57,13 @@ class _NamedSource(Protocol):
         ...
 
     def source_key(self) -> Mapping[str, Any]:
-        """Return everything that decides the examples, including hashes of files, as JSON
-        values."""
+        """Return JSON values that change if the examples change, such as hashes of files. They are
+        part of the cache key of the prepared data."""
         ...
 
 
 class RandomAccessSource(_NamedSource, Protocol):
-    """A source whose examples are at random access where they are."""
+    """A source with random access to its examples. They are not copied to the cache."""
 
     def random_access(self) -> RawSplits:
         """Return the raw examples of each split."""
@@ -71,19 +71,19 @@ class RandomAccessSource(_NamedSource, Protocol):
 
 
 class SequentialSource(_NamedSource, Protocol):
-    """A source whose examples `data.sources.builder` writes down as a TensorFlow dataset."""
+    """A source that reads its examples in order. `sources.builder` copies them to the cache."""
 
     @property
     def splits(self) -> Mapping[str, int]:
-        """Splits by name, each with the number of its examples or a little more."""
+        """The number of examples of each split, or a somewhat larger estimate."""
         ...
 
     def features(self) -> Mapping[str, Any]:
-        """Return the features of an example in terms of TensorFlow Datasets."""
+        """Return the TensorFlow Datasets features of an example."""
         ...
 
     def examples(self, split: str) -> Iterator[dict[str, Any]]:
-        """Return the examples of `split` in order."""
+        """Return an iterator over the examples of `split`, in order."""
         ...
 
 
@@ -93,16 +93,16 @@ Source = RandomAccessSource | SequentialSource
 def hold_out(
     items: Sequence[Item], fraction: float, name: Callable[[Item], str]
 ) -> tuple[list[Item], list[Item]]:
-    """Split `items` into those to train on and those held out, by `held_out_mask` of their
-    names."""
+    """Split `items` into training and held-out items, by `held_out_mask` of their names."""
     mask = held_out_mask(map(name, items), fraction)
     return [*itertools.compress(items, ~mask)], [*itertools.compress(items, mask)]
 
 
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
-    """Yield a warning for each split that shares files with train.
+    """Yield a warning for each other split that shares files with train.
 
-    Files are compared by `sha256`, and reported by `name`. things: what the files are called.
+    files: those of each split, with attributes `sha256` and `name`. things: what to call them in
+    the warning, such as "pictures".
     """
     learnt = {one.sha256 for one in files["train"]}
     for split, of in files.items():
@@ -112,8 +112,8 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
 
 
 def copies_line(names: Sequence[str], of_all: str) -> str:
-    """Return the warning that the examples `names`, part of the evaluated `of_all`, are also in
-    train."""
+    """Return the warning that evaluated examples are also in train. names: these examples. of_all:
+    all evaluated examples, in words, such as "100 pairs of test"."""
     return (
         f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
         "learnt by heart"
@@ -123,9 +123,9 @@ def copies_line(names: Sequence[str], of_all: str) -> str:
 def held_out_mask(names: Iterable[str], fraction: float) -> NDArray[np.bool_]:
     """Return a mask of the `names` to hold out, bool [names]: about `fraction` of them.
 
-    A fixed hash of each name decides, so adding names does not move the existing ones. Of two or
-    more names, at least one is held out and at least one is not; if `fraction` is 0, none is held
-    out. Takes eight bytes of memory per name.
+    A fixed hash of each name decides, so that new names do not move the existing ones to another
+    split. Of two or more names, at least one is held out and at least one is not. If `fraction` is
+    0, none is held out. Needs eight bytes of memory per name.
     """
     digests = (hashlib.sha256(name.encode()).digest() for name in names)
     hashes = np.fromiter((int.from_bytes(one[:8]) for one in digests), np.uint64)

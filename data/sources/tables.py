@@ -1,6 +1,6 @@
-"""Tables with named fields: JSON lines, Parquet, CSV and TSV. Errors name the wrong row.
+"""Reads tables with named fields: JSON lines, Parquet, CSV and TSV. Errors name the row.
 
-Nested fields are addressed with dots: `translation.en` in {"translation": {"en": "Hello"}}.
+The names of nested fields have dots: `translation.en` in {"translation": {"en": "Hello"}}.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from typing import Any
 from configs.errors import UsageError
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row is, for errors, and its values by field."""
+"""A row's location (for error messages), and its values by field."""
 
 _LISTED, _LISTED_CHARACTERS = 12, 40  # the most fields listed in errors, and characters of each
 _DEEPEST = 8  # levels of nested fields
@@ -40,26 +40,25 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """The bytes of all texts, or slightly more."""
+        """The number of bytes of all texts, or a larger estimate."""
         return self._totals[1]
 
     def name_of(self, row: int) -> str:
-        """Return the name of row number `row`, from 0: the file and the line, as errors say it."""
+        """Return the name of row number `row` (from 0): the file and the line."""
         return f"{self.name}:{self._lines_of_rows[row]}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
-        """Yield each row; all rows must have `fields`, a mapping from field to the setting that
-        names it."""
+        """Yield each row. fields: the fields that it must have, each with the setting that names
+        it. Raises UsageError if a row lacks a field or is damaged."""
         raise NotImplementedError
 
     def texts(self) -> Iterator[str]:
-        """Yield the text of each row. Raises UsageError if a row has none."""
+        """Yield the text in `field` of each row. Raises UsageError if a row has none."""
         for where, row in self.read({self.field: "data.text_field"}):
             yield self.text_of(where, row, self.field)
 
     def pairs(self, target: str) -> Iterator[tuple[str, str]]:
-        """Yield the texts in `field` and in field `target` of each row; null becomes an empty
-        text."""
+        """Yield two texts for each row: in `field` and in `target`. null becomes an empty text."""
         fields = {self.field: "data.source_field", target: "data.target_field"}
         for where, row in self.read(fields):
             source, target = (
@@ -68,8 +67,8 @@ class Rows:
             yield source, target
 
     def labelled(self, label: str) -> Iterator[tuple[str, str]]:
-        """Yield the text and the label of each row; integers and booleans become text as in
-        JSON."""
+        """Yield the text in `field` and the label of each row. Labels that are integers or booleans
+        become text as in JSON."""
         for where, row in self.read({self.field: "data.text_field", label: "data.label_field"}):
             text = self.text_of(where, row, self.field)
             if not text.strip():
@@ -77,10 +76,10 @@ class Rows:
             yield text, _label(where, label, row[label], self.invalid_utf8)
 
     def recordings(self, target: str, setting: str) -> Iterator[tuple[str, str, str]]:
-        """Yield each row's place, the path in `field`, and the value of the field `target`.
+        """Yield each row's location, its path in `field`, and its transcript or label in `target`.
 
-        setting: the setting that names `target`. data.text_field: it is a transcript;
-        data.label_field: a label.
+        setting: the setting that names `target`: data.text_field for a transcript, data.label_field
+        for a label.
         """
         for where, row in self.read({self.field: "data.path_field", target: setting}):
             path = self.text_of(where, row, self.field)
@@ -92,8 +91,8 @@ class Rows:
                 yield where, path, self.text_of(where, row, target)
 
     def text_of(self, where: str, row: Mapping[str, Any], field: str) -> str:
-        """Return the text in `field` of `row`, which must exist. Raises UsageError if it is not
-        text."""
+        """Return the text in `field` of `row`; the field must exist. Raises UsageError if its value
+        is not text."""
         text = row[field]
         if isinstance(text, bytes):
             return decode(text, self.invalid_utf8, where)
@@ -113,7 +112,7 @@ class Rows:
 
 
 def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
-    """Return the rows of a file; its name decides the format."""
+    """Return the rows of a file. The suffix of its path determines the format."""
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return kinds[suffix](path, name, field, invalid_utf8)
@@ -200,7 +199,7 @@ class CSV(Rows):
         return lines[1:], 4 * characters  # UTF-8 has at most four bytes per character
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row with its first line's number."""
+        """Yield each row, and before it the number of its first line."""
         csv.field_size_limit(2**31 - 1)
         reader = csv.reader(
             (self._decoded(number, line) for number, line in lines_of(self.path)),
@@ -232,11 +231,11 @@ class CSV(Rows):
 class Parquet(Rows):
     """A Parquet file. Only the needed columns are read, a few rows at a time.
 
-    As it has no lines, its rows are numbered from 0.
+    As the file has no lines, its rows are numbered, from 0.
     """
 
     def name_of(self, row: int) -> str:
-        """Return the name of row number `row`: the file and the row."""
+        """Return the name of row number `row` (from 0): the file and the number."""
         return f"{self.name} row {row}"
 
     def read(self, fields: Mapping[str, str]) -> Iterator[Row]:
@@ -282,7 +281,10 @@ class Parquet(Rows):
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the line numbers of a file, from 1, and the lines."""
+    """Yield the number (from 1) and the bytes of each line of a file, decompressed if named .gz.
+
+    Raises UsageError if the file is damaged or can't be read.
+    """
     number = 0
     opened = gzip.open if path.suffix == ".gz" else open
     try:
@@ -372,7 +374,7 @@ def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageErr
 
 
 def decode(content: bytes, invalid_utf8: str, where: str) -> str:
-    """Decode UTF-8 text. where: its place, for errors. invalid_utf8: `data.invalid_utf8`."""
+    """Decode UTF-8 text. where: its location, for errors. invalid_utf8: `data.invalid_utf8`."""
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:
@@ -383,9 +385,10 @@ def decode(content: bytes, invalid_utf8: str, where: str) -> str:
 
 
 def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
-    """Return `text`, which in JSON may contain half a surrogate pair.
+    """Return `text` without unpaired surrogates, which JSON allows.
 
-    In that case raise UsageError, or replace it by U+FFFD, depending on `data.invalid_utf8`.
+    invalid_utf8: "error" to raise UsageError for an unpaired surrogate, or "replace" to replace it
+    by U+FFFD. where, field: its location, for the error.
     """
     if text.isascii():
         return text

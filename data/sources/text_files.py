@@ -1,4 +1,4 @@
-"""The user's own text: a file, a folder of files, or a glob. Each file is a document."""
+"""A source of the user's text: a file, a folder of files, or a glob. Each file is a document."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from data.sources.source import hold_out
 def open_source(settings: Any) -> Documents:
     """Open the files at `data.path`, sorted by name.
 
-    Without a validation part, `data.validation_fraction` of the training part is held out: of
-    several files, whole files by a hash of their names; of a single file, its end. Raises
-    UsageError if there is no text.
+    Without a validation split, `data.validation_fraction` of train is held out. If train has
+    several files, whole files are held out, chosen by a hash of their names; the end of a single
+    file is held out. Raises UsageError if a split has no text.
     """
     documents = {
         split: tuple(whole(file) for file in _read(split, paths, root, settings))
@@ -39,7 +39,7 @@ def _read(split: str, paths: list[Path], root: Path, settings: Any) -> list[Text
 
 
 def _hold_out(train: tuple[Document, ...], settings: Any) -> dict[str, tuple[Document, ...]]:
-    """Return the training part, divided into training and validation."""
+    """Divide the training documents into the splits train and validation."""
     fraction = settings.validation_fraction
     if len(train) > 1:
         parts = hold_out(train, fraction, lambda document: document.file.name)

@@ -1,8 +1,8 @@
-"""Generated telephone numbers, dialed by push buttons: two tones per digit (DTMF, ITU-T Q.23).
+"""A source of generated recordings: telephone numbers in touch tones (DTMF, ITU-T Q.23).
 
-Each number has its own random generator, which draws the digits, the speed, the length of each tone
-and pause, the loudness of both tones, their error in frequency, and the noise. No number occurs
-twice, so that those of the test are new.
+Each digit is a sum of two tones. A random generator, seeded with the number, draws the speed, the
+length of each tone and pause, the loudness of both tones, their error in frequency, and the noise.
+No number occurs twice, so training contains no number of the test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from data.sound_augmentation import add_noise
 from data.sources.source import MadeExamples, RawSplits, hold_out
 
 VERSION = 1
-"""Part of the cache key: raised when this file makes different examples."""
+"""Part of the cache key. Increase it when this file generates different examples."""
 
 RATE = 8000  # samples per second, as for telephones
 _LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)  # Hz, of rows and columns of the keys
@@ -36,10 +36,10 @@ _RATIOS = 30.0  # decibels from the lowest to the highest signal-to-noise ratio
 
 @dataclass(frozen=True)
 class Tones:
-    """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for the
-    test.
+    """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for test.
 
-    lowest_ratio: the lowest signal-to-noise ratio, in decibels.
+    lowest_ratio: the lowest signal-to-noise ratio, in decibels. held_out: share of `recordings`
+    that is held out for validation, chosen by a hash of the number.
     """
 
     recordings: int
@@ -86,7 +86,10 @@ def open_source(settings: Any) -> Tones:
 
 
 def dial(number: str, lowest_ratio: float) -> Waveform:
-    """Return the sound of dialing `number`: float32 [samples], at 8,000 Hz."""
+    """Return the sound of dialing `number`: float32 [samples], at 8,000 Hz.
+
+    lowest_ratio: the lowest signal-to-noise ratio that may be drawn, in decibels.
+    """
     random = generator(1, int(f"1{number}"))  # 0012 is not 12
     pace, level = random.uniform(*_PACE), 10 ** (random.uniform(*_LEVEL) / 20)
     twist = 10 ** (random.uniform(-_TWIST, _TWIST) / 40)
