@@ -1,1 +1,1 @@
-"""Meshes of devices, logical axes on them, global batches, and start-up."""
+"""Device meshes, sharding by logical axes, global batches, and several processes as one run."""

@@ -1,7 +1,8 @@
 """Maps logical axis names to mesh axes, by the table `config.mesh.rules`.
 
-Each parameter has a tuple of logical names (`("embed", "mlp")`), and the model's code constrains
-its activations by such names too. Only this file translates a name to mesh axes.
+Each parameter has a tuple of logical names (`("embed", "mlp")`), one per dimension. The model also
+uses logical names to constrain the sharding of its activations. Only this file translates a name to
+mesh axes.
 """
 
 import functools
@@ -19,13 +20,14 @@ LogicalAxes = Sequence[str | None]
 def partition_spec(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> PartitionSpec:
-    """Return how an array of `shape` is split over the mesh; `axes` are its logical names.
+    """Return the PartitionSpec of an array of `shape` on `mesh`.
 
-    A dimension stays whole if its size is not divisible by its mesh axes: a vocabulary of 67 cannot
-    be split into four. Mesh axes of size 1 are left out.
+    `axes`: the logical name of each dimension, or None for a dimension that is not split. A
+    dimension is also not split if its size is not divisible by the size of its mesh axes: a
+    vocabulary of 67 cannot be split into four. Mesh axes of size 1 are left out.
 
-    Raises ValueError if a name has no rule, or `axes` and `shape` differ in length, and
-    `configs.UsageError` if two dimensions are on the same mesh axis.
+    Raises ValueError if a name has no rule, or if `axes` and `shape` differ in length. Raises
+    `configs.UsageError` if two dimensions have the same mesh axis.
     """
     if len(axes) != len(shape):
         raise ValueError(f"axes {tuple(axes)} name {len(axes)} dimensions of shape {tuple(shape)}")
@@ -57,20 +59,20 @@ def partition_spec(
 def named_sharding(
     axes: LogicalAxes, shape: Sequence[int], *, mesh: Mesh, rules: Rules
 ) -> NamedSharding:
-    """Return the sharding of an array on `mesh`, as `partition_spec` splits it."""
+    """Return the NamedSharding of an array on `mesh`. For the arguments, see `partition_spec`."""
     return NamedSharding(mesh, partition_spec(axes, shape, mesh=mesh, rules=rules))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding with which every device holds the whole array."""
+    """Return the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def activation_placement(
     mesh: Mesh, rules: Rules
 ) -> Callable[[LogicalAxes, Sequence[int]], NamedSharding]:
-    """Return a function from an activation's logical axes and shape to its sharding.
+    """Return a function that maps an activation's logical axes and shape to its sharding.
 
-    The model calls it while a step is traced.
+    The model calls the function while a step is traced.
     """
     return functools.partial(named_sharding, mesh=mesh, rules=rules)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def initialize_distributed() -> None:
-    """Join the processes of one run. Does nothing if there is only one.
+    """Join the processes of one run; do nothing if there is only one.
 
     JAX finds the processes itself under SLURM (more than one task), Kubernetes (an indexed job) and
     on Cloud TPU (more than one worker). Elsewhere set `JAX_COORDINATOR_ADDRESS` (host:port),
@@ -33,7 +33,8 @@ def initialize_distributed() -> None:
 
 
 def _keep_output_clean() -> None:
-    """Redirect the standard output of C++ libraries to standard error, and keep Python's.
+    """Redirect what C++ libraries write to standard output to standard error. Python's own output
+    is not redirected.
 
     Gloo, which connects processes on CPUs, logs its connections on standard output.
     """
@@ -43,7 +44,7 @@ def _keep_output_clean() -> None:
 
 
 def is_main_process() -> bool:
-    """Return whether this process writes the workdir: the first, or the only one."""
+    """Return whether this is the first process of the run, which writes the workdir."""
     return jax.process_index() == 0
 
 
@@ -56,7 +57,10 @@ def barrier(name: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Return whether `flag` is true in any process, so that a signal to one host stops them all."""
+    """Return whether `flag` is true in any process. All processes must call it.
+
+    Used to stop all hosts after a signal to one of them.
+    """
     if _is_alone():
         return flag
     from jax.experimental import multihost_utils

@@ -1,6 +1,6 @@
-"""Sets what has to be set before JAX starts: memory allocation on CPU, XLA flags on GPU.
+"""Changes settings that have to be set before JAX starts: malloc on CPU, XLA flags on GPU.
 
-Guesses the platform that JAX will use, without importing JAX. Keeps the user's own settings.
+The platform that JAX will use is guessed, without importing JAX. The user's own settings are kept.
 Sources and figures: docs/results.md, "What the program sets before JAX starts".
 """
 
@@ -20,15 +20,15 @@ MALLOC = {
 }
 """Parameters of glibc's malloc: name to (number, value, environment variable that sets it too).
 
-XLA allocates its buffers anew in each step, and the system clears every page that it hands out.
-With these values memory comes from the heap, which grows by 64 MiB more than needed and never
+XLA allocates new buffers in each step, and the system clears every page that it hands out. With
+these values, memory comes from the heap. The heap grows by 64 MiB more than needed and never
 shrinks, so that a step reuses the pages of the step before.
 """
 
 ASYNC_DISPATCH = "jax_cpu_enable_async_dispatch"
-"""An option of JAX, which no environment variable sets. If it is off, a step runs in the thread
-that calls it: the main thread. The heap of any other thread is limited to 64 MiB: larger buffers
-would be mapped, and their pages cleared, in each step."""
+"""An option of JAX. No environment variable sets it. If it is off, a step runs in the thread that
+calls it: the main thread. In any other thread, the heap is limited to 64 MiB; larger buffers would
+be mapped anew, and their pages cleared, in each step."""
 
 DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
 """Also switches off autotuning, which may choose different algorithms in each run."""
@@ -36,7 +36,7 @@ DETERMINISTIC_GPU = "--xla_gpu_deterministic_ops=true"
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, with the reason for it."""
+    """A setting to make before JAX starts, with the reason for it."""
 
     name: str
     value: str
@@ -44,7 +44,7 @@ class Setting:
 
 
 def planned_environment(config: Config) -> list[Setting]:
-    """Return the settings that `set_environment` would make. Changes nothing."""
+    """Return the settings that `set_environment` would make, without making them."""
     platform = guess_platform()
     planned = []
     if config.train.tune_environment and platform == "cpu" and _malloc_is_glibc():
@@ -63,8 +63,10 @@ def planned_environment(config: Config) -> list[Setting]:
 
 
 def set_environment(config: Config) -> dict[str, str]:
-    """Apply `planned_environment`, before JAX starts. Returns the name and value of each setting
-    that took effect."""
+    """Make the settings of `planned_environment`. Call this before JAX starts.
+
+    Returns the name and value of each setting that took effect.
+    """
     done = {}
     for setting in planned_environment(config):
         if setting.name.startswith("mallopt "):
@@ -89,7 +91,7 @@ def explain_environment(config: Config) -> str:
 
 
 def enable_compilation_cache(cache: Path) -> None:
-    """Cache compiled programs in `cache`/compiled, so that the next start need not compile them.
+    """Cache compiled programs in the folder `cache`/compiled, for the next start of the program.
 
     Only programs that took 0.1 s or more to compile are cached.
     """
@@ -117,7 +119,7 @@ def _xla_flags() -> str:
 
 
 def _malloc_is_glibc() -> bool:
-    """Return whether `mallopt` may tune malloc: if it is glibc's, and GLIBC_TUNABLES does not.
+    """Return whether malloc is glibc's and the user does not tune it with GLIBC_TUNABLES.
 
     musl and macOS have no `mallopt`.
     """

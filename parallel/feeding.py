@@ -1,4 +1,4 @@
-"""Builds global arrays on the mesh from each process's rows of a batch, and gathers them."""
+"""Builds global batches on the mesh from the rows of each process, and gathers them."""
 
 import functools
 import itertools
@@ -11,14 +11,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 BACKGROUND_COPY_BYTES = 100 * 1024
-"""Least size of a host array that XLA copies in the background, on a CPU."""
+"""Size in bytes from which XLA copies a host array in the background, on a CPU."""
 
 
 def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
-    """Return which rows of each global batch the devices of this process hold.
+    """Return the slice of rows that this process's devices hold of each global batch.
 
-    Raises ValueError if the rows are not contiguous, because the `data` and `fsdp` axes of the mesh
-    interleave the hosts.
+    Raises ValueError if the rows are not contiguous. This happens if the mesh axes `data` and
+    `fsdp` interleave the hosts.
     """
     indices = sharding.addressable_devices_indices_map((global_batch_size,)).values()
     spans = sorted({index[0].indices(global_batch_size)[:2] for index in indices if index})
@@ -31,12 +31,13 @@ def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
 def put_batch(
     batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
 ) -> dict[str, jax.Array | np.ndarray]:
-    """Return the global batch; `batch` has the rows of this process. The copy is asynchronous.
+    """Build the global batch on the mesh from `batch`, the rows of this process.
 
-    On one device, arrays stay on the host: a compiled step takes them in a tenth of the time of a
-    separate copy. On a CPU, large arrays (`BACKGROUND_COPY_BYTES`) are copied first nevertheless: a
-    step that waits for a copy would run in another thread, whose memory is not kept
-    (`parallel.environment`).
+    On several devices, the copy is asynchronous. On one device, arrays stay on the host: a compiled
+    step copies them in a tenth of the time of a separate copy. But if this device is a CPU, arrays
+    of `BACKGROUND_COPY_BYTES` or more are copied here, and this function waits for the copy. A step
+    that has to wait for a copy would run in another thread, whose memory is not kept for the next
+    step (`parallel.environment`).
     """
     if sharding.mesh.size == 1:
         limit = _host_array_limit(sharding)
@@ -56,12 +57,12 @@ def put_batch(
 
 @functools.cache
 def _host_array_limit(sharding: NamedSharding) -> float:
-    """Return the size in bytes below which a step on one device takes an array from the host."""
+    """Return the size in bytes from which `put_batch` copies an array to the only device."""
     return BACKGROUND_COPY_BYTES if sharding.mesh.devices.flat[0].platform == "cpu" else math.inf
 
 
 def gather_batch(batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, np.ndarray]:
-    """Gather a global batch: return its whole arrays in NumPy, on every process."""
+    """Return a global batch as whole NumPy arrays, on every process."""
     if jax.process_count() == 1:
         return jax.device_get(dict(batch))
     first = next(iter(batch.values()))

@@ -15,7 +15,7 @@ from configs.schema.rules import resolve_mesh
 def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Build the mesh that `config.mesh` describes from `devices` (default: all devices).
 
-    If the mesh needs fewer devices, it takes the first ones. Its axes are of type Auto: the
+    If the mesh needs fewer devices, it consists of the first ones. Its axes are of type Auto: the
     compiler propagates shardings between the constraints in the model's code.
 
     Raises `configs.UsageError` if the mesh needs more devices than there are.

@@ -1,10 +1,10 @@
 """Computes matrix products on one CPU with oneDNN, which jaxlib contains but XLA does not choose.
 
-jaxlib for x86 has a custom call `__onednn$matmul` (tried: 0.10.2 and 0.11.2). It takes operands in
-any layout; XLA's own products first copy an operand for every gradient of a kernel. This file
-replaces JAX's rules that lower `dot_general` and convolutions on CPU. The new rules call oneDNN if
-that is faster. Derivatives, rematerialisation and the models are unchanged. Figures:
-docs/results.md, "The train step beside PyTorch's".
+jaxlib for x86 has a custom call `__onednn$matmul` (tried: 0.10.2 and 0.11.2). The call accepts
+operands in any layout, while XLA's own products first copy an operand for every gradient of a
+kernel. This file replaces JAX's rules that lower `dot_general` and convolutions on CPU. The new
+rules call oneDNN if that is faster. Derivatives, rematerialisation and the models are unchanged.
+Figures: docs/results.md, "The train step beside PyTorch's".
 """
 
 import functools
@@ -32,30 +32,30 @@ STATUS_RETURNING = 2
 """The version of XLA's custom-call API that takes the configuration as JSON."""
 
 SMALLEST_PRODUCT = 2**15
-"""Least number of multiplications for which a call pays off: 16 x 128 by 128 x 16."""
+"""Smallest number of multiplications for which oneDNN is called: 16 x 128 by 128 x 16."""
 
 FEW_ROWS, SMALLEST_OF_ROWS = 64, 2**24
-"""XLA is usually as fast as oneDNN or faster at rows times a kernel if there are at most
-`FEW_ROWS` rows (a step of a recurrent layer, decoding), or fewer than `SMALLEST_OF_ROWS`
+"""Limits for a product of rows and a kernel. XLA is usually as fast as oneDNN, or faster, with at
+most `FEW_ROWS` rows (a step of a recurrent layer, decoding) or fewer than `SMALLEST_OF_ROWS`
 multiplications (1024 x 128 by 128 x 128)."""
 
 MAX_WINDOW = 64
-"""Largest window (8 x 8) for which a convolution or its kernel gradient becomes products."""
+"""Largest window (8 x 8) for which products compute a convolution or its kernel gradient."""
 
 MAX_PATCH_CHANNELS, MAX_PATCH_BYTES = 64, 2**25
-"""Limits for a convolution by patches: with more input channels, XLA's convolution is faster; the
-patches of a layer take this memory from its forward pass to its backward pass."""
+"""Limits for a convolution by patches. With more input channels, XLA's convolution is faster. The
+patches of a layer occupy memory from its forward pass to its backward pass."""
 
-# JAX's own lowering rules, and its function that caches a program, while ours replace them.
+# JAX's own lowering rules and its function that caches a program, kept while ours replace them.
 _usual: dict[Primitive, Any] = {}
 _usual_caching: list[Callable] = []
 
 
 def select_matrix_products(config: Config, mesh: Mesh) -> None:
-    """Choose who multiplies matrices, XLA or oneDNN, as `train.matrix_products` says.
+    """Select XLA or oneDNN for matrix products, as the setting `train.matrix_products` says.
 
-    Applies to programs compiled afterwards. Raises `configs.UsageError` if oneDNN is chosen, but
-    the mesh is not a single CPU device, or a small test product fails or is wrong.
+    Applies to programs compiled afterwards. Raises `configs.UsageError` for oneDNN if the mesh is
+    not a single CPU device, or if a small test product fails or is wrong.
     """
     if config.train.matrix_products == "xla":
         remove_onednn_lowerings()
@@ -75,10 +75,10 @@ def select_matrix_products(config: Config, mesh: Mesh) -> None:
 
 
 def install_onednn_lowerings() -> None:
-    """From now on, use oneDNN for float32 matrix products in programs compiled for one CPU.
+    """Use oneDNN for float32 matrix products in all programs that are compiled later for one CPU.
 
-    Programs for several devices keep XLA's products, which XLA can partition. Tries a small product
-    first: if it fails, the error of JAX or XLA propagates; if its result is wrong, raises
+    Programs for several devices keep XLA's products, which XLA can partition. A small product is
+    tried first. If it fails, the error of JAX or XLA propagates; if its result is wrong, raises
     ValueError. In both cases nothing is installed.
     """
     if _usual:
@@ -111,7 +111,7 @@ def product(
     Compilation fails if XLA has no oneDNN.
     """
     contracting, (lhs_batch, rhs_batch) = dimension_numbers
-    # In the order of the first operand in memory. The second usually has the same order.
+    # Contract in the order of the first operand's dimensions; the second usually has the same.
     pairs = sorted(zip(*contracting, strict=True))
     lhs_contracting, rhs_contracting = zip(*pairs, strict=True) if pairs else ((), ())
     a, b = _Matrix(lhs, lhs_batch, lhs_contracting), _Matrix(rhs, rhs_batch, rhs_contracting)
@@ -130,10 +130,11 @@ def product(
 class _Matrix:
     """Holds an operand as [*batch, free, contracting], or [..., contracting, free] if `flipped`.
 
-    `order`: the dimensions from the slowest to the fastest in memory. The operand's own order is
-    kept if its free dimensions are adjacent in memory, and its contracting dimensions too.
-    `scattered`: the free dimension is the fastest, but the batch is not the slowest, as in
-    [B, T, heads, head_dim]. A product with the same order in memory then needs no copy afterwards.
+    `order`: the dimensions from the slowest to the fastest in memory. The operand is not copied if
+    its free dimensions are adjacent in memory, and so are its contracting dimensions. `scattered`:
+    the free dimension is the fastest, but the batch is not the slowest, as in
+    [B, T, heads, head_dim]. If the product has the same order in memory, it needs no copy
+    afterwards.
     """
 
     def __init__(self, x: jax.Array, batch: Sequence[int], contracting: Sequence[int]):
@@ -142,7 +143,7 @@ class _Matrix:
         kinds = {d: ("batch", n) for n, d in enumerate(batch)}
         wanted = [*kinds.values(), ("free", 0), ("contracting", 0)]
         kinds |= dict.fromkeys(free, wanted[-2]) | dict.fromkeys(contracting, wanted[-1])
-        # The place of a dimension of size 1 does not matter.
+        # The position of a dimension of size 1 does not matter.
         long = [d for d in range(x.ndim) if x.shape[d] > 1 or d in batch]
         runs = [(kind, tuple(group)) for kind, group in itertools.groupby(long, lambda d: kinds[d])]
         in_order = [d for d in contracting if d in long] == sorted(set(contracting) & set(long))
@@ -190,9 +191,11 @@ def _call(a: _Matrix, b: _Matrix) -> jax.Array:
 class Convolution:
     """Computes a convolution of channels-last arrays by matrix products.
 
+    For each element of the window, lhs is sliced at all output positions. These slices are the left
+    operands of the products.
+
     `specs`: the `dimension_numbers` of `lax.conv_general_dilated`. `strides`, `padding` and
-    `dilation` (of rhs) have an entry for each spatial dimension. For each element of the window,
-    lhs is sliced at all output positions; these slices are the left operands of the products.
+    `dilation` (of rhs) have an entry for each spatial dimension.
     """
 
     specs: lax.ConvDimensionNumbers
@@ -201,7 +204,7 @@ class Convolution:
     dilation: Sequence[int]
 
     def forward(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Return the convolution as one product of patches with the kernel."""
+        """Compute the convolution as one product: patches times kernel. `shape`: the result's."""
         out_features, in_features, *window = self.specs.rhs_spec
         positions = [shape[d] for d in self.specs.out_spec[2:]]
         sizes = [rhs.shape[d] for d in window]
@@ -212,10 +215,11 @@ class Convolution:
         return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Return a convolution that has few output positions and a large window.
+        """Compute a convolution with few output positions and a large window, such as a kernel's
+        gradient. `shape`: the result's.
 
-        The gradient of a kernel is such a convolution. It is one product with the patches of the
-        forward pass, or a product for each position if the patches would be too large.
+        It is one product with the patches of the forward pass, or one product per position if the
+        patches would be too large.
         """
         channels, features, *spatial = self.specs.lhs_spec
         _, in_features, *window = self.specs.rhs_spec
@@ -249,7 +253,7 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Return whether a convolution is faster as a product of patches with `size` numbers."""
+    """Return whether a convolution is faster as a product of patches. `size`: elements of these."""
     return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 
@@ -270,8 +274,11 @@ def _lower_dot(usual: Callable, context, lhs, rhs, *, dimension_numbers, **optio
 
 
 def _is_rows_by_kernel(left, right, dimension_numbers: lax.DotDimensionNumbers) -> bool:
-    """Return whether XLA multiplies `left` by `right` without a copy: [*rows, *shared] by
-    [*shared, *columns], or [*rows, shared] by [*columns, shared]."""
+    """Return whether XLA multiplies `left` by `right` without copying an operand.
+
+    This holds for [*rows, *shared] by [*shared, *columns], and [*rows, shared] by
+    [*columns, shared].
+    """
     contracting, (batch, _) = dimension_numbers
     pairs = sorted(zip(*contracting, strict=True))
     in_rows = [(left.ndim - len(pairs) + n, n) for n in range(len(pairs))]
