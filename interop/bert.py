@@ -38,7 +38,7 @@ TABLE = Table(
         *linear("pool.dense", "pooler.dense"),
         *linear("classes", "classifier"),
     ),
-    # Used only for next sentence prediction. (A classifier has rows for the pooler.)
+    # The weights of next sentence prediction. (In a classifier, rows use the pooler.)
     ignored=("pooler.dense.*", "cls.seq_relationship.*", "embeddings.position_ids"),
     copies={
         f"{HEAD}.decoder.weight": "embeddings.word_embeddings.weight",
@@ -49,7 +49,7 @@ TABLE = Table(
 
 
 def describe(folder: Folder) -> Description:
-    """Translate config.json into our settings."""
+    """Translate the folder's config.json into fields of our configuration."""
     config = folder.config
     config.require(
         position_embedding_type=["absolute"], is_decoder=[False], add_cross_attention=[False]

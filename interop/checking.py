@@ -17,18 +17,20 @@ from model.layers.feed_forward import feed_forward_width
 TOKENIZER = "tokenizer.json"
 
 _HEAD_OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
-"""Settings that only a head for tokens uses."""
+"""Settings of `model` that only a head for tokens uses."""
 
 _MISSING = "(not there)"
 
 
 def check_recipe(folder: str | Path, config: Config) -> None:
-    """Check that a recipe fits the model in `folder`: its section `model`, its tokenizer and its
-    data sizes. Fields that do not change what the weights compute (dropout, scan_layers, ...) may
-    differ, and so may fields of a head that replaces the folder's.
+    """Check that the recipe `config` fits the model in `folder`.
 
-    Raises `configs.UsageError` as `describe` does, and if a field differs: one line that names each
-    such field and the overrides to give.
+    The section `model`, the tokenizer and the data sizes must match. Fields that do not change what
+    the weights compute (dropout, scan_layers, ...) may differ. Fields of the head may differ if the
+    run replaces the folder's head.
+
+    Raises `configs.UsageError` as `describe` does. Also raises it if a field differs; the message
+    names the fields that differ and the overrides to give.
     """
     found = describe(folder)
     holds = f"train.initialize_from={folder} holds a {found.family}"
@@ -45,7 +47,7 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 
 
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
-    """Raise `UsageError` if the `shape` of prepared pictures is not the model's."""
+    """Raise `UsageError` if prepared pictures of `shape` do not fit the model in `folder`."""
     theirs = describe(folder).data_spec.image_shape
     assert theirs is not None
     if theirs != tuple(shape):
@@ -86,7 +88,7 @@ def _model_fields(found: Description, config: Config) -> dict[str, Any]:
 
 def _data_fields(folder: str | Path, found: Description, config: Config) -> dict[str, Any]:
     """Return the required values of fields of `data`. Raises `UsageError` if the data needs the
-    folder's tokenizer and there is none."""
+    folder's tokenizer but the folder has none."""
     data: Any = config.data  # its fields depend on the source
     needed: dict[str, Any] = {}
     tokenizer, file = getattr(data, "tokenizer", None), Path(folder) / TOKENIZER
@@ -114,7 +116,7 @@ def _data_fields(folder: str | Path, found: Description, config: Config) -> dict
 
 
 def _same_tokens(ours: Path, theirs: Path) -> bool:
-    """Return whether two tokenizer.json files have one vocabulary; True if one is missing."""
+    """Return whether two tokenizer.json files have the same vocabulary; True if one is missing."""
     if not (ours.is_file() and theirs.is_file()):
         return True
     one, other = (JsonFields(path).section("model").get("vocab") for path in (ours, theirs))
@@ -122,7 +124,7 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
 
 
 def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the fields that must change; all of `model` if the architecture differs."""
+    """Return the fields to change. If the architecture differs, these include all of `model`."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given
@@ -131,7 +133,7 @@ def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config)
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace None by the value it means, and the pattern by its set of letters, to compare."""
+    """Make settings comparable: replace None by the default, and the pattern by its letters."""
     full = dict(settings)
     depth, width, heads = (settings[f"model.{name}"] for name in ("depth", "width", "num_heads"))
     full["model.pattern"] = "".join(sorted(set(settings["model.pattern"][:depth])))

@@ -1,4 +1,4 @@
-"""Converts the weights in a folder to our parameters and back, by the rows of a table."""
+"""Converts the weights in a folder to our parameters and back, with the family's table."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from interop.tables import HEADS, LAYER, Row, Table
 Tree = Any
 
 FRESH = (*HEADS, "pool.")
-"""Prefixes of parameters that may keep their initial values if only the body is read."""
+"""Prefixes of parameters that need not be in the folder if only the body is read."""
 
 _MAX_LISTED = 4
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters read from a folder, as nested dictionaries of NumPy arrays, and messages about
-    what was left out or added."""
+    """Parameters read from a folder, as nested dictionaries of NumPy arrays, and messages for the
+    user about parameters or tokens that were left out or added."""
 
     params: Tree
     messages: tuple[str, ...]
@@ -41,15 +41,18 @@ def read_weights(
     body_only: bool = False,
     tokens_like: Mapping[int, int] | None = None,
 ) -> Weights:
-    """Read the weights in `folder` as parameters of our model. `shapes`: its parameter tree, each
-    leaf with a shape and a dtype. `scanned`: whether its layers are stacked (`model.scan_layers`).
+    """Read the weights in `folder` as parameters of our model.
 
-    With `body_only`, the folder's head is not read, and the result lacks our parameters that have
-    no counterpart. Our model may have fewer positions and a different number of tokens: our token t
-    is the folder's token `tokens_like[t]`, by default t, or past its last token the mean of all.
+    `shapes`: our parameter tree; each leaf has a shape and a dtype. `scanned`: whether our layers
+    are stacked (`model.scan_layers`). `body_only`: do not read the folder's head; the result then
+    lacks our parameters with the prefixes `FRESH` that the folder's body does not contain.
 
-    Raises `configs.UsageError` as `describe` does, and for a tensor or parameter without a
-    counterpart or with a different shape; the message names it.
+    Our model may have fewer positions than the folder's, and a different number of tokens. Our
+    token t has the weights of the folder's token `tokens_like[t]`, or of token t if `tokens_like`
+    lacks it. If the folder has no token t, they are the mean over all its tokens.
+
+    Raises `configs.UsageError` as `describe` does. Also raises it for a tensor or parameter that
+    has no counterpart or a different shape; the message names it.
     """
     opened = Folder(folder)
     table = table_of(describe(opened).family)
@@ -72,9 +75,9 @@ def read_weights(
 
 
 def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
-    """Convert our parameters to a folder's tensors, by their names in the folder; `read_weights` is
-    the inverse.
+    """Convert our parameters to the tensors of a `family`: the inverse of `read_weights`.
 
+    Returns the tensors by their names in a folder. `scanned`: whether our layers are stacked.
     Raises `configs.UsageError` for a parameter that the family lacks; the message names it.
     """
     table = table_of(family)
@@ -91,7 +94,7 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
 
 
 def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
-    """Return the rows for the parameters in `layout`, with a block's rows for each layer."""
+    """Return the table's rows for the parameters in `layout`, with the rows of every layer."""
     layers = range(layer_count(layout))
     rows = (
         row.for_layer(n) for row in table.rows for n in (layers if LAYER in row.theirs else [0])
@@ -102,8 +105,11 @@ def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
 def _match_rows(
     folder: Folder, table: Table, layout: Mapping[str, ParamSlice], *, body_only: bool
 ) -> tuple[list[tuple[Row, str]], list[str]]:
-    """Pair each row of a model with its tensor's name in the folder. Also return the names of the
-    tensors that `body_only` skips. Raises `UsageError` for a name without a counterpart."""
+    """Pair each row for our model with the name of its tensor in the folder.
+
+    Also return the names of the tensors that are skipped because of `body_only`. Raises
+    `UsageError` for a tensor or parameter without a counterpart.
+    """
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
@@ -158,8 +164,8 @@ def _read_resized(
     slices: list[ParamSlice],
     tokens_like: Mapping[int, int],
 ) -> tuple[NDArray, str]:
-    """Read the tensor of a row, resized to our number of positions or tokens. Also return a message
-    about the resizing, empty if there was none."""
+    """Read the tensor of a row, and resize it to our number of positions or tokens. Also return a
+    message about this, which is empty if the size is the same."""
     found, needed = folder.shape(name), row.their_shape([one.shape for one in slices])
     fits = found == needed
     if row.resizable is not None and found[1:] == needed[1:]:

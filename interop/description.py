@@ -1,4 +1,4 @@
-"""Describes the model in a Hugging Face folder by fields of our configuration."""
+"""Describes the model in a Hugging Face folder in terms of our configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,8 @@ class Description:
     """The model in a folder.
 
     `family`: "gpt2", "llama", "bert" or "vit". `settings`: the fields of the section `model` that
-    change what the weights compute. `data_spec`: the data sizes that the weights fix, of
-    `vocabulary_size`, `max_length`, `image_shape` and `num_classes`.
+    change what the weights compute. `data_spec`: the data sizes that the weights require, which are
+    some of `vocabulary_size`, `max_length`, `image_shape` and `num_classes`.
     """
 
     family: str
@@ -41,7 +41,7 @@ ACTIVATIONS = {
 """Our `model.feed_forward` for each Hugging Face name of an activation."""
 
 CLASSIFIER = "classifier.weight"
-"""The name of the kernel of a classifier's head, which has one row per class."""
+"""The name of the kernel of a classifier's head. The kernel has one row per class."""
 
 
 def class_count(folder: Folder) -> int | None:

@@ -1,4 +1,4 @@
-"""Lists the model families, and finds the family of a folder."""
+"""Lists the model families, and describes the model in a folder of any family."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ FAMILIES = {"gpt2": gpt2, "llama": llama, "bert": bert, "vit": vit}
 
 
 def table_of(family: str) -> Table:
-    """Return the table of a family."""
+    """Return the table that converts the weights of a family."""
     return FAMILIES[family].TABLE
 
 
 def describe(folder: str | Path | Folder) -> Description:
-    """Describe the model in `folder` by our settings.
+    """Describe the model in `folder` in terms of our configuration.
 
-    Raises `configs.UsageError` if the folder is missing, damaged or of an unknown family, or has a
-    field that our models do not support; the message names the field.
+    Raises `configs.UsageError` if the folder is missing or damaged, if its family is unknown, or if
+    our models do not support the value of a field; the message names the field.
     """
     folder = folder if isinstance(folder, Folder) else Folder(folder)
     folder.config.require(quantization_config=[None])

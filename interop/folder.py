@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (gives NumPy bfloat16, in which many weights are kept)
+import ml_dtypes  # noqa: F401  (adds bfloat16 to NumPy; many weights are stored in it)
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -19,10 +19,10 @@ _FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 
 
 class Folder:
-    """Reads a model's folder. `config`: the fields of its config.json.
+    """Reads the folder of a model. `config`: the fields of its config.json.
 
-    Opening reads only the headers of the files; `tensor` reads one tensor. Raises
-    `configs.UsageError` if the folder or a file is missing or damaged.
+    The constructor reads only the headers of the safetensors files; `tensor` reads one tensor.
+    Raises `configs.UsageError` if the folder or a file is missing or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -42,7 +42,7 @@ class Folder:
         return tuple(self._slice(name).get_shape())
 
     def tensor(self, name: str) -> NDArray:
-        """Return a tensor as stored. Raises `UsageError` if it is not floating-point."""
+        """Return a tensor in its stored dtype. Raises `UsageError` if it is not floating-point."""
         dtype, file = self._slice(name).get_dtype(), self._files[name]
         if dtype not in _FLOAT_DTYPES:
             raise UsageError(f"{file}: {name} is stored as {dtype}, not as one of {_FLOAT_DTYPES}")
@@ -54,8 +54,8 @@ class Folder:
         return JsonFields(path) if path.exists() else None
 
     def special_tokens(self) -> dict[str, int]:
-        """Return the ids of the tokenizer's special tokens by their role: "mask", "bos", "eos",
-        "cls", "sep", ...; empty if no tokenizer_config.json names them."""
+        """Return the ids of the tokenizer's special tokens by their role, such as "mask", "bos" or
+        "eos". Empty if there is no tokenizer_config.json that names them."""
         config, ids = self.json_file("tokenizer_config.json"), self.added_tokens()
         tokens = {}
         for name, value in config or ():

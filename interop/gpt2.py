@@ -10,7 +10,7 @@ QUERY_KEY_VALUE = tuple(f"{BLOCK}.mixer.{name}" for name in ("query", "key", "va
 
 
 CONV1D = Kernel(inputs_first=True)
-"""How GPT-2's `Conv1D` stores a linear map: [inputs, outputs]."""
+"""The layout of GPT-2's `Conv1D`, a linear map: [inputs, outputs]."""
 
 TABLE = Table(
     prefix="transformer.",
@@ -41,7 +41,7 @@ TABLE = Table(
 
 
 def describe(folder: Folder) -> Description:
-    """Translate config.json into our settings."""
+    """Translate the folder's config.json into fields of our configuration."""
     config = folder.config
     config.require(
         scale_attn_weights=[True],

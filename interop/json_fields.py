@@ -1,4 +1,4 @@
-"""Reads the fields of a JSON file one by one, with errors that name the file and the field."""
+"""Reads and checks the fields of a JSON file; errors name the file and the field."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,10 @@ _REQUIRED = object()
 
 
 class JsonFields:
-    """Reads the fields of a JSON file. A field without a `default` is required. Raises `UsageError`
-    if the file is missing or damaged, or a field is missing or has a value that is not allowed.
+    """Reads and checks the fields of a JSON file.
+
+    If a method gets no `default`, the field is required. Raises `UsageError` if the file is missing
+    or damaged, or if a field is missing or has a value that is not allowed.
     """
 
     def __init__(self, path: Path):
@@ -33,34 +35,34 @@ class JsonFields:
         return iter(self._values.items())
 
     def value(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return a field of any type."""
+        """Return the value of a field, of any type."""
         if name not in self._values and default is _REQUIRED:
             raise UsageError(f"{self.path} is damaged: it has no {name}")
         return self._values.get(name, default)
 
     def positive_int(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return an integer above zero, or the default."""
+        """Return the value of a field, an integer above zero or the default."""
         value = self.value(name, default)
         if (type(value) is int and value >= 1) or value is default:
             return value
         self._raise_type(name, value, "an integer >= 1")
 
     def positive_float(self, name: str, default: Any = _REQUIRED) -> float:
-        """Return a number above zero."""
+        """Return the value of a field, a number above zero."""
         value = self.value(name, default)
         if type(value) not in (int, float) or not value > 0:
             self._raise_type(name, value, "a number > 0")
         return float(value)
 
     def boolean(self, name: str, default: Any = _REQUIRED) -> bool:
-        """Return true or false."""
+        """Return the value of a field, true or false."""
         value = self.value(name, default)
         if not isinstance(value, bool):
             self._raise_type(name, value, "true or false")
         return value
 
     def pair(self, name: str, default: Any = _REQUIRED) -> tuple[int, int]:
-        """Return height and width, given as one integer above zero for both, or as two."""
+        """Return height and width from a field: an integer above zero for both, or two."""
         value = self.value(name, default)
         both = value if isinstance(value, list) else [value, value]
         if len(both) != 2 or not all(type(one) is int and one >= 1 for one in both):
@@ -75,20 +77,20 @@ class JsonFields:
         return value or {}
 
     def lookup(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
-        """Return the entry of `table` for the value of a field; raise an error if it has none."""
+        """Return the entry of `table` for a field's value. Raises `UsageError` if there is none."""
         value = self.value(name, default)
         if isinstance(value, dict | list) or value not in table:
             self.reject(name, f"it must be {_choices(table)}")
         return table[value]
 
     def require(self, **allowed: Sequence[Any]) -> None:
-        """Raise an error if a field is present and its value is not an `allowed` one."""
+        """Raise `UsageError` if a field is present and its value is not among the `allowed`."""
         for name, values in allowed.items():
             if self.value(name, values[0]) not in values:
                 self.reject(name, f"it must be {_choices(values)}")
 
     def reject(self, name: str, instead: str) -> NoReturn:
-        """Raise the error for a value that our models do not support."""
+        """Raise `UsageError`, because our models do not support the value of a field."""
         value = json.dumps(self.value(name, None))
         raise UsageError(f"{self.path}: {name}={value} can't be had here: {instead}")
 

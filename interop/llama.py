@@ -10,7 +10,7 @@ from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
 SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-"""Llama's names for the numbers of `model.rotary_scaling`, in the same order."""
+"""Hugging Face's names for the numbers in `model.rotary_scaling`, in the same order."""
 
 BLOCK, THEIRS = "backbone.layers.{layer}", "layers.{layer}"
 
@@ -36,7 +36,7 @@ TABLE = Table(
 
 
 def describe(folder: Folder) -> Description:
-    """Translate config.json into our settings."""
+    """Translate the folder's config.json into fields of our configuration."""
     config = folder.config
     config.require(hidden_act=["silu"])
     use_bias = config.boolean("attention_bias", default=False)
@@ -68,8 +68,11 @@ def describe(folder: Folder) -> Description:
 
 
 def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
-    """Return the base and the scaling of rotary positions. Old and new versions of transformers
-    differ: `rope_theta` and `rope_scaling`, or both in `rope_parameters`."""
+    """Return the base and the scaling of rotary positions; the scaling is None without one.
+
+    Old versions of transformers write the fields `rope_theta` and `rope_scaling`; new versions
+    write both into `rope_parameters`.
+    """
     name = "rope_parameters" if "rope_parameters" in config else "rope_scaling"
     rope: dict[str, Any] = {"rope_theta": config.positive_float("rope_theta", default=10000.0)}
     rope |= config.section(name)

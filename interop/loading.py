@@ -1,4 +1,4 @@
-"""Loads the initial weights of a run from a folder: all of them, or only the body."""
+"""Loads the initial weights of a run from a folder: the whole model, or only its body."""
 
 import shlex
 from dataclasses import replace
@@ -19,7 +19,7 @@ Tree = Any
 CHAT_TEMPLATE = "chat_template.jinja"
 
 _MASKS = ("[MASK]", "<mask>")
-"""Usual texts of the mask token, for folders whose tokenizer_config.json does not name it."""
+"""Usual texts of the mask token, in case tokenizer_config.json does not name it."""
 
 
 def load_weights(
@@ -30,15 +30,15 @@ def load_weights(
     *,
     separator: tuple[str, int] | None = None,
 ) -> Weights:
-    """Load the initial weights of a run of `config` on data of this `data_spec`; only the body if
-    the run needs a different head. `shapes`: the run's parameter tree, as in `read_weights`.
+    """Load the initial weights of a run from `folder`; only the body if the run's head differs.
 
-    If the folder's tokenizer lacks the `separator` (text and id), the embedding of this token is
-    initialised from the folder's end-of-text token. The embedding of the mask token, for masked
-    language modelling, is initialised from the folder's mask token. A message says so if the folder
-    has a chat template and a recipe of conversations sets none.
+    `config`, `data_spec`, `shapes`: the run's recipe, data sizes and parameter tree (as in
+    `read_weights`). `separator`: text and id of our separator. If the folder's tokenizer lacks it,
+    its embedding is a copy of the folder's end-of-text token. In masked language modelling, the
+    embedding of our mask token is a copy of the folder's mask token.
 
-    Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
+    The messages include a note if the folder has a chat template but a recipe of conversations sets
+    none. Raises `configs.UsageError` as `check_recipe` and `read_weights` do.
     """
     check_recipe(folder, config)
     opened = Folder(folder)
@@ -79,7 +79,7 @@ def _class_names(config: JsonFields) -> tuple[str, ...] | None:
 def _tokens_like(
     folder: Folder, config: Config, data_spec: DataSpec, separator: tuple[str, int] | None
 ) -> dict[int, int]:
-    """Map the ids of our tokens that the folder lacks to its ids of the same role."""
+    """Map the ids of our separator and mask token to those of the folder's tokens of this role."""
     special, added, like = folder.special_tokens(), folder.added_tokens(), {}
     ends = [special[name] for name in ("eos", "sep", "bos") if name in special]
     masks = [special["mask"]] if "mask" in special else []
@@ -93,7 +93,7 @@ def _tokens_like(
 
 
 def _unused_chat_template(folder: Folder, config: Config) -> tuple[str, ...]:
-    """Return a message if the folder has a chat template and a conversations recipe none."""
+    """Return a message if the folder has a chat template that the recipe does not use."""
     if config.data.source != "conversations" or config.data.chat_template is not None:
         return ()
     file, tokenizer = folder.path / CHAT_TEMPLATE, folder.json_file("tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""Finds each parameter by the name of its layer, in unrolled or stacked (scanned) models."""
+"""Finds the parameters of each layer in a model with unrolled or stacked (scanned) layers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 LAYERS = "backbone.layers."
-"""Prefix of layer parameters. The index of the layer follows; if layers are scanned, the index of
-its letter in the pattern. The first dimension of scanned leaves is the periods."""
+"""Prefix of the names of layer parameters. The layer's index follows or, if layers are scanned, the
+index of its letter in the pattern. The first dimension of a scanned leaf is the period."""
 
 
 @dataclass(frozen=True)
 class ParamSlice:
-    """A leaf of a parameter tree, or with `period`, its slice for one period of the pattern."""
+    """A leaf of a parameter tree or, if `period` is not None, its slice for that period."""
 
     leaf: str
     period: int | None
@@ -26,8 +26,11 @@ class ParamSlice:
 
 
 def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
-    """Return where each parameter is stored, by its name in the unrolled model, for example
-    "backbone.layers.3.mixer.query.kernel". `leaves`: anything with a `shape`, by dotted names."""
+    """Return where each parameter is stored, by its name in the unrolled model.
+
+    Such a name is "backbone.layers.3.mixer.query.kernel". `leaves`: the model's parameters by
+    dotted name; only their `shape` is used. `scanned`: whether layers are stacked.
+    """
     letters = layer_count(leaves)
     layout = {}
     for name, leaf in leaves.items():
@@ -43,5 +46,5 @@ def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, Param
 
 
 def layer_count(names: Iterable[str]) -> int:
-    """Count the layers, or if scanned the letters of the pattern, in names of parameters."""
+    """Count the layers in `names` of parameters; if scanned, count the letters of the pattern."""
     return len({name.split(".")[2] for name in names if name.startswith(LAYERS)})

@@ -1,8 +1,8 @@
-"""Describes a family's weights: one row per parameter, with both of its names and a transformation
-in both directions.
+"""Describes the weights of a family by a table of rows.
 
-"Ours" is a parameter of our modules, "theirs" a tensor in a file; names are dotted paths. In a row,
-`{layer}` stands for the number of each layer.
+A row has the names of a parameter in our model ("ours") and of a tensor in a Hugging Face file
+("theirs"), and converts one to the other. Names are dotted paths; `{layer}` stands for the number
+of each layer.
 """
 
 import math
@@ -22,13 +22,13 @@ HEADS = ("classes.", "embedding.head.", "head_transform.")
 
 
 class Transformation(Protocol):
-    """Converts their array to ours and back. Numbers are moved, never changed."""
+    """Converts their array to ours and back. It rearranges values and never changes them."""
 
     def their_shape(self, shape: Shape) -> Shape:
-        """Return the shape of their array if ours has this `shape`."""
+        """Return the shape of their array, given the `shape` of ours."""
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        """Convert their array to ours, of this `shape`."""
+        """Convert their array to ours. `shape`: that of ours."""
 
     def to_theirs(self, ours: NDArray) -> NDArray:
         """Convert our array to theirs."""
@@ -36,8 +36,8 @@ class Transformation(Protocol):
 
 @dataclass(frozen=True)
 class Reshape:
-    """Reshapes an array. Theirs has `leading_ones` more dimensions of size 1 in front, or if `flat`
-    only one dimension."""
+    """Reshapes an array. Theirs has `leading_ones` additional dimensions of size 1 in front; if
+    `flat`, it has only one dimension."""
 
     leading_ones: int = 0
     flat: bool = False
@@ -53,14 +53,16 @@ class Reshape:
 
 
 FLAT = Reshape(flat=True)
-"""For biases: ours may have heads and head dimension, theirs has one dimension."""
+"""For biases: ours may have the shape [heads, head_dim], theirs has one dimension."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Converts the kernel of a linear map. Ours maps its first `inputs` dimensions to the rest;
-    theirs is a matrix, [outputs, inputs] as in `nn.Linear` or, with `inputs_first`, [inputs,
-    outputs]."""
+    """Converts the kernel of a linear map.
+
+    In ours, the first `inputs` dimensions are inputs and the rest are outputs. Theirs is a matrix:
+    [outputs, inputs] as in `torch.nn.Linear` or, with `inputs_first`, [inputs, outputs].
+    """
 
     inputs: int = 1
     inputs_first: bool = False
@@ -95,11 +97,11 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Row:
-    """Maps one tensor of theirs to one parameter of ours, or to several, which it contains
-    concatenated along its last dimension.
+    """Converts one tensor of theirs to one or several parameters of ours, and back.
 
-    `resizable`: the tensor's first dimension is the "vocabulary", whose size may differ in ours, or
-    the "positions", of which ours may have fewer.
+    If `ours` has several names, the tensor is their concatenation along the last dimension.
+    `resizable`: "vocabulary" or "positions" if this is the tensor's first dimension. The size of
+    the vocabulary may differ in ours; the number of positions may be smaller.
     """
 
     ours: tuple[str, ...]
@@ -109,22 +111,22 @@ class Row:
 
     @property
     def is_head(self) -> bool:
-        """Whether the row belongs to a head, which a different task replaces."""
+        """Whether the row belongs to a head. A run with a different task replaces the head."""
         return self.ours[0].startswith(HEADS)
 
     def for_layer(self, layer: int) -> "Row":
-        """Return the row for one layer, with the layer's number filled into its names."""
+        """Return the row for one layer: its names have the number `layer` for `{layer}`."""
         ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
         theirs = self.theirs.replace(LAYER, str(layer))
         return Row(ours, theirs, self.transformation, self.resizable)
 
     def their_shape(self, shapes: Sequence[Shape]) -> Shape:
-        """Return the shape of their tensor if our parameters have these `shapes`."""
+        """Return the shape of their tensor, given the `shapes` of our parameters."""
         parts = [self.transformation.their_shape(shape) for shape in shapes]
         return (*parts[0][:-1], sum(part[-1] for part in parts)) if len(parts) > 1 else parts[0]
 
     def to_ours(self, theirs: NDArray, shapes: Sequence[Shape]) -> list[NDArray]:
-        """Convert their tensor to our parameters, of these `shapes`."""
+        """Convert their tensor to our parameters. `shapes`: those of our parameters."""
         parts = [theirs]
         if len(shapes) > 1:
             sizes = [self.transformation.their_shape(shape)[-1] for shape in shapes]
@@ -142,9 +144,10 @@ class Row:
 class Table:
     """The rows of a family, and other tensors that its files may contain.
 
-    Rows name tensors of the body without `prefix`, which is also absent in files of only the body.
-    `ignored`: name patterns of tensors that our models do not use. `copies`: names of duplicates,
-    with the names of their originals. `renamed`: old endings of names, with the new ones.
+    `prefix`: the start of the names of the body's tensors. Rows omit it, and so do files that
+    contain only the body. `ignored`: name patterns of tensors that our models do not use. `copies`:
+    the names of duplicate tensors, each with the name of its original. `renamed`: old endings of
+    tensor names, each with the new ending.
     """
 
     prefix: str
@@ -154,7 +157,7 @@ class Table:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def row_name(self, tensor: str) -> str:
-        """Return the name of a tensor as rows write it."""
+        """Return the name that rows have for a tensor of a file."""
         for old, new in self.renamed.items():
             if tensor.endswith(old):
                 tensor = tensor.removesuffix(old) + new
@@ -182,4 +185,4 @@ def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]
 
 
 OUT_OF_HEADS = Kernel(inputs=2)
-"""For the map from heads and head dimension to the width."""
+"""For the output projection of attention, from [heads, head_dim] to the width."""

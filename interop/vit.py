@@ -27,12 +27,12 @@ TABLE = Table(
         *norm("backbone.norm", "layernorm"),
         *linear("classes", "classifier"),
     ),
-    ignored=("pooler.dense.*",),  # only in files of the body; classifiers do not use it
+    ignored=("pooler.dense.*",),  # only in files with the body alone; a classifier has no pooler
 )
 
 
 def describe(folder: Folder) -> Description:
-    """Translate config.json into our settings."""
+    """Translate the folder's config.json into fields of our configuration."""
     config = folder.config
     config.require(qkv_bias=[True])
     _require_our_normalisation(folder)
@@ -61,8 +61,10 @@ def describe(folder: Folder) -> Description:
 
 
 def _require_our_normalisation(folder: Folder) -> None:
-    """Raise `UsageError` if preprocessor_config.json normalises differently from our model and the
-    original ViT, which scale pixels from 0..255 to -1..1."""
+    """Raise `UsageError` if preprocessor_config.json does not scale pixels to -1..1.
+
+    Our model and the original ViT scale them from 0..255 to -1..1.
+    """
     preprocessor = folder.json_file("preprocessor_config.json")
     if preprocessor is None:
         return
