@@ -104,7 +104,7 @@ class TextRecords:
 
     @cached_property
     def _mask(self) -> NDArray[np.bool_]:
-        """True for each record of the training part that is held out."""
+        """True for each training record that is held out, bool [records]."""
         tables = self.tables["train"]
         # Not by `name_of`: a change of naming must not move examples between splits.
         mask = held_out_mask(

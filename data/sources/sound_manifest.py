@@ -198,7 +198,7 @@ def _decode(path: Path, sample_rate: int) -> Waveform:
 
 
 def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
-    """Return the error for rows without a file. rows: the place, table and path of each."""
+    """Return the error for rows without a file. rows: location, table and path."""
     where, table, name = rows[0]
     path = table.parent / name
     what = "a folder" if path.is_dir() else "not there"
