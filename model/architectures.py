@@ -1,4 +1,4 @@
-"""Builds models by the names of their architectures."""
+"""Build a model from the name of its architecture."""
 
 import importlib
 import math
@@ -24,7 +24,7 @@ ARCHITECTURES = {
     "cnn": "model.cnn.CNN",
     "convnext": "model.convnext.ConvNeXt",
 }
-"""The class of each architecture, as module.name."""
+"""The class of each architecture, as "module.ClassName"."""
 
 
 def build(
@@ -35,11 +35,11 @@ def build(
     param_dtype: DTypeLike,
     **hyperparameters: Any,
 ) -> nnx.Module:
-    """Build a model with fresh parameters, all drawn from `rngs.params`.
+    """Build a model with newly initialised parameters; random values come from `rngs.params`.
 
-    `hyperparameters`: the keyword arguments of the architecture's class, which are the fields of
-    its configuration and sizes of the data. `dtype`, `param_dtype`: as in `Numerics`.
-    ValueError: an unknown architecture, or hyperparameters that do not fit together.
+    `hyperparameters`: the keyword arguments of the architecture's class. These are the fields of
+    its configuration, and data sizes such as `vocabulary_size`. `dtype`, `param_dtype`: as in
+    `Numerics`. ValueError: an unknown architecture, or hyperparameters that do not fit together.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")

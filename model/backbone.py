@@ -1,12 +1,14 @@
-"""A stack of residual blocks, each a mixer and a feed-forward part.
+"""A stack of residual blocks. Each has a mixer (attention, convolution or recurrence) and a
+feed-forward part.
 
-Every mixer is called as `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`, for a whole
-sequence, a chunk or a single position. Without a state, the rows are whole sequences, and positions
-of different segments (`segments_BT`, int32 [B, T]) do not see each other. With a state, the input
-is the next T positions of each row. Positions of segment 0 are then padding on the right and do not
-change the state.
+Every mixer is called as `mixer(x_BTD, state=None, segments_BT=None) -> (y_BTD, state)`:
 
-Axes: B batch, T length, D width, S source length, K rows selected in a group.
+- Without a state, the rows are whole sequences. Positions with different segment numbers
+  (`segments_BT`, int32 [B, T]) do not see each other.
+- With a state, the input is the next T positions of each row (one or more). Positions of segment 0
+  are padding at the end of a row and do not change the state.
+
+Axes: B batch, T length, D width, S source length, K rows selected from each group.
 """
 
 import functools
@@ -41,8 +43,9 @@ REMAT = {
 }
 """The rematerialisation policies: what each block saves for the backward pass besides its input.
 
-"full" saves nothing; "dots" saves the products with weights; "named" saves the mixer's output and
-the hidden products of the feed-forward part, which `checkpoint_name` marks.
+"full" saves nothing; "dots" saves the products with weights; "named" saves the arrays marked with
+`checkpoint_name`: the mixer's output, and the feed-forward part's products with the up and gate
+kernels.
 """
 
 
@@ -50,27 +53,28 @@ the hidden products of the feed-forward part, which `checkpoint_name` marks.
 class BackboneSpec:
     """The hyperparameters of a stack of residual blocks, the same for every block.
 
-    An architecture makes it from its own hyperparameters. Fields of the configuration
-    (`configs/schema/blocks.py`) have the same names here. ValueError: an unknown choice.
+    Each architecture creates a spec from its hyperparameters. Fields that also exist in the
+    configuration (`configs/schema/blocks.py`) have the same names there. ValueError: an unknown
+    `norm_placement` or `remat`.
     """
 
     depth: int  # number of blocks
-    pattern: str  # one mixer per block, repeated up to the depth: "RRA" at depth 4 is R, R, A, R
+    pattern: str  # the mixer of each block, repeated: "RRA" with depth 4 means R, R, A, R
     width: int  # D, the size of the vector at each position
     causal: bool  # whether a position sees only itself and earlier positions
 
-    # Mixer "A", attention; cross-attention has the same heads.
+    # Mixer "A", attention. Cross-attention uses the same numbers of heads.
     num_heads: int  # query heads
     num_kv_heads: int | None  # key/value heads; None: num_heads
     head_dim: int | None  # None: width // num_heads
-    attention_window: int | None  # number of positions a target sees, itself included; None: all
-    attention: str  # the implementation, as in `model.layers.attend.attend`
+    attention_window: int | None  # as in `model.layers.attend.visible`; None: no window
+    attention: str  # the `implementation` argument of `model.layers.attend.attend`
     rotary_base: float | None  # None: no rotary positions
     rotary_scaling: Scaling | None = None  # as in `model.layers.positions.rotary_frequencies`
     cross_attention: bool = False  # whether each block also attends to a source sequence
 
     # Mixers "C", convolution, and "R", recurrence.
-    convolution_size: int  # taps of the kernel
+    convolution_size: int  # kernel size
     recurrence: str  # "rg_lru", or a key of `model.layers.recurrence.CELLS`
 
     # All blocks.
@@ -80,12 +84,12 @@ class BackboneSpec:
     feed_forward: str  # a key of `model.layers.feed_forward.ACTIVATIONS`
     feed_forward_width: int | None  # F; None: the default for `feed_forward`
     use_bias: bool  # whether linear maps and layer norms have biases
-    dropout: float  # rate, at the output of each part of a block
-    stochastic_depth: float  # drop rate of the last block's parts; lower in earlier blocks
+    dropout: float  # dropout rate at the output of each part of a block
+    stochastic_depth: float  # drop rate in the last block; grows linearly with the depth
 
-    # How the stack runs.
+    # Compilation and memory.
     remat: str  # "none" or a policy of `REMAT`
-    scan_layers: bool  # whether one period of the pattern is compiled and run in a loop
+    scan_layers: bool  # whether to compile one period of the pattern and scan over periods
 
     def __post_init__(self):
         if self.norm_placement not in ("pre", "post"):
@@ -95,22 +99,22 @@ class BackboneSpec:
 
     @property
     def pre_norm(self) -> bool:
-        """Return whether norms come before each part, and not after each sum."""
+        """Return whether norms come before each part (else after each residual sum)."""
         return self.norm_placement == "pre"
 
     @property
     def projections(self) -> dict[str, Any]:
-        """Return the keyword arguments of every mixer and feed-forward: `use_bias`, `residual_std`.
+        """Return the keyword arguments `use_bias` and `residual_std` of the parts of a block.
 
-        Output kernels have std 0.02 / sqrt(number of residual branches), so that the residual
-        stream does not grow with the depth (as in GPT-2).
+        `residual_std`, for output kernels, is 0.02 / sqrt(number of residual branches), so that the
+        residual stream does not grow with the depth (as in GPT-2).
         """
         parts = (3 if self.cross_attention else 2) * self.depth
         return {"use_bias": self.use_bias, "residual_std": WEIGHT_STD / parts**0.5}
 
     @property
     def heads(self) -> dict[str, Any]:
-        """Return the keyword arguments of attention and cross-attention."""
+        """Return the keyword arguments that attention and cross-attention share."""
         return {
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
@@ -125,10 +129,10 @@ class BackboneSpec:
         )
 
     def make_mixer(self, letter: str, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
-        """Make the mixer for a `letter` of the pattern: [B, T, width] -> [B, T, width].
+        """Make the mixer [B, T, width] -> [B, T, width] for a `letter` of the pattern.
 
-        If not causal, a recurrence runs in both directions, with half of the units in each.
-        ValueError: an unknown letter.
+        A recurrence runs in both directions if the spec is not causal, with width // 2 units in
+        each direction. ValueError: an unknown letter.
         """
         width, causal = self.width, self.causal
         if letter == "A":
@@ -160,11 +164,11 @@ class BackboneSpec:
 
 
 class Block(nnx.Module):
-    """A mixer and a feed-forward part, each added to its input.
+    """A mixer and a feed-forward part, each with a residual connection.
 
     With "pre" norms: x + mixer(norm(x)), then x + feed_forward(norm(x)). With "post" norms:
-    norm(x + mixer(x)), then norm(x + feed_forward(x)). Cross-attention, if any, comes
-    between the two and is added and normalised in the same way.
+    norm(x + mixer(x)), then norm(x + feed_forward(x)). If the spec has cross-attention, it is a
+    third such part, between these two.
 
     `mixer`: "A" attention, "C" convolution, or "R" recurrence.
     """
@@ -197,9 +201,10 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, State | None]:
         """Map [B, T, D] -> [B, T, D]; also return the mixer's new state (None without `state`).
 
-        `keys_values`: the source's, from `cross.keys_values`; `source_mask_BS` (bool) is True at
-        real source positions. `depth_fraction`: (index of the block + 1) / depth, which multiplies
-        the rate of stochastic depth. Dropout acts only if a key is given.
+        `keys_values`: the keys and values of the source, from `cross.keys_values`.
+        `source_mask_BS` (bool): True at real source positions, False at padding.
+        `depth_fraction`: (block index + 1) / depth, a factor of the stochastic depth rate. Dropout
+        is applied only if `dropout_key` is given.
         """
         keys = split_key(dropout_key)
 
@@ -232,13 +237,14 @@ class Block(nnx.Module):
 
 
 class Backbone(nnx.Module):
-    """A stack of the blocks of `spec`, with a final norm if the blocks have "pre" norms.
+    """A stack of `spec.depth` blocks, followed by a norm if the blocks have "pre" norms.
 
     Without `scan_layers`, `layers` contains every block. With it, `layers` contains one period of
-    the pattern, and each parameter has a leading axis "layers" of size depth / len(pattern). The
-    compiled program runs this period in a loop: it compiles faster, and parameters sharded by FSDP
-    are gathered one period at a time. Mixer states, and keys and values for cross-attention, are
-    stacked in the same way.
+    the pattern, and each parameter has a leading axis "layers" of size depth / len(pattern). A
+    `jax.lax.scan` runs over the periods: it compiles faster, and parameters sharded by FSDP are
+    gathered one period at a time. Mixer states, and keys and values for cross-attention, are
+    stacked in the same way. ValueError: `scan_layers` with a depth that is not a multiple of the
+    pattern's length.
     """
 
     def __init__(self, spec: BackboneSpec, numerics: Numerics, rngs: nnx.Rngs):
@@ -268,7 +274,7 @@ class Backbone(nnx.Module):
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
+        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
 
         def zeroed(x: jax.Array) -> jax.Array:
             shape = [1] * x.ndim
@@ -278,8 +284,10 @@ class Backbone(nnx.Module):
         return jax.tree.map(zeroed, state)
 
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
-        """Compute the source's keys and values for the cross-attention of each block of `layers`.
-        They are the same for all targets."""
+        """Compute the cross-attention keys and values of a source for each block of `layers`.
+
+        All targets use the same keys and values, so call this once per source.
+        """
         if self.periods is None:
             return [block.cross.keys_values(source_BSD) for block in self.layers]
         graph, parameters = nnx.split(self.layers)
@@ -291,7 +299,7 @@ class Backbone(nnx.Module):
         return jax.lax.scan(period, None, parameters)[1]
 
     def select(self, tree: Any, chosen_BK: jax.Array) -> Any:
-        """Select rows of a state or of `keys_values` by `model.layers.states.select_rows`."""
+        """Select rows of a state, or of keys and values, with `model.layers.states.select_rows`."""
         return select_rows(tree, chosen_BK, axis=self._batch_axis)
 
     @property
@@ -310,8 +318,9 @@ class Backbone(nnx.Module):
     ) -> tuple[jax.Array, list[State] | None]:
         """Map [B, T, D] -> [B, T, D]; also return the new mixer states (None without `state`).
 
-        For cross-attention: `keys_values`, computed by the method `keys_values`; `source_mask_BS`
-        (bool), True at real source positions.
+        For cross-attention: `keys_values` is the result of the method `keys_values`;
+        `source_mask_BS` (bool) is True at real source positions and False at padding. Dropout is
+        applied only if `dropout_key` is given.
         """
 
         def run(blocks, x_BTD, states, keys_values, first):
@@ -328,7 +337,7 @@ class Backbone(nnx.Module):
                     depth_fraction=(first + i + 1) / self.depth,
                 )
                 if self.remat != "none" and states is None:
-                    # In a loop XLA can't merge the recomputation with the forward pass anyway.
+                    # Inside a scan, XLA can't merge the recomputation with the forward pass anyway.
                     policy, unrolled = REMAT[self.remat], self.periods is None
                     call = jax.checkpoint(call, policy=policy, prevent_cse=unrolled)
                 x_BTD, mixer_state = call(x_BTD)

@@ -1,7 +1,7 @@
-"""A small convolutional picture classifier.
+"""A small convolutional image classifier.
 
-Initial values: convolutions and the dense layer He normal, the classes' kernel normal 0.02,
-scales 1, biases 0.
+Initial values: convolutions and the dense layer He normal; the kernel of the class logits normal,
+0.02; scales 1; biases 0.
 
 Axes: B batch, H height, W width, C channels, F features; logits are [B, classes].
 """
@@ -37,8 +37,8 @@ class Stage(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """One stage per entry of `channels`, a dense layer of `width` units on the flattened grid, and
-    a linear layer to the classes. `image_shape`: (height, width, channels)."""
+    """One `Stage` per entry of `channels`, a dense layer of `width` units on the flattened feature
+    map, and a linear layer to class logits. `image_shape`: (height, width, channels)."""
 
     def __init__(
         self,
@@ -68,10 +68,10 @@ class CNN(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
-        otherwise it uses the running statistics. Dropout acts only if a key is given.
+        otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.
         """
         x_BHWC = normalized(image_BHWC, self.dtype)
         for stage in self.stages:

@@ -1,7 +1,7 @@
 """The Conformer: attention and convolution in each block, for sound.
 
-As in Gulati et al. 2020, arXiv:2005.08100, except that positions are rotary or absent instead of
-relative, and that attention has no biases.
+As in Gulati et al. 2020, arXiv:2005.08100, with two differences: positions are rotary or absent
+instead of relative, and attention has no biases.
 
 Initial values as in model/sound.py, except for the output kernels of the four parts of a block:
 normal, 0.02 / sqrt(4 L), with L blocks.
@@ -33,11 +33,11 @@ NORM_EPSILON = 1e-5
 
 class ConvolutionModule(nnx.Module):
     """The convolution module: out(swish(norm(depthwise(value(x) · sigmoid(gate(x)))))) (section 2.2
-    of the paper). `ConformerBlock` has the paper's first norm and its dropout.
+    of the paper). The paper's layer norm before it and dropout after it are in `ConformerBlock`.
 
-    `size`: the taps of the depthwise convolution. `kind`: the norm, "batch_norm" (its statistics
-    leave out padding) or "layer_norm". `residual_std`: the standard deviation of the output
-    kernel's initial values. ValueError: an unknown norm.
+    `size`: the kernel size of the depthwise convolution. `kind`: the norm, "batch_norm" (its
+    statistics exclude padding) or "layer_norm". `residual_std`: the standard deviation of the
+    output kernel's initial values. ValueError: an unknown norm.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ConvolutionModule(nnx.Module):
             size=size,
             causal=False,
             axis="channels_out",
-            use_bias=not self.has_batch_norm,  # batch norm has a bias itself
+            use_bias=not self.has_batch_norm,  # batch norm adds its own bias
         )
         if self.has_batch_norm:
             self.norm: nnx.Module = batch_norm(width, numerics, rngs)
@@ -74,8 +74,8 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]. Positions of segment 0 are padding, which counts as zeros in
-        the convolution."""
+        """Map [B, T, D] -> [B, T, D]. Positions of segment 0 are padding, and zero in the
+        convolution's input."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = constrain(self.gate(x_BTD), "batch", "length", "channels_out")
@@ -89,11 +89,11 @@ class ConvolutionModule(nnx.Module):
 
 
 class ConformerBlock(nnx.Module):
-    """Feed-forward, attention, convolution module and second feed-forward, then a norm (eq. 1).
-    Each part has a norm before it and a residual connection; the outputs of the feed-forward parts
-    are halved.
+    """Feed-forward, attention, convolution module and second feed-forward, then a norm (eq. 1 of
+    the paper). Each part has a norm before it and a residual connection; the outputs of the
+    feed-forward parts are halved.
 
-    `feed_forward_width` None means 4 · width. `attention`: the remaining arguments of
+    `feed_forward_width` None means 4 · width. `attention`: other keyword arguments of
     `model.layers.attention.Attention`.
     """
 
@@ -158,10 +158,10 @@ class ConformerBlock(nnx.Module):
 
 
 class Conformer(SoundModel):
-    """`depth` Conformer blocks.
+    """A stack of `depth` Conformer blocks.
 
     Takes the hyperparameters of `SoundModel` and `ConformerBlock`, `positions` ("rotary" or "none")
-    and `attention` (the implementation, as in `model.layers.attend.attend`).
+    and `attention` (the `implementation` argument of `model.layers.attend.attend`).
     """
 
     def make_body(

@@ -30,7 +30,8 @@ _layer_norm = functools.partial(norm, "layer_norm", epsilon=1e-6, use_bias=True)
 
 
 class Block(nnx.Module):
-    """A residual block: x + scale · feed_forward(norm(depthwise(x)))."""
+    """A residual block: x + scale · feed_forward(norm(depthwise(x))), with a learned `scale` for
+    each channel."""
 
     def __init__(
         self, channels: int, numerics: Numerics, rngs: nnx.Rngs, *, stochastic_depth: float
@@ -60,10 +61,10 @@ class Block(nnx.Module):
 class ConvNeXt(nnx.Module):
     """ConvNeXt (Liu et al. 2022, arXiv:2201.03545).
 
-    A convolution over patches of `patch_size`, then one stage per entry of `channels` and `depths`
-    (number of blocks), with a convolution of stride 2 between stages. `stochastic_depth`: the drop
-    rate of the last block; the rate grows linearly from 0 at the first block. `image_shape`:
-    (height, width, channels).
+    First a convolution over patches of side `patch_size`, then the stages, with a convolution of
+    stride 2 between them. Stage i has `depths[i]` blocks of `channels[i]` channels.
+    `stochastic_depth`: the drop rate of the last block; the rate grows linearly from 0 at the first
+    block. `image_shape`: (height, width, channels).
     """
 
     def __init__(
@@ -102,9 +103,9 @@ class ConvNeXt(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
-        `train` has no effect. Stochastic depth acts only if a key is given.
+        `train` has no effect. Stochastic depth is applied only if `dropout_key` is given.
         """
         x_BHWC, index = 2 * normalized(image_BHWC, self.dtype) - 1, 0
         parts = zip(self.downsamplings, self.norms, self.stages, strict=True)

@@ -1,6 +1,6 @@
-"""The decoder and the encoder: token models whose blocks may have any mixer.
+"""The decoder and the encoder of tokens, built from blocks with any mixers.
 
-Initial values, after GPT-2 (Radford et al. 2019); L is the depth:
+Initial values, based on GPT-2 (Radford et al. 2019); L is the depth:
 
     | parameter                                        | distribution                         |
     |--------------------------------------------------|--------------------------------------|
@@ -36,8 +36,8 @@ POSITIONS = ("rotary", "learned", "none")
 
 
 class HeadTransform(nnx.Module):
-    """BERT's head for tokens: decode(norm(activation(dense(x)))) + bias, where `decode`
-    applies the output table (the code of Devlin et al. 2019, arXiv:1810.04805).
+    """BERT's head for tokens: decode(norm(activation(dense(x)))) + bias, where `decode` multiplies
+    by the output embedding (the code of Devlin et al. 2019, arXiv:1810.04805).
 
     The norm and the activation are the same as in the blocks of `spec`.
     """
@@ -53,19 +53,19 @@ class HeadTransform(nnx.Module):
         self.bias = nnx.Param(zeros_V, **named("vocabulary"))
 
     def __call__(self, x_BTD: jax.Array, decode: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Map [B, T, D] -> logits, float32 [B, T, V]; `decode` maps between the same shapes."""
+        """Map [B, T, D] -> logits, float32 [B, T, V]. `decode`: [B, T, D] -> [B, T, V]."""
         x_BTD = self.norm(self.activation(self.dense(x_BTD)))
         logits_BTV = decode(constrain(x_BTD, "batch", "length", "width"))
         return logits_BTV + self.bias[...].astype(jnp.float32)
 
 
 class Decoder(TokenModel):
-    """A causal language model, or with `num_classes` a causal classifier.
+    """A causal language model, or a causal classifier if `num_classes` is given.
 
     Takes the hyperparameters of `TokenModel`, `positions` (one of `POSITIONS`), `rotary_base`, and
     the other fields of `BackboneSpec`. For BERT: `token_types`, the number of token types (0:
-    none); `embedding_norm`, whether the embeddings are normalised; `head_transform`, whether the
-    language model's head is a `HeadTransform`. ValueError: unknown positions.
+    none); `embedding_norm`, whether a norm follows the embeddings; `head_transform`, whether a
+    language model has a `HeadTransform`. ValueError: an unknown value of `positions`.
     """
 
     causal: ClassVar = True
@@ -90,7 +90,7 @@ class Decoder(TokenModel):
         **blocks: Any,
     ) -> None:
         spec = BackboneSpec(causal=self.causal, **blocks)
-        # Only the cache of attention has a fixed length.
+        # Of all mixers, only attention has a state of fixed length: its cache.
         self.has_bounded_context |= "A" in spec.pattern[: spec.depth]
         if token_types:
             self.token_types = TokenTypes(token_types, spec.width, numerics, rngs)
@@ -103,7 +103,7 @@ class Decoder(TokenModel):
 
 class Encoder(Decoder):
     """A bidirectional masked language model (Devlin et al. 2019, arXiv:1810.04805), or a
-    classifier if `num_classes` is given. It shares the decoder's layers, sees both ways, and has no
-    decoding state."""
+    classifier if `num_classes` is given. Hyperparameters as in `Decoder`. The blocks are
+    bidirectional, so there is no decoding state."""
 
     causal: ClassVar = False

@@ -1,9 +1,10 @@
-"""The encoder-decoder of residual blocks, which maps one token sequence to another.
+"""An encoder-decoder of residual blocks, which maps one token sequence to another.
 
-Initial values as in model/decoder.py, except for the output kernels of the decoder, whose blocks
-have three parts: normal, 0.02 / sqrt(3 L).
+Initial values as in model/decoder.py, except for the output kernels of the decoder's blocks:
+normal, 0.02 / sqrt(3 L), because each of the L blocks has three parts.
 
-Axes: B batch, S source length, T target length, D width, V vocabulary, K rows selected in a group.
+Axes: B batch, S source length, T target length, D width, V vocabulary, K rows selected from each
+group.
 """
 
 import dataclasses
@@ -27,11 +28,11 @@ class EncoderDecoder(nnx.Module):
     """A bidirectional encoder of the source, and a causal decoder of the targets with
     cross-attention to the encoded source (Vaswani et al. 2017, arXiv:1706.03762).
 
-    `depth` and `pattern` are the decoder's; if `encoder_depth` or `encoder_pattern` is None, also
-    the encoder's. `shared_embeddings`: whether sources and targets share one token table.
-    `tied_embeddings`: whether the head is the table of the targets. `max_source_length` and
-    `max_length` (of targets) are used only for learned positions. `blocks`: the other fields of
-    `BackboneSpec`. ValueError: unknown positions.
+    `depth`, `pattern`: of the decoder. `encoder_depth`, `encoder_pattern`: of the encoder; None:
+    the same as the decoder's. `shared_embeddings`: whether sources and targets use one token table.
+    `tied_embeddings`: whether the head is the transposed token table of the targets.
+    `max_source_length` and `max_length` (of targets) are used only for learned positions. `blocks`:
+    the other fields of `BackboneSpec`. ValueError: an unknown value of `positions`.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class EncoderDecoder(nnx.Module):
             vocabulary_size, width, numerics, rngs, tied=tied_embeddings
         )
         self.source_embedding = self.positions = self.source_positions = nnx.data(None)
-        if not shared_embeddings:  # Tied, because it needs no head.
+        if not shared_embeddings:  # `tied`, because a source needs no head.
             self.source_embedding = TokenEmbedding(
                 vocabulary_size, width, numerics, rngs, tied=True
             )
@@ -92,9 +93,11 @@ class EncoderDecoder(nnx.Module):
     def encode(
         self, source_BS: jax.Array, *, segments_BS: jax.Array, dropout_key: jax.Array | None = None
     ) -> Memory:
-        """Encode a source, int32 [B, S], as the memory that every call of `hidden` reads: the keys
-        and values for each block of the decoder, and the source mask. Positions of segment 0 are
-        padding, which real positions do not see."""
+        """Encode a source, int32 [B, S], into the `memory` argument of `hidden`.
+
+        A memory contains the keys and values for each block of the decoder, and the source mask.
+        Positions of segment 0 are padding, and not visible to other positions.
+        """
         keys = split_key(dropout_key)
         x_BSD = self._embed(
             source_BS,
@@ -107,7 +110,7 @@ class EncoderDecoder(nnx.Module):
         return {"layers": self.decoder.keys_values(x_BSD), "source_mask": segments_BS != 0}
 
     def initial_state(self, memory: Memory, max_length: int) -> ModelState:
-        """Return the state before the first target, for rows of at most `max_length` targets."""
+        """Return the state before the first target, with room for `max_length` targets per row."""
         rows = memory["source_mask"].shape[0]
         return {
             "length": jnp.zeros(rows, jnp.int32),
@@ -115,7 +118,7 @@ class EncoderDecoder(nnx.Module):
         }
 
     def select(self, tree: Memory | ModelState, chosen_BK: jax.Array) -> Memory | ModelState:
-        """Select rows of a memory or a state by `model.layers.states.select_rows`."""
+        """Select rows of a memory or a state, with `model.layers.states.select_rows`."""
         return {
             name: self.decoder.select(part, chosen_BK)
             if name == "layers"
@@ -131,9 +134,9 @@ class EncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> vectors [B, T, D] for `head`; also return the new state.
+        """Map targets, int32 [B, T] -> the input of `head`, [B, T, D]; also return the new state.
 
-        Without a state, the tokens are the first T targets; with a state, the next T of each row.
+        Without a state, the tokens are the first T of each row; with a state, the next T.
         """
         keys = split_key(dropout_key)
         positions_BT = jnp.arange(tokens_BT.shape[1])[None]

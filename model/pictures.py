@@ -1,4 +1,4 @@
-"""The first step of every picture model.
+"""The scaling of pixel values that every image model uses.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -11,7 +11,7 @@ from model.layers.sharding import constrain
 
 
 def normalized(image_BHWC: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Scale pictures, uint8 0..255 or floats 0..1, to 0..1 in `dtype`."""
+    """Convert images, uint8 0..255 or floats 0..1, to values 0..1 of `dtype`."""
     x_BHWC = image_BHWC.astype(dtype)
     if jnp.issubdtype(image_BHWC.dtype, jnp.integer):
         x_BHWC = x_BHWC / 255

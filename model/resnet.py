@@ -1,7 +1,8 @@
-"""Residual networks for pictures.
+"""Residual networks for images.
 
 Initial values: convolutions He normal; norm scales 1, except 0 for the last norm of a block, so
-that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1); head 0.
+that the block starts as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1);
+classifier 0.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -26,18 +27,20 @@ from model.layers.sharding import constrain
 from model.pictures import normalized
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-"""The number of blocks in each stage, by the depth."""
+"""The number of blocks in each stage, for each depth."""
 
 SMALL_PICTURE = 64
-"""The largest side, in pixels, for which the stem "auto" is "small"."""
+"""With stem "auto", images of up to this many pixels a side get the "small" stem."""
 
 
 class Block(nnx.Module):
     """A residual block: relu(shortcut(x) + branch(x)).
 
     The branch is two 3 x 3 convolutions; with `bottleneck`, a 1 x 1, a 3 x 3 and a 1 x 1
-    convolution, the last with four times the channels. `strides` are those of the first 3 x 3
-    convolution. The shortcut is x, or a 1 x 1 convolution if the shape changes.
+    convolution, the last with four times the channels. A batch norm follows each convolution; a
+    ReLU follows each but the last. `strides` are those of the first 3 x 3 convolution. The shortcut
+    is x, or a 1 x 1 convolution if the shape changes. `squeeze_excitation`: whether the branch
+    ends with `SqueezeExcitation`.
     """
 
     def __init__(
@@ -96,11 +99,11 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
-    `depth`: 18, 34 or 50; 50 has bottlenecks, with the stride in the 3 x 3 convolution. `width`:
-    the channels of the first stage; each later stage doubles them. `stem`: "large", a 7 x 7
-    convolution and a max pooling, each of stride 2; "small", a 3 x 3 convolution of stride 1
-    (section 4.2); "auto", "small" for pictures of up to 64 pixels a side. `image_shape`: (height,
-    width, channels). ValueError: unknown depth or stem.
+    `depth`: 18, 34 or 50; 50 has bottleneck blocks, with the stride in the 3 x 3 convolution.
+    `width`: the number of channels in the first stage; each later stage doubles it. `stem`:
+    "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3 convolution
+    of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side, otherwise
+    "large". `image_shape`: (height, width, channels). ValueError: unknown depth or stem.
     """
 
     def __init__(
@@ -149,10 +152,10 @@ class ResNet(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
-        otherwise it uses the running statistics. Dropout acts only if a key is given.
+        otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.
         """
         x_BHWC = self.stem(2 * normalized(image_BHWC, self.dtype) - 1)
         x_BHWC = constrain(x_BHWC, "batch", None, None, "channels_out")

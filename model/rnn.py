@@ -1,4 +1,4 @@
-"""The stacked recurrent network: recurrent layers without norms or residual connections.
+"""A stack of recurrent layers without norms or residual connections.
 
 Initial values: token table and head normal, 0.02; the recurrences as in model/decoder.py.
 
@@ -19,9 +19,12 @@ from model.tokens import TokenModel
 
 
 class StackedRecurrence(nnx.Module):
-    """`depth` layers of `units` cells, in one direction or both, with dropout after each (Zaremba
-    et al. 2014, arXiv:1409.2329). `kind`: the cell, a key of `model.layers.recurrence.CELLS`. The
-    attribute `features` is the size of the output vectors."""
+    """A stack of `depth` recurrent layers, each followed by dropout (Zaremba et al. 2014,
+    arXiv:1409.2329).
+
+    `kind`: the cell, a key of `model.layers.recurrence.CELLS`. `units`: the number of cells in each
+    layer and direction. The attribute `features` is the size of the output vectors.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class StackedRecurrence(nnx.Module):
         return [layer.initial_state(batch_size, max_length) for layer in self.layers]
 
     def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Return `state` with the rows that `rows_B` (bool [B]) marks set to the initial state."""
+        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
         return jax.tree.map(lambda x_BU: jnp.where(rows_B[:, None], 0, x_BU), state)
 
     def __call__(
@@ -74,9 +77,11 @@ class StackedRecurrence(nnx.Module):
 
 
 class RNN(TokenModel):
-    """A recurrent language model, or with `num_classes` a classifier; only a classifier may be
-    `bidirectional`. Takes the hyperparameters of `TokenModel` and `StackedRecurrence` (its `kind`
-    is called `recurrence` here, and its `units` are `width`)."""
+    """A recurrent language model, or a classifier if `num_classes` is given.
+
+    Takes the hyperparameters of `TokenModel` and `StackedRecurrence`, except that `kind` is called
+    `recurrence` and `units` equals `width`. Only a classifier may be `bidirectional`.
+    """
 
     def make_body(
         self, numerics: Numerics, rngs: nnx.Rngs, *, width: int, recurrence: str, **layers: Any

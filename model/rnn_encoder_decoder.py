@@ -1,11 +1,11 @@
-"""The recurrent encoder-decoder with additive attention (Bahdanau et al. 2015, arXiv:1409.0473).
+"""A recurrent encoder-decoder with additive attention (Bahdanau et al. 2015, arXiv:1409.0473).
 
 Initial values: token tables and head normal, 0.02; input and context kernels of recurrences
-truncated normal, 1 / sqrt(inputs), and their other parameters as in model/decoder.py; all other
-kernels normal, 1 / sqrt(inputs).
+truncated normal, 1 / sqrt(inputs); other parameters of recurrences as in model/decoder.py; all
+other kernels normal, 1 / sqrt(inputs).
 
 Axes: B batch, S source length, T target length, D width, U units, F size of encoded source vectors,
-G gates, V vocabulary, K rows selected in a group.
+G gates, V vocabulary, K rows selected from each group.
 """
 
 import jax
@@ -31,16 +31,17 @@ from model.rnn import StackedRecurrence
 
 
 class AttentionalRecurrence(nnx.Module):
-    """A layer of cells that attends to the source at every step; W, R and C are kernels.
+    """A recurrent layer that attends to the source at every step. Below, h is the hidden state, c
+    the context, x the input; W, R and C are kernels.
 
-    With `input_feeding`, the previous state is the query, and the context is an input of the cell
-    (Bahdanau et al., section A.1.1, with any cell of `model.layers.recurrence.CELLS`):
+    With `input_feeding`, the previous hidden state is the query, and the context is an input of the
+    cell (Bahdanau et al., section A.1.1, with any cell of `model.layers.recurrence.CELLS`):
 
         c_t = attention(h_(t-1))
         h_t = cell(W x_t + C c_t + R h_(t-1))
 
-    Otherwise the new state is the query, and the cell reads only the targets (Luong et al. 2015,
-    arXiv:1508.04025, section 3), so that the recurrence does not wait for the attention.
+    Otherwise the new hidden state is the query, and the context is not an input of the cell (Luong
+    et al. 2015, arXiv:1508.04025, section 3). The recurrence then does not wait for the attention:
 
         h_t = cell(W x_t + R h_(t-1))
         c_t = attention(h_t)
@@ -68,14 +69,15 @@ class AttentionalRecurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, memory: Memory, state: State
     ) -> tuple[jax.Array, jax.Array, State]:
-        """Map [B, T, D] -> h [B, T, U] and c [B, T, F]; also return the new state."""
+        """Map [B, T, D] -> h [B, T, U] and c [B, T, F]; also return the new state. `memory`: from
+        `RNNEncoderDecoder.encode`."""
 
         def attend(hidden_BU: jax.Array) -> jax.Array:
             source = (memory["keys"], memory["source"], memory["source_mask"])
             context_BF = self.attention(hidden_BU.astype(self.dtype), *source)
             return constrain(context_BF, "batch", None)
 
-        # Recomputed in the backward pass: the score network has S times as many values as the rest.
+        # Recomputed in the backward pass: the hidden layer of the scores is S times larger than h.
         attend = jax.checkpoint(attend, prevent_cse=False)
         if self.context_kernel is None:
             h_BTU, after = self.cell(x_BTD, state=state)
@@ -104,15 +106,17 @@ class RNNEncoderDecoder(nnx.Module):
     """A bidirectional recurrent encoder, and a recurrent decoder that attends to it.
 
     The encoder has `encoder_depth` layers (None: `depth`) of `width` units in each direction. The
-    first of the decoder's `depth` layers attends to the source; the second also reads its context
-    c (in Wu et al. 2016, arXiv:1609.08144, section 3, all later layers do). The head reads
+    decoder has `depth` layers. Its first layer attends to the source and computes the context c,
+    which is also an input of the second layer (of all later layers in Wu et al. 2016,
+    arXiv:1609.08144, section 3). The input of the head is
 
         tanh(O [h_t, c_t, x_t])
 
     with h of the last layer (Bahdanau et al., section A.2.2, with tanh instead of maxout). The
-    initial state is tanh(I h_1), with h_1 the output of the encoder's backward direction at the
-    first source position (section A.2.2).
-    `shared_embeddings`, `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`.
+    first layer's initial hidden state is tanh(I b_1), where b_1 is the output of the encoder's
+    backward direction at the first source position (section A.2.2). `shared_embeddings`,
+    `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`. `max_source_length` and
+    `max_length` have no effect.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class RNNEncoderDecoder(nnx.Module):
             vocabulary_size, width, numerics, rngs, tied=tied_embeddings
         )
         self.source_embedding = nnx.data(None)
-        if not shared_embeddings:  # Tied, because it needs no head.
+        if not shared_embeddings:  # `tied`, because a source needs no head.
             self.source_embedding = TokenEmbedding(
                 vocabulary_size, width, numerics, rngs, tied=True
             )
@@ -176,9 +180,12 @@ class RNNEncoderDecoder(nnx.Module):
     def encode(
         self, source_BS: jax.Array, *, segments_BS: jax.Array, dropout_key: jax.Array | None = None
     ) -> Memory:
-        """Encode a source, int32 [B, S], as the memory that every call of `hidden` reads: the
-        vectors and keys to attend to, the source mask and the decoder's initial state. Positions of
-        segment 0 are padding on the right, which real positions do not see."""
+        """Encode a source, int32 [B, S], into the `memory` argument of `hidden`.
+
+        A memory contains the encoded vectors and their attention keys, the source mask and the
+        decoder's initial hidden state. Positions of segment 0 are padding at the end of a row, and
+        not visible to other positions.
+        """
         keys = split_key(dropout_key)
         embedding = self.embedding if self.source_embedding is None else self.source_embedding
         x_BSD = apply_dropout(embedding.encode(source_BS), self.dropout_rate, keys[0])
@@ -200,7 +207,7 @@ class RNNEncoderDecoder(nnx.Module):
         }
 
     def select(self, tree: Memory | ModelState, chosen_BK: jax.Array) -> Memory | ModelState:
-        """Select rows of a memory or a state by `model.layers.states.select_rows`."""
+        """Select rows of a memory or a state, with `model.layers.states.select_rows`."""
         return select_rows(tree, chosen_BK)
 
     def hidden(
@@ -211,9 +218,9 @@ class RNNEncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> vectors [B, T, D] for `head`; also return the new state.
+        """Map targets, int32 [B, T] -> the input of `head`, [B, T, D]; also return the new state.
 
-        Without a state, the tokens are the first T targets; with a state, the next T of each row.
+        Without a state, the tokens are the first T of each row; with a state, the next T.
         """
         keys = split_key(dropout_key, 4)
         before = state or self.initial_state(memory, tokens_BT.shape[1])

@@ -1,10 +1,10 @@
-"""The base class of sound models, and an encoder whose blocks may have any mixer.
+"""The base class of models of sound, and an encoder built from blocks with any mixers.
 
 Initial values: convolutions He normal; the projection after them normal, 1 / sqrt(inputs); the
 head normal, 0.02; the blocks as in model/decoder.py.
 
 Axes: B batch, T frames, F mel bands, U positions (after subsampling the frames), C channels,
-D width, V vocabulary, whose last entry is the blank.
+D width, V vocabulary (its last entry is the CTC blank).
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from model.layers.pooling import Pool
 from model.layers.sharding import constrain
 
 STRIDES = {1: (1, 1), 2: (2, 1), 4: (2, 2)}
-"""The time strides of the two convolutions, by the subsampling factor."""
+"""The time strides of the two convolutions, for each subsampling factor."""
 
 
 class Subsampling(nnx.Module):
@@ -31,8 +31,9 @@ class Subsampling(nnx.Module):
     ReLU and stride 2 in frequency, then a projection (Dong et al. 2018, "Speech-Transformer",
     section 3.2; Gulati et al. 2020, arXiv:2005.08100).
 
-    `factor` frames (1, 2 or 4) become one position. Each recording is padded with zeros, so that
-    its result does not depend on the rest of the batch. ValueError: another factor.
+    `factor` frames (1, 2 or 4) become one position. Padding is set to zero before each convolution,
+    so that a recording's result does not depend on the rest of the batch. ValueError: another
+    factor.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Subsampling(nnx.Module):
         if factor not in STRIDES:
             raise ValueError(f"subsampling {factor}: choose from {sorted(STRIDES)}")
         self.strides, self.dtype = STRIDES[factor], numerics.dtype
-        # The padding "SAME" would depend on the length, and so shift a recording.
+        # The offset of "SAME" padding depends on the padded length of the batch.
         options: dict[str, Any] = {"kernel_size": 3, "padding": ((1, 1), (1, 1)), "use_bias": True}
         self.convolutions = nnx.List(
             [
@@ -65,7 +66,7 @@ class Subsampling(nnx.Module):
     def __call__(
         self, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Map [B, T, F] -> [B, U, D]; also return the segments of the positions, int32 [B, U]."""
+        """Map [B, T, F] -> [B, U, D]; also return each position's segment number, int32 [B, U]."""
         x_BTFC = frames_BTF[..., None].astype(self.dtype)
         for layer, stride in zip(self.convolutions, self.strides, strict=True):
             x_BTFC = jnp.where((segments_BT != 0)[:, :, None, None], x_BTFC, 0)
@@ -77,11 +78,11 @@ class Subsampling(nnx.Module):
 
 
 class SoundModel(nnx.Module):
-    """Subsamples frames, calls a body and computes label logits at each position. With
+    """Base class: subsamples frames, calls a body and computes label logits at each position. With
     `num_classes`, it pools over all positions and computes class logits instead.
 
     A subclass implements the body: `make_body` sets its layers, `body` calls them. `max_frames` and
-    `max_labels`, sizes of the data, have no effect. `hyperparameters` are passed to `make_body`.
+    `max_labels` have no effect. `hyperparameters` are passed to `make_body`.
     """
 
     def __init__(
@@ -135,11 +136,11 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        """Map frames [B, T, F] -> logits of labels and the blank, float32 [B, U, V], and the
-        segments of the positions, int32 [B, U]. Frames of segment 0 are padding.
+        """Map frames [B, T, F] -> logits of labels and the blank, float32 [B, U, V]; also return
+        each position's segment number, int32 [B, U]. Segment 0 is padding in both.
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics.
-        Dropout acts only if a key is given.
+        Dropout is applied only if `dropout_key` is given.
         """
         assert self.head is not None
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, dropout_key, train)
@@ -175,14 +176,14 @@ class SoundModel(nnx.Module):
 
 
 def is_rotary(positions: str) -> bool:
-    """Return whether `positions` is "rotary". ValueError: neither "rotary" nor "none"."""
+    """Return True for "rotary" and False for "none". ValueError: any other value."""
     if positions not in ("rotary", "none"):
         raise ValueError(f"positions {positions!r}: choose 'rotary' or 'none'")
     return positions == "rotary"
 
 
 class SoundEncoder(SoundModel):
-    """A bidirectional stack of residual blocks with any mixers.
+    """A bidirectional stack of residual blocks, which may have any mixer.
 
     Takes the hyperparameters of `SoundModel`, `positions` ("rotary" or "none"), `rotary_base`, and
     the other fields of `BackboneSpec`.

@@ -40,14 +40,14 @@ class Body(Protocol):
 
 
 class TokenModel(nnx.Module):
-    """Embeds tokens, calls a body and computes token logits at each position. With `num_classes`,
-    it pools over all positions and computes class logits instead.
+    """Base class: embeds tokens, calls a body and computes token logits at each position. With
+    `num_classes`, it pools over all positions and computes class logits instead.
 
-    A subclass has the body: `make_body` sets `backbone`, and whatever stands around it.
-    `max_length` matters only for `learned_positions`. `logit_soft_cap`: see `soft_capped`.
-    `hyperparameters`: those of `make_body`.
+    A subclass implements `make_body`, which sets `backbone` and optional layers around it.
+    `hyperparameters` are passed to `make_body`. `max_length` is used only with `learned_positions`.
+    `logit_soft_cap`: see `soft_capped`.
 
-    `has_bounded_context` tells whether a state has room for a limited number of tokens.
+    The attribute `has_bounded_context` is True if the number of tokens in a state is limited.
     """
 
     backbone: Body
@@ -93,14 +93,14 @@ class TokenModel(nnx.Module):
         raise NotImplementedError
 
     def initial_state(self, batch_size: int, max_length: int) -> ModelState:
-        """Return the state before the first token, for rows of at most `max_length` tokens."""
+        """Return the state before the first token, with room for `max_length` tokens per row."""
         return {
             "length": jnp.zeros(batch_size, jnp.int32),
             "layers": self.backbone.initial_state(batch_size, max_length),
         }
 
     def reset(self, state: ModelState, rows_B: jax.Array) -> ModelState:
-        """Reset the rows of `state` at which `rows_B` (bool [B]) is True to the initial state."""
+        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
         return {
             "length": jnp.where(rows_B, 0, state["length"]),
             "layers": self.backbone.reset(state["layers"], rows_B),
@@ -117,10 +117,10 @@ class TokenModel(nnx.Module):
         """Map tokens, int32 [B, T] -> logits at each position, float32 [B, T, V]; also return the
         new state.
 
-        Without a state, the rows are whole sequences; `segments_BT` (int32 [B, T]) numbers the
-        documents packed into a row, which do not see each other. With a state, the tokens continue
-        each row; positions of segment 0 are padding on the right and do not advance the state.
-        Dropout acts only if a key is given.
+        Without a state, the rows are whole sequences. `segments_BT` (int32 [B, T]) then numbers the
+        documents packed into a row; documents do not see each other. With a state, the tokens are
+        the next T of each row. Positions of segment 0 are then padding at the end of a row and do
+        not change the state. Dropout is applied only if `dropout_key` is given.
         """
         x_BTD, state = self.hidden(
             tokens_BT, segments_BT=segments_BT, state=state, dropout_key=dropout_key
@@ -135,7 +135,7 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map int32 [B, T] -> vectors [B, T, D] for `head`; arguments and state as `__call__`."""
+        """Map tokens, int32 [B, T] -> the input of `head`, [B, T, D]; otherwise as `__call__`."""
         keys = split_key(dropout_key)
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
@@ -168,8 +168,8 @@ class TokenModel(nnx.Module):
     def classify(
         self, tokens_BT: jax.Array, *, segments_BT: jax.Array, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map tokens, int32 [B, T] -> class logits of each row, float32 [B, C]. Positions of
-        segment 0 are padding."""
+        """Map tokens, int32 [B, T] -> class logits, float32 [B, C]. Positions of segment 0 are
+        padding."""
         assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
         x_BTD, _ = self.hidden(tokens_BT, segments_BT=segments_BT, dropout_key=hidden_key)

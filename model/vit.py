@@ -1,7 +1,7 @@
-"""The vision transformer, whose blocks may have any mixer.
+"""The vision transformer, built from blocks with any mixers.
 
 Initial values: patch projection normal, 1 / sqrt(values of a patch); positions normal,
-1 / sqrt(width); class token normal, 0.02; blocks as in model/decoder.py; head 0.
+1 / sqrt(width); class token normal, 0.02; blocks as in model/decoder.py; classifier 0.
 
 Axes: B batch, H height, W width, C channels, T patches (and the class token), D width.
 """
@@ -23,15 +23,15 @@ from model.pictures import normalized
 
 
 class VisionTransformer(nnx.Module):
-    """A classifier that reads the patches of a picture, row by row, as a sequence for bidirectional
-    blocks (Dosovitskiy et al. 2021, arXiv:2010.11929).
+    """An image classifier: bidirectional blocks over the sequence of patches, ordered row by row
+    (Dosovitskiy et al. 2021, arXiv:2010.11929).
 
     `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022,
-    arXiv:2205.01580) or "none". `pooling`: "class_token", the output at a learned vector before the
-    patches, or a kind of `model.layers.pooling.POOLINGS`. `class_token_position`: whether this
-    vector also has a learned position, the first row of the table, as in the paper. `image_shape`:
-    (height, width, channels). `blocks`: the other fields of `BackboneSpec`. ValueError: a side is
-    not a multiple of `patch_size`.
+    arXiv:2205.01580) or "none". `pooling`: a kind of `model.layers.pooling.POOLINGS`, or
+    "class_token": a learned vector is inserted before the patches, and its output is classified.
+    `class_token_position`: whether the class token also has a learned position, the first row of
+    the position table, as in the paper. `image_shape`: (height, width, channels). `blocks`: the
+    other fields of `BackboneSpec`. ValueError: a side is not a multiple of `patch_size`.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class VisionTransformer(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map pictures, uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
 
-        `train` has no effect. Dropout acts only if a key is given.
+        `train` has no effect. Dropout is applied only if `dropout_key` is given.
         """
         keys = split_key(dropout_key)
         x_BHWC = 2 * normalized(image_BHWC, self.dtype) - 1
@@ -115,10 +115,11 @@ class VisionTransformer(nnx.Module):
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> jax.Array:
-    """Return fixed position vectors of patches: sines and cosines of column and row, a quarter of
-    the width each, at wavelengths from 2 pi to 20,000 pi. float32 [rows · columns, width]
+    """Return fixed position vectors of patches, float32 [rows · columns, width].
 
-    ValueError: the width is not a multiple of 4.
+    A vector contains sines and cosines of the patch's column, then of its row, width / 4 values
+    each. Wavelengths are from 2 pi to 20,000 pi patches. ValueError: the width is not a multiple of
+    4.
     """
     if width % 4:
         raise ValueError(f"positions in two dimensions need a width of multiples of 4, not {width}")

@@ -1,1 +1,1 @@
-"""The layers that architectures are made of, one file per kind of layer."""
+"""The layers that the architectures use, one file per kind of layer."""

@@ -12,8 +12,11 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("activatio
 @contextmanager
 def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
     """Call `watcher` with the output [..., units] of each activation function, in the order of the
-    layers, while this context is open. It has the same limits as
-    `model.layers.attend.capture_attention`."""
+    layers, while this context is open.
+
+    `watcher` is called during tracing, with tracers; to get their values, return them from the
+    traced function. Scanned and rematerialised layers can't be captured.
+    """
     token = _watcher.set(watcher)
     try:
         yield
@@ -22,8 +25,8 @@ def capture_activations(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 
 def captured(x: jax.Array) -> jax.Array:
-    """Pass x, the output [..., units] of an activation function, to the watcher of the open
-    `capture_activations`, if any, and return x."""
+    """Return x, the output [..., units] of an activation function. If a `capture_activations`
+    context is open, call its watcher with x first."""
     if (watcher := _watcher.get()) is not None:
         watcher(x)
     return x

@@ -21,7 +21,7 @@ class AdditiveAttention(nnx.Module):
         e_j = v tanh(W s + U h_j)
         c = sum_j softmax(e)_j h_j
 
-    The keys U h_j are the same for every query: `keys` computes them once.
+    The keys U h_j do not depend on the query: call `keys` once per source.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class AdditiveAttention(nnx.Module):
         source_BSF: jax.Array,
         source_mask_BS: jax.Array,
     ) -> jax.Array:
-        """Map [B, U] -> [B, F]; `source_mask_BS` (bool) is True at real source positions."""
+        """Map queries [B, U] -> contexts [B, F]; `source_mask_BS` (bool) is False at padding."""
         network_BSA = jnp.tanh(self.query(query_BU)[:, None] + keys_BSA)
         scores_BS = jnp.einsum(
             "BSA,A->BS",

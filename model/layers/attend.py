@@ -2,12 +2,13 @@
 
     |        | runs on                 | used for                       | limits            |
     |--------|-------------------------|--------------------------------|-------------------|
-    | xla    | everywhere              | all; the only one for decoding | none              |
+    | xla    | everywhere              | all cases, including decoding  | none              |
     | cudnn  | NVIDIA                  | whole sequences and prefill    | `attention_limit` |
     | splash | TPU; interpreted on CPU | whole sequences                | `attention_limit` |
 
-"auto" chooses by the platform of the devices in the open `activation_sharding`; if none is open, it
-chooses "xla".
+"auto" chooses the implementation in `NATIVE_ATTENTION` for the platform of the mesh, or "xla" if
+the limits exclude that implementation. The mesh comes from the open `activation_sharding` context;
+without a context, "auto" chooses "xla".
 
 Axes: B batch, T target length, S source length, N query heads, K key/value heads,
 G query heads that share a key/value head (N = K · G), H head dimension.
@@ -27,22 +28,23 @@ from jax.typing import ArrayLike, DTypeLike
 from model.layers.sharding import Axes, placement, platform
 
 NATIVE_ATTENTION = {"gpu": "cudnn", "tpu": "splash"}
-"""The fastest implementation on each platform; other platforms use XLA's."""
+"""The fastest implementation on each platform; other platforms use "xla"."""
 
 SPLASH_BLOCKS = (512, 256, 128)
-"""Block sizes of splash attention. The largest one that divides the length is used."""
+"""Block sizes of splash attention. The largest size that divides the length is used."""
 
 QUERY_CHUNKS = 4
-"""The number of chunks into which XLA's implementation splits the targets of a causal sequence.
-Each chunk skips the sources after it, so that 5/8 of the work remains."""
+"""The number of chunks into which "xla" splits the targets of a causal sequence. Each chunk skips
+the sources after it, which reduces the work to 5/8."""
 
 SHORTEST_CHUNK = 32
-"""The smallest number of targets in a chunk; a shorter sequence is not split."""
+"""The smallest number of targets in a chunk. Sequences that would have smaller chunks are not
+split."""
 
 QUERY = ("batch", "length", "kv_heads", None)
 SOURCE = ("batch", None, "kv_heads", None)
-"""Axis names of the arrays of cuDNN and splash: heads are sharded in whole groups, sources only by
-batch."""
+"""Logical axis names of the queries, and of the keys and values, for cuDNN and splash. Query heads
+are sharded like key/value heads, so that groups stay whole; the source length is not sharded."""
 
 _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("attention", default=None)
 
@@ -50,10 +52,10 @@ _watcher: ContextVar[Callable[[jax.Array], None] | None] = ContextVar("attention
 @contextmanager
 def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
     """Call `watcher` with the attention weights, float32 [B, N, T, S], of each `attend` call while
-    this context is open. Attention then runs in XLA's implementation.
+    this context is open. Attention is then computed by "xla".
 
-    This happens during tracing: the watcher gets tracers, which the traced function has to return.
-    Scanned and rematerialised layers are traced separately and can't be captured.
+    `watcher` is called during tracing, with tracers; to get their values, return them from the
+    traced function. Scanned and rematerialised layers are traced separately and can't be captured.
     """
     token = _watcher.set(watcher)
     try:
@@ -66,10 +68,13 @@ def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 class AttentionMask:
     """The source positions that each target may attend to.
 
-    `causal` and `window`: see `visible`. If `first_B` is None, targets and sources are the same
-    positions, and with `segments_BT` (int32) a target sees only its own segment. Otherwise the
-    targets of row b are the positions first_B[b], first_B[b] + 1, ... of a cache. `source_mask_BS`
-    (bool), for cross-attention, is True at real source positions.
+    `causal` and `window`: see `visible`. There are three cases:
+
+    - Self-attention in whole sequences: target t and source t are the same position. With
+      `segments_BT` (int32 [B, T]), a target sees only sources of its own segment.
+    - Self-attention with a cache: the sources are the positions of the cache, and the targets of
+      row b are its positions first_B[b], first_B[b] + 1, ... (`first_B`: int32 [B]).
+    - Cross-attention: `source_mask_BS` (bool) is True at real source positions, False at padding.
     """
 
     causal: bool
@@ -87,12 +92,13 @@ def attend(
     *,
     implementation: str = "auto",
 ) -> jax.Array:
-    """Compute scaled dot-product attention. [B, T, N, H]
+    """Return scaled dot-product attention, [B, T, N, H].
 
     Vaswani et al. 2017, arXiv:1706.03762, eq. 1. N may be a multiple of K: query head n reads
-    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245), without copies of keys and
-    values. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
-    their results are equal within the precision of the arrays.
+    key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245); keys and values are not
+    copied. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
+    "xla" also computes the calls that "cudnn" and "splash" are not used for (table at the top of
+    this file). Results are equal up to rounding.
     """
     whole, T = mask.first_B is None, q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
@@ -132,8 +138,8 @@ def attend(
 def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
-    """Return why `implementation` can't compute whole sequences with `length` targets on each
-    device, as text for the user; None if it can."""
+    """Return a message with the reason why `implementation` can't compute whole sequences with
+    `length` targets on each device; None if it can."""
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, jnp.float16):
             return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
@@ -149,31 +155,31 @@ def attention_limit(
 def attend_by_xla(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """Compute `attend` as two matrix products. [B, T, N, H]
+    """Return attention, [B, T, N, H], computed with two matrix products.
 
     `mask_BTS` (bool; B may be 1) is True where a target may attend to a source; None: everywhere. A
-    target that may attend to nothing gets the mean of the values.
+    target that may attend to no source gets the mean of the values.
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
     return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
 
 
 def _weights(q_BTNH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Return the attention weights. float32 [B, N, T, S]"""
+    """Return the attention weights, float32 [B, N, T, S]."""
     (B, T, N, _), S = q_BTNH.shape, k_BSKH.shape[1]
     scores_BKGTS = _scores(_grouped(q_BTNH, k_BSKH), k_BSKH, mask_BTS)
     return jax.nn.softmax(scores_BKGTS, axis=-1).reshape(B, N, T, S)
 
 
 def _grouped(q_BTNH: jax.Array, k_BSKH: jax.Array) -> jax.Array:
-    """Divide the queries by sqrt(H), and group their heads by key/value head. [B, T, K, G, H]"""
+    """Divide the queries by sqrt(H) and group them by key/value head: [B, T, K, G, H]."""
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
     return (q_BTNH * H**-0.5).reshape(B, T, K, N // K, H)
 
 
 def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -> jax.Array:
-    """Multiply queries and keys; masked scores are the lowest float32. [B, K, G, T, S]"""
+    """Return queries times keys, float32 [B, K, G, T, S]; masked scores are the lowest float32."""
     scores_BKGTS = jnp.einsum(
         "BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32
     )
@@ -184,11 +190,11 @@ def _scores(q_BTKGH: jax.Array, k_BSKH: jax.Array, mask_BTS: jax.Array | None) -
 def _softmax_mean(
     q_BTKGH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array | None
 ) -> jax.Array:
-    """Return the mean of the values, weighted by the softmax of the scores. [B, T, K, G, H]
+    """Return the mean of the values, weighted by the softmax of the scores, [B, T, K, G, H].
 
-    The result, not each weight, is divided by the softmax's sum, and the backward pass computes its
-    sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135, appendix B.2). This
-    saves passes over the scores, which are the largest arrays.
+    The softmax's denominator divides the result instead of each weight. The backward pass computes
+    the softmax gradient's sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135,
+    appendix B.2). Both save passes over the scores, which are the largest arrays.
     """
     return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
 
@@ -233,10 +239,11 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: ArrayLike)
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """Return the mask that is True where a target position may attend to a source. bool [B, T, S]
+    """Return a mask, bool [B, T, S], that is True where a target may attend to a source.
 
-    `causal`: to no later position; `window`: only to positions less than `window` away. Returns
-    None if everything is visible. B may be 1 in either argument.
+    The arrays are the positions of targets and sources, int32; B may be 1. With `causal`, a target
+    may not attend to later positions. With `window`, it may attend only to positions less than
+    `window` away. Returns None if everything is visible.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
     if window is not None:
@@ -269,10 +276,10 @@ def _same_segment(mask: AttentionMask) -> jax.Array | None:
 def _cudnn(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
 ) -> jax.Array:
-    """Attend by cuDNN's flash attention.
+    """Compute attention with cuDNN's flash attention.
 
-    cuDNN skips hidden blocks only if it gets `is_causal` and a window instead of a mask array. We
-    pass them for whole sequences, the window only if causal and without segments.
+    cuDNN skips masked blocks only if it gets `is_causal` and a window instead of a mask array. This
+    is possible for whole sequences; with a window, only if `causal` and without segments.
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     causal, window = mask.causal, mask.window
@@ -301,7 +308,7 @@ def _cudnn(
 def _splash(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask: AttentionMask
 ) -> jax.Array:
-    """Attend by the block-sparse flash attention of `jax.experimental.pallas.ops.tpu`."""
+    """Compute attention with the splash attention of `jax.experimental.pallas.ops.tpu`."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     T, S, H = q_BTNH.shape[1], k_BSKH.shape[1], q_BTNH.shape[3]
@@ -344,9 +351,11 @@ def _on_each_device(
     arrays: list[tuple[jax.Array, Axes]],
     splash_kernel: Any = None,
 ) -> jax.Array:
-    """Call `function` on each device with its shards of `arrays`, pairs of an array and its axis
-    names. The queries come first, and the result is sharded like them. `splash_kernel`, sharded by
-    its own specification, is passed before the arrays."""
+    """Call `function` on each device with the device's shards of `arrays`.
+
+    `arrays`: pairs of an array and its axis names. The first array contains the queries; the result
+    has their sharding. `splash_kernel`, if given, is sharded too and passed before the arrays.
+    """
     values = [array for array, _ in arrays]
     shardings = [placement(axes, array.shape) for array, axes in arrays]
     specs = [sharding and sharding.spec for sharding in shardings]

@@ -1,6 +1,6 @@
-"""Self-attention for whole sequences, prefill, chunks and single positions; cross-attention.
+"""Self-attention, with or without a key/value cache, and cross-attention.
 
-The projections to heads are in this file; `model.layers.attend.attend` computes the attention.
+This file contains the projections and the cache; `model.layers.attend.attend` computes attention.
 
 Axes: B batch, T target length, S source length, D width, N query heads, K key/value heads,
 H head dimension.
@@ -21,12 +21,12 @@ from model.layers.states import State
 
 
 class HeadProjections(nnx.Module):
-    """The linear maps of multi-head attention: to queries, keys and values, and back to
-    the model's width.
+    """The linear layers of multi-head attention: from the model's width to queries, keys and
+    values, and from heads back to the width.
 
     `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads. `residual_std`:
-    the standard deviation of the output kernel's initial values. Raises ValueError if `num_heads`
-    is not a multiple of `num_kv_heads`.
+    the standard deviation of the output kernel's initial values. ValueError: `num_heads` is not a
+    multiple of `num_kv_heads`.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Attention(HeadProjections):
     """Multi-head or grouped-query self-attention, causal or bidirectional, over the whole sequence
     or a sliding window, with or without rotary positions.
 
-    `window`: the number of positions that a causal target sees, including its own; None: all.
-    `rotary_base` None: no rotary positions; `rotary_scaling`: as in
-    `model.layers.positions.rotary_frequencies`; `implementation`: as in `attend`; `heads`: the
-    arguments of `HeadProjections`. ValueError: rotary positions with an odd head dimension.
+    `window`: a target sees only positions less than this distance away; None: all. `rotary_base`,
+    `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`; `rotary_base` None:
+    no rotary positions. `implementation`: as in `attend`. `heads`: the arguments of
+    `HeadProjections`. ValueError: rotary positions with an odd head dimension.
     """
 
     def __init__(
@@ -97,7 +97,10 @@ class Attention(HeadProjections):
         self.implementation, self.dtype = implementation, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return an empty cache: `key` and `value` [B, max_length, K, H], `length` int32 [B]."""
+        """Return an empty cache: `key` and `value` [B, max_length, K, H], `length` int32 [B].
+
+        ValueError: bidirectional attention, which has no state.
+        """
         if not self.causal:
             raise ValueError("bidirectional attention has no state")
         shape = (batch_size, max_length, self.num_kv_heads, self.head_dim)
@@ -110,7 +113,10 @@ class Attention(HeadProjections):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D], like every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D]; also return the new state.
+
+        Arguments: see `model.backbone`.
+        """
         if state is None:
             y_BTNH = self._full_sequence(x_BTD, segments_BT)
         else:
@@ -134,7 +140,7 @@ class Attention(HeadProjections):
         index_T = jnp.arange(T)
         positions_BT = state["length"][:, None] + index_T
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Padding is written past the row's length, where nothing is visible until overwritten.
+        # Padding is written after the row's length: it is invisible until a token overwrites it.
         rows_B1 = jnp.arange(B)[:, None]
         k_BSKH = state["key"].at[rows_B1, positions_BT].set(k_BTKH, mode="drop")
         v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
@@ -159,13 +165,13 @@ class Attention(HeadProjections):
 
 class CrossAttention(HeadProjections):
     """Multi-head attention from targets to all positions of a source sequence (Vaswani et al. 2017,
-    arXiv:1706.03762, section 3.2.3), always by XLA's implementation.
+    arXiv:1706.03762, section 3.2.3), always computed by "xla".
 
-    The source's keys and values are the same for every target: `keys_values` computes them once.
+    Keys and values do not depend on the targets: call `keys_values` once per source.
     """
 
     def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Map [B, S, D] -> keys and values, [B, S, K, H] each."""
+        """Map a source [B, S, D] -> keys and values, [B, S, K, H] each."""
         k_BSKH = constrain(self.key(source_BSD), "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(self.value(source_BSD), "batch", None, "kv_heads", "head_dim")
         return k_BSKH, v_BSKH
@@ -177,7 +183,7 @@ class CrossAttention(HeadProjections):
         *,
         source_mask_BS: jax.Array | None = None,
     ) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is True at real source positions."""
+        """Map targets [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is False at padding."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
         y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")

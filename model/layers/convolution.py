@@ -1,4 +1,4 @@
-"""Convolution in one and two dimensions, its normalisation, and pooling.
+"""One- and two-dimensional convolution, batch norm, squeeze-and-excitation, and pooling.
 
 Axes: B batch, H height, W width, C channels; one-dimensional: B batch, T length, C channels.
 """
@@ -16,7 +16,8 @@ from model.layers.sharding import AXES, constrain, named
 Padding = str | Sequence[tuple[int, int]]
 
 BATCH_NORM_MOMENTUM = 0.9
-"""The running statistics average over only a few dozen steps, because runs may be short."""
+"""The decay of the running statistics. It is low enough to average over only a few dozen steps,
+because runs may be short."""
 
 SQUEEZE_REDUCTION = 16
 """The ratio of channels to hidden units in squeeze-and-excitation, as in the paper."""
@@ -36,15 +37,15 @@ def convolution(
     std: float | None = None,
     use_bias: bool,
 ) -> nnx.Conv:
-    """Make a convolution [B, H, W, channels_in] -> [B, H', W', channels_out], or, with a
-    `kernel_size` of (size,), along a sequence [B, T, channels_in]. An integer `kernel_size` means a
-    square kernel.
+    """Make a convolution over images [B, H, W, channels_in] -> [B, H', W', channels_out], or over
+    sequences [B, T, channels_in] -> [B, T', channels_out] if `kernel_size` is (size,).
 
-    `padding`: "SAME" keeps the size (divided by the strides, rounded up), "VALID" adds nothing,
-    "CAUSAL" pads only before the first position; or a pair per dimension, the numbers of zeros
-    before and after. `groups`: each output channel sees only the input channels of its group; with
-    as many groups as channels, the convolution is depthwise. The kernel [size, size, in / groups,
-    out] is initialised as in He et al. 2015, arXiv:1502.01852, or normal if `std` is given.
+    An integer `kernel_size` means a square kernel. `padding`: "SAME" keeps the size (divided by the
+    strides, rounded up); "VALID" adds nothing; "CAUSAL" pads only before the first position; or a
+    pair (zeros before, zeros after) for each dimension. `groups`: each output channel reads only
+    the input channels of its group; with as many groups as channels, the convolution is depthwise.
+    The kernel [size, size, in / groups, out] is initialised as in He et al. 2015, arXiv:1502.01852,
+    or normal with standard deviation `std` if that is given.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     free = (None,) * len(size)
@@ -81,10 +82,10 @@ def _convolve(x_BHWC: jax.Array, kernel: jax.Array, *arguments, **options) -> ja
 
 class BatchNorm(nnx.BatchNorm):
     """Batch normalisation over all but the last dimension (Ioffe and Szegedy 2015,
-    arXiv:1502.03167); the running variance is unbiased, as in its algorithm 2.
+    arXiv:1502.03167). The running variance is unbiased, as in algorithm 2 of the paper.
 
-    Mean and variance are those of the global batch, even if it is sharded: under `jax.jit` a mean
-    is over the whole array. Running statistics are `nnx.BatchStat`.
+    Mean and variance are computed over the global batch, even if it is sharded: under `jax.jit` a
+    mean is over the whole array. Running statistics are `nnx.BatchStat`.
     """
 
     scale: nnx.Param
@@ -95,8 +96,9 @@ class BatchNorm(nnx.BatchNorm):
     ) -> jax.Array:
         """Map [..., C] -> [..., C] in `dtype`, with statistics in float32.
 
-        Without `use_running_average`, it uses the batch's statistics, and moves the running ones
-        towards these by 1 - momentum. `real` (bool [...]): the positions that count; None: all.
+        If `use_running_average` is False, the batch's statistics are used, and the running ones are
+        set to momentum · running + (1 - momentum) · batch. `real` (bool [...]) is True at the
+        positions to include in the batch's statistics; None: all.
         """
         x_float32 = x.astype(jnp.float32)
         if use_running_average:
@@ -114,7 +116,7 @@ class BatchNorm(nnx.BatchNorm):
 def _statistics(
     x: jax.Array, real: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | int]:
-    """Return mean and variance [C] over the real positions of x [..., C], and their count."""
+    """Return mean and variance [C] over the real positions of x [..., C], and their number."""
     axes = tuple(range(x.ndim - 1))
     # In two passes, so that a large mean causes no cancellation.
     if real is None:
@@ -175,9 +177,9 @@ def max_pool(
 ) -> jax.Array:
     """Take the maximum of every `size` x `size` patch, `strides` apart.
 
-    By default, 2 x 2 patches that do not overlap: [B, ceil(H/2), ceil(W/2), C]. This case is a
-    reshape and a maximum, in which equal maxima share the gradient: with the gradient of
-    `reduce_window`, a step of a small network takes 1.8 times as long on a CPU.
+    The default is 2 x 2 patches that do not overlap: [B, ceil(H/2), ceil(W/2), C]. This case is
+    computed by a reshape and a maximum; equal maxima share the gradient. With the gradient of
+    `reduce_window`, a training step of a small network takes 1.8 times as long on a CPU.
     """
     if (size, strides, padding) == (2, 2, "SAME"):
         B, H, W, C = x_BHWC.shape
@@ -199,6 +201,6 @@ def average_pool(
 
 
 def global_average_pool(x_BHWC: jax.Array) -> jax.Array:
-    """Take the mean of each channel, in float32: [B, H, W, C] -> [B, C]."""
+    """Take the mean of each channel, computed in float32: [B, H, W, C] -> [B, C]."""
     pooled_BC = jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2)).astype(x_BHWC.dtype)
     return constrain(pooled_BC, "batch", "width")

@@ -1,4 +1,4 @@
-"""Dropout with its key as an argument: models have no random state. Without a key it does nothing.
+"""Dropout functions with the random key as an argument, because models have no random state.
 
 Axes: B batch, T length, D width.
 """
@@ -9,25 +9,25 @@ from flax import nnx
 
 
 def split_key(key: jax.Array | None, count: int = 2) -> jax.Array | list[jax.Array | None]:
-    """Split `key` into `count` keys; without a key, return `count` times None."""
+    """Split `key` into `count` keys; if it is None, return a list of `count` Nones."""
     return [None] * count if key is None else jax.random.split(key, count)
 
 
 def fold_key(key: jax.Array | None, number: jax.Array | int) -> jax.Array | None:
-    """Derive a new key from `key` and `number`; without a key, return None."""
+    """Derive a new key from `key` and `number`; if `key` is None, return None."""
     return None if key is None else jax.random.fold_in(key, number)
 
 
 def apply_dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zero each element of x with probability `rate` and divide the others by 1 - rate; without a
-    key, return x."""
+    """Zero each element of x with probability `rate` and divide the others by 1 - rate; if `key` is
+    None, return x."""
     if key is None or rate == 0:
         return x
     return nnx.Dropout(rate)(x, rngs=key)
 
 
 def drop_examples(y_BTD: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """Zero whole examples with probability `rate` and divide the others by 1 - rate: stochastic
-    depth for a residual branch (Huang et al. 2016, arXiv:1603.09382)."""
+    """Apply stochastic depth to the output of a residual branch: zero each whole example with
+    probability `rate` and divide the others by 1 - rate (Huang et al. 2016, arXiv:1603.09382)."""
     kept_B11 = jax.random.bernoulli(key, 1 - rate, (y_BTD.shape[0], 1, 1))
     return jnp.where(kept_B11, y_BTD / (1 - rate), 0).astype(y_BTD.dtype)

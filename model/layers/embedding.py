@@ -17,8 +17,8 @@ from model.layers.sharding import constrain, named
 def embedding_table(
     count: int, width: int, axis: str | None, numerics: Numerics, rngs: nnx.Rngs
 ) -> nnx.Embed:
-    """Make a table of `count` vectors of size `width`, normal with standard deviation 0.02. `axis`:
-    the logical name of the rows."""
+    """Make a table of `count` vectors of size `width`, initialised normal with standard deviation
+    0.02. `axis`: the logical name of the dimension of size `count`."""
     return nnx.Embed(
         count,
         width,
@@ -31,14 +31,14 @@ def embedding_table(
 
 
 class TokenTypes(nnx.Module):
-    """A learned vector for each token type. BERT marks two texts by their types (Devlin et al.
-    2019, arXiv:1810.04805, section 3); a single text has the first type."""
+    """A learned vector for each token type. BERT distinguishes the two texts of a pair by their
+    types (Devlin et al. 2019, arXiv:1810.04805, section 3); a single text has the first type."""
 
     def __init__(self, count: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
         self.table = embedding_table(count, width, None, numerics, rngs)
 
     def __call__(self) -> jax.Array:
-        """Return the vector to add to each token of a single text. [D]"""
+        """Return the vector to add to each token of a single text, [D]."""
         return self.table.embedding[...][0].astype(self.table.dtype)
 
 
@@ -46,7 +46,7 @@ class TokenEmbedding(nnx.Module):
     """The table of token vectors, and the head that maps vectors to token logits.
 
     If `tied`, the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859); otherwise
-    it has its own kernel.
+    the head has its own kernel.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TokenEmbedding(nnx.Module):
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
         """Map token ids, int32 [B, T] -> [B, T, D]."""
-        # Not sharded along the width, so that a lookup reads whole rows on the device with the row.
+        # The width is not sharded, so that the device with a row reads the whole row.
         table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
@@ -85,9 +85,9 @@ def soft_capped(logits: jax.Array, cap: float | None) -> jax.Array:
 def _decode_tied(x_BTD: jax.Array, table_VD: jax.Array) -> jax.Array:
     """Multiply vectors by the transposed table: logits, float32 [B, T, V].
 
-    JAX computes every kernel's gradient transposed and then transposes it back, as oneDNN's
-    products expect (parallel/onednn.py). The table is a transposed kernel, so the backward pass
-    here transposes its gradient.
+    JAX computes the gradient of a kernel [D, V] as a product [V, D] and then transposes it.
+    `parallel/onednn.py` relies on this. For the table [V, D] JAX would not transpose, so this
+    backward pass computes a product [D, V] and transposes it.
     """
     return jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
 

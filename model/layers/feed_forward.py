@@ -1,4 +1,4 @@
-"""The feed-forward part of a block, which acts on each position alone, and its activations.
+"""The feed-forward part of a block, applied to each position separately, and its activations.
 
 Axes: B batch, T length, D width, F feed-forward width.
 """
@@ -17,19 +17,20 @@ from model.layers.sharding import constrain
 
 
 def feed_forward_width(kind: str, width: int) -> int:
-    """Return the default hidden width: 4 · width, or for "swiglu" 8/3 · width, rounded up to a
-    multiple of 8, so that its three kernels have as many parameters as the others' two."""
+    """Return the default hidden width: 4 · width; for "swiglu" 8/3 · width, rounded up to a
+    multiple of 8. The three kernels of "swiglu" then have about as many parameters as the two
+    kernels of other kinds."""
     return -(-8 * width // 24) * 8 if kind == "swiglu" else 4 * width
 
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """Compute x Φ(x), Φ the normal distribution function (Hendrycks and Gimpel 2016,
-    arXiv:1606.08415).
+    """Compute x Φ(x), where Φ is the cumulative distribution function of the normal distribution
+    (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
-    The function and its derivative Φ(x) + x φ(x) are computed in float32. With JAX's erfc
-    and tanh forms, a whole feed-forward part, forward and backward, takes 1.4 to 1.8 times as long
-    on a CPU. Only x is saved for the backward pass.
+    The function and its derivative Φ(x) + x φ(x) are computed in float32. Only x is saved for the
+    backward pass. With `jax.nn.gelu` (its erfc or tanh form), the forward and backward pass of a
+    feed-forward part takes 1.4 to 1.8 times as long on a CPU.
     """
     x_float32 = x.astype(jnp.float32)
     return (x_float32 * _normal_distribution(x_float32)).astype(x.dtype)
@@ -50,8 +51,8 @@ gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
-    """Compute x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2: GPT-2's approximation of `gelu`,
-    which differs from it by up to 5e-4."""
+    """Compute x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2, GPT-2's approximation of `gelu`. The
+    error is at most 5e-4."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
@@ -70,7 +71,8 @@ class FeedForward(nnx.Module):
     2020, arXiv:2002.05202, eq. 6).
 
     `kind`: a key of `ACTIVATIONS`. `hidden_width` None means `feed_forward_width(kind, width)`.
-    `residual_std`: the std of the last kernel's initial values. ValueError: an unknown kind.
+    `residual_std`: the standard deviation of the last kernel's initial values. ValueError: an
+    unknown kind.
     """
 
     def __init__(

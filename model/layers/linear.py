@@ -1,4 +1,4 @@
-"""Linear maps from and to any number of named dimensions."""
+"""Linear layers with logical axis names."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,10 @@ def linear(
     use_bias: bool = False,
     preferred_element_type: DTypeLike | None = None,
 ) -> nnx.LinearGeneral:
-    """Make a linear map from the last dimensions of its input, of sizes `in_features`, to
-    `out_features`.
+    """Make a linear layer [..., *in_features] -> [..., *out_features].
 
     The kernel has shape (*in_features, *out_features); `axes` are the logical names of its
-    dimensions. It is initialised normal with standard deviation `std`, the bias with zeros.
+    dimensions. The kernel is initialised normal with standard deviation `std`, the bias with zeros.
     """
     inputs = (in_features,) if isinstance(in_features, int) else tuple(in_features)
     return nnx.LinearGeneral(
@@ -55,7 +54,7 @@ def logits_head(
     std: float = WEIGHT_STD,
     use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """Make a linear map [..., features] -> logits [..., count], always float32. `axes`: as in
+    """Make a linear layer [..., features] -> logits [..., count], always float32. `axes`: as in
     `linear`."""
     options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
     return linear(features, count, axes, numerics, rngs, **options)

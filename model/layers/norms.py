@@ -41,8 +41,8 @@ class RMSNorm(nnx.RMSNorm):
 def norm(
     kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, epsilon: float, use_bias: bool
 ) -> nnx.Module:
-    """Make a norm for arrays [..., width]. `kind`: "layer_norm" or "rms_norm" (which never has a
-    bias). ValueError: an unknown kind."""
+    """Make a norm for arrays [..., width]. `kind`: "layer_norm", or "rms_norm", which ignores
+    `use_bias`. ValueError: an unknown kind."""
     common: dict[str, Any] = {
         "epsilon": epsilon,
         "dtype": numerics.dtype,

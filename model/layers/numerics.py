@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 class Numerics:
     """The dtypes that every layer of a model uses.
 
-    `dtype`: for computation and for the vectors between layers. `param_dtype`: for the stored
-    parameters. Statistics, softmax and logits are always float32.
+    `dtype`: of computation and of activations. `param_dtype`: of the stored parameters. Statistics
+    of norms, softmax and logits are always float32.
     """
 
     dtype: DTypeLike

@@ -16,12 +16,12 @@ POOLINGS = ("mean", "max", "first", "first_dense", "last", "attention")
 
 
 class Pool(nnx.Module):
-    """Reduces a sequence to one vector, by a `kind` of `POOLINGS`.
+    """Reduces a sequence to one vector. ValueError: an unknown kind.
 
-    The `mean` or the `max` over the positions; the `first` or the `last` position; the first after
-    a dense layer and tanh (`first_dense`, as in BERT); or the mean weighted by the `attention` of a
-    learned query with `num_heads` heads (Lee et al. 2019, arXiv:1810.00825, section 3.2, without
-    the feed-forward part). ValueError: an unknown kind.
+    `kind`: "mean" or "max" over the positions; "first" or "last" position; "first_dense": the first
+    position, a dense layer and tanh (as in BERT); "attention": the output of multi-head attention
+    with one learned query and `num_heads` heads (Lee et al. 2019, arXiv:1810.00825, section 3.2,
+    without the feed-forward part).
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Pool(nnx.Module):
             )
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-        """Map [B, T, D] -> [B, D], over the positions where `real_BT` (bool) is True.
+        """Map [B, T, D] -> [B, D]. Only positions where `real_BT` (bool) is True are used.
 
-        All positions count if `real_BT` is None, and in rows in which it is never True.
+        If `real_BT` is None, or False in a whole row, all positions of the row are used.
         """
         B, T, D = x_BTD.shape
         if real_BT is None:

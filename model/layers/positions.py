@@ -12,14 +12,14 @@ from model.layers.numerics import Numerics
 
 
 def segment_positions(segments_BT: jax.Array) -> jax.Array:
-    """Return the index of every position within its run of equal segment numbers. int32 [B, T]."""
+    """Return each position's index within its run of equal segment numbers, int32 [B, T]."""
     index_T = jnp.arange(segments_BT.shape[1], dtype=jnp.int32)
     starts_BT = jnp.where(segment_starts(segments_BT), index_T, 0)
     return index_T - jax.lax.cummax(starts_BT, axis=1)
 
 
 def segment_starts(segments_BT: jax.Array) -> jax.Array:
-    """Mark the first position of every run of equal segment numbers. bool [B, T]."""
+    """Return True at the first position of each run of equal segment numbers, bool [B, T]."""
     before_BT = jnp.pad(segments_BT[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     return segments_BT != before_BT
 
@@ -31,10 +31,12 @@ Scaling = tuple[float, float, float, float]
 def rotary(
     x_BTNH: jax.Array, positions_BT: jax.Array, base: float, scaling: Scaling | None = None
 ) -> jax.Array:
-    """Rotate the pairs (i, i + H/2) of each head by position · frequency.
+    """Apply rotary positions: rotate each pair of elements (i, i + H/2) of a head by the angle
+    position · frequency.
 
-    Su et al. 2021, arXiv:2104.09864, eq. 15, but paired by halves, as in Llama. `positions_BT` may
-    be [1, T]. Angles and rotation are float32; the result has the dtype of the input.
+    Su et al. 2021, arXiv:2104.09864, eq. 15, but with pairs as in Hugging Face's Llama.
+    `positions_BT` may be [1, T]. `base`, `scaling`: see `rotary_frequencies`. The computation is in
+    float32; the result has the dtype of the input.
     """
     frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
@@ -45,10 +47,10 @@ def rotary(
 
 
 def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
-    """Return fixed position vectors: sines, then cosines, at wavelengths from 2 pi to 20,000 pi.
-    float32 [B, T, D]
+    """Return fixed position vectors, float32 [B, T, D]: sines, then cosines, at wavelengths from
+    2 pi to 20,000 pi positions.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.5, but there sines and cosines alternate.
+    As in Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where sines and cosines alternate.
     ValueError: an odd width.
     """
     if width % 2:
@@ -59,11 +61,12 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
 
 
 def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.Array:
-    """Return the rotary frequencies base^(-i/half), in radians per position. float32 [half]
+    """Return the rotary frequencies base^(-i/half), in radians per position, float32 [half].
 
-    `scaling` as in Llama 3.1 (`apply_scaling` of its code): a frequency with fewer than `low` turns
-    in the original length is divided by `factor`; with more than `high` turns it is kept; between
-    these bounds, the two results are interpolated linearly in the number of turns.
+    `scaling` (factor, low, high, original length) adapts the frequencies to a longer context, as in
+    Llama 3.1 (`apply_scaling` of its code). A frequency that makes fewer than `low` turns in the
+    original length is divided by `factor`. A frequency with more than `high` turns is unchanged. In
+    between, the two results are interpolated linearly in the number of turns.
     """
     frequency_h = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is None:
@@ -75,7 +78,7 @@ def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.A
 
 
 class LearnedPositions(nnx.Module):
-    """A learned vector for each position below `max_length`. Later positions get NaN."""
+    """A learned vector for each position below `max_length`; other positions result in NaN."""
 
     def __init__(self, max_length: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
         self.table = embedding_table(max_length, width, "positions", numerics, rngs)

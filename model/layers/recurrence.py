@@ -1,4 +1,4 @@
-"""Recurrence along a sequence, in one or both directions: Elman networks, LSTM and GRU.
+"""Recurrent layers in one or both directions: Elman network, LSTM and GRU.
 
 Axes: B batch, T length, D width of the input, U units, G gates.
 """
@@ -22,10 +22,11 @@ LECUN_NORMAL = nnx.initializers.lecun_normal()
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrent cell: `step(gates, state) -> state`, float32 [B, U] each.
+    """A kind of recurrent cell: `step(gates, state) -> state`, with arrays float32 [B, U].
 
-    `bias`: the initial bias of every gate. W x_t is added to the last `inputs` gates, R h_(t-1) to
-    the first `recurrent` gates. `state`: the names of the arrays in the state, including "hidden".
+    `bias`: the initial bias of each gate. W x_t is added to the last `inputs` gates and R h_(t-1)
+    to the first `recurrent` gates; both fields are numbers of gates. `state`: the names of the
+    arrays in the state, including "hidden".
     """
 
     bias: tuple[float, ...]
@@ -41,8 +42,8 @@ def _elman(activation: Callable[[jax.Array], jax.Array]) -> Cell:
 
 
 def _lstm(gates: Sequence[jax.Array], state: State) -> State:
-    """Advance a long short-term memory by one step (Hochreiter and Schmidhuber 1997; forget gate of
-    Gers et al. 2000, its bias starting at 1 as in Jozefowicz et al. 2015).
+    """Advance an LSTM by one step (Hochreiter and Schmidhuber 1997). The forget gate is from Gers
+    et al. 2000; its bias starts at 1, as in Jozefowicz et al. 2015.
 
         i, f, g, o = W x_t + R h_(t-1) + b
         c_t = sigmoid(f) c_(t-1) + sigmoid(i) tanh(g)
@@ -54,8 +55,8 @@ def _lstm(gates: Sequence[jax.Array], state: State) -> State:
 
 
 def _gru(gates: Sequence[jax.Array], state: State) -> State:
-    """Advance a gated recurrent unit by one step (Cho et al. 2014, arXiv:1406.1078). The reset gate
-    is applied after the product, as in cuDNN.
+    """Advance a GRU by one step (Cho et al. 2014, arXiv:1406.1078). The reset gate r is applied
+    after the product with R_n, as in cuDNN.
 
         r, z = sigmoid(W x_t + R h_(t-1) + b)
         n = tanh(W_n x_t + b_n + r (R_n h_(t-1) + b_h))
@@ -88,10 +89,10 @@ def gate_kernel(
 
 
 class Recurrence(nnx.Module):
-    """A layer of `units` cells; `kind`: a key of `CELLS`. ValueError: an unknown kind.
+    """A recurrent layer of `units` cells. `kind`: a key of `CELLS`. ValueError: an unknown kind.
 
     W x is computed for all positions at once, before the scan. Gates are a separate dimension of
-    the kernels, so that units, not gates, are sharded.
+    the kernels, so that the units can be sharded and the gates are not.
     """
 
     def __init__(self, kind: str, width: int, units: int, numerics: Numerics, rngs: nnx.Rngs):
@@ -112,7 +113,7 @@ class Recurrence(nnx.Module):
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def gates(self, x_BTD: jax.Array) -> jax.Array:
-        """Compute W x + b for every gate, positions first: [B, T, D] -> [T, B, G, U]."""
+        """Compute W x + b for every gate: [B, T, D] -> [T, B, G, U], as `jax.lax.scan` needs it."""
         x_TBD = x_BTD.swapaxes(0, 1)  # The input is transposed: it is smaller than the output.
         gates_TBGU = jnp.einsum("TBD,DGU->TBGU", x_TBD, self.input_kernel[...].astype(self.dtype))
         bias_GU = self.bias[...].astype(self.dtype)
@@ -122,7 +123,10 @@ class Recurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, U], like every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, U]; also return the new state.
+
+        Arguments: see `model.backbone`.
+        """
         gates_TBGU = self.gates(x_BTD)
         kernel_UGU = gathered_rows(self.recurrent_kernel[...], self.dtype)
         before = state or self.initial_state(x_BTD.shape[0], x_BTD.shape[1])
@@ -136,7 +140,7 @@ class Recurrence(nnx.Module):
 
 
 def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
-    """Prepend zeros, for the gates without an input, to `gates_xGU`, W x of the other gates."""
+    """Pad `gates_xGU`, W x of the gates with an input, to all gates: zeros come first."""
     without_input = len(CELLS[kind].bias) - gates_xGU.shape[-2]
     if not without_input:
         return gates_xGU
@@ -144,13 +148,13 @@ def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
 
 
 def gathered_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Convert a kernel [D, G, U] to `dtype` and gather its sharded rows. Call it before a scan, to
-    gather once and not at every step."""
+    """Convert a kernel [D, G, U] to `dtype` and gather its rows if they are sharded. Call this
+    before a scan, so that they are gathered once and not at every step."""
     return constrain(kernel_DGU.astype(dtype), None, None, "recurrent")
 
 
 def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State) -> State:
-    """Return the next state; `gates_BGU` is W x + b of all gates, `kernel_UGU` is R."""
+    """Return the state after one step. `gates_BGU`: W x + b of all gates. `kernel_UGU`: R."""
     cell = CELLS[kind]
     hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
     recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
@@ -164,8 +168,8 @@ def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State
 
 
 class Bidirectional(nnx.Module):
-    """Two recurrent layers made by `make`, one running forwards and one backwards, with their
-    outputs concatenated (Schuster and Paliwal 1997)."""
+    """Two layers created by `make`, which run over the sequence forwards and backwards; their
+    outputs are concatenated (Schuster and Paliwal 1997)."""
 
     def __init__(self, make: Callable[[], nnx.Module]):
         self.forward, self.backward = make(), make()
@@ -176,7 +180,7 @@ class Bidirectional(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
-        """Map [B, T, D] -> [B, T, 2 U]. Segments do not see each other. There is no state."""
+        """Map [B, T, D] -> [B, T, 2 U]; the state is None. Segments do not see each other."""
         backward_BT = None if segments_BT is None else segments_BT[:, ::-1]
         forward_BTU, _ = self.forward(x_BTD, segments_BT=segments_BT)
         backward_BTU, _ = self.backward(x_BTD[:, ::-1], segments_BT=backward_BT)
@@ -212,9 +216,9 @@ def _scan(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recur(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB):
-    """Run `_scan`, with a backward pass that computes the gradient of the recurrent kernel in one
-    product over all positions instead of adding to it at every step. This is 1.3 to 1.9 times as
-    fast, and data-parallel devices exchange the gradient only once."""
+    """Run `_scan`, with its own backward pass: the gradient of the recurrent kernel is one product
+    over all positions instead of a sum over steps. This is 1.3 to 1.9 times as fast, and
+    data-parallel devices exchange the gradient only once."""
     return _scan(kind, gates_TBGU, kernel_UGU, state, resets_TB, keeps_TB)
 
 

@@ -35,8 +35,8 @@ class RGLRU(nnx.Module):
         y = W_y (gelu(W_g x) h)
 
     L is initialised so that sigmoid(L)^8 is uniform between 0.9 and 0.999. The recurrence is
-    float32. The block maps [B, T, width] to [B, T, width_out]. `residual_std`: the standard
-    deviation of the output kernel's initial values.
+    computed in float32. `residual_std`: the standard deviation of the output kernel's initial
+    values.
     """
 
     def __init__(
@@ -77,7 +77,10 @@ class RGLRU(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, width_out], like every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, width_out]; also return the new state.
+
+        Arguments: see `model.backbone`.
+        """
         u_BTU = constrain(self.input(x_BTD), "batch", "length", "recurrent")
         inputs = None if state is None else {"inputs": state["inputs"]}
         u_BTU, inputs = self.convolution(u_BTU, state=inputs, segments_BT=segments_BT)

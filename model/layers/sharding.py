@@ -1,7 +1,9 @@
 """Logical axis names of parameters and activations; layers do not depend on a mesh.
 
-Parameters carry the names as metadata under the key `AXES`; activations get them by `constrain`.
-The table `config.mesh.rules` maps each name to mesh axes (`parallel/axes.py`). The names in use:
+Each parameter stores its names as metadata under the key `AXES`. `constrain` applies names to an
+activation. The table `config.mesh.rules` maps each name to mesh axes (`parallel/axes.py`).
+
+The names:
 
     batch, length, width                 activations
     embed                                the model width as a dimension of a parameter
@@ -30,7 +32,7 @@ _placement: ContextVar[Placement | None] = ContextVar("activation_sharding", def
 
 
 def named(*axes: str | None) -> dict[str, Any]:
-    """Return the metadata of a parameter: a logical name, or None, for each dimension."""
+    """Return a parameter's metadata. `axes`: a logical name or None for each dimension."""
     return {AXES: axes}
 
 
@@ -38,8 +40,8 @@ def named(*axes: str | None) -> dict[str, Any]:
 def activation_sharding(placement: Placement) -> Iterator[None]:
     """Shard activations by `placement(axes, shape)` while this context is open.
 
-    It takes effect during tracing, so it has to be open around the first call of a jitted function,
-    or inside it.
+    The context takes effect during tracing: open it around the first call of a jitted function, or
+    inside that function.
     """
     token = _placement.set(placement)
     try:
@@ -49,23 +51,26 @@ def activation_sharding(placement: Placement) -> Iterator[None]:
 
 
 def placement(axes: Axes, shape: tuple[int, ...]) -> NamedSharding | None:
-    """Return the sharding of an array by its axis names; None on a single device, and if no
-    `activation_sharding` is open."""
+    """Return the sharding of an array with these axis names; None on a single device, or if no
+    `activation_sharding` context is open."""
     place = _placement.get()
     sharding = None if place is None else place(axes, shape)
     return None if sharding is None or sharding.mesh.size == 1 else sharding
 
 
 def platform() -> str | None:
-    """Return the platform of the devices in the open `activation_sharding`: "cpu", "gpu" or "tpu";
-    None if none is open."""
+    """Return the platform of the current `activation_sharding` context: "cpu", "gpu" or "tpu"; None
+    if no context is open."""
     place = _placement.get()
     return None if place is None else place((), ()).mesh.devices.flat[0].platform
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Shard an activation by its axis names. If no `activation_sharding` is open, return x itself.
-    ValueError: the number of names is not the number of dimensions."""
+    """Constrain the sharding of an activation by its axis names.
+
+    Returns x itself if no `activation_sharding` context is open. ValueError: the number of names is
+    not the number of dimensions.
+    """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of {x.ndim} dimensions")
     sharding = placement(axes, x.shape)

@@ -16,13 +16,14 @@ from model.layers.states import State
 
 
 class DepthwiseConvolution(nnx.Module):
-    """Convolves each channel with its own kernel of K = `size` taps. If `causal`:
+    """Convolves each channel with its own kernel of K = `size` taps.
 
-        y_t = b + sum over k of kernel_k x_(t - K + 1 + k)
+        y_t = b + sum over k of kernel_k x_(t - K + 1 + k)      causal
+        y_t = b + sum over k of kernel_k x_(t - K // 2 + k)     otherwise (centred)
 
-    Otherwise the kernel is centred: its y_t is the causal y at t + (K - 1) // 2. Computed as a sum
-    of shifted copies, which XLA fuses into one pass; a grouped convolution is slow on CPUs. Initial
-    values: kernel normal with variance 1 / K, bias 0. `axis`: the logical name of the channels.
+    This is computed as a sum of shifted copies, which XLA fuses into one pass; a grouped
+    convolution is slow on CPUs. Initial values: kernel normal with variance 1 / K, bias 0. `axis`:
+    the logical name of the channels.
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class DepthwiseConvolution(nnx.Module):
         self.dtype = numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return the inputs before the first position, zeros [B, K - 1, C]."""
+        """Return zeros [B, K - 1, C], the inputs before the first position.
+
+        ValueError: the convolution is not causal.
+        """
         if not self.causal:
             raise ValueError("a convolution that looks ahead has no state")
         return {"inputs": jnp.zeros((batch_size, self.size - 1, self.channels), self.dtype)}
@@ -54,7 +58,10 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, C] -> [B, T, C], like every mixer (see `model.backbone`)."""
+        """Map [B, T, C] -> [B, T, C]; also return the new state.
+
+        Arguments: see `model.backbone`.
+        """
         T, before = x_BTC.shape[1], self.size - 1 if self.causal else self.size // 2
         edges = (before, self.size - 1 - before)
         if state is None:
@@ -115,7 +122,10 @@ class GatedConvolution(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D], like every mixer (see `model.backbone`)."""
+        """Map [B, T, D] -> [B, T, D]; also return the new state.
+
+        Arguments: see `model.backbone`.
+        """
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
         gate_BTC = nnx.sigmoid(constrain(self.gate(x_BTD), "batch", "length", "channels_out"))
         y_BTC, state = self.convolution(value_BTC, state=state, segments_BT=segments_BT)

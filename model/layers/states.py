@@ -13,17 +13,19 @@ State = dict[str, jax.Array]
 convolution, or the hidden state of a recurrence. Rows are the first dimension of each array."""
 
 ModelState = dict[str, Any]
-"""The state of a model after some tokens of each row: its mixers' states, and token counts."""
+"""The state of a model after some tokens of each row: the states of its mixers or layers, and in
+most models the number of tokens."""
 
 Memory = dict[str, Any]
-"""The encoded source of an encoder-decoder, in the form that its decoder reads."""
+"""The encoded source of an encoder-decoder, as returned by its `encode` and read by its decoder."""
 
 
 def select_rows(tree: Any, chosen_BK: jax.Array, *, axis: int = 0) -> Any:
-    """Select K of the J rows of each group, in a tree of arrays with B * J rows along `axis`.
+    """Select K of the J rows of each of B groups, in each array of a tree.
 
-    The result has B * K rows: row k of group b is row chosen_BK[b, k] (int32, below J) of the same
-    group. No row leaves its group, so that nothing moves between devices that hold whole groups.
+    The arrays have B * J rows along `axis`, and the results B * K. Row k of group b in the result
+    is row chosen_BK[b, k] (int32, below J) of group b. If each device has whole groups, no data
+    moves between devices.
     """
     B, K = chosen_BK.shape
 
