@@ -15,12 +15,13 @@ from tasks.task import Batch, Sums
 
 @dataclass(frozen=True)
 class Classification:
-    """The task of classifying pictures, texts or recordings.
+    """The task of classifying images, texts or recordings.
 
     A batch contains `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or
     `frames` float32 [B, T, F] and `segments` int32 [B, T]; and `label` int32 [B], `weights`
     float32 [B]. `class_weights`: the weight of each class in training; () for equal weights.
-    `mixup`, `cutmix`: as in `tasks.mixing`.
+    `label_smoothing`: as in `tasks.losses.cross_entropy`. `mixup`, `cutmix`: as in
+    `tasks.mixing.mix_images`.
     """
 
     label_smoothing: float
@@ -85,7 +86,7 @@ class Classification:
             "correct": jnp.sum(nan_unless_finite(hits_BK[:, 0], losses_B) * weights_B),
             "examples": jnp.sum(weights_B > 0),
         }
-        if logits_BC.shape[-1] > 5:  # with five or fewer classes it is always 1
+        if logits_BC.shape[-1] > 5:  # With at most five classes, this accuracy is always 1.
             any_B = jnp.any(hits_BK, axis=-1)
             sums["correct_top5"] = jnp.sum(nan_unless_finite(any_B, losses_B) * weights_B)
         scores_BC = jax.nn.softmax(logits_BC)
@@ -97,8 +98,8 @@ class Classification:
         }
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per example and `accuracy` from 0 to 1; with more than five classes
-        also `accuracy_top5`."""
+        """Return `examples`, `loss` in nats per example and `accuracy` from 0 to 1; with more than
+        five classes also `accuracy_top5`."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / sums["weight"],

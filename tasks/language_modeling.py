@@ -19,7 +19,7 @@ from tasks.task import Batch, Sums
 
 
 class TokenPredictor(Protocol):
-    """A model of tokens: `hidden` maps its inputs to vectors, and `head` maps these to logits."""
+    """A model of tokens: `hidden` maps inputs to vectors, and `head` maps the vectors to logits."""
 
     vocabulary_size: int
 
@@ -33,8 +33,10 @@ class LanguageModeling:
     """The task of predicting each token of a text from the tokens before it.
 
     A batch contains `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], and optionally
-    `segments` int32 [B, T]. `loss_chunks`: how many chunks of positions the loss is computed in;
-    None: `tasks.losses.chunk_count` decides, given the number of `devices`.
+    `segments` int32 [B, T], the document number of each token. `label_smoothing`, `z_loss`: as in
+    `tasks.losses.cross_entropy`. `loss_chunks`: the number of chunks of positions in which the loss
+    is computed, to save memory; None: computed by `tasks.losses.chunk_count` from the number of
+    `devices`.
     """
 
     label_smoothing: float
@@ -85,8 +87,8 @@ class LanguageModeling:
         return sums, {"loss": loss_B, "targets": weight_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per token, `perplexity`, `accuracy`, and (if `text_bytes` is given)
-        `bits_per_byte`: bits per UTF-8 byte of the split's text."""
+        """Return `examples`, `loss` in nats per token, `perplexity` and `accuracy`; if `text_bytes`
+        is given, also `bits_per_byte`, the loss in bits per UTF-8 byte of the split's text."""
         loss = sums["loss"] / sums["weight"]
         metrics = {
             "examples": int(sums["examples"]),
@@ -101,7 +103,10 @@ class LanguageModeling:
     def _sums(
         self, score: Score, model: TokenPredictor, batch: Batch, dropout_key: jax.Array | None
     ) -> Sums:
-        """Run the model on `batch` and return `score(logits, batch)`, at once or in chunks."""
+        """Run the model on `batch` and return `score(logits, rows)`, at once or in chunks.
+
+        `rows`: the batch's `targets` and `weights`.
+        """
         hidden_BTD = self.hidden(model, batch, dropout_key)
         chunks = self.loss_chunks
         if chunks is None:

@@ -1,4 +1,4 @@
-"""Computes cross-entropy, for all logits at once, or in chunks to save memory.
+"""Compute cross-entropy, for all logits at once or in chunks that save memory.
 
 Axes: B batch, T length, D width, V vocabulary or classes, P positions of a chunk, N chunks.
 """
@@ -15,7 +15,7 @@ Tree = Any
 Score = Callable[[jax.Array, Tree], Sums]
 
 CHUNK_BYTES = 2**28
-"""Most bytes of logits that one device computes at once by default: 256 MiB."""
+"""The largest size of the logits that one device computes at once by default: 256 MiB."""
 
 
 def cross_entropy(
@@ -28,11 +28,13 @@ def cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss in nats and the objective to minimise for each target, float32 [...].
 
-    logits [..., V], targets int [...]. Three options change the objective, and not the loss:
-    `label_smoothing` is the probability that is spread evenly over all V (Szegedy et al. 2016,
-    arXiv:1512.00567, section 7). `z_loss` times the squared logarithm of the softmax's denominator
-    is added (Chowdhery et al. 2022, arXiv:2204.02311, section 5). `class_weights` [V] multiply the
-    terms of each class.
+    logits [..., V], targets int [...]. Three options change the objective but not the loss:
+
+    - `label_smoothing`: the probability that is spread evenly over all V classes (Szegedy et al.
+      2016, arXiv:1512.00567, section 7).
+    - `z_loss`: the factor of an added term, the squared logarithm of the softmax's denominator
+      (Chowdhery et al. 2022, arXiv:2204.02311, section 5).
+    - `class_weights` [V]: factors of the loss terms of each class.
     """
     logits = logits.astype(jnp.float32)
     nats = _negative_log_likelihood(logits, targets)
@@ -52,7 +54,7 @@ def cross_entropy(
 def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
     """Return `correct` (bool) as float32, but NaN for each target whose loss `nats` is not finite.
 
-    NaN logits predict nothing, so they are neither right nor wrong.
+    NaN logits are not a prediction, so they are neither correct nor wrong.
     """
     return jnp.where(jnp.isfinite(nats), correct, jnp.nan).astype(jnp.float32)
 
@@ -61,8 +63,8 @@ def nan_unless_finite(correct: jax.Array, nats: jax.Array) -> jax.Array:
 def _negative_log_likelihood(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return -log softmax(logits)[targets]: [..., V], int [...] -> [...].
 
-    The backward pass recomputes the softmax from the logits, so that none is stored. It marks the
-    targets by a comparison, because a scatter would need a copy.
+    The backward pass recomputes the softmax from the logits instead of storing it. It subtracts 1
+    at the targets by a comparison, because a scatter would need a copy.
     """
     return _likelihood_forward(logits, targets)[0]
 
@@ -84,10 +86,10 @@ _negative_log_likelihood.defvjp(_likelihood_forward, _likelihood_backward)
 
 
 def chunk_count(logits_shape: tuple[int, int, int], *, devices: int) -> int:
-    """Return the number of chunks that keeps the logits of a device within `CHUNK_BYTES`.
+    """Return the number of chunks with which the logits on a device fit into `CHUNK_BYTES`.
 
-    `logits_shape` is [B, T, V], over all `devices`, in float32. The result is a power of two: 1 if
-    all logits fit, at most T.
+    `logits_shape` is [B, T, V] on all `devices` together; logits are float32. The result is a
+    power of two: 1 if all logits fit, and at most T.
     """
     B, T, V = logits_shape
     chunks = 1
@@ -106,15 +108,15 @@ def sums_over_positions(
 ) -> Sums:
     """Compute `score(head(x_BTD), rows)` in `chunks` chunks of positions, to save memory.
 
-    `head` maps activations [B, P, D] to logits [B, P, V]. `score` maps logits and rows to sums; the
-    arrays of `rows` are [B, T]. Only the sum `objective` has a gradient. The forward pass computes
-    it together with the value, chunk by chunk: each logit is computed once, and only the logits of
-    one chunk are in memory at a time.
+    `head` maps activations [B, P, D] to logits [B, P, V]. `rows` is a tree of arrays [B, T].
+    `score` maps logits and rows to a dict of sums. Only the sum `objective` has a gradient. The
+    forward pass computes this gradient together with the sums of each chunk. So each logit is
+    computed once, and only the logits of one chunk are in memory at a time.
     """
     if chunks == 1:
         return score(head(x_BTD), rows)
     x_NBPD, rows_NBP = jax.tree.map(lambda x: _cut(x, chunks), (x_BTD, rows))
-    # The head's weights, which its closure holds, become arguments: they need a gradient too.
+    # Turn the head's weights, held by its closure, into arguments: they need a gradient too.
     head, weights = jax.closure_convert(head, x_NBPD[0])
 
     dtypes = jax.tree.map(lambda leaf: leaf.dtype, (weights, x_NBPD))
@@ -157,8 +159,8 @@ def sums_over_positions(
 def _cut(x: jax.Array, chunks: int) -> jax.Array:
     """Reshape [B, T, ...] to [chunks, B, P, ...], padding T with zeros at the end.
 
-    Chunk n has the positions n, n + chunks, ...: if the length is split over devices, each device
-    has a part of every chunk.
+    Chunk n has the positions n, n + chunks, ... If the length is sharded over devices, each device
+    then has a part of every chunk.
     """
     x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunks)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(x.shape[0], -1, chunks, *x.shape[2:]), 2, 0)

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict masked tokens of a text from all its other tokens."""
+"""Masked language modelling: predict masked tokens of a text from its other tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from tasks.language_modeling import LanguageModeling, TokenPredictor
 from tasks.task import Batch, Sums
 
 MASKED, RANDOM = 0.8, 0.1
-"""Of the tokens to predict, the fraction replaced by the mask, and by a random token. The rest stay
-unchanged (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
+"""The fractions of the tokens to predict that are replaced by the mask, and by a random token. The
+others stay unchanged (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
 
 FNV_PRIME = 0x01000193
 """The prime of the 32-bit FNV hash (Fowler, Noll and Vo)."""
@@ -22,11 +22,12 @@ FNV_PRIME = 0x01000193
 class MaskedLanguageModeling(LanguageModeling):
     """The task of predicting masked tokens. A batch is as in `LanguageModeling`.
 
-    The targets are the `tokens` themselves at random positions: a fraction `mask_fraction` of the
-    positions with a weight, and at least one per row. The mask is the last entry of the model's
-    vocabulary. In training, each step draws new positions. In evaluation, the positions depend only
-    on the row's tokens, so that repeated evaluations give the same loss. `framing`: tokens that the
-    tokenizer puts around texts; they are never masked.
+    The targets are the original `tokens` at random positions. Each position with a nonzero weight
+    is chosen with probability `mask_fraction`, and at least one is chosen per row. The mask token
+    is the last entry of the model's vocabulary. In training, each step draws new positions. In
+    evaluation, the positions depend only on the row's tokens, so that repeated evaluations have the
+    same loss. `framing`: ids of the tokens that the tokenizer adds around a text, such as [CLS];
+    they are never masked.
     """
 
     mask_fraction: float
@@ -47,18 +48,18 @@ class MaskedLanguageModeling(LanguageModeling):
         return super().evaluate(model, self.mask_batch(batch, keys_B, model.vocabulary_size))
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per masked token, `perplexity` and `accuracy`.
+        """Return `examples`, `loss` in nats per masked token, `perplexity` and `accuracy`.
 
-        There is no `bits_per_byte`: the loss of masked tokens is not a code length of the text.
+        There is no `bits_per_byte`, because the loss covers only the masked tokens of the text.
         """
         return super().summarize(sums, None)
 
     def mask_batch(
         self, batch: Batch, keys_B: jax.Array, vocabulary_size: int
     ) -> dict[str, jax.Array]:
-        """Return the batch with masked `tokens`, and the targets and weights for them.
+        """Return the batch with masked `tokens`, and with their `targets` and `weights`.
 
-        The random key of row b is keys_B[b].
+        `keys_B`: a random key for each row.
         """
         mask, T = vocabulary_size - 1, batch["tokens"].shape[1]
 
@@ -86,7 +87,7 @@ class MaskedLanguageModeling(LanguageModeling):
 def _key_of(tokens_T: jax.Array) -> jax.Array:
     """Return a random key that depends only on the tokens of a row.
 
-    Its seed is a polynomial of the tokens modulo 2**32.
+    The key's seed is a polynomial of the tokens modulo 2**32.
     """
     powers_T = np.array([pow(FNV_PRIME, place, 2**32) for place in range(tokens_T.size)], np.uint32)
     return jax.random.key(jnp.sum(tokens_T.astype(jnp.uint32) * powers_T, dtype=jnp.uint32))

@@ -1,4 +1,4 @@
-"""Mixes pairs of images in a batch: mixup and CutMix.
+"""Mix pairs of images in a batch with mixup and CutMix.
 
 Axes: B batch, H height, W width, C channels.
 """
@@ -25,9 +25,9 @@ def mix_images(
     arXiv:1710.09412, eq. 1) adds x times the image and 1 - x times the other image; x is drawn from
     Beta(mixup, mixup) for each row. CutMix (Yun et al. 2019, arXiv:1905.04899, section 3) covers
     1 - x of the area with a patch of the other image; x is drawn from Beta(cutmix, cutmix). The
-    patch is cut off at the edges, and the share is the fraction of pixels that stay visible.
-    `mixup=0` or `cutmix=0` switches that method off. If both are on, each row draws one of them.
-    The result does not depend on the number of devices.
+    patch is cropped at the edges, and the share is the fraction of pixels that stay visible.
+    `mixup=0` or `cutmix=0` switches that method off. If both are on, each row uses one of them,
+    chosen at random. The result does not depend on the number of devices.
     """
     B, H, W, _ = image_BHWC.shape
     x_BHWC = image_BHWC.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Builds a task by its name."""
+"""Build a task from its name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Sequence to sequence: predict the target text that belongs to a source text, token by token."""
+"""Sequence to sequence: predict the target text of a source text, token by token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tasks.task import Batch
 
 @dataclass(frozen=True)
 class SequenceToSequence(LanguageModeling):
-    """The task of writing a target text for a source text, trained with teacher forcing.
+    """The task of generating a target text from a source text, trained with teacher forcing.
 
     A batch contains `source`, `source_segments` int32 [B, S] (1 for tokens, 0 for padding),
     `tokens`, `targets` int32 [B, T], `weights` float32 [B, T]. Each target token is predicted from
@@ -32,8 +32,8 @@ class SequenceToSequence(LanguageModeling):
         return hidden_BTD
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per target token, `perplexity`, and the `accuracy` of tokens that
-        are predicted after true ones."""
+        """Return `examples`, `loss` in nats per target token, `perplexity` and `accuracy`, the
+        fraction of target tokens predicted correctly from the true tokens before them."""
         return super().summarize(sums, None)
 
     def text_metrics(

@@ -1,7 +1,7 @@
-"""Speech recognition: predict the labels of a recording, without their times.
+"""Speech recognition: predict the labels (text tokens) of a recording, without time stamps.
 
 Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary. The last
-entry of the vocabulary is the blank.
+entry of the vocabulary is the CTC blank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,18 +24,18 @@ class SpeechRecognition:
     padding), `labels` int32 [B, L], `label_weights` float32 [B, L] (1 for labels, 0 for padding at
     the end), `weights` float32 [B].
 
-    The probability of the labels is the sum over all alignments with the positions, which may
-    repeat labels and insert blanks. Each label needs a position, and two equal labels in a row need
-    a blank between them. A recording with fewer positions has no alignment: it adds nothing to the
-    loss, and is counted in `too_short`.
+    The probability of the labels is the sum over all their alignments with the model's positions.
+    An alignment may repeat labels and insert blanks. Each label needs a position, and two equal
+    labels in a row need a blank between them. A recording with too few positions has no alignment:
+    its loss is 0, and it is counted in `too_short`.
     """
 
     extra_tokens: ClassVar[int] = 1
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
 
     def loss_sums(self, model: SoundModel, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """Return sums over the batch: `loss` in nats, `weight`: the labels that the loss covers,
-        and `too_short`: the labels of recordings that are too short."""
+        """Return sums over the batch: `loss` in nats, `weight` (the number of labels in the loss)
+        and `too_short` (the number of labels in recordings that are too short)."""
         logits_BUV, segments_BU = model.transcribe(
             batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
         )
@@ -60,8 +60,8 @@ class SpeechRecognition:
         return sums, {"loss": nats_B, "labels": labels_B}
 
     def summarize(self, sums: Mapping[str, float], text_bytes: int | None) -> dict[str, float]:
-        """Return `loss` in nats per label, and `too_short` (unless 0): how many recordings are too
-        short and left out. Recordings without labels add to the loss too."""
+        """Return `examples`, `loss` in nats per label, and `too_short` (unless 0), the number of
+        recordings that are too short and so excluded. Recordings without labels add to the loss."""
         metrics = {
             "examples": int(sums["examples"]),
             "loss": sums["loss"] / max(sums["weight"], 1.0),
