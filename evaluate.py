@@ -3,19 +3,19 @@
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
                    [--config.section.field=value ...]
 
-For a classifier, a table of its classes comes before this line. `examples` counts what batches are
-made of: pictures, recordings, texts, pairs, or windows of packed text; for windows, the number of
-`documents` or `conversations` in them is printed too.
+For a classifier, a table of its classes comes before this line. `examples` is the number of
+pictures, recordings, texts, pairs, or windows of packed text. For windows, the number of
+`documents` or `conversations` in them is printed too. A metric that is not finite is null, and is
+named on standard error.
 
-With --predictions, a file gets one JSON object for each example: its number in the split, its name,
-and the model's prediction; for a model that writes text, its answer as `hypothesis`, and the right
-one as `reference`. The name is a file, or a file and line, as in error messages (`reviews.csv:7`;
-`reviews.parquet row 5`, counted from 0, if the file has no lines). A metric that is not finite is
-null, and is named on standard error.
+--predictions writes one JSON object per example to FILE: the example's number in the split, its
+name, and the model's prediction. For a model that writes text, `hypothesis` is the model's answer
+and `reference` is the correct one. The name is a file, or a file and line, as in error messages
+(`reviews.csv:7`; `reviews.parquet row 5`, counted from 0, if the file has no lines).
 
-Every target of the split counts once, on any number of devices; if there are several processes,
-only the first one prints and writes. Without --split, it takes `test` if there is one, else
-`validation`; without --weights, the averages (EMA) if the run keeps them.
+Every target of the split counts once, on any number of devices. If there are several processes,
+only the first one prints and writes. The default split is `test` if there is one, else
+`validation`. The default weights are the averages (EMA) if the run has them.
 """
 
 import math
@@ -48,7 +48,7 @@ FLAGS = (
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("predictions", meaning="a file for one JSON object per example"),
 )
-LONGEST_NAME = 40  # of a class, in columns of a terminal
+LONGEST_NAME = 40  # Widest class name in the table, in terminal columns.
 
 
 def main(argv: Sequence[str]) -> int:
@@ -152,8 +152,11 @@ def measure_split(
     batch_predictor: "BatchPredictor | None",
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Evaluate a split in batches, each process with its own rows. Arguments and results are as in
-    `evaluate_split`: the metrics, and outputs of the examples."""
+    """Evaluate a split in batches; each process evaluates its own rows.
+
+    Returns what `evaluate_split` returns: the metrics, and the outputs per example. The other
+    arguments are also as there.
+    """
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split
     from parallel.feeding import local_rows
@@ -215,10 +218,10 @@ def write_predictions(
     classes: Sequence[str] | None,
     names: Sequence[str] | None,
 ) -> None:
-    """Write one JSON object per line and example, in the order of the split.
+    """Write a JSON line for each example, in the order of the split.
 
-    Its keys: `example`, the number; `name`, if the split has names; and the task's outputs. For a
-    classifier, `label` and `prediction` are also given as names.
+    Its keys: `example`, the example's number; `name`, if the split has names; and the task's
+    outputs. For a classifier, `label_name` and `prediction_name` are added.
     """
     with path.open("w", encoding="utf-8") as file:
         for row in range(len(outputs["example"])):

@@ -1,29 +1,35 @@
-"""Answers with a trained model: continued, filled-in or translated texts, transcripts of
-recordings, labels of pictures, recordings or texts.
+"""Answers prompts or files with a trained model: continues, fills in or translates texts,
+transcribes recordings, or classifies pictures, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
                    --stream --json]
 python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked language model
 python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--json]
-                   [--beam_size=K --length_penalty=A]               a translator, of lines of texts
-python generate.py --workdir=DIR --prompt="..." [--json]            a classifier of texts
-python generate.py --workdir=DIR --input=FILE [--input ...] [--json]   of pictures, or of recordings
+                   [--beam_size=K --length_penalty=A]               a translation model
+python generate.py --workdir=DIR --prompt="..." [--json]            a text classifier
+python generate.py --workdir=DIR --input=FILE [--input ...] [--json]
+                                                     a classifier of pictures or recordings
 python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
-                                                                    a recogniser of speech
+                                                     a speech recogniser
 
-FILE may be a glob, in quotes: --input='calls/*.wav' stands for all of these files, sorted by name.
+FILE may be a glob, in quotes: --input='calls/*.wav' means all of these files, sorted by name. The
+same prompts, settings and seed give the same text. For a chat model, a prompt is the user's
+message.
 
-Only the answers are written to standard output: completions, without their prompts; texts with
-their gaps filled; translations, one per line, first of the prompts and then of each file's lines
-(--input=- is standard input), with an empty line for an empty line; transcripts, one line for each
-recording; labels, each followed by a tab and the likeliest labels with their probabilities.
-Completions and filled texts may have several lines: if there are several prompts, each text follows
-a line `==> "PROMPT" <==`, as head and tail print for files, and an empty line separates the texts.
-With --json, each answer is one object on a line. If one of several inputs can't be read, an empty
-line or an object with its `error` takes the place of its answer; the other inputs are answered, and
-the exit status is 2. The same prompts, settings and seed give the same text. For a chat model, a
-prompt is the user's message.
+Only the answers are written to standard output:
+
+- completions without their prompts, and texts with their gaps filled. These may have several lines:
+  if there are several prompts, each text follows a line `==> "PROMPT" <==`, as head and tail print
+  for files, and an empty line separates the texts;
+- translations, one per line: first of the prompts, then of each file's lines (--input=- is standard
+  input); an empty line has an empty translation;
+- transcripts, one line for each recording;
+- labels, each followed by a tab and the likeliest labels with their probabilities.
+
+With --json, each answer is one object on a line. If one of several inputs can't be read, its answer
+is an empty line, or an object with its `error`. The other inputs are answered, and the exit status
+is 2.
 """
 
 import sys
@@ -94,7 +100,7 @@ FLAGS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Restore the model, answer, print. Return the exit status."""
+    """Restore the model, answer the request, print the answers. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
     workdir = Path(arguments.workdir)
     config = read_config(workdir)
@@ -146,7 +152,7 @@ def write_completions(
     requests: Sequence[Request],
     arguments: SimpleNamespace,
 ) -> None:
-    """Write the completions of `requests`, in order; with --stream, while they grow."""
+    """Write the completions of `requests`, in order; with --stream, while they are generated."""
     prompts = [request.prompt for request in requests]
     writer = Writer(prompts, partial(predictor.render, as_json=True) if arguments.json else None)
     on_text = writer.write if arguments.stream else None
@@ -159,7 +165,7 @@ def write_completions(
 def write_answers(
     predictor: Predictor[Any, Any], outputs: Iterable[Any], arguments: SimpleNamespace
 ) -> None:
-    """Write each answer as it comes.
+    """Write each answer as soon as it is ready.
 
     For an input that can't be read, write an empty line, or an object with its `error`, and raise
     `UsageError` after the last answer. If it is the only input, raise `UsageError` at once.
@@ -183,7 +189,7 @@ def write_answers(
 
 
 def say(text: str) -> None:
-    """Write a message to standard error, apart from the answers."""
+    """Write a message to standard error."""
     print(f"generate.py: {text}", file=sys.stderr)
 
 

@@ -4,8 +4,9 @@ python train.py --config=configs/NAME.py --workdir=DIR [--config.section.field=v
 python train.py --config=configs/NAME.py --explain
 python train.py --config=configs/NAME.py --show_batch
 
-Read top to bottom: the configuration, the mesh, the data, the state, and the loop.
-Exit status: 0 done, 1 diverged, 2 a mistake in what was asked, 75 stopped by a signal after saving.
+Read this file from top to bottom: configuration, mesh, data, state, and the training loop.
+
+Exit status: 0 done, 1 diverged, 2 a usage error, 75 stopped by a signal after saving.
 """
 
 from __future__ import annotations  # Modules that need JAX are imported within functions.
@@ -49,11 +50,11 @@ Manifest = Mapping[str, Any]  # of a checkpoint
 
 
 def main(argv: Sequence[str]) -> int:
-    """Train from the command line to the last step. Return the exit status."""
+    """Run the command line `argv`. Return the exit status."""
     # ---- Configuration: until it is valid, no file is written and JAX is not started.
     arguments = parse_command_line(argv, FLAGS)
     recipe = arguments.config, arguments.overrides
-    warnings, events = list[str](), list[str]()  # They wait for the log of the run.
+    warnings, events = list[str](), list[str]()  # Kept until the run's log is open.
     workdir = arguments.workdir
     config = load_config(*recipe, inputs=False, workdir=workdir, notify=events.append)
     if arguments.explain:
@@ -131,7 +132,8 @@ def notify(text: str) -> None:
 
 
 def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> WarmStart:
-    """Plan what a new run takes over from a pretrained model; a resumed run takes nothing."""
+    """Plan how a new run takes over the weights of `train.initialize_from`. A resumed run takes
+    none."""
     from data.text import check_tokenizer
     from training import initialize
     from training.checkpoints import finished_steps
@@ -165,7 +167,8 @@ def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> W
 class Run:
     """One run in one workdir: the training loop and the objects that it uses.
 
-    batches: this process's rows of each training batch. steps: compiled train steps, by shapes.
+    batches: this process's rows of each training batch. steps: the compiled train steps, by the
+    shapes of their batches.
     """
 
     def __init__(
@@ -218,7 +221,8 @@ class Run:
         self.steps: dict[tuple[tuple[int, ...], ...], Any] = {}
 
     def go(self, signals: StopSignals) -> int:
-        """Run from the workdir's state to the last step, or to a signal. Return the exit status."""
+        """Train from the newest checkpoint in the workdir, or from step 0, to the last step or a
+        signal. Return the exit status."""
         from parallel.distributed import is_main_process
         from reporting.explanation import warnings_of
         from reporting.profiler import Profiler
@@ -267,8 +271,8 @@ class Run:
         return resumed_state(manifest, self.workdir, self.program, self.log.warn)
 
     def loop(self, manifest: Manifest | None, signals: StopSignals, profiler: Profiler) -> int:
-        """Train from the checkpoint of `manifest` (None: from the beginning) to the last step, with
-        evaluations, checkpoints and logs when they are due. Return the exit status."""
+        """Train from the checkpoint of `manifest` (None: from step 0) to the last step or a signal,
+        with evaluations, checkpoints and logs when they are due. Return the exit status."""
         from data import prefetch
         from data.batches import shapes_of
         from data.show import split_rows
@@ -331,7 +335,8 @@ class Run:
         return 0
 
     def compile(self, rows: Mapping[str, Any]) -> Any:
-        """Compile the train step for batches with the shapes of `rows`, keep it and return it."""
+        """Compile the train step for batches with the shapes of `rows`; store it in `steps` and
+        return it."""
         from data.batches import shapes_of
 
         self.step_log.drain()

@@ -1,4 +1,4 @@
-"""Choice of a run's attention implementation, which is tried on the devices before it is used."""
+"""Chooses the attention implementation of a run, and tests it on the devices before it is used."""
 
 from collections.abc import Callable
 
@@ -20,20 +20,19 @@ from training.model_def import compute_dtype
 MADE_FOR = {"cudnn": "NVIDIA GPUs", "splash": "TPUs"}
 
 POSITIONS = 256
-"""Length of the sequence on which an implementation is tried."""
+"""Length of the sequence on which an implementation is tested."""
 
 TOLERANCE = 0.05
-"""Largest allowed difference from XLA's result, relative to its largest number: bfloat16 has 0.004.
-"""
+"""Largest allowed difference from XLA's gradients, relative to their largest absolute value.
+(Rounding to bfloat16 alone has a relative error of up to 0.004.)"""
 
 
 def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None]) -> str | None:
-    """Return the implementation to use for `model.attention` on `mesh`; None for a model without
-    attention.
+    """Return the attention implementation for a run on `mesh`; None for a model without attention.
 
-    It is the setting itself, or "xla" if the setting is `auto` and the implementation that it
-    chooses does not work; if it fails when tried, `notify` gets a message. Raises `UsageError` if
-    an implementation set by name can't be used.
+    This is the value of `model.attention`, or "xla" if that is `auto` and the devices have no
+    usable implementation of their own. If their implementation fails the test, `notify` gets a
+    message. Raises `UsageError` if an implementation set by name can't be used.
     """
     model = config.model
     if not isinstance(model, Stack) or not model.has_self_attention:
@@ -68,8 +67,8 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
 def _failure(
     implementation: str, model: Stack, rules: Rules, mesh: Mesh, dtype: jnp.dtype, head_dim: int
 ) -> str | None:
-    """Try a small forward and backward pass on one of this process's devices. Return how its
-    gradients differ from XLA's, or its error; None if it works."""
+    """Test an implementation with a small forward and backward pass on one local device. Return the
+    error, or how its gradients differ from XLA's; None if it works."""
     window = model.attention_window and min(model.attention_window, POSITIONS // 2)
     group = model.num_heads // (model.num_kv_heads or model.num_heads)
     documents = jnp.arange(POSITIONS)[None] // (POSITIONS // 2) + 1

@@ -14,23 +14,24 @@ from configs.schema.task import parse_stored_task
 from tasks.registry import TASKS
 
 Evaluation = Mapping[str, Any]
-"""One validation as manifests hold it: its `metrics`, and the settings it was `measured_by`."""
+"""One validation as stored in manifests: `metrics`, and `measured_by`, the settings used for it."""
 
 
 def evaluation_record(metrics: Mapping[str, float], config: Config) -> dict[str, Any]:
-    """Return the record of one validation of a run of `config`, as JSON."""
+    """Return a validation as a JSON object: its metrics, and the settings they were measured
+    with."""
     return {"metrics": dict(metrics), "measured_by": config.task.measured_by}
 
 
 def evaluation_in(manifest: Mapping[str, Any]) -> Evaluation:
-    """Return the validation at the step of a manifest; its `metrics` are empty if there was
-    none."""
+    """Return the validation stored in a checkpoint's manifest. Its `metrics` are empty if the step
+    was not evaluated."""
     measured_by = parse_stored_task(manifest["config"]["task"]).measured_by
     return {"metrics": manifest["metrics"], "measured_by": measured_by}
 
 
 def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
-    """Return all validations of the run up to the step of a manifest, oldest first."""
+    """Return all validations of the run up to the manifest's step, oldest first."""
     history = manifest["history"]
     if "evaluations" in history:
         return list(history["evaluations"])
@@ -45,8 +46,8 @@ def evaluations_in(manifest: Mapping[str, Any]) -> list[Evaluation]:
 class BestMetric:
     """A metric of a task, and how it is measured.
 
-    measured_by: the settings, by field, that influence which texts the model writes, such as the
-    beam size; empty for a metric that is not computed from written texts.
+    measured_by: the settings that influence the generated texts, such as the beam size, by field
+    name; empty for a metric that does not depend on generated texts.
     """
 
     name: str
@@ -55,13 +56,13 @@ class BestMetric:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Return `checkpoint.best_metric`, as a run of `config` measures it."""
+        """Return the metric `checkpoint.best_metric`, measured with the settings of `config`."""
         name, task = config.checkpoint.best_metric, config.task
         higher = name in TASKS[task.name].higher_is_better
         return cls(name, higher, task.measured_by if name in task.text_metrics else {})
 
     def measured_as(self, one: Evaluation) -> Self:
-        """Return the same metric, as measured with the settings of the validation `one`."""
+        """Return the same metric, measured with the settings of the validation `one`."""
         return replace(
             self, measured_by={name: one["measured_by"].get(name) for name in self.measured_by}
         )
@@ -79,23 +80,25 @@ class BestMetric:
         return value if value is not None and math.isfinite(value) else None
 
     def is_better(self, value: float | None, than: float | None) -> bool:
-        """Return whether `value` is better than `than`. A value that is None or not finite never
-        is; any finite value is better than None."""
+        """Return whether `value` is better than `than`. None and non-finite values are never
+        better; any finite value is better than None."""
         if value is None or not math.isfinite(value):
             return False
         return than is None or (value > than if self.higher_is_better else value < than)
 
     def best(self, values: Sequence[float | None]) -> float | None:
-        """Return the best of the values, None if none is finite."""
+        """Return the best of the values; None if none is finite."""
         best = None
         for value in values:
             best = value if self.is_better(value, best) else best
         return best
 
     def staleness(self, evaluations: Sequence[Evaluation], limit: int | None) -> str | None:
-        """Return why to end the run early: a message if the last `limit` comparable validations
-        were no better than the earlier ones. None if they were better, or there are not more than
-        `limit`."""
+        """Return a message if the run should end early, else None.
+
+        It should if none of the last `limit` comparable validations is better than all earlier
+        ones. limit: None never ends a run early.
+        """
         values = [self.value(one) for one in evaluations if self.is_known(one)]
         if limit is None or len(values) <= limit:
             return None
@@ -104,7 +107,7 @@ class BestMetric:
         return f"{limit} evaluations without a better {self.name} (train.stop_after_evaluations)"
 
     def not_compared(self, evaluations: Sequence[Evaluation]) -> str | None:
-        """Return a message that says how many earlier validations can't be compared with the coming
+        """Return a message with the number of earlier validations that can't be compared with new
         ones; None if all can."""
         count = sum(not self.is_known(one) for one in evaluations)
         if not count:

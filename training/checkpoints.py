@@ -1,8 +1,8 @@
 """Checkpoints: written asynchronously by Orbax, and verified through their manifests.
 
-`checkpoints/120/` holds the state after 120 batches. Its item `model` (parameters, statistics, EMA
-and its statistics) is all that evaluation and generation read; the item `training` has the
-optimizer's state and the counts. Arrays have flat names (`params.layers.0.mixer.query.kernel`).
+`checkpoints/120/` holds the state after 120 batches. Evaluation and generation read only its item
+`model` (parameters, statistics, EMA and its statistics). The item `training` has the optimizer's
+state and the step counts. Arrays have flat names (`params.layers.0.mixer.query.kernel`).
 """
 
 import logging
@@ -49,9 +49,10 @@ class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
     No step is deleted before a newer one is written and has its manifest. metric: ranks the
-    evaluated steps. saved_step: the last step that was saved, or from which the run resumed; -1
-    without any. also_sync: files outside the steps that are synced to the disk before a step counts
-    as saved. A folder has one writer: hold the workdir's lock.
+    evaluated steps. saved_step: the last step that was saved, or the step from which the run
+    resumed; -1 if there is none. also_sync: files outside the step folders that are synced to the
+    disk before a step counts as saved. Only one run may write to a folder: hold the lock of its
+    workdir.
     """
 
     def __init__(
@@ -113,16 +114,18 @@ class Checkpoints:
             pending.result()
 
     def best(self) -> float | None:
-        """Return the best finite value of the metric among the finished steps; None without any."""
+        """Return the best finite value of the metric among the finished steps; None if there is
+        none."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0][1] if ranked else None
 
     def is_due(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Return whether to save `step`: it is a multiple of `every_steps`, or better than all
-        finished steps.
+        """Return whether to save `step`: it is a multiple of `every_steps`, or the best step so
+        far.
 
-        metrics: of the evaluation at `step`; {} without one. The main process decides for all, as
-        the others may not see every step on the disk yet.
+        metrics: the metrics of `step`; {} if it was not evaluated. Without `keep_best`, they are
+        ignored. The main process decides for all processes, as the others may not see every step on
+        the disk yet.
         """
         value = metrics.get(self.metric.name)
         if step % self._every_steps == 0:
@@ -133,8 +136,8 @@ class Checkpoints:
         return any_process(is_main_process() and self.metric.is_better(value, self.best()))
 
     def better_than(self, step: int) -> tuple[int, float] | None:
-        """Return the best step and its metric value if it is better than `step`, the last one.
-        Return None if `step` is the best or was not evaluated."""
+        """Return the best step and its metric value. Return None if `step`, the last one, is the
+        best or was not evaluated."""
         ranked = ranked_steps(self._folder, self.metric)
         return ranked[0] if step in dict(ranked) and ranked[0][0] != step else None
 
@@ -153,8 +156,8 @@ class Checkpoints:
             self._retain()
 
     def _retain(self) -> None:
-        """Delete the steps that are neither among the last nor among the best. A step that is being
-        read stays until the next save."""
+        """Delete the steps that are neither among the last nor among the best. A step that is
+        locked by a reader stays until the next save."""
         manifests = _read_manifests(self._folder)
         kept = set(list(manifests)[-self._keep_last :])
         evaluations = _evaluations(manifests)
@@ -170,7 +173,8 @@ def finished_steps(folder: Path) -> list[int]:
 
 
 def newest_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest readable manifest, None without any. The step's files are not verified."""
+    """Return the newest readable manifest; None if there is none. The step's files are not
+    verified."""
     return next(reversed(_read_manifests(folder).values()), None)
 
 
@@ -180,21 +184,23 @@ def ranked_steps(folder: Path, metric: BestMetric) -> list[tuple[int, float]]:
 
 
 def best_step(folder: Path, metric: BestMetric) -> int | None:
-    """Return the best finished step by `metric`, measured with the settings of the newest
-    evaluation; None if no step was evaluated for it."""
+    """Return the step with the best value of `metric`; None if no step has a finite value.
+
+    Steps measured with the settings of the newest evaluation are preferred to all others.
+    """
     evaluations = _evaluations(_read_manifests(folder))
     best = _best_steps(evaluations, metric, as_measured_last=True)
     return best[0] if best else None
 
 
 def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict[str, Any]] | None:
-    """Return the newest step whose files all agree with its manifest, and the manifest.
+    """Return the newest step whose files all match its manifest, and the manifest.
 
-    Newer steps that do not agree are named through `warn`. Returns None if no step was ever
-    finished. Only the folder's writer may call it, as the step is not locked; readers use
-    `lock_good_step`.
+    `warn` gets a message about each newer step that does not match. Returns None if no step was
+    ever finished. Only the process that writes to the folder may call it, as the step is not
+    locked; readers use `lock_good_step`.
 
-    Raises `Damaged` if there are finished steps but none is whole.
+    Raises `Damaged` if there are finished steps but none is intact.
     """
     good = lock_good_step(folder, warn)
     if good is None:
@@ -207,10 +213,11 @@ def find_good_step(folder: Path, warn: Callable[[str], None]) -> tuple[int, dict
 def lock_good_step(
     folder: Path, warn: Callable[[str], None], *, is_written: Callable[[], bool] = lambda: False
 ) -> tuple[int, dict[str, Any], StepLock] | None:
-    """Return the same as `find_good_step`, and the lock that protects the step from deletion.
+    """Return the step and manifest as `find_good_step` does, and a lock against the step's
+    deletion.
 
-    is_written: returns whether another process is writing the folder. If so, a step without a
-    manifest is not warned of, as it may not be finished yet.
+    is_written: returns whether another process is writing to the folder. If so, there is no warning
+    about a step without a manifest, as it may not be finished yet.
     """
     rejected: set[int] = set()
     is_damaged = False
@@ -241,10 +248,11 @@ def lock_good_step(
 
 
 def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None]) -> None:
-    """Rename the steps newer than `newer_than`, the one in use, so that their numbers are free.
+    """Rename the folders of all steps newer than `newer_than`, the step in use, to free their
+    numbers.
 
-    Folders that a killed process left half-written or half-deleted are removed. Each change is
-    named through `warn`.
+    Folders that a killed process left half-written or half-deleted are removed. `warn` gets a
+    message about each change.
     """
     if not folder.is_dir():
         return
@@ -266,13 +274,13 @@ def set_aside_unusable(folder: Path, newer_than: int, warn: Callable[[str], None
 def restore_state(
     folder: Path, step: int, manifest: Mapping[str, Any], target: "TrainState"
 ) -> "TrainState":
-    """Restore the whole state of a step, in the shapes, dtypes and shardings of `target`.
+    """Restore the complete state of a step, with the shapes, dtypes and shardings of `target`.
 
     Raises `UsageError` if the step's arrays differ from the target's (another model or optimizer).
     """
     fields: dict[str, Any] = {}
     older = not has_ema_statistics(manifest)
-    if older:  # They are measured before they are used.
+    if older:  # `measure_ema` measures them before they are used.
         target = target.replace(ema_statistics=None)
     for item, names in ITEMS.items():
         wanted = {name: getattr(target, name) for name in names}
@@ -283,7 +291,7 @@ def restore_state(
 
 
 def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
-    """Return whether a step has batch statistics of its averaged weights. Older versions saved
+    """Return whether a step has batch statistics for its averaged weights. Older versions saved
     none."""
     return any(name.startswith("ema_statistics.") for name in manifest["leaves"])
 
@@ -291,7 +299,8 @@ def has_ema_statistics(manifest: Mapping[str, Any]) -> bool:
 def restore_fields(
     folder: Path, step: int, manifest: Mapping[str, Any], item: str, target: Mapping[str, Tree]
 ) -> dict[str, Tree]:
-    """Restore some fields from one item of a step, in the structure and shardings of `target`.
+    """Restore the fields in `target` from one item (`ITEMS`) of a step, with the shardings of
+    `target`.
 
     Raises `UsageError` if the step does not have these arrays in these shapes and dtypes.
     """
@@ -353,10 +362,11 @@ def _ranked(evaluations: Mapping[int, Evaluation], metric: BestMetric) -> list[t
 def _best_steps(
     evaluations: Mapping[int, Evaluation], metric: BestMetric, *, as_measured_last: bool
 ) -> list[int]:
-    """Return the steps, best first, in groups that were measured with the same settings.
+    """Return the steps in groups that were measured with the same settings, best first in each
+    group.
 
-    The first group is measured as `metric` says (with as_measured_last: as the newest step was),
-    the next one as the newest of the remaining steps was, and so on.
+    The first group has the settings of `metric` (with as_measured_last: of the newest step). Each
+    next group has the settings of the newest step that is not in an earlier group.
     """
     ways = [] if as_measured_last else [metric]
     ways += [metric.measured_as(one) for one in reversed(list(evaluations.values()))]

@@ -1,18 +1,20 @@
-"""When a run counts as diverged, and which of its metrics are not finite."""
+"""Checks whether a run has diverged, and which of its metrics are not finite."""
 
 import math
 from collections.abc import Mapping
 
 
 class Diverged(Exception):
-    """Raised if too many steps in a row, or the last ones of the run, were not finite."""
+    """Raised if too many steps in a row, or the last steps of the run, were not finite."""
 
 
 def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends: bool) -> None:
-    """Raise `Diverged` if the number of consecutive skipped steps up to `step` is too large.
+    """Raise `Diverged` if the last `skipped` steps up to `step` were skipped and these are too
+    many.
 
-    Too many are `limit` steps; at the end of the run (`ends`) already two (a single one may be a
-    bad batch), or all steps of the run. saved_step: the last checkpoint, -1 without any.
+    `limit` steps are too many. At the end of the run (`ends`), two are too many, as only a single
+    one may be a bad batch; so is one if the run has no other step. saved_step: the last checkpoint;
+    -1 if there is none.
     """
     if skipped >= limit:
         reason = f"{skipped} steps in a row were not finite (train.max_skipped_steps)"

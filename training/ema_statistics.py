@@ -19,8 +19,8 @@ from training.program import TrainProgram
 from training.step import TrainState
 
 MEASURED_BATCHES = 8
-"""How many batches are measured. For digits, a ResNet and a Conformer, they are as good as a whole
-epoch to within 0.5 % of the loss."""
+"""Number of batches that are measured. For digits, a ResNet and a Conformer, the loss is within 0.5
+% of the loss after measuring a whole epoch."""
 
 
 def measure_ema(
@@ -31,8 +31,9 @@ def measure_ema(
 ) -> TrainState:
     """Measure the batch statistics of the averaged weights, and return the state with them.
 
-    They depend only on the weights and on the batches before `step`, the number of steps so far.
-    batch(k): this process's rows of training batch k.
+    The result depends only on the weights and on the last batches before `step`, the number of
+    steps so far. batch(k): returns this process's rows of training batch k. Without averaged
+    weights or batch statistics, the state is returned unchanged.
     """
     if not jax.tree.leaves(state.ema_statistics):
         return state

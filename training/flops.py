@@ -1,11 +1,11 @@
-"""The operations of a training step and the peak of a device, from which `mfu` is computed.
+"""The floating-point operations of a train step and the peak of a device, for the metric `mfu`.
 
-Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the share of the
-devices' peak that the model's own products take: 2 operations for each multiplication and sum,
-forward once and backward twice. The convention:
+Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the rate of the
+operations in the model's matrix products, divided by the devices' peak rate. A multiply-add is 2
+operations; the backward pass has twice those of the forward pass. The convention:
 
-- every kernel that multiplies activations counts, including the head's, even if it is the table of
-  token vectors; look-ups, biases, norms, activation functions and the optimizer do not;
+- every kernel that multiplies activations counts, including the head's, even if it is the embedding
+  table; look-ups, biases, norms, activation functions and the optimizer do not;
 - the products of queries, keys and values count every pair of positions, 12 · N · H · S per token
   and layer, causal or not; S is the length, or the window if it is shorter;
 - recomputation (remat) does not count.
@@ -24,20 +24,20 @@ from configs.schema.model import CNN, Decoder, Encoder
 from training.trees import Tree, flat
 
 FORWARD_AND_BACKWARD = 3
-"""Products of a training step for each of the forward pass: the backward pass has two."""
+"""Products of a train step per product of the forward pass: the backward pass has two for each."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak of a device. flops: dense bfloat16 operations per second, with float32 sums.
-    bandwidth: bytes of its memory per second."""
+    """The peak rates of a device. flops: dense bfloat16 operations per second, accumulated in
+    float32. bandwidth: bytes per second of its memory."""
 
     flops: float
     bandwidth: float
 
 
 PEAKS: Mapping[str, Peak] = {
-    # From NVIDIA's data sheets; half of each figure that is stated with sparsity.
+    # From NVIDIA's data sheets. Figures stated with sparsity are halved.
     r"B200": Peak(2250e12, 8.0e12),
     r"GH200": Peak(989.4e12, 4.0e12),
     r"H200": Peak(989.4e12, 4.8e12),
@@ -51,17 +51,17 @@ PEAKS: Mapping[str, Peak] = {
     r"A10": Peak(125e12, 0.6e12),
     r"RTX 4090": Peak(165.2e12, 1.008e12),
     r"RTX 3090": Peak(71e12, 0.936e12),
-    # cloud.google.com/tpu/docs/v4, v5p, v5e, v6e: each chip.
+    # Per chip: cloud.google.com/tpu/docs/v4, v5p, v5e, v6e.
     r"TPU v4": Peak(275e12, 1.228e12),
     r"TPU v5 lite|TPU v5e": Peak(197e12, 0.819e12),
     r"TPU v5p?": Peak(459e12, 2.765e12),
     r"TPU v6 lite|TPU v6e": Peak(918e12, 1.64e12),
 }
-"""Peaks by a pattern of `jax.Device.device_kind`; the first match counts."""
+"""Peaks by a pattern of `jax.Device.device_kind`; the first pattern that matches is used."""
 
 
 def peak(device_kind: str) -> Peak | None:
-    """Return the peak of a kind of device; None if it is unknown, as for a partition of one
+    """Return the peak of a `jax.Device.device_kind`; None if it is unknown or a part of a GPU
     (MIG)."""
     if "MIG" in device_kind:
         return None
@@ -72,11 +72,11 @@ def peak(device_kind: str) -> Peak | None:
 
 
 def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
-    """Return the operations of a training step per example.
+    """Return the floating-point operations of a train step per example.
 
     An example is a window of `data.sequence_length` tokens, or a picture. params: may be abstract.
     Returns None for an architecture without a formula here, and if parameters are frozen (the
-    backward pass then has different products).
+    formula does not fit their backward pass).
     """
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:

@@ -22,13 +22,14 @@ from training.restore import choose_step, ema_statistics_field
 from training.trees import LogicalAxes, Tree, flat, nested, overlay
 
 LEAST_SHARE = 0.5
-"""Share of a model's parameters, counted by name, that the pretrained model must have."""
+"""Smallest share of the model's parameters, counted by name, that the pretrained model must
+have."""
 
 MOST_NAMES = 8
-"""How many names a message lists."""
+"""Largest number of names in a message."""
 
 _TABLES = {"vocabulary", "positions"}
-"""Axes along which two models may differ in length: the rows that both have mean the same."""
+"""Axes of tables that two models may have in different lengths: only the common rows are taken."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class ArraySpec:
 class Pretrained:
     """A trained model that a run may be initialised from.
 
-    name: its name in messages. metadata: what identifies it, for the run's manifests, as JSON.
-    config: the configuration it was trained with; None if unknown. params, statistics: shape, dtype
-    and axes of its arrays, by name. load(params, statistics, program): returns the arrays of these
-    names, on the program's mesh; call it once. notes: messages about the model.
+    name: its name in messages. metadata: JSON that identifies it in the run's manifests. config:
+    the configuration it was trained with; None if unknown. params, statistics: shape, dtype and
+    axes of its arrays, by name. load(params, statistics, program): returns the arrays with these
+    names, on the program's mesh; call it only once. notes: messages about the model.
     """
 
     name: str
@@ -73,7 +74,7 @@ class WarmStart:
 
     @property
     def metadata(self) -> Mapping[str, Any] | None:
-        """Return what identifies the pretrained model, for the run's manifests; None without
+        """Return the metadata of the pretrained model, for the run's manifests; None without
         one."""
         return None if self.pretrained is None else self.pretrained.metadata
 
@@ -104,10 +105,10 @@ def plan_warm_start(
 def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pretrained:
     """Open a checkpoint of a workdir as a pretrained model, with averaged weights if it has them.
 
-    LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read straight into the
-    shards of the program's mesh, in the dtypes on the disk; merged ones are float32. Damaged
-    checkpoints are named through `warn`. Raises `UsageError` if the folder is no workdir or does
-    not have the step.
+    LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read directly into the
+    shards of the program's mesh, with their dtypes on the disk; merged matrices are float32. `warn`
+    gets a message about each damaged checkpoint. Raises `UsageError` if the folder is no workdir or
+    does not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest, step_lock = choose_step(
@@ -163,7 +164,7 @@ def pretrained_from_arrays(
 ) -> Pretrained:
     """Make a pretrained model from NumPy arrays in memory, a tree like `TrainState.params`.
 
-    Each array is released as it is loaded. The other arguments are as in `Pretrained`.
+    Each array is freed once it is on the mesh. The other arguments are as in `Pretrained`.
     """
     arrays = flat(params)
     stored = {one: ArraySpec(array.shape, str(array.dtype), ()) for one, array in arrays.items()}
@@ -223,8 +224,8 @@ def _fitting(
     stored: Mapping[str, ArraySpec],
     axes: Mapping[str, LogicalAxes],
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
-    """Return the names of `leaves` that are taken from `stored`, the reason why each other one is
-    fresh, and how the length of each table that is taken in part differs.
+    """Compare `leaves` with `stored`. Return the names that are taken from `stored`, the reason for
+    each name that is not, and how the lengths of each partly taken table differ.
 
     axes: the logical axes of the leaves, by name.
     """
@@ -270,7 +271,7 @@ def _merge(params: Tree, axes: Mapping[str, LogicalAxes], scale: float) -> Tree:
 
 
 def _difference(now: tuple[int, ...], was: tuple[int, ...], axes: LogicalAxes) -> str:
-    """Return how two shapes differ: "10 instead of 6 classes"."""
+    """Return how two shapes differ, for example "10 instead of 6 classes"."""
     if len(now) != len(was):
         return f"{list(now)} instead of {list(was)}"
     sides = zip(now, was, axes, strict=True)

@@ -1,20 +1,20 @@
-"""LoRA: of a trained matrix W, only a low-rank change s A B is trained (Hu et al. 2021,
+"""LoRA: trains only a low-rank update s A B of a trained matrix W (Hu et al. 2021,
 arXiv:2106.09685, section 4.1).
 
-The pairs A, B are parameters, and layers do not know of them. The model's own parameters are
-frozen; next to them, the tree `lora` has `a` and `b` for each matrix, under the matrix's name. When
-the model is bound to its arrays, W + s A B replaces W. So training, evaluation, generation and
-export all use merged weights. The cost is one product of matrix size for each matrix and step, and
-its gradient, instead of two thin products with the activations.
+The model's own parameters are frozen, except those in `train.lora.train_also`. The pairs A, B are
+parameters too, but not of any layer: the tree `lora` has `a` and `b` under the name of each matrix.
+When the model is bound to its arrays, W + s A B replaces W. So training, evaluation, generation and
+export all use merged weights. For each matrix and step, this costs one product of matrix size and
+its gradient. (Unmerged pairs would cost two thin products with the activations.)
 
-A kernel of any number of dimensions is seen as a matrix by its logical axes (`sides_of`): the
-window of a convolution belongs to the inputs; other dimensions (scanned layers, gates of a
+A kernel of any number of dimensions is treated as a matrix by its logical axes (`sides_of`). The
+window of a convolution belongs to the inputs. Other dimensions (scanned layers, gates of a
 recurrence) are batch dimensions, with a pair for each matrix. A has the dimensions of W without its
 columns, then the rank; B has the rank, then the dimensions of W without its rows. Each dimension is
 sharded as in W.
 
-Initial values: A normal, with standard deviation 1 / sqrt(inputs); B zero, so that at step 0 the
-model computes the same as without pairs.
+Initial values: A is normal with standard deviation 1 / sqrt(inputs). B is zero, so that at step 0
+the model computes the same as without pairs.
 """
 
 import math
@@ -59,7 +59,7 @@ class LoRA:
         return nested(pairs)
 
     def merge(self, params: Tree) -> Tree:
-        """Return the model's own parameters, with the products of the pairs in `params` added."""
+        """Return the model's own parameters, with s A B added to each adapted matrix."""
         return merged(params, self.matrices, scale=self.scale)
 
     def axes(self) -> Tree:
@@ -72,7 +72,7 @@ class LoRA:
 
 
 def lora_of(config: Config, axes: Tree) -> LoRA | None:
-    """Return the pairs of `train.lora` for a model; None without `train.lora`.
+    """Return the LoRA of `train.lora` for a model; None if `train.lora.rank` is not set.
 
     axes: the logical axes of the model's parameters. Raises `configs.UsageError` for a pattern that
     matches no parameter, or no matrix.
@@ -96,10 +96,10 @@ def lora_of(config: Config, axes: Tree) -> LoRA | None:
 
 
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
-    """Return the model's own parameters, with the products of the pairs in `params` added.
+    """Return the model's own parameters, with scale * A B added to each matrix that has a pair.
 
-    axes: the logical axes of the matrices, by name. Sums are float32: bfloat16 would round a small
-    change away.
+    params: includes the pairs. axes: the logical axes of the matrices, by name. The sums are
+    float32, as bfloat16 would round a small change away.
     """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))
@@ -128,7 +128,7 @@ def _dimensions(axes: LogicalAxes) -> tuple[list[int], list[int]]:
 
 
 def _product(axes: LogicalAxes) -> str:
-    """Return the `einsum` formula of the product A B, as "abz,zacd->abcd"."""
+    """Return the `einsum` formula of the product A B, for example "abz,zacd->abcd"."""
     letters = string.ascii_letters[: len(axes)]
     a, b = ("".join(letters[i] for i in dims) for dims in _dimensions(axes))
     return f"{a}z,z{b}->{letters}"

@@ -1,9 +1,9 @@
-"""One step of a checkpoint folder: its manifest, the proof that its files are whole, and its lock.
+"""One step of a checkpoint folder: its manifest, the check of its files, and its lock.
 
 `manifest.json` lists every file with its size and SHA-256, and every array with shape, dtype and
 axes. It is written last and atomically, after everything else has reached the disk: a step counts
-as saved if it has a manifest and its files agree with it. (Orbax restores flipped bits silently,
-and can't tell a whole step from one whose writing was cut off.)
+as saved if it has a manifest and its files match it. (Orbax restores flipped bits silently, and
+can't tell a complete step from an interrupted one.)
 """
 
 import fcntl
@@ -27,7 +27,7 @@ class Damaged(Exception):
 
 
 def unfinished(folder: Path) -> str:
-    """Return the message for a step whose writing was cut off before the manifest."""
+    """Return the message for a step without a manifest: writing it was interrupted."""
     return f"{folder} has no {MANIFEST}: its writing was never finished"
 
 
@@ -36,9 +36,9 @@ def write_manifest(
 ) -> None:
     """Hash every file under `folder` and write the manifest: `contents` and the hashes.
 
-    First sync every file and folder of the step, the two folders above it (up to the workdir), and
-    the existing files of `also_sync`, so that after a power cut no manifest names a file that is
-    not on the disk.
+    Every file and folder of the step, the two folders above it (up to the workdir), and the
+    existing files of `also_sync` are synced first. After a power cut, no manifest then names a file
+    that is not on the disk.
     """
     sync_tree(folder)
     for above in (folder.parent, folder.parent.parent):
@@ -54,7 +54,7 @@ def write_manifest(
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a step and check it against its own digest.
 
-    Raises `Damaged` if it is missing, cut short or altered.
+    Raises `Damaged` if it is missing, truncated, altered or of another format version.
     """
     path = folder / MANIFEST
     try:
@@ -79,7 +79,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def verify(folder: Path) -> dict[str, Any]:
     """Compare every file of a step with its manifest; return the manifest.
 
-    Raises `Damaged` naming each file that is missing, cut short, altered or added.
+    Raises `Damaged` naming each file that is missing, truncated, altered or added.
     """
     manifest = read_manifest(folder)
     expected, actual = manifest["files"], _hash_files(folder)
@@ -101,9 +101,8 @@ def verify(folder: Path) -> dict[str, Any]:
 class StepLock:
     """Protects a step from `remove_step` while it is read: `with StepLock(folder): ...`.
 
-    It is an advisory lock (`flock`) on the manifest, which the kernel releases when the process
-    ends. On a file system without locks, nothing is locked: a step may then vanish while it is
-    read.
+    It is an advisory lock (`flock`) on the manifest; the kernel releases it when the process ends.
+    On a file system without locks, nothing is locked: a step may then be deleted while it is read.
 
     Raises FileNotFoundError if the step has no manifest, or is being removed.
     """
@@ -138,9 +137,9 @@ class StepLock:
 
 
 def remove_step(folder: Path) -> bool:
-    """Delete a step unless a reader has locked it; return whether it is gone.
+    """Delete a step unless a reader has locked it; return whether it was deleted.
 
-    The folder is renamed first, so that a deletion that is cut off leaves nothing that looks like a
+    The folder is renamed first, so that an interrupted deletion leaves nothing that looks like a
     step.
     """
     with (folder / MANIFEST).open("rb") as file:

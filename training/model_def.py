@@ -35,8 +35,8 @@ from training.trees import Axes, LogicalAxes, Tree, nested
 class ModelGraph:
     """A module without its arrays: its graph, and the path, shape, dtype and axes of each variable.
 
-    `nnx.split` is done only once, here. Inside a jitted step, `bind` makes the module from plain
-    dictionaries, and `statistics_of` reads the batch statistics that a training forward changed.
+    `nnx.split` is called only once, here. Inside a jitted step, `bind` builds the module from plain
+    dictionaries, and `statistics_of` reads the batch statistics that a forward pass has updated.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
@@ -48,7 +48,7 @@ class ModelGraph:
         self._statistics = dict(nnx.to_flat_state(rest))
 
     def initialize(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Return parameters and batch statistics of a fresh model, as nested dictionaries."""
+        """Return newly initialised parameters and batch statistics, as nested dictionaries."""
         _, *states = nnx.split(self._make(nnx.Rngs(key)), nnx.Param, ...)
         param_state, rest = states
         params = _nested(nnx.to_flat_state(param_state))
@@ -68,7 +68,7 @@ class ModelGraph:
         return nnx.merge(self._graph, nnx.from_flat_state(state))
 
     def statistics_of(self, module: nnx.Module) -> Tree:
-        """Return the batch statistics that `module` holds now."""
+        """Return the current batch statistics of `module`."""
         return _nested(nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param))))
 
     def axes(self) -> Tree:
@@ -80,8 +80,7 @@ class ModelGraph:
         return axes if self._lora is None else axes | {LORA: self._lora.axes()}
 
     def with_lora(self, config: Config) -> "ModelGraph":
-        """Return this graph with the LoRA pairs of `train.lora` among its parameters, if that is
-        set.
+        """Return this graph, with LoRA pairs among its parameters if `train.lora` is set.
 
         Raises `UsageError` as `lora_of` does.
         """
@@ -97,7 +96,7 @@ def make_model_graph(
     dtype: jnp.dtype,
     param_dtype: jnp.dtype,
 ) -> ModelGraph:
-    """Build the graph of a registered architecture."""
+    """Build the graph of a registered architecture with these hyperparameters."""
     return ModelGraph(
         lambda rngs: build_model(
             architecture, dtype=dtype, param_dtype=param_dtype, rngs=rngs, **hyperparameters
@@ -110,7 +109,7 @@ class ModelDef:
     """A model on a mesh, without its arrays and without anything needed only for training.
 
     abstract_params, abstract_statistics: shape, dtype and sharding of each parameter and batch
-    statistic. attention: the implementation; None for a model without attention.
+    statistic. attention: the attention implementation; None for a model without attention.
     """
 
     config: Config
@@ -133,7 +132,7 @@ class ModelDef:
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """Return how a batch's rows are split over the mesh."""
+        """Return the sharding of a batch: its rows are split over the mesh."""
         return NamedSharding(self.mesh, PartitionSpec(tuple(self.rules["batch"])))
 
     @property
@@ -148,15 +147,18 @@ class ModelDef:
 
     @property
     def evaluation_batch_size(self) -> int:
-        """Return the global batch size of training, rounded up to a multiple of the batch's
+        """Return the global batch size of training, rounded up to a multiple of the number of batch
         shards."""
         shards = math.prod(self.mesh.shape[axis] for axis in self.config.mesh.rules.batch)
         return -(-self.config.data.global_batch_size // shards) * shards
 
     @functools.cached_property
     def evaluation_step(self) -> Callable[..., Any]:
-        """Return the jitted `evaluation_step(params, statistics, batch)`. It returns the task's
-        sums over the batch, and per example the task's outputs and `weights`, all replicated."""
+        """Return the jitted function `evaluation_step(params, statistics, batch)`.
+
+        It returns the task's sums over the batch, and the task's outputs and `weights` per example,
+        all replicated.
+        """
         return compile_for_mesh(
             functools.partial(_evaluation_step, task=self.task, graph=self.graph),
             mesh=self.mesh,
@@ -168,7 +170,7 @@ class ModelDef:
 def build_model_def(
     config: Config, data_spec: DataSpec, mesh: Mesh, *, attention: str | None = None
 ) -> ModelDef:
-    """Build the model of `config` on `mesh`, for data of `data_spec`.
+    """Build the model of `config` on `mesh`, for data described by `data_spec`.
 
     attention: the result of `working_attention`. Raises `UsageError` for settings that do not fit
     the data or the model.
@@ -211,7 +213,7 @@ def build_model_def(
 def compile_for_mesh(
     step: Callable[..., Any], *, mesh: Mesh, rules: Rules, **jit_options: Any
 ) -> jax.stages.Wrapped:
-    """Return `jax.jit(step)`, in which the model's activations are sharded over `mesh` by
+    """Return `jax.jit(step)`, with the model's activations sharded over `mesh` according to
     `rules`."""
     placement = activation_placement(mesh, rules)
 
@@ -231,7 +233,7 @@ def compute_dtype(config: Config, mesh: Mesh) -> jnp.dtype:
 
 
 def _build_task(config: Config, data_spec: DataSpec, mesh: Mesh) -> Task:
-    """Build the task, from the settings and data properties that its class has as fields.
+    """Build the task; the fields of its class select the settings and data properties that it gets.
 
     Raises `UsageError` if the settings do not fit the data's classes.
     """

@@ -1,4 +1,4 @@
-"""Optimizers, and the groups of parameters that an optimizer treats alike."""
+"""Optimizers, and the choice of an update rule for each parameter."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ _UNDECAYED = ("bias", "scale")
 """Names of parameters without weight decay: biases and the gains of norms."""
 
 _UPDATE_SIZE = 0.2
-"""Root mean square of a usual AdamW update; Muon's updates are scaled to it (arXiv:2502.16982,
+"""Root mean square of a typical AdamW update; Muon's updates are scaled to it (arXiv:2502.16982,
 2.2)."""
 
 
@@ -38,8 +38,8 @@ class Optimizer:
     next state; the caller adds factor * direction to the parameters. bfloat16 arrays of the state
     are rounded stochastically with `key`.
 
-    The learning rate is an argument, computed by the step from its own count, so that a skipped
-    step does not hold the schedule back.
+    The learning rate is an argument: the train step computes it from its own step count, so that
+    the schedule also advances in skipped steps.
     """
 
     init: Callable[[Tree], Tree]
@@ -52,8 +52,8 @@ class Optimizer:
 class ParamGroup:
     """How a parameter is updated.
 
-    rule: an optimizer's name, or `FROZEN`. decayed: whether it has weight decay. multiplier: factor
-    on the learning rate. matrix: which dimensions are rows and columns, if the rule is Muon.
+    rule: an optimizer's name, or `FROZEN`. decayed: whether weight decay applies to it. multiplier:
+    factor on the learning rate. matrix: which dimensions are rows and columns, if the rule is Muon.
     """
 
     rule: str
@@ -103,7 +103,7 @@ def build_optimizer(config: Config, axes: Tree) -> Optimizer:
 
 
 def parameter_groups(config: Config, axes: Tree) -> Tree:
-    """Return the tree of `ParamGroup`, one for each parameter, chosen by its name and logical axes.
+    """Return a tree with the `ParamGroup` of each parameter, chosen by its name and logical axes.
 
     Raises `configs.UsageError` for a pattern that matches no parameter.
     """
@@ -142,8 +142,8 @@ def parameter_groups(config: Config, axes: Tree) -> Tree:
 def beside_parameters(state: Tree, params: Tree, take: Callable[[Any, Any], Any]) -> Tree:
     """Map `take(leaf, parameter)` over the leaves of an optimizer's state.
 
-    `parameter` is the leaf of `params` with the same name and shape (as a moment has); None for any
-    other leaf of the state.
+    `parameter` is the leaf of `params` with the same name and shape, for example for a moment. It
+    is None for all other leaves of the state.
     """
     named = {tuple(map(_part, path)): leaf for path, leaf in jax.tree.leaves_with_path(params)}
 
@@ -187,7 +187,7 @@ def _clipped(most: float) -> optax.GradientTransformation:
     """Scale gradients to a global norm of at most `most` (Pascanu et al. 2013, arXiv:1211.5063,
     algorithm 1).
 
-    It multiplies by one factor; `optax.clip_by_global_norm` computes two trees and chooses one.
+    This multiplies by one factor; `optax.clip_by_global_norm` computes two trees and selects one.
     """
 
     def clip(gradients: Tree, _: Tree) -> Tree:
@@ -198,13 +198,13 @@ def _clipped(most: float) -> optax.GradientTransformation:
 
 
 def _adafactor_decay(step: jax.Array, exponent: float) -> jax.Array:
-    """Return the decay of the second moment at step 0, 1, ...; bounded, as near 1 the moment would
-    stop changing."""
+    """Return the decay of the second moment at step 0, 1, ...; at most 0.999, because near 1 the
+    moment would stop changing."""
     return jnp.minimum(0.999, 1 - (step + 1.0) ** -exponent)
 
 
 def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
-    """Return Muon for hidden matrices, its updates scaled to the size of AdamW's, and `adam` for
+    """Return Muon for hidden matrices, with updates scaled to the size of AdamW's, and `adam` for
     the other parameters."""
     matrices = each(lambda param_group: param_group.matrix or optax.MaskedNode())
 
@@ -222,8 +222,9 @@ def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
 
 
 class ScheduleFreeState(NamedTuple):
-    """The state of `_schedule_free`. fast: the point that takes the steps, z in the paper.
-    weight_sum: the sum of the averaging weights so far."""
+    """The state of `_schedule_free`. direction: the state of its Optax chain. fast: the parameters
+    that the updates are added to, z in the paper. weight_sum: the sum of the averaging weights so
+    far. largest_rate: the largest learning rate so far."""
 
     direction: Tree
     fast: Tree
@@ -234,10 +235,11 @@ class ScheduleFreeState(NamedTuple):
 def _schedule_free(
     chain: optax.GradientTransformation, beta: float, trainable: Callable[[Tree], Tree]
 ) -> Optimizer:
-    """Return schedule-free learning (Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4, section 4).
+    """Return the schedule-free optimizer (Defazio et al. 2024, arXiv:2405.15682, eq. 2 to 4,
+    section 4).
 
     The parameters in `TrainState` are the average x, which is evaluated, sampled and saved;
-    `optax.contrib.schedule_free` keeps y there.
+    `optax.contrib.schedule_free` stores y there.
     """
 
     def init(params):

@@ -9,10 +9,10 @@ from configs.schema.config import Config
 from training.trees import LogicalAxes, matching
 
 LORA = "lora"
-"""The name, among the parameters, of the pairs of matrices that `training.lora` trains."""
+"""Name of the subtree of the parameters that has the pairs of `training.lora`."""
 
 _NO_MATRIX = {"vocabulary", "classes", "positions", "norm"}
-"""Axes of tables, heads and gains: Muon is only for hidden matrices."""
+"""Axes of embedding tables, heads and norm scales. Muon is only for hidden matrices."""
 
 
 def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
@@ -34,8 +34,8 @@ def frozen_names(config: Config, names: Sequence[str]) -> set[str]:
 
 
 def matrix_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
-    """Return which dimensions of a hidden matrix are rows (inputs) and which are columns; None for
-    tables, heads, gains and biases.
+    """Return which dimensions of a hidden matrix are rows (inputs) and which are columns, for Muon.
+    Return None for embedding tables, heads, norm scales and biases.
 
     axes: the logical axes of the parameter.
     """
@@ -43,11 +43,11 @@ def matrix_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
 
 
 def sides_of(axes: LogicalAxes) -> MuonDimensionNumbers | None:
-    """Return which dimensions of a matrix, including tables and heads, are rows and which are
-    columns; None for a parameter that does not have two sides.
+    """Return which dimensions of a matrix are rows and which are columns; None for a parameter that
+    is not a matrix. Embedding tables and heads are matrices too.
 
-    `heads` and `head_dim` together are one side. The window of a convolution belongs to its inputs.
-    `layers` and any other dimension without a name are batch dimensions: they count matrices.
+    `heads` and `head_dim` together are one side. The window of a convolution belongs to the rows.
+    `layers` and other dimensions without a name are batch dimensions of a stack of matrices.
     """
     window = [i for i, axis in enumerate(axes) if axis is None and "channels_in" in axes]
     sides: list[list[int]] = []

@@ -27,7 +27,7 @@ class TrainProgram:
     """Everything that is traced or compiled to train one model.
 
     abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
-    a fresh sharded state, which takes over the given parameters and statistics. warmup_steps,
+    a fresh sharded state, in which the given arrays replace initial values. warmup_steps,
     flops_per_example: as in `training.schedules` and `training.flops`. trained: names of the
     parameters that are not frozen. train_step(state, batch): donates the state.
     mean_statistics(params, mean, count, batch, number): donates nothing.
@@ -55,7 +55,7 @@ class TrainProgram:
 
     @property
     def batch_sharding(self) -> NamedSharding:
-        """Return how a batch's rows are split over the mesh."""
+        """Return the sharding of a batch: its rows are split over the mesh."""
         return self.model_def.batch_sharding
 
     @property
@@ -65,16 +65,15 @@ class TrainProgram:
 
     @property
     def peak_examples_per_second(self) -> float | None:
-        """Return the training throughput (examples/s) if the devices ran the model's products at
-        their peak and nothing else took time (`training.flops`); None if the peak or the operations
-        are unknown."""
+        """Return the training throughput at an MFU of 100 %, in examples/s (`training.flops`); None
+        if the devices' peak or the operations of a step are unknown."""
         device_peak = peak(self.mesh.devices.flat[0].device_kind)
         if device_peak is None or self.flops_per_example is None:
             return None
         return device_peak.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
-        """Return the abstract global batch, given any batch of this process's rows."""
+        """Return the abstract global batch. example: any batch of this process's rows."""
         return {
             name: jax.ShapeDtypeStruct(
                 (global_batch_size, *rows.shape[1:]), rows.dtype, sharding=self.batch_sharding
@@ -91,9 +90,10 @@ def build_program(
     attention: str | None = None,
     warmup: int | None = None,
 ) -> TrainProgram:
-    """Build the program of `config` on `mesh`, for data of `data_spec`.
+    """Build the program of `config` on `mesh`, for data described by `data_spec`.
 
-    attention: the result of `working_attention`. warmup: warm-up steps of a run that resumes.
+    attention: the result of `working_attention`. warmup: number of warm-up steps; None takes that
+    of a new run.
     """
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules
@@ -142,7 +142,7 @@ def build_program(
 
 
 def _branches(mesh: Mesh) -> bool:
-    """Return the argument `branch` of `train_step`: whether it branches around the optimizer."""
+    """Return the argument `branch` of `train_step`: True on CPU."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
@@ -215,8 +215,8 @@ def _shardings(model_def: ModelDef, optimizer: Optimizer, abstract: TrainState) 
 
 
 def _filled(fresh: Tree, given: Tree) -> Tree:
-    """Return `fresh` with the leaves of `given` written over it, where shapes overlap, in `fresh`'s
-    dtypes."""
+    """Return `fresh` with its leaves replaced by those of `given`, in `fresh`'s dtypes. If shapes
+    differ, only the common part is replaced."""
     leaves = flat(fresh)
     for name, leaf in flat(given).items():
         initial = leaves[name]

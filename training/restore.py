@@ -40,8 +40,8 @@ from training.workdir import is_in_use
 class Restored:
     """A trained model: one step of a workdir, restored on a mesh.
 
-    manifest: the manifest of the step. params: the parameters, replaced by their averages if those
-    were asked for. statistics: the batch statistics that belong to `params`.
+    manifest: the manifest of the step. params: the parameters, or their averages (EMA) if these
+    were chosen. statistics: the batch statistics that belong to `params`.
     """
 
     step: int
@@ -67,9 +67,9 @@ def restore_model(
 ) -> Restored:
     """Restore the parameters and batch statistics of a step, after verifying its files.
 
-    step: a number, "latest" (the newest whole one; damaged newer ones are named through `warn`) or
-    "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average if the run
-    keeps one.
+    step: a number, "latest" (the newest intact step; `warn` gets a message about each damaged newer
+    one) or "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average if
+    the run has one.
 
     Raises `UsageError` for a missing or damaged step, and for "ema" if there is no average.
     """
@@ -110,7 +110,7 @@ def _abstract_ema(model_def: ModelDef) -> dict[str, Any]:
 def ema_statistics_field(
     folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
 ) -> str:
-    """Return the name of the field that holds the batch statistics for a step's averaged weights.
+    """Return the name of the field with the batch statistics for a step's averaged weights.
 
     Older checkpoints have only the statistics of the raw weights: `warn` then gets a message.
     """
@@ -128,10 +128,10 @@ def ema_statistics_field(
 def find_checkpoint(
     workdir: Path, notify: Callable[[str], None]
 ) -> tuple[int, dict[str, Any]] | None:
-    """Return the number and manifest of the newest whole checkpoint, None if there is none yet.
+    """Return the step and manifest of the newest intact checkpoint; None if there is none yet.
 
-    Unusable newer checkpoints are set aside and named through `notify`. Every process of the run
-    must call this function. Raises `UsageError` if there are checkpoints but none is whole.
+    Unusable newer checkpoints are renamed; `notify` gets a message about each. Every process of the
+    run must call this function. Raises `UsageError` if there are checkpoints but none is intact.
     """
     folder = workdir / "checkpoints"
     try:
@@ -146,12 +146,12 @@ def find_checkpoint(
 
 
 def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
-    """Return the newest manifest of the run in `workdir`, None for a new run.
+    """Return the newest manifest of the run in `workdir`; None for a new run.
 
     The step's files are not verified.
 
     Raises `UsageError` if the manifest's settings differ from `config` in fields that may not
-    change. (It does not rely on config.json, which may be missing or from another run.)
+    change. (config.json is not used, as it may be missing or from another run.)
     """
     manifest = newest_manifest(workdir / "checkpoints")
     if manifest is not None:
@@ -164,11 +164,12 @@ def previous_manifest(workdir: Path, config: Config) -> dict[str, Any] | None:
 def choose_step(
     workdir: Path, config: Config, step: str, warn: Callable[[str], None], *, option: str = "--step"
 ) -> tuple[int, dict[str, Any], StepLock]:
-    """Choose the step for `restore_model`, verify its files and lock it; return its number,
-    manifest and lock.
+    """Choose the step for `restore_model`, verify its files and lock it. Return its number, its
+    manifest and the lock.
 
     A run that is still training does not delete the step until the lock is released. option: the
-    flag or field that gives the step, for messages. Raises `UsageError` as `restore_model` does.
+    name of the flag or field with the value `step`, for messages. Raises `UsageError` as
+    `restore_model` does.
     """
     folder = workdir / "checkpoints"
 
@@ -200,8 +201,7 @@ def choose_step(
 def _named_step(
     folder: Path, config: Config, step: str, option: str, known_steps: Callable[[], str]
 ) -> int:
-    """Return the number of the step: the best one for "best", else the number that the text
-    gives."""
+    """Return the number of the step: the best one for "best", else the number in `step`."""
     if step == "best":
         metric = BestMetric.of(config)
         number = best_step(folder, metric)

@@ -13,9 +13,9 @@ from training.step import TrainState
 
 
 def why_finished(config: Config, workdir: Path, step: int, stale: str | None) -> str | None:
-    """Return why nothing is left to do after `step`; None if the run can continue.
+    """Return a message if the run is finished after `step`; None if it can continue.
 
-    stale: why the run ended early, if it did.
+    stale: the reason why the run ended early; None if it did not.
     """
     steps = config.train.steps
     if step >= steps:
@@ -33,7 +33,7 @@ def why_finished(config: Config, workdir: Path, step: int, stale: str | None) ->
 
 
 def check_same_data(manifest: Mapping[str, Any], fingerprint: str, workdir: Path) -> None:
-    """Raise `UsageError` if the checkpoint was trained on data with another fingerprint."""
+    """Raise `UsageError` if the fingerprint of the checkpoint's training data differs."""
     if manifest["data"]["fingerprint"] != fingerprint:
         raise UsageError(
             f"the data changed since checkpoint {manifest['step']} of {workdir}: give the old "
@@ -47,8 +47,8 @@ def resumed_state(
     program: TrainProgram,
     warn: Callable[[str], None],
 ) -> TrainState:
-    """Restore the state of a checkpoint onto the mesh of `program`; warn if the schedule differs
-    from the checkpoint's."""
+    """Restore the state of a checkpoint onto the mesh of `program`. Warn if the learning rate
+    differs from the checkpoint's schedule."""
     if change := schedule_change(program.config, manifest, program.warmup_steps):
         warn(change)
     folder = workdir / "checkpoints"

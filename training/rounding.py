@@ -1,11 +1,11 @@
 """Stochastic rounding to bfloat16: up or down at random, so that the expected value is the exact
 number.
 
-With rounding to nearest, a bfloat16 sum loses an addend smaller than 1/512 to 1/256 of the other
-one: all updates at a small learning rate, and the decay of a second moment at beta2 = 0.999. With
-stochastic rounding, a small addend changes the sum with a probability proportional to its size
-(Gupta et al. 2015, arXiv:1502.02551, section 3.1; for bfloat16 Zamirai et al. 2020,
-arXiv:2010.06192).
+With rounding to nearest, a bfloat16 sum loses an addend that is smaller than 1/512 to 1/256 of the
+other one. This affects all updates at a small learning rate, and the decay of a second moment at
+beta2 = 0.999. With stochastic rounding, a small addend changes the sum with a probability
+proportional to its size (Gupta et al. 2015, arXiv:1502.02551, section 3.1; for bfloat16 Zamirai et
+al. 2020, arXiv:2010.06192).
 """
 
 import jax
@@ -15,9 +15,11 @@ from training.trees import Tree
 
 
 def round_stochastically(tree: Tree, dtypes: Tree, key: jax.Array) -> Tree:
-    """Cast a float32 tree to the dtypes of the leaves of `dtypes`; bfloat16 leaves are rounded
-    stochastically with random numbers of `key`. The random numbers differ from leaf to leaf and are
-    the same on every mesh."""
+    """Cast the float32 leaves of a tree to the dtypes of the leaves of `dtypes`.
+
+    Values cast to bfloat16 are rounded stochastically with `key`. Each leaf has its own random
+    numbers; they are the same on every mesh.
+    """
     leaves, structure = jax.tree.flatten(tree)
     words = jax.random.bits(key, (len(leaves), 2), jnp.uint32)
     pairs = zip(leaves, jax.tree.leaves(dtypes), words, strict=True)
@@ -39,7 +41,7 @@ def _rounded(x: jax.Array, dtype: jnp.dtype, words: jax.Array) -> jax.Array:
 
 def _hashed(shape: tuple[int, ...], words: jax.Array) -> jax.Array:
     """Return uint32 noise of `shape`: a hash of two random words and of each element's index in the
-    whole array (Chris Wellons, "lowbias32", 2018). It takes a twentieth of the time of
+    whole array (Chris Wellons, "lowbias32", 2018). This is about 20 times as fast as
     `jax.random.bits`."""
     place, stride = words[0], 1
     for axis in reversed(range(len(shape))):  # No reshape: each device computes its own shard.

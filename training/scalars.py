@@ -14,8 +14,8 @@ import numpy as np
 class Scalars(Mapping[str, jax.Array]):
     """The metrics of a step in one array: `array`, float32 [len(names)], in the order of `names`.
 
-    Fetching them one by one takes the host ten times as long. `scalars[name]` is an operation of
-    JAX, which does not wait; `read()` waits until the step is done.
+    Fetching the metrics one by one takes the host ten times as long. `scalars[name]` is a JAX
+    operation and does not wait; `read()` waits until the step is done.
     """
 
     array: jax.Array
@@ -31,7 +31,7 @@ class Scalars(Mapping[str, jax.Array]):
         return dict(zip(self.names, np.asarray(self.array).tolist(), strict=True))
 
     def is_ready(self) -> bool:
-        """Return whether `read()` would not have to wait."""
+        """Return whether `read()` would return without waiting."""
         return self.array.is_ready()  # type: ignore[attr-defined]  # Missing in JAX's types.
 
     def __getitem__(self, name: str) -> jax.Array:

@@ -12,11 +12,11 @@ from configs.schema.config import Config
 
 
 def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:
-    """Return the number of warm-up steps; a tenth of the run if `optimizer.warmup_steps` is not
-    below `train.steps`.
+    """Return the number of warm-up steps: `optimizer.warmup_steps`, or a tenth of the run if that
+    is not below `train.steps`.
 
-    manifest: of the checkpoint from which the run resumes, if it does. The run then keeps the
-    warm-up that it began with, even if `train.steps` has changed.
+    manifest: the manifest of the checkpoint from which a run resumes. A resumed run keeps its
+    original number of warm-up steps, even if `train.steps` has changed.
     """
     if manifest is not None:
         kept = manifest["history"].get("warmup_steps")  # Older manifests do not have it.
@@ -26,7 +26,8 @@ def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> i
 
 
 def build_schedule(config: Config, warmup: int | None = None) -> optax.Schedule:
-    """Build the learning rate of step 0, 1, ...: linear warm-up, then `optimizer.schedule`.
+    """Build the function from the step (0, 1, ...) to its learning rate: linear warm-up, then
+    `optimizer.schedule`.
 
     warmup: number of warm-up steps; None for a new run (`warmup_steps`).
     """

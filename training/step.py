@@ -44,7 +44,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def eval_params(self) -> Tree:
-        """Return the parameters for evaluation: the averages where they exist, else the raw
+        """Return the parameters for evaluation: the averages if there are any, else the raw
         values."""
         return overlay(self.params, self.ema)
 
@@ -55,8 +55,7 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def before_skipped(self) -> Self:
-        """Return the state before a skipped step, from the state after it: only the counts
-        differ."""
+        """Return the state before the last step, if that was skipped: only the counts differ."""
         return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 
@@ -75,20 +74,20 @@ def train_step(
 ) -> tuple[TrainState, Scalars]:
     """Make one update from one batch. State and batch are sharded; the metrics are replicated.
 
-    A step whose loss, gradient or update is not finite is skipped: it changes nothing but the
-    counts. One exception: with `branch`, if only the update is not finite, the optimizer's state
-    and `ema` change too, because the branch is taken before the update is known. Parameters and
-    moments in bfloat16 are rounded stochastically (`training.rounding`).
+    A step whose loss, gradient or update is not finite is skipped: it changes only the counts. One
+    exception: with `branch`, if only the update is not finite, the optimizer's state and `ema`
+    change too, because the branch is taken before the update is known. Parameters and moments in
+    bfloat16 are rounded stochastically (`training.rounding`).
 
-    branch: whether the step branches around the optimizer (`jax.lax.cond`), instead of always
-    computing the update and then selecting each value. A branch saves a CPU a third of the memory
-    traffic of an update; with a GPU, the host would have to wait for the condition.
+    branch: whether the step branches around the optimizer (`jax.lax.cond`). Without it, the step
+    always computes the update and then selects each value. On CPU, branching saves a third of an
+    update's memory traffic; on GPU, the host would have to wait for the condition.
 
     Returns the new state and the metrics: `loss` (mean over the batch's targets), `weight` (number
     of targets), `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (norm of the
     parameters' change, after rounding, over their norm; 0 for a skipped step, not finite in the
-    exception above), `skipped` (consecutive skipped steps, this one included), and the means of the
-    task's other sums.
+    exception above), `skipped` (consecutive skipped steps, including this one), and the means of
+    the task's other sums.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     trainable = optimizer.trainable(state.params)
@@ -171,11 +170,11 @@ def mean_statistics(
     graph: ModelGraph,
     seed: int,
 ) -> tuple[Tree, jax.Array]:
-    """Add the batch statistics of training batch `number` to `mean`, their mean over `count`
-    batches; return the new mean and count.
+    """Update `mean`, the mean batch statistics of `count` batches, with training batch `number`.
+    Return the new mean and the new count.
 
     Running statistics are not used. A batch whose statistics are not finite is left out. The
-    model's random numbers are the same as in the training step of this batch.
+    model's random numbers are the same as in the train step of this batch.
     """
     module = graph.bind(params, mean)
     forget_running_statistics(module)
@@ -245,5 +244,5 @@ def _accumulate(
 
 
 def _targets(sums: Metrics) -> jax.Array:
-    """Return the number of targets, by which sums are divided; 1 if there are none."""
+    """Return the number of targets, the divisor of sums; 1 if there are none."""
     return jnp.where(sums["weight"] > 0, sums["weight"], 1.0)

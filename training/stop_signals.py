@@ -1,4 +1,4 @@
-"""Turns SIGTERM and SIGINT into requests that the training loop obeys at the end of a step."""
+"""Turns SIGTERM and SIGINT into stop requests, which the training loop checks after each step."""
 
 import os
 import signal
@@ -12,21 +12,20 @@ from typing import Self
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 COPY_SECONDS = 0.5
-"""A repetition within this time is a copy: the terminal and a launcher such as `timeout` both pass
-the same Ctrl-C or SIGTERM on to their whole process group."""
+"""A repeated signal within this time is ignored as a copy: the terminal and a launcher such as
+`timeout` both send the same Ctrl-C or SIGTERM to their whole process group."""
 
 
 class StopSignals:
     """Records the first signal: `with StopSignals() as signals: ...`.
 
     `received` is the name of the first signal, None until then; the loop reads it after each step.
-    A message about each signal is printed on standard error at once. A second signal of the same
-    kind ends the process with status 128 + its number, and nothing is saved; one of another kind
-    is only reported.
+    The first signal of each kind is reported on standard error at once. A second one of the same
+    kind ends the process with status 128 + its number, without saving.
 
     Python runs signal handlers only between two bytecodes of the main thread, which may be busy
-    with a compilation for minutes. So a thread listens on the descriptor to which the interpreter's
-    own handler writes. Enter the context in the main thread only (`signal` raises ValueError
+    with a compilation for minutes. So a thread reads the signals from a pipe
+    (`signal.set_wakeup_fd`). Enter the context in the main thread only (`signal` raises ValueError
     elsewhere); leaving it restores the previous handlers.
     """
 
@@ -74,9 +73,9 @@ class StopSignals:
 
 
 def _leave_to_thread(number: int, frame: FrameType | None) -> None:
-    """Do nothing, in place of the signal's default action."""
+    """Replace the signal's default action by nothing: the thread handles the signal."""
 
 
 def _say(text: str) -> None:
-    with suppress(OSError):  # The terminal may be gone; the signal counts all the same.
+    with suppress(OSError):  # Even if the terminal is closed, the signal must be handled.
         print(text, file=sys.stderr, flush=True)

@@ -27,26 +27,25 @@ def flat(tree: Tree) -> dict[str, Any]:
 
 
 def nested(leaves: Mapping[str, Any]) -> Tree:
-    """Return the nested dictionaries of `leaves`: the inverse of `flat`."""
+    """Build nested dictionaries from {dotted name: leaf}: the inverse of `flat`."""
     return unflatten_dict(dict(leaves), sep=".")
 
 
 def select(tree: Tree, names: Container[str]) -> Tree:
-    """Return the part of nested dictionaries whose leaves are among `names`."""
+    """Return nested dictionaries with only the leaves whose dotted names are in `names`."""
     return nested({name: leaf for name, leaf in flat(tree).items() if name in names})
 
 
 def overlay(tree: Tree, over: Tree) -> Tree:
-    """Return nested dictionaries, with leaves replaced by those of `over` (part of the tree, or
-    None)."""
+    """Return `tree` with some leaves replaced by those of `over` (part of the tree, or None)."""
     return nested(flat(tree) | flat(over))
 
 
 def matching(names: Iterable[str], pattern: str, field: str) -> set[str]:
-    """Return which of `names` match `pattern`, in which * stands for anything.
+    """Return those `names` that match `pattern`, in which * matches any text.
 
-    Raises `UsageError` if none matches, with the nearest names and `field`, which holds the
-    pattern.
+    Raises `UsageError` if none matches. The message has the nearest names and `field`, the
+    configuration field with the pattern.
     """
     names = list(names)
     matched = set(fnmatch.filter(names, pattern))

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one writer at a time."""
+"""The lock of a run's folder, which allows one writer at a time."""
 
 import fcntl
 import json
@@ -22,22 +22,22 @@ def _to_standard_error(text: str) -> None:
 
 
 class WorkdirLock:
-    """Makes the workdir if it is missing, and locks it: `with WorkdirLock(workdir): ...`.
+    """Creates the workdir if it is missing, and locks it: `with WorkdirLock(workdir): ...`.
 
     It is an advisory lock (`flock`) on the file `lock`, which names its owner: process, host, start
-    and command. The kernel releases it when the owner ends, however it ends. If the file still
+    and command. The kernel releases it when the owner ends, even if it is killed. If the file still
     names a killed owner, the lock is taken over and `notify` gets a message. A clean exit empties
     the file but never removes it, because another process may be waiting for this very file.
 
-    Entering raises `UsageError` if a living process holds the workdir, or if the path can't be a
-    workdir: a file, a symbolic link (one folder under two names would look like two runs), or a
+    Entering raises `UsageError` if another process holds the lock, or if the path can't be a
+    workdir: a file, a symbolic link (one folder with two names would look like two runs), or a
     place where this user can't write.
     """
 
     def __init__(self, workdir: Path, notify: Callable[[str], None] = _to_standard_error):
         self._workdir = workdir
         self._notify = notify
-        self._descriptor = -1  # of no open file
+        self._descriptor = -1  # No open file.
 
     def __enter__(self) -> Self:
         self._descriptor = self._open()
@@ -122,7 +122,7 @@ class WorkdirLock:
 
 
 def is_in_use(workdir: Path) -> bool:
-    """Return whether a living process holds the lock of `workdir`."""
+    """Return whether a process holds the lock of `workdir`."""
     try:
         with (workdir / "lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ def is_in_use(workdir: Path) -> bool:
 
 
 def _describe(content: bytes) -> str:
-    """Return who wrote the lock file, in words."""
+    """Return a text that describes the process that wrote the lock file."""
     try:
         owner: dict[str, Any] = json.loads(content)
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
