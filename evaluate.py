@@ -154,8 +154,8 @@ def measure_split(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate a split in batches; each process evaluates its own rows.
 
-    Returns what `evaluate_split` returns: the metrics, and the outputs per example. The other
-    arguments are also as there.
+    Returns the metrics and the outputs per example, as `evaluate_split` does. keep,
+    batch_predictor, most_answers: as in `evaluate_split`.
     """
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split

@@ -1,12 +1,12 @@
-"""Measures training and decoding on this GPU beside PyTorch, with the same mathematics: a row is a
-part of `gpu_run.py`.
+"""Compares the speed of training and decoding on a GPU with PyTorch's, on the same models. Each row
+of the table `ROWS` is a part of `gpu_run.py`.
 
-The PyTorch columns need a torch with CUDA. The sides are those of `sides.py`: PyTorch is the faster
-of eager and compiled. Where memory allows they take turns.
+Measuring PyTorch needs a PyTorch build with CUDA. It runs eagerly and compiled (`sides.py`); the
+faster one counts. If memory allows (`together`), all of them are measured in turns.
 
-`mfu` is as in `training/flops.py`; `floor_share` is the time that reading the weights and the
-cache once takes at the memory's full bandwidth, over the time a decoded token took; `peak_bytes`
-is the most memory that a side's arrays had at once.
+`mfu` is as in `training/flops.py`. `floor_share` is the shortest possible time of a decoding step,
+in which the weights and the cache are read once at the full memory bandwidth, divided by the
+measured time. `peak_bytes` is the peak memory of the arrays.
 """
 
 from collections.abc import Iterator
@@ -51,13 +51,14 @@ TOY_ROWS: dict[str, dict[str, Any]] = {
     "decode_1b_batch_1": TOY_LLAMA | {"decode": 4, "length": 8},
 }  # fmt: skip
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Largest relative difference of the sides' first losses."""
+"""Largest allowed relative difference between our first losses and PyTorch's."""
 
 TURNS, TURN_SECONDS = 4, 2.5
 
 
 def figures(row: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
-    """Returns the figures of a row: rates, ratio, first results, shares of the GPU's peak."""
+    """Return the results of a row: throughput, ratio to PyTorch, first losses, and shares of the
+    GPU's peak rates."""
     ours = sides["triform"]
     tokens = row["batch"] * row.get("decode", row["length"])
     found: dict[str, Any] = {"batch": row["batch"], "length": row["length"], **ours.facts}
@@ -90,13 +91,13 @@ def figures(row: dict[str, Any], sides: dict[str, Side]) -> dict[str, Any]:
 
 
 def cache_numbers(row: dict[str, Any]) -> int:
-    """Returns how many numbers of keys and values a step reads."""
+    """Return the number of elements in the key/value cache, which a decoding step reads."""
     head_dim = row["width"] // row["heads"]
     return 2 * row["depth"] * row["batch"] * row["length"] * row["kv_heads"] * head_dim
 
 
 def summary(found: dict[str, Any]) -> Iterator[str]:
-    """Yields the figures for people: a text for each side, and the ratio."""
+    """Yield the results of a row as text: one text per side, then the ratio."""
     for side in SIDES:
         if f"{side}_tokens_per_second" in found:
             parts = [f"{side} {found[f'{side}_tokens_per_second']:,.0f} tokens/s"]
@@ -114,7 +115,8 @@ def summary(found: dict[str, Any]) -> Iterator[str]:
 
 
 def measured(part: Findings, name: str) -> None:
-    """Runs the part of a row."""
+    """Measure a row, as a part of `gpu_run.py`. Check that our side and PyTorch's ran, and that
+    their first losses agree."""
     row = (TOY_ROWS if part.toy else ROWS)[name]
     sides = SIDES if part.torch else SIDES[:1]
     turns, seconds = (1, 0.0) if part.toy else (TURNS, TURN_SECONDS)

@@ -1,4 +1,4 @@
-"""Keeps the checks and figures of a part of `gpu_run.py` in a file."""
+"""Stores the checks and figures of one part of `gpu_run.py` in a file."""
 
 import json
 import time
@@ -12,22 +12,22 @@ from configs.files import write_durably
 
 
 class Failed(Exception):
-    """A check that did not hold, and why."""
+    """Raised if a check fails; the message says why."""
 
 
 def expect(condition: object, text: str) -> None:
-    """Raises `Failed` unless the condition holds."""
+    """Raise `Failed` with the message `text` unless the condition holds."""
     if not condition:
         raise Failed(text)
 
 
 @dataclass
 class Findings:
-    """The checks and figures of one part. Each is in `file` as soon as it is known.
+    """The checks and figures of one part. They are written to `file` after every change.
 
-    toy: everything small, on whatever device there is. text: the file to train on; None for the
-    standard library's sources. target_loss: None for the one that fits the text.
-    folder: empty, for the part's own files. torch: whether PyTorch is there to be measured.
+    toy: whether to use small models, on any device. text: the file to train on; None for the
+    sources of Python's standard library. target_loss: None for the default of the text. folder: an
+    empty folder for the part's own files. torch: whether to measure PyTorch too.
     """
 
     file: Path
@@ -40,7 +40,7 @@ class Findings:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def check(self, name: str, function: Callable[[], str]) -> None:
-        """Runs a check and keeps what it returns, or why it failed; the next ones still run."""
+        """Run a check, and store the text that it returns or the error that it raises."""
         began = time.monotonic()
         try:
             passed, text = True, function()
@@ -55,7 +55,7 @@ class Findings:
         self._write()
 
     def note(self, **figures: Any) -> None:
-        """Keeps figures."""
+        """Store figures, by name."""
         self.figures |= figures
         self._write()
 

@@ -1,7 +1,8 @@
-"""Compares this GPU's numbers with the CPU's: the parts `attention` and `parity` of `gpu_run.py`.
+"""Compares results on a GPU with results on CPU: the parts `attention` and `parity` of
+`gpu_run.py`.
 
-The GPU and the CPU are both there, as losses are compared (JAX_PLATFORMS=cuda,cpu). At toy size
-the checks themselves are tried, on CPU alone.
+JAX must see both devices (JAX_PLATFORMS=cuda,cpu). With --toy, everything runs on CPU, to test
+these checks themselves.
 """
 
 import jax
@@ -23,7 +24,8 @@ from training.program import TrainProgram, build_program
 STEPS = 20
 RECIPES = ("python_stdlib", "shakespeare_char_lstm", "digits_cnn")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Largest relative difference of a loss; for float32 products are made in full precision."""
+"""Largest allowed relative difference of a loss. For float32, matrix products use full
+precision."""
 
 STEADY = {
     "optimizer.learning_rate": "1e-3",
@@ -40,9 +42,9 @@ TOY = {
 
 
 def attention(found: Findings) -> None:
-    """Runs the part `attention`."""
+    """Run the part `attention`: compare the device's attention kernel with XLA's."""
     if found.toy and jax.devices()[0].platform == "cpu":
-        NATIVE_ATTENTION["cpu"] = "splash"  # Interpreted, so that there is one to check.
+        NATIVE_ATTENTION["cpu"] = "splash"  # In interpret mode, to have a kernel to check.
     checks = Checks(toy=found.toy)
     found.check("every kind equals XLA's", checks.attention_kinds)
     found.check("what a step runs", checks.attention_dispatch)
@@ -50,7 +52,7 @@ def attention(found: Findings) -> None:
 
 
 def parity(found: Findings) -> None:
-    """Runs the part `parity`."""
+    """Run the part `parity`: compare the losses of training on this device and on CPU."""
     checks = Checks(toy=found.toy)
     for recipe in RECIPES:
         for dtype in list(TOLERANCE)[: 1 if found.toy else None]:
@@ -59,14 +61,17 @@ def parity(found: Findings) -> None:
 
 
 def placed(state, program: TrainProgram):
-    """Returns a state of the host, placed as the program's own."""
+    """Copy a state from the host to the program's devices, with its shardings."""
     return jax.tree.map(
         lambda array, leaf: jax.device_put(array, leaf.sharding), state, program.abstract_state
     )
 
 
 class Checks:
-    """The checks. Each returns its findings, in words; toy: small ones."""
+    """The checks of both parts. Each returns its result as text.
+
+    toy: whether to use small models and few steps.
+    """
 
     def __init__(self, *, toy: bool):
         self.toy = toy
@@ -125,7 +130,8 @@ class Checks:
         return f"{self.native} differs by " + ", ".join(found)
 
     def attention_difference(self, mask: AttentionMask, targets: int) -> float:
-        """Returns how far value and gradients are from XLA's, over the largest number of these."""
+        """Return the largest difference of outputs and gradients from XLA's in float32, relative to
+        the largest absolute value of each array."""
         keys = jax.random.split(jax.random.key(0), 4)
         shapes = [(2, targets, 8, 64), (2, 256, 2, 64), (2, 256, 2, 64), (2, targets, 8, 64)]
         *qkv, weights = map(jax.random.normal, keys, shapes)

@@ -1,17 +1,20 @@
-"""Runs everything that wants a GPU, in one command for the minutes when there is one.
+"""Runs all checks and speed measurements that need a GPU, with one command.
 
 python benchmarks/gpu_run.py [--only=PART ...] [--out=FILE] [--budget_seconds=540] [--text=PATH]
     [--target_loss=LOSS] [--toy]                               (`make gpu-run PYTHON=python3`)
 
-Needs no network, and no data: without --text it trains on the sources of the standard library. The
-parts run one after the other, the most valuable first, each in a process of its own with a time
-limit; one that fails or runs out of time is named, and the others go on. After each the figures are
-in FILE, one JSON object; standard output gets a table for docs/results.md, standard error what is
-going on. The same command again keeps what passed, on the same device and the same code, and runs
-the rest; --only runs these parts, passed or not. --toy tries all of it, small, on CPU.
+It needs no network and no data: without --text, it trains on the sources of Python's standard
+library. The parts run one after another, the most important first, each in its own process with a
+time limit. If a part fails or runs out of time, the next one runs. After each part, all results are
+written to FILE as one JSON object. Standard output gets a table for docs/results.md; standard error
+gets progress messages.
 
-Exit status: 0 all these parts passed, 1 not all, 2 a mistake, or no GPU. Where PyTorch is not
-installed its columns stay empty, and a message says so.
+If the same command runs again, on the same device and code, it keeps the parts that passed and runs
+the others. --only runs the given parts even if they passed. --toy runs small versions of the parts
+on CPU.
+
+Exit status: 0 all these parts passed, 1 some did not, 2 a usage error or no GPU. Without PyTorch,
+its columns stay empty, and a message says so.
 """
 
 import hashlib
@@ -45,9 +48,9 @@ from reporting.report.machine import environment
 
 @dataclass(frozen=True)
 class Part:
-    """A part: `function` of `module` gets its `Findings` and `arguments`, for `seconds` at most.
+    """One part: `module.function(findings, *arguments)` runs for at most `seconds`.
 
-    platforms: JAX_PLATFORMS of its process on a GPU.
+    kind: "check" or "speed". platforms: JAX_PLATFORMS of its process, unless --toy is given.
     """
 
     module: str
@@ -73,11 +76,11 @@ PARTS: Mapping[str, Part] = {
     "lstm_2x650": _speed("lstm_2x650", 120),
     "decode_1b_batch_32": _speed("decode_1b_batch_32", 150),
 }
-"""In the order in which they run."""
+"""The parts, in the order in which they run."""
 
 KINDS = {"checks": "check", "speed": "speed"}
 LEAST_SECONDS = 25
-"""A part that has less does not begin."""
+"""A part does not start if less time than this remains."""
 
 LAST_LINES = 15
 FLAGS = (
@@ -97,7 +100,7 @@ FLAGS = (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the parts, reports and writes. Returns the exit status."""
+    """Run the parts, write the report and print the table. Return the exit status."""
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends its part too
     arguments = parse_command_line(argv, FLAGS)
@@ -128,7 +131,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def check_paths(text: str | None, out: Path) -> None:
-    """Raises `UsageError` where there is no such text, or no file can be written."""
+    """Raise `UsageError` if `text` is not a file, or `out` is a folder. Create the folder of
+    `out`."""
     if text is not None and not Path(text).is_file():
         raise UsageError(f"--text={text} is not a file")
     if out.is_dir():
@@ -137,7 +141,7 @@ def check_paths(text: str | None, out: Path) -> None:
 
 
 def wanted(arguments: SimpleNamespace) -> list[str]:
-    """Returns the names of the parts to run; at toy size there are fewer rows."""
+    """Return the names of the parts to run. With --toy, there are fewer rows."""
     known = [
         name
         for name, part in PARTS.items()
@@ -153,7 +157,7 @@ def wanted(arguments: SimpleNamespace) -> list[str]:
 
 
 def say(line: str) -> None:
-    """Prints a line on standard error."""
+    """Print a line on standard error."""
     print(f"gpu_run.py: {line}", file=sys.stderr, flush=True)
 
 
@@ -161,9 +165,10 @@ def say(line: str) -> None:
 
 
 def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
-    """Returns the report of an earlier command on this machine with this code, or a fresh one.
+    """Return the report in `out` if its machine, code and options are the same; else an empty
+    report.
 
-    Raises `UsageError` where there is no GPU.
+    Raises `UsageError` if there is no GPU, or if `out` is not a report.
     """
     found = in_own_process(machine, 120, arguments.toy)
     if found["status"] != "passed":
@@ -190,13 +195,13 @@ def begin_report(arguments: SimpleNamespace, out: Path) -> dict[str, Any]:
 
 
 def write(report: dict[str, Any], out: Path) -> None:
-    """Writes the report."""
+    """Write the report, with the current time."""
     report["written"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_durably(out, json.dumps(report, indent=1) + "\n")
 
 
 def digest() -> str:
-    """Returns a hash of the code, by which a copy without its repository is still known."""
+    """Return a hash of the code. It identifies the code even without a Git repository."""
     packages = {path.parent for path in ROOT.glob("*/__init__.py")} | {ROOT / "benchmarks"}
     files = [*ROOT.glob("*.py"), *(file for one in packages for file in one.rglob("*.py"))]
     hashed = hashlib.sha256()
@@ -206,12 +211,12 @@ def digest() -> str:
 
 
 def machine(found: Findings) -> None:
-    """Notes the hardware and the versions. Raises RuntimeError where JAX finds no GPU."""
+    """Store the hardware and the versions. Raises RuntimeError if JAX finds no GPU."""
     import jax
 
     try:
         device = jax.devices()[0]
-    except Exception as error:  # Without the plugin of CUDA, an AssertionError without a word.
+    except Exception as error:  # Without CUDA's plugin, an empty AssertionError.
         raise RuntimeError(str(error).partition("\n")[0] or "no plugin for CUDA") from None
     if not found.toy and device.platform != "gpu":
         raise RuntimeError(f"only {device.device_kind}")
@@ -235,20 +240,24 @@ def machine(found: Findings) -> None:
 
 
 def command_output(command: Sequence[str]) -> str | None:
-    """Returns what a command writes; None where it is not there, or fails."""
+    """Return the standard output of a command; None if the command is missing or fails."""
     with suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout.strip()
     return None
 
 
-# ---- A part, in a process of its own.
+# ---- A part, in its own process.
 
 
 def run_part(
     name: str, seconds: float, arguments: SimpleNamespace, *, torch: bool
 ) -> dict[str, Any]:
-    """Runs a part; returns `status`, `seconds`, `checks`, `figures`, and `why` if not passed."""
+    """Run a part in its own process.
+
+    Returns `status`, `seconds`, `checks` and `figures`; if it did not pass, also `why` and
+    `last_lines`.
+    """
     say(f"{name}: at most {seconds:.0f} s")
     options = {"text": arguments.text, "target_loss": arguments.target_loss, "torch": torch}
     platforms = PARTS[name].platforms
@@ -256,7 +265,7 @@ def run_part(
 
 
 def call_part(found: Findings, name: str) -> None:
-    """Runs a part in this process."""
+    """Run a part in this process."""
     part = PARTS[name]
     getattr(importlib.import_module(part.module), part.function)(found, *part.arguments)
 
@@ -269,9 +278,10 @@ def in_own_process(
     arguments: tuple[str, ...] = (),
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Calls `function(Findings, *arguments)` in a fresh process; returns as `run_part` does.
+    """Call `function(Findings, *arguments)` in a new process; return a result as `run_part` does.
 
-    After `seconds` the process is killed, with all that it started.
+    After `seconds`, the process and all its child processes are killed. options: more fields of
+    `Findings`.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu_run-") as place:
@@ -309,13 +319,14 @@ def in_own_process(
 
 
 def last_lines(log: Path) -> list[str]:
-    """Returns the last lines of a log; [""] of one that is empty or not there."""
+    """Return the last lines of a log; [""] if it is empty or missing."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:] or [""]
 
 
 def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platforms: str) -> None:
-    """Runs a part in its process: a group of its own, whose output goes to `log`."""
+    """Run a part inside its own process: in a new process group, with its output redirected to
+    `log`."""
     os.setpgid(0, 0)
     with log.open("wb") as file:
         for stream in (1, 2):
@@ -332,7 +343,8 @@ def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platf
 
 
 def reason(outcome: Mapping[str, Any]) -> str:
-    """Says why a part did not pass, with the last lines of its log."""
+    """Return why a part did not pass, with the last lines of its log; for one that passed, its
+    seconds."""
     if outcome["status"] == "passed":
         return f" ({outcome['seconds']:.0f} s)"
     lines = "".join(f"\n    {line}" for line in outcome.get("last_lines", ()))
@@ -340,7 +352,7 @@ def reason(outcome: Mapping[str, Any]) -> str:
 
 
 def heading(report: Mapping[str, Any]) -> str:
-    """Says what the parts ran on."""
+    """Return a line with the hardware and the versions."""
     machine = report["machine"]
     pieces = [machine["driver"] or machine["device"], f"jax {machine['versions']['jax']}"]
     pieces += [f"PyTorch not run ({machine['no_torch']})" if machine["no_torch"] else None]
@@ -350,7 +362,7 @@ def heading(report: Mapping[str, Any]) -> str:
 
 
 def table(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the parts as Markdown, to be pasted into docs/results.md."""
+    """Yield the lines of a Markdown table of the parts, for docs/results.md."""
     yield heading(report)
     yield ""
     yield "| part | status | seconds | found |"

@@ -1,9 +1,11 @@
-"""Trains on this GPU as users do: the parts `training` and `from_cpu` of `gpu_run.py`.
+"""Trains on a GPU with the same commands as users: the parts `training` and `from_cpu` of
+`gpu_run.py`.
 
-`training` runs the GPU variant of `shakespeare_char` to a target loss; kills it with SIGKILL at a
-random moment, lets it go on, and compares it bit by bit with the run that nothing broke; evaluates
-the checkpoint on the GPU and on CPU, and writes text with it. This process has the CPU alone: the
-verbs are processes of their own.
+`training` trains the GPU variant of `shakespeare_char` to a target loss. It kills a second run with
+SIGKILL at a random step, resumes it, and compares it bit by bit with the first run. It then
+evaluates the checkpoint on GPU and CPU, and generates text. `from_cpu` starts a run on CPU and
+resumes it on the GPU. This process itself uses only the CPU: train.py, evaluate.py and generate.py
+(called verbs here) run in their own processes.
 """
 
 import json
@@ -30,15 +32,16 @@ from training.manifest import verify
 RECIPE = "configs/shakespeare_char.py"
 STEPS, TOY_STEPS = 2000, 240
 TARGET_LOSS = {"given": 1.5, "standard library": 1.2, "toy": 3.4}
-"""Nats per character of held-out text. `given`: what nanoGPT reaches on tiny Shakespeare, nearly.
+"""Nats per character of held-out text. `given`: about what nanoGPT reaches on tiny Shakespeare.
 `standard library`: the small variant reaches 1.289 on it in 1,200 steps on CPU."""
 
 HELD_OUT = 110_000
-"""Characters held out, at most a tenth: as many as of tiny Shakespeare."""
+"""Largest number of characters held out, about a tenth of tiny Shakespeare; of a shorter text, a
+tenth is held out."""
 
 TOLERANCE = {"float32": 1e-3, "auto": 1e-2}
-"""Largest relative difference of the held-out loss from that on CPU, by `precision.compute_dtype`:
-a GPU's float32 products are made of TensorFloat-32, and auto is bfloat16 there."""
+"""Largest allowed relative difference of the held-out losses on GPU and CPU, by
+`precision.compute_dtype`. On a GPU, float32 products use TensorFloat-32, and auto is bfloat16."""
 
 TOY = {
     "model.width": "32",
@@ -48,11 +51,11 @@ TOY = {
     "data.global_batch_size": "4",
 }
 KILLS = 3
-"""Tries at a kill: a run may be over before it."""
+"""Number of attempts to kill a run, as it may end before the kill."""
 
 
 def training(found: Findings) -> None:
-    """Runs the part `training`."""
+    """Run the part `training`: train to a target loss, kill and resume, evaluate, and generate."""
     job = Job(found)
     found.check("train.py reaches the target loss", job.reaches_target)
     found.check("killed with -9 and resumed, it ends bit-equal", job.killed_and_resumed)
@@ -61,26 +64,26 @@ def training(found: Findings) -> None:
 
 
 def from_cpu(found: Findings) -> None:
-    """Runs the part `from_cpu`."""
+    """Run the part `from_cpu`: resume a run on this device that was started on CPU."""
     found.check("train.py goes on from a checkpoint of the CPU", Job(found).resumes_from_cpu)
 
 
 def gpu_variant() -> dict[str, str]:
-    """Returns the overrides of the command for a GPU in the recipe's docstring."""
+    """Return the overrides of the GPU command in the recipe's docstring."""
     docstring = (ROOT / RECIPE).read_text(encoding="utf-8").split('"""')[1]
     command = docstring.partition("For a GPU")[2]
     return dict(re.findall(r"--config\.([\w.]+)=(\S+)", command))
 
 
 def standard_library(characters: int | None) -> str:
-    """Returns the ASCII modules of Python's standard library, one after the other."""
+    """Return the ASCII modules of Python's standard library as one text of at most `characters`."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     contents = (file.read_bytes() for file in files)
     return "".join(one.decode() for one in contents if one.isascii())[:characters]
 
 
 class Job:
-    """Runs the verbs of these parts, in one folder with one cache."""
+    """Runs the programs of these parts, in one folder with one cache."""
 
     def __init__(self, found: Findings):
         self.found, self.toy, self.folder = found, found.toy, found.folder
@@ -95,20 +98,22 @@ class Job:
         self.target = target if found.target_loss is None else found.target_loss
         self.whole = self.folder / "whole"
 
-    # ---- The verbs.
+    # ---- The programs.
 
     def start(self, verb: str, *arguments: str, platform: str | None = None) -> subprocess.Popen:
-        """Starts a verb on `platform`: that of these parts, or another."""
+        """Start train.py, evaluate.py or generate.py. platform: its JAX_PLATFORMS; None for the
+        device under test."""
         own = {"JAX_PLATFORMS": platform or self.platform, "TRIFORM_CACHE": self.folder / "cache"}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return start_verb(verb, *arguments, environment=own, **streams)
 
     def run(self, verb: str, *arguments: str, platform: str | None = None) -> str:
-        """Runs a verb to its end; returns its standard output."""
+        """Run a program to its end; return its standard output."""
         return self.ended(verb, self.start(verb, *arguments, platform=platform), 0)
 
     def ended(self, verb: str, process: subprocess.Popen, *expected: int) -> str:
-        """Waits for the verb and expects one of these exit statuses; returns its standard output.
+        """Wait for a program and check that its exit status is expected; return its standard
+        output.
 
         Its standard error goes to the log of this part.
         """
@@ -120,7 +125,7 @@ class Job:
         return output
 
     def command(self, workdir: Path, **fields: Any) -> list[str]:
-        """Returns the arguments of train.py; `fields` are overrides with `__` for the dot."""
+        """Return the arguments of train.py. fields: overrides, with `__` in place of each dot."""
         characters = len(self.text.read_text(encoding="utf-8", errors="replace"))
         own = {
             "data.path": self.text,
@@ -131,7 +136,7 @@ class Job:
         return [f"--config={RECIPE}", f"--workdir={workdir}", *overrides(own)]
 
     def main_command(self, workdir: Path) -> list[str]:
-        """Returns the arguments of the run that is to reach the target loss."""
+        """Return the arguments of the run to the target loss."""
         fields = gpu_variant() | (TOY if self.toy else {}) | {
             "data.path": self.text,
             "train.steps": self.steps,
@@ -187,7 +192,8 @@ class Job:
         return f"killed at step {logged}, went on from step {saved}; losses and state are equal"
 
     def kill(self) -> tuple[Path, int, int]:
-        """Kills a run; returns its workdir, the last step it logged, and the last it saved."""
+        """Start a run and kill it. Return its workdir, its last logged step and its last saved
+        step."""
         for number in range(KILLS):
             parted = self.folder / f"parted-{number}"
             aim = random.uniform(0.25, 0.6) * self.steps
@@ -212,7 +218,8 @@ class Job:
         return f"loss {here:.5f} here and {on_cpu:.5f} on CPU: off by {off:.1e}"
 
     def losses_here_and_on_cpu(self, workdir: Path) -> list[float]:
-        """Returns the held-out loss of the last checkpoint by evaluate.py, on both."""
+        """Return the held-out losses of the last checkpoint, evaluated on the GPU and on the
+        CPU."""
         outputs = [
             self.run("evaluate.py", f"--workdir={workdir}", platform=platform)
             for platform in (self.platform, "cpu")
@@ -258,11 +265,11 @@ class Job:
         )
 
 
-# ---- What a run leaves.
+# ---- Results of a run.
 
 
 def metric_lines(workdir: Path) -> dict[int, dict[str, Any]]:
-    """Returns the lines of metrics.jsonl by step, those of a step as one."""
+    """Return the lines of metrics.jsonl by step; lines of the same step are merged."""
     lines: dict[int, dict[str, Any]] = {}
     for line in read_metrics(workdir):
         lines[line["step"]] = lines.get(line["step"], {}) | line
@@ -270,12 +277,13 @@ def metric_lines(workdir: Path) -> dict[int, dict[str, Any]]:
 
 
 def training_losses(workdir: Path) -> dict[int, float]:
-    """Returns the loss of each step."""
+    """Return the training loss of each logged step."""
     return {s: line["loss"] for s, line in metric_lines(workdir).items() if "loss" in line}
 
 
 def differences_of(whole: Path, other: Path, step: int) -> list[str]:
-    """Says what is not bit-equal of two runs: losses, and the arrays saved at `step`."""
+    """Return texts about what is not bit-equal in two runs: losses, and the arrays saved at
+    `step`."""
     one, two = (
         {
             f"{name} of step {number}": value
@@ -300,7 +308,7 @@ def differences_of(whole: Path, other: Path, step: int) -> list[str]:
 
 
 def arrays_of(workdir: Path, step: int) -> dict[str, jax.Array]:
-    """Returns every array of a saved step's state by name, on the first device."""
+    """Return all arrays of the state saved at `step`, by name, on the first device."""
     folder = workdir / "checkpoints"
     manifest = verify(folder / str(step))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

@@ -1,12 +1,12 @@
-"""Measures how fast batches come: the whole input of a run, from prepared data to the loop.
+"""Measures how fast a run gets its batches, from prepared data to the training loop.
 
 python benchmarks/input.py [--row=NAME ...] [--text=input.txt] [--workers=0,1,2] [--rounds=5]
                            [--seconds=1] [--config.section.field=value ...]
 
-No model runs meanwhile. In turns, medians of the rounds: `data.prefetch.stream` with each number of
-`data.workers`. MB of the arrays; `cores`: this process's CPU time over time, so that without
-workers records a second over it are those of one core; `steps`: how many times faster the batches
-come than the recipe's train step, which has its turns too, takes them.
+Measures `data.prefetch.stream` with each number of `data.workers`, and the recipe's train step, in
+turns; figures are medians of the rounds. MB/s: of the arrays. `cores`: CPU time of this process
+divided by wall time. Without workers, records/s divided by `cores` is the rate of one core.
+`steps`: how many times faster batches come than train steps need them.
 """
 
 import statistics
@@ -48,9 +48,8 @@ ROWS: dict[str, tuple[str, dict[str, str]]] = {
         "data.augmentation.flip_probability": "0.5", "data.global_batch_size": "16",
     }),
 }  # fmt: skip
-"""A recipe and its overrides. `on_disk` keeps no record in memory, as if there were too many.
-`jpegs`: of 500 by 375 pixels, decoded each time.
-"""
+"""A recipe and its overrides. `on_disk` keeps no records in memory, like data too large for it.
+`jpegs`: files of 500 by 375 pixels, decoded for every batch."""
 
 FLAGS = (
     Flag("row", f"of {', '.join(ROWS)} (default: all)", repeatable=True,
@@ -64,7 +63,7 @@ HEAD = ("row", "workers", "records/s", "tokens/s", "MB/s", "cores", "steps")
 
 
 def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> Iterator[None]:
-    """Takes train steps on a few batches that are kept."""
+    """Yield after each train step. The steps use a few batches that stay on the device."""
     import jax
 
     from training.program import build_program
@@ -81,7 +80,10 @@ def train_steps(config, dataset: Dataset, batches: Iterator[dict[str, Any]]) -> 
 
 
 def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
-    """Returns the seconds and CPU seconds that an item takes, after what had been read ahead."""
+    """Return the seconds and the CPU seconds per item of an iterator.
+
+    Before the measurement, items are taken for `seconds` / 4, to use up those that were prefetched.
+    """
     until = time.perf_counter() + seconds / 4
     next(one)
     while time.perf_counter() < until:
@@ -94,7 +96,7 @@ def turn(one: Iterator[Any], seconds: float) -> tuple[float, float]:
 
 
 def write_jpegs(folder: Path, count: int = 64) -> Path:
-    """Writes a folder of noisy JPEGs in two classes; returns it."""
+    """Write `count` noisy JPEGs in two class folders; return the folder."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -109,7 +111,7 @@ def write_jpegs(folder: Path, count: int = 64) -> Path:
 
 
 def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yields the lines of a row."""
+    """Measure a row; yield its lines of the table, one for each number of workers."""
     recipe, fields = ROWS[name]
     jpegs = write_jpegs(folder / "jpegs") if name == "jpegs" else ""
     places = {"text": arguments.text, "docs": ROOT / "docs", "jpegs": jpegs}
@@ -147,7 +149,7 @@ def measure(name: str, arguments: Any, folder: Path) -> Iterator[tuple[str, ...]
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table."""
+    """Measure the rows and print the table."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     print_head(HEAD)
     with tempfile.TemporaryDirectory() as folder:

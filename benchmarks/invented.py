@@ -1,4 +1,4 @@
-"""Invented batches of the shapes that a configuration's own data would have, and steps on them."""
+"""Synthetic batches with the shapes of a configuration's own data, and train steps on them."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def invented_spec(
     max_frames: int = 24,
     max_labels: int = 4,
 ) -> DataSpec:
-    """Returns the specification that the configuration's own data could have."""
+    """Return a `DataSpec` that the configuration's own data could have."""
     if config.data.modality == "pictures":
         return DataSpec(num_classes=num_classes, image_shape=image_shape)
     if config.data.modality.endswith("_sound"):
@@ -39,7 +39,7 @@ def invented_spec(
 def batch(
     config: Config, spec: DataSpec, step: int, *, rows: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Returns random rows (default: a global batch) that depend on the step alone."""
+    """Return a batch of random rows (default: a global batch), which depends only on `step`."""
     random, B = np.random.default_rng(step), rows or config.data.global_batch_size
     weights = np.ones(B, np.float32)
     if config.task.model_output == "classes":
@@ -69,7 +69,7 @@ def batch(
 
 
 def train_losses(program, state, spec: DataSpec, steps: int) -> list[float]:
-    """Takes train steps on invented batches; returns the loss of each."""
+    """Train for `steps` steps on synthetic batches; return the loss of each step."""
     from parallel.feeding import put_batch
 
     config, losses = program.config, []
@@ -82,7 +82,8 @@ def train_losses(program, state, spec: DataSpec, steps: int) -> list[float]:
 
 
 def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Returns recordings of which the shortest has half the frames."""
+    """Return random recordings of `max_frames` / 2 to `max_frames` frames, padded to
+    `max_frames`."""
     T = spec.max_frames
     frames = random.normal(size=(B, T, spec.num_mels)).astype(np.float32)
     real = np.arange(T) < random.integers(T // 2, T + 1, (B, 1))
@@ -90,7 +91,7 @@ def _frames(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np
 
 
 def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[str, np.ndarray]:
-    """Returns transcripts that may be empty."""
+    """Return random transcripts, padded to `max_labels`; some may be empty."""
     L = spec.max_labels
     labels = random.integers(0, spec.vocabulary_size, (B, L), dtype=np.int32)
     there = np.arange(L) < random.integers(0, L + 1, (B, 1))
@@ -98,7 +99,7 @@ def _transcripts(random: np.random.Generator, B: int, spec: DataSpec) -> dict[st
 
 
 def _pairs(random: np.random.Generator, spec: DataSpec, B: int) -> dict[str, np.ndarray]:
-    """Returns sources and targets of random lengths, none of them empty."""
+    """Return random source and target texts, padded to their maximum lengths; none is empty."""
     real, found = {}, {}
     for side, T in (("source", spec.max_source_length), ("targets", spec.max_length)):
         real[side] = np.arange(T) < random.integers(1, T + 1, (B, 1))

@@ -1,15 +1,18 @@
-"""Measures what the loop adds to the train step: runs of train.py beside the bare compiled step.
+"""Measures the overhead of the training loop: train.py compared with its bare compiled step.
 
 python benchmarks/loop.py [--recipe=NAME ...] [--text=input.txt] [--rounds=4]
                           [--config.section.field=value ...]
 
-In one process and in turns: a slice of steps as `Run.loop` makes them (input, log, TensorBoard,
-progress, signals, checkpoints), then as many of the same executable alone, on batches kept on the
-device; a slice is compared with its two neighbours. Every round, an interval of checkpoints, ends
-with a slice that has a checkpoint in its middle; what it leaves to the disk in the background is
-waited for on its clock. Evaluation is off. The overhead, a share of the bare steps: of the steps
-(median of the slices without a checkpoint, and between what half of them lie), of a checkpoint
-(median, spread over its interval), and both.
+Slices of two kinds alternate in one process. A loop slice has steps of `Run.loop`, with input,
+logs, TensorBoard, progress, signals and checkpoints. A bare slice has as many steps of the same
+executable, on batches that stay on the device. Each loop slice is compared with the mean of the two
+bare slices next to it. A round has as many loop steps as there are between two checkpoints. In its
+last slice, a checkpoint is saved in the middle; the slice's time includes the checkpoint's writes
+in the background. Evaluation is off.
+
+The overheads are shares of the bare step time: of steps (median and quartiles of the slices without
+a checkpoint), of checkpoints (median cost, spread over the steps between two checkpoints), and
+their sum.
 """
 
 import sys
@@ -34,19 +37,19 @@ FLAGS = (
     Flag("rounds", "intervals of checkpoints", type=int, default=4, minimum=1),
 )  # fmt: skip
 SLICES, STEPS = 20, 20
-"""The most slices of a round, the fewest steps of one."""
+"""Largest number of slices in a round, and smallest number of steps in a slice."""
 KEPT_BATCHES = 8
 HEAD = ("recipe", "bare step, ms", "steps", "a checkpoint, ms", "checkpoints", "overhead")
 
 
 class Done(Exception):
-    """Ends the run: all rounds are measured."""
+    """Raised to end the run after the last round."""
 
 
 class Turns:
-    """Takes the train steps of a run, and every `size` of them as many bare steps in between.
+    """Replaces a run's train step: every `size` calls, it also runs and times as many bare steps.
 
-    `loop` and `bare` are the seconds of each slice.
+    `loop` and `bare` are the seconds of each slice. Raises `Done` after `slices` loop slices.
     """
 
     def __init__(self, run: train.Run, step, size: int, slices: int):
@@ -68,14 +71,14 @@ class Turns:
         return self._step(state, batch)
 
     def _pause(self, state):
-        """Takes bare steps from `state` on; returns the state that the run goes on with."""
+        """Run a bare slice from `state`; return the new state, with which the run continues."""
         import jax
 
         jax.block_until_ready(state)
         self._run.checkpoints.wait()
         if self._began:
             self.loop.append(time.perf_counter() - self._began)
-        self._run.progress.stop()  # Nothing is drawn meanwhile; the next step begins it again.
+        self._run.progress.stop()  # Not drawn during bare steps; the run's next step restarts it.
         began = time.perf_counter()
         for number in range(self.size):
             batch = self._batches[number % len(self._batches)]
@@ -89,7 +92,7 @@ class Turns:
 
 
 def measure(recipe: str, given: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
-    """Runs the recipe with the `given` fields; returns seconds, and overheads as shares."""
+    """Run the recipe with the overrides `given`; return seconds, and overheads as fractions."""
     turns: list[Turns] = []
 
     class Run(train.Run):
@@ -134,7 +137,7 @@ def measure(recipe: str, given: dict[str, str], *, text: str, rounds: int) -> di
 
 
 def main(argv: list[str]) -> None:
-    """Prints the table."""
+    """Measure the recipes and print the table."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     print_head(HEAD)
     for recipe in arguments.recipe or ("shakespeare_char", "digits_cnn"):

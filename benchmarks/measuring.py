@@ -1,4 +1,8 @@
-"""Helpers of all benchmarks: sides that take turns, each in its own process; commands; tables."""
+"""Shared helpers of the benchmarks: commands, tables, and sides.
+
+A side is one of the implementations that a benchmark compares. Sides are measured in turns, each in
+its own process.
+"""
 
 import multiprocessing
 import os
@@ -20,7 +24,7 @@ Measured = TypeVar("Measured")
 
 
 def alternate(names: Sequence[str], rounds: int) -> Iterator[str]:
-    """Yields each name once a round; every other round is in reverse order."""
+    """Yield each name once per round; every other round is in reverse order."""
     for number in range(rounds):
         yield from names if number % 2 else names[::-1]
 
@@ -28,22 +32,22 @@ def alternate(names: Sequence[str], rounds: int) -> Iterator[str]:
 def take_turns(
     sides: Mapping[str, Callable[[], Measured]], rounds: int
 ) -> dict[str, list[Measured]]:
-    """Calls each side `rounds` times, in turns; returns what the calls of each returned."""
+    """Call each function `rounds` times, in turns; return the results of each by name."""
     found: dict[str, list[Measured]] = {name: [] for name in sides}
     for name in alternate([*sides], rounds):
         found[name].append(sides[name]())
     return found
 
 
-# ---- A side in a process of its own.
+# ---- A side, in its own process.
 
 
 @dataclass(frozen=True)
 class Work:
     """The steps that a side measures, in its process.
 
-    run: takes so many steps and returns their results. peak_bytes: returns the most memory that
-    arrays have had on the GPU; None on CPU.
+    run(n): runs n steps and returns their results. facts: metadata of the side. peak_bytes():
+    returns the peak memory of arrays on the GPU; None on CPU.
     """
 
     run: Callable[[int], list[Any]]
@@ -52,10 +56,11 @@ class Work:
 
 
 class Side:
-    """A side that runs in a process of its own; `failed` says why it does not.
+    """A side that runs in its own process. `failed` is its error; None if it works.
 
-    build: makes the `Work` there, from `arguments`. warm_up: steps before the clock runs, which
-    compile; `first` has their results. turn_seconds: how long a turn is to take.
+    build(*arguments): returns the `Work`; it is called in that process. warm_up: number of steps
+    before the measurement, in which compilation happens; `first` has their results. turn_seconds:
+    target length of a turn.
     """
 
     def __init__(
@@ -80,17 +85,17 @@ class Side:
         self.steps = max(1, int(turn_seconds / pace[0])) if pace else 1
 
     def turn(self) -> None:
-        """Adds the seconds of a step, a mean over a turn, to `seconds`."""
+        """Run one turn; append its mean time per step to `seconds`."""
         if (done := self._run(self.steps)) is not None:
             self.seconds.append(done[0] / self.steps)
 
     @property
     def step_seconds(self) -> float:
-        """Returns the median of the turns."""
+        """Return the seconds per step: the median of the turns."""
         return median(self.seconds)
 
     def end(self) -> None:
-        """Ends the process."""
+        """End the process."""
         if not self.failed:
             self._pipe.send(None)
         self._process.join(20)
@@ -98,7 +103,8 @@ class Side:
             self._process.terminate()
 
     def _run(self, steps: int) -> tuple[float, list[Any]] | None:
-        """Returns the seconds of so many steps, and their results; None of a side that failed."""
+        """Run `steps` steps. Return their total seconds and their results; None if the side
+        failed."""
         if self.failed:
             return None
         self._pipe.send(steps)
@@ -119,7 +125,10 @@ class Side:
 
 
 def _serve(pipe, build: Callable[..., Work], arguments: Sequence[Any]) -> None:
-    """Runs in a side's process: gets numbers of steps, sends seconds, results and peak bytes."""
+    """Receive numbers of steps, run them, and send seconds, results and peak bytes.
+
+    This function runs in a side's process.
+    """
     try:
         work = build(*arguments)
         pipe.send(("facts", work.facts))
@@ -143,10 +152,10 @@ def start_verb(
     environment: Mapping[str, Any] | None = None,
     **files: Any,
 ) -> subprocess.Popen:
-    """Starts a verb as users do.
+    """Start a program such as train.py, as a user would.
 
-    options: of Python. environment: variables beside those of this process. files: as for
-    `subprocess.Popen`.
+    options: of Python. environment: variables to add to those of this process. files: `stdout` and
+    others, as in `subprocess.Popen`.
     """
     own = {name: str(value) for name, value in (environment or {}).items()}
     command = [sys.executable, *options, str(ROOT / verb), *arguments]
@@ -154,7 +163,7 @@ def start_verb(
 
 
 def overrides(fields: Mapping[str, Any]) -> list[str]:
-    """Returns fields of the configuration as arguments of a command line."""
+    """Return fields of the configuration as command-line arguments."""
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
@@ -162,12 +171,12 @@ def overrides(fields: Mapping[str, Any]) -> list[str]:
 
 
 def print_head(names: Iterable[str]) -> None:
-    """Prints the head of a Markdown table."""
+    """Print the header of a Markdown table."""
     names = list(names)
     print_row(names)
     print("|" + "---|" * len(names), flush=True)
 
 
 def print_row(cells: Iterable[str]) -> None:
-    """Prints a row of a Markdown table."""
+    """Print a row of a Markdown table."""
     print(f"| {' | '.join(cells)} |", flush=True)

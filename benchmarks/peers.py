@@ -1,6 +1,8 @@
-"""The models of the rows in PyTorch, as its users write them: what `sides.py` measures against.
+"""PyTorch versions of the benchmarked models, in its usual style: `sides.py` compares ours with
+them.
 
-`load` copies our initial weights, by the path of each parameter.
+`load` copies our initial weights into them, by the path of each parameter. A `row` has the sizes of
+a model, as in `sides.py`.
 
 Axes: B batch, T target length, S length of the cache, D width, N query heads, K key/value heads,
 H head dimension, V vocabulary.
@@ -18,14 +20,16 @@ ROTARY_BASE = 500_000.0
 
 
 def rotate(x_BNTH, angles_TH):
-    """Turns pairs of numbers half a head apart by their angles."""
+    """Apply rotary position embeddings: rotate pairs of features, half a head apart, by
+    `angles_TH`."""
     first, second = x_BNTH.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x_BNTH * angles_TH.cos() + turned * angles_TH.sin()).to(x_BNTH.dtype)
 
 
 class Attention(nn.Module):
-    """Causal attention by PyTorch's fused function; one product for query, key and value."""
+    """Causal attention by PyTorch's fused function; one projection computes query, key and
+    value."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -72,7 +76,7 @@ class Attention(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """`nn.LSTM` of one layer; its gates are in our order, its second bias stays zero."""
+    """`nn.LSTM` of one layer. Its gates have the same order as ours; its second bias stays zero."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -91,7 +95,7 @@ class Recurrence(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """down(gelu(up(x))); of a Llama down(silu(gate(x)) * up(x))."""
+    """down(gelu(up(x))), or down(silu(gate(x)) * up(x)) for a Llama."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -108,7 +112,7 @@ class FeedForward(nn.Module):
 
 
 def make_norm(row: dict) -> nn.Module:
-    """Returns a Llama's RMS norm, or layer norm."""
+    """Return RMS norm for a Llama, else layer norm."""
     return (nn.RMSNorm if row["kind"] == "llama" else nn.LayerNorm)(row["width"], eps=1e-5)
 
 
@@ -127,7 +131,8 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Our decoder with a tied head: learned positions, rotary ones, or LSTMs and none."""
+    """Our decoder with tied embeddings. Positions are learned (GPT-2), rotary (Llama) or absent
+    (LSTM)."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -155,14 +160,14 @@ class Decoder(nn.Module):
         return torch.cat((angles_Th, angles_Th), dim=-1)
 
     def caches(self, batch: int, length: int, device) -> list[torch.Tensor]:
-        """Returns each layer's keys and values, [2, B, K, S, H], empty."""
+        """Return an empty key/value cache for each layer, [2, B, K, S, H]."""
         mixer = self.blocks[0].mixer
         shape = (2, batch, mixer.sizes[1] // mixer.head_dim, length, mixer.head_dim)
         dtype = self.tokens.weight.dtype
         return [torch.zeros(shape, dtype=dtype, device=device) for _ in self.blocks]
 
     def advance(self, tokens_B, position, caches):
-        """Returns the logits after one more token of each row, [B, V], with rotary positions."""
+        """Return the logits [B, V] after one more token in each row; only for rotary positions."""
         position = position.view(1)
         x_BTD, angles_TH = self.tokens(tokens_B[:, None]), self.angles(position)
         for block, cache in zip(self.blocks, caches, strict=True):
@@ -178,7 +183,7 @@ class Decoder(nn.Module):
 
 
 class CNN(nn.Module):
-    """Our small CNN: convolution, batch norm, rectifier and pooling; then two dense layers."""
+    """Our small CNN: stages of convolution, batch norm, ReLU and pooling, then two dense layers."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -209,7 +214,7 @@ OUR_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias
 
 
 def load(module: nn.Module, ours, path: str = "") -> None:
-    """Copies the parameters that are ours at `path` into a module and those in it."""
+    """Copy our parameters under `path` into a module and its children."""
     if hasattr(module, "load"):
         module.load(ours, path)
         return
@@ -223,7 +228,7 @@ def load(module: nn.Module, ours, path: str = "") -> None:
 
 
 def fill(parameter: nn.Parameter, values: np.ndarray) -> None:
-    """Copies an array of the same shape into a parameter."""
+    """Copy an array into a parameter of the same shape."""
     values = torch.tensor(values)
     assert parameter.shape == values.shape, (parameter.shape, values.shape)
     with torch.no_grad():

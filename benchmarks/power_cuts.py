@@ -1,12 +1,12 @@
-"""Cuts the power of a disk under a run, again and again, and checks from where the run goes on.
+"""Cuts the power of a run's disk, again and again, and checks from which step the run resumes.
 
 python benchmarks/power_cuts.py [--cuts=20] [--seed=0]
 
-The workdir and the prepared data lie on a file system of their own (ext4 on a loop device), whose
-power is cut by the kernel's own means (FS_IOC_SHUTDOWN without a flush): whatever was not synced
-is gone. Training begins on it, is cut off at a random moment after a save, and must go on from a
-step that is at most one save older than the newest that was finished before the cut; then again,
-on the same workdir. Linux, root and mkfs.ext4 are needed.
+The workdir and the prepared data are on their own file system (ext4 on a loop device). The kernel
+simulates the power cut (FS_IOC_SHUTDOWN without a flush): whatever was not synced is lost. Each
+time, a run is cut off at a random moment after a save. It must resume from a step that is at most
+one save older than the newest step finished before the cut. All cuts use the same workdir. Needs
+Linux, root and mkfs.ext4.
 """
 
 import fcntl
@@ -46,13 +46,13 @@ SETTINGS = {
     "task.sample_prompts": "()",
 }
 PATIENCE = 300
-"""Seconds until a run has to have saved; on a busy machine a start takes long."""
+"""Timeout in seconds for a save, and for a resume; on a busy machine, a start takes long."""
 
 
 class Disk:
-    """An ext4 file system in a file, whose power can be cut. Raises OSError where none can be had.
+    """An ext4 file system in a file, whose power can be cut. Raises OSError if it can't be created.
 
-    `folder` is where it is mounted.
+    `folder` is its mount point.
     """
 
     def __init__(self, home: Path, megabytes: int = 256):
@@ -64,12 +64,12 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        """Attaches it; the file system's journal is replayed."""
+        """Mount the file system. The kernel then replays its journal."""
         _do("mount", "-o", "loop", str(self._image), str(self.folder))
 
     def unmount(self) -> None:
-        """Detaches it, where it is attached."""
-        for _ in range(100):  # the kernel lets go of a killed process's files a moment later
+        """Unmount the file system, if it is mounted. Raises OSError if it stays busy."""
+        for _ in range(100):  # The kernel closes a killed process's files later.
             if not os.path.ismount(self.folder):
                 return
             subprocess.run(["umount", str(self.folder)], check=False, capture_output=True)
@@ -77,7 +77,7 @@ class Disk:
         raise OSError(f"{self.folder} can't be unmounted")
 
     def cut_power(self) -> None:
-        """Stops it at once: what was not synced is lost."""
+        """Shut down the file system at once: whatever was not synced is lost."""
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, FS_IOC_SHUTDOWN, struct.pack("I", NO_FLUSH))
@@ -87,7 +87,8 @@ class Disk:
 
 @contextmanager
 def disk() -> Iterator[Disk]:
-    """Yields a disk in a temporary folder. Raises OSError where loop devices can't be had."""
+    """Yield a disk in a temporary folder. Raises OSError without root, mkfs.ext4 or loop
+    devices."""
     if shutil.which("mkfs.ext4") is None or os.geteuid() != 0:
         raise PermissionError("root and mkfs.ext4 are needed")
     with tempfile.TemporaryDirectory() as home:
@@ -99,10 +100,11 @@ def disk() -> Iterator[Disk]:
 
 
 def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int, int]:
-    """Trains on the disk, cuts its power after a save, and goes on.
+    """Train on the disk, cut its power after a save, and resume.
 
-    Returns the newest step that was finished before the cut, and the step from which the run went
-    on. text: what is learnt; it lies elsewhere.
+    Returns the newest step finished before the cut, and the step from which the run resumed. text:
+    the training text, a file outside the disk. Raises RuntimeError if the run does not save or
+    resume.
     """
     workdir = made.folder / "run"
     with _training(made, text) as process:
@@ -113,7 +115,7 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
                 raise RuntimeError(f"no step was saved: status {process.poll()}")
             time.sleep(0.005)
         time.sleep(moments.uniform(0, 2))
-        # read before the cut: it may be older than what the cut leaves, never newer
+        # Read before the cut: later, a newer step may be finished, too.
         finished = _newest(workdir)
         made.cut_power()
     made.unmount()
@@ -130,7 +132,7 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
 
 @contextmanager
 def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subprocess.Popen]:
-    """Starts a run on the disk, and kills it in the end."""
+    """Start a run on the disk; kill it when the context ends."""
     command = ("train.py", "--config=configs/shakespeare_char.py", f"--workdir={made.folder}/run")
     fields = overrides(SETTINGS | {"data.path": text})
     how = {"environment": {"TRIFORM_CACHE": made.folder / "cache"}, "stdout": subprocess.DEVNULL}
@@ -144,7 +146,7 @@ def _training(made: Disk, text: Path, log: Path | None = None) -> Iterator[subpr
 
 
 def _newest(workdir: Path) -> int:
-    """Returns the newest step with a manifest; -1 where there is none."""
+    """Return the newest step with a manifest; -1 if there is none."""
     found = (path.parent.name for path in workdir.glob("checkpoints/*/manifest.json"))
     return max((int(name) for name in found if name.isdecimal()), default=-1)
 
@@ -156,7 +158,7 @@ def _do(*command: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints a line a cut; the exit status is 1 if one lost more than a save."""
+    """Print a line for each cut. Return 1 if a run lost more than one save, else 0."""
     arguments = parse_command_line(argv, FLAGS)
     moments, good = random.Random(arguments.seed), 0
     with disk() as made:

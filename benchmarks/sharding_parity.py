@@ -1,10 +1,10 @@
-"""Compares the losses of each recipe's model, at full size, on meshes of eight devices.
+"""Compares the losses of each recipe's full-size model on one device and on meshes of eight.
 
 python benchmarks/sharding_parity.py [RECIPE ...]
 
-Prints the largest relative difference from one device's losses of twenty steps: AdamW, learning
-rate 1e-3, float32, the same invented batches everywhere. Minutes on two CPU cores, on eight virtual
-devices.
+For each mesh, prints the largest relative difference from the losses on one device, in twenty
+steps: AdamW, learning rate 1e-3, float32, the same synthetic batches. It takes minutes on two CPU
+cores; the eight devices are virtual.
 """
 
 import os
@@ -36,7 +36,8 @@ STEPS = 20
 
 
 def load(recipe: str, mesh: dict[str, int]) -> Config:
-    """Returns the recipe on a mesh, with a batch that eight devices divide."""
+    """Return the configuration of a recipe on a mesh, with a batch size that is a multiple of
+    eight."""
     fields = {f"mesh.{axis}": str(mesh.get(axis, 1)) for axis in AXES}
     fields |= {
         "optimizer.name": "adamw",
@@ -48,7 +49,7 @@ def load(recipe: str, mesh: dict[str, int]) -> Config:
 
 
 def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
-    """Returns the loss of each step."""
+    """Train a recipe's model on a mesh; return the loss of each step."""
     config = load(recipe, mesh)
     vocabulary_size = getattr(getattr(config.data, "tokenizer", None), "vocabulary_size", 67)
     spec = invented_spec(config, vocabulary_size=vocabulary_size)
@@ -57,7 +58,7 @@ def losses(recipe: str, mesh: dict[str, int]) -> list[float]:
 
 
 def main(recipes: list[str]) -> None:
-    """Prints the table."""
+    """Measure the recipes and print the table."""
     meshes = [",".join(f"{axis}={size}" for axis, size in mesh.items()) for mesh in MESHES]
     print_head(["recipe", *meshes])
     for recipe in recipes or RECIPES:

@@ -1,11 +1,12 @@
-"""The model of a row in Triform and in PyTorch: the same mathematics, weights, batches, optimizer.
+"""Builds a row's model in Triform and in PyTorch, with the same weights, batches and optimizer.
 
-Both sides begin with the same float32 weights. They compute in the row's `dtype` (bfloat16),
-PyTorch by autocast (decoding: bfloat16 weights), and learn by one AdamW with clipping. PyTorch has
-its fused attention, and on a GPU its fused optimizer.
+Both start from the same float32 weights. They compute in the row's `dtype` (default: bfloat16); for
+this, PyTorch uses autocast, or in decoding weights of that dtype. Both train with AdamW and
+gradient clipping. PyTorch uses its fused attention, and on a GPU its fused optimizer.
 
-A row: `kind` (`gpt2`, `llama`, `lstm`, `cnn`), its sizes, `batch`; `decode`: tokens that a call
-writes greedily, from an empty cache of `length` positions; without, a step trains. `products`:
+A row of a benchmark's table is a dictionary with `kind` (`gpt2`, `llama`, `lstm` or `cnn`),
+`batch`, and the sizes of the model. If it has `decode`, a step generates that many tokens greedily,
+from an empty cache of `length` positions; else a step is a train step. `products` is the setting
 `train.matrix_products`.
 """
 
@@ -28,7 +29,11 @@ KEPT_BATCHES = 4
 def measure(
     row: dict[str, Any], names: Sequence[str], *, turns: int, seconds: float, warm_up: int = 3
 ) -> dict[str, Side]:
-    """Returns the sides of a row after all of their turns; `together`: they are alive at once."""
+    """Return the sides of a row, by name, after `turns` turns of each.
+
+    seconds: target length of a turn. If the row is `together`, all sides exist at once and take
+    turns; else each one is measured alone.
+    """
     with tempfile.TemporaryDirectory() as name:
 
         def start(side: str) -> Side:
@@ -46,14 +51,15 @@ def measure(
 
 
 def build(side: str, row: dict[str, Any], folder: Path) -> Work:
-    """Makes a side; ours writes its initial weights into `folder`, PyTorch's reads them."""
+    """Build a side. Ours must be the first: it writes its initial weights to `folder`, and
+    PyTorch's sides read them."""
     if side == "triform":
         return triform_side(row, folder)
     return torch_side(row, folder, compiled=side == "compiled")
 
 
 def load(row: dict[str, Any]):
-    """Returns the configuration of a row, and the specification of its data."""
+    """Return the configuration of a row, and the `DataSpec` of its data."""
     from benchmarks.invented import invented_spec
     from configs.reading.recipes import load_config
 
@@ -102,7 +108,7 @@ def load(row: dict[str, Any]):
 
 
 def triform_side(row: dict[str, Any], folder: Path) -> Work:
-    """Makes our side."""
+    """Build our side, and write its initial weights to `folder`."""
     from parallel.environment import set_environment
     from parallel.mesh import make_mesh
 
@@ -146,7 +152,7 @@ def triform_side(row: dict[str, Any], folder: Path) -> Work:
 
 
 def triform_trainer(row: dict[str, Any], program, state) -> Callable[[int], list[float]]:
-    """Returns a function that takes so many train steps and returns their losses."""
+    """Return a function that runs n train steps and returns their losses."""
     import jax
 
     from benchmarks.invented import batch
@@ -172,7 +178,7 @@ def triform_trainer(row: dict[str, Any], program, state) -> Callable[[int], list
 
 
 def triform_decoder(row: dict[str, Any], program, state) -> Callable[[int], list[int]]:
-    """Returns a function that decodes so many times, and returns the tokens of the first row."""
+    """Return a function that decodes n times and returns the tokens of the batch's first row."""
     import jax
     import jax.numpy as jnp
 
@@ -207,7 +213,7 @@ def triform_decoder(row: dict[str, Any], program, state) -> Callable[[int], list
 
 
 def torch_side(row: dict[str, Any], folder: Path, *, compiled: bool) -> Work:
-    """Makes PyTorch's side, from the weights that ours wrote."""
+    """Build PyTorch's side, with the weights that ours wrote to `folder`."""
     import torch
 
     from benchmarks import peers
@@ -229,7 +235,7 @@ def torch_side(row: dict[str, Any], folder: Path, *, compiled: bool) -> Work:
 def torch_trainer(
     row: dict[str, Any], model, device, compiled: bool
 ) -> Callable[[int], list[float]]:
-    """As `triform_trainer`."""
+    """Return PyTorch's equivalent of `triform_trainer`."""
     import torch
     from torch.nn import functional
 
@@ -275,7 +281,8 @@ def torch_trainer(
 
 
 def torch_decoder(row: dict[str, Any], model, device, compiled: bool) -> Callable[[int], list[int]]:
-    """As `triform_decoder`: one step is compiled, with CUDA graphs where there is CUDA."""
+    """Return PyTorch's equivalent of `triform_decoder`. If `compiled`, the decoding step is
+    compiled, with CUDA graphs on a GPU."""
     import torch
 
     model = model.to(getattr(torch, row.get("dtype", "bfloat16"))).eval()

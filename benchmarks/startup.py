@@ -1,13 +1,13 @@
-"""Measures the seconds from a command to its first step, or to its first error.
+"""Measures the seconds from a command to its first train step, or to its error message.
 
 python benchmarks/startup.py [--text=input.txt] [--repeats=3] [--profile]
                              [--config.section.field=value ...]
 
-The first step of `shakespeare_char` is there when its line stands in metrics.jsonl. Cold: no
-prepared data, nothing compiled; warm: both are there; the workdir is always new. The first errors
-are those of wrong command lines, to the end of their process; beside them Python alone, and with
-the libraries that every verb imports. All in turns; best of the repeats. `--profile` also lists the
-slowest imports of a warm start.
+The first step of `shakespeare_char` is done when metrics.jsonl has its line. `cold` is a start
+without prepared data and compiled programs, `warm` one with both; the workdir is always new. Wrong
+command lines are timed until their process ends. For comparison, so are Python alone and Python
+with the libraries that every program imports. All are measured in turns; the best of the repeats is
+printed. `--profile` also lists the slowest imports of a warm start.
 """
 
 import os
@@ -54,7 +54,7 @@ SHOWN = 15
 
 
 def main(argv: list[str]) -> None:
-    """Prints the times."""
+    """Measure and print the times."""
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     fields = {"data.path": arguments.text, "train.steps": "1000000", "train.log_every_steps": "1"}
     flags = overrides(fields | arguments.overrides)
@@ -84,7 +84,7 @@ def seconds_to_first_step(
     options: Sequence[str] = (),
     log: Path = Path(os.devnull),
 ) -> float:
-    """Returns the seconds to the first step of a new run; the run is then killed."""
+    """Return the seconds from the start of a new run to its first step, then kill the run."""
     metrics = workdir / "metrics.jsonl"
     command = ("train.py", RECIPE, f"--workdir={workdir}", *flags)
     how = {"options": options, "environment": {"TRIFORM_CACHE": cache}}
@@ -103,7 +103,7 @@ def seconds_to_first_step(
 
 
 def seconds_to_exit(command: Sequence[str]) -> tuple[float, float]:
-    """Returns the seconds and processor seconds of a command; checks its exit status."""
+    """Return the wall seconds and the CPU seconds of a command; check its exit status."""
     began, before = time.perf_counter(), os.times()
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     seconds, after = time.perf_counter() - began, os.times()
@@ -114,7 +114,7 @@ def seconds_to_exit(command: Sequence[str]) -> tuple[float, float]:
 
 
 def print_imports(log: str) -> None:
-    """Prints the slowest imports, each with all that it imports itself."""
+    """Print the slowest imports in a log of `-X importtime`, each with the imports inside it."""
     rows = re.findall(r"import time: +\d+ \| +(\d+) \| +(\S+)", log)
     for microseconds, name in sorted(((int(n), name) for n, name in rows), reverse=True)[:SHOWN]:
         print(f"{microseconds / 1e6:8.2f} s  {name}")

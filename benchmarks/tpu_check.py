@@ -1,10 +1,10 @@
-"""Compiles train steps ahead of time for slices of TPUs, with libtpu, on a machine without any.
+"""Compiles train steps for TPU slices ahead of time, with libtpu, on a machine without TPUs.
 
 python benchmarks/tpu_check.py [RECIPE ...]        (`make tpu-check` installs libtpu)
 
-Prints a table: the compiler's bytes on each chip, for the state, the batch and what the step needs
-in addition. Exit status 1 if a step does not compile or does not fit: the compiler refuses what
-is larger than a chip's memory.
+Prints a table of the memory per chip, as the compiler computes it: of the state and the batch, and
+of what the step needs in addition. The exit status is 1 if a step does not compile or needs more
+memory than a chip has, and 2 without libtpu.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 
 if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # No chips here, and no server to ask for them.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # There is no TPU metadata server here.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jax.experimental import topologies
@@ -31,12 +31,12 @@ from training.program import build_program
 
 GIB = 2**30
 MEMORY = {"TPU v5": 95, "TPU v5 lite": 16}
-"""GiB of a chip, by `device_kind` (cloud.google.com/tpu/docs/v5p, v5e)."""
+"""GiB of memory per chip, by `device_kind` (cloud.google.com/tpu/docs/v5p, v5e)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe on a slice of TPUs, with what its data would decide of the model."""
+    """A recipe on a slice of TPUs, with the properties of its data that determine the model."""
 
     recipe: str
     topology: str
@@ -61,7 +61,7 @@ HEAD = (
 
 
 def columns(row: Row, devices: Sequence[Any]) -> list[str]:
-    """Compiles a row for `devices`, which need not be there; returns what the table says of it."""
+    """Compile a row for `devices`, which need not exist; return the cells of its table row."""
     began = time.monotonic()
     config = load_config(f"configs/{row.recipe}.py", dict(row.fields), inputs=False)
     spec = invented_spec(
@@ -95,7 +95,7 @@ def columns(row: Row, devices: Sequence[Any]) -> list[str]:
 
 
 def main(recipes: Sequence[str]) -> int:
-    """Prints the table."""
+    """Compile the rows and print the table. Return the exit status."""
     if find_spec("libtpu") is None:
         print("tpu_check.py: libtpu is missing: pip install -e '.[tpu]'", file=sys.stderr)
         return 2
@@ -107,7 +107,7 @@ def main(recipes: Sequence[str]) -> int:
         try:
             slice_ = topologies.get_topology_desc(platform="tpu", topology_name=row.topology)
             print_row(columns(row, slice_.devices))
-        except Exception as error:  # whatever the compiler says: the others go on
+        except Exception as error:  # The compiler may raise anything; the other rows still run.
             failed.append(row.recipe)
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             print_row(

@@ -1,12 +1,12 @@
-"""Measures the whole train step beside PyTorch's, in turns: the same mathematics, parameters,
+"""Compares the speed of the whole train step with PyTorch's, with the same model, parameters,
 batches, threads and optimizer.
 
 python benchmarks/train_step.py [ROW ...]
 
-Needs the `bench` extra. The sides are those of `sides.py`, in float32 on CPU. A row has the largest
-relative difference of their first losses, milliseconds a step (medians of the turns), and the ratio
-of throughputs, ours over the faster of PyTorch's eager and compiled step: above 1 we are faster.
-Each side has all cores while it is its turn.
+Needs the `bench` extra. The sides (`sides.py`) run in float32 on CPU and take turns; in its turn, a
+side has all cores. A row has the milliseconds per step (median of the turns); the ratio of our
+throughput to that of PyTorch's eager or compiled step, whichever is faster (above 1, ours is
+faster); and the largest relative difference of the first losses.
 """
 
 import os
@@ -45,7 +45,7 @@ HEAD = ("row", "ours, ms", "eager, ms", "compiled, ms", "ours / best PyTorch", "
 
 
 def cells(name: str) -> list[str]:
-    """Measures a row; returns what the table says of it."""
+    """Measure a row; return the cells of its table row."""
     sides = measure(ROWS[name], SIDES, turns=TURNS, seconds=TURN_SECONDS, warm_up=WARM_UP)
     for side, alive in sides.items():
         if alive.failed:
@@ -58,7 +58,7 @@ def cells(name: str) -> list[str]:
 
 
 def main(names: list[str]) -> None:
-    """Prints the table."""
+    """Measure the rows and print the table."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     print_head(HEAD)
     for name in names or ROWS:

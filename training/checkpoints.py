@@ -228,7 +228,7 @@ def lock_good_step(
             step_lock = StepLock(path)
         except FileNotFoundError:
             if not path.exists() or (path / MANIFEST).exists():
-                continue  # Retention took it, or is about to; there may be newer ones.
+                continue  # `_retain` has removed it or is removing it; there may be newer steps.
             rejected.add(step)
             if not is_written():
                 warn(f"checkpoint {step} is not used: {unfinished(path)}")

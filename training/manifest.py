@@ -116,7 +116,7 @@ class StepLock:
             raise FileNotFoundError(f"{folder} is being removed") from None
         except OSError:  # A file system without locks.
             return
-        try:  # It may have gone between the opening and the lock.
+        try:  # The step may have been removed between `open` and `flock`.
             now = os.stat(folder / MANIFEST)
         except FileNotFoundError:
             self._file.close()

@@ -46,7 +46,7 @@ class StopSignals:
         signal.set_wakeup_fd(self._previous_descriptor)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        os.close(self._writing)  # The thread reads the end of the pipe.
+        os.close(self._writing)  # The thread then reads end-of-file and ends.
         self._thread.join()
         os.close(self._reading)
 
