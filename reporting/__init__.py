@@ -1,1 +1,1 @@
-"""Talks to people: progress, logs, TensorBoard, the report, the diagnosis of a run."""
+"""Reports to the user: progress, logs, TensorBoard, the report page, the diagnosis of a run."""

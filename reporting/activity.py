@@ -1,5 +1,7 @@
-"""Finds inactive parts of a model: parameters that a run never moved, and units that are always
-zero. The diagnosis of a run uses these, its metrics and its data."""
+"""Diagnoses a run, and finds inactive parts of its model.
+
+Inactive parts are parameters that training never changed, and units that are always zero.
+"""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,14 +27,16 @@ from training.trees import flat
 Tree = Any
 
 LOOKED_AT = 256
-"""A unit counts as dead if it is zero for at least this many examples: a unit that only a rare
-input needs is alive."""
+"""Number of examples to look at. A unit that is zero for all of them counts as dead. With fewer
+examples, a unit that only rare inputs need would count too."""
 
 _ZERO = 1e-3
-"""A unit whose output is never larger counts as zero. GELU gets this small at -4, SiLU at -9."""
+"""Largest magnitude that counts as zero. The output of GELU is this small at -4, that of SiLU at
+-9."""
 
 _NO_GRADIENT = 1e-25
-"""The largest moment of a parameter without a gradient: Adafactor adds 1e-30 to the squares."""
+"""Largest optimizer moment of a parameter that never had a gradient. Adafactor adds 1e-30 to
+squared gradients, so the moment is not exactly zero."""
 
 
 def diagnose_run(
@@ -44,11 +48,11 @@ def diagnose_run(
     data_facts: Mapping[str, Any],
     begun_elsewhere: bool,
 ) -> list[str]:
-    """Diagnose a run: return the lines of `verdict`.
+    """Diagnose a run, and return the findings as lines of text (`verdict`).
 
-    state: the last state; None if the model can't be examined. batch(k): training batch k.
-    data_facts: the fields of `Facts` about the data. begun_elsewhere: whether the run was
-    initialised from another model.
+    state: the last state; None if the model can't be examined. batch(k): returns training batch k.
+    metrics: from `read_metrics`. data_facts: the fields of `Facts` that describe the data.
+    begun_elsewhere: whether the run was initialised from another model.
     """
     facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)
     if state is not None and int(state.step) >= LEAST_STEPS:  # The same in all processes.
@@ -60,14 +64,14 @@ def diagnose_run(
 def unmoved_parameters(
     program: TrainProgram, state: TrainState, *, begun_elsewhere: bool
 ) -> dict[str, str]:
-    """Return {name: field} for the parameters that kept their initial values.
+    """Return {name: field} for each parameter that still has its initial value.
 
     field: the setting that keeps the parameter fixed, `train.freeze` or
-    `optimizer.learning_rate_multipliers`; "" if the parameter never had a gradient. Without moments
-    (SGD without momentum), missing gradients are not detected.
+    `optimizer.learning_rate_multipliers`; "" if the parameter never had a gradient. SGD without
+    momentum keeps no moments, so missing gradients are not detected.
 
-    begun_elsewhere: whether the run was initialised from another model. Parameters fixed by a
-    setting are then left out, as they are trained already.
+    begun_elsewhere: whether the run was initialised from another model. If so, parameters that a
+    setting keeps fixed are left out, because they were trained before.
     """
     held = {}
     param_groups = parameter_groups(program.config, program.model_def.graph.axes())
@@ -82,8 +86,8 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Return which parameters among `names` have only zeros in the optimizer's state. Parameters
-    for which the optimizer keeps no state are not included."""
+    """Return those of the parameters `names` that have only zeros in the optimizer's state.
+    Parameters without optimizer state are left out."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():
         parts = path.split(".")
@@ -104,10 +108,10 @@ def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
 def dead_units(
     program: TrainProgram, state: TrainState, batch: Callable[[int], Mapping[str, np.ndarray]]
 ) -> list[tuple[int, int]]:
-    """Return (dead, all) for each activation of the model: the number of its units that are zero at
-    every position of `LOOKED_AT` examples, and the number of its units.
+    """Return (dead units, all units) for each activation of the model.
 
-    batch(k): training batch k. [] if the parameters are spread over several processes.
+    A unit is dead if it is zero at every position of `LOOKED_AT` examples. batch(k): returns
+    training batch k. Returns [] if the run has several processes.
     """
     if jax.process_count() > 1:
         return []

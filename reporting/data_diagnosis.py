@@ -1,4 +1,4 @@
-"""Checks the data of a run before its first step, by rules on its measured properties."""
+"""Checks the data of a run for problems before its first step, by rules on its statistics."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,27 +12,28 @@ from reporting.wording import percent_text
 from training.checkpoints import finished_steps
 
 MOST_PADDING = 0.7
-"""Share of padding from which it is reported. If all examples are padded to the longest, evenly
-spread lengths have 50 %, and dates as people write them 58 %. From 70 % on, shorter batches would
-take less than a third of the work."""
+"""Padding is reported if it is at least this share of the positions. If all examples are padded to
+the longest one, evenly distributed lengths lead to 50 % padding, and dates as people write them to
+58 %. At 70 %, shorter batches would take less than a third of the work."""
 
 CONSTANT = "constant input"
 
 MOST_ALIKE = 0.5
-"""Share of identical inputs from which they are reported: most can't be told apart."""
+"""Identical inputs are reported if they are at least this share of the inputs: most of the inputs
+then can't be told apart."""
 
 NEARLY_ALL, LEAST_INPUTS = 0.99, 10
-"""Share of identical inputs, and number of inputs, from which a run is stopped before it begins. A
-user who tries a model on a single example has fewer inputs."""
+"""A run is stopped before its first step if at least this share of its inputs are identical, and it
+has at least this number of inputs. A user who tries a model on a single example has fewer."""
 
 MOST_COPIED = 0.1
-"""Share of a split that is in another split too, from which it is reported. Recurring licences,
-boilerplate and short texts make up less than 3 %. If a tenth of the examples is memorised, a metric
-changes by more than runs differ."""
+"""Examples that are in two splits are reported if they are at least this share of a split.
+Recurring licences, boilerplate and short texts make up less than 3 %. If a tenth of the examples is
+memorised, a metric changes by more than it differs between runs."""
 
 IMBALANCE = 9
-"""Size of the largest class relative to the mean of the others, from which it is reported: for two
-classes, 90 %."""
+"""A class is reported as too frequent if it has at least this many times the mean size of the other
+classes. With two classes, that is 90 % of the examples."""
 
 
 def check_data(
@@ -41,11 +42,11 @@ def check_data(
     data_statistics: Callable[[], Mapping[str, Any]],
     notify: Callable[[str], None],
 ) -> None:
-    """Warn through `notify` of problems in the data of a new run.
+    """Warn through `notify` about problems in the data of a new run.
 
-    data_statistics(): measures the fields of `Facts` about the data. It is not called if `workdir`
-    has a checkpoint to resume from: that run was already warned. Raises `UsageError` if all or
-    nearly all inputs are identical.
+    data_statistics(): returns the fields of `Facts` that describe the data. It is not called if
+    `workdir` has a checkpoint to resume from, because the user was warned at the first start.
+    Raises `UsageError` if all or nearly all inputs are identical.
     """
     if finished_steps(workdir / "checkpoints"):
         return
@@ -59,8 +60,9 @@ def check_data(
 def check_best_metric(
     config: Config, workdir: Path, validation: Any, notify: Callable[[str], None]
 ) -> None:
-    """Raise `UsageError` if a new run ranks checkpoints by bits per byte, but `validation` has
-    none. If the run resumes, only warn through `notify`: no checkpoint will count as best."""
+    """Raise `UsageError` if a new run ranks checkpoints by bits per byte, and the split
+    `validation` has unknown tokens, so that bits per byte can't be computed. If the run resumes,
+    only warn through `notify`: no checkpoint will then count as best."""
     asked = config.checkpoint.keep_best or config.train.stop_after_evaluations
     if not asked or config.checkpoint.best_metric != "bits_per_byte" or validation is None:
         return
@@ -77,7 +79,7 @@ def check_best_metric(
 
 
 def data_findings(facts: Facts) -> Iterator[Finding]:
-    """Yield the findings about the data alone."""
+    """Yield the findings that need only the statistics of the data."""
     alike = facts.commonest_input or 0.0
     is_alike = alike >= MOST_ALIKE
     if is_alike and facts.inputs >= LEAST_INPUTS:
@@ -119,7 +121,7 @@ def is_constant(facts: Facts) -> bool:
 
 
 def _constant_text(facts: Facts) -> str:
-    """Return a message: which inputs are constant, in which data, and how to look at them."""
+    """Return an error message about identical inputs, and how to look at them."""
     share, data = facts.commonest_input or 0.0, facts.config.data
     many = f"all {facts.inputs:,}" if share == 1 else f"{percent_text(share)} of {facts.inputs:,}"
     field = source_field(facts)
@@ -132,14 +134,14 @@ def _constant_text(facts: Facts) -> str:
 
 
 def source_field(facts: Facts) -> str:
-    """Return the name of the field that selects the data."""
+    """Return the name of the configuration field that selects the data."""
     return "data.path" if getattr(facts.config.data, "path", None) else "data.source"
 
 
 def _imbalance(facts: Facts) -> Finding | None:
-    """Find a class that has half of the examples and is `IMBALANCE` times the mean size of the
-    others. Among a thousand classes a frequent one is harmless. With `class_weights` the user knows
-    already."""
+    """Find a class with at least half of the examples and `IMBALANCE` times the mean size of the
+    others. Among a thousand classes, a frequent class with fewer examples is harmless. With
+    `class_weights` nothing is reported, because the user knows about the imbalance."""
     classes = facts.classes or {}
     if len(classes) < 2 or getattr(facts.config.task, "class_weights", None):
         return None

@@ -1,8 +1,9 @@
 """Diagnoses what went wrong in a run, by rules on its metrics, its data and its model.
 
-Most rules compare a loss with `prior_loss`: the loss of a model that knows only how frequent each
-target is. A model that learns anything gets below it, whatever the task. As a unit of loss it suits
-a classifier of two classes and a language model of 50,000 tokens alike.
+Most rules express a loss as a share of `Facts.prior_loss`, the loss of a model that knows only how
+frequent each target is. In this file, "the prior" is that model. In any task, a model that learns
+anything gets below the prior's loss. The same thresholds therefore fit a classifier of two classes
+and a language model with 50,000 tokens.
 """
 
 import math
@@ -18,7 +19,7 @@ from reporting.wording import count_text, number_text, percent_text
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Return the findings about a run, the most explanatory first."""
+    """Return the findings about a run. A cause comes before the problems that it explains."""
     found = [*data_findings(facts), *_input_bound(facts)]
     if facts.is_short:
         return found
@@ -30,8 +31,8 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 
 def verdict(facts: Facts) -> list[str]:
-    """Return the findings as lines for the user. If there are none, or it is too early to judge, a
-    line says so."""
+    """Return the findings as lines of text for the user. If there are none, or if it is too early
+    to judge, a line says so."""
     lines = [str(one) for one in diagnose(facts)]
     if facts.is_short:
         lines.append(
@@ -50,7 +51,8 @@ def verdict(facts: Facts) -> list[str]:
 # ---- The input.
 
 MOST_WAITING = 0.3
-"""Share of the step time from which waiting for input is reported: less may be noise."""
+"""Waiting for input is reported if it takes at least this share of the step time. Less may be
+noise."""
 
 
 def _input_bound(facts: Facts) -> Iterator[Finding]:
@@ -67,8 +69,9 @@ def _input_bound(facts: Facts) -> Iterator[Finding]:
 # ---- The model.
 
 MOST_DEAD = 0.5
-"""Share of an activation's units from which dead ones are reported. A few units are never needed;
-with half of them dead, the layer is much smaller than was asked for."""
+"""Dead units are reported if they are at least this share of an activation's units. Every model has
+a few units that it never needs. With half of them dead, the layer is much smaller than
+configured."""
 
 MOST_NAMES = 3
 
@@ -86,8 +89,9 @@ def _frozen(facts: Facts) -> Iterator[Finding]:
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
-    """Find units that are always zero. It is the last rule, because mistakes found by the others
-    may explain them. It is left out for constant input, with which most units are zero."""
+    """Find an activation with many dead units. `diagnose` applies this rule last, because other
+    problems may explain dead units, and not at all to constant input, for which most units are
+    zero."""
     worst = max(facts.dead, key=lambda one: one[0] / one[1], default=(0, 1))
     if worst[0] >= MOST_DEAD * worst[1]:
         place = facts.dead.index(worst) + 1
@@ -107,58 +111,63 @@ def _dead(facts: Facts) -> Iterator[Finding]:
 TOO_HIGH = "learning rate too high"
 
 EXPLOSION, HARM = 10, 0.1
-"""Gradients explode if a norm is `EXPLOSION` times the largest of the first tenth of the steps and
-the median of the later ones, and the smoothed loss then rises by `HARM`, a share of the prior's
-loss. A high norm alone is harmless: when few mistakes are left, each has many times the usual
-gradient."""
+"""Gradients explode if two things happen. A norm is at least `EXPLOSION` times both the largest
+norm in the first tenth of the steps and the median of the later norms. And the smoothed loss rises
+by at least `HARM` times the prior's loss. A high norm alone is harmless: when few mistakes are
+left, each one has many times the usual gradient."""
 
 RISE = 0.5
-"""Rise of the smoothed loss, as a share of the prior's loss, from which steps undo what was learnt.
-No run that learns has it."""
+"""The learning rate is too high if the smoothed loss rises by at least this share of the prior's
+loss. Runs that learn have no such rise."""
 
 LARGE_UPDATE = 0.03
-"""Update ratio, while the learning rate is high, from which updates are too large. About 0.001 is
-usual in large models (Karpathy, CS231n, "Ratio of weights:updates"), 0.003 to 0.02 in small ones
-that learn in hundreds of steps."""
+"""Updates are too large if the update ratio is at least this while the learning rate is high. About
+0.001 is usual in large models (Karpathy, CS231n, "Ratio of weights:updates"), 0.003 to 0.02 in
+small ones that learn in hundreds of steps."""
 
 SMALL_UPDATE = 5e-4
-"""Update ratio below which hundreds of steps change too little. With enough steps such a ratio is
-right, and then the loss shows it."""
+"""Updates are too small if the update ratio is at most this and the loss is still high or falling.
+With enough steps, such a ratio is fine."""
 
 UNLEARNT = 0.5
-"""Final loss, as a share of the prior's loss, from which most is still to learn."""
+"""A final loss is high if it is at least this share of the prior's loss: most is not learnt yet."""
 
 UNSETTLED = 0.1
-"""Fall of the loss in the second half of the learning, as a share of the prior's loss, from which
-the loss has not settled."""
+"""A loss has not settled if it falls by at least this share of the prior's loss in the second half
+of the learning (`Facts.half_loss`)."""
 
 GAP, SMALL_GAP, REGRET = 0.2, 0.1, 0.05
-"""Overfitting, as shares of the prior's loss. GAP, SMALL_GAP: excess of the validation loss over
-the training loss. REGRET: excess of the last validation loss over the best one."""
+"""Thresholds for overfitting, as shares of the prior's loss. GAP, SMALL_GAP: validation loss minus
+training loss. REGRET: last validation loss minus the best one."""
 
 NO_BETTER = 0.95
-"""Best validation loss, as a share of the prior's loss, from which nothing general was learnt."""
+"""Validation is no better than the prior if its best loss is at least this share of the prior's
+loss."""
 
 CHANCE = 0.001
-"""If guessing reaches an accuracy in one of the validations with less than this probability, the
-accuracy shows that something was learnt."""
+"""An accuracy shows that something was learnt if guessing reaches it in one of the validations with
+less than this probability."""
 
 PRECISE = 0.05
-"""Two standard errors of an accuracy; from this size on they are reported with it."""
+"""An accuracy is reported with its error if two standard errors are more than this."""
 
 POOR = 0.8
-"""Training loss, as a share of the prior's loss, from which a model counts as underfitting."""
+"""A model underfits if its training loss stops falling at this share of the prior's loss or
+above."""
 
 STANDSTILL = 500
-"""Steps from which a loss near the prior's is judged. Before that it may be a plateau, on which
-small models stay for hundreds of steps: language models that know only how frequent words are, and
-CTC recognisers that write only blanks."""
+"""A loss near the prior's is judged only after at least this number of steps. Before that it may be
+a plateau, on which small models stay for hundreds of steps: language models that know only how
+frequent words are, and CTC models that write only blanks."""
 
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
-    """Find what the losses show. Of the rules after `_explosion`, only the first finding is
-    reported, and nothing that constant input explains. A run that ended well is judged only by what
-    went wrong on the way."""
+    """Find what the losses show. Yield exploding gradients, and the first finding of the other
+    rules.
+
+    For constant input, rules with findings that this would explain are left out. For a run that
+    ended well, only the rules about a loss that is not finite or rises are used.
+    """
     if (explosion := _explosion(facts)) is not None:
         yield explosion
     rules: list[Callable[[Facts], Finding | None]] = [_not_finite, _too_high]
@@ -172,12 +181,13 @@ def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
 
 
 OF_VALIDATION = ("nothing learnt", "no generalization", "overfitting")
-"""Findings that compare training, measured with raw weights, with validation."""
+"""Findings that use the validation loss. It is measured with averaged weights, the training loss
+with raw ones."""
 
 
 def _is_stale(facts: Facts) -> bool:
-    """Return whether validation uses averaged weights in which the initial ones still have
-    weight."""
+    """Return whether validation uses averaged weights with too large a share of the initial
+    values."""
     return initial_share(facts.config) > UNFORGOTTEN
 
 
@@ -224,8 +234,8 @@ def _lower_rate(facts: Facts) -> str:
 
 
 def _too_high(facts: Facts) -> Finding | None:
-    """Find a loss that rises by `RISE`; or updates of at least `LARGE_UPDATE`, with a loss that
-    falls only when the learning rate does, or never."""
+    """Find a loss that rises by `RISE`. Otherwise find updates of at least `LARGE_UPDATE` with a
+    loss that has not settled or is high."""
     losses, remedy = facts.losses, _lower_rate(facts)
     rises = losses - np.minimum.accumulate(losses)
     if rises.max() >= RISE * facts.scale:
@@ -241,9 +251,8 @@ def _too_high(facts: Facts) -> Finding | None:
 
 
 def _too_low(facts: Facts) -> Finding | None:
-    """Find updates of at most `SMALL_UPDATE`, while most is still to learn or the loss is still
-    falling. A model that was trained before has less to learn: for it the falling loss does not
-    count."""
+    """Find updates of at most `SMALL_UPDATE` with a loss that is high or has not settled. For a run
+    that was initialised from another model, only a high loss counts."""
     unsettled = facts.half_loss - facts.last_loss >= UNSETTLED * facts.scale
     unlearnt = facts.last_loss >= UNLEARNT * facts.scale
     if not facts.update_ratio <= SMALL_UPDATE:
@@ -260,8 +269,8 @@ def _too_low(facts: Facts) -> Finding | None:
 
 
 def _is_no_better(facts: Facts) -> bool:
-    """Return whether validation was never better than the prior: its loss was never lower by a
-    twentieth, and its accuracy never higher than guessing allows (`CHANCE`)."""
+    """Return whether no validation was better than the prior: no loss below `NO_BETTER` times the
+    prior's, and no accuracy that guessing could not reach (`CHANCE`)."""
     losses = facts.validated("loss")
     if not facts.prior_loss or not len(losses) or losses.min() < NO_BETTER * facts.prior_loss:
         return False
@@ -270,8 +279,9 @@ def _is_no_better(facts: Facts) -> bool:
 
 
 def _beyond_chance(facts: Facts) -> float | None:
-    """Return the accuracy from which a validation shows that something was learnt: always giving
-    the most frequent answer would reach it too rarely. None if there is no accuracy."""
+    """Return the lowest validation accuracy that shows learning. To always give the most frequent
+    answer would reach it with a probability below `CHANCE`. It is above 1 if there are too few
+    examples. Return None if there is no accuracy."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if not len(right) or not len(examples) or facts.commonest_target is None:
         return None
@@ -289,7 +299,7 @@ def _is_at_prior(facts: Facts) -> bool:
 
 
 def _nothing_learnt(facts: Facts) -> Finding | None:
-    """Find that neither validation nor training, which could memorise, beat the prior."""
+    """Find that neither training nor validation became better than the prior."""
     if facts.prior_loss is None or not _is_at_prior(facts) or facts.steps < STANDSTILL:
         return None
     return Finding(
@@ -304,7 +314,8 @@ def _nothing_learnt(facts: Facts) -> Finding | None:
 
 
 def _no_generalization(facts: Facts) -> Finding | None:
-    """Find that training beat the prior, perhaps by memorising, and validation never did."""
+    """Find that training became better than the prior, perhaps by memorising, but validation did
+    not."""
     if facts.prior_loss is None or not _is_no_better(facts):
         return None
     if facts.last_loss >= NO_BETTER * facts.prior_loss:
@@ -329,11 +340,11 @@ def _no_generalization(facts: Facts) -> Finding | None:
 
 
 def _overfitting(facts: Facts) -> Finding | None:
-    """Find a validation loss above the training loss by `GAP`; or by `SMALL_GAP`, and above its own
-    best by `REGRET`.
+    """Find a validation loss that is above the training loss by `GAP`; or by `SMALL_GAP`, if it is
+    also above the best validation loss by `REGRET`.
 
-    A small gap alone is harmless, as training has seen its examples before. A large gap is harmless
-    too while the last validation is the best one by `REGRET`: the loss is still falling.
+    A small gap alone is harmless, as training has seen its examples before. Any gap is harmless if
+    the last validation loss is the best one by `REGRET`: the loss is still falling.
     """
     losses = facts.validated("loss")
     if not len(losses):
@@ -355,7 +366,7 @@ def _overfitting(facts: Facts) -> Finding | None:
 
 
 def _precision(facts: Facts) -> str:
-    """Return the last accuracy with its error as text, if the error is large; else ""."""
+    """Return a text with the last accuracy and its error, or "" if the error is small."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")
     if not len(right) or not len(examples) or not facts.classes:
         return ""
@@ -378,7 +389,7 @@ def _against_overfitting(facts: Facts) -> Iterator[str]:
 
 
 def _larger(facts: Facts) -> list[str]:
-    """Return the fields, with values, that make the model larger."""
+    """Return settings that double the width or the depth of the model."""
     return [
         f"model.{name}={2 * getattr(facts.config.model, name)}"
         for name in ("width", "depth")
@@ -387,7 +398,7 @@ def _larger(facts: Facts) -> list[str]:
 
 
 def _underfitting(facts: Facts) -> Finding | None:
-    """Find a training loss that has stopped falling above `POOR`."""
+    """Find a training loss that stopped falling at `POOR` times the prior's loss or above."""
     prior = facts.prior_loss
     if not prior or facts.last_loss < POOR * prior or facts.steps < STANDSTILL:
         return None

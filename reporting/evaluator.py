@@ -1,4 +1,4 @@
-"""Evaluations during training: metrics and samples, for a run's log and report."""
+"""Evaluates a model during training: metrics and samples for the log and the report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ from training.step import TrainState
 
 
 class Evaluator:
-    """Evaluates the states of a run, and keeps the results for its checkpoints and its report.
+    """Evaluates a run during training, and keeps the results for its checkpoints and its report.
 
-    splits: the data. classes: names of its classes, if it has any. measure_split: the function of
-    evaluate.py. sample(module): returns what a model writes after the prompts of its task; None for
-    a task without prompts. examples(name): returns the examples of a split, one by one. batch(k):
-    the whole training batch k. data_facts(): measures the fields of `findings.Facts` about the
-    data.
+    splits: the splits of the data by name. classes: names of the classes; None without classes.
+    measure_split: the function of evaluate.py. sample(module): returns texts that the model writes
+    after the prompts of its task; None for a task without prompts. examples(name): returns the
+    examples of a split. batch(k): returns the whole training batch k. data_facts(): returns the
+    fields of `findings.Facts` that describe the data.
 
-    `history` holds all evaluations of the run, oldest first; `samples` the last samples.
+    `history` holds all evaluations of the run, oldest first; `samples` holds the last samples.
     """
 
     def __init__(
@@ -57,8 +57,7 @@ class Evaluator:
         self.samples: Sequence[Sample] = ()
 
     def evaluate(self, state: TrainState, step: int) -> None:
-        """Measure and log the metrics of the validation split, and samples of what the model
-        writes."""
+        """Evaluate the validation split, let the model write samples, and log both."""
         self._step, self._metrics = step, {}
         config = self._program.config
         if "validation" in self._splits:
@@ -78,17 +77,17 @@ class Evaluator:
         self._log.write_samples(step, [*map(sample_text, self.samples)])
 
     def metrics_at(self, step: int) -> dict[str, float]:
-        """Return the step and the metrics of the evaluation at `step`; {} without one."""
+        """Return the step and metrics of the last evaluation if it was at `step`, else {}."""
         return {"step": step, **self._metrics} if step == self._step else {}
 
     def staleness(self) -> str | None:
-        """Return why to end the run early; None to continue."""
+        """Return the reason to stop the run early; None to continue."""
         limit = self._program.config.train.stop_after_evaluations
         return self._metric.staleness(self.history, limit)
 
     def finish(self, state: TrainState) -> dict[str, Any]:
-        """Evaluate the test split, if there is one, examine the model and diagnose the run. Return
-        arguments of `write_report`."""
+        """Evaluate the test split if there is one, look inside the model, and diagnose the run.
+        Return the results as keyword arguments of `RunLog.report`."""
         pages: dict[str, Any] = {"samples": self.samples}
         name = next((one for one in ("test", "validation") if one in self._splits), "train")
         if name == "test":
@@ -104,7 +103,8 @@ class Evaluator:
         return pages | {"diagnosis": self.diagnose(state)}
 
     def diagnose(self, state: TrainState | None = None) -> list[str]:
-        """Return the findings about the run, a line each; without a state, none about the model."""
+        """Return the findings of the diagnosis, one line each. Without `state`, the model is not
+        examined."""
         with self._progress.working("looking for what went wrong"):
             return diagnose_run(
                 self._program,
@@ -116,8 +116,8 @@ class Evaluator:
             )
 
     def print_result(self) -> None:
-        """Print the last samples, and the metrics of the test split, or of validation without
-        one."""
+        """Print the last samples and the metrics of the test split; without a test split, the
+        metrics of validation."""
         for sample in self.samples:
             print(sample_text(sample))
         if not self._metrics:
@@ -129,8 +129,8 @@ class Evaluator:
             print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
 
     def _measure(self, name: str, state: TrainState, most: int | None = None) -> dict[str, float]:
-        """Return the metrics of a split as evaluate.py prints them, and keep the outputs. Averaged
-        weights are used if the run has them. most: how many examples to answer in text."""
+        """Measure a split with the averaged weights, or the raw ones without averaging. Return its
+        metrics and keep its outputs. most: how many examples to answer in text."""
         metrics, self._outputs = self._measure_split(
             self._program.model_def,
             state.eval_params,

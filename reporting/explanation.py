@@ -1,6 +1,8 @@
-"""Explains a configuration: the optimizer, weight decay and learning rate of each parameter for
-`--explain`, and warnings about legal settings whose effect differs from what they seem to ask
-for."""
+"""Explains a configuration before the run.
+
+`--explain` prints the update rule, learning rate and weight decay of each parameter. Every run
+warns about valid settings that are too long for the run.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,28 +25,28 @@ _STAND_INS = {
     "transcribed_sound": DataSpec(num_mels=80, max_frames=256, vocabulary_size=256, max_labels=256),
     "labelled_sound": DataSpec(num_mels=80, max_frames=256, num_classes=10),
 }
-"""Sizes that only the data knows; names and axes of parameters do not depend on them."""
+"""Placeholders for sizes that are read from the data, by modality. The names and axes of the
+parameters do not depend on them."""
 
 
 UNFORGOTTEN = 0.05
-"""Share of initial values in the final average (EMA) from which the user is warned."""
+"""The user is warned if the final average (EMA) has more than this share of the initial values."""
 
 
 def initial_share(config: Config) -> float:
-    """Return the weight of the initial values in the averaged weights after the last step; 0
-    without an average."""
+    """Return the share of the initial values in the final average (EMA); 0 without averaging."""
     return (config.train.ema_decay or 0.0) ** config.train.steps
 
 
 def better_decay(config: Config) -> float:
-    """Return a `train.ema_decay` with which the average forgets the initial values by the end of
-    the run."""
+    """Return a `train.ema_decay` that leaves under 1 % of the initial values in the final
+    average."""
     return max(0.0, 1 - 5 / config.train.steps)
 
 
 def warnings_of(config: Config, warmup: int) -> Iterator[str]:
-    """Yield a warning for each setting that is too long for the run. warmup: the actual number of
-    warm-up steps."""
+    """Yield a warning if the warm-up or the averaging of weights is too long for the run. warmup:
+    the actual number of warm-up steps."""
     steps, decay = config.train.steps, config.train.ema_decay or 0.0
     asked = config.optimizer.warmup_steps
     if warmup != asked:
@@ -63,17 +65,17 @@ def warnings_of(config: Config, warmup: int) -> Iterator[str]:
 def print_explanation(
     config: Config, recipe: str, overrides: Mapping[str, str], workdir: str | None
 ) -> None:
-    """Print every field with its value and origin, the environment, and all parameters."""
+    """Print every field, its value and where that was set; the environment; and all parameters."""
     parameters = explain_parameters(config)
     print(explain(recipe, overrides, workdir=workdir))
     print(f"\n{explain_environment(config)}\n\n{parameters}")
 
 
 def explain_parameters(config: Config) -> str:
-    """Return a table of all parameters; layers with the same settings share a row.
+    """Return a table of the update rule, learning rate and weight decay of every parameter.
 
-    Neither data nor devices are needed. Raises `configs.UsageError` for a pattern that matches no
-    parameter.
+    Layers with the same settings share a row. Neither data nor devices are needed. Raises
+    `configs.UsageError` if a pattern in the configuration matches no parameter.
     """
     graph = make_model_graph(
         config.model.architecture,
@@ -89,7 +91,7 @@ def explain_parameters(config: Config) -> str:
         rate = config.optimizer.learning_rate * param_group.multiplier
         rows.append((re.sub(r"\.\d+\.", ".*.", name), (param_group.rule, rate, decay), name))
 
-    # Layers that are treated differently do not share a row with *.
+    # Layers share a row, with * for their number, only if their settings are the same.
     kinds = {general: {row[1] for row in rows if row[0] == general} for general, *_ in rows}
     shown = [(general if len(kinds[general]) == 1 else name, what) for general, what, name in rows]
     shown = list(dict.fromkeys(shown))

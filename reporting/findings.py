@@ -1,4 +1,4 @@
-"""The facts from which a run is diagnosed, and the findings of the diagnosis."""
+"""The input and the output of a run's diagnosis: `Facts` and `Finding`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ import numpy as np
 from configs.schema.config import Config
 
 LEAST_STEPS, LEAST_LINES = 100, 10
-"""Number of steps, and of logged losses, from which the learning of a run is judged. A warm-up
-takes as many steps, and with fewer losses two halves of a run can't be compared."""
+"""A run with fewer steps, or fewer logged losses, is too short to judge how it learns. The warm-up
+alone can take 100 steps, and the two halves of a run can't be compared with fewer losses."""
 
 
 GOOD = 0.1
-"""Share of the mistakes of guessing, or of the prior's loss. A run that ends below it learnt what
-there was to learn, and nothing needs fixing."""
+"""A run ended well if its final loss is at most this share of `Facts.prior_loss`, or its error rate
+at most this share of the error rate of guessing. Nothing then needs fixing."""
 
 
 class Finding(NamedTuple):
-    """A problem of a run. name: what is wrong. evidence: the figures that show it. remedy: the
-    field to change."""
+    """A problem found in a run. name: what is wrong. evidence: the figures that show it. remedy:
+    the setting to change."""
 
     name: str
     evidence: str
@@ -34,21 +34,21 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts about a run. Fields that are None or empty are unknown.
+    """What is known about a run. Fields that are None or empty are unknown.
 
     metrics: from `read_metrics`. begun_elsewhere: whether the run was initialised from another
     model.
 
-    The data. examples: number of training examples. inputs: number of inputs that were examined.
-    padding: share of padding among the positions of batches. classes: number of examples with each
-    label. prior_loss: loss, in nats per target, of a model that knows only how frequent each target
-    is. commonest_target, commonest_input: share of the most frequent target and input.
-    commonest_name: an example with that input. copied: for two splits, the share of the second that
-    is in the first too.
+    About the data. examples: number of training examples. inputs: number of sampled inputs.
+    padding: share of the positions of batches that are padding. classes: number of sampled examples
+    with each label. prior_loss: loss, in nats per target, of a model that always predicts the
+    frequencies of the targets. commonest_target, commonest_input: share of the most frequent target
+    and input. commonest_name: an example with that input. copied: {(first, second): share of the
+    split `second` that is also in the split `first`}.
 
-    The model. unmoved: parameters that kept their initial values, each with the field that keeps it
-    fixed or "". dead: for each activation, the number of units that are always zero, and of all
-    units.
+    About the model. unmoved: from `unmoved_parameters`: the parameters that still have their
+    initial values, each with the setting that keeps it fixed or "". dead: for each activation, the
+    number of units that are always zero, and of all units.
     """
 
     config: Config
@@ -67,11 +67,12 @@ class Facts:
     dead: Sequence[tuple[int, int]] = ()
 
     def logged(self, name: str) -> np.ndarray:
-        """Return the values of a metric in all training lines, NaN where it was not finite."""
+        """Return the values of a metric at all logged training steps, NaN where it is missing or
+        not finite."""
         return np.array([line.get(name, math.nan) for line in self._lines])
 
     def validated(self, name: str) -> np.ndarray:
-        """Return the finite values of a metric from all validations, in their order."""
+        """Return the finite values of a metric from all validations, in order."""
         name = f"validation/{name}"
         values = np.array([line[name] for line in self.metrics if name in line])
         return values[np.isfinite(values)]
@@ -86,12 +87,12 @@ class Facts:
 
     @cached_property
     def is_short(self) -> bool:
-        """Return whether too little was logged to judge the learning."""
+        """Return whether the run is too short to judge how it learns."""
         return self.steps < LEAST_STEPS or len(self._lines) < LEAST_LINES
 
     @cached_property
     def losses(self) -> np.ndarray:
-        """Return the finite training losses, each replaced by the median of five neighbours."""
+        """Return the finite training losses, smoothed by a running median over five."""
         losses = self.logged("loss")
         losses = losses[np.isfinite(losses)]
         if not len(losses):
@@ -101,27 +102,28 @@ class Facts:
 
     @property
     def last_loss(self) -> float:
-        """Return the mean loss of the last tenth, so that no single batch decides."""
+        """Return the mean of the last tenth of `losses`, so that no single batch decides."""
         return float(self.losses[-max(3, len(self.losses) // 10) :].mean())
 
     @property
     def half_loss(self) -> float:
-        """Return the loss when half of the learning was done, measured by the sum of the learning
-        rates: a schedule that ends low learns little in its second half of the steps."""
+        """Return the loss at the step where the sum of the learning rates reaches half of its final
+        value. A schedule that decays learns little in the second half of its steps, so this step is
+        the middle of the learning."""
         rates = self.logged("learning_rate")[np.isfinite(self.logged("loss"))]
         way = np.cumsum(np.nan_to_num(rates))
         return float(self.losses[np.searchsorted(way, way[-1] / 2)])
 
     @property
     def scale(self) -> float:
-        """Return the unit of losses: the prior's loss, or the first loss if the prior's is
-        unknown."""
+        """Return the loss that other losses are compared with: `prior_loss`, or the first loss if
+        that is unknown."""
         return self.prior_loss or float(self.losses[0])
 
     @property
     def is_good(self) -> bool:
-        """Return whether the run ended with at most `GOOD` of the prior's loss, or of the mistakes
-        of guessing; measured by validation, or by training without validation."""
+        """Return whether the run ended well, as `GOOD` defines it. Uses the last validation, or the
+        last training metrics if there is no validation."""
         losses = self.validated("loss")
         loss = (
             float(losses[-1]) if len(losses) else self.last_loss if len(self.losses) else math.inf
@@ -140,7 +142,7 @@ class Facts:
     @property
     def update_ratio(self) -> float:
         """Return the median update ratio of the steps with at least half of the highest learning
-        rate."""
+        rate; NaN if there are none."""
         rates, ratios = self.logged("learning_rate"), self.logged("update_ratio")
         at_height = (rates >= np.nanmax(rates) / 2) & np.isfinite(ratios)
         return float(np.median(ratios[at_height])) if at_height.any() else math.nan

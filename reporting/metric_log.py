@@ -1,12 +1,17 @@
-"""The metrics of a run: `metrics.jsonl`, with a line for each logged step, and TensorBoard.
+"""Writes the metrics of a run to `metrics.jsonl` and TensorBoard, and reads them again.
 
-Keys of a line: `step`, `loss` (nats per target, of that step alone), `learning_rate`,
-`gradient_norm`, `update_ratio` (norm of the parameters' change over the norm of the parameters),
-`examples_per_second`, for text `tokens_per_second` (tokens that the model reads, targets or not,
-without padding; for pairs, of both sides), `step_seconds`, `input_wait_fraction`, `mfu` if the
-devices' peak is known, `accuracy` for a classifier; on validation lines the task's metrics with the
-prefix `validation/`. JSON has no NaN and no infinity: a number that is not finite is written as
-null.
+`metrics.jsonl` has one JSON object per line. The keys for a logged training step:
+
+    step, learning_rate, gradient_norm, examples_per_second, step_seconds, input_wait_fraction
+    loss               nats per target, of this step alone
+    update_ratio       norm of the parameters' change over the norm of the parameters
+    tokens_per_second  for text: tokens that the model reads, targets or not, without padding;
+                       for pairs, of both sides
+    mfu                if the devices' peak is known
+    accuracy           for a classifier
+
+A validation adds a line with `step` and the task's metrics, with the prefix `validation/`. JSON has
+no NaN and no infinity: a number that is not finite is written as null.
 """
 
 import json
@@ -21,15 +26,16 @@ from configs.files import write_durably
 METRICS = "metrics.jsonl"
 
 SECONDS_HELD_BACK = 10
-"""TensorBoard's file gets new numbers this often."""
+"""TensorBoard's file is written every this many seconds."""
 
 
 class MetricLog:
-    """Writes the metrics of a run that resumes after `first_step` (0: a new run).
+    """Appends the metrics of a run to `metrics.jsonl` and to TensorBoard.
 
-    If an earlier process was killed, the file may have lines after its last checkpoint, and a line
-    that was cut short. Opening the log removes them, atomically, and reports it through `notify`;
-    in TensorBoard they are hidden. There is one writer per workdir: hold its lock.
+    first_step: the step that the run resumes from; 0 for a new run. If an earlier process was
+    killed, the file may have lines of later steps, and an incomplete line. Opening the log removes
+    these lines atomically, and reports it through `notify`. In TensorBoard the later steps are
+    hidden. Only one process may write to a workdir: hold its lock.
     """
 
     def __init__(self, workdir: Path, *, first_step: int, notify: Callable[[str], None]):
@@ -40,32 +46,33 @@ class MetricLog:
         self._tensorboard: Any = None
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append the line of `step`, flushed, and write the same numbers to TensorBoard.
+        """Append a line for `step` to `metrics.jsonl`, and write the same numbers to TensorBoard.
 
-        In TensorBoard, a name without a group gets the group `train/` (`validation/loss` has a
-        group).
+        The line is flushed at once. In TensorBoard, a name without a group gets the group `train/`
+        (`validation/loss` has a group).
         """
         finite = {name: number for name, number in metrics.items() if math.isfinite(number)}
         line = {"step": step} | {name: finite.get(name) for name in metrics}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self._tensorboard is None:  # Imported late: that takes as long as many steps.
+        if self._tensorboard is None:  # Imported late: it takes as long as many steps.
             self._tensorboard = _summary_writer(self._folder, self._first_step)
         for name, number in finite.items():
             tag = name if "/" in name else f"train/{name}"
             self._tensorboard.add_scalar(tag, number, step)
 
     def close(self) -> None:
-        """Write what TensorBoard still buffers."""
+        """Flush and close the files."""
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl` in order, with null read as NaN. Without a file, [].
+    """Return the lines of `metrics.jsonl` in order, with null read as NaN. Return [] if there is no
+    file.
 
-    A last line cut short by a kill is left out. Raises ValueError for any other broken line, naming
-    it.
+    An incomplete last line, which a killed process may leave, is ignored. Raises ValueError with
+    the line number for any other broken line.
     """
     path = workdir / METRICS
     lines, broken, count = _parse(path)
@@ -79,7 +86,7 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
-    """Return the good lines by number (from 1), the numbers of the broken ones, and the count."""
+    """Return {line number: line} without broken lines, the numbers of these, and the line count."""
     if not path.exists():
         return {}, [], 0
     good, broken = {}, []
@@ -94,7 +101,7 @@ def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
 
 
 def _parse_line(text: bytes) -> dict[str, Any] | None:
-    """Return the metrics of a line, None if it is not whole."""
+    """Return the metrics of a line, or None if it is incomplete or not valid."""
     try:
         line = json.loads(text)
     except ValueError:
@@ -104,7 +111,7 @@ def _parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 def _cut(path: Path, last_step: int, notify: Callable[[str], None]) -> None:
-    """Remove the broken lines and those after `last_step`."""
+    """Remove broken lines and those of steps after `last_step`."""
     good, broken, _ = _parse(path)
     late = [line["step"] for line in good.values() if line["step"] > last_step]
     if not late and not broken:

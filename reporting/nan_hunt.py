@@ -17,11 +17,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def explain_not_finite(step: jax.stages.Wrapped, state: TrainState, batch: Any) -> str:
-    """Names the first operation of `step(state, batch)` that makes a NaN, and an infinity.
+    """Return a text that names the operations of `step(state, batch)` where the first NaN and the
+    first infinity appear.
 
-    `step` is a jitted function; it is traced, not run. Each operation then runs on its own, on the
-    devices where its inputs are, and nothing is donated. This takes a while, and more memory than
-    the step.
+    The search ends at the first NaN. If an input is not finite, the text names the input instead.
+    `step` is a jitted function. It is traced, and its operations then run one at a time, on the
+    devices of their inputs, without donating buffers. This takes longer than the step, and more
+    memory.
     """
     poisoned = [
         f"{what}{jax.tree_util.keystr(path)}"
@@ -44,18 +46,18 @@ KINDS = {"NaN": jnp.isnan, "infinity": jnp.isinf}
 
 
 class _NaNFound(Exception):
-    """Ends the hunt: nothing after the first NaN matters."""
+    """Stops the search at the first NaN."""
 
 
 class _Hunt:
-    """An interpreter of jaxprs that checks the outputs of each operation."""
+    """Interprets a jaxpr, and checks the output of each operation for NaN and infinity."""
 
     def __init__(self):
         self.found: dict[str, str] = {}
 
     def run(self, closed: Any, values: Sequence[Any], place: str | None) -> list[Any]:
-        """Return the outputs of a jaxpr, closed or not. place: reported instead of its operations'
-        own lines; None for their own."""
+        """Run a `Jaxpr` or `ClosedJaxpr`, and return its outputs. place: the source line to report
+        for all its operations; None to report each operation's own line."""
         jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
         last_use = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}
@@ -95,11 +97,11 @@ class _Hunt:
 
     @staticmethod
     def _place(eqn: core.JaxprEqn, place: str | None) -> str:
-        """Return the innermost source line of this project, and whether it is in the forward or
-        backward pass.
+        """Return the innermost source line of this project that called `eqn`, and whether that is
+        in the forward or backward pass.
 
-        A function jitted by a library keeps the source lines of its first caller, so `place`, the
-        line of the call, is used for its operations.
+        An operation in a function that a library jitted has the source lines of the function's
+        first caller. For such an operation, `place` is the line of the actual call.
         """
         if place is not None:
             return place
@@ -113,7 +115,7 @@ class _Hunt:
         return f"({way}, {path}:{lines[0].line_num} in {lines[0].function_name})"
 
     def _enter(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
-        """Run an operation that contains other operations, one by one."""
+        """Run the inner operations of an operation such as `scan` or `cond`, one at a time."""
         if eqn.primitive.name == "scan":
             self._enter_scan(eqn, inputs, place)
         elif eqn.primitive.name == "cond":
@@ -127,8 +129,7 @@ class _Hunt:
 
     def _enter_scan(self, eqn: core.JaxprEqn, inputs: list[Any], place: str | None) -> None:
         """Run a scan iteration by iteration. Its inputs are constants, carry and slices; its
-        outputs are carry and slices. A sliced array has one dimension more outside than in the
-        body."""
+        outputs are carry and slices. Outside the body, a sliced array has one more dimension."""
         body = eqn.params["jaxpr"]
         inside = getattr(body, "jaxpr", body)
         sliced = _more_dimensions(eqn.invars, inside.invars)

@@ -1,4 +1,4 @@
-"""Traces a window of steps with JAX's profiler, into the workdir."""
+"""Profiles a range of steps with JAX's profiler, and writes the trace to the workdir."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,15 +10,14 @@ from configs.schema.config import Config
 
 
 class Profiler:
-    """Traces `train.profile_steps` steps from `train.profile_from_step` on, if that is set.
+    """Traces `train.profile_steps` steps, beginning with `train.profile_from_step`, if that is set.
 
-    Call `begin(step)` and `end(step, metrics)` before and after each step, and `close()` after all
-    of them: a trace that is open when the run stops or fails is then written too. At the end of the
-    trace it waits for the device, so that the last step is in it completely; otherwise it costs
-    nothing.
+    Call `begin(step)` before each step is dispatched, `end(step, metrics)` after it, and `close()`
+    after the last step or a failure, to write a trace that is still open. After the last traced
+    step, `end` waits for the device, so that the trace is complete.
 
-    done: number of steps before this start of the run. If the window began among them, nothing is
-    traced, and `notify` gets a message.
+    done: number of steps before this start of the run. If the first step to trace is among them,
+    nothing is traced, and `notify` gets a message.
     """
 
     def __init__(
@@ -38,8 +37,8 @@ class Profiler:
         self._tracing = False
 
     def begin(self, step: int) -> None:
-        """Start the trace if `step` is the first of the profiled window. To be called before each
-        step is dispatched."""
+        """Start the trace if `step` is the first to trace. Call this before the step is
+        dispatched."""
         if step == self._first:
             jax.profiler.start_trace(self._folder)
             self._tracing = True
@@ -48,7 +47,7 @@ class Profiler:
             self._annotation.__enter__()
 
     def end(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """End the trace after the last step of the window was dispatched."""
+        """End the trace if `step` is the last to trace. Call this after the step is dispatched."""
         if self._annotation is None or not self._tracing:
             return
         self._annotation.__exit__(None, None, None)
@@ -57,7 +56,7 @@ class Profiler:
             self.close()
 
     def close(self) -> None:
-        """End a trace that is still open."""
+        """End a trace that is still open, and report its file through `notify`."""
         if not self._tracing:
             return
         jax.profiler.stop_trace()

@@ -22,24 +22,24 @@ from reporting.wording import (
 )
 
 MEASURED_STEPS = 5
-"""Steps that are timed before an estimate for the whole run."""
+"""Number of steps to time before the duration of the run is estimated."""
 
 SHORT_SECONDS = 10.0
-"""A shorter run needs no estimate."""
+"""A run shorter than this gets no estimate."""
 
 SECONDS_BETWEEN_LINES = 5.0
-"""Without a terminal, steps and stages print a line at most this often."""
+"""Shortest time between two progress lines, when there is no terminal."""
 
 
 @dataclass(frozen=True)
 class _View:
-    """A bar between `head` and `tail`, and `details` below it."""
+    """A bar, with the text `head` to its left, `tail` to its right and `details` below."""
 
     head: str
     fraction: float | None  # None: the total is unknown.
     tail: str = ""
     details: str = ""
-    since: float | None = None  # Shows the seconds that have passed since.
+    since: float | None = None  # A start time: the tail then shows the seconds since.
 
     def __rich__(self) -> RenderableType:
         passed = "" if self.since is None else seconds_text(int(time.monotonic() - self.since))
@@ -57,7 +57,7 @@ class _View:
 
 
 class _Pace:
-    """Estimates how long the remaining steps take, from the mean pace so far without pauses."""
+    """Estimates the time of the remaining steps from the mean pace so far, without pauses."""
 
     def __init__(self):
         self._first: tuple[float, int] | None = None
@@ -65,7 +65,7 @@ class _Pace:
         self._paused = 0.0
 
     def pause(self, seconds: float) -> None:
-        """Exclude the last `seconds`, in which no step ran."""
+        """Leave the last `seconds` out of the pace, because no step ran."""
         self._paused += seconds
 
     def reached(self, done: int) -> None:
@@ -73,7 +73,8 @@ class _Pace:
         self._first = self._first or self._last
 
     def estimate(self, steps: int) -> str:
-        """Return as text how long `steps` take; "" if too few are timed, or for a few seconds."""
+        """Return a text that says how long `steps` take. Return "" if fewer than `MEASURED_STEPS`
+        are timed, or if they take less than `SHORT_SECONDS`."""
         (began, first), (now, done) = self._first or self._last, self._last
         if done - first < MEASURED_STEPS:
             return ""
@@ -93,12 +94,11 @@ class _Pace:
 
 
 class Progress:
-    """Shows preparation, compilation, steps and validations; never on standard output.
+    """Shows the preparation, compilation, steps and validations of a run on standard error.
 
-    On a terminal a thread draws the bar four times a second, however often it is updated, and
-    formats only what it draws, so the loop may report every step. `stop()` leaves the last state of
-    the bar on the screen. Without `shown`, as in all processes of a run except the main one, only
-    notes are printed.
+    On a terminal, a thread draws the bar four times a second. A call of `update` only stores what
+    to draw, so it costs little in every step. `stop()` leaves the last state of the bar on the
+    screen. shown: False prints only notes, as in all processes of a run except the main one.
     """
 
     def __init__(self, *, shown: bool = True):
@@ -119,13 +119,14 @@ class Progress:
         self._validation = ""
 
     def note(self, text: str) -> None:
-        """Print a line of its own, above the bar if there is one."""
+        """Print `text` as a line, above the bar if there is one."""
         self._console.print(Text(text), soft_wrap=True)
 
     def preparation(self, stage: str, done: int, total: int, unit: str) -> None:
-        """Show that `done` of `total` files, records, ... are prepared (callback of `prepare`).
+        """Show that `done` of `total` files, records, ... are prepared. This is the `progress`
+        argument of `prepare`.
 
-        A stage ends when done == total, and leaves one line.
+        With done == total the stage ends: a line with its duration replaces the bar.
         """
         if stage != self._stage:
             self._stage, self._stage_began, self._pace = stage, time.monotonic(), _Pace()
@@ -142,8 +143,8 @@ class Progress:
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Show on a terminal what the run does between steps, such as "evaluating". Its time does
-        not count as time of steps."""
+        """Show `text`, such as "evaluating", on a terminal while the context is open. The time in
+        the context does not count as time of steps."""
         before, shown, began = self._view, self._live is not None, time.monotonic()
         now = _View(text, None, details=before().details, since=began)
         self._show(lambda: now)
@@ -160,7 +161,8 @@ class Progress:
 
     @contextmanager
     def compiling(self, text: str) -> Iterator[None]:
-        """Report that `text` is being compiled, how long it took, and whether the cache had it."""
+        """Print that `text` is compiled in this context; at its end, print the time and whether the
+        compilation cache was used."""
         from jax import monitoring
 
         found = []
@@ -182,15 +184,15 @@ class Progress:
         self._line(f"compiled {text} in {seconds_text(time.monotonic() - began)}{cached}")
 
     def start(self, total: int, first_step: int) -> None:
-        """Begin the bar of `total` steps, of which `first_step` are done."""
+        """Start the bar of `total` steps, of which `first_step` are done."""
         self._stage = None
         self._first_step, self._total = first_step, total
         self._pace, self._line_at = _Pace(), float("-inf")
         self._show(lambda: _View(f"step {first_step:,}/{total:,}", first_step / total))
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Show the metrics of `step`. Without a terminal, only logged steps, which have rates, get
-        a line."""
+        """Show the metrics of `step`. Without a terminal, print a line if the step was logged (its
+        metrics include rates) and the last line is not too recent."""
         self._metrics |= metrics
         self._pace.reached(step)
         self._show(lambda: self._after(step))
@@ -199,21 +201,21 @@ class Progress:
             self._line_if_due(at_any_rate=step == self._total)
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Print every metric of a validation; the headline metric stays below the bar."""
+        """Print all metrics of a validation, and keep its headline metric below the bar."""
         name = headline_metric(metrics)
         self._validation = f"validation {metric_text(name, metrics[name])}"
         texts = [metric_text(name, value) for name, value in metrics.items() if name != "examples"]
         self._line(f"step {step:,}: validation {', '.join(texts)}")
 
     def stop(self) -> None:
-        """End the bar; its last state stays on the screen."""
+        """End the bar, and leave its last state on the screen."""
         drawn = self._live is not None
         self._hide()
         if drawn and self._stage is None:
             self._console.print(self._view())
 
     def _estimate_once(self, step: int) -> None:
-        """Print a line with the run's duration, as soon as it can be estimated."""
+        """Print the estimated duration of the run once, as soon as it can be estimated."""
         estimate = self._pace.estimate(self._total - self._first_step)
         if estimate and not self._is_estimated and step < self._total:
             self._is_estimated = True
@@ -239,7 +241,8 @@ class Progress:
             yield self._validation
 
     def _line_if_due(self, *, at_any_rate: bool = False) -> None:
-        """Print the view as a line, if there is no bar and the last line was a while ago."""
+        """Print the view as a line if there is no bar and the last line is at least
+        `SECONDS_BETWEEN_LINES` old."""
         now = time.monotonic()
         if not self._has_bar and (at_any_rate or now - self._line_at >= SECONDS_BETWEEN_LINES):
             self._line_at = now

@@ -1,4 +1,4 @@
-"""The log of a run: its messages, its metrics, and its report."""
+"""Shows the messages of a run, and writes its metrics and its report."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,18 @@ from reporting.start_summary import Rows, aligned
 from reporting.wandb_log import WandbLog
 
 PREFIX = "diagnosis: "
-"""Begins each line of the diagnosis, to tell it from other messages."""
+"""Prefix of every message from the diagnosis."""
 
 
 class RunLog:
-    """Shows and keeps the messages and metrics of one run, across all its restarts.
+    """Shows and stores the messages and metrics of one run, across all its restarts.
 
-    metadata: figures for the report that are not in the metrics: `parameters`, and
-    `tokens_per_example` and `gzip_bits_per_byte` if they apply. pages: further arguments of
-    `write_report`. initialized_from: the model that the run was initialised from, as JSON; None for
-    fresh parameters. Only the process that calls `open` writes to the workdir; the others only show
-    messages.
+    Only the process that calls `open` writes to the workdir. Other processes only show messages.
+
+    metadata: figures for the report: `parameters`, and `tokens_per_example` and
+    `gzip_bits_per_byte` if they apply. tuned: the flags that `set_environment` set.
+    initialized_from: a description, as JSON, of the model that the run was initialised from; None
+    for fresh parameters. pages: further arguments of `write_report`.
     """
 
     def __init__(
@@ -42,38 +43,42 @@ class RunLog:
         self._logs: list[MetricLog | WandbLog] = []
         self._warnings: list[str] = []
         self._events: list[str] = []
-        self._warned: set[str] = set()  # Since this start; `_warnings` has earlier ones too.
+        self._warned: set[str] = set()  # since this start; `_warnings` also has older ones
         self._initialized_from = initialized_from
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
     def open(self, first_step: int) -> None:
-        """Begin to write the metrics of the steps after `first_step`."""
+        """Open metrics.jsonl, TensorBoard and, if configured, Weights & Biases for the steps after
+        `first_step`."""
         self._logs.append(MetricLog(self._workdir, first_step=first_step, notify=self.warn))
         if self._config.train.wandb_project is not None:
             self._logs.append(WandbLog(self._config, self._workdir, self.info))
 
     def warn(self, text: str) -> None:
-        """Show a warning: a line above the progress bar, highlighted in the report."""
+        """Show a warning above the progress bar, and highlight it in the report."""
         self._warnings.append(text)
         self._warned.add(text)
         self._progress.note(text)
 
     def info(self, text: str) -> None:
-        """Show an ordinary event: a line above the progress bar, and a plain line in the report."""
+        """Show an event above the progress bar, and list it in the report."""
         self._events.append(text)
         self._progress.note(text)
 
     def take(self, warnings: Sequence[str], events: Sequence[str]) -> None:
-        """Show the messages from before the log existed."""
+        """Show and store messages from before this log was created."""
         for text in warnings:
             self.warn(text)
         for text in events:
             self.info(text)
 
     def start(self, rows: Rows, *, first_step: int) -> None:
-        """Show the summary of the run, and put it into the report. If the run resumes, show it as
-        one line. Only the process that writes shows it."""
+        """Show the summary of the run, and add it to the report.
+
+        rows: from `summarize_start`. first_step: if it is not 0, the run resumes, and the summary
+        is shown as one line. Only the process that writes shows it.
+        """
         self._pages["start"] = rows
         lines = list(aligned(rows))
         if first_step:
@@ -83,12 +88,12 @@ class RunLog:
             self._progress.note(line)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a line of metrics.jsonl, and the same to TensorBoard and Weights & Biases."""
+        """Write the metrics of `step` to metrics.jsonl, TensorBoard and Weights & Biases."""
         for log in self._logs:
             log.write(step, metrics)
 
     def write_samples(self, step: int, texts: Sequence[str]) -> None:
-        """Write what the model generated after `step` into a file in samples/."""
+        """Write the texts that the model generated at `step` to a file in samples/."""
         if self._logs and texts:
             folder = self._workdir / "samples"
             make_folder(folder)
@@ -100,7 +105,7 @@ class RunLog:
 
     @property
     def history(self) -> dict[str, Any]:
-        """Return the part of the run's past that checkpoints store."""
+        """Return what checkpoints store of this log: run time, messages, `initialized_from`."""
         return {
             "seconds": self._seconds(),
             "notices": self._warnings,
@@ -109,7 +114,8 @@ class RunLog:
         }
 
     def go_on_from(self, step: int, history: Mapping[str, Any]) -> None:
-        """Take over the messages that were stored up to the checkpoint `step`, each once."""
+        """Continue the log of checkpoint `step`. history: the `history` that it stored. A message
+        that was shown before and after the restart is kept once."""
         self._seconds_before = history["seconds"]
         self._initialized_from = history.get("initialized_from")  # Older checkpoints have none.
         self._warnings = _joined(history["notices"], self._warnings)
@@ -120,11 +126,15 @@ class RunLog:
     def report(
         self, status: str, step: int, *, test: Mapping[str, float] | None = None, **pages: Any
     ) -> Path | None:
-        """Write report.html after `step` steps, show the lines of its diagnosis, and return its
-        path; None in a process that does not write."""
+        """Write report.html, show the lines of its diagnosis, and return the path of the file.
+
+        status: the state of the run, such as "finished". step: the number of steps done. test:
+        metrics of the test split. pages: further arguments of `write_report`. Returns None in a
+        process that does not write.
+        """
         if not self._logs:
             return None
-        from reporting.report.machine import environment  # slow to import, and for the end only
+        from reporting.report.machine import environment  # slow to import
         from reporting.report.page import Summary, write_report
 
         examples = step * self._config.data.global_batch_size
@@ -162,7 +172,7 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Flush and close all logs."""
         for log in self._logs:
             log.close()
 
@@ -171,5 +181,5 @@ class RunLog:
 
 
 def _joined(earlier: Sequence[str], now: Sequence[str]) -> list[str]:
-    """Return the earlier lines, then the new ones."""
+    """Return the earlier lines, then each new one that is not among them."""
     return [*earlier, *(line for line in now if line not in earlier)]

@@ -17,10 +17,10 @@ _INPUTS = ("image", "frames", "source", "tokens")
 def summarize_start(
     program: TrainProgram, batch: Mapping[str, Any], train: Any, splits: Rows
 ) -> Rows:
-    """Return the summary as rows of a name and a text.
+    """Return a summary of the run, as rows of a name and a text.
 
-    batch: the first training batch. train: the training split; its `examples` and `lengths` are
-    read. splits: rows about the contents of each split.
+    batch: the first training batch. train: the training split, of which `examples` and `lengths`
+    are read. splits: rows that describe each split.
     """
     return [
         ("parameters", _parameters(program)),
@@ -32,7 +32,7 @@ def summarize_start(
 
 
 def aligned(rows: Rows) -> Iterator[str]:
-    """Yield the rows as lines, with the texts aligned."""
+    """Yield each row as a line, with the texts of all rows in one column."""
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         yield f"{name:{width}}  {text}"
@@ -72,7 +72,7 @@ def _devices(program: TrainProgram) -> str:
 
 
 def _train_step(program: TrainProgram, batch: Mapping[str, Any], train: Any) -> Iterator[str]:
-    """Yield the inputs for which the step is compiled, and the implementations that it uses."""
+    """Yield the input shapes of the compiled step, and the attention and matmul implementations."""
     size = program.config.data.global_batch_size
     for name in _INPUTS:
         if name in batch:

@@ -18,8 +18,9 @@ from training.step import TrainState
 
 
 class StepLog:
-    """Logs each step when the next one is dispatched, and ends a run that diverged.
+    """Logs each step once the next one is dispatched, and stops a run that diverges.
 
+    A skipped step is one that changed nothing, because its loss, gradient or update was not finite.
     `last_step` is the last step whose metrics were read.
     """
 
@@ -32,15 +33,14 @@ class StepLog:
             peak_examples_per_second=program.peak_examples_per_second,
         )
         self._checkpoints, self._log, self._progress = checkpoints, log, progress
-        self._skipped = 0  # Steps in a row, up to the last one that was read.
+        self._skipped = 0  # consecutive skipped steps up to `last_step`
         self.last_step = 0
         self.waiting_for, self.restart_clock = self._meter.waiting_for, self._meter.restart_clock
 
     def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
-        """Take the metrics of `step`, which is dispatched but may still be running, and log the
-        step before it.
+        """Store the metrics of `step`, which may still be running, and log the previous step.
 
-        rows: this process's part of the batch. Raises `Diverged` after too many skipped steps.
+        rows: this process's rows of the batch. Raises `Diverged` after too many skipped steps.
         """
         known: dict[str, float] = count_tokens(rows)
         if self._config.train.log_batch_crc32:
@@ -50,10 +50,11 @@ class StepLog:
     def hunt_nans(
         self, step: int, metrics: Scalars, state: TrainState, batch: Mapping[str, Any]
     ) -> None:
-        """Report the operation of `step` that produced a non-finite number, if the step was skipped
-        and the step before was not.
+        """Find the operation that produced a non-finite number in `step`, and show it as a warning.
 
-        state: the state after the step. batch: the step's batch. Waits for the devices.
+        Does nothing if the step was not skipped, or if the previous step was skipped too. Otherwise
+        runs the step again, one operation at a time. state: the state after the step. batch: the
+        step's batch.
         """
         if int(metrics["skipped"]) != 1:
             return
@@ -63,12 +64,12 @@ class StepLog:
         self._log.warn(f"step {step} again, one operation at a time: {text}")
 
     def drain(self) -> None:
-        """Wait for the last step that was pushed, and log it. Raises as `push` does."""
+        """Wait for the last pushed step, and log it. Raises the same error as `push`."""
         self._read(self._meter.drain())
 
     def check_skipped(self, *, ends: bool = False) -> None:
-        """Raise `Diverged` if too many steps up to the last one read were skipped. ends: whether
-        the run ends there, which lowers the limit."""
+        """Raise `Diverged` if too many consecutive steps up to `last_step` were skipped. ends:
+        whether the run ends at this step, for which the limit is lower."""
         limit, saved = self._config.train.max_skipped_steps, self._checkpoints.saved_step
         check_skipped(self._skipped, self.last_step, limit, saved, ends=ends)
 

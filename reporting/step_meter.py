@@ -1,4 +1,4 @@
-"""Collects the metrics of steps, read one step late, and measures the rates of a run."""
+"""Reads the metrics of steps one step late, and measures throughput and input waits."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,16 @@ Ready = list[tuple[int, dict[str, float]]]
 """Steps with their metrics, in order."""
 
 _SHORT = 50e-6
-"""Waiting below this many seconds does not count: the check whether the devices waited too takes a
-fifth of it."""
+"""Shorter waits, in seconds, are ignored. The check whether the devices are idle takes a fifth of
+this time."""
 
 
 def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return `tokens`: how many tokens a model reads in a batch, targets or not, without padding.
+    """Return {"tokens": number of tokens in a batch}, or {} for data without tokens.
 
-    rows: this process's part of the batch; the other processes are assumed to have as many. For
-    pairs, the tokens of both sides count. Returns {} for data without tokens.
+    All tokens that the model reads count, targets or not, but no padding; for pairs, those of both
+    sides. rows: this process's rows of the batch. The other processes are assumed to have as many
+    tokens.
     """
     if "tokens" not in rows:
         return {}
@@ -33,18 +34,18 @@ def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 class StepMeter:
-    """Collects the results of each step, and measures how long the devices waited for its batch.
+    """Collects the metrics of each step, and measures how long the devices wait for input.
 
-    `push` takes the metrics of a step that was just dispatched and returns those of the step
-    before, which is done or nearly so: the devices never wait for the host. `drain` waits for the
-    last step.
+    `push` takes the metrics of a step that was just dispatched, and returns those of the previous
+    step. That step is done or nearly done, so that the devices never wait for the host. `drain`
+    waits for the last step.
 
-    Rates are means since the last call of `take_rates`; all times are in seconds. The rate of
-    tokens needs `push` to be given the `tokens` of each step; `mfu`, the share of
-    `peak_examples_per_second`, needs that peak.
+    Rates are means since the last call of `take_rates`. All times are in seconds.
+    `tokens_per_second` needs `tokens` in each call of `push`. `mfu` is the rate of examples over
+    `peak_examples_per_second`, and needs this argument.
 
-    The host asks for a batch while the devices still run the step before. Waiting for a batch
-    counts only if the devices have become idle meanwhile.
+    The host asks for a batch while the devices still run the previous step. Its waiting time counts
+    only if the devices are idle when the batch arrives.
     """
 
     def __init__(self, global_batch_size: int, *, peak_examples_per_second: float | None = None):
@@ -54,8 +55,8 @@ class StepMeter:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Start new means, when all steps are drained: after an evaluation or a compilation, whose
-        time belongs to no step."""
+        """Start new means. Call this after an evaluation or a compilation, when all steps are
+        drained, so that its time is not counted."""
         self._rates: dict[str, float] | None = None
         self._begin()
 
@@ -73,20 +74,20 @@ class StepMeter:
             yield batch
 
     def push(self, step: int, metrics: Scalars, **known: float) -> Ready:
-        """Take the metrics of `step`, and further numbers that the host knows. Return the step
-        before with its metrics, or nothing if that was drained."""
+        """Store the metrics of `step` and further numbers that are known on the host. Return the
+        previous step with its metrics, or [] if it was drained."""
         ready = self._pending
         self._pending = step, metrics, known
         return self._read(ready)
 
     def drain(self) -> Ready:
-        """Wait for the last step that was pushed, and return it with its metrics."""
+        """Wait for the last pushed step, and return it with its metrics."""
         ready, self._pending = self._pending, None
         return self._read(ready)
 
     def take_rates(self) -> dict[str, float]:
-        """Return throughput and times since the last call; the previous ones again if no step was
-        read."""
+        """Return throughput and times since the last call. If no step was read since then, return
+        the same values again."""
         if self._rates is not None and not self._steps:
             return dict(self._rates)
         elapsed = max(time.perf_counter() - self._since, 1e-9)
@@ -109,7 +110,7 @@ class StepMeter:
         self._tokens: float | None = None
 
     def _are_devices_idle(self) -> bool:
-        """Return whether the last step that was pushed is done."""
+        """Return whether the last pushed step is done."""
         return self._pending is None or self._pending[1].is_ready()
 
     def _read(self, pushed: _Pushed | None) -> Ready:

@@ -1,4 +1,5 @@
-"""Sends the metrics of a run to Weights & Biases (the extra `wandb`; `train.wandb_project`)."""
+"""Sends the metrics of a run to Weights & Biases, if `train.wandb_project` is set. Needs the extra
+`wandb`."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -10,11 +11,12 @@ from configs.files import write_durably
 from configs.schema.config import Config
 
 NAME = "wandb-run-id"
-"""A file in the workdir with the W&B run's id: a resumed run stays the same run there."""
+"""Name of a file in the workdir with the id of the W&B run. A resumed run reads it, and continues
+the same W&B run."""
 
 
 def require_wandb(config: Config) -> None:
-    """Raise `UsageError` if the configuration asks for Weights & Biases without the package."""
+    """Raise `UsageError` if `train.wandb_project` is set and wandb is not installed."""
     if config.train.wandb_project is None:
         return
     try:

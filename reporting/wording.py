@@ -10,7 +10,7 @@ NAMES = {
     "wer": "word error rate",
     "cer": "character error rate",
 }
-"""Names of metrics that differ from their keys."""
+"""Metrics with a readable name that is not the key with spaces."""
 
 SHARES = ("accuracy", "accuracy_top5", "exact_match", "wer", "cer")
 POINTS = ("bleu", "chrf")
@@ -29,7 +29,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def count_text(number: float) -> str:
-    """Format a count or rate, with three digits from a million: `12,400`, `1.24 M`."""
+    """Format a count or rate: `12,400`, or `1.24 M` if it is at least a million."""
     if not math.isfinite(number):
         return str(number)
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
@@ -47,12 +47,12 @@ def number_text(number: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Format a share of one: `97.8 %`."""
+    """Format a share as a percentage: 0.978 as `97.8 %`."""
     return f"{100 * share:.1f} %"
 
 
 def name_text(name: str) -> str:
-    """Return the name of a metric for people."""
+    """Return the readable name of a metric: `top-5 accuracy` for `accuracy_top5`."""
     return NAMES.get(name, name.replace("_", " "))
 
 
@@ -76,9 +76,11 @@ def metric_text(name: str, value: float) -> str:
 
 
 def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, float]) -> str:
-    """Format all metrics of a split, by their keys: `test: windows 2, conversations 9, loss 1.5`.
+    """Format all metrics of a split, each with its key: `test: windows 2, conversations 9, loss
+    1.5`.
 
-    counts: by unit, in place of `examples`.
+    counts: the size of the split in its units, such as windows; shown instead of the metric
+    `examples`.
     """
     figures = {**counts, **{name: value for name, value in metrics.items() if name != "examples"}}
     texts = (
@@ -89,18 +91,19 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
 
 
 def better_step_text(name: str, step: int, value: float) -> str:
-    """Return a message that names the best step by the metric `name`, and how to use it."""
+    """Return a message: the best step by the metric `name`, and the option that selects it."""
     value_there = f"the best {name_text(name)} was {value_text(name, value)}"
     return f"{value_there}, at step {step}: --step=best takes it"
 
 
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
-    """Return the name of the metric that best describes a model: `chosen`, which ranks the
-    checkpoints, unless that is the loss.
+    """Return the name of the metric that best describes a model.
 
-    Otherwise bits per byte, which compare across tokenizers, or the metrics of written answers,
-    which say more than a loss. For a classifier accuracy says more than the loss; for a language
-    model (which has a perplexity) less.
+    chosen: the metric that ranks the checkpoints (`checkpoint.best_metric`). It is returned if it
+    is in `metrics` and is not the loss. Otherwise bits per byte come first, because they are
+    comparable across tokenizers. Then come the metrics of written texts, which say more than a
+    loss. The accuracy comes before the loss for a classifier, but not for a language model (which
+    has a perplexity).
     """
     if chosen in metrics and chosen != "loss":
         return chosen

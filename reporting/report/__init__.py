@@ -1,1 +1,1 @@
-"""`report.html`: what a run was and how it went, in one file that needs nothing else."""
+"""Writes `report.html`: the settings, metrics and results of a run in one self-contained file."""

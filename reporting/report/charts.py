@@ -1,7 +1,7 @@
-"""Draws the curves of a run as inline SVG, with matplotlib, in the colours of the page.
+"""Draws the curves of a run as inline SVG, with matplotlib, in the colours of the report page.
 
-matplotlib draws with placeholder colours. Each becomes a CSS variable of the page, so that a chart
-follows light and dark mode like the text around it. Text stays text, in the page's font.
+matplotlib draws with placeholder colours. Each one is replaced by a CSS variable of the page, so
+that a chart follows light and dark mode. Text stays text, in the page's font.
 """
 
 import io
@@ -22,19 +22,20 @@ from matplotlib.transforms import IdentityTransform
 from reporting.wording import count_text, number_text, percent_text
 
 WIDTH, HEIGHT = 540, 260
-"""Size of a chart, in the units of its SVG, which the page scales."""
+"""Size of a chart in SVG units. The page scales the SVG."""
 
 LEFT, TOP, BOTTOM = 56, 10, 230
 RIGHT_OF_NAMES, RIGHT_OF_VALUES = 398, 456
-"""The edges of the plot within the chart. To the right of it, the last values of the curves are
-written, with or without names."""
+"""Edges of the plot within the chart. The last values of the curves are written to the right of the
+plot, with names (RIGHT_OF_NAMES) or without (RIGHT_OF_VALUES)."""
 
 MOST_POINTS = 400
-"""Points drawn of a curve, as more could not be seen: a longer curve is cut into this many pieces,
-and each is averaged."""
+"""Most points that are drawn of a curve. A longer curve is cut into this many pieces, and each
+piece is averaged."""
 
 LOG_FROM = 20
-"""A vertical axis is logarithmic if nearly all its values are positive and span this ratio."""
+"""A vertical axis is logarithmic if the largest value is at least this many times the smallest one.
+The values must be positive. The lowest 2 % of the values are ignored."""
 
 LABEL_HEIGHT = 16
 
@@ -78,7 +79,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Numbers:
-    """Formats of values: one for reading off, one for the ticks of an axis."""
+    """Two formats for the values of a chart: `text` for labels, `tick` for the axis."""
 
     text: Callable[[float], str]
     tick: Callable[[float], str]
@@ -93,8 +94,8 @@ SHARES = Numbers(percent_text, lambda share: f"{100 * share:g} %")
 class Curve:
     """A curve of finite values at ascending steps.
 
-    smooth: whether a running mean is drawn over the curve, which is then paler. best: min or max;
-    marks this value.
+    smooth: draw a running mean, and the curve itself paler. best: min or max, to mark the lowest or
+    the highest value; None for no mark.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class End:
-    """Where a curve ends."""
+    """The last value of a curve, for its label."""
 
     value: float
     colour: str
@@ -116,8 +117,8 @@ class End:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page. data: the values that the page shows for a point of the SVG
-    (reading.js)."""
+    """A chart of the page. data: the values that reading.js shows for the step under the
+    pointer."""
 
     title: str
     subtitle: str
@@ -126,7 +127,8 @@ class Chart:
 
 
 def curve(metrics: Sequence[dict[str, Any]], key: str, name: str, **how: Any) -> Curve:
-    """Make a curve of the finite values of `key` in lines of metrics.jsonl."""
+    """Make a curve of the finite values of `key` in lines of metrics.jsonl. how: further fields of
+    `Curve`."""
     points = [(m["step"], m[key]) for m in metrics if math.isfinite(m.get(key, math.nan))]
     return Curve(name, [step for step, _ in points], [value for _, value in points], **how)
 
@@ -141,12 +143,12 @@ def draw(
     clip_beginning: bool = False,
     reference: tuple[str, float] | None = None,
 ) -> Chart | None:
-    """Draw a chart of the `curves` that have values; return None if none has.
+    """Draw a chart of the `curves` that have values; return None if there are none.
 
-    limits: of the vertical axis, (low, high); None for an end that the values decide. Without
-    limits the axis may be logarithmic. clip_beginning: let the first steps lie above the chart if
-    they would flatten the rest; the subtitle then says so. reference: name and value of a line to
-    compare with.
+    limits: (low, high) of the vertical axis; a None in it is chosen to fit the values. Without
+    limits the axis may be logarithmic. clip_beginning: allow the first steps to be above the chart,
+    if they would flatten the rest; the subtitle then says so. reference: name and value of a line
+    to compare with.
     """
     curves = [_thin(one) for one in curves if one.steps]
     if not curves:
@@ -175,8 +177,8 @@ def draw(
 
 
 def _thin(curve: Curve) -> Curve:
-    """Return at most MOST_POINTS points, each the mean of several neighbours, at their last
-    step."""
+    """Reduce a curve to at most MOST_POINTS points. Each is the mean of several neighbours, at the
+    step of the last one."""
     count = len(curve.steps)
     if count <= MOST_POINTS:
         return curve
@@ -223,7 +225,8 @@ def _make_logarithmic(axes: Axes) -> None:
 def _top_without_beginning(
     axes: Axes, curves: Sequence[Curve], reference: tuple[str, float] | None
 ) -> float | None:
-    """Return a top of the axis that gives most of it to the steps after the first twentieth."""
+    """Return an upper limit for the axis that fits all steps but the first twentieth; None if it
+    would change little."""
     first, last = axes.get_xlim()
     later = [
         value
@@ -255,8 +258,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> End:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Return centred means over a thirtieth of the curve, narrower near the beginning so that they
-    never lag."""
+    """Return running means over a thirtieth of the curve. The window is centred. It is narrower
+    near the beginning, and cut off at the end."""
     reach = len(values) // 60
     means = []
     for i in range(len(values)):
@@ -266,7 +269,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
-    """Write the last values at the right, pushed apart if they would overlap."""
+    """Write the last values to the right of the plot, moved apart if they would overlap."""
     low, high = (axes.transData.transform((1, value))[1] for value in axes.get_ylim())
     right = axes.transAxes.transform((1, 0))[0]
     heights = {end: axes.transData.transform((1, end.value))[1] for end in ends}
@@ -283,7 +286,8 @@ def _label_ends(axes: Axes, ends: Sequence[End], numbers: Numbers) -> None:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """Return the figure as an SVG element in the page's colours and font, with ids unique to it."""
+    """Return the figure as an SVG element with the page's colours and font. Its ids begin with the
+    title, so that they are unique in the page."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)

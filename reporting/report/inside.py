@@ -15,12 +15,12 @@ from training.program import TrainProgram
 Tree = Any
 
 MOST_POSITIONS = 24
-"""Attention is shown for this many tokens at the beginning of a text."""
+"""Attention is shown for this number of tokens at the beginning of a text."""
 
 
 class ExampleViewer(Protocol):
-    """The examples of a split, both as the model and as a person reads them:
-    `data.show.ExampleViewer`."""
+    """Examples of a split by number: as a batch of one, as tokens, or as a picture, frames or text
+    for people. Implemented by `data.show.ExampleViewer`."""
 
     def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
     def tokens(self, number: int) -> Sequence[str]: ...
@@ -30,8 +30,8 @@ class ExampleViewer(Protocol):
 def look_inside(
     program: TrainProgram, params: Tree, statistics: Tree, examples: ExampleViewer
 ) -> dict[str, Any]:
-    """Return arguments of `write_report`: `filters`, and `attention` on the first of the examples,
-    with this example as `attended`. {} if the parameters are spread over several processes."""
+    """Return `filters`, and `attention` on the first example (`attended`), as arguments of
+    `write_report`. Return {} if the run has several processes."""
     if jax.process_count() > 1:
         return {}
     batch, axes = examples.batch(0), program.model_def.graph.axes()
@@ -46,11 +46,11 @@ def look_inside(
 
 
 def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
-    """Return the kernel of the first layer, float32 [filters, height, width, channels]; None if the
-    model has none.
+    """Return the kernel of the first layer of a model for pictures, float32 [filters, height,
+    width, channels]. Return None if there is no such layer.
 
-    The layer is a convolution or a projection of patches. It is found by its axes and by
-    `channels`, the number of channels of a picture.
+    The layer is a convolution or a projection of patches. It is found by the names of its kernel's
+    axes, and by `channels`, the number of channels of a picture.
     """
     kinds = ((None, None, "channels_in", "channels_out"), (None, None, None, "embed"))
     for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
@@ -62,9 +62,9 @@ def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
 def attention_maps(
     program: TrainProgram, params: Tree, statistics: Tree, batch: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Return each layer's attention on the single example of `batch`, float32 [heads, T, T]; for
-    text only on its first `MOST_POSITIONS` tokens. [] without attention, and for pairs and
-    sound."""
+    """Return each layer's attention on the single example of `batch`, float32 [heads, T, T]. For a
+    text, only the first `MOST_POSITIONS` tokens are used. Return [] for a model without attention,
+    for pairs and for sound."""
     axes = jax.tree.leaves(program.model_def.graph.axes())
     if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
         return []
@@ -88,10 +88,11 @@ def watched(
     statistics: Tree,
     batch: Mapping[str, Any],
 ) -> list[jax.Array]:
-    """Evaluate `batch`, and return `take` of each array that `watch` captures on the way. To be
-    jitted.
+    """Evaluate `batch`; return `take(array)` for each array that `watch` captures. Call this inside
+    `jax.jit`.
 
-    Layers run unrolled and without rematerialisation, so that each array is captured once.
+    watch: `capture_attention` or `capture_activations`. Layers run unrolled and without
+    rematerialisation, so that each array is captured once.
     """
     module = program.model_def.bind(params, statistics)
     for _, part in nnx.iter_graph(module):

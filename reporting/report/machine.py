@@ -20,14 +20,14 @@ LIBRARIES = (
     "jax", "jaxlib", "jax-cuda13-plugin", "libtpu", "flax", "optax", "orbax-checkpoint", "grain",
     "tensorflow-datasets", "array-record", "tokenizers", "numpy",
 )  # fmt: skip
-"""Libraries that can change a number; accelerator plug-ins only if they are installed."""
+"""Libraries that can change a result. Those that are not installed are left out of the report."""
 
 FLAG_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "CUDA_VISIBLE", "NCCL_", "TF_", "TRIFORM_")
 
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Return the installed version of each library that can change a number."""
+    """Return the versions of Python and of each installed library of `LIBRARIES`."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
@@ -36,7 +36,8 @@ def versions() -> dict[str, str]:
 
 
 def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return where and how this process runs, for the report. Starts JAX if it has not started.
+    """Describe this process for the report: command, commit, devices, machine, flags and versions.
+    Initialises JAX if needed.
 
     tuned: the flags that `set_environment` set. Values are text; `flags` and `versions` are {name:
     text}.
@@ -68,7 +69,7 @@ def environment(tuned: Mapping[str, str] | None = None) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Return the commit of the code, and whether files differ from it."""
+    """Return the git commit of the code, with a note if files have uncommitted changes."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -80,7 +81,7 @@ def _commit() -> str:
         ).stdout.strip()
 
     try:
-        # The root itself must be the repository: the code may lie unpacked within another one.
+        # The root itself must be the repository: the code may be unpacked inside another one.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
             return "not in a repository"
         changed = git("status", "--porcelain", "--untracked-files=no")

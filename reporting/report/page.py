@@ -1,4 +1,4 @@
-"""The page of the report: figures, curves, samples or predictions, configuration, environment."""
+"""Writes the report page: figures, curves, samples or predictions, configuration, environment."""
 
 import math
 import statistics
@@ -31,7 +31,7 @@ from tasks.registry import TASKS
 
 NAME = "report.html"
 
-# Limits that keep the file below two megabytes; the page says what is left out.
+# Limits that keep the file below two megabytes. The page says how much was left out.
 MOST_SAMPLES, MOST_CHARACTERS = 20, 20_000
 MOST_MESSAGES = 200
 MOST_CLASSES = 30
@@ -43,11 +43,11 @@ HIGHER_IS_BETTER = frozenset().union(*(task.higher_is_better for task in TASKS.v
 
 Metrics = Sequence[dict[str, Any]]
 Example = np.ndarray | str
-"""A picture, uint8 [H, W, C] with C of 1, 3 or 4, the frames of a recording, or a text."""
+"""A picture, uint8 [H, W, C] with C of 1, 3 or 4; the frames of a recording; or a text."""
 
 
 _TARGETS = {"classification": "example", "speech_recognition": "label"}
-"""The unit over which the loss of a task is a mean, if it is not the token."""
+"""What the loss of a task is averaged over, if not over tokens."""
 
 
 class Summary(TypedDict, total=False):
@@ -61,7 +61,7 @@ class Summary(TypedDict, total=False):
     seconds: Required[float]
     examples: int  # Consumed in training.
     tokens: int  # Consumed in training, for data with tokens.
-    gzip_bits_per_byte: float  # Of the validation split's files, one by one.
+    gzip_bits_per_byte: float  # The validation split's files, each compressed alone.
     test: Mapping[str, float]  # Metrics of the test split, if there is one.
 
 
@@ -87,12 +87,15 @@ def write_report(
     """Write `report.html` into the workdir, atomically, and return its path.
 
     environment: from `environment()` in machine.py. metrics: from `read_metrics`. samples: texts by
-    name: `prompt` and `text` (its continuation), or `source`, `reference` and `hypothesis`.
-    predictions: of a classifier; the mistakes with the highest probability are shown. example(i):
-    example i of the split. filters: of the first layer, float [N, h, w, C]. attention: each layer's
-    weights [heads, T, T] on `attended`, a picture or the T tokens of a text. warnings, events:
-    messages, one sentence each. diagnosis: from `verdict`. data: a table of the splits, header
-    first. start: from `summarize_start`.
+    name, as `reporting.samples.Sample`. predictions: the predictions of a classifier, of which the
+    page shows the mistakes with the highest probability. example(i): returns example i of the split
+    of `predictions`.
+
+    filters: the filters of the first layer, float [N, h, w, C]. attention: each layer's weights,
+    [heads, T, T], on `attended`, which is a picture or the T tokens of a text.
+
+    warnings, events: messages, one sentence each. diagnosis: from `verdict`. data: a table of the
+    splits, header first. start: from `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -124,7 +127,7 @@ def write_report(
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
     path = workdir / NAME
-    # A command line or a path may hold bytes that are no text, which Python keeps as surrogates.
+    # A command line or path may have bytes that are not UTF-8. Python keeps them as surrogates.
     write_durably(path, page.encode("utf-8", errors="replace"))
     return path
 
@@ -275,21 +278,22 @@ _VISIBLE |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def _printable(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return text that a page can show: control characters as symbols, cut if it is long."""
+    """Return text that a page can show: control characters become symbols, and a long text is
+    cut."""
     shown = text[:most].translate(_VISIBLE)
     more = len(text) - most
     return shown if more <= 0 else f"{shown}\n... and {more:,} more characters"
 
 
 def _predictions(predictions: Predictions) -> dict[str, Any]:
-    """Return the table of classes, with a confusion matrix if there are few classes, else the most
-    frequent confusions."""
+    """Return the table of classes and, if there are few classes, the confusion matrix, else the
+    most frequent confusions."""
     classes = predictions.classes
     found: dict[str, Any] = {"counts": None, "shades": None, "pairs": []}
     if len(classes) <= MOST_CLASSES:
         counts = predictions.confusion()
         wrong = counts - np.diag(np.diag(counts))
-        # Strength of a cell's colour: its mistakes relative to the most frequent mistake.
+        # Strength of a cell's colour: its count relative to the most frequent confusion.
         found |= {"counts": counts.tolist(), "shades": (wrong / max(1, wrong.max())).tolist()}
     else:
         found |= {"pairs": predictions.commonest_confusions(MOST_PAIRS)}
@@ -307,8 +311,8 @@ def _predictions(predictions: Predictions) -> dict[str, Any]:
 def _mistakes(
     predictions: Predictions, example: Callable[[int], Example]
 ) -> Iterator[dict[str, Any]]:
-    """Yield each mistake: the example (a picture's data URL, or a text), its class, and the
-    predicted class."""
+    """Yield mistakes with the highest probability: the example (a text, or a picture's data URL),
+    its class, and the predicted class."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
         text = picture = None
@@ -337,12 +341,12 @@ def _shorten(messages: Sequence[str]) -> list[str]:
 
 
 def _config_rows(config: Config) -> list[dict[str, Any]]:
-    """Return every field of the configuration: its path, value, meaning, and its default if the
+    """Return every field of the configuration: its path, value and meaning, and its default if the
     value differs."""
     defaults = flatten(Config())
     rows = []
     for path, field in flatten(config).items():
-        # A section of another kind than the default's has the defaults of its own kind.
+        # A section of another kind than in Config() has the defaults of that kind.
         default = defaults[path].value if path in defaults else field.info.default
         rows.append(
             {

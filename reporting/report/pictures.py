@@ -1,4 +1,4 @@
-"""Turns arrays into pictures for the page, as data URLs within its source."""
+"""Turns arrays into pictures for the report page, as data URLs of PNG files."""
 
 import base64
 import io
@@ -15,35 +15,39 @@ PICTURE_SIZE = 96
 MOST_FILTERS = 64
 FILTERS_IN_A_ROW = 16
 FILTER_SIZE = 48
-"""Pixels of a filter on the page, about."""
+"""Approximate width and height of a filter on the page, in pixels."""
 
 HEAT = (209, 96, 31)
-"""The page's second colour. A weight is its opacity, which looks right in light and dark mode."""
+"""The page's second colour, in RGB. An attention weight is drawn as its opacity, which works in
+light and dark mode."""
 
 MOST_HEADS, MOST_PICTURE_LAYERS, MOST_TEXT_LAYERS = 8, 4, 2
 
 
 def picture_url(picture: np.ndarray) -> str:
-    """Return a picture, uint8 [H, W, C] with C of 1, 3 or 4, as a data URL of a PNG."""
+    """Return a picture, uint8 [H, W, C] with C of 1, 3 or 4, as the data URL of a PNG file.
+    Pictures larger than `PICTURE_SIZE` are shrunk."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Never enlarges: the page does, in squares.
+    image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Only shrinks; the page's CSS enlarges.
     return _data_url(image)
 
 
 def frames_picture(frames: np.ndarray) -> np.ndarray:
-    """Turn a recording's frames, float [T, F], into a picture, uint8 [F, T, 1]: time to the right,
-    pitch upwards, the loudest white."""
+    """Turn a recording's frames, float [T, F], into a grey picture, uint8 [F, T, 1].
+
+    Time runs to the right and pitch upwards. The largest value is white, the smallest black.
+    """
     low, high = frames.min(), frames.max()
     levels = (frames - low) / max(float(high - low), 1e-6)
     return np.round(255 * levels.T[::-1]).astype(np.uint8)[..., None]
 
 
 def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
-    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], next to each other in one
-    picture.
+    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], in one picture.
 
-    Three channels are drawn in colour, any other number as their mean. Grey is zero; the weight of
-    largest magnitude in a filter is black or white.
+    Return its data URL (`sheet`), the number of all filters (`count`) and of drawn ones (`shown`),
+    and the `size` of a filter as text. Three channels are drawn in colour, any other number as
+    their mean. Grey is zero; the weight of largest magnitude in a filter is black or white.
     """
     shown = filters[:MOST_FILTERS]
     if shown.shape[-1] != 3:
@@ -71,13 +75,15 @@ def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
 def attention_view(
     layers: Sequence[np.ndarray], example: np.ndarray | Sequence[str]
 ) -> dict[str, Any] | None:
-    """Draw each layer's attention weights, [heads, T, T], over `example`: a picture, or the tokens
-    of a text (T, or fewer with padding). Return None if the positions do not correspond to the
-    example.
+    """Draw each layer's attention weights, [heads, T, T], over `example`.
 
-    For a picture, draw for each head how much attention each patch gets: from the class token if
-    there is one before the patches, else from all positions on average. For a text, draw the mean
-    of the heads, each row relative to its largest weight.
+    example: a picture, or the tokens of a text (T, or fewer with padding). For a picture, draw for
+    each head how much attention each patch receives: from the class token if there is one before
+    the patches, else from all positions on average. For a text, draw the mean of the heads; each
+    row is relative to its largest weight.
+
+    Return the drawings for the page, or None if there are no layers or T does not fit the patches
+    of a picture.
     """
     if isinstance(example, np.ndarray):
         layers = [maps for weights in layers if (maps := on_patches(weights)) is not None]
@@ -98,8 +104,8 @@ def attention_view(
 
 
 def on_patches(weights: np.ndarray) -> np.ndarray | None:
-    """Turn weights [heads, T, T] into the attention that each patch gets, [heads, side, side]; None
-    if T does not fit a square of patches."""
+    """Return the attention that each patch receives, [heads, side, side], from weights [heads, T,
+    T]. Return None if T is not side², or side² + 1 with a class token."""
     length = weights.shape[1]
     side = math.isqrt(length)
     if side * side == length:
@@ -112,8 +118,8 @@ def on_patches(weights: np.ndarray) -> np.ndarray | None:
 
 
 def _spread(layers: Sequence[np.ndarray], most: int) -> list[tuple[str, np.ndarray]]:
-    """Choose at most `most` evenly spaced layers, the first and the last included; return their
-    names and weights."""
+    """Return the names and weights of at most `most` evenly spaced layers, including the first and
+    the last."""
     if not layers:
         return []
     chosen = np.unique(np.linspace(0, len(layers) - 1, most).round().astype(int))

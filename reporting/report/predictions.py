@@ -1,4 +1,4 @@
-"""A classifier's predictions on a split: the metrics of each class, and the confusions."""
+"""The predictions of a classifier on a split: metrics of each class, and confusions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ AT_EACH_END = 10
 
 @dataclass(frozen=True)
 class Predictions:
-    """The classification task's outputs for examples of `split`, as arrays [examples].
+    """The predictions for examples of `split`, as arrays [examples].
 
-    example: number in the split. label, prediction: class numbers, indices of `classes`.
-    probability: the model's probability of its prediction.
+    example: index of the example in the split. label, prediction: indices of `classes`.
+    probability: the probability that the model gives to its prediction.
     """
 
     split: str
@@ -32,28 +32,28 @@ class Predictions:
 
     @classmethod
     def arrays(cls) -> list[str]:
-        """Return the names of the task's outputs that are stored here."""
+        """Return the names of the fields that are arrays, which the task outputs too."""
         return [field.name for field in fields(cls)][2:]
 
     @classmethod
     def of(cls, outputs: Mapping[str, np.ndarray], split: str, classes: Sequence[str]) -> Self:
-        """Build the predictions from the task's outputs, which may contain further arrays."""
+        """Build the predictions from outputs of the task. Other arrays in `outputs` are ignored."""
         return cls(split, classes, *(outputs[name] for name in cls.arrays()))
 
     @property
     def right(self) -> int:
-        """Return the number of examples whose prediction is right."""
+        """Return the number of correct predictions."""
         return int(np.count_nonzero(self.label == self.prediction))
 
     def confusion(self) -> np.ndarray:
-        """Return the number of examples by true and predicted class, int [classes, classes]."""
+        """Return the confusion matrix, int [true class, predicted class]."""
         size = len(self.classes)
         cells = self.label.astype(np.int64) * size + self.prediction
         return np.bincount(cells, minlength=size * size).reshape(size, size)
 
     def commonest_confusions(self, most: int) -> list[tuple[str, str, int]]:
-        """Return (true class, predicted class, count) of the most frequent confusions, in that
-        order."""
+        """Return the `most` most frequent confusions as (true class, predicted class, count), the
+        most frequent first."""
         wrong = self.label != self.prediction
         pairs = np.stack([self.label[wrong], self.prediction[wrong]], axis=1)
         pairs, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -62,7 +62,7 @@ class Predictions:
         return [(name[pairs[i, 0]], name[pairs[i, 1]], int(counts[i])) for i in order]
 
     def surest_mistakes(self, most: int) -> list[int]:
-        """Return the rows of wrong predictions, the highest probability first."""
+        """Return the rows of at most `most` wrong predictions, the highest probability first."""
         wrong = np.flatnonzero(self.label != self.prediction)
         return wrong[np.argsort(-self.probability[wrong], kind="stable")][:most].tolist()
 
@@ -85,7 +85,8 @@ class Predictions:
             }
 
     def macro_averages(self) -> dict[str, float]:
-        """Return the means over the classes that occur as label or prediction, with NaN as 0."""
+        """Return the mean precision, recall and F1 over the classes that occur as label or
+        prediction. NaN counts as 0."""
         columns = self.by_class()
         occurs = ~np.isnan(columns["f1"])
         names = ("precision", "recall", "f1")
