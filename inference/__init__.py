@@ -1,2 +1,2 @@
-"""From a restored model to answers: continued, filled-in or translated text, transcripts,
-labels."""
+"""Answers requests with trained models: completes, fills in, translates, transcribes,
+classifies."""

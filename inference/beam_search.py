@@ -1,4 +1,4 @@
-"""Beam search for the answers of an encoder-decoder.
+"""Beam search for the answers of an encoder-decoder model.
 
 Axes: B batch, K beams, R rows (B * K), T length, D width, V vocabulary, C candidates.
 """
@@ -28,9 +28,9 @@ class Answers(NamedTuple):
 class _Search(NamedTuple):
     """The state of the search.
 
-    For each live beam: its last token (which the model reads next), its tokens, its total
+    For each live beam: its last token (the model's next input), its tokens, its total
     log-probability, and the model's state before the last token. For each row: the number of
-    finished answers, and the best of them.
+    finished answers, and the best one.
     """
 
     step: jax.Array
@@ -53,19 +53,21 @@ def beam_search(
     max_length: int,
     separator_id: int,
 ) -> Answers:
-    """Search for the best answer to each of the B sources that `memory` holds.
+    """Search for the best answer to each of B sources.
 
-    `memory` is the encoder's output of the encoder-decoder `module`. At each step every beam of a
-    row is continued by every token that is `writable_V` (bool). A continuation that ends with the
-    separator and is among the best `beam_size` is finished; the best unfinished ones stay in the
-    beam. A row is done once it has finished `beam_size` answers. The answer with the highest score
-    wins:
+    memory: the output of the encoder of `module` for these sources. limits_B: int32, the largest
+    length of each answer, at most `max_length`. writable_V: bool, the tokens that an answer may
+    contain.
+
+    At each step, every beam of a row is continued by every allowed token. Continuations that end
+    with the separator and are among the best `beam_size` are finished; the best unfinished ones
+    stay in the beam. A row is done once it has `beam_size` finished answers. The one with the
+    highest score is returned:
 
         log P(answer | source) / ((5 + length) / 6) ** length_penalty
 
-    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage); the length includes the separator.
-    The token at position `limits_B` (int32, at most `max_length`) can only be the separator. With
-    one beam it is greedy search. The result of a row does not depend on the other rows.
+    (Wu et al. 2016, arXiv:1609.08144, eq. 14, without coverage). Lengths include the separator.
+    With one beam, this is greedy search. The result of a row does not depend on the other rows.
     """
     B, K = len(limits_B), beam_size
     memory = module.select(memory, jnp.zeros((B, K), jnp.int32))
@@ -130,8 +132,7 @@ def _better(
     beam_BC: jax.Array,
     score_BC: jax.Array,
 ) -> Answers:
-    """Return, for each row, the better of the best answer so far and the answers that end at
-    `step`."""
+    """Return the best answer of each row: the best so far, or a better one that ends at `step`."""
     place_B1 = jnp.argmax(score_BC, axis=1, keepdims=True)
     score_B = jnp.take_along_axis(score_BC, place_B1, axis=1)[:, 0]
     beam_B1 = jnp.take_along_axis(beam_BC, place_B1, axis=1)

@@ -1,5 +1,4 @@
-"""Functions of a model, compiled for its graph; input sizes rounded so that there are few
-programs."""
+"""Compiles functions of a model, and rounds input sizes up to limit the number of compilations."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,11 +21,11 @@ def compile_for_graph(
     rules: Rules | None = None,
     **jit_options: Any,
 ) -> Callable[..., Any]:
-    """Return `function(module, ...)` as a jitted function of (the module's arrays, the same other
-    arguments).
+    """Jit `function(module, ...)`. The result takes the arrays of the module instead of the module,
+    and the same other arguments.
 
-    mesh: where the model's activations are sharded, by `rules`; None leaves this to XLA. In
-    `jit_options` the arrays are argument 0.
+    graph: the graph of the module, from `nnx.split`. mesh, rules: how the model's activations are
+    sharded; None leaves this to XLA. jit_options: options of `jax.jit`; the arrays are argument 0.
     """
 
     sharded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -41,8 +40,10 @@ def compile_for_graph(
 
 
 class CompiledFunction:
-    """`function(module, ...)`, compiled when first called; options as in `compile_for_graph`. It is
-    compiled again for a module with another graph."""
+    """A jitted `function(module, ...)`. options: as in `compile_for_graph`.
+
+    It is compiled at the first call, and again for a module with another graph.
+    """
 
     def __init__(self, function: Callable[..., Any], **options: Any):
         self._function, self._options = function, options

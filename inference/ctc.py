@@ -1,6 +1,7 @@
-"""The two decoders of connectionist temporal classification (CTC): greedy and prefix beam search.
+"""Decoders of connectionist temporal classification (CTC): greedy, and prefix beam search.
 
-Axes: B batch, U positions, V vocabulary (its last entry is the blank), W texts in the beam.
+Axes: B batch, U positions, V vocabulary (its last entry is the blank), W texts in the beam. In
+`segments_BU`, 0 marks padding.
 """
 
 import jax
@@ -14,10 +15,10 @@ NOTHING = -1
 
 
 def best_path(log_probs_BUV: jax.Array, segments_BU: jax.Array) -> jax.Array:
-    """Return the labels of the likeliest alignment, int32 [B, U].
+    """Return the labels of the likeliest alignment, int32 [B, U] (Graves et al. 2006, section 3.2).
 
-    `NOTHING` fills the positions whose likeliest label repeats the one before it or is the blank,
-    and padding (Graves et al. 2006, section 3.2).
+    A position is `NOTHING` if it is padding, or if its likeliest label is the blank or the same as
+    at the position before.
     """
     best_BU = jnp.argmax(log_probs_BUV, axis=2).astype(jnp.int32)
     before_BU = jnp.pad(best_BU[:, :-1], ((0, 0), (1, 0)), constant_values=NOTHING)
@@ -31,7 +32,7 @@ def log_probability(
     """Return the log-probability of each row's labels, summed over all alignments: nats, float32
     [B].
 
-    `NOTHING` in `labels_BU` is skipped.
+    Entries of `labels_BU` that are `NOTHING` are skipped.
     """
     first_BU = jnp.argsort(labels_BU == NOTHING, axis=1, stable=True)
     labels_BU = jnp.take_along_axis(labels_BU, first_BU, axis=1)
@@ -47,15 +48,16 @@ def log_probability(
 def prefix_beam_search(
     log_probs_BUV: jax.Array, segments_BU: jax.Array, *, beam_size: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Search for the `beam_size` likeliest texts of each row; return them, likeliest first.
+    """Search for the `beam_size` likeliest texts of each row.
 
-    Returns labels, int32 [B, W, U] with `NOTHING` after their end, and log-probabilities in nats,
-    float32 [B, W], -inf if fewer texts were found. (Graves 2012, "Supervised Sequence Labelling",
-    section 7.5; Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model.)
+    Return labels, int32 [B, W, U] with `NOTHING` after their end, and log-probabilities in nats,
+    float32 [B, W], both from the likeliest text to the least likely. If fewer texts were found, the
+    log-probability of the others is -inf. (Graves 2012, "Supervised Sequence Labelling", section
+    7.5; Hannun et al. 2014, arXiv:1408.2873, algorithm 1, without a language model.)
 
     At each position the search keeps the prefixes with the highest probability, summed over the
-    alignments whose own prefixes were kept. The result is exact if the beam has room for every
-    text; otherwise the true probability of a text may be higher than the returned one.
+    alignments whose prefixes were kept too. The result is exact if the beam has room for every
+    text. Otherwise the true probability of a text may be higher than the returned one.
     """
 
     def search(log_probs_UV, real_U):
@@ -73,11 +75,11 @@ def labels_of(labels_BU: np.ndarray) -> list[np.ndarray]:
 
 @struct.dataclass
 class _Beam:
-    """A beam of different texts: their labels and lengths, and for each text two log-probabilities
-    of the positions so far, of all alignments that end in the blank and of all that end in its last
-    label.
+    """A beam of distinct texts, given by their labels and lengths.
 
-    An unused entry has length -1 and probability 0.
+    blank_W, label_W: log-probabilities of each text after the positions so far: of all alignments
+    that end in the blank, and of all that end in the text's last label. An unused entry has length
+    -1 and probability 0.
     """
 
     labels_WU: jax.Array
@@ -87,7 +89,7 @@ class _Beam:
 
     @classmethod
     def empty(cls, size: int, positions: int) -> "_Beam":
-        """Return the beam before the first position, which has only the empty text."""
+        """Return the initial beam, which has only the empty text."""
         is_first_W = jnp.arange(size) == 0
         impossible_W = jnp.full(size, -jnp.inf)
         return cls(
@@ -118,14 +120,14 @@ class _Beam:
 
 
 def _advance(beam: _Beam, position: tuple[jax.Array, jax.Array]) -> tuple[_Beam, None]:
-    """Return the beam after one more position; unchanged if the position is padding."""
+    """Return the beam after one more position. Padding does not change it."""
     log_probs_V, is_real = position
     size, labels = beam.length_W.shape[0], log_probs_V.shape[0] - 1
     log_probs_L, last_W, score_W = log_probs_V[:labels], beam.last_W, beam.score_W
     is_last_WL = jnp.arange(labels) == last_W[:, None]
 
-    # A text stays the same by the blank or by its last label again. To add the same label once
-    # more, there must be a blank in between.
+    # A text stays the same if the position has the blank or repeats the last label. To append the
+    # same label again, there must be a blank in between.
     blank_W = score_W + log_probs_V[labels]
     label_W = jnp.where(beam.length_W > 0, beam.label_W + log_probs_L[last_W], -jnp.inf)
     longer_WL = jnp.where(is_last_WL, beam.blank_W[:, None], score_W[:, None]) + log_probs_L

@@ -1,5 +1,4 @@
-"""Computes the metrics of a split: those of the task's loss, and those of the texts that a model
-writes."""
+"""Computes the metrics of a split: from the model's outputs, and from texts that it writes."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -18,10 +17,11 @@ Batch = Mapping[str, Any]
 
 
 class SplitBatches(Protocol):
-    """The batches of a split, with each example once (`data.evaluation_batches`).
+    """The batches of a split, with each example once. Implemented by
+    `data.evaluation_batches.EvaluationBatches`.
 
-    Each batch is this process's rows of a global batch of `global_batch_size`. order: for each row
-    of the global batches, in sequence, its example's number in the split; int64.
+    Iterating yields this process's rows of each global batch of `global_batch_size` rows. order:
+    int64, for each row of all global batches in sequence, the index of its example in the split.
     """
 
     @property
@@ -34,17 +34,17 @@ class SplitBatches(Protocol):
 
 
 class BatchPredictor(Protocol):
-    """Answers whole batches of examples, to be compared with the right answers."""
+    """Answers whole batches of an evaluation, and returns the right answers to compare with."""
 
     def predict_batch(self, module: nnx.Module, batch: Batch) -> list[Prediction]:
         """Return the answer for each row of a global batch, except rows of weight zero."""
         ...
 
     def references(self, batch: Batch) -> list[dict[str, str]]:
-        """Return, for each of the same rows, the right answer as `reference`, and other texts by
-        name.
+        """Return the texts of each of the same rows: the right answer as `reference`, and others by
+        name, such as `source`.
 
-        The batch is on the host.
+        batch: a global batch on the host.
         """
         ...
 
@@ -58,13 +58,15 @@ def evaluate(
     text_bytes: int | None = None,
     keep: Collection[str] | None = (),
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Compute the task's metrics of a split; return them, and the per-example arrays named in
+    """Compute the task's metrics on a split. Return them, and the per-example arrays named in
     `keep`.
 
+    text_bytes: number of UTF-8 bytes of a text split. keep: names of arrays that the task outputs;
+    None for all. Names that the task does not have are ignored.
+
     Every target counts once, on any number of devices: rows of weight zero, which fill up the last
-    batch, are left out. The arrays are in the order of the split; one more array, `example`, has
-    the number of each example. text_bytes: UTF-8 bytes of the split, for text. keep: None keeps all
-    arrays; names that the task does not have are ignored.
+    batch, are left out. The arrays are in the order of the split. The array `example`, the index of
+    each example in the split, is added to them.
     """
     totals: dict[str, float] = {}
     kept: list[dict[str, np.ndarray]] = []
@@ -108,11 +110,11 @@ def evaluate_split(
     batch_predictor: BatchPredictor | None = None,
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Compute the metrics of a whole split, and its per-example arrays, as `evaluate` does.
+    """Compute the metrics and per-example arrays of a split, as `evaluate` does. With a
+    `batch_predictor`, include the metrics of texts that the model writes, and the texts.
 
-    With a `batch_predictor`, the metrics include those of the texts that the model writes, and the
-    arrays include these texts. batches_of(n): returns the batches of the first n examples, or of
-    all (None). most_answers: number of examples to answer in text; None for all.
+    batches_of(n): returns the batches of the first n examples, or of all for None. coded_bytes: the
+    `text_bytes` of `evaluate`. most_answers: number of examples to answer in text; None for all.
     """
     metrics, outputs = evaluate(
         model_def,
@@ -129,9 +131,9 @@ def evaluate_split(
     placed = (put_batch(rows, sharding, size) for rows in batches)
     module = model_def.bind(params, statistics)
     answers = answer_split(batch_predictor, module, placed, batches.order)
-    task: Any = model_def.task  # one whose model writes text
+    task: Any = model_def.task  # a task with `text_metrics`
     written = task.text_metrics(answers["hypothesis"], answers["reference"])
-    if not math.isfinite(metrics["loss"]):  # The scores that were searched are no numbers.
+    if not math.isfinite(metrics["loss"]):  # NaN scores chose these texts.
         written = dict.fromkeys(written, math.nan)
     return metrics | written, outputs | answers
 
@@ -142,11 +144,10 @@ def answer_split(
     batches: Iterable[Batch],
     order: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Answer each example; return `reference`, `hypothesis`, `score` and other texts in split
-    order.
+    """Answer each example of a split; return `reference`, `hypothesis`, `score` and other texts as
+    arrays, in the order of the split.
 
-    batches: global batches. order: for each of their rows, its example's number in the split. Rows
-    of weight zero are left out.
+    batches: global batches. order: as in `SplitBatches`. Rows of weight zero are left out.
     """
     rows: dict[int, dict[str, Any]] = {}
     start = 0

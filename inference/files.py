@@ -1,4 +1,4 @@
-"""Input files: their names from globs, and answering them a few at a time."""
+"""Finds input files by name or glob, and answers them a few at a time."""
 
 import glob
 import os
@@ -16,7 +16,7 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An input that can't be read, and why. It takes the place of an answer."""
+    """An input that can't be read, and the reason. It is returned in place of an answer."""
 
     input: str
     reason: str
@@ -25,10 +25,11 @@ class Unreadable:
 def input_files(
     paths: Sequence[str], kind: str, *, or_standard_input: bool = False
 ) -> tuple[str, ...]:
-    """Return the files that --input names, with the files of a glob sorted.
+    """Return the files that --input names. The matches of a glob are sorted.
 
-    kind: what the model reads, such as "a picture". or_standard_input: whether "-" is allowed.
-    Raises `UsageError` for a file that does not exist.
+    kind: what the model reads, such as "a picture", for messages. or_standard_input: whether "-" is
+    allowed. Raises `UsageError` for a folder, a file that does not exist, and a glob without a
+    match.
     """
     names: list[str] = []
     for path in paths:
@@ -56,10 +57,11 @@ def answer_files(
     answer: Callable[[Sequence[str], Sequence[Content]], Sequence[Output]],
     at_once: int,
 ) -> Iterator[Output | Unreadable]:
-    """Answer each file that `decode` can read, in order; yield `Unreadable` for each other file.
+    """Answer each file in order; yield `Unreadable` for a file that can't be read.
 
-    `decode` raises ValueError for content that it can't read. `answer` gets the names and contents
-    of at most `at_once` files, so that no more are in memory.
+    decode: returns the content of a file for the model; raises ValueError if it can't be read.
+    answer: gets the names and contents of at most `at_once` files, and returns their answers. Not
+    more than `at_once` files are in memory.
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]

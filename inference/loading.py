@@ -21,34 +21,34 @@ from training.restore import Restored, restore_model
 
 
 class LoadedModel:
-    """A checkpoint of a workdir and its predictor: `load_model(workdir).predict(prompt=["To
-    be"])`."""
+    """A model restored from a workdir, ready to answer requests:
+    `load_model(workdir).predict(prompt=["To be"])`."""
 
     def __init__(self, restored: Restored, tokenizer: Tokenizer | None):
         self.restored, self.tokenizer = restored, tokenizer
 
     @cached_property
     def module(self) -> nnx.Module:
-        """Return the model with its arrays."""
+        """Return the restored model as a module."""
         return self.restored.module
 
     @cached_property
     def default_predictor(self) -> Predictor[Any, Any]:
-        """Return the predictor with the settings of the model's training."""
+        """Return the predictor with the search settings of the model's configuration."""
         return self.predictor({})
 
     def predictor(self, request: Mapping[str, Any]) -> Predictor[Any, Any]:
-        """Return the predictor for a request, with the search settings that the request gives."""
+        """Return a predictor with the search settings in `request`, such as `beam_size`."""
         model_def = self.restored.model_def
         kind = predictor_class(model_def.config)
         configured = kind.configure(model_def.config, request)
         return kind.of(replace(model_def, config=configured), self.tokenizer)
 
     def predict(self, *, warn: Warn = ignore, **request: Any) -> Iterator[Any]:
-        """Answer a request, given by its fields; `prompt` and `input` are lists.
+        """Answer a request, given as keyword arguments; `prompt` and `input` are lists.
 
-        The answers come in the order of the inputs, with `Unreadable` for an input that can't be
-        read. `warn` gets a line for each input that the model can't take as it is. Raises
+        Return the answers in the order of the inputs, with `Unreadable` for an input that can't be
+        read. warn: called with a message for each input that the model can't take as it is. Raises
         `UsageError` for a field that this model does not use, or a wrong value.
         """
         config = self.restored.model_def.config
@@ -68,12 +68,11 @@ def load_model(
     mesh: Mesh | None = None,
     warn: Warn = ignore,
 ) -> LoadedModel:
-    """Restore a model from its workdir, after verifying its files; `step`, `weights` and `warn` are
-    as in `restore_model`.
+    """Restore a model from its workdir, after verifying its files. step, weights, warn: as in
+    `restore_model`.
 
-    mesh: the devices for its arrays; by default only the first device, as the speed of a one-token
-    step is limited by reading the weights. Raises `UsageError` for a folder that is no workdir, for
-    a missing step or missing averages, and for damaged files.
+    mesh: the devices for its arrays; by default only the first device. Raises `UsageError` for a
+    folder that is not a workdir, for a missing step or missing averages, and for damaged files.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
@@ -85,7 +84,7 @@ def load_model(
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer; raise `UsageError` if the file is damaged or missing."""
+    """Read a tokenizer from a file; raise `UsageError` if it is damaged or missing."""
     try:
         return Tokenizer.load(path)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reads recordings from files, as frames for a model of sound.
+"""Reads recordings from files, and pads them to batches of frames.
 
 Axes: B batch, T frames, F mel bands.
 """
@@ -20,20 +20,20 @@ SHORTEST = 32
 """Shorter recordings are padded to this number of frames."""
 
 MOST_PAIRS = 2**27
-"""Pairs of frames that attention may compare at once: as many as in 32 recordings of 20 seconds."""
+"""Largest number of pairs of frames that attention compares in a batch: as many as in 32 recordings
+of 20 seconds."""
 
 FAR_LONGER = 10
-"""Recordings that are this many times as long as the longest in training are refused."""
+"""Recordings more than this many times as long as the longest in training are refused."""
 
 
 def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
     """Return the function that turns a file's content into frames.
 
-    settings: the configuration's `data`.
-
-    The function raises ValueError for content that is not a recording, for a recording shorter than
-    a frame, and for one longer than `settings` allow; without such a limit, for one `FAR_LONGER`
-    times as long as the longest of training (`data_spec.max_frames`).
+    settings: the configuration's `data`. The function raises ValueError for content that is not a
+    recording, and for a recording shorter than a frame or longer than `settings.max_seconds`.
+    Without this limit, a recording may be `FAR_LONGER` times as long as the longest one in training
+    (`data_spec.max_frames`).
     """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
     if settings.max_seconds is not None:
@@ -55,9 +55,11 @@ def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
 
 
 def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:
-    """Yield groups of recordings (frames [T, F] each) to be answered together, as lists of indices:
-    at most `most` of similar length, and fewer if they are long, because attention needs more
-    memory."""
+    """Yield groups of recordings (frames [T, F] each) to answer in one batch, as lists of indices.
+
+    A group has at most `most` recordings, of similar length. It has fewer if they are long, because
+    attention then needs more memory.
+    """
     group: list[int] = []
     for index in np.argsort([*map(len, recordings)], kind="stable"):
         length = max(next_power_of_two(len(recordings[index])), SHORTEST)
@@ -74,10 +76,11 @@ def in_groups(
     most: int,
     answer: Callable[[Sequence[int], np.ndarray, np.ndarray], Sequence[Any]],
 ) -> list[Any]:
-    """Return the answers to the recordings, in their order.
+    """Answer recordings in groups; return the answers in the order of the recordings.
 
-    `answer` gets the indices of a group, and the frames and segments from `padded`; it returns one
-    result for each recording of the group, and may return more (for padding), which are ignored.
+    answer(indices, frames, segments): gets the indices of a group, and its batch from `padded`.
+    Returns one result for each recording of the group. Further results, for rows of padding, are
+    ignored.
     """
     by_index: dict[int, Any] = {}
     for group in groups(recordings, most):
@@ -87,8 +90,8 @@ def in_groups(
 
 
 def padded(recordings: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Pad recordings to a batch; return frames, float32 [B, T, F], and segments, int32 [B, T] (1
-    for a frame, 0 for padding). B and T are powers of two, so that few programs are compiled."""
+    """Pad recordings to a batch. Return frames, float32 [B, T, F], and segments, int32 [B, T]: 1
+    for a frame, 0 for padding. B and T are powers of two, so that few programs are compiled."""
     rows = next_power_of_two(len(recordings))
     length = max(next_power_of_two(max(map(len, recordings))), SHORTEST)
     frames_BTF = np.zeros((rows, length, recordings[0].shape[1]), np.float32)

@@ -1,4 +1,4 @@
-"""Requests to a text generator, its completions, and the error of a wrong request."""
+"""Requests to a text generator, its completions, and the error for a wrong request."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,7 +7,7 @@ from configs.errors import UsageError
 
 
 class RequestError(UsageError):
-    """Raised for a request with a wrong field: `field` is its name, and the message begins
+    """Raised for a wrong field of a request. `field` is the name of the field; the message begins
     with it."""
 
     def __init__(self, field: str, problem: str):
@@ -17,14 +17,14 @@ class RequestError(UsageError):
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings for drawing the next token from the model's distribution.
+    """Settings for sampling the next token, in the order in which they are applied.
 
-    First `repetition_penalty` (1: none) makes tokens that the text already contains less likely.
-    Then `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest
-    token. Then `top_k` keeps the k likeliest tokens (0: all), `top_p` the smallest set whose
-    probabilities reach p (1: all), and `min_p` the tokens at least p times as likely as the
-    likeliest (0: all). `seed` and the prompt decide the answer, whatever other requests run at the
-    same time.
+    `repetition_penalty` (1: none) lowers the probability of tokens that the text already has.
+    `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
+    `top_k` keeps the k likeliest tokens (0: all). `top_p` keeps the smallest set of tokens with a
+    total probability of at least p (1: all). `min_p` keeps the tokens at least p times as likely as
+    the likeliest one (0: all). The text depends on `seed` and the prompt, but not on other requests
+    that run at the same time.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -51,10 +51,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to continue by at most `max_tokens` tokens, up to the end of the document or the
-    first of the `stop` strings. An empty prompt starts a new document.
+    """A request to continue a prompt.
 
-    Raises `RequestError` for a value out of its range.
+    The text ends at the end of the document, before the first of the `stop` strings, or after
+    `max_tokens` tokens. An empty prompt starts a new document. Raises `RequestError` for a value
+    out of its range.
     """
 
     prompt: str
@@ -73,10 +74,10 @@ class Request:
 class Completion:
     """The continuation of a prompt.
 
-    `text` is without the prompt, and ends before the stop string, if there was one. `prompt_tokens`
-    counts the tokens that the model read; `tokens` counts the written tokens of which `text`
-    contains at least a part. `finish` says what ended the text: the model, with the separator of
-    documents; a stop string; or `max_tokens`.
+    `text` contains neither the prompt nor the stop string. `prompt_tokens` is the number of tokens
+    that the model read. `tokens` is the number of written tokens that are at least partly in
+    `text`. `finish` says what ended the text: "separator" (the model ended the document), "stop" (a
+    stop string) or "length" (`max_tokens`).
     """
 
     prompt: str

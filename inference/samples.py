@@ -1,4 +1,4 @@
-"""Samples of what a model writes during training."""
+"""Generates samples of a language model's text during training."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from inference.requests import Request, Sampling
 def sample_completions(
     predictor: TextCompletion, module: nnx.Module, *, config: Config, prompts: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return each prompt, and what `module` writes after it. For a chat model, the answer starts on
-    a new line below the question."""
+    """Return each `prompt`, with the `text` that `module` writes after it. For a chat model, the
+    text begins with a line break, so that the answer is below the question."""
     task = config.task
     assert isinstance(task, LanguageModeling)
     sampling = Sampling(temperature=task.sample_temperature, seed=config.seed)

@@ -1,4 +1,4 @@
-"""Prints the completions of several prompts in order, while they grow at the same time."""
+"""Prints completions of several prompts in order, while all are generated at the same time."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,8 +7,7 @@ from inference.requests import Completion
 
 
 def heading(prompts: Sequence[str], index: int) -> str:
-    """Return the heading of a prompt's text: a line like those that `head` prints for several
-    files.
+    """Return the heading of prompt `index`, in the style of the command `head`: `==> "prompt" <==`.
 
     An empty line separates it from the text before. The prompt is quoted as JSON, so that it fits
     on one line. With only one prompt, the heading is empty.
@@ -20,10 +19,10 @@ def heading(prompts: Sequence[str], index: int) -> str:
 
 
 class Writer:
-    """Prints texts that grow at the same time, one after the other, each as soon as possible.
+    """Prints texts in order, each as soon as possible, while all are generated at the same time.
 
-    Each text is printed below the heading of its prompt. With `to_json`, each completion is printed
-    as the line that it returns, once the completion has ended.
+    Each text is printed below the heading of its prompt. to_json: if given, a completion is printed
+    only when it has ended, as the line `to_json(completion)`.
     """
 
     def __init__(self, prompts: Sequence[str], to_json: Callable[[Completion], str] | None):
@@ -34,8 +33,8 @@ class Writer:
         self._to_json = to_json
 
     def write(self, index: int, piece: str, completion: Completion | None) -> None:
-        """Take the next piece of the text with number `index`. `completion` comes with the last
-        piece of a text; it is None before."""
+        """Add the next piece of the text with number `index`, and print what can be printed.
+        completion: given with the last piece of a text; None before."""
         self._pieces[index] += piece
         self._ended[index] = completion
         while self._current < len(self._pieces):

@@ -1,4 +1,4 @@
-"""Text from generated tokens: which tokens may be written, and a text that grows token by token."""
+"""Handles generated tokens: which ones may be written, and the text that they form."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,18 +9,18 @@ from data.codecs.tokenizers import UNKNOWN, StreamDecoder, Tokenizer
 
 
 def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
-    """Return which ids may be written, bool [vocabulary]: all except the unknown token and ids
-    without a token."""
+    """Return the ids that may be written, as a mask, bool [vocabulary]. The unknown token and ids
+    without a token are excluded."""
     ids = [token_id for token, token_id in tokenizer.vocabulary().items() if token != UNKNOWN]
     return np.isin(np.arange(tokenizer.vocabulary_size), ids)
 
 
 class GrowingText:
-    """A text that grows token by token until it ends: at the tokenizer's `end_id`, at a stop string
-    or at `max_tokens`.
+    """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
+    after `max_tokens`.
 
-    after: the tokens of the prompt, if they affect how the text begins, else none. `text` and
-    `tokens` are as in `Completion`; `finish` is None until the text has ended.
+    after: the tokens of the prompt if the first characters of the text depend on them, else none.
+    `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class GrowingText:
 
     @property
     def tokens(self) -> int:
-        """Return the number of tokens of which the text contains at least a part."""
+        """Return the number of tokens that are at least partly in the text."""
         if self.finish != "stop":
             return len(self._lengths)
         return sum(length < len(self.text) for length in self._lengths) + bool(self.text)
 
     def push(self, token: int) -> str:
-        """Add a token; return the piece of text that has become certain.
+        """Add a token; return the new part of the text that can no longer change.
 
-        An incomplete character is held back, and so is an end that may begin a stop string. Do not
-        call it after the text has ended.
+        An incomplete character is held back, and so are characters at the end that may be the
+        beginning of a stop string. Do not call this after the text has ended.
         """
         before = len(self.text)
         if token == self._end_id:
@@ -70,8 +70,8 @@ class GrowingText:
         return piece
 
     def _cut(self, before: int) -> None:
-        """End the text before the first stop string that ends after the first `before`
-        characters."""
+        """Cut the text before the first stop string, if there is one that ends after the first
+        `before` characters."""
         starts = [
             start
             for stop in self._stop
@@ -82,7 +82,7 @@ class GrowingText:
             self.finish = "stop"
 
     def _held_back(self) -> int:
-        """Return the length of the longest end of the text with which a stop string begins."""
+        """Return the length of the longest suffix that is the beginning of a stop string."""
         longest = max((len(stop) - 1 for stop in self._stop), default=0)
         for length in range(min(longest, len(self.text)), 0, -1):
             end = self.text[-length:]

@@ -1,4 +1,4 @@
-"""Transcribes recordings with a model of connectionist temporal classification (CTC).
+"""Transcribes recordings with a model for connectionist temporal classification (CTC).
 
 Axes: B batch, T frames, F mel bands, U positions of the model, L labels, V vocabulary.
 """
@@ -22,16 +22,16 @@ from parallel.axes import replicated
 from parallel.feeding import gather_batch
 
 MOST_ROWS = 32
-"""Recordings that are transcribed in one batch."""
+"""Maximum number of recordings in a batch."""
 
 
 class Transcriber:
     """Transcribes recordings, with models sharded over `mesh` by `rules`.
 
-    `decoder` "greedy" returns the text of the likeliest alignment; "beam" the likeliest text found
-    by a search with `beam_size` prefixes (see `inference.ctc`). Neither writes labels that do not
-    occur in texts, such as the separator. The score of an answer is its log-probability in nats,
-    summed over all alignments, with all labels of the model allowed.
+    decoder: "greedy" returns the text of the likeliest alignment; "beam" returns the likeliest text
+    found by a search with `beam_size` prefixes (see `inference.ctc`). Labels that do not occur in
+    texts, such as the separator, are never written. The score of an answer is its log-probability
+    in nats, summed over all alignments, with no label excluded.
     """
 
     def __init__(
@@ -56,26 +56,26 @@ class Transcriber:
         )
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
-        """Answer as `BatchPredictor` says."""
+        """Return the transcript of each row except padding (see `BatchPredictor`)."""
         weights_B = gather_batch({"weights": batch["weights"]})["weights"]
         answers = self._answers(module, batch["frames"], batch["segments"])
         return [answers[row] for row in np.flatnonzero(weights_B > 0)]
 
     def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:
-        """Return `reference` as `BatchPredictor` says."""
+        """Return the `reference` for each row except padding (see `BatchPredictor`)."""
         rows = np.flatnonzero(batch["weights"] > 0)
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
         # A character unknown to the tokenizer becomes one that no model writes.
         return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Prediction]:
-        """Return the transcript of each of `recordings`, frames [T, F], in their order."""
+        """Return the transcript of each of `recordings` (frames [T, F] each), in order."""
         return in_groups(
             recordings, MOST_ROWS, lambda group, *inputs: self._answers(module, *inputs)
         )
 
     def _answers(self, module: nnx.Module, frames_BTF: Any, segments_BT: Any) -> list[Prediction]:
-        """Return the transcript of each row; positions of segment 0 are padding."""
+        """Return the transcript of each row. Positions with segment 0 are padding."""
         labels_BU, score_B = jax.device_get(self._transcribe(module, frames_BTF, segments_BT))
         texts = [self._tokenizer.decode(ids) for ids in labels_of(labels_BU)]
         return [Prediction(text, float(score)) for text, score in zip(texts, score_B, strict=True)]

@@ -1,4 +1,4 @@
-"""Answers texts with an encoder-decoder: translation and similar tasks.
+"""Answers texts with an encoder-decoder model: translation and similar tasks.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """
@@ -21,23 +21,23 @@ from parallel.axes import replicated
 from parallel.feeding import gather_batch
 
 MOST_ROWS = 64
-"""Texts that are translated in one batch."""
+"""Maximum number of texts in a batch."""
 
 SHORTEST_SOURCE = 8
 
 ALWAYS_ALLOWED = 10
-"""Tokens that an answer may have in addition to those allowed by its source's length."""
+"""Tokens that are added to the limit for the length of an answer."""
 
 
 class Translator:
     """Answers texts by beam search, with models sharded over `mesh` by `rules`.
 
-    max_source_length, max_length: the lengths of the training data, in tokens, including the
-    separator at the end. answer_length_ratio: limits an answer to this many tokens for each token
-    of its source, plus `ALWAYS_ALLOWED`. beam_size, length_penalty: as in `beam_search`.
+    max_source_length, max_length: largest number of tokens of a source and of a target in the
+    training data, including the separator at the end. answer_length_ratio: an answer may have this
+    many tokens for each token of its source, plus `ALWAYS_ALLOWED`. beam_size, length_penalty: as
+    in `beam_search`.
 
-    Numbers of texts and of tokens are rounded up to powers of two, so that few programs are
-    compiled.
+    Numbers of texts and tokens are rounded up to powers of two, so that few programs are compiled.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Translator:
         )
 
     def predict_batch(self, module: nnx.Module, batch: Mapping[str, Any]) -> list[Prediction]:
-        """Answer as `BatchPredictor` says."""
+        """Return the answer for each row except padding (see `BatchPredictor`)."""
         best = self._answers(module, batch["source"], batch["source_segments"])
         weights = gather_batch({"weights": batch["weights"]})["weights"]
         return [self._prediction(best, row) for row in _real_rows(weights)]
 
     def references(self, batch: Mapping[str, Any]) -> list[dict[str, str]]:
-        """Return `source` and `reference` as `BatchPredictor` says."""
+        """Return `source` and `reference` for each row except padding (see `BatchPredictor`)."""
         sources = (batch["source"], batch["source_segments"])
         targets = (batch["targets"], batch["weights"])
         return [
@@ -80,10 +80,9 @@ class Translator:
         ]
 
     def translate(self, module: nnx.Module, texts: Sequence[str]) -> list[Prediction]:
-        """Return the answer to each of `texts`, in their order.
+        """Return the answer to each of `texts`, in order.
 
-        If a text has more than `longest` tokens, only the first ones are read. A blank text gets an
-        empty answer.
+        Only the first `longest` tokens of a text are read. A blank text gets an empty answer.
         """
         separator = self._tokenizer.separator_id
         encoded = self._tokenizer.encode_many(texts)

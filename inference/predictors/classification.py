@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 BATCH_SIZE = 64
-"""Inputs that are classified together."""
+"""Maximum number of inputs in a batch."""
 
 LABELS_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Classified:
-    """The likeliest class of a file or a text, and the probability of each class."""
+    """The result for a file or text: its likeliest class, and the probability of each class."""
 
     input: str
     label: str
@@ -35,7 +35,7 @@ class Classified:
 
 
 class _Classification(Predictor[Any, Classified]):
-    """The common part of predictors that label their inputs."""
+    """Base class of the predictors that label their inputs."""
 
     def render(self, output: Classified, *, as_json: bool) -> str:
         """Return the label, a tab, and the likeliest labels with their probabilities; or JSON."""
@@ -46,7 +46,7 @@ class _Classification(Predictor[Any, Classified]):
 
 
 class TextClassification(_Classification, PromptPredictor[Classified]):
-    """Labels each text. If a text has more than `length` tokens, only the first ones are read."""
+    """Labels each text. Only the first `length` tokens of a text are read."""
 
     def __init__(self, tokenizer: "Tokenizer", length: int, classes: Sequence[str]):
         self._tokenizer, self._length = tokenizer, length
@@ -63,7 +63,7 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
     def predict(
         self, module: "nnx.Module", inputs: Iterable[str], *, warn: Warn = ignore
     ) -> Iterator[Classified]:
-        """Label the texts, in order. Raises `UsageError` for a text without any token."""
+        """Label the texts, in order. Raises `UsageError` for a text without tokens."""
         texts = list(inputs)
         tokens, real = np.zeros((2, len(texts), self._length), np.int32)
         for row, text in enumerate(texts):
@@ -83,8 +83,11 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
-    """Labels each picture, cropped and resized as in evaluation: a central crop keeps `crop_ratio`
-    of the short side, and is resized to `shape` (height, width, channels)."""
+    """Labels each picture, cropped and resized as in evaluation.
+
+    A central crop keeps `crop_ratio` of the short side. It is resized to `shape`: height, width,
+    channels.
+    """
 
     required: ClassVar = {"input": "a picture file"}
     input_kind = "a picture"
@@ -143,7 +146,7 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
 
 
 class Classifier:
-    """Classifies rows of arrays. `logits(module, *arrays)` returns a row of logits for each."""
+    """Classifies the rows of arrays. logits(module, *arrays): returns a row of logits for each."""
 
     def __init__(self, classes: Sequence[str], logits: "Callable[..., jax.Array]"):
         import jax
@@ -158,8 +161,7 @@ class Classifier:
     def __call__(
         self, module: "nnx.Module", names: Sequence[str], *rows: np.ndarray
     ) -> list[Classified]:
-        """Classify the first rows, one for each of `names`, which name their inputs. Further rows
-        are padding."""
+        """Classify one row for each input in `names`. Further rows are padding."""
         padded = [_padded(one) for one in rows]
         probabilities = np.asarray(self._probabilities(module, *padded))[: len(names)]
         scores = [dict(zip(self._classes, row, strict=True)) for row in probabilities.tolist()]
@@ -170,7 +172,7 @@ class Classifier:
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """Pad the number of rows with zeros to a power of two, so that few programs are compiled."""
+    """Pad with rows of zeros to a power of two, so that few programs are compiled."""
     from inference.compiled import next_power_of_two
 
     padded = np.zeros((next_power_of_two(len(rows)), *rows.shape[1:]), rows.dtype)

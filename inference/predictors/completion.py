@@ -24,7 +24,8 @@ _REQUEST_FIELDS = ("max_tokens", "stop")
 
 
 class TextCompletion(Predictor[Request, Completion]):
-    """Completes each prompt. For a chat model, the prompt is the user's message."""
+    """Continues each prompt with generated text. For a chat model, a prompt is the user's
+    message."""
 
     fields = WRITING_FIELDS | {"prompt", "stream"}
     required: ClassVar = {"prompt": "a text to go on with"}
@@ -66,7 +67,7 @@ class TextCompletion(Predictor[Request, Completion]):
         warn: Warn = ignore,
         on_text: "OnText | None" = None,
     ) -> Iterator[Completion]:
-        """Complete the requests; `on_text` as in `Generator.complete`."""
+        """Complete the requests, in order. on_text: as in `Generator.complete`."""
         requests = list(inputs)
         for request in requests:
             if self._tokenizer.decode(self._tokenizer.encode(request.prompt)) != request.prompt:

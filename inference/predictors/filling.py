@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 MASK = "[MASK]"
-"""Stands in a prompt for one missing token."""
+"""Marks one missing token in a prompt."""
 
 CANDIDATES = 5
 
 
 @dataclass(frozen=True)
 class Filled:
-    """A prompt, its text with the likeliest token in each gap, and the likeliest tokens of each gap
-    with their probabilities."""
+    """The result for a prompt.
+
+    text: the prompt with the likeliest token in each gap. candidates: for each gap, the likeliest
+    tokens, each with its probability as `score`.
+    """
 
     prompt: str
     text: str
@@ -40,7 +43,7 @@ class Filled:
 class GapFilling(PromptPredictor[Filled]):
     """Fills each `MASK` of a prompt with the likeliest token.
 
-    length: the number of tokens that the model reads at most.
+    length: the largest number of tokens that the model reads.
     """
 
     may_span_lines = True
@@ -61,8 +64,8 @@ class GapFilling(PromptPredictor[Filled]):
     ) -> Iterator[Filled]:
         """Fill in the prompts, in order.
 
-        Raises `UsageError` for a prompt without a gap or with too many tokens, before any is filled
-        in.
+        Raises `UsageError` for a prompt without a gap or with too many tokens, before the first
+        prompt is filled in.
         """
         prompts, tokenizer = list(inputs), self._tokenizer
         codec, mask = GapCodec(tokenizer), module.vocabulary_size - 1
@@ -90,7 +93,8 @@ class GapFilling(PromptPredictor[Filled]):
         return json_text(vars(output)) if as_json else output.text
 
     def _tokens(self, pieces: Sequence[Piece], mask: int) -> np.ndarray:
-        """Return the ids of a whole prompt, int32 [T]."""
+        """Return the ids of a whole prompt, int32 [T]. Raises `UsageError` if there are too
+        many."""
         ids = joined_ids(pieces, [mask] * (len(pieces) - 1))
         tokens = self._tokenizer.framed(np.array(ids, np.int32))
         if len(tokens) > self._length:

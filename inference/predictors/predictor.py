@@ -1,4 +1,4 @@
-"""The interface of all predictors."""
+"""The base classes of all predictors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,22 +23,24 @@ Warn = Callable[[str], None]
 WRITING_FIELDS = frozenset(
     ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
 )
-"""Fields of a request that control how a text is written."""
+"""Fields of a request that control how a language model writes."""
 
 SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
-"""Fields of a request for the search of the best text; the task's configuration has them too."""
+"""Fields of a request that control the search for the best text. They replace the settings of the
+same names in the task's configuration."""
 
 LIST_FIELDS = frozenset(("prompt", "input", "stop"))
 """Fields of a request whose values are lists."""
 
 
 def ignore(warning: str) -> None:
-    """Do nothing with a warning: the default of `warn`."""
+    """Ignore a warning. This is the default of `warn`."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text that a model wrote, and its score: the larger, the surer is the model."""
+    """A text that a model wrote, and its score. A higher score means that the model is more
+    certain."""
 
     text: str
     score: float
@@ -47,14 +49,17 @@ class Prediction:
 class Predictor(Generic[Input, Output]):
     """Answers inputs of one kind, with models of one `ModelDef`.
 
-    A request is a mapping of field names to values, as given by a command line or a JSON body:
-    `prompt` (a list of texts), `input` (a list of paths), and settings. `fields`: the fields that a
-    request may have. `required`: fields, each with its meaning, of which a request must have at
-    least one. `input_kind`: the kind of file that `input` names, None if there is none.
-    `may_span_lines`: whether a rendered answer can have several lines.
+    A request is a mapping of field names to values, from a command line or a JSON body: `prompt` (a
+    list of texts), `input` (a list of paths), and settings.
 
-    A predictor keeps its compiled functions, and answers with any weights of its model. If answers
-    are compared with right ones, `batch_predictor` answers whole batches of an evaluation.
+    fields: the fields that a request may have. required: fields with their meanings; a request must
+    have at least one of them. input_kind: the kind of file that `input` names, such as "a picture";
+    None if the predictor reads no files. may_span_lines: whether a rendered answer can have several
+    lines. batch_predictor: answers whole batches of an evaluation; None if the task has no written
+    answers to evaluate.
+
+    A predictor keeps its compiled functions, so it can answer with other weights of its model
+    without compiling again.
     """
 
     fields: ClassVar[frozenset[str]]
@@ -70,7 +75,7 @@ class Predictor(Generic[Input, Output]):
         """Raise `RequestError` for a field that models of `task` can't take, for a missing field,
         and for a text in place of a list.
 
-        spell: how a message shows a field with its value, such as "--prompt=VALUE".
+        spell(name): returns the field as the message shows it, for example "--prompt=VALUE".
         """
         for name, value in request.items():
             if name in cls.fields:
@@ -88,22 +93,22 @@ class Predictor(Generic[Input, Output]):
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
-        """Return why a request can't have `field`, and what to give instead.
+        """Return the reason why a request can't have `field`, and what to give instead.
 
-        The text continues a sentence that begins with the field's name, which is none of
+        The text follows the name of the field in the error message. `field` is never one of
         `SEARCH_FIELDS`.
         """
         raise NotImplementedError
 
     @classmethod
     def configure(cls, config: Config, request: Mapping[str, Any]) -> Config:
-        """Return `config` with the task settings that the request gives."""
+        """Return `config` with the search settings of the request."""
         given = {name: request[name] for name in SEARCH_FIELDS if name in request}
         return config.model_copy(update={"task": config.task.model_copy(update=given)})
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> Iterable[Input]:
-        """Return the inputs of a request whose fields are already checked.
+        """Return the inputs of a request. Its fields are already checked.
 
         Raises `RequestError` for a value out of its range.
         """
@@ -119,17 +124,17 @@ class Predictor(Generic[Input, Output]):
     ) -> "Iterator[Output | Unreadable]":
         """Answer each input, in order; yield `Unreadable` for an input that can't be read.
 
-        `warn` gets a line for each input that the model can't take as it is.
+        warn: called with a message for each input that the model can't take as it is.
         """
         raise NotImplementedError
 
     def render(self, output: Output, *, as_json: bool) -> str:
-        """Return an answer as text for a person, or as one JSON object."""
+        """Return an answer as text for people, or as one JSON object."""
         raise NotImplementedError
 
 
 class PromptPredictor(Predictor[str, Output]):
-    """A predictor that reads prompts and has no settings."""
+    """Base class of predictors that read prompts and have no settings."""
 
     fields = frozenset(("prompt",))
     required: ClassVar = {"prompt": "a text"}
@@ -149,9 +154,9 @@ class PromptPredictor(Predictor[str, Output]):
 
 
 class FilePredictor(Predictor[str, Output]):
-    """A predictor that reads files of one kind. Each input is a path.
+    """Base class of predictors that read files of one kind. Each input is a path.
 
-    `batch_size` files are in memory at once.
+    At most `batch_size` files are in memory at once.
     """
 
     fields = frozenset(("input",))
@@ -164,7 +169,7 @@ class FilePredictor(Predictor[str, Output]):
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[Any]
     ) -> Sequence[Output]:
-        """Answer the decoded contents of the files `names`."""
+        """Answer the files `names`. contents: their decoded contents."""
         raise NotImplementedError
 
     def predict(

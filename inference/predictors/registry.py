@@ -20,18 +20,18 @@ PREDICTORS: dict[str, type[Predictor[Any, Any]]] = {
     "target_tokens": TextToText,
     "transcript": Transcription,
 }
-"""By what a task needs of a model."""
+"""Predictors by the `model_output` of the task."""
 
 CLASSIFIERS: dict[str, type[Predictor[Any, Any]]] = {
     "labelled_text": TextClassification,
     "pictures": PictureClassification,
     "labelled_sound": RecordingClassification,
 }
-"""By the modality of the data, for the tasks that need classes."""
+"""Predictors by the modality of the data, for tasks with the `model_output` "classes"."""
 
 
 def predictor_class(config: Config) -> type[Predictor[Any, Any]]:
-    """Return the class of predictor for models of `config`."""
+    """Return the class of the predictor for models of `config`."""
     if config.task.model_output == "classes":
         return CLASSIFIERS[config.data.modality]
     return PREDICTORS[config.task.model_output]

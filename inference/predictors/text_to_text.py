@@ -28,7 +28,7 @@ BATCH_SIZE = 1024
 
 @dataclass(frozen=True)
 class Source:
-    """A text, and where it comes from, in words."""
+    """A text to answer. place: where it comes from, for messages, such as "line 3 of FILE"."""
 
     place: str
     text: str
@@ -76,7 +76,7 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> Iterator[Source | Unreadable]:
         """Yield the texts lazily: the prompts, then the lines of the files. A line that is not
-        UTF-8 is `Unreadable`. Raises `UsageError` for a file that is no text."""
+        UTF-8 is `Unreadable`. Raises `UsageError` for a file that is not a text."""
         for number, prompt in enumerate(request.get("prompt", ()), start=1):
             yield Source(f"prompt {number}", prompt)
         for path in request.get("input", ()):
@@ -119,7 +119,7 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
 def _decoded(place: str, line: bytes, *, is_first: bool) -> Source | Unreadable:
     if is_first:
         line = line.removeprefix(codecs.BOM_UTF8)
-    if b"\0" in line:  # UTF-16, or no text at all
+    if b"\0" in line:  # UTF-16, or not a text
         raise UsageError(f"{place} is no UTF-8 text, it has a NUL: convert the file")
     try:
         return Source(place, line.decode("utf-8").rstrip("\r\n"))
