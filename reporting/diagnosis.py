@@ -89,9 +89,11 @@ def _frozen(facts: Facts) -> Iterator[Finding]:
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
-    """Find an activation with many dead units. `diagnose` applies this rule last, because other
-    problems may explain dead units, and not at all to constant input, for which most units are
-    zero."""
+    """Find an activation with many dead units.
+
+    `diagnose` applies this rule last, because other problems may explain dead units. For constant
+    input it does not apply the rule, because most units are then zero.
+    """
     worst = max(facts.dead, key=lambda one: one[0] / one[1], default=(0, 1))
     if worst[0] >= MOST_DEAD * worst[1]:
         place = facts.dead.index(worst) + 1
@@ -162,11 +164,11 @@ frequent words are, and CTC models that write only blanks."""
 
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
-    """Find what the losses show. Yield exploding gradients, and the first finding of the other
-    rules.
+    """Yield exploding gradients, and the first finding of the other rules on the losses.
 
-    For constant input, rules with findings that this would explain are left out. For a run that
-    ended well, only the rules about a loss that is not finite or rises are used.
+    If the input is constant, rules that would only report its consequences are left out. If the run
+    ended well, only the rules for losses that are not finite and for too high a learning rate are
+    applied.
     """
     if (explosion := _explosion(facts)) is not None:
         yield explosion
@@ -181,8 +183,8 @@ def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:
 
 
 OF_VALIDATION = ("nothing learnt", "no generalization", "overfitting")
-"""Findings that use the validation loss. It is measured with averaged weights, the training loss
-with raw ones."""
+"""Findings that use the validation loss. It is measured with averaged weights if the run has them,
+the training loss with raw ones."""
 
 
 def _is_stale(facts: Facts) -> bool:
@@ -269,8 +271,8 @@ def _too_low(facts: Facts) -> Finding | None:
 
 
 def _is_no_better(facts: Facts) -> bool:
-    """Return whether no validation was better than the prior: no loss below `NO_BETTER` times the
-    prior's, and no accuracy that guessing could not reach (`CHANCE`)."""
+    """Return whether no validation was better than the prior: no loss was below `NO_BETTER` times
+    the prior's, and guessing could reach every accuracy (`CHANCE`)."""
     losses = facts.validated("loss")
     if not facts.prior_loss or not len(losses) or losses.min() < NO_BETTER * facts.prior_loss:
         return False
@@ -279,7 +281,7 @@ def _is_no_better(facts: Facts) -> bool:
 
 
 def _beyond_chance(facts: Facts) -> float | None:
-    """Return the lowest validation accuracy that shows learning. To always give the most frequent
+    """Return the lowest validation accuracy that shows learning. Always giving the most frequent
     answer would reach it with a probability below `CHANCE`. It is above 1 if there are too few
     examples. Return None if there is no accuracy."""
     right, examples = facts.validated("accuracy"), facts.validated("examples")

@@ -30,7 +30,7 @@ parameters do not depend on them."""
 
 
 UNFORGOTTEN = 0.05
-"""The user is warned if the final average (EMA) has more than this share of the initial values."""
+"""The user is warned if the initial values are more than this share of the final average (EMA)."""
 
 
 def initial_share(config: Config) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from configs.schema.config import Config
 
 LEAST_STEPS, LEAST_LINES = 100, 10
-"""A run with fewer steps, or fewer logged losses, is too short to judge how it learns. The warm-up
-alone can take 100 steps, and the two halves of a run can't be compared with fewer losses."""
+"""A run with fewer steps, or fewer logged losses, is too short to judge how it learns. A warm-up
+can take 100 steps, and with fewer losses the two halves of a run can't be compared."""
 
 
 GOOD = 0.1

@@ -30,7 +30,7 @@ RIGHT_OF_NAMES, RIGHT_OF_VALUES = 398, 456
 plot, with names (RIGHT_OF_NAMES) or without (RIGHT_OF_VALUES)."""
 
 MOST_POINTS = 400
-"""Most points that are drawn of a curve. A longer curve is cut into this many pieces, and each
+"""Maximum number of points drawn of a curve. A longer curve is cut into this many pieces, and each
 piece is averaged."""
 
 LOG_FROM = 20
