@@ -23,8 +23,9 @@ VERSION = 1
 class WindowCodec(ExampleCodec):
     """Stores windows of the token stream, and makes batches of them.
 
-    length: targets in a full window (T). separator_id: the token before each document; None if
-    documents may attend to earlier documents in the window.
+    length: the number of targets in a full window (T). separator_id: the token that begins each
+    document; batches then have `segments`, which keep documents from attending to each other. If it
+    is None, batches have no `segments`: a document attends to the earlier ones in its window.
     """
 
     length: int

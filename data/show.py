@@ -126,7 +126,12 @@ def describe_batch(
 
 
 def describe_preparation(dataset: Dataset) -> Iterator[str]:
-    """Yield a line of text for each split that was cleaned, and each that was packed or padded."""
+    """Yield lines of text for the user: what cleaning removed, and how much padding there is.
+
+    Each cleaned split has a line with the number of documents that stay, and the effect of each
+    step. Each split with windows packed by best fit, or with padded training batches, has a line
+    with its share of padding.
+    """
     for cleaned, counts in dataset.cleaning.items():
         before, after = counts["documents"]
         steps = [f"{name} {effect}" for name, effect in _steps(counts) if effect != "0"]

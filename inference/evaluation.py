@@ -21,7 +21,8 @@ class SplitBatches(Protocol):
     `data.evaluation_batches.EvaluationBatches`.
 
     Iterating yields this process's rows of each global batch of `global_batch_size` rows. order:
-    int64, for each row of all global batches in sequence, the index of its example in the split.
+    int64 [examples], the index in the split of each row's example, for the rows of the first global
+    batch, then of the second, and so on. It ends before the rows that fill up the last batch.
     """
 
     @property

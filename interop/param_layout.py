@@ -46,5 +46,8 @@ def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, Param
 
 
 def layer_count(names: Iterable[str]) -> int:
-    """Count the layers in `names` of parameters; if scanned, count the letters of the pattern."""
+    """Return the number of different layers in `names`, the names of a model's parameters.
+
+    With scanned layers, this is the number of letters in the pattern.
+    """
     return len({name.split(".")[2] for name in names if name.startswith(LAYERS)})

@@ -99,7 +99,8 @@ class BackboneSpec:
 
     @property
     def pre_norm(self) -> bool:
-        """Return whether norms come before each part (else after each residual sum)."""
+        """Return whether each part of a block (mixer, cross-attention, feed-forward) has its norm
+        before it. If not, the norm follows the part's residual sum."""
         return self.norm_placement == "pre"
 
     @property

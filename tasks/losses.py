@@ -109,9 +109,10 @@ def sums_over_positions(
     """Compute `score(head(x_BTD), rows)` in `chunks` chunks of positions, to save memory.
 
     `head` maps activations [B, P, D] to logits [B, P, V]. `rows` is a tree of arrays [B, T].
-    `score` maps logits and rows to a dict of sums. Only the sum `objective` has a gradient. The
-    forward pass computes this gradient together with the sums of each chunk. So each logit is
-    computed once, and only the logits of one chunk are in memory at a time.
+    `score` maps logits and rows to a dictionary of sums. With several chunks, only the entry with
+    the key `objective` has a gradient. The forward pass computes this gradient together with the
+    sums of each chunk. So each logit is computed once, and only the logits of one chunk are in
+    memory at a time.
     """
     if chunks == 1:
         return score(head(x_BTD), rows)

@@ -28,11 +28,14 @@ TOLERANCE = 0.05
 
 
 def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None]) -> str | None:
-    """Return the attention implementation for a run on `mesh`; None for a model without attention.
+    """Return the attention implementation for a run on `mesh`, as an argument of `attend`.
 
-    This is the value of `model.attention`, or "xla" if that is `auto` and the devices have no
-    usable implementation of their own. If their implementation fails the test, `notify` gets a
-    message. Raises `UsageError` if an implementation set by name can't be used.
+    - A model without self-attention: None.
+    - `model.attention` names an implementation: this one. Raises `UsageError` if it is not made for
+      the devices, if the model is outside its limits, or if it fails the test.
+    - `model.attention` is "auto": "auto" if the devices' own implementation (`NATIVE_ATTENTION`)
+      passes the test. "xla" if the devices have none, if the model is outside its limits, or if it
+      fails the test; `notify` gets a message about a failed test.
     """
     model = config.model
     if not isinstance(model, Stack) or not model.has_self_attention:

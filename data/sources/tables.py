@@ -27,7 +27,11 @@ _DEEPEST = 8  # levels of nested fields
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a file. name: the file's name in its set. field: the field with the main text."""
+    """The rows of a file.
+
+    name: the file's path relative to the folder of the data. field: the field with the text; in a
+    table of recordings, the field with the path of each sound file.
+    """
 
     path: Path
     name: str
