@@ -343,8 +343,8 @@ def live(function, found: Findings, arguments: tuple[str, ...], log: Path, platf
 
 
 def reason(outcome: Mapping[str, Any]) -> str:
-    """Return why a part did not pass, with the last lines of its log; for one that passed, its
-    seconds."""
+    """Return why a part did not pass, with the last lines of its log. For a part that passed,
+    return its seconds."""
     if outcome["status"] == "passed":
         return f" ({outcome['seconds']:.0f} s)"
     lines = "".join(f"\n    {line}" for line in outcome.get("last_lines", ()))

@@ -154,8 +154,8 @@ def start_verb(
 ) -> subprocess.Popen:
     """Start a program such as train.py, as a user would.
 
-    options: of Python. environment: variables to add to those of this process. files: `stdout` and
-    others, as in `subprocess.Popen`.
+    options: options of the Python interpreter. environment: variables to add to the environment of
+    this process. files: `stdout` and others, as in `subprocess.Popen`.
     """
     own = {name: str(value) for name, value in (environment or {}).items()}
     command = [sys.executable, *options, str(ROOT / verb), *arguments]

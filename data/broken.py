@@ -16,8 +16,9 @@ class Broken:
     """Counts the broken examples of all splits of a data set.
 
     what: the plural noun for examples in messages, such as "pictures". total: the number of all
-    examples. allowed: the share of them that may be broken, from 0 to 1. count: the number of
-    broken examples. messages: name and reason of the first `NAMED` of them.
+    examples. allowed: the share of all examples that may be broken, from 0 to 1. count: the number
+    of broken examples. messages: a text with name and reason for each of the first `NAMED` broken
+    examples.
     """
 
     what: str

@@ -53,7 +53,8 @@ class Pieces:
         return len(self.records) if self.kept is None else len(self.kept)
 
     def read(self, numbers: Sequence[int]) -> list[tuple[int, str]]:
-        """Return the pieces with the given numbers: index in the document (from 0), and text."""
+        """Return the pieces with the given numbers, each as its index in its document (from 0) and
+        its text."""
         if self.kept is not None:
             numbers = self.kept[numbers].tolist()
         found = self.records.__getitems__(numbers)
@@ -100,7 +101,11 @@ def clean(
 
 @dataclass
 class _Document:
-    """Counts of the current document. raw, normal, clean: characters after each change of text."""
+    """Counts of the current document.
+
+    raw, normal, clean: number of characters before any change, after Unicode normalization, and
+    after control characters are removed too. changed: whether each of these two steps changed it.
+    """
 
     raw: int = 0
     normal: int = 0
@@ -246,7 +251,8 @@ class _NearDuplicates:
         return found
 
     def is_known(self, signature: NDArray[np.uint32]) -> bool:
-        """Return whether a similar document is in the index; if not, add this one."""
+        """Return whether the index has a similar document. If it has none, add the document with
+        this signature."""
         bands, rows = self._shape
         content = np.ascontiguousarray(signature[: bands * rows]).tobytes()
         size = len(content) // bands

@@ -41,10 +41,11 @@ class ConversationCodec(best_fit.PackedCodec):
 class ConversationCounts:
     """Counts for a split of conversations.
 
-    conversations: all of them. cut: those cut at the end of a window. left_out: those left out.
-    unknown: those with an unknown token. targets: the assistant's tokens, which count in the loss.
-    unknown_targets: targets that are the unknown token. positions: targets of all roles. bytes:
-    UTF-8 bytes of the assistant's text.
+    conversations: number of all conversations. cut: number of conversations cut at the end of a
+    window. left_out: number of conversations left out. unknown: number of conversations with an
+    unknown token. targets: number of the assistant's tokens, which count in the loss.
+    unknown_targets: number of such targets that are the unknown token. positions: number of targets
+    of all roles. bytes: UTF-8 bytes of the assistant's text.
     """
 
     conversations: int = 0

@@ -90,15 +90,16 @@ class Split:
 
     path: the file of records. examples: number of records, which are windows in packed text.
 
-    bytes: UTF-8 bytes of the text of its targets. targets: tokens to predict. tokens: tokens that a
-    model reads, without padding. documents, conversations: their number. gzip_bits_per_byte: size
-    of its documents, each compressed by `gzip -9`, in bits per byte of text. padding: share of
-    padding, in packed windows or in padded training batches. broken: pictures or recordings that
-    can't be decoded. cut: texts, pairs or conversations that were too long and were cut. left_out:
-    pairs that are too long or lack a text, and recordings that are too long; they are not stored.
-    seconds: total length of its recordings. unknown: targets that are the unknown token.
+    bytes: UTF-8 bytes of the text of the targets. targets: number of tokens to predict. tokens:
+    number of tokens that a model reads, without padding. documents, conversations: number of
+    documents, or of conversations. gzip_bits_per_byte: size of the documents, each compressed by
+    `gzip -9`, in bits per byte of text. padding: share of padding, in packed windows or in padded
+    training batches. broken: number of pictures or recordings that can't be decoded. cut: number of
+    texts, pairs or conversations that were too long and were cut. left_out: number of pairs that
+    are too long or lack a text, or of recordings that are too long; they are not stored. seconds:
+    total length of the recordings. unknown: number of targets that are the unknown token.
 
-    lengths: the lengths of its examples, if batches are padded to varying lengths.
+    lengths: the lengths of the examples; None unless batches are padded to varying lengths.
 
     parts: in a mixture, the split of each source, named after the source. The examples of a mixture
     are those of its parts, one part after the other. weights: sampling weights of the parts in
@@ -126,7 +127,8 @@ class Split:
     weights: tuple[float, ...] = ()
 
     def counts(self, examples: int) -> dict[str, int]:
-        """Return counts for messages: `examples` by the codec's `unit`, and those of `packed`."""
+        """Return counts for messages, by plural noun: `examples` under the codec's `unit`, and the
+        counts in `packed`."""
         return {self.codec.unit: examples} | self.packed
 
     @property

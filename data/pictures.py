@@ -275,7 +275,8 @@ def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
 
 
 def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    """Return the size of all pictures if they have the same small size; else `LARGE` squared."""
+    """Return the size of the pictures if all have the same small size; otherwise a square with
+    sides of `LARGE` pixels."""
     first = next(sizes, (LARGE, LARGE))
     if max(first) <= SMALL and all(size == first for size in sizes):
         return first

@@ -172,9 +172,10 @@ class SoundPreparation:
 class _Writing:
     """Makes the records of a split, and collects names and counts.
 
-    max_seconds: longer recordings are left out. unknown: id of the unknown token. names, frames:
-    name and number of frames of each stored recording; a broken one has 0 frames. left_out: names
-    of the recordings that were left out. max_labels: number of tokens of the longest transcript.
+    max_seconds: maximum length of a recording; longer ones are left out. None: no limit. unknown:
+    id of the unknown token; None if there is none. names, frames: name and number of frames of each
+    stored recording; a broken one has 0 frames. left_out: names of the recordings that were left
+    out. max_labels: number of tokens of the longest transcript.
     """
 
     split: str
@@ -209,7 +210,8 @@ class _Writing:
                 yield np.array(block, object)
 
     def warnings(self) -> list[str]:
-        """Return a warning for each kind of unusual recording: their number, and a name."""
+        """Return a warning for each kind of unusual recording, with the number of such recordings
+        and the name of one."""
         return [*self._of_lengths(), *self._of_contents()]
 
     def _of_lengths(self) -> Iterator[str]:

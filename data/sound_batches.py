@@ -110,7 +110,8 @@ class SoundCodec(ExampleCodec):
         length: int,
         frames_of: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ) -> dict[str, NDArray[Any]]:
-        """Make a batch. length: T. frames_of: returns the frames for a row and its stored array."""
+        """Make a batch. length: the number of frames that rows are padded to (T). frames_of: maps
+        the number of a row, and the array stored for the row, to the row's frames."""
         B, L = len(recordings), self.max_labels or 1
         frames = np.zeros((B, length, self.log_mel.num_mels), np.float32)
         segments, weights = np.zeros((B, length), np.int32), np.zeros(B, np.float32)
@@ -128,7 +129,8 @@ class SoundCodec(ExampleCodec):
         return batch | {"labels": labels, "label_weights": label_weights, "weights": weights}
 
     def _read(self, record: Any) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return the stored waveform or frames, and targets; both empty if broken or padding."""
+        """Return the stored waveform or frames, and the targets. Both are empty for a broken
+        recording and for a row of padding."""
         record = record if isinstance(record, bytes) else _NOTHING
         exponent, count = np.frombuffer(record, "<i4", _HEAD)
         if count < 0:

@@ -42,8 +42,8 @@ class BatchPredictor(Protocol):
         ...
 
     def references(self, batch: Batch) -> list[dict[str, str]]:
-        """Return the texts of each of the same rows: the right answer as `reference`, and others by
-        name, such as `source`.
+        """Return the texts of each row that `predict_batch` answers: the right answer under the key
+        `reference`, and perhaps others, such as `source`.
 
         batch: a global batch on the host.
         """

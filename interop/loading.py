@@ -79,7 +79,8 @@ def _class_names(config: JsonFields) -> tuple[str, ...] | None:
 def _tokens_like(
     folder: Folder, config: Config, data_spec: DataSpec, separator: tuple[str, int] | None
 ) -> dict[int, int]:
-    """Map the ids of our separator and mask token to those of the folder's tokens of this role."""
+    """Map the ids of our separator and mask token to the ids of the folder's tokens whose
+    embeddings they get, as `load_weights` describes."""
     special, added, like = folder.special_tokens(), folder.added_tokens(), {}
     ends = [special[name] for name in ("eos", "sep", "bos") if name in special]
     masks = [special["mask"]] if "mask" in special else []

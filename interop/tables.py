@@ -28,7 +28,7 @@ class Transformation(Protocol):
         """Return the shape of their array, given the `shape` of ours."""
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        """Convert their array to ours. `shape`: that of ours."""
+        """Convert their array to ours. `shape`: the shape of our array."""
 
     def to_theirs(self, ours: NDArray) -> NDArray:
         """Convert our array to theirs."""
@@ -36,8 +36,8 @@ class Transformation(Protocol):
 
 @dataclass(frozen=True)
 class Reshape:
-    """Reshapes an array. Theirs has `leading_ones` additional dimensions of size 1 in front; if
-    `flat`, it has only one dimension."""
+    """Reshapes an array. Their array has `leading_ones` additional dimensions of size 1 in front.
+    With `flat`, their array has only one dimension."""
 
     leading_ones: int = 0
     flat: bool = False
@@ -60,8 +60,9 @@ FLAT = Reshape(flat=True)
 class Kernel:
     """Converts the kernel of a linear map.
 
-    In ours, the first `inputs` dimensions are inputs and the rest are outputs. Theirs is a matrix:
-    [outputs, inputs] as in `torch.nn.Linear` or, with `inputs_first`, [inputs, outputs].
+    In our kernel, the first `inputs` dimensions are inputs and the rest are outputs. Their kernel
+    is a matrix: [outputs, inputs] as in `torch.nn.Linear` or, with `inputs_first`, [inputs,
+    outputs].
     """
 
     inputs: int = 1
@@ -100,8 +101,9 @@ class Row:
     """Converts one tensor of theirs to one or several parameters of ours, and back.
 
     If `ours` has several names, the tensor is their concatenation along the last dimension.
-    `resizable`: "vocabulary" or "positions" if this is the tensor's first dimension. The size of
-    the vocabulary may differ in ours; the number of positions may be smaller.
+    `resizable`: "vocabulary" or "positions" if the first dimension of the tensor has an entry per
+    token or per position, else None. Our vocabulary may have a different size, and our model may
+    have fewer positions.
     """
 
     ours: tuple[str, ...]
@@ -126,7 +128,7 @@ class Row:
         return (*parts[0][:-1], sum(part[-1] for part in parts)) if len(parts) > 1 else parts[0]
 
     def to_ours(self, theirs: NDArray, shapes: Sequence[Shape]) -> list[NDArray]:
-        """Convert their tensor to our parameters. `shapes`: those of our parameters."""
+        """Convert their tensor to our parameters. `shapes`: the shapes of our parameters."""
         parts = [theirs]
         if len(shapes) > 1:
             sizes = [self.transformation.their_shape(shape)[-1] for shape in shapes]

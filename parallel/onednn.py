@@ -204,7 +204,8 @@ class Convolution:
     dilation: Sequence[int]
 
     def forward(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Compute the convolution as one product: patches times kernel. `shape`: the result's."""
+        """Compute the convolution as one product: patches times kernel. `shape`: the shape of the
+        result."""
         out_features, in_features, *window = self.specs.rhs_spec
         positions = [shape[d] for d in self.specs.out_spec[2:]]
         sizes = [rhs.shape[d] for d in window]
@@ -216,7 +217,7 @@ class Convolution:
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
         """Compute a convolution with few output positions and a large window, such as a kernel's
-        gradient. `shape`: the result's.
+        gradient. `shape`: the shape of the result.
 
         It is one product with the patches of the forward pass, or one product per position if the
         patches would be too large.
@@ -253,7 +254,8 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Return whether a convolution is faster as a product of patches. `size`: elements of these."""
+    """Return whether a convolution is faster as a product of patches. `size`: the number of
+    elements of all patches."""
     return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 

@@ -86,7 +86,7 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Return those of the parameters `names` that have only zeros in the optimizer's state.
+    """Return which of the parameters called `names` have only zeros in the optimizer's state.
     Parameters without optimizer state are left out."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():

@@ -129,8 +129,9 @@ class Evaluator:
             print(f"gzip -9 on the same files, one by one: bits_per_byte {gzip:.6g}")
 
     def _measure(self, name: str, state: TrainState, most: int | None = None) -> dict[str, float]:
-        """Measure a split with the averaged weights, or the raw ones without averaging. Return its
-        metrics and keep its outputs. most: how many examples to answer in text."""
+        """Measure a split with the averaged weights or, if the run has no averages, the raw ones.
+        Return its metrics, and keep its outputs. most: number of examples to answer in text; None
+        for all."""
         metrics, self._outputs = self._measure_split(
             self._program.model_def,
             state.eval_params,

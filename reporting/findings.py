@@ -43,12 +43,13 @@ class Facts:
     padding: share of the positions of batches that are padding. classes: number of sampled examples
     with each label. prior_loss: loss, in nats per target, of a model that always predicts the
     frequencies of the targets. commonest_target, commonest_input: share of the most frequent target
-    and input. commonest_name: an example with that input. copied: {(first, second): share of the
-    split `second` that is also in the split `first`}.
+    and input. commonest_name: name of an example with the most frequent input. copied: {(first,
+    second): share of the split `second` that is also in the split `first`}.
 
     About the model. unmoved: from `unmoved_parameters`: the parameters that still have their
-    initial values, each with the setting that keeps it fixed or "". dead: for each activation, the
-    number of units that are always zero, and of all units.
+    initial values, each with the setting that keeps it fixed, or "" if it never had a gradient.
+    dead: for each activation, the number of units that are always zero, and the number of all
+    units.
     """
 
     config: Config
@@ -116,8 +117,8 @@ class Facts:
 
     @property
     def scale(self) -> float:
-        """Return the loss that other losses are compared with: `prior_loss`, or the first loss if
-        that is unknown."""
+        """Return the loss that other losses are compared with: `prior_loss` or, if the prior's loss
+        is unknown, the first training loss."""
         return self.prior_loss or float(self.losses[0])
 
     @property

@@ -86,7 +86,8 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _parse(path: Path) -> tuple[dict[int, dict[str, Any]], list[int], int]:
-    """Return {line number: line} without broken lines, the numbers of these, and the line count."""
+    """Return the intact lines by line number, the numbers of the broken lines, and the number of
+    all lines."""
     if not path.exists():
         return {}, [], 0
     good, broken = {}, []

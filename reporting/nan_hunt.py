@@ -97,8 +97,8 @@ class _Hunt:
 
     @staticmethod
     def _place(eqn: core.JaxprEqn, place: str | None) -> str:
-        """Return the innermost source line of this project that called `eqn`, and whether that is
-        in the forward or backward pass.
+        """Return a text with the innermost source line of this project that called `eqn`, and with
+        the pass, forward or backward, that `eqn` belongs to.
 
         An operation in a function that a library jitted has the source lines of the function's
         first caller. For such an operation, `place` is the line of the actual call.

@@ -48,10 +48,10 @@ ITEMS = {
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is written and has its manifest. metric: ranks the
-    evaluated steps. saved_step: the last step that was saved, or the step from which the run
-    resumed; -1 if there is none. also_sync: files outside the step folders that are synced to the
-    disk before a step counts as saved. Only one run may write to a folder: hold the lock of its
+    No step is deleted before a newer one is written and has its manifest. metric: the metric that
+    ranks the evaluated steps. saved_step: the last step that was saved, or the step from which the
+    run resumed; -1 if there is none. also_sync: files outside the step folders that are synced to
+    the disk before a step counts as saved. Only one run may write to a folder: hold the lock of its
     workdir.
     """
 

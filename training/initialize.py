@@ -103,7 +103,8 @@ def plan_warm_start(
 
 
 def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pretrained:
-    """Open a checkpoint of a workdir as a pretrained model, with averaged weights if it has them.
+    """Open a checkpoint of a workdir as a pretrained model. Averaged weights, if the checkpoint has
+    them, take the place of the raw ones.
 
     LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read directly into the
     shards of the program's mesh, with their dtypes on the disk; merged matrices are float32. `warn`

@@ -29,8 +29,9 @@ class TrainProgram:
     abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
     a fresh sharded state, in which the given arrays replace initial values. warmup_steps,
     flops_per_example: as in `training.schedules` and `training.flops`. trained: names of the
-    parameters that are not frozen. train_step(state, batch): donates the state.
-    mean_statistics(params, mean, count, batch, number): donates nothing.
+    parameters that are not frozen. train_step(state, batch): the jitted train step, which donates
+    the state. mean_statistics(params, mean, count, batch, number): the jitted function of this name
+    in `training.step`, which donates nothing.
     """
 
     model_def: ModelDef

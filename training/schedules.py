@@ -12,8 +12,8 @@ from configs.schema.config import Config
 
 
 def warmup_steps(config: Config, manifest: Mapping[str, Any] | None = None) -> int:
-    """Return the number of warm-up steps: `optimizer.warmup_steps`, or a tenth of the run if that
-    is not below `train.steps`.
+    """Return the number of warm-up steps: `optimizer.warmup_steps` or, if this setting is not below
+    `train.steps`, a tenth of the run.
 
     manifest: the manifest of the checkpoint from which a run resumes. A resumed run keeps its
     original number of warm-up steps, even if `train.steps` has changed.

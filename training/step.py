@@ -55,7 +55,8 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def before_skipped(self) -> Self:
-        """Return the state before the last step, if that was skipped: only the counts differ."""
+        """Return the state with the counts from before the last step, which must be a skipped
+        one."""
         return self.replace(step=self.step - 1, skipped=self.skipped - 1)
 
 

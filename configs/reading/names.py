@@ -128,8 +128,8 @@ def _kinds_with(path: str) -> list[tuple[type[Settings], tuple[str, str] | None]
     """Return the kinds of section that contain the field or section `path`.
 
     The second item of each pair is the choice that selects this kind: the path and the value of a
-    discriminator ("model.architecture", "cnn"). It is that of the innermost section with kinds;
-    None if no section that contains `path` has kinds.
+    discriminator ("model.architecture", "cnn"). If several sections around `path` have kinds, the
+    discriminator is the one of the innermost. If none has, the second item is None.
     """
     *sections, name = path.split(".")
     reached: list[tuple[type[Settings], tuple[str, str] | None]] = [(Config, None)]

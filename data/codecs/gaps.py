@@ -21,8 +21,8 @@ _CONTEXT = 8
 class Piece:
     """A part of a text with gaps: from one gap (or the start) to the next gap (or the end).
 
-    ids: its token ids, int32 [tokens]. keeps_space: False if the missing token contains the space
-    at the end of `text`, so that `ids` do not.
+    ids: the token ids of the part, int32 [tokens]. keeps_space: False if the space at the end of
+    `text` belongs to the missing token after it; `ids` then do not contain this space.
     """
 
     text: str
@@ -88,8 +88,8 @@ class GapCodec:
     ) -> str:
         """Return the text of `token` in gap number `gap`, from 0.
 
-        tokens: at least the tokens in the gaps before it. If the tokenizer drops spaces, the result
-        includes its prefixes, such as WordPiece's ##.
+        tokens: the tokens in the gaps before this gap; more are ignored. If the tokenizer drops
+        spaces, the result includes the tokenizer's prefixes, such as WordPiece's ##.
         """
         if self.drops_spaces:
             return self._tokenizer.decode([token])

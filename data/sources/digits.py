@@ -61,5 +61,6 @@ class Digits:
 
 
 def open_source(settings: Any) -> Digits:
-    """Open the digits; `data.validation_fraction` of those outside the test is held out."""
+    """Open the digits. `data.validation_fraction` of the pictures outside the split test is held
+    out for validation."""
     return Digits(settings.validation_fraction)

@@ -19,7 +19,7 @@ Files = tuple[list[Path], Path]
 
 
 def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
-    """Return the files of each split, sorted by name, and the folder of their relative names.
+    """Return the files of each split, sorted by name, and the folder that names are relative to.
 
     given: a file, a folder or a glob. accepts: returns whether to take a file of a folder or glob.
 

@@ -19,7 +19,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: its file, its name in the set, the name of its class, and its file's hash."""
+    """A picture: its file, its path below the folder of the data (`name`), the name of its class
+    (`label`), and the hash of its file."""
 
     path: Path
     name: str
@@ -31,8 +32,8 @@ class Picture:
 class ImageFolder:
     """A source of the pictures in a folder. They are read from their files and not copied.
 
-    pictures: those of each split. warnings: messages for the user. held_out: share of the training
-    pictures that was held out for validation.
+    pictures: the pictures of each split, by the split's name. warnings: messages for the user.
+    held_out: share of the training pictures that was held out for validation.
     """
 
     pictures: Mapping[str, Sequence[Picture]]

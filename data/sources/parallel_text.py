@@ -152,8 +152,8 @@ def _refuse_fields(settings: Any, sides: Sides) -> None:
 def _no_partner(
     path: Path, language: str, other: str, setting: str, there: Sequence[Path]
 ) -> UsageError:
-    """Return the error for a file in `language` that has no counterpart in `other`. there: the
-    existing files."""
+    """Return the error for the file `path` in `language`, which has no counterpart in the language
+    `other`. there: all files in its folder."""
     name = _without(path, language)
     others = [one.name for one in there if one != path and one.name.startswith(f"{name}.")]
     hint = f", but {', '.join(others)}: {setting} is the ending" if others else ""
@@ -202,7 +202,8 @@ def _without(path: Path, language: str) -> str | None:
 
 
 def _begun(begin: str, side: dict[str, Path]) -> dict[str, Path]:
-    """Select the files named `begin`, or `begin` and a split; corpus.train becomes train."""
+    """Return the files of `side` that are named `begin`, or `begin` and a split. The latter are
+    renamed to the split: corpus.train becomes train."""
     names = {begin: begin} | {f"{begin}.{split}": split for split in SPLITS}
     return {names[name]: path for name, path in side.items() if name in names}
 

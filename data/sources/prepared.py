@@ -25,7 +25,8 @@ _AT_ONCE = 256
 
 @dataclass(frozen=True)
 class PreparedRecords:
-    """The records of a split of the set in `folder`. Only the features in `decoded` are decoded."""
+    """The records of the split `name` of the data set in `folder`. Of the features, only those in
+    `decoded` are decoded."""
 
     folder: Path
     name: str
@@ -52,9 +53,9 @@ class PreparedRecords:
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """The texts of a split of the set in `folder`: those in its feature `field`.
+    """The texts in the feature `field` of the split `name` of the data set in `folder`.
 
-    rows: number of records. size: number of bytes.
+    rows: number of records in the split. size: number of bytes of the split, by dataset_info.json.
     """
 
     folder: Path
@@ -275,7 +276,8 @@ def data_dir(settings: Any) -> Path:
 
 
 def _find(given: str, root: Path) -> Path:
-    """Return the folder of a set; if no version is given, the newest."""
+    """Return the folder of the data set `given` below `root`. If `given` has no version, return the
+    folder of the newest version."""
     parts = re.fullmatch(r"([\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", given)
     if parts is None:
         raise UsageError(f"data.name={given} must be NAME, NAME/CONFIG or NAME/CONFIG:VERSION")

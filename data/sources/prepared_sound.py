@@ -22,7 +22,10 @@ _LOUDEST = 2**15  # full scale of integers, which are 16-bit samples
 
 @dataclass(frozen=True)
 class PreparedSound(PreparedExamples):
-    """A source of the recordings of a set. classes: the labels; None for transcripts."""
+    """A source of the recordings of a data set.
+
+    classes: the names of the classes; None if recordings have transcripts.
+    """
 
     classes: tuple[str, ...] | None
     warnings: tuple[str, ...]

@@ -41,9 +41,10 @@ class Table(Protocol):
 class TextRecords:
     """A source of text. Each record of a table is a document.
 
-    tables: those of each split. read: a function that yields the text, or texts, of each record of
-    a table. key: JSON values that change if the records change. held_out: share of the training
-    records that is held out for validation, chosen by a hash of each record's table and row.
+    tables: the tables of each split, by the split's name. read: a function that yields the text, or
+    texts, of each record of a table. key: JSON values that change if the records change. held_out:
+    share of the training records that is held out for validation, chosen by a hash of each record's
+    table and row.
     """
 
     name: str
@@ -61,7 +62,8 @@ class TextRecords:
         key: Mapping[str, Any],
         **more: Any,
     ) -> Self:
-        """Build the source. Without a validation split, `data.validation_fraction` is held out."""
+        """Build the source. If `tables` has no validation split, hold out
+        `data.validation_fraction` of the training records."""
         held_out = 0.0 if "validation" in tables else settings.validation_fraction
         return cls(settings.source, tables, read, key, held_out, **more)
 
@@ -189,8 +191,8 @@ def open_tables(
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
     """Return the tables of each split at `data.path`, and JSON values that identify their contents.
 
-    suffixes: those of the files to read. field: the field with the texts. read: a function that
-    yields the records of a table; it is called for the first record, to check it. Raises
+    suffixes: the suffixes of the files to read. field: the field with the texts. read: a function
+    that yields the records of a table; it is called for the first record, to check it. Raises
     UsageError, for instance if a split has no records.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))

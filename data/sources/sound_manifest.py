@@ -23,8 +23,8 @@ from data.sources.tables import open_rows
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording: its file, its name in the table, its transcript or label, and its file's
-    hash."""
+    """A recording: its file, its path as written in the table (`name`), its transcript or label
+    (`target`), and the hash of its file."""
 
     path: Path
     name: str
@@ -36,8 +36,9 @@ class Recording:
 class SoundManifest:
     """A source of the recordings listed in tables. They are read from their files and not copied.
 
-    recordings: those of each split. classes: the labels; None for transcripts. warnings: messages
-    for the user. held_out: share of the training recordings that was held out for validation.
+    recordings: the recordings of each split, by the split's name. classes: the names of the
+    classes; None if recordings have transcripts. warnings: messages for the user. held_out: share
+    of the training recordings that was held out for validation.
     """
 
     name: str

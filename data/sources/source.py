@@ -101,8 +101,8 @@ def hold_out(
 def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
     """Yield a warning for each other split that shares files with train.
 
-    files: those of each split, with attributes `sha256` and `name`. things: what to call them in
-    the warning, such as "pictures".
+    files: the files of each split, by the split's name; each has attributes `sha256` and `name`.
+    things: the plural noun for the files in the warning, such as "pictures".
     """
     learnt = {one.sha256 for one in files["train"]}
     for split, of in files.items():

@@ -146,7 +146,8 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
 
 
 class Classifier:
-    """Classifies the rows of arrays. logits(module, *arrays): returns a row of logits for each."""
+    """Classifies the rows of arrays. logits(module, *arrays): returns a row of logits for each row
+    of the arrays."""
 
     def __init__(self, classes: Sequence[str], logits: "Callable[..., jax.Array]"):
         import jax
