@@ -32,7 +32,7 @@ from model.layers.recurrence import Bidirectional, Recurrence
 from model.layers.rg_lru import RGLRU
 from model.layers.sharding import AXES
 from model.layers.short_convolution import GatedConvolution
-from model.layers.states import State, select_rows
+from model.layers.states import State, StateAxes, select_rows
 
 KeysValues = tuple[jax.Array, jax.Array]
 
@@ -274,16 +274,6 @@ class Backbone(nnx.Module):
             return states
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.periods, *x.shape)), states)
 
-    def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
-
-        def zeroed(x: jax.Array) -> jax.Array:
-            shape = [1] * x.ndim
-            shape[self._batch_axis] = -1
-            return jnp.where(rows_B.reshape(shape), 0, x)
-
-        return jax.tree.map(zeroed, state)
-
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
         """Compute the cross-attention keys and values of a source for each block of `layers`.
 
@@ -300,12 +290,16 @@ class Backbone(nnx.Module):
         return jax.lax.scan(period, None, parameters)[1]
 
     def select(self, tree: Any, chosen_BK: jax.Array) -> Any:
-        """Select rows of a state, or of keys and values, with `model.layers.states.select_rows`."""
-        return select_rows(tree, chosen_BK, axis=self._batch_axis)
+        """Select rows of a state or of `keys_values` by `model.layers.states.select_rows`."""
+        return select_rows(tree, chosen_BK, axis=0 if self.periods is None else 1)
 
     @property
-    def _batch_axis(self) -> int:
-        return 0 if self.periods is None else 1
+    def state_axes(self) -> list[StateAxes]:
+        """Return the logical axes of the arrays of the states, one entry for each of `layers`."""
+        axes = [block.mixer.state_axes for block in self.layers]
+        if self.periods is None:
+            return axes
+        return [{name: ("layers", *of) for name, of in one.items()} for one in axes]
 
     def __call__(
         self,

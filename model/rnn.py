@@ -8,13 +8,12 @@ Axes: B batch, T length, D width.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from model.layers.dropout import apply_dropout, fold_key
 from model.layers.numerics import Numerics
 from model.layers.recurrence import Bidirectional, Recurrence
-from model.layers.states import State
+from model.layers.states import State, StateAxes
 from model.tokens import TokenModel
 
 
@@ -52,9 +51,10 @@ class StackedRecurrence(nnx.Module):
         """Return the state of every layer before the first position."""
         return [layer.initial_state(batch_size, max_length) for layer in self.layers]
 
-    def reset(self, state: list[State], rows_B: jax.Array) -> list[State]:
-        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
-        return jax.tree.map(lambda x_BU: jnp.where(rows_B[:, None], 0, x_BU), state)
+    @property
+    def state_axes(self) -> list[StateAxes]:
+        """Return the logical axes of the arrays of the states, one entry for each layer."""
+        return [layer.state_axes for layer in self.layers]
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 Axes: B batch, T length, D width, V vocabulary, C classes.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -16,7 +17,7 @@ from model.layers.numerics import Numerics
 from model.layers.pooling import Pool
 from model.layers.positions import LearnedPositions, segment_positions
 from model.layers.sharding import constrain
-from model.layers.states import ModelState, State
+from model.layers.states import ModelState, State, StateAxes
 
 
 class Body(Protocol):
@@ -25,9 +26,12 @@ class Body(Protocol):
     features: int
     """The size of the output vectors."""
 
-    def initial_state(self, batch_size: int, max_length: int) -> list[State]: ...
+    @property
+    def state_axes(self) -> list[StateAxes]:
+        """The logical axes of the arrays of a state."""
+        ...
 
-    def reset(self, state: list[State], rows_B: jax.Array) -> list[State]: ...
+    def initial_state(self, batch_size: int, max_length: int) -> list[State]: ...
 
     def __call__(
         self,
@@ -99,12 +103,19 @@ class TokenModel(nnx.Module):
             "layers": self.backbone.initial_state(batch_size, max_length),
         }
 
-    def reset(self, state: ModelState, rows_B: jax.Array) -> ModelState:
-        """Return `state` with initial values in the rows where `rows_B` (bool [B]) is True."""
-        return {
-            "length": jnp.where(rows_B, 0, state["length"]),
-            "layers": self.backbone.reset(state["layers"], rows_B),
-        }
+    @property
+    def state_axes(self) -> dict[str, Any]:
+        """Return the logical axes of the arrays of a state, a tree like the state's."""
+        return {"length": ("batch",), "layers": self.backbone.state_axes}
+
+    def map_state(
+        self, function: Callable[..., jax.Array], state: ModelState, *others: ModelState
+    ) -> ModelState:
+        """Apply `function(axes, array, *arrays of others)` to each array of `state`; `axes` are its
+        logical axes."""
+        return jax.tree.map(
+            lambda x, axes, *more: function(axes, x, *more), state, self.state_axes, *others
+        )
 
     def __call__(
         self,

@@ -3,7 +3,7 @@
     |        | runs on                 | used for                       | limits            |
     |--------|-------------------------|--------------------------------|-------------------|
     | xla    | everywhere              | all cases, including decoding  | none              |
-    | cudnn  | NVIDIA                  | whole sequences and prefill    | `attention_limit` |
+    | cudnn  | NVIDIA                  | whole sequences                | `attention_limit` |
     | splash | TPU; interpreted on CPU | whole sequences                | `attention_limit` |
 
 "auto" chooses the implementation in `NATIVE_ATTENTION` for the platform of the mesh, or "xla" if
@@ -68,19 +68,16 @@ def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 class AttentionMask:
     """The source positions that each target may attend to.
 
-    `causal` and `window`: see `visible`. There are three cases:
+    `causal` and `window`: see `visible`. There are two cases:
 
-    - Self-attention in whole sequences: target t and source t are the same position. With
-      `segments_BT` (int32 [B, T]), a target sees only sources of its own segment.
-    - Self-attention with a cache: the sources are the positions of the cache, and the targets of
-      row b are its positions first_B[b], first_B[b] + 1, ... (`first_B`: int32 [B]).
+    - Self-attention: target t and source t are the same position. With `segments_BT` (int32
+      [B, T]), a target sees only sources of its own segment.
     - Cross-attention: `source_mask_BS` (bool) is True at real source positions, False at padding.
     """
 
     causal: bool
     window: int | None
     segments_BT: jax.Array | None = None
-    first_B: jax.Array | None = None
     source_mask_BS: jax.Array | None = None
 
 
@@ -100,7 +97,7 @@ def attend(
     "xla" also computes the calls that "cudnn" and "splash" are not used for (table at the top of
     this file). Results are equal up to rounding.
     """
-    whole, T = mask.first_B is None, q_BTNH.shape[1]
+    T = q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
         watcher(_weights(q_BTNH, k_BSKH, _mask(mask, T, k_BSKH.shape[1])))
         implementation = "xla"
@@ -115,13 +112,13 @@ def attend(
             implementation = "xla"
     # Splash can't shard the targets if the mask hides nothing (jax 0.10).
     splash_can = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
-    if implementation == "splash" and whole and splash_can:
+    if implementation == "splash" and splash_can:
         return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
-    if implementation == "cudnn" and (whole or T > 1):
+    if implementation == "cudnn":
         return _cudnn(q_BTNH, k_BSKH, v_BSKH, mask)
     mask_BTS = _mask(mask, T, k_BSKH.shape[1])
     rows = T // QUERY_CHUNKS
-    if not (whole and mask.causal) or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
+    if not mask.causal or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     assert mask_BTS is not None
     # The targets of a chunk see no source after it.
@@ -133,6 +130,28 @@ def attend(
         for start, end in zip([0, *ends], ends, strict=False)
     ]
     return jnp.concatenate(chunks, axis=1)
+
+
+def attend_to_cache(
+    q_BTNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array
+) -> jax.Array:
+    """Return the attention of the next T targets of each row to a cache, [B, T, N, H].
+
+    `mask_BTS` (bool) is True where a target may attend to a source. The arrays of the cache have
+    the heads before the positions, so that matrix products read them without copies.
+    """
+    B, T, N, H = q_BTNH.shape
+    K = k_BKSH.shape[1]
+    q_BKGTH = jnp.moveaxis((q_BTNH * H**-0.5).reshape(B, T, K, N // K, H), 1, 3)
+    scores_BKGTS = jnp.einsum(
+        "BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32
+    )
+    scores_BKGTS = _hide(scores_BKGTS, mask_BTS, jnp.finfo(jnp.float32).min)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1)
+    if (watcher := _watcher.get()) is not None:
+        watcher(weights_BKGTS.reshape(B, N, T, -1))
+    y_BKGTH = jnp.einsum("BKGTS,BKSH->BKGTH", weights_BKGTS.astype(v_BKSH.dtype), v_BKSH)
+    return jnp.moveaxis(y_BKGTH, 3, 1).reshape(q_BTNH.shape)
 
 
 def attention_limit(
@@ -254,10 +273,8 @@ def visible(
 
 def _mask(mask: AttentionMask, T: int, S: int) -> jax.Array | None:
     """Return `mask` as one array, bool [B or 1, T, S]; None if everything is visible."""
-    target_BT = jnp.arange(T)[None]
-    if mask.first_B is not None:
-        target_BT = mask.first_B[:, None] + target_BT
-    mask_BTS = visible(target_BT, jnp.arange(S)[None], causal=mask.causal, window=mask.window)
+    target_1T, source_1S = jnp.arange(T)[None], jnp.arange(S)[None]
+    mask_BTS = visible(target_1T, source_1S, causal=mask.causal, window=mask.window)
     same_BTS = _same_segment(mask)
     if same_BTS is None:
         return mask_BTS
@@ -268,7 +285,7 @@ def _same_segment(mask: AttentionMask) -> jax.Array | None:
     segments_BT = mask.segments_BT
     if mask.source_mask_BS is not None:
         return mask.source_mask_BS[:, None, :]
-    if segments_BT is None or mask.first_B is not None:
+    if segments_BT is None:
         return None
     return segments_BT[:, :, None] == segments_BT[:, None, :]
 
@@ -283,7 +300,7 @@ def _cudnn(
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     causal, window = mask.causal, mask.window
-    by_position = mask.first_B is None and _shape_on_a_device(q_BTNH)[1] == T
+    by_position = _shape_on_a_device(q_BTNH)[1] == T
     if window is not None:
         by_position &= causal and mask.segments_BT is None
     mask_BTS = _same_segment(mask) if by_position else _mask(mask, T, S)

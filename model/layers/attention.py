@@ -12,12 +12,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model.layers.attend import AttentionMask, attend
+from model.layers.attend import AttentionMask, attend, attend_to_cache, visible
 from model.layers.linear import linear
 from model.layers.numerics import Numerics
 from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
-from model.layers.states import State
+from model.layers.states import State, StateAxes
+
+RING_SLACK = 16
+"""Positions that the cache of a window holds in addition: a chunk of one more than these can be
+written before it is attended to."""
 
 
 class HeadProjections(nnx.Module):
@@ -97,18 +101,28 @@ class Attention(HeadProjections):
         self.implementation, self.dtype = implementation, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return an empty cache: `key` and `value` [B, max_length, K, H], `length` int32 [B].
+        """Return an empty cache: `key` and `value` [B, K, S, H], `length` int32 [B].
 
-        ValueError: bidirectional attention, which has no state.
+        S is `max_length`. With a window it is less: the cache is then a ring, in which new
+        positions replace those that no later target sees.
         """
         if not self.causal:
             raise ValueError("bidirectional attention has no state")
-        shape = (batch_size, max_length, self.num_kv_heads, self.head_dim)
+        size = max_length
+        if self.window is not None:
+            size = min(size, self.window + RING_SLACK)
+        shape = (batch_size, self.num_kv_heads, size, self.head_dim)
         return {
             "key": jnp.zeros(shape, self.dtype),
             "value": jnp.zeros(shape, self.dtype),
             "length": jnp.zeros(batch_size, jnp.int32),
         }
+
+    @property
+    def state_axes(self) -> StateAxes:
+        """Return the logical axes of the arrays of a state."""
+        heads = ("batch", "kv_heads", None, "head_dim")
+        return {"key": heads, "value": heads, "length": ("batch",)}
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
@@ -137,19 +151,36 @@ class Attention(HeadProjections):
         self, x_BTD: jax.Array, state: State, segments_BT: jax.Array | None
     ) -> tuple[jax.Array, State]:
         B, T, _ = x_BTD.shape
-        index_T = jnp.arange(T)
-        positions_BT = state["length"][:, None] + index_T
+        positions_BT = state["length"][:, None] + jnp.arange(T)
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Padding is written after the row's length: it is invisible until a token overwrites it.
+        real_BT = jnp.ones((B, T), bool) if segments_BT is None else segments_BT != 0
+        length_B = state["length"] + jnp.sum(real_BT, axis=1, dtype=jnp.int32)
+        size = state["key"].shape[2]
+        # Padding is not written, nor positions that later ones of this chunk would replace.
+        kept_BT = real_BT & (positions_BT >= length_B[:, None] - size)
+        target_BT = jnp.where(kept_BT, positions_BT % size, size)
         rows_B1 = jnp.arange(B)[:, None]
-        k_BSKH = state["key"].at[rows_B1, positions_BT].set(k_BTKH, mode="drop")
-        v_BSKH = state["value"].at[rows_B1, positions_BT].set(v_BTKH, mode="drop")
-        k_BSKH = constrain(k_BSKH, "batch", None, "kv_heads", "head_dim")
-        v_BSKH = constrain(v_BSKH, "batch", None, "kv_heads", "head_dim")
-        mask = AttentionMask(causal=True, window=self.window, first_B=state["length"])
-        y_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, implementation=self.implementation)
-        advance = T if segments_BT is None else jnp.sum(segments_BT != 0, axis=1, dtype=jnp.int32)
-        return y_BTNH, {"key": k_BSKH, "value": v_BSKH, "length": state["length"] + advance}
+
+        def written(cache_BKSH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
+            new_BKSH = cache_BKSH.at[rows_B1, :, target_BT].set(new_BTKH, mode="drop")
+            return constrain(new_BKSH, "batch", "kv_heads", None, "head_dim")
+
+        cache = {"key": written(state["key"], k_BTKH), "value": written(state["value"], v_BTKH)}
+        if self.window is None or size - self.window >= T - 1:
+            k_BKSH, v_BKSH = cache["key"], cache["value"]
+            source_BS = _positions_in_ring(length_B, size)
+        else:  # The chunk replaces positions that its first targets see.
+            k_BKSH, v_BKSH = (
+                jnp.concatenate([state[name], jnp.swapaxes(new_BTKH, 1, 2)], axis=2)
+                for name, new_BTKH in (("key", k_BTKH), ("value", v_BTKH))
+            )
+            old_BS = _positions_in_ring(state["length"], size)
+            source_BS = jnp.concatenate([old_BS, positions_BT], axis=1)
+        mask_BTS = visible(positions_BT, source_BS, causal=True, window=self.window)
+        assert mask_BTS is not None
+        mask_BTS &= (source_BS >= 0)[:, None]
+        y_BTNH = attend_to_cache(q_BTNH, k_BKSH, v_BKSH, mask_BTS)
+        return y_BTNH, {**cache, "length": length_B}
 
     def _project(
         self, x_BTD: jax.Array, positions_BT: jax.Array
@@ -161,6 +192,16 @@ class Attention(HeadProjections):
             rotation = (positions_BT, self.rotary_base, self.rotary_scaling)
             q_BTNH, k_BTKH = rotary(q_BTNH, *rotation), rotary(k_BTKH, *rotation)
         return q_BTNH, k_BTKH, v_BTKH
+
+
+def _positions_in_ring(length_B: jax.Array, size: int) -> jax.Array:
+    """Return the position that each place of a ring holds after `length_B` positions; -1 or less
+    if it holds none. int32 [B, S]
+
+    Place s holds the last position p with p % size = s.
+    """
+    last_B1 = length_B[:, None] - 1
+    return last_B1 - (last_B1 - jnp.arange(size)) % size
 
 
 class CrossAttention(HeadProjections):

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
 from model.layers.sharding import constrain, named
-from model.layers.states import State
+from model.layers.states import State, StateAxes
 
 LECUN_NORMAL = nnx.initializers.lecun_normal()
 
@@ -120,6 +120,11 @@ class Recurrence(nnx.Module):
         gates_TBGU = with_all_gates(self.kind, gates_TBGU) + bias_GU
         return constrain(gates_TBGU, "length", "batch", None, "recurrent")
 
+    @property
+    def state_axes(self) -> StateAxes:
+        """Return the logical axes of the arrays of a state."""
+        return dict.fromkeys(CELLS[self.kind].state, ("batch", "recurrent"))
+
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
@@ -175,6 +180,10 @@ class Bidirectional(nnx.Module):
         self.forward, self.backward = make(), make()
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
+        raise ValueError("bidirectional recurrence has no state")
+
+    @property
+    def state_axes(self) -> StateAxes:
         raise ValueError("bidirectional recurrence has no state")
 
     def __call__(

@@ -13,7 +13,7 @@ from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
 from model.layers.sharding import Axes, constrain, named
 from model.layers.short_convolution import DepthwiseConvolution
-from model.layers.states import State
+from model.layers.states import State, StateAxes
 
 TAPS = 4
 """The kernel size of the causal convolution before the recurrence."""
@@ -73,6 +73,11 @@ class RGLRU(nnx.Module):
         """Return zeros: `hidden` float32 [B, U], and the convolution's `inputs`."""
         hidden_BU = jnp.zeros((batch_size, self.units), jnp.float32)
         return {"hidden": hidden_BU, **self.convolution.initial_state(batch_size, max_length)}
+
+    @property
+    def state_axes(self) -> StateAxes:
+        """Return the logical axes of the arrays of a state."""
+        return {"hidden": ("batch", "recurrent"), **self.convolution.state_axes}
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None

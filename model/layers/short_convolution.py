@@ -12,7 +12,7 @@ from flax import nnx
 from model.layers.linear import linear
 from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
-from model.layers.states import State
+from model.layers.states import State, StateAxes
 
 
 class DepthwiseConvolution(nnx.Module):
@@ -44,7 +44,7 @@ class DepthwiseConvolution(nnx.Module):
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(channels, param_dtype), **named(axis))
         self.channels, self.size, self.causal = channels, size, causal
-        self.dtype = numerics.dtype
+        self.axis, self.dtype = axis, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Return zeros [B, K - 1, C], the inputs before the first position.
@@ -54,6 +54,11 @@ class DepthwiseConvolution(nnx.Module):
         if not self.causal:
             raise ValueError("a convolution that looks ahead has no state")
         return {"inputs": jnp.zeros((batch_size, self.size - 1, self.channels), self.dtype)}
+
+    @property
+    def state_axes(self) -> StateAxes:
+        """Return the logical axes of the arrays of a state."""
+        return {"inputs": ("batch", None, self.axis)}
 
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
@@ -118,6 +123,11 @@ class GatedConvolution(nnx.Module):
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Return the state of the convolution before the first position."""
         return self.convolution.initial_state(batch_size, max_length)
+
+    @property
+    def state_axes(self) -> StateAxes:
+        """Return the logical axes of the arrays of a state."""
+        return self.convolution.state_axes
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None

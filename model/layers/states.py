@@ -8,9 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from model.layers.sharding import Axes
+
 State = dict[str, jax.Array]
 """The state of a mixer after some positions of each row: a key/value cache, the last inputs of a
 convolution, or the hidden state of a recurrence. Rows are the first dimension of each array."""
+
+StateAxes = dict[str, Axes]
+"""The logical axes of each array of a mixer's state; "batch" is the dimension of the rows."""
 
 ModelState = dict[str, Any]
 """The state of a model after some tokens of each row: the states of its mixers or layers, and in
