@@ -68,8 +68,13 @@ REQUEST_FLAGS = (
     Flag("top_p", meaning="keep the smallest set of probability P", type=float),
     Flag("min_p", meaning="keep tokens P times as likely as the likeliest", type=float),
     Flag("repetition_penalty", meaning="above 1, tokens come again more rarely", type=float),
+    Flag("frequency_penalty", meaning="makes written tokens rarer, by their number", type=float),
+    Flag("presence_penalty", meaning="makes written tokens rarer, by one amount", type=float),
     Flag("stop", meaning="a text ends before the first of these", repeatable=True),
     Flag("seed", meaning=f"start of the random choices ({Sampling.seed})", type=int),
+    Flag("n", meaning="number of texts for each prompt (1)", type=int),
+    Flag("logprobs", meaning="with --json: add the tokens' log-probabilities", switch=True),
+    Flag("context_shift", meaning="a text longer than the context goes on", switch=True),
     Flag("stream", meaning="write each text as it grows", switch=True),
     Flag(
         "beam_size",

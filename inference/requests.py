@@ -19,12 +19,14 @@ class RequestError(UsageError):
 class Sampling:
     """Settings for sampling the next token, in the order in which they are applied.
 
-    `repetition_penalty` (1: none) lowers the probability of tokens that the text already has.
-    `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
-    `top_k` keeps the k likeliest tokens (0: all). `top_p` keeps the smallest set of tokens with a
-    total probability of at least p (1: all). `min_p` keeps the tokens at least p times as likely as
-    the likeliest one (0: all). The text depends on `seed` and the prompt, but not on other requests
-    that run at the same time.
+    `repetition_penalty` (1: none) lowers the probability of tokens that the text or its prompt has.
+    `frequency_penalty` and `presence_penalty` (0: none) do so for written tokens: the first for
+    each time a token was written, the second once. `logit_bias` adds to the logits of tokens, given
+    as pairs (id, bias). `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes
+    the likeliest token. `top_k` keeps the k likeliest tokens (0: all). `top_p` keeps the smallest
+    set of tokens with a total probability of at least p (1: all). `min_p` keeps the tokens at least
+    p times as likely as the likeliest one (0: all). The text depends on `seed` and the prompt, but
+    not on other requests that run at the same time.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -34,6 +36,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int = 0
 
     def __post_init__(self):
@@ -43,31 +48,65 @@ class Sampling:
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("min_p", 0 <= self.min_p <= 1, "between 0 and 1"),
             ("repetition_penalty", self.repetition_penalty > 0, "> 0"),
+            ("frequency_penalty", abs(self.frequency_penalty) <= 2, "between -2 and 2"),
+            ("presence_penalty", abs(self.presence_penalty) <= 2, "between -2 and 2"),
             ("seed", 0 <= self.seed < 2**32, "between 0 and 4294967295"),
         ):
             if not holds:
                 raise RequestError(name, f"must be {range_}, not {getattr(self, name)}")
+        for token, bias in self.logit_bias:
+            if token < 0 or not -100 <= bias <= 100:
+                problem = f"must be between -100 and 100 for ids of tokens, not {token}: {bias}"
+                raise RequestError("logit_bias", problem)
 
 
 @dataclass(frozen=True)
 class Request:
     """A request to continue a prompt.
 
-    The text ends at the end of the document, before the first of the `stop` strings, or after
-    `max_tokens` tokens. An empty prompt starts a new document. Raises `RequestError` for a value
-    out of its range.
+    The text ends at the end of the document, before the first of the `stop` strings, at one of the
+    `stop_tokens` (ids), or after `max_tokens` tokens. An empty prompt starts a new document.
+
+    logprobs, prompt_logprobs: whether to return the log-probabilities of the written tokens, or of
+    the prompt's tokens. repeat: the number of this text among several for the same prompt and seed;
+    each number gives another text. context_shift: whether a text that fills the model's context
+    continues with the last half of it in view; otherwise the text ends there.
+
+    Raises `RequestError` for a value out of its range.
     """
 
     prompt: str
     max_tokens: int = 200
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    stop_tokens: tuple[int, ...] = ()
+    logprobs: bool = False
+    prompt_logprobs: bool = False
+    repeat: int = 0
+    context_shift: bool = False
 
     def __post_init__(self):
         if self.max_tokens < 1:
             raise RequestError("max_tokens", f"must be >= 1, not {self.max_tokens}")
         if "" in self.stop:
             raise RequestError("stop", "must not be empty: every text would end at once")
+        for token in self.stop_tokens:
+            if not isinstance(token, int) or token < 0:
+                raise RequestError("stop_tokens", f"must be ids of tokens, not {token!r}")
+        for name in ("logprobs", "prompt_logprobs", "context_shift"):
+            if not isinstance(getattr(self, name), bool):
+                problem = f"must be true or false, not {getattr(self, name)!r}"
+                raise RequestError(name, problem)
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its log-probability (natural logarithm) under the model's distribution, before
+    penalties and temperature; and the likeliest tokens at its position, with theirs."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -77,11 +116,20 @@ class Completion:
     `text` contains neither the prompt nor the stop string. `prompt_tokens` is the number of tokens
     that the model read. `tokens` is the number of written tokens that are at least partly in
     `text`. `finish` says what ended the text: "separator" (the model ended the document), "stop" (a
-    stop string) or "length" (`max_tokens`).
+    stop string or token), "length" (`max_tokens`, or the end of the context) or "cancelled".
+    `logprobs` and `prompt_logprobs` are empty unless the request asked for them; the first token of
+    a prompt has none.
     """
 
     prompt: str
     prompt_tokens: int
     tokens: int
     text: str
-    finish: Literal["separator", "stop", "length"]
+    finish: Literal["separator", "stop", "length", "cancelled"]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def finish_reason(self) -> str:
+        """Return `finish` in the words of OpenAI's API: "stop", "length" or "cancelled"."""
+        return "stop" if self.finish == "separator" else self.finish

@@ -18,7 +18,10 @@ def sample_completions(
     task = config.task
     assert isinstance(task, LanguageModeling)
     sampling = Sampling(temperature=task.sample_temperature, seed=config.seed)
-    requests = [Request(prompt, task.sample_tokens, sampling=sampling) for prompt in prompts]
+    requests = [
+        Request(prompt, task.sample_tokens, sampling=sampling, context_shift=True)
+        for prompt in prompts
+    ]
     start = "\n" if config.data.source == "conversations" else ""
     return [
         {"prompt": done.prompt, "text": f"{start}{done.text}"}

@@ -1,10 +1,10 @@
 """Draws the next token of each row, with the row's own settings and random numbers.
 
-Axes: B batch, V vocabulary.
+Axes: B batch, V vocabulary, K alternatives.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,82 +16,151 @@ from inference.requests import Sampling
 Array = jax.Array | np.ndarray
 """On the host, or on the devices."""
 
+OFF: dict[str, float] = {
+    "top_k": 0,
+    "top_p": 1,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "logit_bias": 0,
+}
+"""The optional settings, and the value with which each has no effect."""
+
+PENALTIES = frozenset(("repetition_penalty", "frequency_penalty", "presence_penalty"))
+
+CANDIDATES = 256
+"""Number of likeliest tokens among which top-k and top-p are first looked for: much faster than
+sorting a large vocabulary. Rows that need more of them are sorted whole."""
+
 
 @struct.dataclass
 class RowSettings:
-    """The settings of each row, as arrays [B]. A setting that no row uses is None, and costs
-    nothing."""
+    """The settings of each row, as arrays [B] (`logit_bias_BV`: float32 [B, V]).
+
+    An array is None if the program is compiled without this setting; it then costs nothing.
+    Otherwise rows that do not use a setting have its value in `OFF`.
+    """
 
     temperature_B: Array
-    top_k_B: Array | None
-    top_p_B: Array | None
-    min_p_B: Array | None
-    repetition_penalty_B: Array | None
+    top_k_B: Array | None = None
+    top_p_B: Array | None = None
+    min_p_B: Array | None = None
+    repetition_penalty_B: Array | None = None
+    frequency_penalty_B: Array | None = None
+    presence_penalty_B: Array | None = None
+    logit_bias_BV: Array | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sampling], vocabulary_size: int) -> "RowSettings":
-        """Collect the settings of `rows` into arrays on the host."""
+    def of(
+        cls, rows: Sequence[Sampling], vocabulary_size: int, options: Iterable[str] | None = None
+    ) -> "RowSettings":
+        """Collect the settings of `rows` into arrays on the host.
 
-        def column(name: str, off: float, dtype: type) -> np.ndarray | None:
-            values = [getattr(row, name) for row in rows]
-            return None if all(value == off for value in values) else np.array(values, dtype)
+        options: the settings of `OFF` to include; None: those that at least one row uses.
+        """
+        included = used_options(rows) if options is None else frozenset(options)
 
-        top_k_B = column("top_k", 0, np.int32)
+        def column(name: str, dtype: type) -> np.ndarray | None:
+            if name not in included:
+                return None
+            return np.array([getattr(row, name) for row in rows], dtype)
+
+        top_k_B = column("top_k", np.int32)
         if top_k_B is not None:
             top_k_B = np.where(top_k_B == 0, vocabulary_size, np.minimum(top_k_B, vocabulary_size))
+        bias_BV = None
+        if "logit_bias" in included:
+            bias_BV = np.zeros((len(rows), vocabulary_size), np.float32)
+            for row, bias_V in zip(rows, bias_BV, strict=True):
+                for token, bias in row.logit_bias:
+                    bias_V[token] = bias
         return cls(
             temperature_B=np.array([row.temperature for row in rows], np.float32),
             top_k_B=top_k_B,
-            top_p_B=column("top_p", 1, np.float32),
-            min_p_B=column("min_p", 0, np.float32),
-            repetition_penalty_B=column("repetition_penalty", 1, np.float32),
+            top_p_B=column("top_p", np.float32),
+            min_p_B=column("min_p", np.float32),
+            repetition_penalty_B=column("repetition_penalty", np.float32),
+            frequency_penalty_B=column("frequency_penalty", np.float32),
+            presence_penalty_B=column("presence_penalty", np.float32),
+            logit_bias_BV=bias_BV,
         )
 
 
-def row_keys(seeds: Sequence[int], prompts: Sequence[str], repeats: Sequence[int]) -> np.ndarray:
-    """Make a random key for each row from its seed, prompt and number of repeats; uint32 [B, 2]."""
-    keys = []
-    for seed, prompt, repeat in zip(seeds, prompts, repeats, strict=True):
-        # Otherwise prompts with the same seed would draw the same words at the same places.
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(prompt.encode()))
-        keys.append(jax.random.fold_in(key, repeat))
-    return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+def used_options(rows: Iterable[Sampling]) -> frozenset[str]:
+    """Return the names in `OFF` of the settings that at least one row uses."""
+    return frozenset(
+        name for row in rows for name, off in OFF.items() if getattr(row, name) not in (off, ())
+    )
+
+
+def row_key(seed: int, prompt: str, repeat: int) -> np.ndarray:
+    """Make the random key of a row from its seed, its prompt and the number of earlier rows with
+    the same of both; uint32 [2]."""
+    return np.asarray(_row_key(*np.array([seed, zlib.crc32(prompt.encode()), repeat], np.uint32)))
+
+
+@jax.jit
+def _row_key(seed: jax.Array, prompt: jax.Array, repeat: jax.Array) -> jax.Array:
+    # Otherwise prompts with the same seed would draw the same words at the same places.
+    key = jax.random.fold_in(jax.random.key(seed), prompt)
+    return jax.random.key_data(jax.random.fold_in(key, repeat))
 
 
 def sample(
     logits_BV: jax.Array,
-    keys_B2: jax.Array,
-    count_B: jax.Array,
+    keys_B2: Array,
+    count_B: Array,
     settings: RowSettings,
-    seen_BV: jax.Array | None,
+    seen_BV: Array | None = None,
+    written_BV: Array | None = None,
 ) -> jax.Array:
     """Draw the next token of each row, int32 [B].
 
     `count_B` is the number of tokens that each row has written. Together with the row's key it
-    decides the random numbers, so that other rows do not matter. `seen_BV` (bool) says which tokens
-    each row already contains, for the repetition penalty; None if no row uses it.
+    decides the random numbers, so that other rows do not matter. For the penalties (None without
+    them): `seen_BV` (bool) tells which tokens the row's text contains, the prompt included, and
+    `written_BV` (int32) counts the written ones.
     """
     if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
+    if written_BV is not None:
+        logits_BV = less_frequent(logits_BV, written_BV, settings)
+    if settings.logit_bias_BV is not None:
+        logits_BV = logits_BV + settings.logit_bias_BV
     likeliest_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     greedy_B = settings.temperature_B == 0
-    temperature_B = jnp.where(greedy_B, 1.0, settings.temperature_B)
-    logits_BV = kept(logits_BV / temperature_B[:, None], settings)
 
-    def draw(key_2, count, logits_V):
-        key = jax.random.fold_in(jax.random.wrap_key_data(key_2), count)
-        return jax.random.categorical(key, logits_V)
+    def drawn(logits_BV: jax.Array) -> jax.Array:
+        temperature_B = jnp.where(greedy_B, 1.0, settings.temperature_B)
+        kept_BV = kept(logits_BV / temperature_B[:, None], settings)
 
-    drawn_B = jax.vmap(draw)(keys_B2, count_B, logits_BV).astype(jnp.int32)
-    return jnp.where(greedy_B, likeliest_B, drawn_B)
+        def draw(key_2, count, logits_V):
+            key = jax.random.fold_in(jax.random.wrap_key_data(key_2), count)
+            return jax.random.categorical(key, logits_V)
+
+        drawn_B = jax.vmap(draw)(keys_B2, count_B, kept_BV).astype(jnp.int32)
+        return jnp.where(greedy_B, likeliest_B, drawn_B)
+
+    return jax.lax.cond(jnp.all(greedy_B), lambda _: likeliest_B, drawn, logits_BV)
 
 
-def penalized(logits_BV: jax.Array, seen_BV: jax.Array, penalty_B: Array) -> jax.Array:
+def penalized(logits_BV: jax.Array, seen_BV: Array, penalty_B: Array) -> jax.Array:
     """Return the logits with the repetition penalty: for seen tokens, positive logits are divided
     by it and negative ones multiplied (Keskar et al. 2019, arXiv:1909.05858, section 4.1)."""
     penalty_B1 = penalty_B[:, None]
     lowered_BV = jnp.where(logits_BV > 0, logits_BV / penalty_B1, logits_BV * penalty_B1)
     return jnp.where(seen_BV, lowered_BV, logits_BV)
+
+
+def less_frequent(logits_BV: jax.Array, written_BV: Array, settings: RowSettings) -> jax.Array:
+    """Subtract from the logit of each written token the frequency penalty times its count, and the
+    presence penalty once (as defined for OpenAI's API)."""
+    if settings.frequency_penalty_B is not None:
+        logits_BV = logits_BV - settings.frequency_penalty_B[:, None] * written_BV
+    if settings.presence_penalty_B is not None:
+        logits_BV = logits_BV - settings.presence_penalty_B[:, None] * (written_BV > 0)
+    return logits_BV
 
 
 def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
@@ -101,22 +170,61 @@ def kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
     Nucleus (top-p): Holtzman et al. 2020, arXiv:1904.09751; min-p: Nguyen et al. 2024,
     arXiv:2407.01082. Tokens exactly as likely as the last one kept are kept too.
     """
+    V = logits_BV.shape[1]
     lowest_B1 = jnp.full((len(logits_BV), 1), -jnp.inf)
     if settings.top_k_B is not None or settings.top_p_B is not None:
-        sorted_BV = -jnp.sort(-logits_BV, axis=-1)
+        used_B = jnp.zeros(len(logits_BV), bool)
         if settings.top_k_B is not None:
-            last_B1 = settings.top_k_B[:, None] - 1
-            lowest_B1 = jnp.take_along_axis(sorted_BV, last_B1, axis=-1)
-            sorted_BV = jnp.where(sorted_BV >= lowest_B1, sorted_BV, -jnp.inf)
+            used_B |= settings.top_k_B < V
         if settings.top_p_B is not None:
-            probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
-            before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-            inside_BV = (before_BV < settings.top_p_B[:, None]) & (probability_BV > 0)
-            nucleus_B1 = jnp.min(jnp.where(inside_BV, sorted_BV, jnp.inf), axis=-1, keepdims=True)
-            # Rows without top-p keep all their tokens, however the long sum is rounded.
-            off_B1 = settings.top_p_B[:, None] == 1
-            lowest_B1 = jnp.where(off_B1, lowest_B1, jnp.maximum(lowest_B1, nucleus_B1))
+            used_B |= settings.top_p_B < 1
+        lowest_B1 = jax.lax.cond(
+            jnp.any(used_B),
+            lambda logits_BV: jnp.where(
+                used_B[:, None], _lowest_kept(logits_BV, settings), -jnp.inf
+            ),
+            lambda _: lowest_B1,
+            logits_BV,
+        )
     if settings.min_p_B is not None:
         highest_B1 = jnp.max(logits_BV, axis=-1, keepdims=True)
         lowest_B1 = jnp.maximum(lowest_B1, highest_B1 + jnp.log(settings.min_p_B)[:, None])
     return jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+
+
+def _lowest_kept(logits_BV: jax.Array, settings: RowSettings) -> jax.Array:
+    """Return the lowest logit of each row that top-k and top-p keep, float32 [B, 1].
+
+    It is looked for among the `CANDIDATES` likeliest tokens, and in the sorted rows if one of them
+    keeps more tokens.
+    """
+    B, V = logits_BV.shape
+    whole_B1 = jnp.full((B, 1), V)
+    top_k_B1 = whole_B1 if settings.top_k_B is None else jnp.asarray(settings.top_k_B)[:, None]
+    top_p_B1 = jnp.ones((B, 1)) if settings.top_p_B is None else settings.top_p_B[:, None]
+
+    def lowest_of_sorted(sorted_BK: jax.Array) -> jax.Array:
+        last_B1 = jnp.minimum(top_k_B1, sorted_BK.shape[1]) - 1
+        lowest_B1 = jnp.take_along_axis(sorted_BK, last_B1, axis=-1)
+        lowest_B1 = jnp.where(top_k_B1 < V, lowest_B1, -jnp.inf)
+        total_BV = jnp.where(logits_BV >= lowest_B1, logits_BV, -jnp.inf)
+        total_B1 = jax.nn.logsumexp(total_BV, axis=-1, keepdims=True)
+        sorted_BK = jnp.where(sorted_BK >= lowest_B1, sorted_BK, -jnp.inf)
+        probability_BK = jnp.exp(sorted_BK - total_B1)
+        before_BK = jnp.cumsum(probability_BK, axis=-1) - probability_BK
+        inside_BK = (before_BK < top_p_B1) & (probability_BK > 0)
+        nucleus_B1 = jnp.min(jnp.where(inside_BK, sorted_BK, jnp.inf), axis=-1, keepdims=True)
+        # Rows without top-p keep all their tokens, however the long sum is rounded.
+        return jnp.where(top_p_B1 == 1, lowest_B1, jnp.maximum(lowest_B1, nucleus_B1))
+
+    def of_all(_: jax.Array) -> jax.Array:
+        return lowest_of_sorted(-jnp.sort(-logits_BV, axis=-1))
+
+    if V <= 2 * CANDIDATES:
+        return of_all(logits_BV)
+    candidates_BK = jax.lax.top_k(logits_BV, CANDIDATES)[0]
+    lowest_B1 = lowest_of_sorted(candidates_BK)
+    # The least likely candidate is excluded, so no token beyond the candidates is kept.
+    is_found_B1 = (lowest_B1 > candidates_BK[:, -1:]) & ((top_k_B1 < CANDIDATES) | (top_k_B1 == V))
+    is_off_B1 = (top_k_B1 == V) & (top_p_B1 == 1)
+    return jax.lax.cond(jnp.all(is_found_B1 | is_off_B1), lambda _: lowest_B1, of_all, logits_BV)

@@ -19,8 +19,9 @@ class GrowingText:
     """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
     after `max_tokens`.
 
-    after: the tokens of the prompt if the first characters of the text depend on them, else none.
-    `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
+    stop_tokens: ids that end the text like a stop string. after: the tokens of the prompt, if they
+    affect how the text begins, else none. `text` and `tokens` are as in `Completion`; `finish` is
+    None until the text has ended.
     """
 
     def __init__(
@@ -29,16 +30,17 @@ class GrowingText:
         *,
         max_tokens: int,
         stop: Sequence[str],
+        stop_tokens: Sequence[int] = (),
         after: Sequence[int] = (),
     ):
         self._end_id = tokenizer.end_id
         self._decoder = StreamDecoder(tokenizer, after)
         self._max_tokens = max_tokens
-        self._stop = stop
+        self._stop, self._stop_tokens = stop, frozenset(stop_tokens)
         self._lengths: list[int] = []  # of the text after each token
         self._released = 0  # characters that were returned
         self.text = ""
-        self.finish: Literal["separator", "stop", "length"] | None = None
+        self.finish: Literal["separator", "stop", "length", "cancelled"] | None = None
 
     @property
     def tokens(self) -> int:
@@ -56,6 +58,8 @@ class GrowingText:
         before = len(self.text)
         if token == self._end_id:
             self.finish = "separator"
+        elif token in self._stop_tokens:
+            self.finish = "stop"
         else:
             self.text += self._decoder.push(token)
             self._lengths.append(len(self.text))
@@ -64,6 +68,17 @@ class GrowingText:
         if self.finish is not None:
             self.text += self._decoder.flush()
         self._cut(before)
+        return self._release()
+
+    def end(self, finish: Literal["length", "cancelled"]) -> str:
+        """End the text from outside; return the piece that was held back."""
+        before = len(self.text)
+        self.finish = finish
+        self.text += self._decoder.flush()
+        self._cut(before)
+        return self._release()
+
+    def _release(self) -> str:
         held_back = 0 if self.finish else self._held_back()
         piece = self.text[self._released : len(self.text) - held_back]
         self._released += len(piece)

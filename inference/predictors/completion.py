@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from inference.predictors.predictor import (
+    SAMPLING_FIELDS,
     WRITING_FIELDS,
     Predictor,
     Warn,
     ignore,
 )
-from inference.requests import Completion, Request, Sampling
+from inference.requests import Completion, Request, RequestError, Sampling, TokenLogprob
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from inference.generation import Generator, OnText
     from training.model_def import ModelDef
 
-_JSON_FIELDS = ("prompt", "prompt_tokens", "tokens", "text")
-_REQUEST_FIELDS = ("max_tokens", "stop")
+_JSON_FIELDS = ("prompt", "prompt_tokens", "tokens", "text", "finish_reason")
+_REQUEST_FIELDS = WRITING_FIELDS - SAMPLING_FIELDS - {"n"}
 
 
 class TextCompletion(Predictor[Request, Completion]):
@@ -54,10 +55,19 @@ class TextCompletion(Predictor[Request, Completion]):
 
     @classmethod
     def parse(cls, request: Mapping[str, Any]) -> list[Request]:
-        limits = {name: request[name] for name in _REQUEST_FIELDS if name in request}
-        drawn = {n: request[n] for n in WRITING_FIELDS.difference(_REQUEST_FIELDS) if n in request}
+        count = request.get("n", 1)
+        if not isinstance(count, int) or count < 1:
+            raise RequestError("n", f"must be a whole number >= 1, not {count!r}")
+        others = {name: request[name] for name in _REQUEST_FIELDS if name in request}
+        drawn = {name: request[name] for name in SAMPLING_FIELDS if name in request}
+        if "logit_bias" in drawn:
+            drawn["logit_bias"] = _bias_pairs(drawn["logit_bias"])
         sampling = Sampling(**drawn)
-        return [Request(prompt, sampling=sampling, **limits) for prompt in request["prompt"]]
+        return [
+            Request(prompt, sampling=sampling, **others)
+            for prompt in request["prompt"]
+            for _ in range(count)
+        ]
 
     def predict(
         self,
@@ -77,4 +87,25 @@ class TextCompletion(Predictor[Request, Completion]):
     def render(self, output: Completion, *, as_json: bool) -> str:
         if not as_json:
             return output.text
-        return json.dumps({name: getattr(output, name) for name in _JSON_FIELDS})
+        fields = {name: getattr(output, name) for name in _JSON_FIELDS}
+        for name in ("prompt_logprobs", "logprobs"):
+            if scores := getattr(output, name):
+                fields[name] = [self._score(score) for score in scores]
+        return json.dumps(fields)
+
+    def _score(self, score: TokenLogprob) -> dict[str, Any]:
+        """Return a token's text and log-probability, and the likeliest tokens at its position."""
+
+        def one(token: int, logprob: float) -> dict[str, Any]:
+            return {"token": self._tokenizer.decode([token]), "logprob": logprob}
+
+        return one(score.token, score.logprob) | {"top": [one(*pair) for pair in score.top]}
+
+
+def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:
+    """Return a mapping of ids to biases, whose ids may be texts as in JSON, as sorted pairs."""
+    try:
+        return tuple(sorted((int(token), float(value)) for token, value in dict(bias).items()))
+    except (TypeError, ValueError):
+        problem = f"must map ids of tokens to numbers, not {bias!r}"
+        raise RequestError("logit_bias", problem) from None

@@ -20,16 +20,37 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 Warn = Callable[[str], None]
 
-WRITING_FIELDS = frozenset(
-    ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed")
+SAMPLING_FIELDS = frozenset(
+    (
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "logit_bias",
+        "seed",
+    )
 )
-"""Fields of a request that control how a language model writes."""
+"""Fields of a request that control how tokens are drawn."""
+
+WRITING_FIELDS = SAMPLING_FIELDS | {
+    "max_tokens",
+    "stop",
+    "stop_tokens",
+    "n",
+    "logprobs",
+    "prompt_logprobs",
+    "context_shift",
+}
+"""Fields of a request that control how a text is written."""
 
 SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
 """Fields of a request that control the search for the best text. They replace the settings of the
 same names in the task's configuration."""
 
-LIST_FIELDS = frozenset(("prompt", "input", "stop"))
+LIST_FIELDS = frozenset(("prompt", "input", "stop", "stop_tokens"))
 """Fields of a request whose values are lists."""
 
 

@@ -45,7 +45,7 @@ def answers(capsys):
 
 
 def test_standard_output_is_the_completion_alone(text):
-    flags = ("--prompt=12 times", "--max_tokens=20", "--seed=3")
+    flags = ("--prompt=12 times", "--max_tokens=20", "--seed=3", "--context_shift")
     first = run("generate.py", f"--workdir={text}", *flags)
     again = run("generate.py", f"--workdir={text}", *flags)
     assert first.stdout == again.stdout
@@ -59,10 +59,12 @@ def test_json_is_an_object_a_line_in_the_order_of_the_prompts(text, answers):
     lines = [
         json.loads(line) for line in answers(text, *flags, "--json", "--max_tokens=9").splitlines()
     ]
-    assert [list(line) for line in lines] == [["prompt", "prompt_tokens", "tokens", "text"]] * 3
+    fields = ["prompt", "prompt_tokens", "tokens", "text", "finish_reason"]
+    assert [list(line) for line in lines] == [fields] * 3
     assert [line["prompt"] for line in lines] == prompts
     assert [line["prompt_tokens"] for line in lines] == [8, 1, 13]
-    assert all(line["tokens"] == len(line["text"]) == 9 for line in lines)
+    assert [line["tokens"] for line in lines] == [len(line["text"]) for line in lines] == [9, 9, 4]
+    assert {line["finish_reason"] for line in lines} == {"length"}  # of the request, of the context
 
 
 def test_a_stream_and_a_batch_write_what_single_prompts_write(text, answers):
@@ -80,7 +82,7 @@ def test_a_stream_and_a_batch_write_what_single_prompts_write(text, answers):
 
 
 def test_a_text_ends_before_its_stop_string(text, answers):
-    flags = ("--prompt=12 times", "--max_tokens=60", "--temperature=0")
+    flags = ("--prompt=12 times", "--max_tokens=60", "--temperature=0", "--context_shift")
     whole = answers(text, *flags)
     assert (
         answers(text, *flags, "--stop=~", f"--stop={whole[5]}") == f"{whole.split(whole[5])[0]}\n"
@@ -88,7 +90,7 @@ def test_a_text_ends_before_its_stop_string(text, answers):
 
 
 def test_steps_and_weights_are_chosen(text, answers):
-    flags = ("--prompt=12 times", "--max_tokens=40", "--temperature=1.5")
+    flags = ("--prompt=12 times", "--max_tokens=40", "--temperature=1.5", "--context_shift")
     found = {
         answers(text, *flags, *chosen)
         for chosen in ([], ["--step=30"], ["--weights=raw"], ["--weights=ema"])

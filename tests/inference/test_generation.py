@@ -12,6 +12,7 @@ from configs.errors import UsageError
 from configs.schema.mesh import Mesh
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from inference import generation
+from inference.engine import engine
 from inference.generation import Generator
 from inference.requests import Request, Sampling
 from parallel.axes import replicated
@@ -69,12 +70,24 @@ def test_prompts_of_any_length_in_one_batch_go_on_as_each_would_alone(kind):
     """Past the context too; and in whatever portions the steps are taken."""
     module = decoder(**KINDS[kind])
     prompts = ["", "a", "hijack", "abcdefghijklmno", "bb"]
-    requests = [Request(prompt, max_tokens=40, sampling=GREEDY) for prompt in prompts]
+    requests = [
+        Request(prompt, max_tokens=40, sampling=GREEDY, context_shift=True) for prompt in prompts
+    ]
     completions = generator().complete(module, requests)
     assert [c.text for c in completions] == [plainly(module, prompt, 40) for prompt in prompts]
     assert [c.prompt_tokens for c in completions] == [1, 1, 6, 15, 2]
     assert all(c.tokens == len(c.text) for c in completions)
     assert any(c.finish == "length" and c.tokens == 40 for c in completions)
+
+
+def test_a_text_that_fills_the_context_ends_there():
+    module = decoder()
+    prompts = ["a", "abcdefghijklmno"]
+    requests = [Request(prompt, max_tokens=40, sampling=GREEDY) for prompt in prompts]
+    completions = generator().complete(module, requests)
+    assert [completion.finish for completion in completions] == ["length", "length"]
+    assert [completion.tokens for completion in completions] == [16, 2]
+    assert completions[0].text == plainly(module, "a", 16)
 
 
 def test_recurrence_alone_reads_and_writes_past_the_context():
@@ -88,7 +101,10 @@ def test_recurrence_alone_reads_and_writes_past_the_context():
 
 def sampled(prompts, **changes):
     changes = {"temperature": 1.5, **changes}
-    return [Request(prompt, max_tokens=30, sampling=Sampling(**changes)) for prompt in prompts]
+    return [
+        Request(prompt, max_tokens=30, sampling=Sampling(**changes), context_shift=True)
+        for prompt in prompts
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +145,7 @@ def test_more_requests_than_fit_at_once_wait_for_their_turn(write, monkeypatch):
 def test_portions_of_steps_do_not_matter(module, write, monkeypatch, steps):
     requests = sampled(["abc", "d", "", "ef"])
     together = write(requests)
-    monkeypatch.setattr(generation, "MOST_STEPS", steps)
+    monkeypatch.setattr(engine, "MOST_STEPS", steps)
     assert generator().complete(module, requests) == together
 
 

@@ -44,8 +44,16 @@ def test_a_request_without_an_input_names_each_way_to_give_one(kind):
         ("top_p", 0.0),
         ("min_p", 1.5),
         ("repetition_penalty", 0.0),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", -3.0),
+        ("logit_bias", {"7": 101}),
         ("seed", 2**32),
         ("stop", ("end", "")),
+        ("stop_tokens", (3, "a")),
+        ("n", 0),
+        ("logprobs", 3),
+        ("prompt_logprobs", "yes"),
+        ("context_shift", 1),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_the_name_of_its_field(field, value):

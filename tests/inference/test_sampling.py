@@ -7,7 +7,7 @@ import pytest
 
 from configs.errors import UsageError
 from inference.requests import Request, Sampling
-from inference.sampling import RowSettings, kept, row_keys, sample
+from inference.sampling import RowSettings, kept, row_key, sample
 
 LOGITS = np.random.default_rng(0).normal(size=11).astype(np.float32) * 2
 
@@ -16,7 +16,7 @@ def draw(samplings, logits_BV=None, seen_BV=None, count=0):
     """A token for each row, each from the seed and the settings of its sampling."""
     if logits_BV is None:
         logits_BV = np.tile(LOGITS, (len(samplings), 1))
-    keys = row_keys([s.seed for s in samplings], [""] * len(samplings), [0] * len(samplings))
+    keys = np.stack([row_key(s.seed, "", 0) for s in samplings])
     settings = RowSettings.of(samplings, logits_BV.shape[1])
     counts = np.full(len(samplings), count)
     return np.asarray(jax.jit(sample)(logits_BV, keys, counts, settings, seen_BV))

@@ -1,0 +1,397 @@
+"""Continuous batching: requests wait for a free slot, are read in chunks, and write together.
+
+The host and the device work at the same time: while the device takes some steps, the host turns the
+tokens of the steps before into texts.
+"""
+
+import itertools
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from configs.errors import UsageError
+from data.codecs.tokenizers import Tokenizer
+from inference.engine.job import Job, OnText, token_logprobs
+from inference.engine.prefix_cache import PrefixCache
+from inference.engine.programs import LOGPROBS, MASKS, Programs
+from inference.engine.slots import MOST_STEPS, NOTHING, UNMASKED, Slots
+from inference.requests import Request
+from inference.sampling import row_key, used_options
+from model.layers.states import ModelState
+
+DISPATCH_SECONDS = 0.05
+"""Approximate time of a dispatch while texts are streamed or requests wait."""
+
+PREFILL_TOKENS = 512
+"""Number of prompt tokens that are read between two dispatches while other slots write."""
+
+DISPATCHES_BEFORE_SHRINKING = 8
+
+SHORTEST_PREFILL, LONGEST_PREFILL = 16, 512
+"""Bounds of the chunks in which prompts are read; their lengths are powers of four times the
+shortest."""
+
+SCORED_PREFILL = 64
+"""Length of the chunks whose tokens' log-probabilities are wanted."""
+
+
+def options_of(requests: Iterable[Request]) -> frozenset[str]:
+    """Return the options of `ALL_OPTIONS` that at least one request uses."""
+    requests = list(requests)
+    used = set(used_options(request.sampling for request in requests))
+    if any(request.logprobs or request.prompt_logprobs for request in requests):
+        used.add(LOGPROBS)
+    return frozenset(used)
+
+
+@dataclass
+class _Dispatch:
+    """Steps that the device takes: the jobs in their slots, and the array of drawn tokens."""
+
+    jobs: dict[int, Job]
+    drawn: jax.Array
+    steps: int
+    began: float = field(default_factory=time.perf_counter)
+
+
+class Engine:
+    """Writes the texts of requests with one model, in slots that share each step.
+
+    params: the model's arrays. context: the number of tokens that the model can attend to; None if
+    that is unlimited. sizes: numbers of slots for which programs are compiled, ascending. rooms:
+    numbers of tokens for which slots have room, ascending, the last one at most the context; None:
+    the context alone. The smallest size and room are used that suffice for the requests at the
+    time. prefix_cache: keeps states after prompts; None: prompts are always read whole.
+
+    The engine runs in the thread that calls `step`; `submit` and `cancel` may be called from other
+    threads.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        params: Any,
+        tokenizer: Tokenizer,
+        *,
+        context: int | None,
+        sizes: Sequence[int] = (1, 4, 16),
+        rooms: Sequence[int] | None = None,
+        prefix_cache: PrefixCache | None = None,
+        dispatch_seconds: float = DISPATCH_SECONDS,
+    ):
+        self._programs, self._params, self._tokenizer = programs, params, tokenizer
+        self._context, self._prefix_cache = context, prefix_cache
+        self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
+        self._rooms = (1,) if context is None else tuple(rooms or (context,))
+        self._limit = None if context is None else min(self._rooms[-1], context)
+        self._submitted: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._slots: Slots | None = None
+        self._room = self._rooms[0]
+        self._jobs: list[Job | None] = []
+        self._empty_row: ModelState | None = None
+        self._in_flight: _Dispatch | None = None
+        self._dispatches_too_large = 0
+        self._seconds_per_step = 0.0
+        self._last_read = 0.0
+
+    def submit(
+        self, request: Request, on_text: OnText | None = None, *, name: str = "the prompt"
+    ) -> Job:
+        """Add a request. Its text is in `Job.completion` when it has ended.
+
+        name: what error messages call the prompt. Raises `UsageError` for a prompt longer than the
+        context.
+        """
+        job = Job(request, self._tokenizer, on_text)
+        if self._context is not None and job.prompt_tokens > self._context:
+            raise UsageError(
+                f"{name} has {job.prompt_tokens} tokens, and the context of this model only "
+                f"{self._context}: shorten the prompt"
+            )
+        self._submitted.put(job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """End a job; its slot is free after the dispatch that is running."""
+        job.is_cancelled = True
+
+    def run(self) -> None:
+        """Work until every request has its completion."""
+        while self.step():
+            pass
+
+    def warm_up(self) -> None:
+        """Compile all programs that any mixture of requests can need."""
+        programs, params, last = self._programs, self._params, self._rooms[-1]
+        row_key(0, "", 0)
+        row = programs.initial_row(params, last)
+        for length in self._chunk_lengths():
+            programs.prefill(params, row, *np.zeros((2, 1, length), np.int32))
+        if LOGPROBS in programs.options:
+            programs.prefill(params, row, *np.zeros((3, 1, SCORED_PREFILL), np.int32))
+        for size, room in itertools.product(self._sizes, self._rooms):
+            idle = programs.idle_rows(size)
+            slots = programs.initial_slots(params, idle, room)
+            slots = programs.admit(params, slots, np.int32(0), row, programs.idle_rows(1))
+            masks_BW = self._masks({}, size)
+            nobody_B = np.zeros(size, bool)
+            slots, _ = programs.decode(params, slots, nobody_B, np.int32(0), masks_BW)
+            if self._prefix_cache is not None or MASKS in programs.options:
+                programs.take_row(params, slots, np.int32(0), last)
+            for other in set(self._sizes) - {size}:
+                programs.resize(params, slots, np.zeros(other, np.int32), room)
+            for other in set(self._rooms) - {room}:
+                programs.resize(params, slots, np.zeros(size, np.int32), other)
+
+    def step(self) -> bool:
+        """Fill free slots, let the device take some steps, and read what the steps before wrote.
+
+        Returns whether there is more to do.
+        """
+        while not self._submitted.empty():
+            self._waiting.append(self._submitted.get())
+        self._end_cancelled()
+        running = self._in_flight
+        if running is not None and any(job.constraint for job in running.jobs.values()):
+            self._take(running)  # The next masks depend on its tokens.
+            running = None
+        self._resize()
+        self._fill_slots()
+        self._read_prompts()
+        self._in_flight = self._dispatch()
+        if running is not None:
+            self._take(running)
+        idle = self._in_flight is None and not self._waiting and not any(self._jobs)
+        return not idle or not self._submitted.empty()
+
+    # ---- Slots.
+
+    def _end_cancelled(self) -> None:
+        for job in [*self._waiting, *filter(None, self._jobs)]:
+            if job.is_cancelled:
+                job.tell(job.text.end("cancelled"))
+                self._release(job)
+        self._waiting = deque(job for job in self._waiting if not job.is_cancelled)
+
+    def _release(self, job: Job) -> None:
+        self._jobs = [None if one is job else one for one in self._jobs]
+
+    def _resize(self) -> None:
+        """Choose the number of slots and their room. Smaller ones are taken only after some time,
+        as the change copies all states."""
+        active = [slot for slot, job in enumerate(self._jobs) if job is not None]
+        coming = [*self._waiting][: self._sizes[-1] - len(active)]
+        working = [*filter(None, self._jobs), *coming]
+        size = next(size for size in self._sizes if size >= len(working))
+        needed = max((self._needed(job) for job in working), default=0)
+        room = next(room for room in self._rooms if room >= needed)
+        if self._slots is None:
+            rows = self._programs.idle_rows(size)
+            self._slots = self._programs.initial_slots(self._params, rows, room)
+            self._jobs, self._room = [None] * size, room
+            return
+        is_larger = size > len(self._jobs) or room > self._room
+        is_smaller = size < len(self._jobs) or room < self._room
+        self._dispatches_too_large = self._dispatches_too_large + 1 if is_smaller else 0
+        if is_larger and self._dispatches_too_large <= DISPATCHES_BEFORE_SHRINKING:
+            size, room = max(size, len(self._jobs)), max(room, self._room)
+        elif self._dispatches_too_large <= DISPATCHES_BEFORE_SHRINKING:
+            return
+        if size != len(self._jobs):
+            self._reshape([*active, *[0] * (size - len(active))], self._room)
+            jobs = [self._jobs[slot] for slot in active]
+            self._jobs = [*jobs, *[None] * (size - len(jobs))]
+        if room != self._room:
+            self._reshape(range(size), room)
+            self._room = room
+        self._dispatches_too_large = 0
+
+    def _reshape(self, kept: Sequence[int], room: int) -> None:
+        kept_B = np.array(kept, np.int32)
+        self._slots = self._programs.resize(self._params, self._slots, kept_B, room)
+
+    def _needed(self, job: Job) -> int:
+        """Return the number of tokens for which a job needs room."""
+        if self._limit is None:
+            return 0
+        return min(job.prompt_tokens + job.request.max_tokens, self._limit)
+
+    def _fill_slots(self) -> None:
+        for slot, job in enumerate(self._jobs):
+            if job is None and self._waiting:
+                job = self._jobs[slot] = self._waiting.popleft()
+                self._begin(job)
+
+    # ---- Prompts.
+
+    def _begin(self, job: Job) -> None:
+        """Give a job an empty state, or the state after the longest prefix that is kept."""
+        if self._empty_row is None:
+            self._empty_row = self._programs.initial_row(self._params, self._rooms[-1])
+        job.state = self._empty_row
+        cache = self._prefix_cache
+        if cache is None or job.request.prompt_logprobs:
+            return
+        job.keep_after = {cache.shared_length(job.unread), len(job.unread)}
+        found = cache.longest(job.unread)
+        if found is not None:
+            job.read, job.state = found
+            job.unread, job.cached_tokens = job.unread[job.read :], job.read
+
+    def _read_prompts(self) -> None:
+        """Read chunks of the prompts, and let slots write whose prompts are read."""
+        budget = PREFILL_TOKENS
+        for slot, job in enumerate(self._jobs):
+            if job is None or job.state is None:
+                continue
+            while job.unread and budget > 0:
+                budget -= self._read_chunk(job)
+            if not job.unread:
+                self._admit(slot, job)
+
+    def _read_chunk(self, job: Job) -> int:
+        """Read the next tokens of a job; return the length of the chunk."""
+        is_scored = job.request.prompt_logprobs and not job.written
+        length = SCORED_PREFILL if is_scored else self._chunk_length(len(job.unread))
+        stop = min((end for end in job.keep_after if end > job.read), default=job.read + length)
+        piece = job.unread[: min(length, stop - job.read)]
+        tokens_1T, segments_1T = np.zeros((2, 1, length), np.int32)
+        tokens_1T[0, : len(piece)], segments_1T[0, : len(piece)] = piece, 1
+        if is_scored:
+            targets_1T = np.zeros((1, length), np.int32)
+            targets_1T[0, : len(piece)] = job.ids[job.read + 1 : job.read + 1 + len(piece)]
+            job.state, scores = self._programs.prefill(
+                self._params, job.state, tokens_1T, segments_1T, targets_1T
+            )
+            job.prompt_logprobs += token_logprobs(np.asarray(scores)[: len(piece)])
+        else:
+            job.state, _ = self._programs.prefill(self._params, job.state, tokens_1T, segments_1T)
+        job.read += len(piece)
+        job.unread = job.unread[len(piece) :]
+        if self._prefix_cache is not None and job.read in job.keep_after:
+            self._prefix_cache.add(job.ids[: job.read], job.state)
+        return length
+
+    def _chunk_length(self, tokens: int) -> int:
+        """Return the length of the chunk in which the next of `tokens` are read."""
+        return next(
+            (length for length in self._chunk_lengths() if length >= tokens), LONGEST_PREFILL
+        )
+
+    def _chunk_lengths(self) -> list[int]:
+        longest = min(LONGEST_PREFILL, self._limit or LONGEST_PREFILL)
+        lengths, length = [], SHORTEST_PREFILL
+        while length < longest:
+            lengths.append(length)
+            length *= 4
+        return [*lengths, longest]
+
+    def _admit(self, slot: int, job: Job) -> None:
+        """Let a slot write whose prompt is read."""
+        job.steps_left = job.request.max_tokens - job.written
+        if self._limit is not None:
+            job.steps_left = min(job.steps_left, self._limit - job.read)
+        job.steps_granted = job.written + job.steps_left
+        row = self._programs.row_arrays(
+            job.request.sampling,
+            key_2=job.key,
+            prompt=job.ids[: job.prompt_tokens],
+            written=job.ids[job.prompt_tokens :],
+            left=job.steps_left,
+            logprobs=job.request.logprobs,
+        )
+        self._slots = self._programs.admit(
+            self._params, self._slots, np.int32(slot), job.state, row
+        )
+        job.state = None
+
+    # ---- Steps.
+
+    def _dispatch(self) -> _Dispatch | None:
+        """Let the device take some steps with all slots that write; None if there are none."""
+        jobs = {
+            slot: job
+            for slot, job in enumerate(self._jobs)
+            if job is not None and job.state is None and job.steps_left > 0
+        }
+        if not jobs:
+            return None
+        steps = self._steps(jobs.values())
+        allowed_B = np.isin(np.arange(len(self._jobs)), list(jobs))
+        self._slots, drawn = self._programs.decode(
+            self._params,
+            self._slots,
+            allowed_B,
+            np.int32(steps),
+            self._masks(jobs, len(self._jobs)),
+        )
+        for slot, job in jobs.items():
+            job.steps_left -= min(steps, job.steps_left)
+            if job.steps_left == 0 and not job.will_shift:
+                self._jobs[slot] = None  # Its text ends in this dispatch: the slot is free after.
+        return _Dispatch(jobs, drawn, steps)
+
+    def _masks(self, jobs: dict[int, Job], size: int) -> np.ndarray | None:
+        """Return the tokens that each slot may write, a bit each, uint32 [B, W]."""
+        if MASKS not in self._programs.options:
+            return None
+        words = -(-self._programs.vocabulary_size // 32)
+        masks_BW = np.full((size, words), UNMASKED)
+        for slot, job in jobs.items():
+            if job.constraint is not None:
+                job.constraint.mask(masks_BW[slot])
+        return masks_BW
+
+    def _steps(self, jobs: Iterable[Job]) -> int:
+        """Return the number of steps of the next dispatch.
+
+        While requests wait, it ends when the first slot may become free.
+        """
+        jobs = list(jobs)
+        if any(job.constraint for job in jobs):
+            return 1
+        left = [job.steps_left for job in jobs]
+        steps = min(min(left) if self._waiting else max(left), MOST_STEPS)
+        is_urgent = self._waiting or any(job.on_text is not None for job in jobs)
+        if is_urgent and self._seconds_per_step:
+            steps = min(steps, max(int(self._dispatch_seconds / self._seconds_per_step), 1))
+        return steps
+
+    def _take(self, dispatch: _Dispatch) -> None:
+        """Read what a dispatch wrote."""
+        drawn_BSC = np.asarray(dispatch.drawn)
+        now = time.perf_counter()
+        seconds = now - max(dispatch.began, self._last_read)
+        self._last_read = now
+        self._seconds_per_step = seconds / dispatch.steps
+        for slot, job in dispatch.jobs.items():
+            if job.completion is not None:
+                continue
+            job.write(drawn_BSC[slot][drawn_BSC[slot, :, 0] != NOTHING], self._limit)
+            if job.completion is not None:
+                self._keep_text(job)
+                self._release(job)
+            elif job.read == self._limit:
+                job.shift_context(self._limit)
+                job.state = self._empty_row
+
+    def _keep_text(self, job: Job) -> None:
+        """Keep the state after a text, for prompts that continue it."""
+        ids = job.ids[: job.read]
+        if (
+            self._prefix_cache is None
+            or job not in self._jobs
+            or job.text.finish not in ("separator", "length")
+            or not self._prefix_cache.wants(ids)
+        ):
+            return
+        slot = np.int32(self._jobs.index(job))
+        state = self._programs.take_row(self._params, self._slots, slot, self._rooms[-1])
+        self._prefix_cache.add(ids, state)

@@ -1,0 +1,124 @@
+"""A request in the engine: its tokens and its text, on the host."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from data.codecs.tokenizers import Tokenizer
+from inference.engine.slots import ALTERNATIVES, NOTHING
+from inference.requests import Completion, Request, TokenLogprob
+from inference.sampling import row_key
+from inference.text import GrowingText
+from model.layers.states import ModelState
+
+OnText = Callable[[str, Completion | None], None]
+"""Called with each piece of a growing text; the completion is None until the text has ended."""
+
+
+class Job:
+    """A request in the engine.
+
+    ids: the tokens of the prompt and the text. unread: tokens to read before the text can be
+    written. read: the number of tokens in the model state, in the end all except the last. state:
+    the model state while the prompt is read; None while a slot writes. steps_left: steps that the
+    slot can still take, as far as the host knows; steps_granted: the number of written tokens after
+    them. keep_after: numbers of tokens after which the state is kept for other requests;
+    cached_tokens: tokens whose state was kept from another request.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, on_text: OnText | None):
+        self.request, self.on_text = request, on_text
+        ids = tokenizer.encode(request.prompt)
+        after = ids.tolist() if tokenizer.joins_prompt else []
+        opening = tokenizer.opening if len(ids) else tokenizer.document_opening
+        self.ids = [*opening.tolist(), *ids.tolist()]
+        self.prompt_tokens = len(self.ids)
+        self.text = GrowingText(
+            tokenizer,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            stop_tokens=request.stop_tokens,
+            after=after,
+        )
+        self.key = row_key(request.sampling.seed, request.prompt, request.repeat)
+        self.constraint: Any = None
+        self.unread: Sequence[int] = self.ids[:-1]
+        self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
+        self.state: ModelState | None = None
+        self.keep_after: set[int] = set()
+        self.logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.is_cancelled = False
+        self.completion: Completion | None = None
+
+    @property
+    def written(self) -> int:
+        """Return the number of tokens written."""
+        return len(self.ids) - self.prompt_tokens
+
+    @property
+    def will_shift(self) -> bool:
+        """Return whether the text continues after the context is full."""
+        return self.request.context_shift and self.steps_granted < self.request.max_tokens
+
+    def write(self, columns_SC: np.ndarray, limit: int | None) -> None:
+        """Add drawn tokens to the text; the columns are those of
+        `inference.engine.slots.packed_logprobs`.
+
+        limit: the number of tokens that fill the context; None if nothing does.
+        """
+        pieces = []
+        scores = token_logprobs(columns_SC) if self.request.logprobs else []
+        for number, token in enumerate(columns_SC[:, 0].tolist()):
+            self.ids.append(token)
+            self.read += 1
+            pieces.append(self.text.push(token))
+            if scores and self.text.finish != "separator":
+                self.logprobs.append(scores[number])
+            if self.text.finish is not None:
+                break
+        is_full = self.read == limit and not self.request.context_shift
+        if self.text.finish is None and is_full:
+            pieces.append(self.text.end("length"))
+        self.tell("".join(pieces))
+
+    def tell(self, piece: str) -> None:
+        """Pass on a piece of the text, and the completion if the text has ended."""
+        text = self.text
+        if text.finish is not None:
+            self.completion = Completion(
+                self.request.prompt,
+                self.prompt_tokens,
+                text.tokens,
+                text.text,
+                text.finish,
+                tuple(self.logprobs),
+                tuple(self.prompt_logprobs),
+            )
+        if self.on_text is not None and (piece or self.completion):
+            self.on_text(piece, self.completion)
+
+    def shift_context(self, limit: int) -> None:
+        """Start to read the last half of the context again, from an empty state."""
+        self.unread, self.read = self.ids[-(limit // 2) :][:-1], 0
+
+
+def token_logprobs(columns_SC: np.ndarray) -> list[TokenLogprob]:
+    """Read the columns of `inference.engine.slots.packed_logprobs`."""
+    K = ALTERNATIVES
+    floats_SC = np.ascontiguousarray(columns_SC).view(np.float32)
+    return [
+        TokenLogprob(
+            token=int(row[0]),
+            logprob=float(values[1]),
+            top=tuple(
+                (token, value)
+                for token, value in zip(
+                    row[2 : 2 + K].tolist(), values[2 + K :].tolist(), strict=True
+                )
+                if token != NOTHING
+            ),
+        )
+        for row, values in zip(columns_SC, floats_SC, strict=True)
+    ]
