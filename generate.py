@@ -4,6 +4,7 @@ transcribes recordings, or classifies pictures, recordings or texts.
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
                    --stream --json]
+                   [--json_schema=FILE | --regex=PATTERN | --choices=A --choices=B | --grammar=FILE]
 python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked language model
 python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--json]
                    [--beam_size=K --length_penalty=A]               a translation model
@@ -43,7 +44,7 @@ from configs.errors import UsageError
 from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.saved import read_config
-from inference.files import Unreadable, input_files
+from inference.files import Unreadable, input_files, text_of_file
 from inference.predictors.completion import TextCompletion
 from inference.predictors.predictor import Predictor
 from inference.predictors.registry import predictor_class
@@ -75,6 +76,10 @@ REQUEST_FLAGS = (
     Flag("n", meaning="number of texts for each prompt (1)", type=int),
     Flag("logprobs", meaning="with --json: add the tokens' log-probabilities", switch=True),
     Flag("context_shift", meaning="a text longer than the context goes on", switch=True),
+    Flag("json_schema", meaning="a text is JSON that this schema allows", placeholder="FILE"),
+    Flag("regex", meaning="a text matches it as a whole", placeholder="PATTERN"),
+    Flag("choices", meaning="a text is one of these", repeatable=True, placeholder="TEXT"),
+    Flag("grammar", meaning="a text follows this Lark grammar", placeholder="FILE"),
     Flag("stream", meaning="write each text as it grows", switch=True),
     Flag(
         "beam_size",
@@ -95,6 +100,9 @@ REQUEST_FLAGS = (
         repeatable=True,
     ),
 )
+FILE_FLAGS = frozenset(("json_schema", "grammar"))
+"""Flags that name a file, whose text is the field of the request."""
+
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
     Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
@@ -140,6 +148,8 @@ def request_of(
     }
     try:
         kind.check_fields(request, task, lambda name: f"--{name}=VALUE")
+        for name in FILE_FLAGS & request.keys():
+            request[name] = text_of_file(f"--{name}", request[name])
         if "input" in request and kind.input_kind is not None:
             request["input"] = arguments.input = input_files(
                 request["input"], kind.input_kind, or_standard_input=kind is TextToText

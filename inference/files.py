@@ -51,6 +51,22 @@ def input_files(
     return tuple(names)
 
 
+def text_of_file(flag: str, path: str) -> str:
+    """Return the text of the file that `flag` names.
+
+    Raises `UsageError` if there is no such file, or if it can't be read as UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = nearest_path(path)
+        hint = f", did you mean {near}?" if near else ""
+        raise UsageError(f"{flag}={path}: no such file{hint}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise UsageError(f"{flag}={path} can't be read: {reason}") from None
+
+
 def answer_files(
     paths: Sequence[str],
     decode: Callable[[bytes], Content],

@@ -1,9 +1,12 @@
 """Requests to a text generator, its completions, and the error for a wrong request."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from configs.errors import UsageError
+
+if TYPE_CHECKING:
+    from inference.engine.constraints import Constraint
 
 
 class RequestError(UsageError):
@@ -67,6 +70,7 @@ class Request:
     The text ends at the end of the document, before the first of the `stop` strings, at one of the
     `stop_tokens` (ids), or after `max_tokens` tokens. An empty prompt starts a new document.
 
+    constraint: what the text must match as a whole; None for any text.
     logprobs, prompt_logprobs: whether to return the log-probabilities of the written tokens, or of
     the prompt's tokens. repeat: the number of this text among several for the same prompt and seed;
     each number gives another text. context_shift: whether a text that fills the model's context
@@ -84,6 +88,7 @@ class Request:
     prompt_logprobs: bool = False
     repeat: int = 0
     context_shift: bool = False
+    constraint: "Constraint | None" = None
 
     def __post_init__(self):
         if self.max_tokens < 1:

@@ -110,7 +110,7 @@ class Tokenizer:
     def bytes(cls) -> "Tokenizer":
         """Build a tokenizer with a token for each byte. The token's id is the byte's value; the
         separator's id is 256."""
-        vocabulary = {sign: byte for byte, sign in enumerate(_signs_of_bytes())}
+        vocabulary = {sign: byte for byte, sign in enumerate(signs_of_bytes())}
         backend = _byte_level(models.BPE(vocab=vocabulary, merges=[]))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return cls(backend)
@@ -142,7 +142,7 @@ class Tokenizer:
         del scores[SEPARATOR]
         # The library scores unseen bytes slightly above the least score, in random order.
         least = min(scores.values())
-        for sign in _signs_of_bytes():
+        for sign in signs_of_bytes():
             scores[sign] = least if scores[sign] < least + 0.03 else scores[sign]
         pieces = [(piece, round(score, 4)) for piece, score in scores.items()]
         pieces.sort(key=lambda pair: (-pair[1], pair[0]))
@@ -157,7 +157,7 @@ class Tokenizer:
         the beginning of a word and one for inside. Text is split into words as in GPT-2's byte-pair
         encoding; a word includes the white space before it.
         """
-        signs = _signs_of_bytes()
+        signs = signs_of_bytes()
         inside = [f"{_JOINED}{sign}" for sign in signs]
         words = pre_tokenizers.Sequence(
             [
@@ -318,11 +318,11 @@ def _byte_level(model: models.Model) -> tokenizers.Tokenizer:
 
 def _byte_trainer() -> dict[str, Any]:
     """Return trainer options that put the separator and every byte into the vocabulary."""
-    alphabet = _signs_of_bytes()
+    alphabet = signs_of_bytes()
     return {"special_tokens": [SEPARATOR], "initial_alphabet": alphabet, "show_progress": False}
 
 
-def _signs_of_bytes() -> list[str]:
+def signs_of_bytes() -> list[str]:
     """Return the printable character for each byte in GPT-2's byte-level encoding."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from inference.engine.constraints import CONSTRAINT_FIELDS, Constraint
 from inference.predictors.predictor import (
     SAMPLING_FIELDS,
     WRITING_FIELDS,
@@ -28,7 +29,7 @@ class TextCompletion(Predictor[Request, Completion]):
     """Continues each prompt with generated text. For a chat model, a prompt is the user's
     message."""
 
-    fields = WRITING_FIELDS | {"prompt", "stream"}
+    fields = WRITING_FIELDS | {"prompt", "stream", *CONSTRAINT_FIELDS}
     required: ClassVar = {"prompt": "a text to go on with"}
     may_span_lines = True
 
@@ -62,9 +63,9 @@ class TextCompletion(Predictor[Request, Completion]):
         drawn = {name: request[name] for name in SAMPLING_FIELDS if name in request}
         if "logit_bias" in drawn:
             drawn["logit_bias"] = _bias_pairs(drawn["logit_bias"])
-        sampling = Sampling(**drawn)
+        others |= {"sampling": Sampling(**drawn), "constraint": Constraint.of(request)}
         return [
-            Request(prompt, sampling=sampling, **others)
+            Request(prompt, **others)
             for prompt in request["prompt"]
             for _ in range(count)
         ]

@@ -50,7 +50,7 @@ SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
 """Fields of a request that control the search for the best text. They replace the settings of the
 same names in the task's configuration."""
 
-LIST_FIELDS = frozenset(("prompt", "input", "stop", "stop_tokens"))
+LIST_FIELDS = frozenset(("prompt", "input", "stop", "stop_tokens", "choices"))
 """Fields of a request whose values are lists."""
 
 

@@ -1,0 +1,108 @@
+"""Compiles grammars on trial, in a process of its own.
+
+llguidance overflows the stack on chains of some thousand references, and takes minutes for some
+schemas of a few lines. Such a grammar ends that process instead of this one, and is refused.
+
+Run as a program, this file answers each line of standard input, a grammar as a JSON string, with a
+line: the compiler's message as a JSON string, empty if the grammar compiles.
+"""
+
+import functools
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llguidance import LLParserLimits
+
+MOST_SECONDS = 3
+"""CPU time for one grammar. The largest schemas that are allowed take half a second."""
+
+MOST_BYTES = 4 << 30
+"""Address space of the process."""
+
+STACK_BYTES = 2 << 20
+"""A thread of Python has at least four times as much, so what fits here fits everywhere."""
+
+TOO_SLOW = f"compiling it takes longer than {MOST_SECONDS} seconds"
+TOO_LARGE = "compiling it takes too much memory, or it is nested too deeply"
+
+
+def parser_limits() -> "LLParserLimits":
+    """Return the limits of llguidance under which a step of a text takes at most half a second."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(
+        initial_lexer_fuel=200_000,
+        step_lexer_fuel=50_000,
+        step_max_items=20_000,
+        max_lexer_states=10_000,
+        max_grammar_size=100_000,
+        verbose_errors=False,
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def compilation_error(grammar: str) -> str:
+    """Return why llguidance can't compile `grammar`; empty if it can."""
+    return _TRIALS.error(grammar)
+
+
+class _Trials:
+    """The other process: started for the first grammar, and again after one that ended it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def error(self, grammar: str) -> str:
+        with self._lock:
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", __file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+            process = self._process
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps(grammar) + "\n")
+            process.stdin.flush()
+            if answer := process.stdout.readline():
+                return json.loads(answer)
+            self._process = None
+            return TOO_SLOW if process.wait() == -signal.SIGPROF else TOO_LARGE
+
+
+_TRIALS = _Trials()
+
+
+def _serve() -> None:
+    """Answer the grammars on standard input, one after the other, until it is closed."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    threading.stack_size(STACK_BYTES)
+    tokenizer, limits = LLTokenizer("byte"), parser_limits()
+    for line in sys.stdin:
+        errors = [TOO_LARGE]  # the compiler replaces it, unless it fails
+
+        def compile_grammar(grammar: str, errors: list[str] = errors) -> None:
+            matcher = LLMatcher(tokenizer, grammar, limits=limits, log_level=0)
+            errors[:] = [matcher.get_error()]
+
+        signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)  # its signal ends the process
+        thread = threading.Thread(target=compile_grammar, args=(json.loads(line),))
+        thread.start()
+        thread.join()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(errors[0][:2000]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
