@@ -9,14 +9,14 @@ line: the compiler's message as a JSON string, empty if the grammar compiles.
 
 import functools
 import json
-import resource
 import signal
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
+
     from llguidance import LLParserLimits
 
 MOST_SECONDS = 3
@@ -60,6 +60,8 @@ class _Trials:
         self._process: subprocess.Popen[str] | None = None
 
     def error(self, grammar: str) -> str:
+        import subprocess
+
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(
@@ -84,6 +86,8 @@ _TRIALS = _Trials()
 
 def _serve() -> None:
     """Answer the grammars on standard input, one after the other, until it is closed."""
+    import resource
+
     from llguidance import LLMatcher, LLTokenizer
 
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))

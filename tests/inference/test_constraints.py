@@ -286,6 +286,18 @@ def test_a_regular_expression_is_confined_to_the_characters_of_the_vocabulary():
         compiler.start(Constraint("regex", "[x-z]+"))
 
 
+def test_the_unknown_token_is_never_allowed_even_where_a_grammar_names_it():
+    tokenizer = Tokenizer.characters(["ab"])
+    grammar = f'start: "a" (<[{tokenizer.unknown_id}]> | "b" <[{tokenizer.unknown_id}]>)'
+    state = ConstraintCompiler(tokenizer).start(Constraint("grammar", grammar))
+    for text in "ab":
+        (token,) = tokenizer.encode(text).tolist()
+        assert allowed(state, tokenizer.vocabulary_size) == [token]
+        state.push(token)
+    with pytest.raises(RequestError, match=r"^grammar can't be followed: no token"):
+        allowed(state, tokenizer.vocabulary_size)
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "problem"),
     [
@@ -350,9 +362,14 @@ def test_a_schema_that_ends_or_stalls_the_compiler_is_refused_and_harms_nothing_
     Constraint("json_schema", PERSON)
 
 
-def test_a_grammar_with_steps_that_take_too_long_is_refused_by_its_first(bpe):
-    with pytest.raises(RequestError, match=r"^grammar can't be followed: .*[Tt]oo many items"):
-        ConstraintCompiler(bpe).start(Constraint("grammar", 'start: "a"{1000000}'))
+def test_a_text_whose_grammar_gets_too_complex_ends_with_an_error(bpe):
+    grammar = 'start: b{1000}\nb: c{1000}\nc: d{1000}\nd: "x"?'
+    state = ConstraintCompiler(bpe).start(Constraint("grammar", grammar))
+    (x,) = bpe.encode("x").tolist()
+    with pytest.raises(RequestError, match=r"^grammar can't be followed: .* max is 2000"):
+        for _ in range(200):
+            assert x in allowed(state, bpe.vocabulary_size)
+            state.push(x)
 
 
 def wordpiece_of_bert() -> Tokenizer:

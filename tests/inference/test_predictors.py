@@ -2,13 +2,14 @@
 
 import pytest
 
+from inference.engine.constraints import CONSTRAINT_FIELDS
 from inference.predictors.completion import TextCompletion
 from inference.predictors.predictor import SEARCH_FIELDS, WRITING_FIELDS
 from inference.predictors.registry import CLASSIFIERS, PREDICTORS
 from inference.requests import RequestError
 
 CLASSES = (*PREDICTORS.values(), *CLASSIFIERS.values())
-FIELDS = WRITING_FIELDS | SEARCH_FIELDS | {"prompt", "input", "stream"}
+FIELDS = WRITING_FIELDS | SEARCH_FIELDS | {"prompt", "input", "stream", *CONSTRAINT_FIELDS}
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
