@@ -46,7 +46,8 @@ class Generator:
         settings and seed, not on other requests. Equal requests get different answers, but the
         first of them always gets the same answer.
 
-        Raises `configs.UsageError` for a prompt that is longer than the context.
+        Raises `configs.UsageError` for a prompt that is longer than the context, and for a
+        constraint that can't be followed.
         """
         graph, params = nnx.split(module)
         options = options_of(requests)
@@ -87,6 +88,9 @@ class Generator:
             name = f"prompt {index + 1}" if len(requests) > 1 else "the prompt"
             jobs.append(engine.submit(request, hear if on_text else None, name=name))
         engine.run()
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
         return [job.completion for job in jobs if job.completion is not None]
 
 

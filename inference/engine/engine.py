@@ -17,11 +17,12 @@ import numpy as np
 
 from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
+from inference.engine.constraints import ConstraintCompiler
 from inference.engine.job import Job, OnText, token_logprobs
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.programs import LOGPROBS, MASKS, Programs
 from inference.engine.slots import MOST_STEPS, NOTHING, UNMASKED, Slots
-from inference.requests import Request
+from inference.requests import Request, RequestError
 from inference.sampling import row_key, used_options
 from model.layers.states import ModelState
 
@@ -47,6 +48,8 @@ def options_of(requests: Iterable[Request]) -> frozenset[str]:
     used = set(used_options(request.sampling for request in requests))
     if any(request.logprobs or request.prompt_logprobs for request in requests):
         used.add(LOGPROBS)
+    if any(request.constraint for request in requests):
+        used.add(MASKS)
     return frozenset(used)
 
 
@@ -87,6 +90,7 @@ class Engine:
     ):
         self._programs, self._params, self._tokenizer = programs, params, tokenizer
         self._context, self._prefix_cache = context, prefix_cache
+        self._constraints = ConstraintCompiler(tokenizer)
         self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
         self._limit = None if context is None else min(self._rooms[-1], context)
@@ -107,9 +111,14 @@ class Engine:
         """Add a request. Its text is in `Job.completion` when it has ended.
 
         name: what error messages call the prompt. Raises `UsageError` for a prompt longer than the
-        context.
+        context, and `RequestError` for a constraint that this vocabulary can't satisfy.
         """
-        job = Job(request, self._tokenizer, on_text)
+        if missing := options_of([request]) - self._programs.options:
+            raise ValueError(f"the programs have no {', '.join(sorted(missing))}")
+        constraint = None
+        if request.constraint is not None:
+            constraint = self._constraints.start(request.constraint)
+        job = Job(request, self._tokenizer, on_text, constraint)
         if self._context is not None and job.prompt_tokens > self._context:
             raise UsageError(
                 f"{name} has {job.prompt_tokens} tokens, and the context of this model only "
@@ -235,6 +244,7 @@ class Engine:
         """Give a job an empty state, or the state after the longest prefix that is kept."""
         if self._empty_row is None:
             self._empty_row = self._programs.initial_row(self._params, self._rooms[-1])
+        job.write_forced(self._limit)
         job.state = self._empty_row
         cache = self._prefix_cache
         if cache is None or job.request.prompt_logprobs:
@@ -251,9 +261,11 @@ class Engine:
         for slot, job in enumerate(self._jobs):
             if job is None or job.state is None:
                 continue
-            while job.unread and budget > 0:
+            while job.unread and budget > 0 and job.completion is None:
                 budget -= self._read_chunk(job)
-            if not job.unread:
+            if job.completion is not None:
+                self._jobs[slot] = None  # Every token was forced.
+            elif not job.unread:
                 self._admit(slot, job)
 
     def _read_chunk(self, job: Job) -> int:
@@ -321,16 +333,14 @@ class Engine:
             for slot, job in enumerate(self._jobs)
             if job is not None and job.state is None and job.steps_left > 0
         }
+        masks_BW = self._masks(jobs, len(self._jobs))
+        jobs = {slot: job for slot, job in jobs.items() if job.completion is None}
         if not jobs:
             return None
         steps = self._steps(jobs.values())
         allowed_B = np.isin(np.arange(len(self._jobs)), list(jobs))
         self._slots, drawn = self._programs.decode(
-            self._params,
-            self._slots,
-            allowed_B,
-            np.int32(steps),
-            self._masks(jobs, len(self._jobs)),
+            self._params, self._slots, allowed_B, np.int32(steps), masks_BW
         )
         for slot, job in jobs.items():
             job.steps_left -= min(steps, job.steps_left)
@@ -339,14 +349,19 @@ class Engine:
         return _Dispatch(jobs, drawn, steps)
 
     def _masks(self, jobs: dict[int, Job], size: int) -> np.ndarray | None:
-        """Return the tokens that each slot may write, a bit each, uint32 [B, W]."""
+        """Return the tokens that each slot may write, a bit each, uint32 [B, W]; None if the
+        programs have no masks. A job whose constraint can't be followed ends."""
         if MASKS not in self._programs.options:
             return None
         words = -(-self._programs.vocabulary_size // 32)
         masks_BW = np.full((size, words), UNMASKED)
         for slot, job in jobs.items():
             if job.constraint is not None:
-                job.constraint.mask(masks_BW[slot])
+                try:
+                    job.constraint.mask(masks_BW[slot])
+                except RequestError as error:
+                    job.fail(error)
+                    self._release(job)
         return masks_BW
 
     def _steps(self, jobs: Iterable[Job]) -> int:
@@ -381,6 +396,18 @@ class Engine:
             elif job.read == self._limit:
                 job.shift_context(self._limit)
                 job.state = self._empty_row
+            elif job.constraint is not None:
+                self._write_forced(slot, job)
+
+    def _write_forced(self, slot: int, job: Job) -> None:
+        """Write the tokens to which a constraint leaves no choice; the model reads them later."""
+        job.write_forced(self._limit)
+        if job.completion is not None:
+            self._release(job)
+        elif job.unread:
+            job.state = self._programs.take_row(
+                self._params, self._slots, np.int32(slot), self._rooms[-1]
+            )
 
     def _keep_text(self, job: Job) -> None:
         """Keep the state after a text, for prompts that continue it."""

@@ -1,13 +1,13 @@
 """A request in the engine: its tokens and its text, on the host."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from data.codecs.tokenizers import Tokenizer
+from inference.engine.constraints import ConstraintState
 from inference.engine.slots import ALTERNATIVES, NOTHING
-from inference.requests import Completion, Request, TokenLogprob
+from inference.requests import Completion, Request, RequestError, TokenLogprob
 from inference.sampling import row_key
 from inference.text import GrowingText
 from model.layers.states import ModelState
@@ -24,11 +24,18 @@ class Job:
     the model state while the prompt is read; None while a slot writes. steps_left: steps that the
     slot can still take, as far as the host knows; steps_granted: the number of written tokens after
     them. keep_after: numbers of tokens after which the state is kept for other requests;
-    cached_tokens: tokens whose state was kept from another request.
+    cached_tokens: tokens whose state was kept from another request. error: why the text could not
+    be written; its completion then has what was written before.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, on_text: OnText | None):
-        self.request, self.on_text = request, on_text
+    def __init__(
+        self,
+        request: Request,
+        tokenizer: Tokenizer,
+        on_text: OnText | None,
+        constraint: ConstraintState | None,
+    ):
+        self.request, self.on_text, self.constraint = request, on_text, constraint
         ids = tokenizer.encode(request.prompt)
         after = ids.tolist() if tokenizer.joins_prompt else []
         opening = tokenizer.opening if len(ids) else tokenizer.document_opening
@@ -42,7 +49,6 @@ class Job:
             after=after,
         )
         self.key = row_key(request.sampling.seed, request.prompt, request.repeat)
-        self.constraint: Any = None
         self.unread: Sequence[int] = self.ids[:-1]
         self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
         self.state: ModelState | None = None
@@ -51,6 +57,7 @@ class Job:
         self.prompt_logprobs: list[TokenLogprob] = []
         self.is_cancelled = False
         self.completion: Completion | None = None
+        self.error: RequestError | None = None
 
     @property
     def written(self) -> int:
@@ -71,9 +78,8 @@ class Job:
         pieces = []
         scores = token_logprobs(columns_SC) if self.request.logprobs else []
         for number, token in enumerate(columns_SC[:, 0].tolist()):
-            self.ids.append(token)
             self.read += 1
-            pieces.append(self.text.push(token))
+            pieces.append(self._append(token))
             if scores and self.text.finish != "separator":
                 self.logprobs.append(scores[number])
             if self.text.finish is not None:
@@ -82,6 +88,45 @@ class Job:
         if self.text.finish is None and is_full:
             pieces.append(self.text.end("length"))
         self.tell("".join(pieces))
+
+    def _append(self, token: int) -> str:
+        self.ids.append(token)
+        if self.constraint is not None:
+            try:
+                self.constraint.push(token)
+            except RequestError as error:
+                self.error = error
+                return self.text.end("cancelled")
+        return self.text.push(token)
+
+    def write_forced(self, limit: int | None) -> None:
+        """Write the tokens to which the constraint leaves no choice, and let them be read together.
+
+        A single one is left to a step. Does nothing if the request asks for what only steps give:
+        log-probabilities and penalties.
+        """
+        sampling = self.request.sampling
+        has_penalties = sampling.frequency_penalty or sampling.presence_penalty
+        if self.constraint is None or self.request.logprobs or has_penalties:
+            return
+        left = self.request.max_tokens - self.written
+        if limit is not None:
+            left = min(left, limit + 1 - len(self.ids))
+        forced = self.constraint.forced()[:left]
+        if len(forced) < 2:
+            return
+        pieces = []
+        for token in forced:
+            pieces.append(self._append(token))
+            if self.text.finish is not None:
+                break
+        self.unread = self.ids[self.read : -1]
+        self.tell("".join(pieces))
+
+    def fail(self, error: RequestError) -> None:
+        """End the text because of an error."""
+        self.error = error
+        self.tell(self.text.end("cancelled"))
 
     def tell(self, piece: str) -> None:
         """Pass on a piece of the text, and the completion if the text has ended."""

@@ -64,11 +64,7 @@ class TextCompletion(Predictor[Request, Completion]):
         if "logit_bias" in drawn:
             drawn["logit_bias"] = _bias_pairs(drawn["logit_bias"])
         others |= {"sampling": Sampling(**drawn), "constraint": Constraint.of(request)}
-        return [
-            Request(prompt, **others)
-            for prompt in request["prompt"]
-            for _ in range(count)
-        ]
+        return [Request(prompt, **others) for prompt in request["prompt"] for _ in range(count)]
 
     def predict(
         self,

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 from dataclasses import replace
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 
 from configs.schema.mesh import Mesh
 from data.codecs.tokenizers import Tokenizer
+from inference.engine.constraints import Constraint
 from inference.engine.engine import Engine
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.programs import ALL_OPTIONS, Programs
@@ -265,3 +267,45 @@ def place(module: nnx.Module, mesh) -> nnx.State:
         return path, variable.replace(jax.device_put(array, sharding))
 
     return nnx.from_flat_state([placed(*one) for one in nnx.to_flat_state(params)])
+
+
+CONSTRAINTS = {
+    "choices": Constraint("choices", ("abc", "abdominal", "no", "f")),
+    "regex": Constraint("regex", "a[bc]{2,5}(def|ghi)"),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_constrained_texts_have_their_form_beside_free_ones(attention, kind):
+    constrained = [
+        Request(
+            "ab", 20, sampling=Sampling(temperature=2.0, seed=seed), constraint=CONSTRAINTS[kind]
+        )
+        for seed in range(12)
+    ]
+    free = mixed_requests(12)
+    requests = [request for pair in zip(constrained, free, strict=True) for request in pair]
+    found = arriving(engine_of(attention, sizes=(4,)), requests)
+    assert found[1::2] == alone(attention, free, sizes=(4,))
+    form = "abc|abdominal|no|f" if kind == "choices" else "a[bc]{2,5}(def|ghi)"
+    texts = [completion.text for completion in found[::2]]
+    assert all(re.fullmatch(form, text) for text in texts), texts
+    assert len(set(texts)) > 2
+    assert {completion.finish for completion in found[::2]} == {"separator"}
+
+
+def test_forced_tokens_are_read_and_not_asked_for(attention):
+    """A text without a choice costs the prefill and the end token's step."""
+    module, programs = attention
+    steps = []
+
+    def counted(*arguments):
+        steps.append(int(arguments[3]))
+        return programs.decode(*arguments)
+
+    model = (module, replace(programs, decode=counted))
+    engine = engine_of(model, sizes=(1,))
+    job = engine.submit(Request("ab", 20, constraint=Constraint("choices", ("hijacking",))))
+    engine.run()
+    assert job.completion.text == "hijacking" and job.completion.tokens == 9
+    assert len(steps) <= 2
