@@ -46,7 +46,7 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.saved import read_config
 from inference.files import Unreadable, input_files, text_of_file
 from inference.predictors.completion import TextCompletion
-from inference.predictors.predictor import Predictor
+from inference.predictors.predictor import SEARCH_FIELDS, Predictor
 from inference.predictors.registry import predictor_class
 from inference.predictors.text_to_text import TextToText
 from inference.requests import Request, RequestError, Sampling
@@ -126,7 +126,8 @@ def main(argv: Sequence[str]) -> int:
 
     enable_compilation_cache(cache_dir(config.data))
     model = load_model(workdir, step=arguments.step, weights=arguments.weights, warn=say)
-    predictor = model.predictor(request)
+    search = {name: request[name] for name in SEARCH_FIELDS if name in request}
+    predictor = model.predictor(search)
     inputs = kind.parse(request)
     if isinstance(predictor, TextCompletion):
         write_completions(predictor, model.module, list(inputs), arguments)

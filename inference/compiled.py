@@ -19,6 +19,7 @@ def compile_for_graph(
     *,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
+    finish: Callable[[nnx.Module, Any], Any] = lambda module, result: result,
     **jit_options: Any,
 ) -> Callable[..., Any]:
     """Jit `function(module, ...)`. The result takes the arrays of the module instead of the module,
@@ -34,7 +35,8 @@ def compile_for_graph(
 
     def bound(arrays, *arguments):
         with sharded():
-            return function(nnx.merge(graph, arrays), *arguments)
+            module = nnx.merge(graph, arrays)
+            return finish(module, function(module, *arguments))
 
     return jax.jit(bound, **jit_options)
 

@@ -3,7 +3,6 @@
 Axes: B batch, V vocabulary, K alternatives.
 """
 
-import zlib
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -94,16 +93,16 @@ def used_options(rows: Iterable[Sampling]) -> frozenset[str]:
     )
 
 
-def row_key(seed: int, prompt: str, repeat: int) -> np.ndarray:
-    """Make the random key of a row from its seed, its prompt and the number of earlier rows with
-    the same of both; uint32 [2]."""
-    return np.asarray(_row_key(*np.array([seed, zlib.crc32(prompt.encode()), repeat], np.uint32)))
+def row_key(seed: int, prompt_hash: int, repeat: int) -> np.ndarray:
+    """Make the random key of a row, uint32 [2], from its seed, a hash of its prompt (32 bits), and
+    the number of earlier rows with the same of both."""
+    return np.asarray(_row_key(*np.array([seed, prompt_hash, repeat], np.uint32)))
 
 
 @jax.jit
-def _row_key(seed: jax.Array, prompt: jax.Array, repeat: jax.Array) -> jax.Array:
+def _row_key(seed: jax.Array, prompt_hash: jax.Array, repeat: jax.Array) -> jax.Array:
     # Otherwise prompts with the same seed would draw the same words at the same places.
-    key = jax.random.fold_in(jax.random.key(seed), prompt)
+    key = jax.random.fold_in(jax.random.key(seed), prompt_hash)
     return jax.random.key_data(jax.random.fold_in(key, repeat))
 
 

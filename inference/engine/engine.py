@@ -139,7 +139,7 @@ class Engine:
     def warm_up(self) -> None:
         """Compile all programs that any mixture of requests can need."""
         programs, params, last = self._programs, self._params, self._rooms[-1]
-        row_key(0, "", 0)
+        row_key(0, 0, 0)
         row = programs.initial_row(params, last)
         for length in self._chunk_lengths():
             programs.prefill(params, row, *np.zeros((2, 1, length), np.int32))

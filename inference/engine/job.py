@@ -1,5 +1,6 @@
 """A request in the engine: its tokens and its text, on the host."""
 
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -48,7 +49,8 @@ class Job:
             stop_tokens=request.stop_tokens,
             after=after,
         )
-        self.key = row_key(request.sampling.seed, request.prompt, request.repeat)
+        prompt_hash = zlib.crc32(request.prompt.encode())
+        self.key = row_key(request.sampling.seed, prompt_hash, request.repeat)
         self.unread: Sequence[int] = self.ids[:-1]
         self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
         self.state: ModelState | None = None

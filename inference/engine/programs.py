@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -19,7 +18,6 @@ from inference.requests import Sampling
 from inference.sampling import OFF, RowSettings
 from inference.text import writable_tokens
 from model.layers.sharding import Axes
-from model.layers.states import ModelState
 from parallel.axes import named_sharding, replicated
 
 LOGPROBS, MASKS = "logprobs", "masks"
@@ -60,59 +58,36 @@ class Programs:
     ) -> "Programs":
         """Make the programs; each is compiled when it is first called with new shapes."""
         everywhere = replicated(mesh)
-        compiled = partial(compile_for_graph, graph=graph, mesh=mesh, rules=rules)
         writable_V = writable_tokens(tokenizer)
-        constrained = jax.lax.with_sharding_constraint
 
-        # Arrays leave every program sharded in the same way, so that none is compiled twice.
-        def sharded_state(module: Any, state: ModelState) -> ModelState:
-            def place(axes: Axes, x: jax.Array) -> jax.Array:
-                return constrained(x, named_sharding(axes, x.shape, mesh=mesh, rules=rules))
+        def place(module: Any, result: Any) -> Any:
+            """Shard the results of every program in the same way: so none is compiled twice."""
+            if isinstance(result, tuple):
+                return tuple(place(module, one) for one in result)
+            if isinstance(result, Slots):
+                rows = jax.tree.map(partial(place, module), result.rows)
+                return Slots(place(module, result.model), rows)
+            if isinstance(result, jax.Array):  # All hosts of a mesh read what was written.
+                return jax.lax.with_sharding_constraint(result, everywhere)
+            return None if result is None else module.map_state(place_state, result)
 
-            return module.map_state(place, state)
+        def place_state(axes: Axes, x: jax.Array) -> jax.Array:
+            sharding = named_sharding(axes, x.shape, mesh=mesh, rules=rules)
+            return jax.lax.with_sharding_constraint(x, sharding)
 
-        def sharded(module: Any, slots: Slots) -> Slots:
-            rows = jax.tree.map(lambda x: constrained(x, everywhere), slots.rows)
-            return Slots(sharded_state(module, slots.model), rows)
-
-        def initial_slots(module: Any, rows: SlotArrays, length: int) -> Slots:
-            rows = jax.tree.map(jnp.asarray, rows)
-            return sharded(module, Slots(module.initial_state(len(rows.pending_B), length), rows))
-
-        def initial_row(module: Any, length: int) -> ModelState:
-            return sharded_state(module, module.initial_state(1, length))
-
-        def prefill(module: Any, *arguments: Any) -> Any:
-            state, scores = on_device.prefill(module, *arguments)
-            return sharded_state(module, state), scores
-
-        def decode(module: Any, *arguments: Any) -> Any:
-            slots, drawn = on_device.decode(
-                module, *arguments, end_id=tokenizer.end_id, writable_V=writable_V
-            )
-            # Every host of a mesh reads all that was written.
-            return sharded(module, slots), constrained(drawn, everywhere)
-
-        def admit(module: Any, *arguments: Any) -> Slots:
-            return sharded(module, on_device.admit(module, *arguments))
-
-        def resize(module: Any, *arguments: Any) -> Slots:
-            return sharded(module, on_device.resize(module, *arguments))
-
-        def take_row(module: Any, *arguments: Any) -> ModelState:
-            return sharded_state(module, on_device.take_row(module, *arguments))
-
+        compiled = partial(compile_for_graph, graph=graph, mesh=mesh, rules=rules, finish=place)
+        decode = partial(on_device.decode, end_id=tokenizer.end_id, writable_V=writable_V)
         return cls(
             graph=graph,
             options=options,
             vocabulary_size=tokenizer.vocabulary_size,
-            initial_slots=compiled(initial_slots, static_argnums=2),
-            initial_row=compiled(initial_row, static_argnums=1),
-            prefill=compiled(prefill),
-            admit=compiled(admit, donate_argnums=1),
+            initial_slots=compiled(on_device.initial_slots, static_argnums=2),
+            initial_row=compiled(on_device.initial_row, static_argnums=1),
+            prefill=compiled(on_device.prefill),
+            admit=compiled(on_device.admit, donate_argnums=1),
             decode=compiled(decode, donate_argnums=1),
-            resize=compiled(resize, static_argnums=3),
-            take_row=compiled(take_row, static_argnums=3),
+            resize=compiled(on_device.resize, static_argnums=3),
+            take_row=compiled(on_device.take_row, static_argnums=3),
         )
 
     def row_arrays(

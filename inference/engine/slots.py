@@ -60,6 +60,17 @@ class Slots:
     rows: SlotArrays
 
 
+def initial_slots(module: Any, rows: SlotArrays, length: int) -> Slots:
+    """Return slots with empty states that have room for `length` tokens; `rows`: their arrays."""
+    state = module.initial_state(len(rows.pending_B), length)
+    return Slots(state, jax.tree.map(jnp.asarray, rows))
+
+
+def initial_row(module: Any, length: int) -> ModelState:
+    """Return an empty model state of one row with room for `length` tokens."""
+    return module.initial_state(1, length)
+
+
 def prefill(
     module: Any,
     state: ModelState,

@@ -1,7 +1,9 @@
 """The predictor that continues prompts."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from inference.engine.constraints import CONSTRAINT_FIELDS, Constraint
@@ -16,39 +18,67 @@ from inference.requests import Completion, Request, RequestError, Sampling, Toke
 
 if TYPE_CHECKING:
     from flax import nnx
+    from jax.sharding import Mesh
 
     from data.codecs.tokenizers import Tokenizer
-    from inference.generation import Generator, OnText
+    from inference.engine.engine import Engine
+    from inference.engine.programs import Programs
+    from parallel.axes import Rules
     from training.model_def import ModelDef
+
+OnText = Callable[[int, str, Completion | None], None]
+"""Called with the index of a request and the next piece of its text; the completion is None until
+the text has ended."""
+
+MOST_ROWS = 32
+"""Texts that are written at the same time; further requests wait."""
 
 _JSON_FIELDS = ("prompt", "prompt_tokens", "tokens", "text", "finish_reason")
 _REQUEST_FIELDS = WRITING_FIELDS - SAMPLING_FIELDS - {"n"}
 
 
 class TextCompletion(Predictor[Request, Completion]):
-    """Continues each prompt with generated text. For a chat model, a prompt is the user's
-    message."""
+    """Continues each prompt with generated text, with models on `mesh` whose arrays are sharded by
+    `rules`.
+
+    tokenizer: encodes prompts; for a chat model, a prompt is the user's message. plain: the
+    tokenizer without messages; None if it is the same. context: the number of tokens that the model
+    can attend to, which is its training length. A model with unbounded context (only recurrence)
+    reads and writes texts of any length.
+
+    The engine's programs have only the options and the room that the requests need, so that they
+    compile fast.
+    """
 
     fields = WRITING_FIELDS | {"prompt", "stream", *CONSTRAINT_FIELDS}
     required: ClassVar = {"prompt": "a text to go on with"}
     may_span_lines = True
 
-    def __init__(self, generator: "Generator", tokenizer: "Tokenizer"):
-        self._generator, self._tokenizer = generator, tokenizer
+    def __init__(
+        self,
+        tokenizer: "Tokenizer",
+        *,
+        context: int,
+        mesh: "Mesh",
+        rules: "Rules",
+        plain: "Tokenizer | None" = None,
+    ):
+        self._tokenizer, self._plain = tokenizer, plain or tokenizer
+        self._context, self._mesh, self._rules = context, mesh, rules
+        self._programs: Programs | None = None
 
     @classmethod
     def of(cls, model_def: "ModelDef", tokenizer: "Tokenizer | None") -> Self:
         from data.codecs.chat import for_prompts
-        from inference.generation import Generator
 
         assert tokenizer is not None
-        generator = Generator(
+        return cls(
             for_prompts(tokenizer, model_def.config.data),
             context=model_def.data_spec.require("max_length"),
             mesh=model_def.mesh,
             rules=model_def.rules,
+            plain=tokenizer,
         )
-        return cls(generator, tokenizer)
 
     @classmethod
     def refusal(cls, field: str, task: str) -> str:
@@ -63,7 +93,10 @@ class TextCompletion(Predictor[Request, Completion]):
         drawn = {name: request[name] for name in SAMPLING_FIELDS if name in request}
         if "logit_bias" in drawn:
             drawn["logit_bias"] = _bias_pairs(drawn["logit_bias"])
-        others |= {"sampling": Sampling(**drawn), "constraint": Constraint.of(request)}
+        form: dict[str, Any] = {
+            name: request[name] for name in CONSTRAINT_FIELDS if name in request
+        }
+        others |= {"sampling": Sampling(**drawn), "constraint": Constraint.of(form)}
         return [Request(prompt, **others) for prompt in request["prompt"] for _ in range(count)]
 
     def predict(
@@ -74,12 +107,59 @@ class TextCompletion(Predictor[Request, Completion]):
         warn: Warn = ignore,
         on_text: "OnText | None" = None,
     ) -> Iterator[Completion]:
-        """Complete the requests, in order. on_text: as in `Generator.complete`."""
+        """Return the completions of the requests, in order.
+
+        `on_text` is called with each piece of a growing text. An answer depends only on its prompt,
+        settings and seed, not on other requests. Equal requests get different answers, but the
+        first of them always gets the same answer.
+
+        Raises `UsageError` for a prompt that is longer than the context, and for a constraint that
+        can't be followed.
+        """
         requests = list(inputs)
         for request in requests:
-            if self._tokenizer.decode(self._tokenizer.encode(request.prompt)) != request.prompt:
+            if self._plain.decode(self._plain.encode(request.prompt)) != request.prompt:
                 warn(f"the prompt {request.prompt!r} has characters that the training text has not")
-        return iter(self._generator.complete(module, requests, on_text))
+        engine = self._engine(module, requests)
+        jobs = []
+        for index, request in enumerate(_numbered(requests)):
+            name = f"prompt {index + 1}" if len(requests) > 1 else "the prompt"
+            listener = None if on_text is None else partial(on_text, index)
+            jobs.append(engine.submit(request, listener, name=name))
+        engine.run()
+        for job in jobs:
+            if job.error is not None:
+                raise job.error
+        return iter([job.completion for job in jobs if job.completion is not None])
+
+    def _engine(self, module: Any, requests: Sequence[Request]) -> "Engine":
+        """Return an engine with the options, slots and room for these requests."""
+        from flax import nnx
+
+        from inference.compiled import next_power_of_two
+        from inference.engine.engine import Engine, options_of
+        from inference.engine.programs import Programs
+
+        graph, params = nnx.split(module)
+        options, programs = options_of(requests), self._programs
+        if programs is None or programs.graph != graph or programs.options != options:
+            programs = self._programs = Programs.of(
+                graph, self._tokenizer, mesh=self._mesh, rules=self._rules, options=options
+            )
+        ids = self._tokenizer.encode_many([request.prompt for request in requests])
+        lengths = [
+            len(one) + request.max_tokens for one, request in zip(ids, requests, strict=True)
+        ]
+        room = next_power_of_two(max(lengths, default=0) + len(self._tokenizer.document_opening))
+        is_bounded = module.has_bounded_context
+        return Engine(
+            programs,
+            params,
+            self._tokenizer,
+            context=self._context if is_bounded else None,
+            rooms=(min(self._context, room),) if is_bounded else None,
+            sizes=(next_power_of_two(min(len(requests), MOST_ROWS)),),
+        )
 
     def render(self, output: Completion, *, as_json: bool) -> str:
         if not as_json:
@@ -94,9 +174,20 @@ class TextCompletion(Predictor[Request, Completion]):
         """Return a token's text and log-probability, and the likeliest tokens at its position."""
 
         def one(token: int, logprob: float) -> dict[str, Any]:
-            return {"token": self._tokenizer.decode([token]), "logprob": logprob}
+            return {"token": self._plain.decode([token]), "logprob": logprob}
 
         return one(score.token, score.logprob) | {"top": [one(*pair) for pair in score.top]}
+
+
+def _numbered(requests: Sequence[Request]) -> list[Request]:
+    """Set the `repeat` of requests that equal an earlier one in prompt and seed."""
+    counts: dict[tuple[str, int], int] = {}
+    numbered = []
+    for request in requests:
+        key = (request.prompt, request.sampling.seed)
+        numbered.append(replace(request, repeat=counts.get(key, 0)))
+        counts[key] = counts.get(key, 0) + 1
+    return numbered
 
 
 def _bias_pairs(bias: Any) -> tuple[tuple[int, float], ...]:

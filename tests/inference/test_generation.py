@@ -11,9 +11,9 @@ from flax import nnx
 from configs.errors import UsageError
 from configs.schema.mesh import Mesh
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
-from inference import generation
 from inference.engine import engine
-from inference.generation import Generator
+from inference.predictors import completion
+from inference.predictors.completion import TextCompletion
 from inference.requests import Request, Sampling
 from parallel.axes import replicated
 from parallel.mesh import flat_mesh
@@ -33,9 +33,14 @@ KINDS = {
 }
 
 
-def generator(devices: int = 1, context: int = CONTEXT) -> Generator:
+def generator(devices: int = 1, context: int = CONTEXT) -> TextCompletion:
     mesh = flat_mesh(jax.devices()[:devices])
-    return Generator(TOKENIZER, context=context, mesh=mesh, rules=RULES)
+    return TextCompletion(TOKENIZER, context=context, mesh=mesh, rules=RULES)
+
+
+def write_with(module, requests, on_text=None, *, predictor=None):
+    """The completions of the requests."""
+    return list((predictor or generator()).predict(module, requests, on_text=on_text))
 
 
 def decoder(**changes):
@@ -73,7 +78,7 @@ def test_prompts_of_any_length_in_one_batch_go_on_as_each_would_alone(kind):
     requests = [
         Request(prompt, max_tokens=40, sampling=GREEDY, context_shift=True) for prompt in prompts
     ]
-    completions = generator().complete(module, requests)
+    completions = write_with(module, requests)
     assert [c.text for c in completions] == [plainly(module, prompt, 40) for prompt in prompts]
     assert [c.prompt_tokens for c in completions] == [1, 1, 6, 15, 2]
     assert all(c.tokens == len(c.text) for c in completions)
@@ -84,7 +89,7 @@ def test_a_text_that_fills_the_context_ends_there():
     module = decoder()
     prompts = ["a", "abcdefghijklmno"]
     requests = [Request(prompt, max_tokens=40, sampling=GREEDY) for prompt in prompts]
-    completions = generator().complete(module, requests)
+    completions = write_with(module, requests)
     assert [completion.finish for completion in completions] == ["length", "length"]
     assert [completion.tokens for completion in completions] == [16, 2]
     assert completions[0].text == plainly(module, "a", 16)
@@ -94,7 +99,7 @@ def test_recurrence_alone_reads_and_writes_past_the_context():
     module = decoder(pattern="R", positions="none")
     prompt = "abcdefghijklmno" * 3
     request = Request(prompt, max_tokens=30, sampling=GREEDY)
-    (completion,) = generator().complete(module, [request])
+    (completion,) = write_with(module, [request])
     assert completion.text == plainly(module, prompt, 30, context=80)
     assert completion.prompt_tokens == 45
 
@@ -115,7 +120,7 @@ def module():
 @pytest.fixture(scope="module")
 def write(module):
     """Completes requests with `module`; what it compiled stays."""
-    return partial(generator().complete, module)
+    return partial(write_with, module, predictor=generator())
 
 
 def test_an_answer_does_not_depend_on_its_neighbours(write):
@@ -137,7 +142,7 @@ def test_seeds_and_repeated_prompts_give_other_answers(write):
 def test_more_requests_than_fit_at_once_wait_for_their_turn(write, monkeypatch):
     requests = sampled(["abc", "d", "", "ef"])
     together = write(requests)
-    monkeypatch.setattr(generation, "MOST_ROWS", 1)
+    monkeypatch.setattr(completion, "MOST_ROWS", 1)
     assert write(requests) == together
 
 
@@ -146,7 +151,7 @@ def test_portions_of_steps_do_not_matter(module, write, monkeypatch, steps):
     requests = sampled(["abc", "d", "", "ef"])
     together = write(requests)
     monkeypatch.setattr(engine, "MOST_STEPS", steps)
-    assert generator().complete(module, requests) == together
+    assert write_with(module, requests) == together
 
 
 def test_pieces_join_to_the_texts_and_the_last_one_brings_the_completion(write):
@@ -179,7 +184,7 @@ def test_the_separator_ends_a_text():
     module = decoder()
     kernel = module.embedding.head.kernel
     kernel[...] = kernel[...].at[:, TOKENIZER.separator_id].set(0)
-    found = generator().complete(module, sampled(list("abcd"), temperature=3))
+    found = write_with(module, sampled(list("abcd"), temperature=3))
     assert "separator" in {completion.finish for completion in found}
     assert all(c.tokens == len(c.text) and "endoftext" not in c.text for c in found)
 
@@ -188,7 +193,7 @@ def test_the_unknown_character_is_never_written():
     module = decoder()
     kernel = module.embedding.head.kernel
     kernel[...] = kernel[...].at[:, UNKNOWN_ID].mul(30)  # the likeliest token, or the unlikeliest
-    found = generator().complete(module, sampled(list("abcd")))
+    found = write_with(module, sampled(list("abcd")))
     assert not any(UNKNOWN in completion.text for completion in found)
 
 
@@ -217,4 +222,4 @@ def test_a_mesh_of_eight_writes_what_one_device_writes(module, write):
     everywhere = replicated(flat_mesh(jax.devices()))
     spread = nnx.merge(graph, jax.device_put(parameters, everywhere))
     requests = sampled(["abc", "", "d", "ef", "i", "jk", "lm", "no"])
-    assert generator(8).complete(spread, requests) == write(requests)
+    assert write_with(spread, requests, predictor=generator(8)) == write(requests)

@@ -16,7 +16,7 @@ def draw(samplings, logits_BV=None, seen_BV=None, count=0):
     """A token for each row, each from the seed and the settings of its sampling."""
     if logits_BV is None:
         logits_BV = np.tile(LOGITS, (len(samplings), 1))
-    keys = np.stack([row_key(s.seed, "", 0) for s in samplings])
+    keys = np.stack([row_key(s.seed, 0, 0) for s in samplings])
     settings = RowSettings.of(samplings, logits_BV.shape[1])
     counts = np.full(len(samplings), count)
     return np.asarray(jax.jit(sample)(logits_BV, keys, counts, settings, seen_BV))

@@ -11,8 +11,8 @@ import transformers
 
 from configs.schema.config import Config
 from data.codecs.tokenizers import Tokenizer
-from inference.generation import Generator
 from inference.predictors.classification import TextClassification
+from inference.predictors.completion import TextCompletion
 from inference.requests import Request, Sampling
 from interop.converting import read_weights
 from interop.families import describe
@@ -124,10 +124,10 @@ def test_what_a_prompt_is_gone_on_with_is_what_their_model_writes(family, tmp_pa
         scanned=False,
         tokens_like={} if family == "gpt2" else {ours.separator_id: 2},
     ).params
-    generator = Generator(ours, context=32, mesh=flat_mesh(jax.devices()[:1]), rules=RULES)
+    generator = TextCompletion(ours, context=32, mesh=flat_mesh(jax.devices()[:1]), rules=RULES)
     module = template.bind(jax.tree.map(jnp.asarray, params), {})
     request = Request(prompt, max_tokens=tokens, sampling=Sampling(temperature=0.0))
-    (completion,) = generator.complete(module, [request])
+    (completion,) = generator.predict(module, [request])
     assert completion.prompt_tokens == given["input_ids"].shape[1]
     whole = prompt + completion.text
     start = ours.opening.tolist()
