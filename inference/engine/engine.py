@@ -9,7 +9,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -60,7 +60,7 @@ class _Dispatch:
     jobs: dict[int, Job]
     drawn: jax.Array
     steps: int
-    began: float = field(default_factory=time.perf_counter)
+    began: float
 
 
 class Engine:
@@ -177,6 +177,9 @@ class Engine:
         self._in_flight = self._dispatch()
         if running is not None:
             self._take(running)
+        if self._in_flight is not None and self._in_flight.drawn.is_ready():
+            self._take(self._in_flight)  # The device does not work beside the host.
+            self._in_flight = None
         idle = self._in_flight is None and not self._waiting and not any(self._jobs)
         return not idle or not self._submitted.empty()
 
@@ -339,6 +342,7 @@ class Engine:
             return None
         steps = self._steps(jobs.values())
         allowed_B = np.isin(np.arange(len(self._jobs)), list(jobs))
+        began = time.perf_counter()
         self._slots, drawn = self._programs.decode(
             self._params, self._slots, allowed_B, np.int32(steps), masks_BW
         )
@@ -346,7 +350,7 @@ class Engine:
             job.steps_left -= min(steps, job.steps_left)
             if job.steps_left == 0 and not job.will_shift:
                 self._jobs[slot] = None  # Its text ends in this dispatch: the slot is free after.
-        return _Dispatch(jobs, drawn, steps)
+        return _Dispatch(jobs, drawn, steps, began)
 
     def _masks(self, jobs: dict[int, Job], size: int) -> np.ndarray | None:
         """Return the tokens that each slot may write, a bit each, uint32 [B, W]; None if the
