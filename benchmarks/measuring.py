@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -60,7 +61,7 @@ class Side:
 
     build(*arguments): returns the `Work`; it is called in that process. warm_up: number of steps
     before the measurement, in which compilation happens; `first` has their results. turn_seconds:
-    target length of a turn.
+    target length of a turn. `results`: the results of the steps of all turns.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Side:
         context = multiprocessing.get_context("spawn")
         self.failed: str | None = None
         self.seconds: list[float] = []
+        self.results: list[Any] = []
         self.peak_bytes: int | None = None
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, build, arguments), daemon=True)
@@ -85,9 +87,10 @@ class Side:
         self.steps = max(1, int(turn_seconds / pace[0])) if pace else 1
 
     def turn(self) -> None:
-        """Run one turn; append its mean time per step to `seconds`."""
+        """Run one turn; append its mean time per step to `seconds`, its results to `results`."""
         if (done := self._run(self.steps)) is not None:
             self.seconds.append(done[0] / self.steps)
+            self.results += done[1]
 
     @property
     def step_seconds(self) -> float:
@@ -140,6 +143,13 @@ def _serve(pipe, build: Callable[..., Work], arguments: Sequence[Any]) -> None:
     except Exception as error:
         traceback.print_exc()
         pipe.send(("failed", f"{type(error).__name__}: {error}".splitlines()[0][:300]))
+
+
+def in_own_process(function: Callable[..., Measured], *arguments: Any) -> Measured:
+    """Call a function in a new process; return its result, or raise its error."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 # ---- Commands.

@@ -1,0 +1,60 @@
+"""Tells whether other programs use the machine, as times measured beside them mean little."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import UsageError
+
+STAT = Path("/proc/stat")
+LARGEST_SHARE = 0.1
+"""Share of the CPUs' time that other programs may use before a measurement."""
+
+LARGEST_SPREAD = 1.25
+"""Ratio of the slowest to the fastest calibration in a measurement on a steady machine."""
+
+
+def busy_share(seconds: float = 2.0) -> float | None:
+    """Return the share of the CPUs' time in use while this process sleeps; None if the system does
+    not tell. Time that other virtual machines take away counts as used."""
+    if not STAT.exists():
+        return None
+    idle, total = _cpu_times()
+    time.sleep(seconds)
+    new_idle, new_total = _cpu_times()
+    return 1 - (new_idle - idle) / max(new_total - total, 1)
+
+
+def _cpu_times() -> tuple[int, int]:
+    """Return the ticks for which the CPUs were idle, and all ticks."""
+    ticks = [int(field) for field in STAT.read_text().splitlines()[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def load_share() -> float:
+    """Return the load average of the last minute, divided by the number of CPUs."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+
+def check_idle(*, force: bool) -> dict[str, float | bool | None]:
+    """Return how busy the machine is. Raises `UsageError` if it is too busy, unless `force`."""
+    share, load = busy_share(), load_share()
+    measured = share if share is not None else load
+    if not force and (measured > LARGEST_SHARE or load > 0.5):
+        raise UsageError(
+            f"the machine is busy: {measured:.0%} of its CPU time is in use, and its load average "
+            f"is {load:.2f} per CPU; wait until it is idle, or measure nevertheless with --force"
+        )
+    return {"busy_share": share, "load_per_cpu": load, "forced": force}
+
+
+def calibrate() -> float:
+    """Return the milliseconds of a fixed computation; they vary if the machine is not steady."""
+    x = np.ones((256, 256), np.float32)
+    x @ x
+    began = time.perf_counter()
+    for _ in range(40):
+        x @ x
+    return 1e3 * (time.perf_counter() - began)
