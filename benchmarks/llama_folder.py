@@ -19,6 +19,8 @@ from benchmarks.measuring import overrides, start_verb
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
 
 EMBEDDING_SCALE = 0.05
+ATTENTION_SCALE = 2.0
+"""Factor of the weights of queries and keys: with it, greedy texts seldom repeat themselves."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def library_texts(limit: int | None = None) -> list[str]:
 
 def write_folder(folder: Path, shape: Shape, *, corpus_characters: int | None = None) -> None:
     """Write the folder. Its weights are the same each time. Greedy texts don't end by themselves:
-    the end-of-text token never has the largest logit.
+    the end-of-text token is never the likeliest.
 
     corpus_characters: length of the text on which the tokenizer is trained; None: all.
     """
@@ -116,7 +118,10 @@ def random_weights(shape: Shape, vocabulary: int, end_id: int) -> dict[str, np.n
             "mlp.down_proj": (shape.width, shape.hidden),
         }
         for name, (outputs, inputs) in sizes.items():
-            weights[f"model.layers.{layer}.{name}.weight"] = normal(outputs, inputs, inputs**-0.5)
+            scale = inputs**-0.5
+            if name in ("self_attn.q_proj", "self_attn.k_proj"):
+                scale *= ATTENTION_SCALE
+            weights[f"model.layers.{layer}.{name}.weight"] = normal(outputs, inputs, scale)
         for name in ("input_layernorm", "post_attention_layernorm"):
             weights[f"model.layers.{layer}.{name}.weight"] = ones.copy()
     return weights | {"model.norm.weight": ones}
