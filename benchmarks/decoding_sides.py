@@ -110,7 +110,8 @@ def make_engine(
     )
     context = definition.data_spec.require("max_length")
     prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-    return Engine(programs, params, tokenizer, context=context, prefix_cache=prefixes)
+    rooms = (context // 4, context // 2, context)
+    return Engine(programs, params, tokenizer, context=context, rooms=rooms, prefix_cache=prefixes)
 
 
 def triform(
