@@ -27,8 +27,10 @@ result as JSON; --out also writes it to a file. --folder keeps the models for th
 
 import json
 import os
+import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -99,6 +101,9 @@ TOY_ROWS = {
     "mixed_16_sampled": every_pair((4, 8), (6, 12), sampled=True),
 }
 WARM_UP = "warm_up"
+SETTLE_SECONDS = 0.5
+"""Pause before a turn: threads of the side before may still wait for work, using a CPU each."""
+
 NEAR_TIE = 1e-3
 """Largest difference of two logits that rounding may turn round."""
 
@@ -133,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     threads = arguments.threads or len(os.sched_getaffinity(0))
     load = check_idle(force=arguments.force)
-    machine = in_own_process(environment)
+    machine = in_own_process(environment) | {"command": shlex.join(sys.argv)}
     result: dict[str, Any] = {"machine": machine, "load": load, "threads": threads, "rows": {}}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(arguments.folder or temporary)
@@ -195,6 +200,7 @@ def measure(
     pace = []
     working = [side for side in names if not sides[side].failed]
     for side in alternate(working, arguments.turns):
+        time.sleep(SETTLE_SECONDS)
         pace.append(calibrate())
         sides[side].turn()
     for side in working:
