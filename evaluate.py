@@ -1,7 +1,7 @@
 """Computes the metrics of a trained model on a split; the last line printed is one JSON object.
 
 python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] [--predictions=FILE]
-                   [--config.section.field=value ...]
+                   [--weights_dtype=int8|bfloat16] [--config.section.field=value ...]
 
 For a classifier, a table of its classes comes before this line. `examples` is the number of
 pictures, recordings, texts, pairs, or windows of packed text. For windows, the number of
@@ -12,6 +12,9 @@ named on standard error.
 name, and the model's prediction. For a model that writes text, `hypothesis` is the model's answer
 and `reference` is the correct one. The name is a file, or a file and line, as in error messages
 (`reviews.csv:7`; `reviews.parquet row 5`, counted from 0, if the file has no lines).
+
+With --weights_dtype=int8 or bfloat16, the split is evaluated with float32 weights too: a table
+shows what each metric loses, and the JSON object has those of float32 as `loss_float32` and so on.
 
 Every target of the split counts once, on any number of devices. If there are several processes,
 only the first one prints and writes. The default split is `test` if there is one, else
@@ -30,6 +33,7 @@ from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.inputs import check_inputs
 from configs.reading.saved import read_config, with_workdir_tokenizer
+from configs.schema.precision import WEIGHTS_DTYPES
 from parallel.environment import enable_compilation_cache, set_environment
 
 if TYPE_CHECKING:
@@ -40,14 +44,17 @@ if TYPE_CHECKING:
     from reporting.run_log import RunLog
     from training.model_def import ModelDef
     from training.program import TrainProgram
+    from training.restore import Restored
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
     Flag("split", meaning="train, validation or test"),
     Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
+    Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
     Flag("predictions", meaning="a file for one JSON object per example"),
 )
+SLOWDOWN_ROWS = 256  # A batch of an evaluation has about this many positions, or more.
 LONGEST_NAME = 40  # Widest class name in the table, in terminal columns.
 
 
@@ -67,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     from data.cache import cache_dir
     from data.preparation import prepare
     from inference.predictors.registry import predictor_class
+    from inference.quantization import slowdown_message, with_weights_dtype
     from parallel.distributed import initialize_distributed, is_main_process
     from parallel.mesh import flat_mesh
     from reporting.progress import Progress
@@ -94,15 +102,20 @@ def main(argv: Sequence[str]) -> int:
             f"the data changed since {workdir} was trained: its metrics would not hold"
         )
     split = choose_split(dataset, arguments.split)
-    predictor = predictor_class(config).of(restored.model_def, dataset.tokenizer)
-    metrics, outputs = measure_split(
-        restored.model_def,
-        restored.params,
-        restored.statistics,
-        split,
-        keep=None if arguments.predictions is not None else Predictions.arrays(),
-        batch_predictor=predictor.batch_predictor,
-    )
+    keep = None if arguments.predictions is not None else Predictions.arrays()
+
+    def measure(model: "Restored") -> tuple[dict[str, float], dict[str, Any]]:
+        predictor = predictor_class(config).of(model.model_def, dataset.tokenizer)
+        arrays = (model.model_def, model.params, model.statistics)
+        return measure_split(*arrays, split, keep=keep, batch_predictor=predictor.batch_predictor)
+
+    weights_dtype = arguments.weights_dtype
+    float32_metrics: dict[str, float] = {}
+    if weights_dtype not in (None, "float32"):
+        if message := slowdown_message(restored, weights_dtype, rows=SLOWDOWN_ROWS):
+            notify(f"evaluate.py: {message}")
+        float32_metrics, _ = measure(with_weights_dtype(restored, "float32"))
+    metrics, outputs = measure(with_weights_dtype(restored, weights_dtype))
     if not main_process:
         return 0
     if arguments.predictions is not None:
@@ -117,8 +130,14 @@ def main(argv: Sequence[str]) -> int:
     elif "prediction" in outputs:
         told = Predictions.of(outputs, split.name, dataset.spec.require("classes"))
         print(class_table(told.table()) + "\n")
+    if float32_metrics:
+        print(quality_table(metrics, float32_metrics, weights_dtype) + "\n")
     counts = {"examples": metrics["examples"], **split.packed}
-    print(json_text({"step": restored.step, "split": split.name, **(counts | metrics)}))
+    result = {"step": restored.step, "split": split.name, **(counts | metrics)}
+    if weights_dtype is not None:
+        result["weights_dtype"] = weights_dtype
+    float32_metrics.pop("examples", None)
+    print(json_text(result | {f"{n}_float32": value for n, value in float32_metrics.items()}))
     return 0
 
 
@@ -235,6 +254,18 @@ def write_predictions(
             if not math.isfinite(record.get("probability", 0.0)):
                 record |= dict.fromkeys(("prediction", "prediction_name"))
             file.write(json_text(record) + "\n")
+
+
+def quality_table(
+    metrics: Mapping[str, float], float32_metrics: Mapping[str, float], weights_dtype: str
+) -> str:
+    """Format the metrics beside those of float32 weights, with the difference of each."""
+    rows = [("", "float32", weights_dtype, "difference")]
+    for name, value in metrics.items():
+        if name != "examples":
+            before = float32_metrics[name]
+            rows.append((name, f"{before:.4f}", f"{value:.4f}", f"{value - before:+.4f}"))
+    return class_table(rows)
 
 
 def class_table(rows: Sequence[Sequence[str]]) -> str:

@@ -44,6 +44,7 @@ from configs.errors import UsageError
 from configs.json_text import json_text
 from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.saved import read_config
+from configs.schema.precision import WEIGHTS_DTYPES
 from inference.files import Unreadable, input_files, text_of_file
 from inference.predictors.completion import TextCompletion
 from inference.predictors.predictor import SEARCH_FIELDS, Predictor
@@ -107,6 +108,7 @@ FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
     Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
+    Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
     *REQUEST_FLAGS,
     Flag("json", meaning="write one JSON object a line", switch=True),
 )
@@ -125,7 +127,13 @@ def main(argv: Sequence[str]) -> int:
     from inference.loading import load_model
 
     enable_compilation_cache(cache_dir(config.data))
-    model = load_model(workdir, step=arguments.step, weights=arguments.weights, warn=say)
+    model = load_model(
+        workdir,
+        step=arguments.step,
+        weights=arguments.weights,
+        weights_dtype=arguments.weights_dtype,
+        warn=say,
+    )
     search = {name: request[name] for name in SEARCH_FIELDS if name in request}
     predictor = model.predictor(search)
     inputs = kind.parse(request)

@@ -16,6 +16,7 @@ from configs.reading.saved import read_config
 from data.codecs.tokenizers import Tokenizer
 from inference.predictors.predictor import Predictor, Warn, ignore
 from inference.predictors.registry import predictor_class
+from inference.quantization import slowdown_message, with_weights_dtype
 from parallel.mesh import flat_mesh
 from training.restore import Restored, restore_model
 
@@ -65,19 +66,27 @@ def load_model(
     *,
     step: str = "latest",
     weights: str | None = None,
+    weights_dtype: str | None = None,
     mesh: Mesh | None = None,
     warn: Warn = ignore,
 ) -> LoadedModel:
     """Restore a model from its workdir, after verifying its files. step, weights, warn: as in
     `restore_model`.
 
+    weights_dtype: one of `configs.schema.precision.WEIGHTS_DTYPES`; None: as trained. `warn` gets a
+    message if products are slower with it on this machine.
+
     mesh: the devices for its arrays; by default only the first device. Raises `UsageError` for a
-    folder that is not a workdir, for a missing step or missing averages, and for damaged files.
+    folder that is not a workdir, for a missing step or missing averages, for damaged files, and for
+    another `weights_dtype`.
     """
     workdir = Path(workdir)
     config = read_config(workdir)
     mesh = mesh or flat_mesh(jax.devices()[:1])
     restored = restore_model(workdir, config, step=step, weights=weights, mesh=mesh, warn=warn)
+    if message := slowdown_message(restored, weights_dtype, rows=1):
+        warn(message)
+    restored = with_weights_dtype(restored, weights_dtype)
     has_tokenizer = hasattr(config.data, "tokenizer")
     tokenizer = load_tokenizer(workdir / "tokenizer.json") if has_tokenizer else None
     return LoadedModel(restored, tokenizer)

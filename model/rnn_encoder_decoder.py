@@ -15,6 +15,7 @@ from flax import nnx
 from model.layers.additive_attention import AdditiveAttention
 from model.layers.dropout import apply_dropout, split_key
 from model.layers.embedding import TokenEmbedding
+from model.layers.int8 import multiply
 from model.layers.linear import linear
 from model.layers.numerics import Numerics
 from model.layers.recurrence import (
@@ -91,7 +92,7 @@ class AttentionalRecurrence(nnx.Module):
 
         def step(state: State, gates_BGU: jax.Array):
             c_BF = attend(state["hidden"])
-            context_BGU = jnp.einsum("BF,FGU->BGU", c_BF, kernel_FGU)
+            context_BGU = multiply(c_BF, kernel_FGU, self.dtype)
             gates_BGU = gates_BGU + with_all_gates(self.kind, context_BGU)
             state = advance(self.kind, gates_BGU, kernel_UGU, state)
             return state, (state["hidden"], c_BF)

@@ -79,6 +79,14 @@ class ModelGraph:
         )
         return axes if self._lora is None else axes | {LORA: self._lora.axes()}
 
+    def merged(self, params: Tree) -> tuple["ModelGraph", Tree]:
+        """Return this graph without LoRA, and its parameters, with LoRA pairs merged into them."""
+        if self._lora is None:
+            return self, params
+        graph = copy.copy(self)
+        graph._lora = None
+        return graph, self._lora.merge(params)
+
     def with_lora(self, config: Config) -> "ModelGraph":
         """Return this graph, with LoRA pairs among its parameters if `train.lora` is set.
 

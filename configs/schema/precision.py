@@ -4,6 +4,9 @@ from typing import Literal
 
 from configs.schema.settings import Settings, field
 
+WEIGHTS_DTYPES = ("float32", "bfloat16", "int8")
+"""The dtypes that the weights of a trained model can be converted to (`--weights_dtype`)."""
+
 
 class Precision(Settings):
     """Data types (dtypes) of activations and parameters."""

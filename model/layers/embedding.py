@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model.layers.int8 import Int8Kernel, int8_product
 from model.layers.linear import WEIGHT_STD, logits_head
 from model.layers.numerics import Numerics
 from model.layers.sharding import constrain, named
@@ -46,7 +47,8 @@ class TokenEmbedding(nnx.Module):
     """The table of token vectors, and the head that maps vectors to token logits.
 
     If `tied`, the head is the transposed table (Press and Wolf 2017, arXiv:1608.05859); otherwise
-    the head has its own kernel.
+    the head has its own kernel. For inference the table may be an `Int8Kernel` [D, V], the
+    kernel of a head.
     """
 
     def __init__(
@@ -61,8 +63,13 @@ class TokenEmbedding(nnx.Module):
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
         """Map token ids, int32 [B, T] -> [B, T, D]."""
+        table_VD = self.tokens.embedding[...]
+        if isinstance(table_VD, Int8Kernel):
+            values_DBT = jnp.take(table_VD.values, tokens_BT, axis=1)
+            x_BTD = jnp.moveaxis(values_DBT, 0, -1) * table_VD.scale[tokens_BT][..., None]
+            return constrain(x_BTD.astype(self.dtype), "batch", "length", "width")
         # The width is not sharded, so that the device with a row reads the whole row.
-        table_VD = constrain(self.tokens.embedding[...], "vocabulary", None).astype(self.dtype)
+        table_VD = constrain(table_VD, "vocabulary", None).astype(self.dtype)
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
     def decode(self, x_BTD: jax.Array) -> jax.Array:
@@ -70,8 +77,11 @@ class TokenEmbedding(nnx.Module):
         if self.head is not None:
             logits_BTV = self.head(x_BTD)
         else:
-            table_VD = self.tokens.embedding[...].astype(self.dtype)
-            logits_BTV = _decode_tied(x_BTD, table_VD)
+            table_VD = self.tokens.embedding[...]
+            if isinstance(table_VD, Int8Kernel):
+                logits_BTV = int8_product(x_BTD, table_VD)
+            else:
+                logits_BTV = _decode_tied(x_BTD, table_VD.astype(self.dtype))
         return constrain(logits_BTV, "batch", "length", "vocabulary")
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.int8 import dot_general, promote_dtype
 from model.layers.numerics import Numerics
 from model.layers.sharding import named
 
@@ -27,6 +28,7 @@ def linear(
 
     The kernel has shape (*in_features, *out_features); `axes` are the logical names of its
     dimensions. The kernel is initialised normal with standard deviation `std`, the bias with zeros.
+    For inference the kernel may be an `Int8Kernel`.
     """
     inputs = (in_features,) if isinstance(in_features, int) else tuple(in_features)
     return nnx.LinearGeneral(
@@ -37,6 +39,8 @@ def linear(
         kernel_init=nnx.initializers.normal(std),
         kernel_metadata=named(*axes),
         bias_metadata=named(*axes[len(inputs) :]),
+        promote_dtype=promote_dtype,
+        dot_general=dot_general,
         preferred_element_type=preferred_element_type,
         dtype=numerics.dtype,
         param_dtype=numerics.param_dtype,

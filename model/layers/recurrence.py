@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from model.layers.int8 import Int8Kernel, Kernel, multiply
 from model.layers.numerics import Numerics
 from model.layers.positions import segment_starts
 from model.layers.sharding import constrain, named
@@ -115,7 +116,7 @@ class Recurrence(nnx.Module):
     def gates(self, x_BTD: jax.Array) -> jax.Array:
         """Compute W x + b for every gate: [B, T, D] -> [T, B, G, U], as `jax.lax.scan` needs it."""
         x_TBD = x_BTD.swapaxes(0, 1)  # The input is transposed: it is smaller than the output.
-        gates_TBGU = jnp.einsum("TBD,DGU->TBGU", x_TBD, self.input_kernel[...].astype(self.dtype))
+        gates_TBGU = multiply(x_TBD, self.input_kernel[...], self.dtype)
         bias_GU = self.bias[...].astype(self.dtype)
         gates_TBGU = with_all_gates(self.kind, gates_TBGU) + bias_GU
         return constrain(gates_TBGU, "length", "batch", None, "recurrent")
@@ -152,17 +153,20 @@ def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
     return jnp.pad(gates_xGU, [(0, 0)] * (gates_xGU.ndim - 2) + [(without_input, 0), (0, 0)])
 
 
-def gathered_rows(kernel_DGU: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Convert a kernel [D, G, U] to `dtype` and gather its rows if they are sharded. Call this
-    before a scan, so that they are gathered once and not at every step."""
+def gathered_rows(kernel_DGU: Kernel, dtype: DTypeLike) -> Kernel:
+    """Convert a kernel [D, G, U] to `dtype`, but for integers, and gather its rows if they are
+    sharded. Call this before a scan, so that they are gathered once and not at every step."""
+    if isinstance(kernel_DGU, Int8Kernel):
+        values_DGU = constrain(kernel_DGU.values, None, None, "recurrent")
+        return Int8Kernel(values_DGU, kernel_DGU.scale)
     return constrain(kernel_DGU.astype(dtype), None, None, "recurrent")
 
 
-def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: jax.Array, state: State) -> State:
+def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: Kernel, state: State) -> State:
     """Return the state after one step. `gates_BGU`: W x + b of all gates. `kernel_UGU`: R."""
     cell = CELLS[kind]
-    hidden_BU = state["hidden"].astype(kernel_UGU.dtype)
-    recurrent_BGU = jnp.einsum("BU,UGV->BGV", hidden_BU, kernel_UGU)
+    dtype = gates_BGU.dtype
+    recurrent_BGU = multiply(state["hidden"].astype(dtype), kernel_UGU, dtype)
     if cell.recurrent == len(cell.bias):
         summed_BGU, rest_BGU = gates_BGU + recurrent_BGU, gates_BGU[:, :0]
     else:
@@ -199,7 +203,7 @@ class Bidirectional(nnx.Module):
 def _scan(
     kind: str,
     gates_TBGU: jax.Array,
-    kernel_UGU: jax.Array,
+    kernel_UGU: Kernel,
     state: State,
     resets_TB: jax.Array | None,
     keeps_TB: jax.Array | None,
