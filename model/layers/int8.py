@@ -86,6 +86,7 @@ def _integer_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.A
     inputs = values.ndim - scale.ndim
     last = tuple(range(x.ndim - inputs, x.ndim))
     x_int8, x_scale = quantize(x, last)
+    x_int8, values = _tied(x_int8, values)
     rows, outputs = x.shape[: x.ndim - inputs], scale.shape
     size = math.prod(values.shape[:inputs])
     if math.prod(rows) != 1:
@@ -102,7 +103,14 @@ def _integer_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.A
 
 
 def _weights_only_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
+    x, values = _tied(x, values)
     return _dot(x, values.astype(x.dtype), values.ndim - scale.ndim, jnp.float32)
+
+
+def _tied(x: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both, the values available only once x is. In a loop whose every step computes another
+    x, XLA would else convert all values to a larger dtype before the loop."""
+    return jax.lax.optimization_barrier((x, values))
 
 
 def _dot(x: jax.Array, values: jax.Array, inputs: int, dtype: DTypeLike) -> jax.Array:
