@@ -24,7 +24,6 @@ from model.layers.recurrence import Recurrence
 from model.rnn_encoder_decoder import AttentionalRecurrence
 from training.model_def import compute_dtype
 from training.restore import Restored
-from training.trees import flat, nested
 
 SLOWER = 1.1
 """A dtype is called slower if a product takes this many times as long: less may be chance."""
@@ -59,11 +58,11 @@ def with_weights_dtype(restored: Restored, dtype: str | None) -> Restored:
     )
     if dtype == "int8":
         matrices = find_matrices(graph.bind(params, restored.statistics))
-        params = nested(
-            {
-                name: matrices[name].quantized(leaf) if name in matrices else leaf
-                for name, leaf in flat(params).items()
-            }
+        params = jax.tree.map_with_path(
+            lambda path, leaf: (
+                matrices[n].quantized(leaf) if (n := _name(path)) in matrices else leaf
+            ),
+            params,
         )
     else:
         params = jax.tree.map(partial(_cast, dtype=dtype), params)
@@ -109,11 +108,14 @@ def slowdown(restored: Restored, dtype: str, *, rows: int) -> float | None:
     Takes about half a second. In a run of several processes, all must call this.
     """
     graph, params = restored.model_def.graph.merged(restored.params)
-    leaves, matrices = flat(params), find_matrices(graph.bind(params, restored.statistics))
-    if not matrices:
+    matrices = find_matrices(graph.bind(params, restored.statistics))
+    leaves = [(_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(params)]
+    kernels = [(leaf, matrices[name]) for name, leaf in leaves if name in matrices]
+    if not kernels:
         return None
-    name = max(matrices, key=lambda name: leaves[name].size)
-    kernel, matrix = leaves[name], matrices[name]
+    kernel, matrix = max(kernels, key=lambda pair: pair[0].size)
+    if kernel.dtype == dtype:
+        return None
     changed = matrix.quantized(kernel) if dtype == "int8" else kernel.astype(dtype)
     computed = compute_dtype(restored.model_def.config, restored.model_def.mesh)
     calls = [_product(operand, matrix, computed, rows) for operand in (kernel, changed)]
@@ -152,6 +154,11 @@ def _product(
 def _quantized(kernel: jax.Array, matrix: Matrix) -> Int8Kernel:
     kernel = kernel.T if matrix.transposed else kernel
     return Int8Kernel.of(kernel, matrix.inputs, stacked=matrix.stacked)
+
+
+def _name(path: Any) -> str:
+    """Return the dotted name of a leaf of nested dictionaries."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _cast(leaf: jax.Array, *, dtype: str) -> jax.Array:

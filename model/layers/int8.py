@@ -77,12 +77,14 @@ def multiply(x: jax.Array, kernel: Kernel, dtype: DTypeLike) -> jax.Array:
 def int8_product(x: jax.Array, kernel: Int8Kernel) -> jax.Array:
     """Multiply x [..., *inputs] by a kernel [*inputs, *outputs] -> float32 [..., *outputs]."""
     y = jax.lax.platform_dependent(
-        x, kernel.values, kernel.scale, cpu=_integer_product, default=_weights_only_product
+        x, kernel.values, kernel.scale, cpu=integer_product, default=weights_only_product
     )
     return cast(jax.Array, y) * kernel.scale
 
 
-def _integer_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
+def integer_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
+    """Round x and multiply it by the values of a kernel, with sums in int32. `scale`: the kernel's,
+    not applied. Returns float32 [..., *outputs]."""
     inputs = values.ndim - scale.ndim
     last = tuple(range(x.ndim - inputs, x.ndim))
     x_int8, x_scale = quantize(x, last)
@@ -102,7 +104,9 @@ def _integer_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.A
     return sums.astype(jnp.float32) * scale_of_rows
 
 
-def _weights_only_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
+def weights_only_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> jax.Array:
+    """Multiply x by the values of a kernel, converted to the dtype of x. `scale`: the kernel's, not
+    applied. Returns float32 [..., *outputs]."""
     x, values = _tied(x, values)
     return _dot(x, values.astype(x.dtype), values.ndim - scale.ndim, jnp.float32)
 

@@ -18,7 +18,7 @@ from configs.schema.mesh import AXES
 from inference.loading import load_model
 from inference.quantization import find_matrices, slowdown_message, with_weights_dtype
 from model.architectures import build
-from model.layers.int8 import Int8Kernel, int8_product, quantize
+from model.layers.int8 import Int8Kernel, int8_product, quantize, weights_only_product
 from tests.golden.workdirs import FIGURES, ROOT, WORKDIRS
 from tests.model.decoders import drawn, logits_of, make_decoder
 from tests.model.test_encoder_decoders import RECURRENT
@@ -134,6 +134,29 @@ def test_a_row_alone_equals_a_row_among_others_to_the_bit(inputs):
     assert relative_error(together, x @ (kernel.values * kernel.scale)) < 0.02
     for row in range(5):
         np.testing.assert_array_equal(product(x[row : row + 1], kernel)[0], together[row])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_inputs_are_rounded_on_cpus_alone(platform):
+    kernel = Int8Kernel.of(jnp.ones((16, 8)), 1)
+    traced = jax.jit(int8_product).trace(jnp.ones((2, 16), jnp.bfloat16), kernel)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    (product,) = [line for line in program.splitlines() if "dot_general" in line]
+    operands = "tensor<2x16xi8>" if platform == "cpu" else "tensor<2x16xbf16>"
+    result = "tensor<2x8xi32>" if platform == "cpu" else "tensor<2x8xf32>"
+    assert f"({operands}" in product and product.endswith(result)
+
+
+def test_weights_alone_can_be_rounded():
+    draw = np.random.default_rng(0)
+    x, kernel = (
+        jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((3, 4, 5), (4, 5, 2, 6))
+    )
+    rounded = Int8Kernel.of(kernel, 2)
+    found = weights_only_product(x, rounded.values, rounded.scale) * rounded.scale
+    assert found.shape == (3, 2, 6)
+    assert 1e-4 < relative_error(found, jnp.tensordot(x, kernel, 2)) < 0.01
+    assert relative_error(found, int8_product(x, rounded)) < 0.02
 
 
 def test_rounding_errs_by_half_a_step_and_keeps_what_is_not_finite():
