@@ -84,12 +84,12 @@ def load_model(
     config = read_config(workdir)
     mesh = mesh or flat_mesh(jax.devices()[:1])
     restored = restore_model(workdir, config, step=step, weights=weights, mesh=mesh, warn=warn)
+    converted = with_weights_dtype(restored, weights_dtype)
     if message := slowdown_message(restored, weights_dtype, rows=1):
         warn(message)
-    restored = with_weights_dtype(restored, weights_dtype)
     has_tokenizer = hasattr(config.data, "tokenizer")
     tokenizer = load_tokenizer(workdir / "tokenizer.json") if has_tokenizer else None
-    return LoadedModel(restored, tokenizer)
+    return LoadedModel(converted, tokenizer)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

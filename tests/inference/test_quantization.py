@@ -227,7 +227,7 @@ def test_evaluation_shows_what_integers_lose(name, capsys, monkeypatch):
 
 def test_another_dtype_is_refused(capsys):
     with pytest.raises(UsageError, match="choose float32, bfloat16, int8"):
-        load_model(WORKDIRS / "attention_text", weights_dtype="int4")
+        load_model(WORKDIRS / "attention_text", weights_dtype="half")
     with pytest.raises(UsageError, match="one of float32, bfloat16, int8"):
         generate.main(["--workdir=x", "--weights_dtype=fp8"])
 
