@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from configs.errors import UsageError
@@ -58,7 +57,7 @@ class _Dispatch:
     """Steps that the device takes: the jobs in their slots, and the array of drawn tokens."""
 
     jobs: dict[int, Job]
-    drawn: jax.Array
+    drawn: Any  # jax.Array, whose type stubs have no is_ready
     steps: int
     began: float
 
