@@ -15,7 +15,9 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--j
                                                      a speech recogniser
 
 FILE may be a glob, in quotes: --input='calls/*.wav' means all of these files, sorted by name. The
-same prompts, settings and seed give the same text. For a chat model, a prompt is the user's
+same prompts, settings and seed give the same text. With --speculation, tokens are guessed from what
+the text and its prompt contain, and with --prediction=FILE also from this file; the text stays the
+same, and comes sooner if the guesses are right. For a chat model, a prompt is the user's
 message.
 
 Only the answers are written to standard output:
@@ -81,6 +83,8 @@ REQUEST_FLAGS = (
     Flag("regex", meaning="a text matches it as a whole", placeholder="PATTERN"),
     Flag("choices", meaning="a text is one of these", repeatable=True, placeholder="TEXT"),
     Flag("grammar", meaning="a text follows this Lark grammar", placeholder="FILE"),
+    Flag("speculation", meaning="guess tokens: sooner where a text repeats itself", switch=True),
+    Flag("prediction", meaning="a text like the expected one, to guess from", placeholder="FILE"),
     Flag("stream", meaning="write each text as it grows", switch=True),
     Flag(
         "beam_size",
@@ -101,7 +105,7 @@ REQUEST_FLAGS = (
         repeatable=True,
     ),
 )
-FILE_FLAGS = frozenset(("json_schema", "grammar"))
+FILE_FLAGS = frozenset(("json_schema", "grammar", "prediction"))
 """Flags that name a file, whose text is the field of the request."""
 
 FLAGS = (

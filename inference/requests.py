@@ -74,7 +74,10 @@ class Request:
     logprobs, prompt_logprobs: whether to return the log-probabilities of the written tokens, or of
     the prompt's tokens. repeat: the number of this text among several for the same prompt and seed;
     each number gives another text. context_shift: whether a text that fills the model's context
-    continues with the last half of it in view; otherwise the text ends there.
+    continues with the last half of it in view; otherwise the text ends there. speculation: whether
+    to guess the next tokens, several at a time, from what the text and its prompt contain; the
+    answer stays the same and comes sooner where a text repeats itself. prediction: a text that the
+    answer is expected to resemble, to guess from as well; it turns speculation on.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -89,6 +92,8 @@ class Request:
     repeat: int = 0
     context_shift: bool = False
     constraint: "Constraint | None" = None
+    speculation: bool = False
+    prediction: str | None = None
 
     def __post_init__(self):
         if self.max_tokens < 1:
@@ -98,10 +103,17 @@ class Request:
         for token in self.stop_tokens:
             if not isinstance(token, int) or token < 0:
                 raise RequestError("stop_tokens", f"must be ids of tokens, not {token!r}")
-        for name in ("logprobs", "prompt_logprobs", "context_shift"):
+        for name in ("logprobs", "prompt_logprobs", "context_shift", "speculation"):
             if not isinstance(getattr(self, name), bool):
                 problem = f"must be true or false, not {getattr(self, name)!r}"
                 raise RequestError(name, problem)
+        if not isinstance(self.prediction, str | None):
+            raise RequestError("prediction", f"must be a text, not {self.prediction!r}")
+
+    @property
+    def speculates(self) -> bool:
+        """Return whether tokens are guessed for this request."""
+        return self.speculation or self.prediction is not None
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,8 @@ class Completion:
     `text`. `finish` says what ended the text: "separator" (the model ended the document), "stop" (a
     stop string or token), "length" (`max_tokens`, or the end of the context) or "cancelled".
     `logprobs` and `prompt_logprobs` are empty unless the request asked for them; the first token of
-    a prompt has none.
+    a prompt has none. `accepted_tokens` and `rejected_tokens` are the numbers of tokens that were
+    guessed by speculation and turned out right or wrong.
     """
 
     prompt: str
@@ -133,6 +146,8 @@ class Completion:
     finish: Literal["separator", "stop", "length", "cancelled"]
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
 
     @property
     def finish_reason(self) -> str:

@@ -117,6 +117,28 @@ class TokenModel(nnx.Module):
             lambda x, axes, *more: function(axes, x, *more), state, self.state_axes, *others
         )
 
+    def rewind(self, state: ModelState, before: ModelState, length_B: jax.Array) -> ModelState:
+        """Return `state`, of which attention sees only the first `length_B` tokens of each row
+        (int32 [B]).
+
+        The hidden states of recurrences and the inputs of convolutions can't be rewound: they are
+        taken from `before`, an earlier state. With a window, at most `RING_SLACK` tokens can be
+        taken back.
+        """
+
+        def rewound(layer: State, earlier: State) -> State:
+            if "length" not in layer:
+                return earlier
+            return {**layer, "length": jnp.broadcast_to(length_B, layer["length"].shape)}
+
+        layers = [rewound(*pair) for pair in zip(state["layers"], before["layers"], strict=True)]
+        return {"length": length_B, "layers": layers}
+
+    @property
+    def can_rewind(self) -> bool:
+        """Return whether `rewind` needs no earlier state: every mixer is attention."""
+        return all("length" in axes for axes in self.backbone.state_axes)
+
     def __call__(
         self,
         tokens_BT: jax.Array,

@@ -8,7 +8,7 @@ import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.constraints import ConstraintCompiler
 from inference.engine.job import Job, OnText, token_logprobs
+from inference.engine.lookup import TEXT_ROOM, Lookup, idle_lookup, lookup_of
 from inference.engine.prefix_cache import PrefixCache
-from inference.engine.programs import LOGPROBS, MASKS, Programs
+from inference.engine.programs import LOGPROBS, MASKS, SPECULATION, Programs
 from inference.engine.slots import MOST_STEPS, NOTHING, UNMASKED, Slots
 from inference.requests import Request, RequestError
 from inference.sampling import row_key, used_options
@@ -41,6 +42,14 @@ SCORED_PREFILL = 64
 """Length of the chunks whose tokens' log-probabilities are wanted."""
 
 
+FULL_BATCH = 8
+"""Number of slots from which on nothing is guessed while all are busy."""
+
+STEPS_IN_COMPANY = 8
+"""Number of tokens of a dispatch with speculation in which the slowest of several slots is waited
+for; the others may write up to MOST_STEPS."""
+
+
 def options_of(requests: Iterable[Request]) -> frozenset[str]:
     """Return the options of `ALL_OPTIONS` that at least one request uses."""
     requests = list(requests)
@@ -49,6 +58,8 @@ def options_of(requests: Iterable[Request]) -> frozenset[str]:
         used.add(LOGPROBS)
     if any(request.constraint for request in requests):
         used.add(MASKS)
+    if any(request.speculates for request in requests):
+        used.add(SPECULATION)
     return frozenset(used)
 
 
@@ -93,6 +104,8 @@ class Engine:
         self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
         self._limit = None if context is None else min(self._rooms[-1], context)
+        # Room for a prediction as long as the context, besides the text.
+        self._text_room = TEXT_ROOM if self._limit is None else 2 * self._limit
         self._submitted: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._slots: Slots | None = None
@@ -139,18 +152,21 @@ class Engine:
         """Compile all programs that any mixture of requests can need."""
         programs, params, last = self._programs, self._params, self._rooms[-1]
         row_key(0, 0, 0)
+        idle_row = programs.idle_rows(1, self._text_room)
         row = programs.initial_row(params, last)
         for length in self._chunk_lengths():
             programs.prefill(params, row, *np.zeros((2, 1, length), np.int32))
         if LOGPROBS in programs.options:
             programs.prefill(params, row, *np.zeros((3, 1, SCORED_PREFILL), np.int32))
         for size, room in itertools.product(self._sizes, self._rooms):
-            idle = programs.idle_rows(size)
+            idle = programs.idle_rows(size, self._text_room)
             slots = programs.initial_slots(params, idle, room)
-            slots = programs.admit(params, slots, np.int32(0), row, programs.idle_rows(1))
+            slots = programs.admit(params, slots, np.int32(0), row, idle_row)
             masks_BW = self._masks({}, size)
             nobody_B = np.zeros(size, bool)
             slots, _ = programs.decode(params, slots, nobody_B, np.int32(0), masks_BW)
+            if SPECULATION in programs.options:
+                slots, _ = programs.speculate(params, slots, nobody_B, np.int32(0), masks_BW)
             if self._prefix_cache is not None or MASKS in programs.options:
                 programs.take_row(params, slots, np.int32(0), last)
             for other in set(self._sizes) - {size}:
@@ -204,7 +220,7 @@ class Engine:
         needed = max((self._needed(job) for job in working), default=0)
         room = next(room for room in self._rooms if room >= needed)
         if self._slots is None:
-            rows = self._programs.idle_rows(size)
+            rows = self._programs.idle_rows(size, self._text_room)
             self._slots = self._programs.initial_slots(self._params, rows, room)
             self._jobs, self._room = [None] * size, room
             return
@@ -320,11 +336,24 @@ class Engine:
             written=job.ids[job.prompt_tokens :],
             left=job.steps_left,
             logprobs=job.request.logprobs,
+            lookup=self._lookup(job),
         )
         self._slots = self._programs.admit(
             self._params, self._slots, np.int32(slot), job.state, row
         )
         job.state = None
+
+    def _lookup(self, job: Job) -> Lookup:
+        """Return the tokens from which a job's next ones are guessed."""
+        if not job.request.speculates:
+            return idle_lookup(self._text_room)
+        return lookup_of(
+            job.ids[: job.prompt_tokens],
+            job.ids[job.prompt_tokens :],
+            job.prediction,
+            room=self._text_room,
+            left=job.steps_left,
+        )
 
     # ---- Steps.
 
@@ -339,10 +368,13 @@ class Engine:
         jobs = {slot: job for slot, job in jobs.items() if job.completion is None}
         if not jobs:
             return None
-        steps = self._steps(jobs.values())
+        steps, program = self._steps(jobs.values()), self._programs.decode
+        if self._speculates(jobs.values()):
+            program = self._programs.speculate
+            steps = min(steps, STEPS_IN_COMPANY) if len(jobs) > 1 else steps
         allowed_B = np.isin(np.arange(len(self._jobs)), list(jobs))
         began = time.perf_counter()
-        self._slots, drawn = self._programs.decode(
+        self._slots, drawn = program(
             self._params, self._slots, allowed_B, np.int32(steps), masks_BW
         )
         for slot, job in jobs.items():
@@ -350,6 +382,12 @@ class Engine:
             if job.steps_left == 0 and not job.will_shift:
                 self._jobs[slot] = None  # Its text ends in this dispatch: the slot is free after.
         return _Dispatch(jobs, drawn, steps, began)
+
+    def _speculates(self, jobs: Collection[Job]) -> bool:
+        """Return whether tokens are guessed in the next dispatch: not if all slots are busy, as a
+        step of many slots takes longer with each token."""
+        is_full = len(jobs) == self._sizes[-1] >= FULL_BATCH
+        return not is_full and any(job.request.speculates for job in jobs)
 
     def _masks(self, jobs: dict[int, Job], size: int) -> np.ndarray | None:
         """Return the tokens that each slot may write, a bit each, uint32 [B, W]; None if the
@@ -392,7 +430,13 @@ class Engine:
         for slot, job in dispatch.jobs.items():
             if job.completion is not None:
                 continue
-            job.write(drawn_BSC[slot][drawn_BSC[slot, :, 0] != NOTHING], self._limit)
+            columns_SC, counts = drawn_BSC[slot, :MOST_STEPS], drawn_BSC[slot, MOST_STEPS:, 0]
+            columns_SC = columns_SC[columns_SC[:, 0] != NOTHING]
+            if len(counts):  # The dispatch speculated, and may have written more than asked.
+                job.accepted += int(counts[0])
+                job.rejected += int(counts[1])
+                job.steps_left -= max(len(columns_SC) - dispatch.steps, 0)
+            job.write(columns_SC, self._limit)
             if job.completion is not None:
                 self._keep_text(job)
                 self._release(job)

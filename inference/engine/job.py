@@ -25,8 +25,9 @@ class Job:
     the model state while the prompt is read; None while a slot writes. steps_left: steps that the
     slot can still take, as far as the host knows; steps_granted: the number of written tokens after
     them. keep_after: numbers of tokens after which the state is kept for other requests;
-    cached_tokens: tokens whose state was kept from another request. error: why the text could not
-    be written; its completion then has what was written before.
+    cached_tokens: tokens whose state was kept from another request. prediction: the tokens of the
+    request's prediction; accepted, rejected: numbers of tokens that speculation guessed. error: why
+    the text could not be written; its completion then has what was written before.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Job:
         )
         prompt_hash = zlib.crc32(request.prompt.encode())
         self.key = row_key(request.sampling.seed, prompt_hash, request.repeat)
+        self.prediction = tokenizer.encode(request.prediction or "").tolist()
         self.unread: Sequence[int] = self.ids[:-1]
         self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
         self.state: ModelState | None = None
         self.keep_after: set[int] = set()
         self.logprobs: list[TokenLogprob] = []
         self.prompt_logprobs: list[TokenLogprob] = []
+        self.accepted = self.rejected = 0
         self.is_cancelled = False
         self.completion: Completion | None = None
         self.error: RequestError | None = None
@@ -142,6 +145,8 @@ class Job:
                 text.finish,
                 tuple(self.logprobs),
                 tuple(self.prompt_logprobs),
+                self.accepted,
+                self.rejected,
             )
         if self.on_text is not None and (piece or self.completion):
             self.on_text(piece, self.completion)

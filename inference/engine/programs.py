@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from data.codecs.tokenizers import Tokenizer
 from inference.compiled import compile_for_graph
 from inference.engine import slots as on_device
+from inference.engine import speculation
+from inference.engine.lookup import Lookup, idle_lookup
 from inference.engine.slots import SlotArrays, Slots
 from inference.requests import Sampling
 from inference.sampling import OFF, RowSettings
@@ -20,16 +22,16 @@ from inference.text import writable_tokens
 from model.layers.sharding import Axes
 from parallel.axes import named_sharding, replicated
 
-LOGPROBS, MASKS = "logprobs", "masks"
+LOGPROBS, MASKS, SPECULATION = "logprobs", "masks", "speculation"
 
-ALL_OPTIONS = frozenset((*OFF, LOGPROBS, MASKS))
+ALL_OPTIONS = frozenset((*OFF, LOGPROBS, MASKS, SPECULATION))
 """Everything that a request may ask of a program."""
 
 
 @dataclass(frozen=True)
 class Programs:
-    """Compiled functions of `inference.engine.slots`. The first argument of each is the model's
-    arrays; `Slots` are donated, model states of one row are not.
+    """Compiled functions of `inference.engine.slots` and `inference.engine.speculation`. The first
+    argument of each is the model's arrays; `Slots` are donated, model states of one row are not.
 
     options: what the programs can do, a subset of `ALL_OPTIONS`; each option costs compilation time
     even if no request uses it.
@@ -43,6 +45,7 @@ class Programs:
     prefill: Callable[..., Any]
     admit: Callable[..., Any]
     decode: Callable[..., Any]
+    speculate: Callable[..., Any]
     resize: Callable[..., Any]
     take_row: Callable[..., Any]
 
@@ -76,7 +79,9 @@ class Programs:
             return jax.lax.with_sharding_constraint(x, sharding)
 
         compiled = partial(compile_for_graph, graph=graph, mesh=mesh, rules=rules, finish=place)
-        decode = partial(on_device.decode, end_id=tokenizer.end_id, writable_V=writable_V)
+        drawing = {"end_id": tokenizer.end_id, "writable_V": writable_V}
+        decode = partial(on_device.decode, **drawing)
+        speculate = partial(speculation.speculate, **drawing)
         return cls(
             graph=graph,
             options=options,
@@ -86,6 +91,7 @@ class Programs:
             prefill=compiled(on_device.prefill),
             admit=compiled(on_device.admit, donate_argnums=1),
             decode=compiled(decode, donate_argnums=1),
+            speculate=compiled(speculate, donate_argnums=1),
             resize=compiled(on_device.resize, static_argnums=3),
             take_row=compiled(on_device.take_row, static_argnums=3),
         )
@@ -99,9 +105,11 @@ class Programs:
         written: Sequence[int] = (),
         left: int,
         logprobs: bool,
+        lookup: Lookup | None = None,
     ) -> SlotArrays:
         """Return the arrays of one slot, on the host. prompt, written: the tokens of its text, the
-        last one of which is not in the model state."""
+        last one of which is not in the model state. lookup: needed with the option `SPECULATION`.
+        """
         V, text = self.vocabulary_size, [*prompt, *written]
         counts_V = np.bincount(np.array(written, np.int64), minlength=V).astype(np.int32)
         counts_frequency = {"frequency_penalty", "presence_penalty"} & self.options
@@ -116,10 +124,13 @@ class Programs:
             ),
             counts_BV=counts_V[None] if counts_frequency else None,
             logprobs_B=np.array([logprobs]) if LOGPROBS in self.options else None,
+            lookup=lookup if SPECULATION in self.options else None,
         )
 
-    def idle_rows(self, count: int) -> SlotArrays:
-        """Return the arrays of `count` slots that do nothing."""
+    def idle_rows(self, count: int, text_room: int) -> SlotArrays:
+        """Return the arrays of `count` slots that do nothing. text_room: `room` of
+        `inference.engine.lookup.lookup_of`."""
         sampling, key_2 = Sampling(temperature=0), np.zeros(2, np.uint32)
-        row = self.row_arrays(sampling, key_2=key_2, left=0, logprobs=False)
+        lookup = idle_lookup(text_room)
+        row = self.row_arrays(sampling, key_2=key_2, left=0, logprobs=False, lookup=lookup)
         return jax.tree.map(lambda x: np.repeat(x, count, axis=0), row)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from inference.engine.lookup import Lookup, recorded
 from inference.sampling import Array, RowSettings, sample
 from model.layers.sharding import Axes
 from model.layers.states import ModelState
@@ -39,7 +40,8 @@ class SlotArrays:
     left_B: number of tokens that may still be written; 0 for a slot that is not writing. keys_B2:
     random keys, uint32. For the penalties: seen_BV, whether the slot's text contains each token,
     bool; counts_BV, how often it was written, int32. logprobs_B: whether log-probabilities are
-    wanted, bool. An array is None if the program is compiled without this option.
+    wanted, bool. lookup: from what speculation guesses. An array is None if the program is
+    compiled without this option.
     """
 
     pending_B: Array
@@ -50,6 +52,7 @@ class SlotArrays:
     seen_BV: Array | None
     counts_BV: Array | None
     logprobs_B: Array | None
+    lookup: Lookup | None
 
 
 @struct.dataclass
@@ -197,6 +200,8 @@ def decode(
             seen_BV = seen_BV.at[rows_B, token_B].max(active_B)
         if counts_BV is not None:
             counts_BV = counts_BV.at[rows_B, token_B].add(active_B.astype(jnp.int32))
+        if rows.lookup is not None:
+            rows = rows.replace(lookup=recorded(rows.lookup, token_B[:, None], active_B))
         ended_B = active_B & (token_B == end_id)
         rows = rows.replace(
             pending_B=jnp.where(active_B, token_B, rows.pending_B),

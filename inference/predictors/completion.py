@@ -168,6 +168,9 @@ class TextCompletion(Predictor[Request, Completion]):
         for name in ("prompt_logprobs", "logprobs"):
             if scores := getattr(output, name):
                 fields[name] = [self._score(score) for score in scores]
+        for name in ("accepted_tokens", "rejected_tokens"):
+            if output.accepted_tokens or output.rejected_tokens:
+                fields[name] = getattr(output, name)
         return json.dumps(fields)
 
     def _score(self, score: TokenLogprob) -> dict[str, Any]:

@@ -43,6 +43,8 @@ WRITING_FIELDS = SAMPLING_FIELDS | {
     "logprobs",
     "prompt_logprobs",
     "context_shift",
+    "speculation",
+    "prediction",
 }
 """Fields of a request that control how a text is written."""
 

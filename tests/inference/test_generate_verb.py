@@ -67,6 +67,16 @@ def test_json_is_an_object_a_line_in_the_order_of_the_prompts(text, answers):
     assert {line["finish_reason"] for line in lines} == {"length"}  # of the request, of the context
 
 
+def test_speculation_and_a_prediction_change_no_text(text, answers, tmp_path):
+    flags = ("--prompt=12 times", "--max_tokens=8", "--temperature=0")
+    plain = answers(text, *flags)
+    assert answers(text, *flags, "--speculation") == plain
+    (tmp_path / "expected.txt").write_text(plain.rstrip("\n"))
+    answer = answers(text, *flags, f"--prediction={tmp_path}/expected.txt", "--json")
+    fields = json.loads(answer)
+    assert fields["text"] + "\n" == plain and fields["accepted_tokens"] >= 4
+
+
 def test_a_stream_and_a_batch_write_what_single_prompts_write(text, answers):
     prompts = [f"--prompt={n} times" for n in (1, 2, 33)]
     flags = ("--max_tokens=30", "--temperature=0.5", "--top_k=5", "--top_p=0.9", "--min_p=0.01")
@@ -148,6 +158,7 @@ def test_what_is_no_picture_takes_no_other_answer_away(digits, tmp_path, capsys,
         ("text", ["--prompt=a", "--top_p=0"], "--top_p must be above 0"),
         ("text", ["--prompt=a", "--max_tokens=0"], "--max_tokens must be >= 1"),
         ("text", ["--prompt=a", "--max_tokens=2.5"], "--max_tokens must be an integer"),
+        ("text", ["--prompt=a", "--prediction=none.txt"], "--prediction=none.txt: No such file"),
         ("text", ["--prompt=a", "--stop="], "--stop needs a value"),
         ("text", ["--prompt=a", "--seed=1", "--seed=2"], "--seed is given twice"),
         ("text", ["--prompt=a", "--temprature=1"], "did you mean --temperature"),

@@ -55,6 +55,8 @@ def test_a_request_without_an_input_names_each_way_to_give_one(kind):
         ("logprobs", 3),
         ("prompt_logprobs", "yes"),
         ("context_shift", 1),
+        ("speculation", "on"),
+        ("prediction", 3),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_the_name_of_its_field(field, value):
