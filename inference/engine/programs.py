@@ -79,7 +79,7 @@ class Programs:
             return jax.lax.with_sharding_constraint(x, sharding)
 
         compiled = partial(compile_for_graph, graph=graph, mesh=mesh, rules=rules, finish=place)
-        drawing = {"end_id": tokenizer.end_id, "writable_V": writable_V}
+        drawing: dict[str, Any] = {"end_id": tokenizer.end_id, "writable_V": writable_V}
         decode = partial(on_device.decode, **drawing)
         speculate = partial(speculation.speculate, **drawing)
         return cls(

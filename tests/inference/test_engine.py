@@ -38,6 +38,10 @@ MIXERS = {
 }
 
 
+SOME_MIXERS = ("attention", "window", "mixture")
+"""The mixers that are tested here; tests/full tests all."""
+
+
 def build(changes: dict) -> tuple[nnx.Module, Programs]:
     """A decoder that seldom ends a text, and its programs with all options."""
     module = make_decoder(vocabulary_size=17, max_length=CONTEXT, **changes)
@@ -48,7 +52,7 @@ def build(changes: dict) -> tuple[nnx.Module, Programs]:
     return module, Programs.of(graph, TOKENIZER, mesh=mesh, rules=RULES, options=ALL_OPTIONS)
 
 
-@pytest.fixture(scope="module", params=MIXERS)
+@pytest.fixture(scope="module", params=SOME_MIXERS)
 def model(request) -> tuple[nnx.Module, Programs]:
     return build(MIXERS[request.param])
 
@@ -124,6 +128,11 @@ def arriving(engine: Engine, requests: list[Request]) -> list:
 
 
 def test_mixed_requests_that_arrive_at_random_give_what_each_gives_alone(model):
+    check_mixed_requests(model)
+
+
+def check_mixed_requests(model) -> None:
+    """Requests that arrive at random give what each gives alone."""
     requests = mixed_requests(64)
     expected = alone(model, requests, sizes=(4,))
     assert arriving(engine_of(model, sizes=(4,)), requests) == expected
@@ -164,10 +173,15 @@ def test_other_sizes_and_rooms_give_the_same_texts(mixture):
 
 
 def test_a_kept_prefix_gives_what_the_whole_prompt_gives(mixture):
+    check_prefixes(mixture)
+
+
+def check_prefixes(model) -> None:
+    """Prompts whose beginning is kept give what they give when they are read whole."""
     cache = PrefixCache(1 << 20)
     requests = mixed_requests(48)
-    expected = alone(mixture, requests, sizes=(4,))
-    engine = engine_of(mixture, sizes=(4,), prefix_cache=cache)
+    expected = alone(model, requests, sizes=(4,))
+    engine = engine_of(model, sizes=(4,), prefix_cache=cache)
     jobs = []
     for request in requests:
         jobs.append(engine.submit(request))
