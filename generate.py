@@ -2,8 +2,9 @@
 transcribes recordings, or classifies pictures, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
-                   --top_k=K --top_p=P --min_p=P --repetition_penalty=R --stop="..." --seed=S
-                   --stream --json]
+                   --top_k=K --top_p=P --min_p=P --repetition_penalty=R --frequency_penalty=F
+                   --presence_penalty=F --stop="..." --seed=S --n=N --context_shift
+                   --speculation --prediction=FILE --stream --json --logprobs]
                    [--json_schema=FILE | --regex=PATTERN | --choices=A --choices=B | --grammar=FILE]
 python generate.py --workdir=DIR --prompt="Once [MASK] a time"      a masked language model
 python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--json]

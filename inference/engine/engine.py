@@ -288,9 +288,11 @@ class Engine:
 
     def _read_chunk(self, job: Job) -> int:
         """Read the next tokens of a job; return the length of the chunk."""
-        is_scored = job.request.prompt_logprobs and not job.written
+        last_scored = job.prompt_tokens - 1
+        is_scored = job.request.prompt_logprobs and len(job.prompt_logprobs) < last_scored
         length = SCORED_PREFILL if is_scored else self._chunk_length(len(job.unread))
-        stop = min((end for end in job.keep_after if end > job.read), default=job.read + length)
+        ends = {*job.keep_after, last_scored} if is_scored else job.keep_after
+        stop = min((end for end in ends if end > job.read), default=job.read + length)
         piece = job.unread[: min(length, stop - job.read)]
         tokens_1T, segments_1T = np.zeros((2, 1, length), np.int32)
         tokens_1T[0, : len(piece)], segments_1T[0, : len(piece)] = piece, 1

@@ -328,3 +328,14 @@ def test_forced_tokens_are_read_and_not_asked_for(attention):
     engine.run()
     assert job.completion.text == "hijacking" and job.completion.tokens == 9
     assert len(steps) <= 2
+
+
+def test_forced_tokens_and_a_scored_prompt_do_not_disturb_each_other(attention):
+    constraint = Constraint("choices", ("hijacking",))
+    request = Request("abcabd", 20, constraint=constraint, prompt_logprobs=True)
+    (completion,) = alone(attention, [request], sizes=(1,))
+    (free,) = alone(attention, [replace(request, constraint=None)], sizes=(1,))
+    assert completion.text == "hijacking"
+    assert [score.token for score in completion.prompt_logprobs] == [
+        score.token for score in free.prompt_logprobs
+    ]
