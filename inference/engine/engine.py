@@ -70,6 +70,7 @@ class _Dispatch:
     jobs: dict[int, Job]
     drawn: Any  # jax.Array, whose type stubs have no is_ready
     steps: int
+    speculates: bool
     began: float
 
 
@@ -99,7 +100,7 @@ class Engine:
         dispatch_seconds: float = DISPATCH_SECONDS,
     ):
         self._programs, self._params, self._tokenizer = programs, params, tokenizer
-        self._context, self._prefix_cache = context, prefix_cache
+        self._prefix_cache = prefix_cache
         self._constraints = ConstraintCompiler(tokenizer)
         self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
@@ -131,10 +132,10 @@ class Engine:
         if request.constraint is not None:
             constraint = self._constraints.start(request.constraint)
         job = Job(request, self._tokenizer, on_text, constraint)
-        if self._context is not None and job.prompt_tokens > self._context:
+        if self._limit is not None and job.prompt_tokens > self._limit:
             raise UsageError(
                 f"{name} has {job.prompt_tokens} tokens, and the context of this model only "
-                f"{self._context}: shorten the prompt"
+                f"{self._limit}: shorten the prompt"
             )
         self._submitted.put(job)
         return job
@@ -330,6 +331,7 @@ class Engine:
         job.steps_left = job.request.max_tokens - job.written
         if self._limit is not None:
             job.steps_left = min(job.steps_left, self._limit - job.read)
+        assert job.steps_left > 0, "a slot that can't write would never end its text"
         job.steps_granted = job.written + job.steps_left
         row = self._programs.row_arrays(
             job.request.sampling,
@@ -371,7 +373,7 @@ class Engine:
         if not jobs:
             return None
         steps, program = self._steps(jobs.values()), self._programs.decode
-        if self._speculates(jobs.values()):
+        if speculates := self._speculates(jobs.values()):
             program = self._programs.speculate
             steps = min(steps, STEPS_IN_COMPANY) if len(jobs) > 1 else steps
         allowed_B = np.isin(np.arange(len(self._jobs)), list(jobs))
@@ -383,7 +385,7 @@ class Engine:
             job.steps_left -= min(steps, job.steps_left)
             if job.steps_left == 0 and not job.will_shift:
                 self._jobs[slot] = None  # Its text ends in this dispatch: the slot is free after.
-        return _Dispatch(jobs, drawn, steps, began)
+        return _Dispatch(jobs, drawn, steps, speculates, began)
 
     def _speculates(self, jobs: Collection[Job]) -> bool:
         """Return whether tokens are guessed in the next dispatch: not if all slots are busy, as a
@@ -432,12 +434,13 @@ class Engine:
         for slot, job in dispatch.jobs.items():
             if job.completion is not None:
                 continue
-            columns_SC, counts = drawn_BSC[slot, :MOST_STEPS], drawn_BSC[slot, MOST_STEPS:, 0]
-            columns_SC = columns_SC[columns_SC[:, 0] != NOTHING]
-            if len(counts):  # The dispatch speculated, and may have written more than asked.
+            columns_SC = drawn_BSC[slot]
+            if dispatch.speculates:  # It may have written more than asked.
+                columns_SC, counts = columns_SC[:-2], columns_SC[-2:, 0]
                 job.accepted += int(counts[0])
                 job.rejected += int(counts[1])
-                job.steps_left -= max(len(columns_SC) - dispatch.steps, 0)
+            columns_SC = columns_SC[columns_SC[:, 0] != NOTHING]
+            job.steps_left -= max(len(columns_SC) - dispatch.steps, 0)
             job.write(columns_SC, self._limit)
             if job.completion is not None:
                 self._keep_text(job)

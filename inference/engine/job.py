@@ -116,8 +116,8 @@ class Job:
             return
         left = self.request.max_tokens - self.written
         if limit is not None:
-            left = min(left, limit + 1 - len(self.ids))
-        forced = self.constraint.forced()[:left]
+            left = min(left, limit - len(self.ids))  # The end is for a step to write.
+        forced = self.constraint.forced()[: max(left, 0)]
         if len(forced) < 2:
             return
         pieces = []

@@ -146,10 +146,8 @@ class TextCompletion(Predictor[Request, Completion]):
             programs = self._programs = Programs.of(
                 graph, self._tokenizer, mesh=self._mesh, rules=self._rules, options=options
             )
-        ids = self._tokenizer.encode_many([request.prompt for request in requests])
-        lengths = [
-            len(one) + request.max_tokens for one, request in zip(ids, requests, strict=True)
-        ]
+        encode = self._tokenizer.encode  # Its `encode_many` does not make messages of prompts.
+        lengths = [len(encode(request.prompt)) + request.max_tokens for request in requests]
         room = next_power_of_two(max(lengths, default=0) + len(self._tokenizer.document_opening))
         is_bounded = module.has_bounded_context
         return Engine(
