@@ -19,6 +19,10 @@ from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
 from model.layers.states import State, StateAxes
 
+KEY_AXES = ("batch", "kv_heads", "head_dim", None)
+VALUE_AXES = ("batch", "kv_heads", None, "head_dim")
+"""The logical axes of the arrays of a cache."""
+
 RING_SLACK = 16
 """Positions that the cache of a window holds in addition: a chunk of one more than these can be
 written before it is attended to."""
@@ -101,28 +105,27 @@ class Attention(HeadProjections):
         self.implementation, self.dtype = implementation, numerics.dtype
 
     def initial_state(self, batch_size: int, max_length: int) -> State:
-        """Return an empty cache: `key` and `value` [B, K, S, H], `length` int32 [B].
+        """Return an empty cache: `key` [B, K, H, S], `value` [B, K, S, H], `length` int32 [B].
 
-        S is `max_length`. With a window it is less: the cache is then a ring, in which new
-        positions replace those that no later target sees.
+        Matrix products read both without copies. S is `max_length`. With a window it is less: the
+        cache is then a ring, in which new positions replace those that no later target sees.
         """
         if not self.causal:
             raise ValueError("bidirectional attention has no state")
         size = max_length
         if self.window is not None:
             size = min(size, self.window + RING_SLACK)
-        shape = (batch_size, self.num_kv_heads, size, self.head_dim)
+        heads = (batch_size, self.num_kv_heads)
         return {
-            "key": jnp.zeros(shape, self.dtype),
-            "value": jnp.zeros(shape, self.dtype),
+            "key": jnp.zeros((*heads, self.head_dim, size), self.dtype),
+            "value": jnp.zeros((*heads, size, self.head_dim), self.dtype),
             "length": jnp.zeros(batch_size, jnp.int32),
         }
 
     @property
     def state_axes(self) -> StateAxes:
         """Return the logical axes of the arrays of a state."""
-        heads = ("batch", "kv_heads", None, "head_dim")
-        return {"key": heads, "value": heads, "length": ("batch",)}
+        return {"key": KEY_AXES, "value": VALUE_AXES, "length": ("batch",)}
 
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
@@ -155,32 +158,30 @@ class Attention(HeadProjections):
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
         real_BT = jnp.ones((B, T), bool) if segments_BT is None else segments_BT != 0
         length_B = state["length"] + jnp.sum(real_BT, axis=1, dtype=jnp.int32)
-        size = state["key"].shape[2]
+        size = state["key"].shape[3]
         # Padding is not written, nor positions that later ones of this chunk would replace.
         kept_BT = real_BT & (positions_BT >= length_B[:, None] - size)
-        target_BT = jnp.where(kept_BT, positions_BT % size, size)
-        rows_B1 = jnp.arange(B)[:, None]
-
-        def written(cache_BKSH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
-            new_BKSH = cache_BKSH.at[rows_B1, :, target_BT].set(new_BTKH, mode="drop")
-            return constrain(new_BKSH, "batch", "kv_heads", None, "head_dim")
-
-        cache = {"key": written(state["key"], k_BTKH), "value": written(state["value"], v_BTKH)}
+        places_BT = positions_BT % size
+        k_BKHT, v_BKTH = jnp.moveaxis(k_BTKH, 1, 3), jnp.moveaxis(v_BTKH, 1, 2)
+        k_BKHS = _written(state["key"], k_BKHT, 3, places_BT, kept_BT)
+        v_BKSH = _written(state["value"], v_BKTH, 2, places_BT, kept_BT)
+        cache = {
+            "key": constrain(k_BKHS, *KEY_AXES),
+            "value": constrain(v_BKSH, *VALUE_AXES),
+            "length": length_B,
+        }
         if self.window is None or size - self.window >= T - 1:
-            k_BKSH, v_BKSH = cache["key"], cache["value"]
+            k_BKHS, v_BKSH = cache["key"], cache["value"]
             source_BS = _positions_in_ring(length_B, size)
         else:  # The chunk replaces positions that its first targets see.
-            k_BKSH, v_BKSH = (
-                jnp.concatenate([state[name], jnp.swapaxes(new_BTKH, 1, 2)], axis=2)
-                for name, new_BTKH in (("key", k_BTKH), ("value", v_BTKH))
-            )
+            k_BKHS = jnp.concatenate([state["key"], k_BKHT], axis=3)
+            v_BKSH = jnp.concatenate([state["value"], v_BKTH], axis=2)
             old_BS = _positions_in_ring(state["length"], size)
             source_BS = jnp.concatenate([old_BS, positions_BT], axis=1)
         mask_BTS = visible(positions_BT, source_BS, causal=True, window=self.window)
         assert mask_BTS is not None
         mask_BTS &= (source_BS >= 0)[:, None]
-        y_BTNH = attend_to_cache(q_BTNH, k_BKSH, v_BKSH, mask_BTS)
-        return y_BTNH, {**cache, "length": length_B}
+        return attend_to_cache(q_BTNH, k_BKHS, v_BKSH, mask_BTS), cache
 
     def _project(
         self, x_BTD: jax.Array, positions_BT: jax.Array
@@ -192,6 +193,24 @@ class Attention(HeadProjections):
             rotation = (positions_BT, self.rotary_base, self.rotary_scaling)
             q_BTNH, k_BTKH = rotary(q_BTNH, *rotation), rotary(k_BTKH, *rotation)
         return q_BTNH, k_BTKH, v_BTKH
+
+
+def _written(
+    cache: jax.Array, new: jax.Array, axis: int, places_BT: jax.Array, kept_BT: jax.Array
+) -> jax.Array:
+    """Write positions into a cache, a key [B, K, H, S] or value [B, K, S, H]; return the new cache.
+
+    new: the same with T in the place of S, which is dimension `axis`. places_BT: where each
+    position is written. kept_BT: whether it is.
+    """
+    index_BT = jnp.where(kept_BT, places_BT, cache.shape[axis])
+    if index_BT.size == 1:  # XLA would write a single position into several copies of the cache.
+        new = jnp.repeat(new, 2, axis)
+        index_BT = jnp.pad(index_BT, ((0, 0), (0, 1)), constant_values=cache.shape[axis])
+    index: list[Any] = [jnp.arange(len(index_BT))[:, None], *[slice(None)] * 3]
+    index[axis] = index_BT
+    # The dimensions of the indices come first in what is written: [B, T, K, H].
+    return cache.at[tuple(index)].set(jnp.moveaxis(new, axis, 1), mode="drop")
 
 
 def _positions_in_ring(length_B: jax.Array, size: int) -> jax.Array:
