@@ -1,6 +1,6 @@
 """The predictor that fills gaps in texts with a masked language model.
 
-Axes: B batch, T length, V vocabulary.
+Axes: B batch, T length, G gaps of the batch, V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +25,9 @@ MASK = "[MASK]"
 """Marks one missing token in a prompt."""
 
 CANDIDATES = 5
+
+MOST_ROWS, MOST_GAPS = 32, 256
+"""Limits of a batch of prompts; a prompt with more gaps is a batch of its own."""
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,14 @@ class GapFilling(PromptPredictor[Filled]):
         Raises `UsageError` for a prompt without a gap or with too many tokens, before the first
         prompt is filled in.
         """
-        prompts, tokenizer = list(inputs), self._tokenizer
-        codec, mask = GapCodec(tokenizer), module.vocabulary_size - 1
+        prompts, mask = list(inputs), module.vocabulary_size - 1
+        codec = GapCodec(self._tokenizer)
         pieces_of_each = [codec.encode(_around_gaps(prompt)) for prompt in prompts]
         rows = [self._tokens(pieces, mask) for pieces in pieces_of_each]
-        for prompt, pieces, tokens in zip(prompts, pieces_of_each, rows, strict=True):
-            probabilities_GV = self._in_gaps(module, tokens, mask)
-            likeliest = np.argsort(-probabilities_GV, axis=1)[:, :CANDIDATES]
-            best = likeliest[:, 0].tolist()
-            candidates = [
-                [
-                    {
-                        "token": codec.name_token(token, gap, pieces, best),
-                        "score": float(scores[token]),
-                    }
-                    for token in tokens_of_gap.tolist()
-                ]
-                for gap, (tokens_of_gap, scores) in enumerate(
-                    zip(likeliest, probabilities_GV, strict=True)
-                )
-            ]
-            yield Filled(prompt, codec.fill(pieces, best), candidates)
+        for start, end in _batches([len(pieces) - 1 for pieces in pieces_of_each]):
+            of_each = self._in_gaps(module, rows[start:end], mask)
+            for index, probabilities_GV in enumerate(of_each, start):
+                yield _filled(prompts[index], codec, pieces_of_each[index], probabilities_GV)
 
     def render(self, output: Filled, *, as_json: bool) -> str:
         return json_text(vars(output)) if as_json else output.text
@@ -104,24 +94,64 @@ class GapFilling(PromptPredictor[Filled]):
             )
         return tokens
 
-    def _in_gaps(self, module: "nnx.Module", tokens: np.ndarray, mask: int) -> np.ndarray:
-        """Return the probability of each token in each gap, float32 [gaps, V]."""
-        padded_BT = np.zeros((1, self._length), np.int32)
-        padded_BT[0, : len(tokens)] = tokens
-        segments_BT = (np.arange(self._length) < len(tokens)).astype(np.int32)[None]
-        probabilities_BTV = self._probabilities(module, padded_BT, segments_BT)
-        probabilities_TV = np.asarray(probabilities_BTV[0, : len(tokens)])
-        return probabilities_TV[tokens == mask, : self._tokenizer.vocabulary_size]
+    def _in_gaps(
+        self, module: "nnx.Module", rows: Sequence[np.ndarray], mask: int
+    ) -> list[np.ndarray]:
+        """Return the probability of each token in each gap of each row, float32 [gaps, V]."""
+        from inference.compiled import next_power_of_two
+
+        # Few shapes, so that few programs are compiled.
+        tokens_BT, segments_BT = np.zeros((2, next_power_of_two(len(rows)), self._length), np.int32)
+        for row, tokens in enumerate(rows):
+            tokens_BT[row, : len(tokens)], segments_BT[row, : len(tokens)] = tokens, 1
+        row_of_gap, place_of_gap = np.nonzero((tokens_BT == mask) & (segments_BT == 1))
+        count = len(row_of_gap)
+        gaps_2G = np.zeros((2, next_power_of_two(count)), np.int32)
+        gaps_2G[:, :count] = row_of_gap, place_of_gap
+        probabilities_GV = np.asarray(self._probabilities(module, tokens_BT, segments_BT, gaps_2G))[
+            :count, : self._tokenizer.vocabulary_size
+        ]
+        return [probabilities_GV[row_of_gap == row] for row in range(len(rows))]
 
 
 def _probabilities(
-    module: "nnx.Module", tokens_BT: "jax.Array", segments_BT: "jax.Array"
+    module: Any, tokens_BT: "jax.Array", segments_BT: "jax.Array", gaps_2G: "jax.Array"
 ) -> "jax.Array":
-    """Return the probability of each token at each position, float32 [B, T, V]."""
+    """Return the probability of each token in each gap, float32 [G, V]. gaps_2G: the row and the
+    position of each gap."""
     import jax
 
-    logits_BTV, _ = module(tokens_BT, segments_BT=segments_BT)
-    return jax.nn.softmax(logits_BTV, axis=-1)
+    x_BTD, _ = module.hidden(tokens_BT, segments_BT=segments_BT)
+    rows_G, places_G = gaps_2G
+    return jax.nn.softmax(module.head(x_BTD[rows_G, places_G][:, None])[:, 0], axis=-1)
+
+
+def _batches(gaps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each batch of prompts. gaps: their numbers of gaps."""
+    start = 0
+    while start < len(gaps):
+        end, count = start + 1, gaps[start]
+        while end < min(len(gaps), start + MOST_ROWS) and count + gaps[end] <= MOST_GAPS:
+            count += gaps[end]
+            end += 1
+        yield start, end
+        start = end
+
+
+def _filled(
+    prompt: str, codec: GapCodec, pieces: Sequence[Piece], probabilities_GV: np.ndarray
+) -> Filled:
+    """Fill each gap of a prompt with its likeliest token."""
+    likeliest = np.argsort(-probabilities_GV, axis=1)[:, :CANDIDATES]
+    best = likeliest[:, 0].tolist()
+    candidates = [
+        [
+            {"token": codec.name_token(token, gap, pieces, best), "score": float(scores[token])}
+            for token in tokens_of_gap.tolist()
+        ]
+        for gap, (tokens_of_gap, scores) in enumerate(zip(likeliest, probabilities_GV, strict=True))
+    ]
+    return Filled(prompt, codec.fill(pieces, best), candidates)
 
 
 def _around_gaps(prompt: str) -> list[str]:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
+from inference.predictors import filling
 from inference.predictors.filling import GapFilling
 
 
@@ -19,9 +20,12 @@ class Neighbours(nnx.Module):
         shape = (2, self.vocabulary_size, self.vocabulary_size)
         self.table = nnx.Param(3 * jax.random.normal(jax.random.key(0), shape))
 
-    def __call__(self, tokens_BT, *, segments_BT):
+    def hidden(self, tokens_BT, *, segments_BT):
         before_BT, after_BT = jnp.roll(tokens_BT, 1, axis=1), jnp.roll(tokens_BT, -1, axis=1)
         return self.table[0, before_BT] + self.table[1, after_BT], None
+
+    def head(self, x_BTV):
+        return x_BTV
 
     def probability(self, before: int, token: int, after: int) -> float:
         return float(jax.nn.softmax(self.table[0, before] + self.table[1, after])[token])
@@ -60,3 +64,16 @@ def test_a_prompt_that_is_too_long_or_has_no_gap_is_a_mistake_before_any_is_fill
     for prompt, message in (("no gap", "has no"), ("much [MASK] too long", "this model reads 8")):
         with pytest.raises(UsageError, match=message):
             next(GapFilling(tokenizer, 8).predict(model, ["a [MASK]", prompt]))
+
+
+def test_prompts_share_batches_and_give_what_each_gives_alone(monkeypatch):
+    tokenizer = Tokenizer.bytes()
+    model = Neighbours(tokenizer.vocabulary_size)
+    prompts = ["a [MASK] c", "[MASK]", "x[MASK]y[MASK][MASK] z", "[MASK] [MASK]", "end [MASK]"]
+    alone = [
+        one for prompt in prompts for one in GapFilling(tokenizer, 12).predict(model, [prompt])
+    ]
+    for rows, gaps in ((32, 256), (2, 256), (32, 3), (32, 1)):
+        monkeypatch.setattr(filling, "MOST_ROWS", rows)
+        monkeypatch.setattr(filling, "MOST_GAPS", gaps)
+        assert [*GapFilling(tokenizer, 12).predict(model, prompts)] == alone
