@@ -56,7 +56,7 @@ def whole(cell):
     return losses, evaluated(program, state)
 
 
-@pytest.mark.parametrize("mesh", cells.MESHES)
+@pytest.mark.parametrize("mesh", NEXT)
 def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh, tmp_path):
     program = cells.build(cells.load(cell, mesh))
     batches = [*cells.batches(program.config, BEFORE + AFTER)]

@@ -130,6 +130,7 @@ MESHES = {
     "data=8": {"mesh.data": "8"},
     "fsdp=8": {"mesh.data": "1", "mesh.fsdp": "8"},
     "tensor=2,data=4": {"mesh.data": "4", "mesh.tensor": "2"},
+    "data=2,fsdp=2,tensor=2": {"mesh.data": "2", "mesh.fsdp": "2", "mesh.tensor": "2"},
 }
 
 STEADY = {
