@@ -1,7 +1,7 @@
 """Compares the speed of decoding with that of `transformers` and CTranslate2.
 
-python benchmarks/decoding.py [--row=ROW ...] [--threads=N] [--turns=5] [--seconds=3] [--soak=N]
-                              [--folder=DIR] [--out=FILE] [--force] [--toy]
+python benchmarks/decoding.py [--row=ROW ...] [--side=SIDE ...] [--threads=N] [--turns=5]
+                              [--seconds=3] [--soak=N] [--folder=DIR] [--out=FILE] [--force] [--toy]
 
 A Llama of about 30 million parameters is written as a folder of `transformers`; each side loads
 its weights (`decoding_sides.py`). In float32, all must write the same greedy tokens, up to
@@ -14,6 +14,9 @@ rows of 16 texts:
 - `ctranslate2` has all texts in one batch, which each leaves when it is complete; `_by_length` has
   a batch for each length of prompts; `_async` has a request for each text, and a worker for each
   thread.
+
+Rows `lookup_...` compare our side with itself while it guesses tokens from the text before: greedy
+texts of all tokens, which seldom repeat themselves, and of four tokens, which soon do.
 
 Beside the speed stand the milliseconds to the first token and between deliveries of tokens, 50th
 and 99th percentile, and the mean number of tokens in a delivery. Row `warm_up` measures how long
@@ -64,17 +67,27 @@ SEVERAL = (
     "ctranslate2_int8_async",
 )
 
+LOOK_UP = ("triform", "triform_lookup")
+
 
 @dataclass(frozen=True)
 class Row:
-    """Texts written at the same time: lengths of their prompts, and numbers of new tokens."""
+    """Texts written at the same time: lengths of their prompts, and numbers of new tokens.
+
+    allowed: how many different tokens the texts may have; 0: all. looks_up: whether sides with and
+    without guessed tokens are compared, in place of the peers.
+    """
 
     prompts: tuple[int, ...]
     new: tuple[int, ...]
     sampled: bool = False
+    allowed: int = 0
+    looks_up: bool = False
 
     @property
     def sides(self) -> tuple[str, ...]:
+        if self.looks_up:
+            return LOOK_UP
         return SINGLE if len(self.new) == 1 else SEVERAL
 
 
@@ -94,11 +107,14 @@ ROWS = {
     "single_32_64_sampled": Row((32,), (64,), sampled=True),
     "mixed_16": every_pair(*MIXED),
     "mixed_16_sampled": every_pair(*MIXED, sampled=True),
+    "lookup_repeating": Row((32,), (256,), allowed=4, looks_up=True),
+    "lookup_elsewhere": Row((32,), (256,), looks_up=True),
 }
 TOY_ROWS = {
     "single_32_64": Row((8,), (8,)),
     "mixed_16": every_pair((4, 8), (6, 12)),
     "mixed_16_sampled": every_pair((4, 8), (6, 12), sampled=True),
+    "lookup_repeating": Row((8,), (24,), allowed=4, looks_up=True),
 }
 WARM_UP = "warm_up"
 SETTLE_SECONDS = 0.5
@@ -109,6 +125,7 @@ NEAR_TIE = 1e-3
 
 FLAGS = (
     Flag("row", f"rows to measure: {', '.join((*ROWS, WARM_UP))} (default: all)", repeatable=True),
+    Flag("side", "sides to measure, ours among them (default: all of a row)", repeatable=True),
     Flag("threads", "threads of each side (default: all CPUs)", type=int, minimum=1),
     Flag("turns", "turns of each side", type=int, default=5, minimum=1),
     Flag("seconds", "length of a turn", type=float, default=3.0, minimum=0),
@@ -135,6 +152,10 @@ def main(argv: Sequence[str]) -> None:
     for name in names:
         if name not in (*rows, WARM_UP):
             raise UsageError(f"--row={name}: choose from {', '.join((*rows, WARM_UP))}")
+    for side in arguments.side:
+        if side not in (*SEVERAL, *LOOK_UP):
+            known = dict.fromkeys((*SEVERAL, *LOOK_UP))
+            raise UsageError(f"--side={side}: choose from {', '.join(known)}")
     os.environ["JAX_PLATFORMS"] = "cpu"
     threads = arguments.threads or len(os.sched_getaffinity(0))
     load = check_idle(force=arguments.force)
@@ -163,7 +184,7 @@ def has(side: str) -> bool:
     """Return whether the libraries of a side are installed, and our side can do it."""
     library = side.partition("_")[0]
     if library == "triform":
-        return side == "triform" or takes_weights_dtype()
+        return "int8" not in side or takes_weights_dtype()
     needed = ("torch", "transformers", library)  # CTranslate2's converter needs all of them.
     return all(map(find_spec, needed))
 
@@ -190,8 +211,9 @@ def measure(
     tokenizer = Tokenizer.load(root / "folder/tokenizer.json")
     prompts = llama_folder.prompts_of(tokenizer, row.prompts)
     ids = tuple(tuple(tokenizer.encode(prompt).tolist()) for prompt in prompts)
-    batch = Batch(tuple(prompts), ids, row.new, row.sampled)
-    names = [side for side in row.sides if has(side)]
+    batch = Batch(tuple(prompts), ids, row.new, row.sampled, row.allowed)
+    wanted = {"triform", *(arguments.side or row.sides)}
+    names = [side for side in row.sides if side in wanted and has(side)]
     sides = {}
     for side in names:
         how = {"warm_up": 2, "turn_seconds": arguments.seconds}

@@ -19,17 +19,25 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 """Settings of sampled texts."""
 
 BAN = -100.0
-"""What is added to the logit of the end-of-text token."""
+"""What is added to the logit of the end-of-text token; its negative, to those of allowed ones."""
+
+
+SMALLEST_ROOM = 128
+"""Smallest number of tokens for which our engine compiles programs, unless the context is less."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts to write at the same time: prompts, their token ids, and how many tokens to write."""
+    """Texts to write at the same time: prompts, their token ids, and how many tokens to write.
+
+    allowed: with our side, the texts have at most this many different tokens; 0: any.
+    """
 
     prompts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...]
     new: tuple[int, ...]
     sampled: bool = False
+    allowed: int = 0
 
 
 @dataclass
@@ -110,7 +118,7 @@ def make_engine(
     )
     context = definition.data_spec.require("max_length")
     prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-    rooms = (context // 4, context // 2, context)
+    rooms = (*(room for room in (context // 4, context // 2) if room >= SMALLEST_ROOM), context)
     return Engine(programs, params, tokenizer, context=context, rooms=rooms, prefix_cache=prefixes)
 
 
@@ -118,8 +126,8 @@ def triform(
     kind: str, root: Path, batch: Batch, threads: int
 ) -> tuple[Callable[[], Written], dict[str, Any]]:
     """Build Triform's engine, without prefix reuse: each run reads its prompts anew. kind: `int8`
-    or nothing."""
-    engine = make_engine(root / "workdir", kind)
+    for quantized weights, `lookup` for tokens guessed from the text before, or nothing."""
+    engine = make_engine(root / "workdir", kind if kind == "int8" else "")
     import jax
 
     from data.codecs.tokenizers import Tokenizer
@@ -127,11 +135,14 @@ def triform(
 
     end_id = Tokenizer.load(root / "folder/tokenizer.json").end_id
     drawn = {"temperature": TEMPERATURE, "top_p": TOP_P} if batch.sampled else {"temperature": 0}
+    allowed = sorted({*batch.ids[0]} - {end_id})[: batch.allowed]
+    bias = ((end_id, BAN), *((token, -BAN) for token in allowed))
     requests = [
         Request(
             prompt,
             max_tokens=new,
-            sampling=Sampling(seed=row, logit_bias=((end_id, BAN),), **drawn),
+            speculation=kind == "lookup",
+            sampling=Sampling(seed=row, logit_bias=bias, **drawn),
         )
         for row, (prompt, new) in enumerate(zip(batch.prompts, batch.new, strict=True))
     ]

@@ -35,8 +35,7 @@ PREFILL_TOKENS = 512
 DISPATCHES_BEFORE_SHRINKING = 8
 
 SHORTEST_PREFILL, LONGEST_PREFILL = 16, 512
-"""Bounds of the chunks in which prompts are read; their lengths are powers of four times the
-shortest."""
+"""Bounds of the chunks in which prompts are read; each length is twice the one before."""
 
 SCORED_PREFILL = 64
 """Length of the chunks whose tokens' log-probabilities are wanted."""
@@ -323,7 +322,7 @@ class Engine:
         lengths, length = [], SHORTEST_PREFILL
         while length < longest:
             lengths.append(length)
-            length *= 4
+            length *= 2
         return [*lengths, longest]
 
     def _admit(self, slot: int, job: Job) -> None:

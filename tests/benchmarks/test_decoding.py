@@ -24,7 +24,8 @@ def measured(tmp_path, monkeypatch, *arguments: str) -> dict[str, Any]:
 
 
 def test_sides_write_the_same_tokens_and_are_measured(tmp_path, monkeypatch, capsys):
-    found = measured(tmp_path, monkeypatch, "--row=single_32_64", "--row=mixed_16")
+    rows = ("--row=single_32_64", "--row=mixed_16", "--row=lookup_repeating")
+    found = measured(tmp_path, monkeypatch, *rows)
     assert found["load"]["forced"] and found["machine"]["versions"]["jax"]
     for name, row in found["rows"].items():
         present = {side for side in decoding.TOY_ROWS[name].sides if decoding.has(side)}
@@ -37,6 +38,13 @@ def test_sides_write_the_same_tokens_and_are_measured(tmp_path, monkeypatch, cap
         assert greedy["triform"] == "equal"
     printed = capsys.readouterr().out
     assert "| `mixed_16` | `triform` |" in printed and json.loads(printed.splitlines()[-1]) == found
+
+
+def test_only_the_sides_that_are_named_are_measured(tmp_path, monkeypatch):
+    found = measured(tmp_path, monkeypatch, "--row=single_32_64", "--side=triform_int8")
+    assert found["rows"]["single_32_64"]["sides"].keys() == {"triform", "triform_int8"}
+    with pytest.raises(UsageError, match=r"^--side=trifrom: choose from triform, "):
+        measured(tmp_path, monkeypatch, "--side=trifrom")
 
 
 def test_warm_up_and_memory_are_measured(tmp_path, monkeypatch):

@@ -60,11 +60,11 @@ def here(text: str) -> str:
     return OF_A_COMMIT.sub("", text)
 
 
-EXTENSION_PAGES = [name for name in DOCUMENTS if "add_a_" in name]
-"""Their commands check types and run tests, which takes minutes: see tests/full."""
+LONG_PAGES = [name for name in DOCUMENTS if "add_a_" in name or "fine_tuning" in name]
+"""Their commands check types, run tests and train, which takes minutes: see tests/full."""
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in EXTENSION_PAGES])
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in LONG_PAGES])
 def test_the_commands_of_a_document_run(document, tmp_path, cache_dir):
     run_commands(document, tmp_path / "tree", cache_dir)
 

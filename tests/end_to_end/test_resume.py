@@ -111,23 +111,3 @@ def test_killed_and_stopped_on_the_way_a_run_ends_bit_equal(family, text, tmp_pa
     assert arrays.keys() == others.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, others[name], err_msg=name)
-
-
-def test_the_same_batches_and_losses_on_eight_then_four_devices_then_one(text, tmp_path):
-    recipe = f"--config=configs/{RECIPES['attention']}.py"
-    fields = settings(text)
-    run("train.py", recipe, f"--workdir={tmp_path / 'whole'}", **fields)
-    moved = tmp_path / "moved"
-    eight = {"mesh__data": "2", "mesh__fsdp": "2", "mesh__tensor": "2"}
-    four = {"mesh__data": "1", "mesh__fsdp": "4"}
-    slow = {"recipe": RECIPES["attention"], "checkpoint__every_steps": "5"}
-    status, errors = stop_at(8, signal.SIGTERM, moved, devices=8, **settings(text, **eight, **slow))
-    assert status == 75, errors
-    status, errors = stop_at(22, signal.SIGINT, moved, devices=4, **settings(text, **four, **slow))
-    assert status == 75, errors
-    run("train.py", recipe, f"--workdir={moved}", **fields)
-    whole, again = metrics(tmp_path / "whole"), metrics(moved)
-    assert [m["batch_crc32"] for m in whole.values()] == [m["batch_crc32"] for m in again.values()]
-    np.testing.assert_allclose(
-        [m["loss"] for m in again.values()], [m["loss"] for m in whole.values()], rtol=1e-6
-    )
