@@ -140,9 +140,7 @@ def check_mixed_requests(model) -> None:
 
 
 def test_nothing_is_compiled_after_the_warm_up(attention):
-    engine = engine_of(
-        attention, sizes=(1, 4), rooms=(16, CONTEXT), prefix_cache=PrefixCache(1 << 20)
-    )
+    engine = engine_of(attention, rooms=(16, CONTEXT), prefix_cache=PrefixCache(1 << 20))
     engine.warm_up()
     with compilations() as compiled:
         completions = arriving(engine, mixed_requests(24))

@@ -29,22 +29,25 @@ def course(cell: str, mesh: str) -> tuple[list[float], list[np.ndarray]]:
     return losses, moved
 
 
+THREE_AXES = "data=2,fsdp=2,tensor=2"
+"""The mesh that is tested here; tests/full tests all."""
+
 OF_ONE_MIXER = [cell for cell in cells.CELLS if cell.split(",")[0] in {*cells.MIXERS} - {"mixed"}]
 """Cells with a single kind of mixer: tests/full tests them."""
 
 
 @pytest.mark.parametrize("cell", [cell for cell in cells.CELLS if cell not in OF_ONE_MIXER])
 def test_two_steps_on_a_mesh_of_three_axes_equal_one_devices(cell):
-    check_two_steps(cell)
+    check_two_steps(cell, [THREE_AXES])
 
 
-def check_two_steps(cell: str) -> None:
-    """Two steps on a mesh of three axes equal those on one device; tests/full/test_cells.py takes
-    the axes one by one."""
+def check_two_steps(cell: str, meshes: list[str]) -> None:
+    """Two steps on each of the meshes equal those on one device."""
     losses, parameters = course(cell, "one device")
-    others, moved = course(cell, "data=2,fsdp=2,tensor=2")
-    np.testing.assert_allclose(others, losses, rtol=1e-4)
-    for one, other in zip(parameters, moved, strict=True):
-        tolerance = max(1e-4 * np.abs(one).max(), ROUNDING)
-        np.testing.assert_allclose(other, one, rtol=0, atol=tolerance)
+    for mesh in meshes:
+        others, moved = course(cell, mesh)
+        np.testing.assert_allclose(others, losses, rtol=1e-4, err_msg=mesh)
+        for one, other in zip(parameters, moved, strict=True):
+            tolerance = max(1e-4 * np.abs(one).max(), ROUNDING)
+            np.testing.assert_allclose(other, one, rtol=0, atol=tolerance, err_msg=mesh)
     assert len(set(losses)) == STEPS
