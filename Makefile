@@ -25,16 +25,16 @@ train: $(READY)
 	$(BIN)/python train.py --config=configs/python_stdlib.py --workdir=$(WORKDIR)
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --ignore=tests/parity --ignore=tests/full --ignore=tests/benchmarks --ignore=tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/benchmarks --ignore=tests/golden
 
 # Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one;
 # benchmarks at toy size; workdirs of earlier, which evaluate to the same figures.
 test-full: $(READY)
-	$(BIN)/python -m pytest -n 2 tests/full tests/benchmarks tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/full tests/benchmarks tests/golden
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
-	$(BIN)/python -m pytest -n 2 tests/parity
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/parity
 
 $(VENV)/.bench: $(READY)
 	@echo "Adding PyTorch and other peers to $(VENV) (once)"

@@ -69,10 +69,11 @@ def from_cpu(found: Findings) -> None:
 
 
 def gpu_variant() -> dict[str, str]:
-    """Return the overrides of the GPU command in the recipe's docstring."""
+    """Return the overrides of the recipe's command whose workdir ends with _gpu."""
     docstring = (ROOT / RECIPE).read_text(encoding="utf-8").split('"""')[1]
-    command = docstring.partition("For a GPU")[2]
-    return dict(re.findall(r"--config\.([\w.]+)=(\S+)", command))
+    command = re.search(r"^python train\.py .*--workdir=\S+_gpu\b(?:.*\\\n)*.*", docstring, re.M)
+    assert command, f"{RECIPE} shows no command with a workdir that ends with _gpu"
+    return dict(re.findall(r"--config\.([\w.]+)=(\S+)", command[0]))
 
 
 def standard_library(characters: int | None) -> str:
