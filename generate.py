@@ -182,7 +182,7 @@ def write_completions(
     arguments: SimpleNamespace,
 ) -> None:
     """Write the completions of `requests`, in order; with --stream, while they are generated."""
-    prompts = [request.prompt for request in requests]
+    prompts = [str(request.prompt) for request in requests]
     writer = Writer(prompts, partial(predictor.render, as_json=True) if arguments.json else None)
     on_text = writer.write if arguments.stream else None
     completions = predictor.predict(module, requests, warn=say, on_text=on_text)

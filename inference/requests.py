@@ -67,8 +67,11 @@ class Sampling:
 class Request:
     """A request to continue a prompt.
 
-    The text ends at the end of the document, before the first of the `stop` strings, at one of the
-    `stop_tokens` (ids), or after `max_tokens` tokens. An empty prompt starts a new document.
+    prompt: a text, or the ids of tokens, which the model reads as they are; an empty text starts a
+    new document. The text ends at the end of the document, before the first of the `stop` strings,
+    at one of the `stop_tokens` (ids), or after `max_tokens` tokens. With `prompt_logprobs`,
+    `max_tokens` may be 0: then only the prompt is scored, which may have one token more than the
+    model's context.
 
     constraint: what the text must match as a whole; None for any text.
     logprobs, prompt_logprobs: whether to return the log-probabilities of the written tokens, or of
@@ -82,7 +85,7 @@ class Request:
     Raises `RequestError` for a value out of its range.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     max_tokens: int = 200
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
@@ -96,8 +99,11 @@ class Request:
     prediction: str | None = None
 
     def __post_init__(self):
-        if self.max_tokens < 1:
-            raise RequestError("max_tokens", f"must be >= 1, not {self.max_tokens}")
+        least = 0 if self.prompt_logprobs else 1
+        if self.max_tokens < least:
+            raise RequestError("max_tokens", f"must be >= {least}, not {self.max_tokens}")
+        if self.prompt == ():
+            raise RequestError("prompt", "must have a token")
         if "" in self.stop:
             raise RequestError("stop", "must not be empty: every text would end at once")
         for token in self.stop_tokens:
@@ -139,7 +145,7 @@ class Completion:
     guessed by speculation and turned out right or wrong.
     """
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     prompt_tokens: int
     tokens: int
     text: str

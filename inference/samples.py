@@ -24,6 +24,6 @@ def sample_completions(
     ]
     start = "\n" if config.data.source == "conversations" else ""
     return [
-        {"prompt": done.prompt, "text": f"{start}{done.text}"}
-        for done in predictor.predict(module, requests)
+        {"prompt": prompt, "text": f"{start}{done.text}"}
+        for prompt, done in zip(prompts, predictor.predict(module, requests), strict=True)
     ]

@@ -11,6 +11,7 @@ from configs.schema.model import Decoder, Model
 from configs.schema.optimizer import AdamW, Optimizer
 from configs.schema.precision import Precision
 from configs.schema.rules import check_sections
+from configs.schema.serve import Serve
 from configs.schema.settings import NonNegativeInteger, Settings, field
 from configs.schema.task import LanguageModeling, Task
 from configs.schema.train import Train
@@ -32,6 +33,7 @@ class Config(Settings):
     mesh: Mesh = field(Mesh(), "The device mesh, and how arrays are sharded over it.")
     precision: Precision = field(Precision(), "Data types (dtypes) of activations and parameters.")
     checkpoint: Checkpoint = field(Checkpoint(), "When checkpoints are saved, and which are kept.")
+    serve: Serve = field(Serve(), "How the model is served, and the limits of the server.")
 
     @pydantic.model_validator(mode="after")
     def _check_sections(self) -> Self:

@@ -23,20 +23,30 @@ class Ticket(Generic[Input, Output]):
     """An input that was submitted, and what became of it.
 
     output: the answer; None until it is there, and for an input without one. error: why there is no
-    answer. is_cancelled: whether the answer is not wanted any more. submitted_at: a time of
-    `time.perf_counter`. on_end: called once there is an output or an error.
+    answer. is_ended: whether there is one of them. is_cancelled: whether the answer is not wanted
+    any more. submitted_at: a time of `time.perf_counter`. on_end: called once there is an output or
+    an error.
     """
 
-    def __init__(self, content: Input, on_end: "Callable[[Ticket[Input, Output]], None] | None"):
+    def __init__(
+        self,
+        content: Input,
+        on_end: "Callable[[Ticket[Input, Output]], None] | None" = None,
+    ):
         self.content, self.on_end = content, on_end
         self.output: Output | None = None
         self.error: UsageError | None = None
-        self.is_cancelled = False
+        self.is_cancelled = self.is_ended = False
         self.submitted_at = time.perf_counter()
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether nothing more is done for the input."""
+        return self.is_ended or self.is_cancelled
 
     def end(self, output: Output | None, error: UsageError | None = None) -> None:
         """Keep the answer or the error, and tell `on_end`."""
-        self.output, self.error = output, error
+        self.output, self.error, self.is_ended = output, error, True
         if self.on_end is not None:
             self.on_end(self)
 
@@ -69,8 +79,13 @@ class Batcher(Generic[Input, Output]):
     ) -> Ticket[Input, Output]:
         """Add an input. Its answer is in `Ticket.output` when a step has answered it."""
         ticket = Ticket(content, on_end)
-        self._submitted.put(ticket)
+        self.add(ticket)
         return ticket
+
+    def add(self, ticket: Ticket[Input, Output]) -> None:
+        """Add an input as a ticket."""
+        ticket.submitted_at = time.perf_counter()
+        self._submitted.put(ticket)
 
     def cancel(self, ticket: Ticket[Input, Output]) -> None:
         """Leave an input out, unless its batch is being answered."""

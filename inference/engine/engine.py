@@ -82,6 +82,9 @@ class Engine:
     the context alone. The smallest size and room are used that suffice for the requests at the
     time. prefix_cache: keeps states after prompts; None: prompts are always read whole.
 
+    The attribute `limit` is the largest number of tokens of a prompt and its text together, None if
+    there is none.
+
     The engine runs in the thread that calls `step`; `submit` and `cancel` may be called from other
     threads.
     """
@@ -103,9 +106,9 @@ class Engine:
         self._constraints = ConstraintCompiler(tokenizer)
         self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
-        self._limit = None if context is None else min(self._rooms[-1], context)
+        self.limit = None if context is None else min(self._rooms[-1], context)
         # Room for a prediction as long as the context, besides the text.
-        self._text_room = TEXT_ROOM if self._limit is None else 2 * self._limit
+        self._text_room = TEXT_ROOM if self.limit is None else 2 * self.limit
         self._submitted: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._slots: Slots | None = None
@@ -120,24 +123,46 @@ class Engine:
     def submit(
         self, request: Request, on_text: OnText | None = None, *, name: str = "the prompt"
     ) -> Job:
-        """Add a request. Its text is in `Job.completion` when it has ended.
+        """Add a request. Its text is in `Job.completion` when it has ended. The arguments and
+        errors are those of `prepare`."""
+        job = self.prepare(request, on_text, name=name)
+        self.add(job)
+        return job
+
+    def add(self, job: Job) -> None:
+        """Add a job that `prepare` made."""
+        self._submitted.put(job)
+
+    def prepare(
+        self, request: Request, on_text: OnText | None = None, *, name: str = "the prompt"
+    ) -> Job:
+        """Turn a request into tokens, and compile its constraint. May be called from any thread.
 
         name: what error messages call the prompt. Raises `UsageError` for a prompt longer than the
-        context, and `RequestError` for a constraint that this vocabulary can't satisfy.
+        context, and `RequestError` for ids that are no tokens and for a constraint that this
+        vocabulary can't satisfy.
         """
+        known = self._tokenizer.vocabulary_size
+        if not isinstance(request.prompt, str) and not all(0 <= i < known for i in request.prompt):
+            raise RequestError("prompt", f"must have ids of tokens from 0 to {known - 1}")
         if missing := options_of([request]) - self._programs.options:
             raise ValueError(f"the programs have no {', '.join(sorted(missing))}")
         constraint = None
         if request.constraint is not None:
             constraint = self._constraints.start(request.constraint)
         job = Job(request, self._tokenizer, on_text, constraint)
-        if self._limit is not None and job.prompt_tokens > self._limit:
+        is_only_scored = request.max_tokens == 0  # The last token is not read.
+        if self.limit is not None and job.prompt_tokens - is_only_scored > self.limit:
             raise UsageError(
                 f"{name} has {job.prompt_tokens} tokens, and the context of this model only "
-                f"{self._limit}: shorten the prompt"
+                f"{self.limit}: shorten the prompt"
             )
-        self._submitted.put(job)
         return job
+
+    @property
+    def busy_slots(self) -> int:
+        """Return the number of slots that have a job."""
+        return sum(job is not None for job in self._jobs)
 
     def cancel(self, job: Job) -> None:
         """End a job; its slot is free after the dispatch that is running."""
@@ -246,9 +271,9 @@ class Engine:
 
     def _needed(self, job: Job) -> int:
         """Return the number of tokens for which a job needs room."""
-        if self._limit is None:
+        if self.limit is None:
             return 0
-        return min(job.prompt_tokens + job.request.max_tokens, self._limit)
+        return min(job.prompt_tokens + job.request.max_tokens, self.limit)
 
     def _fill_slots(self) -> None:
         for slot, job in enumerate(self._jobs):
@@ -262,7 +287,7 @@ class Engine:
         """Give a job an empty state, or the state after the longest prefix that is kept."""
         if self._empty_row is None:
             self._empty_row = self._programs.initial_row(self._params, self._rooms[-1])
-        job.write_forced(self._limit)
+        job.write_forced(self.limit)
         job.state = self._empty_row
         cache = self._prefix_cache
         if cache is None or job.request.prompt_logprobs:
@@ -283,8 +308,13 @@ class Engine:
                 budget -= self._read_chunk(job)
             if job.completion is not None:
                 self._jobs[slot] = None  # Every token was forced.
-            elif not job.unread:
+            elif job.unread:
+                continue
+            elif job.request.max_tokens:
                 self._admit(slot, job)
+            else:
+                job.end()
+                self._jobs[slot] = None
 
     def _read_chunk(self, job: Job) -> int:
         """Read the next tokens of a job; return the length of the chunk."""
@@ -318,7 +348,7 @@ class Engine:
         )
 
     def _chunk_lengths(self) -> list[int]:
-        longest = min(LONGEST_PREFILL, self._limit or LONGEST_PREFILL)
+        longest = min(LONGEST_PREFILL, self.limit or LONGEST_PREFILL)
         lengths, length = [], SHORTEST_PREFILL
         while length < longest:
             lengths.append(length)
@@ -328,8 +358,8 @@ class Engine:
     def _admit(self, slot: int, job: Job) -> None:
         """Let a slot write whose prompt is read."""
         job.steps_left = job.request.max_tokens - job.written
-        if self._limit is not None:
-            job.steps_left = min(job.steps_left, self._limit - job.read)
+        if self.limit is not None:
+            job.steps_left = min(job.steps_left, self.limit - job.read)
         assert job.steps_left > 0, "a slot that can't write would never end its text"
         job.steps_granted = job.written + job.steps_left
         row = self._programs.row_arrays(
@@ -440,19 +470,19 @@ class Engine:
                 job.rejected += int(counts[1])
             columns_SC = columns_SC[columns_SC[:, 0] != NOTHING]
             job.steps_left -= max(len(columns_SC) - dispatch.steps, 0)
-            job.write(columns_SC, self._limit)
+            job.write(columns_SC, self.limit)
             if job.completion is not None:
                 self._keep_text(job)
                 self._release(job)
-            elif job.read == self._limit:
-                job.shift_context(self._limit)
+            elif job.read == self.limit:
+                job.shift_context(self.limit)
                 job.state = self._empty_row
             elif job.constraint is not None:
                 self._write_forced(slot, job)
 
     def _write_forced(self, slot: int, job: Job) -> None:
         """Write the tokens to which a constraint leaves no choice; the model reads them later."""
-        job.write_forced(self._limit)
+        job.write_forced(self.limit)
         if job.completion is not None:
             self._release(job)
         elif job.unread:

@@ -38,19 +38,22 @@ class Job:
         constraint: ConstraintState | None,
     ):
         self.request, self.on_text, self.constraint = request, on_text, constraint
-        ids = tokenizer.encode(request.prompt)
-        after = ids.tolist() if tokenizer.joins_prompt else []
-        opening = tokenizer.opening if len(ids) else tokenizer.document_opening
-        self.ids = [*opening.tolist(), *ids.tolist()]
+        prompt = request.prompt
+        if isinstance(prompt, str):
+            ids = tokenizer.encode(prompt).tolist()
+            opening = tokenizer.opening if ids else tokenizer.document_opening
+            self.ids, prompt_hash = [*opening.tolist(), *ids], zlib.crc32(prompt.encode())
+        else:
+            ids = self.ids = [*prompt]
+            prompt_hash = zlib.crc32(np.array(ids, np.int32).tobytes())
         self.prompt_tokens = len(self.ids)
         self.text = GrowingText(
             tokenizer,
             max_tokens=request.max_tokens,
             stop=request.stop,
             stop_tokens=request.stop_tokens,
-            after=after,
+            after=ids if tokenizer.joins_prompt else [],
         )
-        prompt_hash = zlib.crc32(request.prompt.encode())
         self.key = row_key(request.sampling.seed, prompt_hash, request.repeat)
         self.prediction = tokenizer.encode(request.prediction or "").tolist()
         self.unread: Sequence[int] = self.ids[:-1]
@@ -63,6 +66,11 @@ class Job:
         self.is_cancelled = False
         self.completion: Completion | None = None
         self.error: RequestError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Return whether the text has ended."""
+        return self.completion is not None
 
     @property
     def written(self) -> int:
@@ -127,6 +135,10 @@ class Job:
                 break
         self.unread = self.ids[self.read : -1]
         self.tell("".join(pieces))
+
+    def end(self) -> None:
+        """End the text of a request that only has its prompt scored."""
+        self.tell(self.text.end("length"))
 
     def fail(self, error: RequestError) -> None:
         """End the text because of an error."""

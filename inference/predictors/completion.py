@@ -63,8 +63,8 @@ class TextCompletion(Predictor[Request, Completion]):
         rules: "Rules",
         plain: "Tokenizer | None" = None,
     ):
-        self._tokenizer, self._plain = tokenizer, plain or tokenizer
-        self._context, self._mesh, self._rules = context, mesh, rules
+        self.tokenizer, self.plain, self.context = tokenizer, plain or tokenizer, context
+        self._mesh, self._rules = mesh, rules
         self._programs: Programs | None = None
 
     @classmethod
@@ -118,11 +118,12 @@ class TextCompletion(Predictor[Request, Completion]):
         """
         requests = list(inputs)
         for request in requests:
-            if self._plain.decode(self._plain.encode(request.prompt)) != request.prompt:
-                warn(f"the prompt {request.prompt!r} has characters that the training text has not")
+            prompt = request.prompt
+            if isinstance(prompt, str) and self.plain.decode(self.plain.encode(prompt)) != prompt:
+                warn(f"the prompt {prompt!r} has characters that the training text has not")
         engine = self._engine(module, requests)
         jobs = []
-        for index, request in enumerate(_numbered(requests)):
+        for index, request in enumerate(numbered(requests)):
             name = f"prompt {index + 1}" if len(requests) > 1 else "the prompt"
             listener = None if on_text is None else partial(on_text, index)
             jobs.append(engine.submit(request, listener, name=name))
@@ -138,26 +139,34 @@ class TextCompletion(Predictor[Request, Completion]):
 
         from inference.compiled import next_power_of_two
         from inference.engine.engine import Engine, options_of
-        from inference.engine.programs import Programs
 
         graph, params = nnx.split(module)
-        options, programs = options_of(requests), self._programs
-        if programs is None or programs.graph != graph or programs.options != options:
-            programs = self._programs = Programs.of(
-                graph, self._tokenizer, mesh=self._mesh, rules=self._rules, options=options
-            )
-        encode = self._tokenizer.encode  # Its `encode_many` does not make messages of prompts.
-        lengths = [len(encode(request.prompt)) + request.max_tokens for request in requests]
-        room = next_power_of_two(max(lengths, default=0) + len(self._tokenizer.document_opening))
+        lengths = [self._length(request.prompt) + request.max_tokens for request in requests]
+        room = next_power_of_two(max(lengths, default=0) + len(self.tokenizer.document_opening))
         is_bounded = module.has_bounded_context
         return Engine(
-            programs,
+            self.programs(graph, options_of(requests)),
             params,
-            self._tokenizer,
-            context=self._context if is_bounded else None,
-            rooms=(min(self._context, room),) if is_bounded else None,
+            self.tokenizer,
+            context=self.context if is_bounded else None,
+            rooms=(min(self.context, room),) if is_bounded else None,
             sizes=(next_power_of_two(min(len(requests), MOST_ROWS)),),
         )
+
+    def programs(self, graph: "nnx.GraphDef", options: "frozenset[str]") -> "Programs":
+        """Return an engine's programs for models of `graph`, with these options."""
+        from inference.engine.programs import Programs
+
+        made = self._programs
+        if made is None or made.graph != graph or made.options != options:
+            made = self._programs = Programs.of(
+                graph, self.tokenizer, mesh=self._mesh, rules=self._rules, options=options
+            )
+        return made
+
+    def _length(self, prompt: str | tuple[int, ...]) -> int:
+        # `encode_many` of a chat model's tokenizer does not make messages of prompts.
+        return len(self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
 
     def render(self, output: Completion, *, as_json: bool) -> str:
         if not as_json:
@@ -175,14 +184,14 @@ class TextCompletion(Predictor[Request, Completion]):
         """Return a token's text and log-probability, and the likeliest tokens at its position."""
 
         def one(token: int, logprob: float) -> dict[str, Any]:
-            return {"token": self._plain.decode([token]), "logprob": logprob}
+            return {"token": self.plain.decode([token]), "logprob": logprob}
 
         return one(score.token, score.logprob) | {"top": [one(*pair) for pair in score.top]}
 
 
-def _numbered(requests: Sequence[Request]) -> list[Request]:
+def numbered(requests: Sequence[Request]) -> list[Request]:
     """Set the `repeat` of requests that equal an earlier one in prompt and seed."""
-    counts: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[str | tuple[int, ...], int], int] = {}
     numbered = []
     for request in requests:
         key = (request.prompt, request.sampling.seed)

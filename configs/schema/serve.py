@@ -1,0 +1,79 @@
+"""The configuration section `serve`: the limits of the server."""
+
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from configs.schema.settings import Count, NonNegativeInteger, Settings, field
+
+Seconds = Annotated[float, Interval(ge=0.1, le=86_400)]
+MegaBytes = Annotated[int, Interval(ge=1, le=1 << 20)]
+
+
+def _limit(default: Any, meaning: str, unit: str | None = None) -> Any:
+    """Declare a field of `serve`. Training does not use it, so it may change on resume."""
+    return field(default, meaning, unit=unit, mutable_on_resume=True)
+
+
+class Serve(Settings):
+    """How `serve.py` answers requests, and the limits of what it accepts.
+
+    A request beyond a limit gets a status from 400 to 499 whose message names the limit.
+    """
+
+    # What is served.
+    model_name: str = _limit("", "Name of the model in requests; empty: the workdir's name.")
+    slots: Count = _limit(16, "Texts that are written at the same time; further ones wait.")
+    prefix_cache_mb: NonNegativeInteger = _limit(
+        256, "Memory for the states after prompts that may come again; 0: none are kept.", "MB"
+    )
+
+    # Who is answered.
+    allowed_hosts: tuple[str, ...] = _limit(
+        (), "Host names under which the server is reached, beside the address it listens on."
+    )
+    max_connections: Count = _limit(
+        1024, "Open connections; beyond it, the one that has been idle longest is closed."
+    )
+    max_waiting_requests: Count = _limit(
+        256, "Requests that wait for a slot; `n` answers to a prompt count as n."
+    )
+    max_waiting_tokens: Count = _limit(1 << 18, "Prompt tokens of all requests that wait.")
+
+    # How long things may take.
+    header_seconds: Seconds = _limit(10.0, "Time for the header of a request.", "seconds")
+    body_seconds: Seconds = _limit(60.0, "Time for the body of a request.", "seconds")
+    keep_alive_seconds: Seconds = _limit(
+        5.0, "Time for which a connection without a request stays open.", "seconds"
+    )
+    first_token_seconds: Seconds = _limit(
+        60.0, "Time until an answer begins, the wait for a slot included.", "seconds"
+    )
+    answer_seconds: Seconds = _limit(600.0, "Time until an answer is complete.", "seconds")
+    drain_seconds: Seconds = _limit(
+        30.0, "Time for the answers that are not complete at SIGTERM.", "seconds"
+    )
+
+    # How large things may be.
+    max_header_bytes: Count = _limit(1 << 14, "Size of a request's header.", "bytes")
+    max_body_bytes: Count = _limit(1 << 20, "Size of a JSON body.", "bytes")
+    max_upload_bytes: Count = _limit(25 << 20, "Size of an uploaded picture or recording.", "bytes")
+    max_prompts: Count = _limit(128, "Prompts or inputs of a request.")
+    max_messages: Count = _limit(256, "Messages of a conversation.")
+    max_n: Count = _limit(16, "Answers to each prompt (`n`).")
+    max_tokens: Count = _limit(
+        4096, "Tokens of an answer; for a model with a context, the context is a limit too."
+    )
+    max_stops: Count = _limit(4, "Stop strings of a request.")
+    max_stop_characters: Count = _limit(256, "Characters of a stop string.")
+    max_bias_tokens: Count = _limit(1024, "Tokens in `logit_bias`.")
+    max_schema_bytes: Count = _limit(1 << 16, "Size of the JSON schema of an answer.", "bytes")
+
+    # How files are decoded.
+    max_pixels: Count = _limit(50_000_000, "Pixels of a picture.", "pixels")
+    max_sound_seconds: Seconds = _limit(600.0, "Length of a recording.", "seconds")
+    sandbox_processes: Count = _limit(2, "Processes that decode files and render conversations.")
+    sandbox_mb: MegaBytes = _limit(1024, "Memory of each of these processes.", "MB")
+    sandbox_seconds: Seconds = _limit(20.0, "Time for one file or conversation.", "seconds")
+
+    log_prompts: bool = _limit(False, "Whether prompts and answers are written to the log.")

@@ -1,0 +1,120 @@
+"""Serves a trained model over HTTP: OpenAI's routes for texts, ours for all else, and a web page.
+
+python serve.py --workdir=DIR [--host=127.0.0.1 --port=8000] [--step=N|best] [--weights=raw]
+                [--weights_dtype=int8|bfloat16] [--token_file=FILE | --open]
+                [--config.serve.field=value ...]
+
+Only this machine reaches the server, unless --host names another address. Then clients must show a
+token: FILE has one on each line, and the environment's TRIFORM_TOKEN can hold one. With --open,
+everybody who reaches the server may use it.
+
+The log goes to standard error, a JSON object on each line. At SIGTERM the server takes no further
+requests, finishes those it has, and exits with status 0.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.errors import UsageError
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from configs.reading.saved import read_config
+from configs.schema.precision import WEIGHTS_DTYPES
+from inference.files import text_of_file
+from parallel.environment import enable_compilation_cache, set_environment
+
+FLAGS = (
+    Flag("workdir", meaning="the folder that train.py wrote", required=True),
+    Flag("host", meaning="the address to listen on", default="127.0.0.1"),
+    Flag("port", meaning="the port; 0: any", type=int, default=8000, minimum=0, maximum=65535),
+    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
+    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
+    Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
+    Flag("token_file", meaning="a file with a token on each line", placeholder="FILE"),
+    Flag("open", meaning="no token is needed, whoever reaches the server", switch=True),
+)
+
+TOKEN_VARIABLE = "TRIFORM_TOKEN"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Restore the model, listen, and answer until a signal comes. Return the exit status."""
+    arguments = parse_command_line(argv, FLAGS, overrides=True)
+    for path in arguments.overrides:
+        if not path.startswith("serve."):
+            raise UsageError(f"--config.{path}: only the fields of config.serve can be set here")
+    workdir = Path(arguments.workdir)
+    config = read_config(workdir, arguments.overrides)
+    tokens = tokens_of(arguments.token_file, arguments.open)
+    check_exposure(arguments.host, tokens, arguments.open)
+    set_environment(config)
+
+    from serving.server import listen
+
+    opened = listen(arguments.host, arguments.port)
+
+    from data.cache import cache_dir
+    from inference.loading import load_model
+    from serving.access import LOOPBACK_NAMES, is_loopback
+    from serving.app import build_app
+    from serving.server import run
+    from serving.service import Service
+
+    enable_compilation_cache(cache_dir(config.data))
+    model = load_model(
+        workdir,
+        step=arguments.step,
+        weights=arguments.weights,
+        weights_dtype=arguments.weights_dtype,
+        warn=say,
+    )
+    limits = config.serve
+    name = limits.model_name or workdir.resolve().name
+    service = Service(model, name=name, limits=limits)
+    hosts = [*limits.allowed_hosts, *LOOPBACK_NAMES, arguments.host]
+    if not is_loopback(arguments.host) and not limits.allowed_hosts:
+        hosts = []  # Which names lead here is unknown; the token protects.
+    return run(build_app(service, tokens=tokens, hosts=hosts), service, limits, opened)
+
+
+def tokens_of(path: str | None, is_open: bool) -> list[str]:
+    """Return the tokens that clients may show: of the file and the environment.
+
+    Raises `UsageError` for a file without a token, a token that no header can hold, and for tokens
+    beside --open.
+    """
+    given = [os.environ.get(TOKEN_VARIABLE, "")]
+    if path is not None:
+        lines = text_of_file("--token_file", path).splitlines()
+        given += lines
+        if not any(map(str.strip, lines)):
+            raise UsageError(f"--token_file={path} has no token: write one on each line")
+    tokens = [token.strip() for token in given if token.strip()]
+    for token in tokens:
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise UsageError("a token must consist of printable ASCII characters without spaces")
+    if tokens and is_open:
+        where = TOKEN_VARIABLE if path is None else f"--token_file={path}"
+        raise UsageError(f"--open is given beside a token ({where}): give one of them")
+    return tokens
+
+
+def check_exposure(host: str, tokens: Sequence[str], is_open: bool) -> None:
+    """Raise `UsageError` if other machines could use the server without a token."""
+    from serving.access import is_loopback
+
+    if not is_loopback(host) and not tokens and not is_open:
+        raise UsageError(
+            f"--host={host} is reached by other machines: give --token_file=FILE or "
+            f"{TOKEN_VARIABLE}, or --open if everybody may use the model"
+        )
+
+
+def say(text: str) -> None:
+    """Write a message to standard error."""
+    print(f"serve.py: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_verb(main)

@@ -1,0 +1,110 @@
+"""Who may call what: one table of all routes and methods. What does not stand in it is refused."""
+
+import hmac
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from starlette.types import Scope
+
+from serving.errors import ApiError
+
+Access = Literal["public", "token"]
+"""Whether a route answers everybody, or those who have the token (everybody, if there is none)."""
+
+Table = Mapping[str, Mapping[str, Access]]
+"""The access of each route: path, then method."""
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class AccessRules:
+    """Decides whether a request may be answered.
+
+    table: all routes. tokens: clients must send one of them as `Authorization: Bearer TOKEN`; empty
+    if the server is open. hosts: names under which the server may be called; empty for any name.
+    """
+
+    def __init__(self, table: Table, *, tokens: Sequence[str], hosts: Collection[str]):
+        self._table, self._hosts = table, frozenset(map(str.lower, hosts))
+        self._tokens = [token.encode() for token in tokens]
+
+    @property
+    def paths(self) -> Collection[str]:
+        """Return the paths of all routes."""
+        return self._table.keys()
+
+    def check(self, scope: Scope) -> None:
+        """Raise `ApiError` if the request in `scope` may not be answered.
+
+        It is decided on the path that the router uses too, never on the Host header.
+        """
+        headers = scope["headers"]
+        self._check_host(_values(headers, b"host"))
+        _check_origin(headers)
+        methods = self._table.get(scope["path"])
+        if methods is None:
+            known = ", ".join(sorted(self._table))
+            raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
+        access = methods.get(scope["method"])
+        if access is None:
+            allowed = ", ".join(sorted(methods))
+            raise ApiError(
+                405,
+                f"this route takes {allowed}",
+                code="method_not_allowed",
+                headers={"Allow": allowed},
+            )
+        if access != "public":
+            self._check_token(_values(headers, b"authorization"))
+
+    def _check_host(self, values: Sequence[bytes]) -> None:
+        if len(values) != 1:
+            raise ApiError(400, "a request needs one Host header", code="invalid_host")
+        name = values[0].decode("latin-1").lower()
+        name = name.rsplit(":", 1)[0] if not name.endswith("]") else name
+        if self._hosts and name not in self._hosts:
+            raise ApiError(
+                421,
+                "this host name is not served here: see serve.allowed_hosts",
+                code="invalid_host",
+            )
+
+    def _check_token(self, values: Sequence[bytes]) -> None:
+        if not self._tokens:
+            return
+        scheme, _, given = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+        # All are compared, so that the time tells nothing.
+        found = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
+        if scheme.lower() != b"bearer" or not any(found):
+            raise ApiError(
+                401,
+                "a token is needed: send the header Authorization: Bearer TOKEN",
+                type="authentication_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def _check_origin(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Refuse requests that a page of another origin makes in somebody's browser."""
+    origin, host = _values(headers, b"origin"), _values(headers, b"host")
+    site = _values(headers, b"sec-fetch-site")
+    same = not origin or origin[0].partition(b"://")[2] == host[0]
+    if not same or (site and site[0] not in (b"same-origin", b"none")):
+        # A link to the page from elsewhere is a navigation, which reads nothing.
+        if _values(headers, b"sec-fetch-mode") == [b"navigate"] and not origin:
+            return
+        raise ApiError(403, "pages of other origins may not call this server", code="cross_origin")
+
+
+def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]

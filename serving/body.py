@@ -1,0 +1,59 @@
+"""Reads bodies, within their limits of size and time."""
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+
+from serving.errors import ApiError
+from serving.responses import ClientLeft
+
+
+async def read_json_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
+    """Return the body of a request that must be JSON. Raises `ApiError` for another type, for a
+    body that is too large, and for one that takes too long."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415,
+            "the body must be JSON: send Content-Type: application/json",
+            code="unsupported_media_type",
+        )
+    return await read_body(request, most_bytes=most_bytes, seconds=seconds)
+
+
+async def read_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
+    """Return the body of a request, of at most `most_bytes`, within `seconds`."""
+    check_length(request, most_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise too_large(most_bytes)
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"the body did not come within {seconds:g} seconds",
+            code="timeout",
+            headers={"Connection": "close"},
+        ) from None
+    except ClientDisconnect:
+        raise ClientLeft from None
+    return bytes(body)
+
+
+def check_length(request: Request, most_bytes: int) -> None:
+    """Raise `ApiError` if the header tells of a body that is too large."""
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length[:20]) > most_bytes:
+        raise too_large(most_bytes)
+
+
+def too_large(most_bytes: int) -> ApiError:
+    return ApiError(
+        413,
+        f"the body is larger than {most_bytes} bytes, the limit here",
+        code="body_too_large",
+        headers={"Connection": "close"},
+    )

@@ -1,0 +1,74 @@
+"""Errors of the HTTP interface, in OpenAI's form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from configs.errors import UsageError
+from inference.requests import RequestError
+
+PARAMETER_NAMES = {"json_schema": "response_format", "prediction": "prediction"}
+"""Our fields of a request, by the parameter of OpenAI's that sets them, where the names differ."""
+
+
+class ApiError(Exception):
+    """An answer with an error.
+
+    status: the HTTP status. message: what is wrong, and what would be right. type, code: OpenAI's
+    words for the kind of error. param: the parameter that is wrong, None if it is none. headers:
+    further headers of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        super().__init__(message)
+        self.status, self.message, self.type = status, message, type
+        self.param, self.code, self.headers = param, code, dict(headers or {})
+
+    def body(self, request_id: str = "") -> dict[str, Any]:
+        """Return the error as OpenAI's clients read it. request_id: what the log calls the
+        request."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error | ({"request_id": request_id} if request_id else {})}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """Return the error for a request with a wrong parameter."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def internal_error() -> ApiError:
+    """Return the error for a fault of the server. It tells nothing of it; the log does."""
+    return ApiError(500, "the server had an error", type="server_error", code="internal_error")
+
+
+def try_again(message: str, *, status: int = 503, seconds: int = 1) -> ApiError:
+    """Return the error for a request that may succeed later: the server is full, or stops.
+
+    status: 429 if the client sends too much, 503 if the server can't answer now.
+    """
+    kind = "rate_limit_exceeded" if status == 429 else "service_unavailable"
+    return ApiError(
+        status, message, type=kind, code=kind, headers={"Retry-After": str(max(seconds, 1))}
+    )
+
+
+def as_api_error(error: UsageError, param: str | None = None) -> ApiError:
+    """Return the error for a request that a predictor refuses. param: the parameter that is wrong,
+    if the error does not name one."""
+    if isinstance(error, RequestError):
+        param = PARAMETER_NAMES.get(error.field, error.field)
+    code = "context_length_exceeded" if "the context of this model" in str(error) else None
+    return invalid(str(error), param, code)

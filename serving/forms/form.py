@@ -1,0 +1,84 @@
+"""The base class of bodies, and how a body is read."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+import pydantic
+import pydantic_core
+
+from configs.schema.serve import Serve
+from serving.errors import ApiError, invalid
+
+REQUEST_SETTINGS = pydantic.ConfigDict(
+    strict=True, frozen=True, extra="forbid", allow_inf_nan=False
+)
+
+
+class Part(pydantic.BaseModel):
+    """Base class of the parts of a body. Types are strict; unknown fields are errors."""
+
+    model_config = REQUEST_SETTINGS
+
+
+class Form(Part):
+    """Base class of the bodies of requests.
+
+    ignored: documented parameters that change nothing here. refused: documented parameters that
+    can't be followed, with the reason; null and the values in `harmless` are taken and ignored.
+    Every parameter is a field, or stands in one of these.
+    """
+
+    ignored: ClassVar[frozenset[str]] = frozenset()
+    refused: ClassVar[Mapping[str, str]] = {}
+    harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    model: str
+
+    def check(self, limits: Serve) -> None:
+        """Raise `ApiError` for what exceeds the server's limits."""
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """Read a JSON body. Raises `ApiError` with the parameter that is wrong."""
+        return cls.of(parsed(body))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Check the values of a request; null stands for a parameter that is not given."""
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, reason in cls.refused.items():
+            if name in given and given[name] not in cls.harmless.get(name, ()):
+                raise invalid(f"{name} is not supported: {reason}", name, "unsupported_parameter")
+        dropped = cls.ignored | cls.refused.keys()
+        given = {name: value for name, value in given.items() if name not in dropped}
+        try:
+            return cls.model_validate(given)
+        except pydantic.ValidationError as error:
+            raise invalid_field(error, cls.model_fields) from None
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises `ApiError` for anything else, and for NaN and infinities."""
+    try:
+        values = pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise invalid(f"the body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(values, dict):
+        raise invalid("the body must be a JSON object", code="invalid_json")
+    return values
+
+
+def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiError:
+    """Return the error for the first wrong field. names: the parameters that there are."""
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = ".".join(str(part) for part in problem["loc"]) or None
+    if problem["type"] == "extra_forbidden" and place is not None:
+        near = difflib.get_close_matches(place, list(names), n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        return invalid(f"unknown parameter {place[:100]!r}{hint}", place[:100], "unknown_parameter")
+    if problem["type"] == "missing":
+        return invalid(f"{place} is missing", place, "missing_required_parameter")
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message.removeprefix("Input ").removeprefix("should ")
+    return invalid(f"{place}: should {message}" if place else message, place, "invalid_value")

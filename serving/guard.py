@@ -1,0 +1,94 @@
+"""What every request passes before its route: access, errors, the log and the metrics."""
+
+import logging
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.access import AccessRules
+from serving.errors import ApiError, internal_error, try_again
+from serving.log import log, log_fault
+from serving.responses import ClientLeft, error_response
+from serving.service import Service
+
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+ALWAYS = frozenset(("/health", "/ready", "/metrics"))
+"""Routes that answer while the server stops."""
+
+LEFT = 499
+"""The status in the log of a request whose client left, as nginx writes it."""
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        service: Service,
+        rules: AccessRules,
+    ):
+        self._app, self._service, self._rules = app, service, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, is_complete = time.perf_counter(), 0, False
+        request_id = "req_" + secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, is_complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), *SECURITY_HEADERS]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+            elif message["type"] == "http.response.body":
+                is_complete = not message.get("more_body", False)
+            await send(message)
+
+        async def answer(error: ApiError) -> None:
+            if not status:
+                await error_response(error, request_id)(scope, receive, send_with_headers)
+
+        self._service.in_flight += 1
+        try:
+            self._rules.check(scope)
+            if self._service.is_draining and scope["path"] not in ALWAYS:
+                raise try_again("the server is stopping: try again")
+            await self._app(scope, receive, send_with_headers)
+        except ApiError as error:
+            await answer(error)
+        except ClientLeft:
+            pass
+        except Exception as error:
+            log_fault(request_id, error)
+            await answer(internal_error())
+        finally:
+            self._service.in_flight -= 1
+            self._finish(scope, request_id, status if is_complete else LEFT, began)
+
+    def _finish(self, scope: Scope, request_id: str, status: int, began: float) -> None:
+        seconds = time.perf_counter() - began
+        route = scope["path"] if scope["path"] in self._rules.paths else "other"
+        metrics = self._service.metrics
+        metrics.requests.labels(route, str(status)).inc()
+        metrics.request_seconds.labels(route).observe(seconds)
+        log(
+            "request",
+            logging.DEBUG if scope["path"] in ALWAYS else logging.INFO,
+            request_id=request_id,
+            client=scope["client"][0] if scope.get("client") else None,
+            method=scope["method"][:20],
+            path=scope["path"][:200],
+            status=status,
+            seconds=round(seconds, 4),
+        )

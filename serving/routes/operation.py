@@ -1,0 +1,46 @@
+"""What operates the server: whether it lives, whether it is ready, its metrics and its model."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.forms.answers import ModelCard, ModelList, State
+from serving.metrics import CONTENT_TYPE
+from serving.responses import json_response
+from serving.route import Route
+from serving.service import Service
+
+
+def routes(service: Service) -> list[Route]:
+    """Return the routes that every server has."""
+    card = ModelCard(id=service.name, created=service.created)
+
+    async def health(request: Request) -> Response:
+        if service.has_failed:
+            return json_response(State(status="failed"), 503)
+        return json_response(State(status="ok"))
+
+    async def ready(request: Request) -> Response:
+        if service.has_failed:
+            status = "failed"
+        elif service.is_draining:
+            status = "stopping"
+        else:
+            status = "ready" if service.is_ready else "compiling"
+        return json_response(State(status=status), 200 if status == "ready" else 503)
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE)
+
+    async def models(request: Request) -> Response:
+        return json_response(ModelList(data=[card]))
+
+    async def model(request: Request) -> Response:
+        return json_response(card)
+
+    return [
+        Route("GET", "/health", health, "Whether the server lives.", "public", answer=State),
+        Route("GET", "/ready", ready, "Whether it can answer now.", "public", answer=State),
+        Route("GET", "/metrics", metrics, "Counters.", media_types=("text/plain",)),
+        Route("GET", "/v1/models", models, "The model that is served.", answer=ModelList),
+        Route("GET", f"/v1/models/{service.name}", model, "The model.", answer=ModelCard),
+    ]

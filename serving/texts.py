@@ -1,0 +1,262 @@
+"""Texts that the engine writes: from the forms of requests to jobs, and their events."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from configs.errors import UsageError
+from configs.schema.serve import Serve
+from data.codecs.tokenizers import Tokenizer
+from inference.engine.engine import Engine
+from inference.engine.job import Job
+from inference.engine.token_bytes import TokenBytes
+from inference.predictors.completion import TextCompletion, numbered
+from inference.requests import Completion, TokenLogprob
+from serving.answers import Answers
+from serving.errors import as_api_error, internal_error, invalid
+from serving.forms.answers import CompletionTokensDetails, PromptTokensDetails, Usage
+from serving.forms.sampling import ResponseFormat, WritingForm
+from serving.worker import Lane, Worker
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text that grows. index: which text of the request. logprobs: those of its tokens;
+    completion: the whole text, with its last part."""
+
+    index: int
+    text: str
+    logprobs: Sequence[TokenLogprob]
+    completion: Completion | None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt: its text, the ids that the model reads, and how many of them open the document."""
+
+    text: str
+    ids: tuple[int, ...]
+    opening: int
+
+
+class TokenTexts:
+    """What each token of a vocabulary is as text and as bytes."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._specials = {number: name for name, number in tokenizer.special_tokens().items()}
+        try:
+            self._pieces: list[bytes] | None = TokenBytes(tokenizer).pieces
+        except ValueError:  # A text is not the joined bytes of its tokens.
+            self._pieces = None
+
+    def bytes_of(self, token: int) -> bytes | None:
+        """Return the bytes that a token writes; None if it writes none of its own."""
+        if token in self._specials:
+            return None
+        if self._pieces is not None:
+            return self._pieces[token] or None
+        return self._tokenizer.decode([token]).encode()
+
+    def text(self, token: int) -> str:
+        """Return a token as text: a part of a character as `bytes:\\xe2`, as OpenAI does."""
+        if token in self._specials:
+            return self._specials[token]
+        content = self.bytes_of(token) or b""
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in content)
+
+
+class TextWriter:
+    """Writes the texts of requests with an engine that other requests share.
+
+    tokenizer: encodes prompts as they are. context: the number of tokens that the model can attend
+    to; None if that is unlimited.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        lane: Lane,
+        worker: Worker,
+        tokenizer: Tokenizer,
+        *,
+        context: int | None,
+        limits: Serve,
+    ):
+        self._engine, self._lane, self._worker = engine, lane, worker
+        self.tokenizer, self.context, self._limits = tokenizer, context, limits
+        self.tokens = TokenTexts(tokenizer)
+
+    async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
+        """Return prompts as tokens, without blocking the event loop: a text opens as a document
+        does, and ids stay as they are."""
+        return await asyncio.to_thread(lambda: [self._prompt(prompt) for prompt in given])
+
+    def _prompt(self, given: str | Sequence[int]) -> Prompt:
+        if not isinstance(given, str):
+            return Prompt(self.tokenizer.decode(given), tuple(given), 0)
+        ids = self.tokenizer.encode(given)
+        opening = self.tokenizer.opening if len(ids) else self.tokenizer.document_opening
+        return Prompt(given, (*opening.tolist(), *ids.tolist()), len(opening))
+
+    def room(self, prompt_tokens: int) -> int:
+        """Return the number of tokens that an answer to a prompt can have."""
+        most = self._limits.max_tokens
+        return most if self.context is None else max(min(self.context - prompt_tokens + 1, most), 1)
+
+    async def prepare(
+        self, prompts: Sequence[Prompt], form: WritingForm, *, param: str, **options: Any
+    ) -> list[Job]:
+        """Make the jobs of a request: for each prompt, `form.n`, without blocking the event loop.
+
+        param: the parameter that prompts stand in. options: fields of
+        `inference.predictors.completion.TextCompletion`. Raises `ApiError` for what the engine
+        refuses.
+        """
+        return await asyncio.to_thread(self._prepare, prompts, form, param, options)
+
+    def _prepare(
+        self,
+        prompts: Sequence[Prompt],
+        form: WritingForm,
+        param: str,
+        options: dict[str, Any],
+    ) -> list[Job]:
+        try:
+            fields = writing_fields(form) | options
+            requests = TextCompletion.parse(fields | {"prompt": [one.ids for one in prompts]})
+            return [self._engine.prepare(request, name=param) for request in numbered(requests)]
+        except UsageError as error:
+            raise as_api_error(error, param) from None
+
+    def answers(self, jobs: Sequence[Job], *, client: str, is_streamed: bool) -> Answers:
+        """Return the answers of jobs: the parts that grow are `Piece`s."""
+        answers = Answers(
+            self._worker,
+            self._lane,
+            jobs,
+            client=client,
+            tokens=[job.prompt_tokens for job in jobs],
+            limits=self._limits,
+            is_streamed=is_streamed,
+        )
+        if is_streamed:
+            for index, job in enumerate(jobs):
+                job.on_text = partial(_pass_on, answers.part, job, index, [0])
+        return answers
+
+
+def _pass_on(
+    part: Callable[[int, Piece], None],
+    job: Job,
+    index: int,
+    passed: list[int],
+    text: str,
+    completion: Completion | None,
+) -> None:
+    """Pass on a part of a job's text with the log-probabilities that are new. passed: their number
+    before."""
+    logprobs = job.logprobs[passed[0] :]
+    passed[0] = len(job.logprobs)
+    part(index, Piece(index, text, logprobs, completion))
+
+
+async def pieces(answers: Answers, jobs: Sequence[Job]) -> AsyncIterator[Piece]:
+    """Yield the parts of texts as they come. Raises `ApiError` for a text that failed."""
+    async for event in answers:
+        if event.is_end:
+            check(jobs[event.index])
+        else:
+            yield event.content
+
+
+async def completions(answers: Answers, jobs: Sequence[Job]) -> list[Completion]:
+    """Return all texts, complete. Raises `ApiError` for a text that failed."""
+    await answers.wait()
+    return [check(job) for job in jobs]
+
+
+def check(job: Job) -> Completion:
+    """Return the text of a job that is done. Raises `ApiError` if it failed."""
+    if job.error is not None:
+        raise as_api_error(job.error)
+    if job.completion is None or job.completion.finish == "cancelled":
+        raise internal_error()
+    return job.completion
+
+
+def usage(jobs: Sequence[Job], texts_per_prompt: int) -> Usage:
+    """Count the tokens of a request's jobs; those of each prompt once."""
+    read = sum(job.prompt_tokens for job in jobs[::texts_per_prompt])
+    written = sum(job.completion.tokens for job in jobs if job.completion is not None)
+    return Usage(
+        prompt_tokens=read,
+        completion_tokens=written,
+        total_tokens=read + written,
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=sum(job.cached_tokens for job in jobs[::texts_per_prompt])
+        ),
+        completion_tokens_details=CompletionTokensDetails(
+            accepted_prediction_tokens=sum(job.accepted for job in jobs),
+            rejected_prediction_tokens=sum(job.rejected for job in jobs),
+        ),
+    )
+
+
+def writing_fields(form: WritingForm) -> dict[str, Any]:
+    """Return the fields of `TextCompletion` that a form sets. Without a seed, each request draws
+    other texts."""
+    seed = secrets.randbits(32) if form.seed is None else _seed_of(form.seed)
+    fields: dict[str, Any] = {
+        name: getattr(form, name)
+        for name in (
+            "n",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+            "frequency_penalty",
+            "presence_penalty",
+        )
+    }
+    fields |= {"seed": seed, "stop": tuple(form.stops)}
+    if form.logit_bias:
+        fields["logit_bias"] = form.logit_bias
+    if form.prediction is not None:
+        fields["prediction"] = text_of(form.prediction.content, "prediction")
+    return fields | constraint_fields(form.response_format)
+
+
+def constraint_fields(wanted: ResponseFormat | None) -> dict[str, str]:
+    """Return the field of `TextCompletion` for the form of an answer."""
+    if wanted is None or wanted.type == "text":
+        return {}
+    if wanted.type == "json_object":
+        return {"json_schema": '{"type": "object"}'}
+    if wanted.json_schema is None or wanted.json_schema.schema_ is None:
+        raise invalid("response_format.json_schema.schema is missing", "response_format")
+    return {"json_schema": json.dumps(wanted.json_schema.schema_)}
+
+
+def text_of(content: str | Sequence[dict[str, Any]], param: str) -> str:
+    """Join the parts of a content, which must be texts."""
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise invalid(f"{param} must consist of texts: this model reads no others", param)
+    return "".join(part["text"] for part in content)
+
+
+def _seed_of(seed: int) -> int:
+    """Return a seed of 32 bits for one of 64."""
+    seed &= 2**64 - 1
+    return (seed ^ seed >> 32) & 0xFFFFFFFF

@@ -1,0 +1,220 @@
+"""The thread that lets the model work: it takes what waits, in fair order, and steps the engine.
+
+The event loop's thread adds and cancels work; this thread starts it, and tells what became of it.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from serving.errors import ApiError, invalid, try_again
+from serving.queueing import FairQueue
+
+
+class Stepper(Protocol):
+    """What does the work: `inference.engine.engine.Engine` or
+    `inference.engine.batcher.Batcher`."""
+
+    def add(self, item: Any) -> None: ...
+
+    def cancel(self, item: Any) -> None: ...
+
+    def step(self) -> bool: ...
+
+
+class Item(Protocol):
+    """What a stepper works on: a job of the engine, or a ticket of a batcher."""
+
+    @property
+    def is_done(self) -> bool: ...
+
+
+@dataclass(eq=False)
+class Lane:
+    """A stepper, and what waits for it.
+
+    capacity: number of items that it is given at the same time.
+    """
+
+    stepper: Stepper
+    capacity: int
+    waiting: "FairQueue[Work]" = field(default_factory=FairQueue)
+    running: "list[Work]" = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Work:
+    """An answer to compute.
+
+    client: whose it is; clients are served in turns. tokens: what it counts in the bound of the
+    queue. on_start, on_end: called in the event loop when the stepper gets it, and when it is done.
+    error: why it could not be done: a fault of the server, or an `ApiError` for the client.
+    """
+
+    lane: Lane
+    item: Item
+    client: str
+    tokens: int
+    on_start: "Callable[[Work], None]"
+    on_end: "Callable[[Work], None]"
+    added_at: float = field(default_factory=time.monotonic)
+    error: Exception | None = None
+
+
+class Worker:
+    """Runs the steppers of `lanes` in a thread.
+
+    most_waiting, most_tokens: bounds of what waits in all lanes. on_failure: called in the worker's
+    thread with an exception that a stepper raised; nothing is computed after it.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        *,
+        most_waiting: int,
+        most_tokens: int,
+        on_failure: Callable[[Exception], None],
+    ):
+        self._lanes, self._on_failure = lanes, on_failure
+        self._most_waiting, self._most_tokens = most_waiting, most_tokens
+        self._changed = threading.Condition()
+        self._outbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._is_stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._seconds_per_item = 1.0
+        self.waiting_tokens = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of items that wait."""
+        return sum(len(lane.waiting) for lane in self._lanes)
+
+    @property
+    def running(self) -> int:
+        """Return the number of items that the model works on."""
+        return sum(len(lane.running) for lane in self._lanes)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to work. loop: where the callbacks are called."""
+        self._loop = loop
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the step that it takes. What is not done is left."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, works: Sequence[Work]) -> None:
+        """Add all of `works`, or none: raises `ApiError` if they exceed the bounds."""
+        tokens = sum(work.tokens for work in works)
+        if len(works) > self._most_waiting or tokens > self._most_tokens:
+            raise invalid(
+                f"the request asks for {len(works)} answers to {tokens} prompt tokens, and at most "
+                f"{self._most_waiting} answers to {self._most_tokens} tokens may wait here"
+            )
+        with self._changed:
+            waiting = self.waiting
+            if (
+                waiting + len(works) > self._most_waiting
+                or self.waiting_tokens + tokens > self._most_tokens
+            ):
+                seconds = round(waiting * self._seconds_per_item)
+                message = f"{waiting} requests wait already: try again later"
+                raise try_again(message, status=429, seconds=min(max(seconds, 1), 60))
+            for work in works:
+                work.lane.waiting.add(work.client, work)
+            self.waiting_tokens += tokens
+            self._changed.notify()
+
+    def cancel(self, work: Work) -> None:
+        """Give up a piece of work, unless it is done. Its slot is free after the running step."""
+        with self._changed:
+            if work.lane.waiting.remove(work.client, work):
+                self.waiting_tokens -= work.tokens
+            elif work in work.lane.running:
+                work.lane.stepper.cancel(work.item)
+                self._changed.notify()
+
+    def give_up(self, error: ApiError) -> None:
+        """Cancel all work, and end it with an error. Only for the event loop's thread."""
+        with self._changed:
+            works = [w for lane in self._lanes for w in (*lane.waiting, *lane.running)]
+        for work in works:
+            work.error = error
+            self.cancel(work)
+            work.on_end(work)
+
+    def post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in the event loop, after this step. Only for the worker's thread."""
+        self._outbox.append((function, arguments))
+
+    # ---- The worker's thread.
+
+    def _run(self) -> None:
+        try:
+            while self._feed():
+                busy = [lane.stepper.step() for lane in self._lanes]
+                self._settle()
+                self._deliver()
+                if not any(busy):
+                    self._wait()
+        except Exception as error:
+            self._fail(error)
+
+    def _feed(self) -> bool:
+        """Give the steppers what waits, as far as they have room. Returns False to stop."""
+        with self._changed:
+            for lane in self._lanes:
+                while len(lane.running) < lane.capacity and (work := lane.waiting.take()):
+                    self.waiting_tokens -= work.tokens
+                    lane.running.append(work)
+                    lane.stepper.add(work.item)
+                    self.post(work.on_start, work)
+            return not self._is_stopped
+
+    def _settle(self) -> None:
+        """Tell of the items that are done."""
+        with self._changed:
+            for lane in self._lanes:
+                done = [work for work in lane.running if work.item.is_done]
+                lane.running = [work for work in lane.running if not work.item.is_done]
+                for work in done:
+                    self.post(work.on_end, work)
+                    lasted = (time.monotonic() - work.added_at) / lane.capacity
+                    self._seconds_per_item += (lasted - self._seconds_per_item) / 16
+
+    def _deliver(self) -> None:
+        """Wake the event loop once for all that happened in a step."""
+        outbox, self._outbox = self._outbox, []
+        if outbox and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_call_all, outbox)
+
+    def _wait(self) -> None:
+        with self._changed:
+            if not self._is_stopped and not self.waiting and not self.running:
+                self._changed.wait()
+
+    def _fail(self, error: Exception) -> None:
+        """End all work with an error."""
+        with self._changed:
+            for lane in self._lanes:
+                for work in [*lane.running, *lane.waiting]:
+                    work.error = error
+                    self.post(work.on_end, work)
+                lane.running, lane.waiting = [], FairQueue()
+            self._most_waiting = 0
+        self._deliver()
+        self._on_failure(error)
+
+
+def _call_all(calls: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+    for function, arguments in calls:
+        function(*arguments)
