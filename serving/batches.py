@@ -1,16 +1,23 @@
 """Answers the inputs of a request as a whole, in batches that requests share."""
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
 
+from configs.errors import UsageError
 from inference.engine.batcher import Ticket
 from serving.answers import Answers
 from serving.errors import as_api_error, internal_error
-from serving.responses import unless_client_leaves
+from serving.forms.answers import AnswerModel
+from serving.forms.inputs import ReadUsage, place
+from serving.responses import json_response, unless_client_leaves
 from serving.service import Failure, Service
 from serving.worker import Lane
+
+Content = TypeVar("Content")
 
 
 async def answer_inputs(
@@ -51,9 +58,42 @@ async def answer_inputs(
     ]
 
 
-def place(param: str, number: int, count: int) -> str:
-    """Return what errors call input `number` of `count` inputs that stand in `param`."""
-    return param if count == 1 else f"{param}.{number}"
+async def read_inputs(
+    read: Callable[[Any, str], Content], inputs: Sequence[Any], param: str = "input"
+) -> list[Content]:
+    """Return `read(input, name)` for each input, without blocking the event loop.
+
+    name: what errors and warnings call the input, such as `input.3`. Raises `ApiError` with this
+    name for an input for which `read` raises `UsageError`.
+    """
+
+    def read_all() -> list[Content]:
+        contents = []
+        for number, one in enumerate(inputs):
+            name = place(param, number, len(inputs))
+            try:
+                contents.append(read(one, name))
+            except UsageError as error:
+                raise as_api_error(error, name) from None
+        return contents
+
+    return await asyncio.to_thread(read_all)
+
+
+async def answer_with(
+    service: Service,
+    tokens: Sequence[int],
+    make: Callable[[ReadUsage], AnswerModel],
+    render: Callable[[AnswerModel], Response] = json_response,
+) -> Response:
+    """Return the response with the body that `make` returns, without blocking the event loop.
+
+    tokens: the number of tokens of each input; they are counted.
+    """
+    count = sum(tokens)
+    service.metrics.prompt_tokens.inc(count)
+    usage = ReadUsage(prompt_tokens=count, total_tokens=count)
+    return await asyncio.to_thread(lambda: render(make(usage)))
 
 
 def _output(ticket: Ticket[Any, Any], param: str) -> Any:
