@@ -19,7 +19,10 @@ Inputs = Annotated[
 
 
 class EmbeddingForm(Form):
-    """A request for the embeddings of texts, given as they are or as lists of token ids."""
+    """A request for the embeddings of texts, given as they are or as lists of token ids.
+
+    dimensions: must be the width of the model, if it is given.
+    """
 
     ignored = frozenset(("user",))
 
@@ -45,7 +48,8 @@ class EmbeddingForm(Form):
 
 
 class Embedding(AnswerModel):
-    """The embedding of an input: a list of numbers, or the base64 text of little-endian float32."""
+    """The embedding of an input, a vector of length 1: as a list of numbers, or as base64 of
+    little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
     index: int
