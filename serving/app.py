@@ -13,7 +13,7 @@ from serving.forms.answers import ErrorAnswer
 from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
-from serving.routes import completions, operation
+from serving.routes import chat, completions, operation
 from serving.service import Service
 
 STATUSES = {
@@ -35,6 +35,7 @@ def routes_of(service: Service) -> list[Route]:
     routes = operation.routes(service)
     if service.texts is not None:
         routes += completions.routes(service, service.texts)
+        routes += chat.routes(service, service.texts)
     return routes
 
 
