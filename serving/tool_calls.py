@@ -114,13 +114,21 @@ def _no_constant(name: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
-def call_grammar(tools: Sequence[Tool]) -> str:
-    """Return the grammar, in Lark's syntax, of a text that is a call of one of `tools`.
+def call_grammar(tools: Sequence[Tool], *, is_required: bool, may_repeat: bool) -> str:
+    """Return the grammar, in Lark's syntax, of a text whose calls are those of `tools`.
 
-    Raises `ApiError` for parameters that are not a JSON schema.
+    is_required: whether the text is a call; otherwise it is any text with calls in it, or without.
+    may_repeat: whether such a text may have several calls. Raises `ApiError` for parameters that
+    are not a JSON schema.
     """
+    if is_required:
+        lines = [f'start: "{OPENING}" call']
+    else:
+        calls = "(text call)+ tail" if may_repeat else "text call"
+        lines = [f"start: tail | {calls}", "tail: /(?s:.*)/"]
+        lines += [f'text[suffix="{OPENING}"]: /(?s:.*)/']
     names = [f"call_{number}" for number in range(len(tools))]
-    lines = [f'start: "{OPENING}\\n" ({" | ".join(names)}) "\\n{CLOSING}"']
+    lines += [f'call: "\\n"? ({" | ".join(names)}) "\\n"? "{CLOSING}"']
     for number, tool in enumerate(tools):
         try:
             schema = grammars.json_rule(tool.function.arguments_schema)

@@ -53,8 +53,11 @@ class Message(Part):
 
 
 class FunctionTool(Part):
-    """A function that the assistant may call. parameters: a JSON schema of its arguments, which a
-    call that is required must match; so `strict` changes nothing."""
+    """A function that the assistant may call.
+
+    parameters: a JSON schema of its arguments. Calls match it if one of the request's functions is
+    strict, or if a call is required.
+    """
 
     name: Name
     description: str | None = None
@@ -174,6 +177,17 @@ class ChatForm(WritingForm):
             return choice == "required"
         return choice.allowed_tools is None or choice.allowed_tools.mode == "required"
 
+    @property
+    def wants_json(self) -> bool:
+        """Return whether the answer must be JSON, which has no calls."""
+        return self.response_format is not None and self.response_format.type != "text"
+
+    @property
+    def constrains_calls(self) -> bool:
+        """Return whether calls must match the parameters of their functions."""
+        is_strict = any(tool.function.strict for tool in self.usable_tools)
+        return self.must_call or (is_strict and not self.wants_json)
+
     def check(self, limits: Serve) -> None:
         super().check(limits)
         for name in ("max_completion_tokens", "max_tokens"):
@@ -206,8 +220,7 @@ class ChatForm(WritingForm):
         if self.must_call and not self.usable_tools:
             known = ", ".join(names) or "none"
             raise invalid(f"tool_choice needs one of the tools: there are {known}", "tool_choice")
-        wants_json = self.response_format is not None and self.response_format.type != "text"
-        if self.must_call and wants_json:
+        if self.must_call and self.wants_json:
             raise invalid(
                 "response_format can't be followed where tool_choice requires a call",
                 "response_format",

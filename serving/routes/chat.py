@@ -47,7 +47,13 @@ def routes(service: Service, texts: TextWriter) -> list[Route]:
         form = await service.read(request, ChatForm)
         prompt = await _prompt(service, encoder, form)
         room = texts.room(len(prompt.ids))
-        options = {"grammar": call_grammar(form.usable_tools)} if form.must_call else {}
+        options = {}
+        if form.constrains_calls:
+            options["grammar"] = call_grammar(
+                form.usable_tools,
+                is_required=form.must_call,
+                may_repeat=form.parallel_tool_calls,
+            )
         jobs = await texts.prepare(
             [prompt],
             form,

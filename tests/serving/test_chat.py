@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from llguidance import LLMatcher, LLTokenizer
 
 from data.codecs.chat import ChatEncoder, ChatTemplate
 from data.codecs.tokenizers import Tokenizer
@@ -111,6 +112,10 @@ def test_a_call_that_is_required_is_made(chat_server):
     assert call["type"] == "function" and call["id"].startswith("call_")
     assert call["function"]["name"] == "f"
     assert json.loads(call["function"]["arguments"]) in ({"a": 1}, {"a": 2})
+
+    strict = {"type": "function", "function": TOOL["function"] | {"strict": True}}
+    (choice,) = ask(chat_server, tools=[strict], max_tokens=9)["choices"]
+    assert choice["finish_reason"] == "length" and len(choice["message"]["content"]) == 9
 
     named = {"type": "function", "function": {"name": "f"}}
     first, end = (one["choices"][0] for one in stream(chat_server, tools=[TOOL], tool_choice=named))
@@ -263,9 +268,8 @@ def test_a_template_without_tools_refuses_them():
     assert caught.value.param == "messages.2.tool_calls"
 
 
-def test_of_several_tools_those_that_are_allowed_are_in_the_grammar():
-    other = {"$defs": {"n": {"const": 1}}, "properties": {"b": {"$ref": "#/$defs/n"}}}
-    second = {"type": "function", "function": {"name": "g", "parameters": other}}
+def test_of_several_tools_those_that_are_allowed_can_be_called():
+    second = {"type": "function", "function": {"name": "g"}}
     allowed = [{"type": "function", "function": {"name": "g"}}]
     choice = {
         "type": "allowed_tools",
@@ -273,7 +277,29 @@ def test_of_several_tools_those_that_are_allowed_are_in_the_grammar():
     }
     form = ChatForm(model="", messages=[], tools=[TOOL, second], tool_choice=choice)
     assert form.must_call and [tool.function.name for tool in form.usable_tools] == ["g"]
-    assert Constraint("grammar", call_grammar(form.tools)).value.count("%json") == 2
+
+
+def test_calls_match_the_parameters_where_they_must():
+    other = {"$defs": {"n": {"const": 1}}, "properties": {"b": {"$ref": "#/$defs/n"}}}
+    second = {"type": "function", "function": {"name": "g", "parameters": other}}
+    tools = ChatForm(model="", messages=[], tools=[TOOL, second]).tools
+
+    def allows(text: str, *, is_required: bool, may_repeat: bool = True) -> bool:
+        made = call_grammar(tools, is_required=is_required, may_repeat=may_repeat)
+        matcher = LLMatcher(LLTokenizer("byte"), Constraint("grammar", made).grammar())
+        content = [*text.encode()]
+        return matcher.try_consume_tokens(content) == len(content) and matcher.is_accepting()
+
+    first = '<tool_call>\n{"name": "f", "arguments": {"a": 2}}\n</tool_call>'
+    both = f'{first}<tool_call>{{"name": "g", "arguments": {{"b": 1}}}}</tool_call>'
+    wrong = first.replace("2", "3")
+    assert allows(first, is_required=True) and not allows(wrong, is_required=True)
+    assert not allows("Hi", is_required=True) and not allows(both, is_required=True)
+    assert allows("Hi < <tool>", is_required=False) and allows("", is_required=False)
+    assert allows(f"Hi {both}\nBye", is_required=False)
+    assert not allows(f"Hi {wrong}", is_required=False)
+    assert allows(f"Hi {first}", is_required=False, may_repeat=False)
+    assert not allows(both, is_required=False, may_repeat=False)
 
 
 def test_a_model_of_other_data_says_what_it_has_instead():
