@@ -227,10 +227,13 @@ def _template(source: str | None, specials: Sequence[str], bos: str, eos: str) -
 
 def render_opening(
     template: ChatTemplate, messages: Messages, tools: Tools | None = None
-) -> list[Piece]:
-    """Return the pieces of a prompt, as `ChatTemplate.opening` does: for another process, which
-    can be ended if a template takes too long."""
-    return template.opening(messages, tools)
+) -> list[tuple[str, bool]]:
+    """Return `text` and `is_special` of the pieces of a prompt, `ChatTemplate.opening`.
+
+    This is for another process, which can be ended if a template takes too long; so the result is
+    of JSON values.
+    """
+    return [(piece.text, piece.is_special) for piece in template.opening(messages, tools)]
 
 
 def _texts(value: Any) -> Iterator[str]:

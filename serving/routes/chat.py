@@ -42,6 +42,8 @@ def routes(service: Service, texts: TextWriter) -> list[Route]:
     if not isinstance(tokenizer, ChatTokenizer):
         return []
     encoder = tokenizer.encoder
+    if (sandbox := getattr(service, "sandbox", None)) is not None:
+        sandbox.preload("data.codecs.chat")
 
     async def converse(request: Request) -> Response:
         form = await service.read(request, ChatForm)
@@ -92,11 +94,16 @@ async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm) -> Pro
     tools = tools_for(template, form.usable_tools) if form.usable_tools else None
     messages = messages_for(template, form.messages)
     sandbox = getattr(service, "sandbox", None)
-    run = asyncio.to_thread if sandbox is None else sandbox.run
     try:
-        pieces: list[TemplatePiece] = await run(render_opening, template, messages, tools)
+        if sandbox is None:
+            rendered = await asyncio.to_thread(render_opening, template, messages, tools)
+        else:
+            rendered = await sandbox.run(
+                render_opening, template, messages, tools, param="messages"
+            )
     except ValueError as error:
         raise invalid(f"messages can't be formatted: {error}", "messages") from None
+    pieces = [TemplatePiece(text, is_special, is_learnt=False) for text, is_special in rendered]
     ids = await asyncio.to_thread(encoder.encode_pieces, pieces)
     return Prompt("", tuple(ids.tolist()), 0)
 
