@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from data.codecs.chat import ChatEncoder, ChatTemplate
+from data.codecs.chat import ChatEncoder, ChatTemplate, ChatTokenizer
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.constraints import Constraint
+from inference.engine.job import Job
+from inference.requests import Request
 from serving.access import AccessRules
 from serving.errors import ApiError
 from serving.forms.chat import ChatForm
@@ -235,6 +237,12 @@ def test_a_conversation_that_is_too_long_has_its_own_code(chat_server):
     error = json.loads(body)["error"]
     assert (status, error["param"]) == (400, "messages")
     assert error["code"] == "context_length_exceeded" and "only 255" in error["message"]
+
+
+def test_a_prediction_is_no_message():
+    tokenizer = ChatTokenizer(Tokenizer.bytes(), None)
+    job = Job(Request((1, 2), prediction="Lima."), tokenizer, None, None)
+    assert bytes(job.prediction) == b"Lima."
 
 
 def test_messages_have_the_form_that_templates_read():
