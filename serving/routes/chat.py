@@ -51,7 +51,8 @@ def routes(service: Service, texts: TextWriter) -> list[Route]:
         room = texts.room(len(prompt.ids))
         options = {}
         if form.constrains_calls:
-            options["grammar"] = call_grammar(
+            options["grammar"] = await asyncio.to_thread(
+                call_grammar,
                 form.usable_tools,
                 is_required=form.must_call,
                 may_repeat=form.parallel_tool_calls,
