@@ -8,12 +8,14 @@ from starlette import routing
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from inference.predictors.classification import PictureClassification, RecordingClassification
+from inference.predictors.transcription import Transcription
 from serving.access import AccessRules
 from serving.forms.answers import ErrorAnswer
 from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
-from serving.routes import completions, operation
+from serving.routes import classify_files, completions, operation, speech
 from serving.service import Service
 
 STATUSES = {
@@ -35,6 +37,11 @@ def routes_of(service: Service) -> list[Route]:
     routes = operation.routes(service)
     if service.texts is not None:
         routes += completions.routes(service, service.texts)
+    predictor = service.predictor
+    if isinstance(predictor, Transcription):
+        routes += speech.routes(service, predictor)
+    elif isinstance(predictor, PictureClassification | RecordingClassification):
+        routes += classify_files.routes(service, predictor)
     return routes
 
 

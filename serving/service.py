@@ -24,6 +24,7 @@ from serving.log import log, log_fault
 from serving.metrics import Metrics
 from serving.sandbox import Sandbox
 from serving.texts import TextWriter
+from serving.uploads import Uploads
 from serving.worker import Lane, Worker
 
 FormType = TypeVar("FormType", bound=Form)
@@ -53,6 +54,7 @@ class Service:
         self.predictor = model.default_predictor
         self.metrics = Metrics()
         self.sandbox = Sandbox(limits.sandbox_processes, limits.sandbox_mb, limits.sandbox_seconds)
+        self.uploads = Uploads(limits)
         self.is_ready = self.has_failed = self.is_draining = False
         self.in_flight = 0
         self._warm_ups: list[Callable[[], None]] = []
@@ -189,6 +191,11 @@ class Service:
         watch("triform_num_requests_waiting", "Answers that wait.", lambda: worker.waiting)
         watch("triform_num_requests_running", "Answers being computed.", lambda: worker.running)
         watch("triform_requests_in_flight", "Open requests.", lambda: self.in_flight)
+        watch(
+            "triform_upload_bytes",
+            "Size of the uploads in memory.",
+            lambda: self.uploads.held_bytes,
+        )
         watch("triform_waiting_tokens", "Prompt tokens that wait.", lambda: worker.waiting_tokens)
         engine = self._engine
         if engine is not None:
