@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,13 @@ class Sandbox:
         """
         if not self._room.acquire(blocking=False):
             raise try_again("too many files and conversations wait here", status=429, seconds=2)
+        task = _Task(function, arguments)
         try:
-            future = self._threads.submit(self._run, time.monotonic(), function, arguments)
+            future = self._threads.submit(self._run, task)
         except RuntimeError:  # after `stop`
             self._room.release()
             raise try_again("the server is stopping: try again") from None
-        future.add_done_callback(self._leave)
+        future.add_done_callback(lambda _: self._leave(task))
         status, content = await asyncio.wrap_future(future)
         if status is Status.DONE:
             return decoded(content)
@@ -106,17 +108,17 @@ class Sandbox:
             raise SandboxFault(content.decode(errors="replace"))
         raise self._error(status, param)
 
-    def _leave(self, future: Future[Any]) -> None:
+    def _leave(self, task: "_Task") -> None:
+        """Forget a task that is done, or cancelled: then its future is kept for a while."""
+        task.arguments = ()
         self._room.release()
 
-    def _run(
-        self, submitted: float, function: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> tuple[Status, bytes]:
+    def _run(self, task: "_Task") -> tuple[Status, bytes]:
         process = self._idle.get()
         try:
-            if time.monotonic() - submitted > self._seconds:
+            if time.monotonic() - task.submitted_at > self._seconds:
                 return Status.BUSY, b""
-            return process.run(function, arguments)
+            return process.run(task.function, task.arguments)
         finally:
             self._idle.put(process)
 
@@ -128,6 +130,15 @@ class Sandbox:
             return invalid(message, param, "too_slow")
         message = f"processing it takes more memory than {self._memory_mb} MB, the limit here"
         return invalid(message, param, "too_large")
+
+
+@dataclass(eq=False)
+class _Task:
+    """A call that waits for a process. submitted_at: a time of `time.monotonic`."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    submitted_at: float = field(default_factory=time.monotonic)
 
 
 class _Process:

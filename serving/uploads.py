@@ -73,9 +73,7 @@ class Uploads:
             async for chunk in _chunks(request, most, self._limits.body_seconds):
                 held += len(chunk)
                 self._hold(len(chunk))
-                reader.write(chunk)
-                if len(reader.content) > self._limits.max_upload_bytes:
-                    raise too_large(self._limits.max_upload_bytes)
+                self._take(reader, chunk)
             reader.end()
             upload.file = bytes(reader.content)
             reader.content.clear()
@@ -83,6 +81,15 @@ class Uploads:
         finally:
             upload.file = b""
             self.held_bytes -= held
+
+    def _take(self, reader: "_Reader", chunk: bytes) -> None:
+        try:
+            reader.write(chunk)
+            if len(reader.content) > self._limits.max_upload_bytes:
+                raise too_large(self._limits.max_upload_bytes)
+        except ApiError as error:
+            error.headers["Connection"] = "close"  # The rest of the body is not read.
+            raise
 
     def _hold(self, size: int) -> None:
         self.held_bytes += size
@@ -240,4 +247,4 @@ class _MultipartReader(_Reader):
         self._small += size
         if self._small > MOST_FIELD_BYTES:
             message = f"the fields beside the file have more than {MOST_FIELD_BYTES} bytes"
-            raise ApiError(413, message, code="body_too_large", headers={"Connection": "close"})
+            raise ApiError(413, message, code="body_too_large")

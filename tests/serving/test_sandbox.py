@@ -1,10 +1,14 @@
 """A sandbox calls functions in processes that can be killed while others go on."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -165,7 +169,7 @@ def test_stop_ends_the_processes_and_what_they_do(sandbox):
     asyncio.run(scenario())
 
 
-def test_a_process_without_a_server_ends_after_its_processor_time(sandbox):
+def test_work_that_is_endless_ends_after_its_processor_time(sandbox):
     async def scenario():
         one = sandbox(seconds=1.5)
         pid, *_ = await one.run(functions.look)
@@ -174,3 +178,53 @@ def test_a_process_without_a_server_ends_after_its_processor_time(sandbox):
         wait_until(lambda: not is_alive(pid))
 
     asyncio.run(scenario())
+
+
+def test_what_was_cancelled_is_not_kept(sandbox):
+    class Content(bytearray):
+        pass
+
+    async def scenario():
+        one = sandbox()
+        busy = asyncio.ensure_future(one.run(functions.sleep, 0.5))
+        contents = [Content(10) for _ in range(3 * WAITING_PER_PROCESS)]
+        kept = [weakref.ref(content) for content in contents]
+        while contents:
+            waiting = asyncio.ensure_future(one.run(functions.text, contents.pop()))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        del waiting
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert not busy.done() and not [content for content in kept if content() is not None]
+        await busy
+
+    asyncio.run(scenario())
+
+
+KILLED_SERVER = """
+import asyncio, os, signal
+from serving.sandbox import Sandbox
+from tests.serving import sandbox_functions
+
+async def main():
+    sandbox = Sandbox(2, 512, 2.0)
+    await asyncio.gather(*(sandbox.run(sandbox_functions.sleep, 0.2) for _ in range(2)))
+    print(*sandbox.pids, flush=True)
+    asyncio.ensure_future(sandbox.run(sandbox_functions.spin))
+    await asyncio.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_processes_end_with_a_server_that_is_killed():
+    found = subprocess.run(
+        [sys.executable, "-c", KILLED_SERVER], stdout=subprocess.PIPE, timeout=120, check=False
+    )
+    pids = [int(word) for word in found.stdout.split()]
+    assert found.returncode == -signal.SIGKILL and len(pids) == 2
+    for pid in pids:  # The idle one at once, the other after its time.
+        wait_until(lambda pid=pid: not is_alive(pid))

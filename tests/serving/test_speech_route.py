@@ -16,7 +16,7 @@ from tests.serving.in_process import multipart, post, send_file, serving_model, 
 from tests.serving.servers import GOLDEN
 
 PATH = "/v1/audio/transcriptions"
-LIMITS = Serve(max_sound_seconds=2.5, sandbox_processes=1, sandbox_seconds=60.0)
+LIMITS = Serve(max_sound_seconds=1.28, sandbox_processes=1, sandbox_seconds=60.0)
 
 SEGMENT_FIELDS = {
     "id",
@@ -64,8 +64,8 @@ def test_recordings_that_are_answered_together_get_the_text_of_each_alone(
 ):
     contents = [
         tone(0.3, 400),
-        tone(2.2, 900, "FLAC", 16_000),
-        tone(1.4, 1500, "OGG", 22_050),
+        tone(1.2, 900, "FLAC", 16_000),
+        tone(0.6, 1500, "OGG", 22_050),
         tone(0.9, 697, "MP3", 44_100),
         tone(1.0, 941),
     ]
