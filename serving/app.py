@@ -15,14 +15,28 @@ from serving.responses import json_response
 from serving.route import Route
 from serving.routes import (
     chat,
+    classify_files,
     classify_text,
     completions,
     embeddings,
     fill,
     operation,
+    speech,
     translate,
 )
 from serving.service import Service
+
+KINDS = (
+    completions,
+    chat,
+    embeddings,
+    fill,
+    translate,
+    classify_text,
+    classify_files,
+    speech,
+)
+"""The modules of routes that some models have: `routes(service)` is empty for the others."""
 
 STATUSES = {
     400: "A wrong parameter, which the error names.",
@@ -41,10 +55,7 @@ STATUSES = {
 def routes_of(service: Service) -> list[Route]:
     """Return the routes of a server: those for its model, and those that each has."""
     routes = operation.routes(service)
-    if service.texts is not None:
-        routes += completions.routes(service, service.texts)
-        routes += chat.routes(service, service.texts)
-    for kind in (embeddings, fill, translate, classify_text):
+    for kind in KINDS:
         routes += kind.routes(service)
     return routes
 

@@ -32,18 +32,17 @@ from serving.forms.chat import (
 from serving.route import Route
 from serving.routes.writing import AnswerBody, write
 from serving.service import Service
-from serving.texts import Piece, Prompt, TextWriter, TokenTexts, text_of
+from serving.texts import Piece, Prompt, TokenTexts, text_of
 from serving.tool_calls import ToolCall, ToolCallReader, call_grammar
 
 
-def routes(service: Service, texts: TextWriter) -> list[Route]:
+def routes(service: Service) -> list[Route]:
     """Return the route for conversations; none for a model that was not trained on them."""
     tokenizer = getattr(service.predictor, "tokenizer", None)
-    if not isinstance(tokenizer, ChatTokenizer):
+    if (texts := service.texts) is None or not isinstance(tokenizer, ChatTokenizer):
         return []
     encoder = tokenizer.encoder
-    if (sandbox := getattr(service, "sandbox", None)) is not None:
-        sandbox.preload("data.codecs.chat")
+    service.sandbox.preload("data.codecs.chat")
 
     async def converse(request: Request) -> Response:
         form = await service.read(request, ChatForm)
@@ -94,14 +93,10 @@ async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm) -> Pro
     template = encoder.template
     tools = tools_for(template, form.usable_tools) if form.usable_tools else None
     messages = messages_for(template, form.messages)
-    sandbox = getattr(service, "sandbox", None)
     try:
-        if sandbox is None:
-            rendered = await asyncio.to_thread(render_opening, template, messages, tools)
-        else:
-            rendered = await sandbox.run(
-                render_opening, template, messages, tools, param="messages"
-            )
+        rendered = await service.sandbox.run(
+            render_opening, template, messages, tools, param="messages"
+        )
     except ValueError as error:
         raise invalid(f"messages can't be formatted: {error}", "messages") from None
     pieces = [TemplatePiece(text, is_special, is_learnt=False) for text, is_special in rendered]

@@ -20,11 +20,13 @@ from serving.forms.completions import (
 from serving.route import Route
 from serving.routes.writing import AnswerBody, write
 from serving.service import Service
-from serving.texts import Piece, Prompt, TextWriter, TokenTexts
+from serving.texts import Piece, Prompt, TokenTexts
 
 
-def routes(service: Service, texts: TextWriter) -> list[Route]:
-    """Return the route for completions."""
+def routes(service: Service) -> list[Route]:
+    """Return the route for completions; none for a model that writes no texts token by token."""
+    if (texts := service.texts) is None:
+        return []
 
     async def complete(request: Request) -> Response:
         form = await service.read(request, CompletionForm)
