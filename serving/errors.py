@@ -10,6 +10,10 @@ PARAMETER_NAMES = {"json_schema": "response_format", "prediction": "prediction"}
 """Our fields of a request, by the parameter of OpenAI's that sets them, where the names differ."""
 
 
+LONGEST_MESSAGE = 1000
+"""Characters of a message: some messages repeat what a client sent."""
+
+
 class ApiError(Exception):
     """An answer with an error.
 
@@ -28,6 +32,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
+        message, param = shortened(message, LONGEST_MESSAGE), param and shortened(param, 100)
         super().__init__(message)
         self.status, self.message, self.type = status, message, type
         self.param, self.code, self.headers = param, code, dict(headers or {})
@@ -42,6 +47,11 @@ class ApiError(Exception):
             "code": self.code,
         }
         return {"error": error | ({"request_id": request_id} if request_id else {})}
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from serving.errors import ApiError, invalid, try_again
 from serving.queueing import FairQueue
 
+STEP_SECONDS = 1.0
+"""Time to wait for the running step at the end."""
+
 
 class Stepper(Protocol):
     """What does the work: `inference.engine.engine.Engine` or
@@ -105,12 +108,13 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the step that it takes. What is not done is left."""
+        """End the thread after the step that it takes; a long step is not waited for. What is not
+        done is left."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STEP_SECONDS)
 
     def add(self, works: Sequence[Work]) -> None:
         """Add all of `works`, or none: raises `ApiError` if they exceed the bounds."""
