@@ -40,6 +40,12 @@ def ask(**fields: Any) -> bytes:
     return post(COMPLETIONS, {"model": MODEL, "prompt": "1", "max_tokens": 1} | fields)
 
 
+def long_stream(tokens: int, **fields: Any) -> dict[str, Any]:
+    """Return the body of a request for a text that does not end before its tokens are written."""
+    fields |= {"model": MODEL, "prompt": "1", "max_tokens": tokens, "stream": True}
+    return fields | {"logit_bias": {"0": -100}}
+
+
 def _json(text: str | bytes) -> bytes:
     """Return a request whose body has `text` after the members that are needed."""
     text = text if isinstance(text, bytes) else text.encode()
@@ -497,7 +503,7 @@ TOKEN_CASES = [
         metrics=get("/metrics"),
         description=get("/openapi.json"),
         completion=ask(),
-        completion_over_limit=post(COMPLETIONS, b"", "Content-Length: 2000000"),
+        completion_over_limit=post(COMPLETIONS, b" " * 2_000_000),
         completion_not_json=post(COMPLETIONS, b"["),
     ),
     *_cases(

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import time
@@ -31,11 +32,25 @@ class Answer:
         return json.loads(self.body)["error"]
 
 
+class _Kept(io.BufferedReader):
+    """What the server sends: it stays open, and keeps its bytes, from one response to the next."""
+
+    def __init__(self, connection: socket.socket):
+        super().__init__(socket.SocketIO(connection, "r"))
+
+    def makefile(self, mode: str) -> "_Kept":
+        return self
+
+    def close(self) -> None:
+        pass
+
+
 class RawClient:
     """A connection to a server on this machine, as a context manager."""
 
     def __init__(self, port: int, *, seconds: float = SECONDS):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=seconds)
+        self._kept = _Kept(self.socket)
 
     def __enter__(self) -> "RawClient":
         return self
@@ -50,7 +65,8 @@ class RawClient:
 
     def answer(self, *, method: str = "GET") -> Answer | None:
         """Return the next response; None if the server closed the connection without one."""
-        response = http.client.HTTPResponse(self.socket, method=method)
+        source: Any = self._kept
+        response = http.client.HTTPResponse(source, method=method)
         try:
             response.begin()
             body = response.read()
