@@ -138,7 +138,8 @@ class _Threads(ThreadPoolExecutor):
 def listen(host: str, port: int) -> socket.socket:
     """Open the socket. Raises `UsageError` if the address can't be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small parts at once (TCP_NODELAY) only where the protocol is named.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host.strip("[]"), port))

@@ -42,8 +42,8 @@ def ask(**fields: Any) -> bytes:
 
 def long_stream(tokens: int, **fields: Any) -> dict[str, Any]:
     """Return the body of a request for a text that does not end before its tokens are written."""
-    fields |= {"model": MODEL, "prompt": "1", "max_tokens": tokens, "stream": True}
-    return fields | {"logit_bias": {"0": -100}}
+    body = {"model": MODEL, "prompt": "1", "max_tokens": tokens, "stream": True}
+    return body | {"logit_bias": {"0": -100}} | fields
 
 
 def _json(text: str | bytes) -> bytes:
