@@ -145,6 +145,8 @@ class Engine:
         known = self._tokenizer.vocabulary_size
         if not isinstance(request.prompt, str) and not all(0 <= i < known for i in request.prompt):
             raise RequestError("prompt", f"must have ids of tokens from 0 to {known - 1}")
+        if not all(token < known for token, _ in request.sampling.logit_bias):
+            raise RequestError("logit_bias", f"must have ids of tokens from 0 to {known - 1}")
         if missing := options_of([request]) - self._programs.options:
             raise ValueError(f"the programs have no {', '.join(sorted(missing))}")
         constraint = None
