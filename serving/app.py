@@ -13,7 +13,7 @@ from serving.forms.answers import ErrorAnswer
 from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
-from serving.routes import completions, operation
+from serving.routes import completions, operation, page
 from serving.service import Service
 
 STATUSES = {
@@ -32,7 +32,7 @@ STATUSES = {
 
 def routes_of(service: Service) -> list[Route]:
     """Return the routes of a server: those for its model, and those that each has."""
-    routes = operation.routes(service)
+    routes = [*operation.routes(service), *page.routes(service)]
     if service.texts is not None:
         routes += completions.routes(service, service.texts)
     return routes
@@ -51,7 +51,7 @@ def build_app(service: Service, *, tokens: Sequence[str], hosts: Sequence[str]) 
         [routing.Route(one.path, one.endpoint, methods=[one.method]) for one in routes],
         redirect_slashes=False,
     )
-    description = description_of(service.name, routes)
+    description = description_of(service.name, [one for one in routes if one.is_described])
     table: dict[str, dict[str, Any]] = {}
     for route in routes:
         table.setdefault(route.path, {})[route.method] = route.access
