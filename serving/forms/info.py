@@ -8,8 +8,8 @@ import jax
 import pydantic
 
 from configs.schema.config import Config
-from configs.schema.conversations import Conversations
 from configs.schema.task import LanguageModeling
+from data.codecs.chat import ChatTokenizer
 from inference.loading import LoadedModel
 from inference.predictors.classification import (
     PictureClassification,
@@ -149,10 +149,10 @@ def model_info(
 
 def kind_of(model: LoadedModel) -> Kind:
     """Return what a model does."""
-    kind = KINDS[type(model.default_predictor)]
-    if kind == "text" and isinstance(model.restored.model_def.config.data, Conversations):
+    predictor = model.default_predictor
+    if isinstance(predictor, TextCompletion) and isinstance(predictor.tokenizer, ChatTokenizer):
         return "chat"
-    return kind
+    return KINDS[type(predictor)]
 
 
 def _shape(config: Config) -> dict[str, Any]:

@@ -18,6 +18,8 @@ export function bars(scores, { label = "Probabilities", chosen = null } = {}) {
   const more = make("button", { type: "button", class: "plain" }, `Show all ${sorted.length}`);
   more.addEventListener("click", () => {
     put(sorted.slice(MOST));
+    list.tabIndex = -1;
+    list.focus();
     more.remove();
   });
   return make("div", {}, list, more);

@@ -14,6 +14,8 @@ export function hasCamera() {
 export async function takePicture() {
   const [dialog, video] = [byId("camera-dialog"), byId("camera-video")];
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  byId("camera-take").disabled = true;
+  video.onloadeddata = () => (byId("camera-take").disabled = false);
   video.srcObject = stream;
   dialog.showModal();
   try {
@@ -22,7 +24,7 @@ export async function takePicture() {
       byId("camera-cancel").onclick = () => resolve(false);
       dialog.onclose = () => resolve(false);
     });
-    return isTaken && video.videoWidth ? await pictureOf(video) : null;
+    return isTaken ? await pictureOf(video) : null;
   } finally {
     for (const track of stream.getTracks()) track.stop();
     video.srcObject = null;

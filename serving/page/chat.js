@@ -3,7 +3,7 @@
 import { showCall } from "/page/calls.js";
 import { byId, make, showProblem, Spoken, submitOn } from "/page/dom.js";
 import { areValid, offerExamples, readSettings } from "/page/settings.js";
-import { Answer, Controls, noteOf, write } from "/page/writing.js";
+import { Answer, Controls, figuresText, reasonText, write } from "/page/writing.js";
 
 const PATH = "/v1/chat/completions";
 
@@ -58,7 +58,7 @@ async function take(model, messages, area, controls) {
   let isKept = true;
   try {
     const figures = await write(PATH, body, { signal: controls.begin(), onPart });
-    answer.end(noteOf(answer.reason, figures, body.stream));
+    answer.end(`${reasonText(answer.reason)} · ${figuresText(figures, body.stream)}`);
   } catch (error) {
     const isStopped = error.name === "AbortError";
     isKept = isStopped || answer.text !== "";

@@ -14,14 +14,14 @@ const PANELS = {
     accept: "image/*",
     help: "Drop a picture here, paste it, choose a file, or take one with the camera.",
     path: "/v1/classify",
-    render: (answer) => renderLabels(answer.data[0]),
+    render: renderLabels,
   },
   classify_sound: {
     title: "Label a recording",
     accept: "audio/*",
     help: "Drop a recording here, choose a file, or record with the microphone.",
     path: "/v1/classify",
-    render: (answer) => renderLabels(answer.data[0]),
+    render: renderLabels,
   },
   transcribe: {
     title: "Transcribe a recording",

@@ -64,7 +64,8 @@ async function run(panel, model, input) {
   try {
     const answer = await sendForJson(panel.path, { json, signal });
     if (signal.aborted) return;
-    result.replaceChildren(...panel.render(answer.data[0]));
+    const warnings = (answer.warnings ?? []).map((text) => make("p", { class: "note" }, text));
+    result.replaceChildren(...panel.render(answer.data[0]), ...warnings);
   } catch (error) {
     if (signal.aborted) return;
     result.replaceChildren();
@@ -80,19 +81,19 @@ function renderTranslation({ text, score }) {
   ];
 }
 
-function renderFilled({ text, gaps }) {
-  const candidates = gaps.map((gap, index) =>
+function renderFilled({ text, candidates }) {
+  const gaps = candidates.map((gap, index) =>
     make(
       "section",
       {},
-      make("h3", {}, gaps.length > 1 ? `Gap ${index + 1}` : "Candidates"),
+      make("h3", {}, candidates.length > 1 ? `Gap ${index + 1}` : "Candidates"),
       bars(
         gap.map(({ token, score }) => ({ label: token, score })),
         { label: `Candidates of gap ${index + 1}` },
       ),
     ),
   );
-  return [make("article", {}, make("div", { class: "text" }, text)), ...candidates];
+  return [make("article", {}, make("div", { class: "text" }, text)), ...gaps];
 }
 
 /** Return the elements for a label and the probabilities of all labels. */

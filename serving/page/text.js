@@ -1,9 +1,9 @@
 // The panel that continues a text.
 
 import { showCall } from "/page/calls.js";
-import { byId, showProblem, Spoken, submitOn } from "/page/dom.js";
+import { byId, make, showProblem, Spoken, submitOn } from "/page/dom.js";
 import { areValid, offerExamples, readSettings } from "/page/settings.js";
-import { Answer, Controls, noteOf, write } from "/page/writing.js";
+import { Answer, Controls, figuresText, reasonText, write } from "/page/writing.js";
 
 const PATH = "/v1/completions";
 
@@ -36,7 +36,10 @@ async function run(model, prompt, controls) {
   };
   try {
     const figures = await write(PATH, body, { signal: controls.begin(), onPart });
-    for (const answer of answers) answer.end(noteOf(answer.reason, figures, body.stream));
+    const note = figuresText(figures, body.stream);
+    for (const answer of answers) answer.end(reasonText(answer.reason));
+    if (count > 1) byId("text-outputs").append(make("p", { class: "note" }, `In all ${note}`));
+    else answers[0].note.append(` · ${note}`);
   } catch (error) {
     const isStopped = error.name === "AbortError";
     for (const answer of answers) answer.end(isStopped ? "stopped" : "broken off");

@@ -30,12 +30,15 @@ export function scoresOf(logprobs) {
   }));
 }
 
-/** A text of coloured tokens: one stop of the tab key, and arrow keys from token to token. */
+/**
+ * A text of coloured tokens: one stop of the tab key, and arrow keys from token to token. before: an
+ * element that stands before them, or null.
+ */
 export class TokenText {
-  constructor(name) {
+  constructor(name, before) {
     this.tokens = [];
     this.chosen = null;
-    this.box = make("div", {
+    this.box = make("span", {
       class: "tokens",
       role: "listbox",
       "aria-label": `${name}: tokens by probability; arrow keys move`,
@@ -43,7 +46,8 @@ export class TokenText {
       onkeydown: (event) => this.move(event),
     });
     this.details = make("div", { class: "alternatives", role: "status" });
-    this.element = make("div", { class: "scored" }, this.box, legend(), this.details);
+    const text = make("div", { class: "text" }, before, this.box);
+    this.element = make("div", { class: "scored" }, text, legend(), this.details);
     this.details.append(make("p", { class: "muted" }, "Point at a token to see its alternatives."));
   }
 
@@ -78,6 +82,7 @@ export class TokenText {
     const others = score.others.some(([text]) => text === score.text)
       ? score.others
       : [[score.text, score.score], ...score.others];
+    this.details.classList.add("filled");
     this.details.replaceChildren(
       make("p", {}, make("b", {}, named(score.text)), ` had ${percentText(score.score)}`),
       bars(

@@ -16,12 +16,11 @@ export class Answer {
     this.text = "";
     this.reason = null;
     this.note = make("p", { class: "note" });
-    this.tokens = isScored ? new TokenText(name) : null;
     this.written = make("span", { class: "written" });
     const prompt = before ? make("span", { class: "given" }, before) : null;
-    const body = make("div", { class: "text" }, prompt, this.tokens ? null : this.written);
-    const parts = this.tokens ? [prompt ? body : null, this.tokens.element] : [body];
-    this.element = make("article", { "aria-label": name, "aria-busy": "true" }, ...parts, this.note);
+    this.tokens = isScored ? new TokenText(name, prompt) : null;
+    const body = this.tokens?.element ?? make("div", { class: "text" }, prompt, this.written);
+    this.element = make("article", { "aria-label": name, "aria-busy": "true" }, body, this.note);
   }
 
   push({ text, scores, reason }) {
@@ -69,16 +68,21 @@ function partOf(choice) {
   };
 }
 
-/** Return a sentence about an answer that is complete. */
-export function noteOf(reason, { usage, seconds, firstSeconds }, isStreamed) {
-  const parts = [REASONS[reason] ?? reason ?? ""];
+/** Return why an answer has ended, in words. */
+export function reasonText(reason) {
+  return REASONS[reason] ?? reason ?? "";
+}
+
+/** Return how many tokens were written, and how fast. */
+export function figuresText({ usage, seconds, firstSeconds }, isStreamed) {
+  const parts = [];
   if (usage !== null) {
     const count = usage.completion_tokens;
     parts.push(`${count} tokens in ${seconds.toFixed(2)} s`);
     if (seconds > 0 && count > 1) parts.push(`${Math.round(count / seconds)} tokens/s`);
   }
   if (isStreamed && firstSeconds !== null) parts.push(`first after ${firstSeconds.toFixed(2)} s`);
-  return parts.filter(Boolean).join(" · ");
+  return parts.join(" · ");
 }
 
 /** Two buttons: one that starts a run, and one that stops it. The focus stays with them. */
