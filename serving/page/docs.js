@@ -88,7 +88,9 @@ class Reference {
   fields(schema, prefix, level) {
     const resolved = this.resolved(schema);
     const required = new Set(resolved.required ?? []);
-    return Object.entries(resolved.properties ?? {}).flatMap(([name, field]) => {
+    const properties = Object.entries(resolved.properties ?? {});
+    properties.sort(([one], [other]) => required.has(other) - required.has(one));
+    return properties.flatMap(([name, field]) => {
       const notes = [
         required.has(name) && "required",
         field.default !== undefined && field.default !== null && `default ${JSON.stringify(field.default)}`,
@@ -101,19 +103,18 @@ class Reference {
   }
 
   inner(field, name, level) {
-    const parts = this.choices(field).flatMap((choice) => {
+    return this.choices(field).flatMap((choice) => {
       const one = this.resolved(choice);
       if (one.type === "array") return this.fields(one.items ?? {}, `${name}[].`, level);
       return this.fields(one, `${name}.`, level);
     });
-    return parts;
   }
 
   bounds(field) {
     return this.choices(field).flatMap((choice) => {
       const one = this.resolved(choice);
       return Object.keys(BOUNDS)
-        .filter((word) => word in one)
+        .filter((word) => word in one && !(Math.abs(one[word]) > Number.MAX_SAFE_INTEGER))
         .map((word) => BOUNDS[word](one[word]));
     });
   }

@@ -335,12 +335,18 @@ def test_a_recording_from_a_file_is_transcribed(browser, sound_server, tmp_path)
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_the_microphone_is_recorded_as_wav_and_transcribed(browser, sound_server, width, scheme):
     with opened(browser, sound_server, "#file-panel", width=width, scheme=scheme) as page:
+        bodies: list[bytes] = []
+
+        def keep(route) -> None:
+            bodies.append(route.request.post_data_buffer)
+            route.continue_()
+
+        page.route("**/v1/audio/transcriptions", keep)
         page.click("#record")
         page.wait_for_selector("#recording-time:has-text('1 s')")
-        with page.expect_request("**/v1/audio/transcriptions") as sent:
-            page.click("#record")
+        page.click("#record")
         page.wait_for_selector("#file-result article")
-        body = sent.value.post_data_buffer
+        (body,) = bodies
     with wave.open(io.BytesIO(body[body.index(b"RIFF") :])) as file:
         form = (file.getnchannels(), file.getsampwidth(), file.getframerate())
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
