@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     )
     limits = config.serve
     name = limits.model_name or workdir.resolve().name
-    service = Service(model, name=name, limits=limits)
+    service = Service(model, name=name, limits=limits, report=report_of(workdir))
     hosts = [*limits.allowed_hosts, *LOOPBACK_NAMES, arguments.host]
     if not is_loopback(arguments.host) and not limits.allowed_hosts:
         hosts = []  # Which names lead here is unknown; the token protects.
@@ -109,6 +109,17 @@ def check_exposure(host: str, tokens: Sequence[str], is_open: bool) -> None:
             f"--host={host} is reached by other machines: give --token_file=FILE or "
             f"{TOKEN_VARIABLE}, or --open if everybody may use the model"
         )
+
+
+def report_of(workdir: Path) -> bytes | None:
+    """Return the report that training wrote, None if there is none that can be read."""
+    try:
+        return (workdir / "report.html").read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        say(f"report.html can't be read: {error.strerror}")
+        return None
 
 
 def say(text: str) -> None:

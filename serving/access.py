@@ -96,7 +96,7 @@ class AccessRules:
                 code="not_found",
             )
         if methods is None:
-            known = ", ".join(sorted(self._table))
+            known = ", ".join(sorted(path for path in self._table if path[:6] != "/page/"))
             raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
         access = methods.get(scope["method"])
         if access is None:

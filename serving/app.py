@@ -21,6 +21,7 @@ from serving.routes import (
     embeddings,
     fill,
     operation,
+    page,
     speech,
     translate,
 )
@@ -54,7 +55,7 @@ STATUSES = {
 
 def routes_of(service: Service) -> list[Route]:
     """Return the routes of a server: those for its model, and those that each has."""
-    routes = operation.routes(service)
+    routes = [*operation.routes(service), *page.routes(service)]
     for kind in KINDS:
         routes += kind.routes(service)
     return routes
@@ -73,7 +74,7 @@ def build_app(service: Service, *, tokens: Sequence[str], hosts: Sequence[str]) 
         [routing.Route(one.path, one.endpoint, methods=[one.method]) for one in routes],
         redirect_slashes=False,
     )
-    description = description_of(service.name, routes)
+    description = description_of(service.name, [one for one in routes if one.is_described])
     table: dict[str, dict[str, Any]] = {}
     for route in routes:
         table.setdefault(route.path, {})[route.method] = route.access

@@ -21,6 +21,7 @@ class Route:
     summary: one sentence for the description. form: the JSON body, None if there is none. answer:
     the body of an answer. streams: whether the answer can be a stream of events. upload: the
     parts of a multipart body, as a JSON schema. media_types: of answers that are not JSON.
+    is_described: whether it stands in the description.
     """
 
     method: str
@@ -33,4 +34,5 @@ class Route:
     streams: bool = False
     upload: Mapping[str, Any] | None = None
     media_types: tuple[str, ...] = ()
+    is_described: bool = True
     statuses: Mapping[int, str] = field(default_factory=dict)

@@ -46,11 +46,14 @@ class Service:
 
     name: the model's name in requests. limits: the section `serve` of the configuration. `texts` is
     there if the model writes texts token by token. sandbox: where files are decoded and
-    conversations rendered. in_flight: number of requests being answered.
+    conversations rendered. in_flight: number of requests being answered. report: the report of the
+    training, HTML; None if there is none.
     """
 
-    def __init__(self, model: LoadedModel, *, name: str, limits: Serve):
-        self.model, self.name, self.limits = model, name, limits
+    def __init__(
+        self, model: LoadedModel, *, name: str, limits: Serve, report: bytes | None = None
+    ):
+        self.model, self.name, self.limits, self.report = model, name, limits, report
         self.created = int(time.time())
         self.predictor = model.default_predictor
         self.metrics = Metrics()
@@ -93,6 +96,15 @@ class Service:
         """Return the numbers of rows for which programs are compiled, in rising order."""
         slots = self.limits.slots
         return sorted({*(size for size in SIZES if size < slots), slots})
+
+    @property
+    def status(self) -> str:
+        """Return whether requests can be answered: ready, compiling, stopping or failed."""
+        if self.has_failed:
+            return "failed"
+        if self.is_draining:
+            return "stopping"
+        return "ready" if self.is_ready else "compiling"
 
     def batch_lane(
         self,

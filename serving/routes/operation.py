@@ -20,12 +20,7 @@ def routes(service: Service) -> list[Route]:
         return json_response(State(status="ok"))
 
     async def ready(request: Request) -> Response:
-        if service.has_failed:
-            status = "failed"
-        elif service.is_draining:
-            status = "stopping"
-        else:
-            status = "ready" if service.is_ready else "compiling"
+        status = service.status
         return json_response(State(status=status), 200 if status == "ready" else 503)
 
     async def metrics(request: Request) -> Response:

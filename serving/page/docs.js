@@ -1,0 +1,166 @@
+// The description of the API for readers, made of /openapi.json.
+
+import { sendForJson } from "/page/api.js";
+import { byId, make, showProblem } from "/page/dom.js";
+
+const MOST_LEVELS = 3;
+
+/** The words of JSON schemas for bounds, and how they are told. */
+const BOUNDS = {
+  minimum: (value) => `at least ${value}`,
+  exclusiveMinimum: (value) => `above ${value}`,
+  maximum: (value) => `at most ${value}`,
+  exclusiveMaximum: (value) => `below ${value}`,
+  minLength: (value) => `at least ${value} characters`,
+  maxLength: (value) => `at most ${value} characters`,
+  minItems: (value) => `at least ${value} items`,
+  maxItems: (value) => `at most ${value} items`,
+};
+
+class Reference {
+  constructor(description) {
+    this.description = description;
+    this.schemas = description.components.schemas;
+  }
+
+  render() {
+    const routes = Object.entries(this.description.paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => ({ path, method, operation })),
+    );
+    routes.sort((one, other) => (one.method === "get") - (other.method === "get"));
+    byId("title").textContent = `API of ${this.description.info.title}`;
+    byId("contents").replaceChildren(
+      ...routes.map(({ path, operation }) =>
+        make("li", {}, make("a", { href: `#${operation.operationId}` }, path)),
+      ),
+    );
+    byId("routes").replaceChildren(...routes.map((route) => this.route(route)));
+  }
+
+  route({ path, method, operation }) {
+    const title = `${operation.operationId}-title`;
+    const heading = make(
+      "h2",
+      { id: title },
+      make("span", { class: "method" }, method.toUpperCase()),
+      make("code", {}, path),
+    );
+    const access = operation.security ? "Needs the token, if the server has one." : "Open to everybody.";
+    return make(
+      "section",
+      { id: operation.operationId, "aria-labelledby": title },
+      heading,
+      make("p", {}, `${operation.summary} `, make("span", { class: "muted" }, access)),
+      ...this.body(operation.requestBody),
+      ...this.answers(operation.responses),
+    );
+  }
+
+  body(body) {
+    return Object.entries(body?.content ?? {}).flatMap(([type, { schema }]) =>
+      this.tables(schema, `Body, ${type}`),
+    );
+  }
+
+  answers(responses) {
+    const success = Object.entries(responses["200"]?.content ?? {});
+    const types = success.map(([type]) => type).join(" or ");
+    const tables = success.flatMap(([, { schema }]) => (schema ? this.tables(schema, "Answer") : []));
+    const others = Object.entries(responses).filter(([status]) => status !== "200");
+    return [
+      make("p", { class: "muted" }, `Answers with ${types || "nothing"}.`),
+      ...tables.map((table) => make("details", {}, make("summary", {}, "Fields of the answer"), table)),
+      make(
+        "details",
+        {},
+        make("summary", {}, "Other statuses"),
+        table("Statuses", ["Status", "Meaning"], others.map(([status, { description }]) => [status, description])),
+      ),
+    ];
+  }
+
+  /** Return a table of the fields of a schema; those of objects in it follow below their names. */
+  tables(schema, caption) {
+    const fields = this.fields(schema, "", 0);
+    return fields.length ? [table(caption, ["Field", "Type", "Meaning"], fields)] : [];
+  }
+
+  fields(schema, prefix, level) {
+    const resolved = this.resolved(schema);
+    const required = new Set(resolved.required ?? []);
+    const properties = Object.entries(resolved.properties ?? {});
+    properties.sort(([one], [other]) => required.has(other) - required.has(one));
+    return properties.flatMap(([name, field]) => {
+      const notes = [
+        required.has(name) && "required",
+        field.default !== undefined && field.default !== null && `default ${JSON.stringify(field.default)}`,
+        ...this.bounds(field),
+        this.resolved(field).description?.split("\n\n")[0],
+      ];
+      const row = [prefix + name, this.type(field), notes.filter(Boolean).join("; ")];
+      return [row, ...(level < MOST_LEVELS ? this.inner(field, prefix + name, level + 1) : [])];
+    });
+  }
+
+  inner(field, name, level) {
+    return this.choices(field).flatMap((choice) => {
+      const one = this.resolved(choice);
+      if (one.type === "array") return this.fields(one.items ?? {}, `${name}[].`, level);
+      return this.fields(one, `${name}.`, level);
+    });
+  }
+
+  bounds(field) {
+    return this.choices(field).flatMap((choice) => {
+      const one = this.resolved(choice);
+      return Object.keys(BOUNDS)
+        .filter((word) => word in one && !(Math.abs(one[word]) > Number.MAX_SAFE_INTEGER))
+        .map((word) => BOUNDS[word](one[word]));
+    });
+  }
+
+  type(field) {
+    const names = this.choices(field).map((choice) => {
+      const one = this.resolved(choice);
+      if (one.enum) return one.enum.map((value) => JSON.stringify(value)).join(" | ");
+      if ("const" in one) return JSON.stringify(one.const);
+      if (one.type === "array") return `list of ${one.items ? this.type(one.items) : "anything"}`;
+      return one.format === "binary" ? "file" : one.type ?? "anything";
+    });
+    return [...new Set(names)].filter((name) => name !== "null").join(" | ") || "null";
+  }
+
+  choices(field) {
+    const one = this.resolved(field);
+    return one.anyOf ?? one.oneOf ?? [one];
+  }
+
+  resolved(schema) {
+    const name = schema.$ref?.replace("#/components/schemas/", "");
+    return name === undefined ? schema : this.schemas[name] ?? {};
+  }
+}
+
+function table(caption, heads, rows) {
+  const body = rows.map(([first, ...rest]) =>
+    make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((text) => make("td", {}, text))),
+  );
+  return make(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    make(
+      "table",
+      {},
+      make("caption", {}, caption),
+      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("tbody", {}, ...body),
+    ),
+  );
+}
+
+byId("base").textContent = `${location.origin}/v1`;
+try {
+  new Reference(await sendForJson("/openapi.json")).render();
+} catch (error) {
+  showProblem(error);
+}

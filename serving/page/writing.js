@@ -1,0 +1,119 @@
+// What texts and conversations share: an answer that grows, and can be stopped.
+
+import { events, send } from "/page/api.js";
+import { make } from "/page/dom.js";
+import { scoresOf, TokenText } from "/page/tokens.js";
+
+const REASONS = {
+  stop: "complete",
+  length: "the most tokens were reached",
+  tool_calls: "a function is called",
+};
+
+/** An answer on the page. name: what it is called; before: a text that stands before it. */
+export class Answer {
+  constructor({ name, before = "", isScored }) {
+    this.text = "";
+    this.reason = null;
+    this.note = make("p", { class: "note" });
+    this.written = make("span", { class: "written" });
+    const prompt = before ? make("span", { class: "given" }, before) : null;
+    this.tokens = isScored ? new TokenText(name, prompt) : null;
+    const body = this.tokens?.element ?? make("div", { class: "text" }, prompt, this.written);
+    this.element = make("article", { "aria-label": name, "aria-busy": "true" }, body, this.note);
+  }
+
+  push({ text, scores, reason }) {
+    this.text += text;
+    this.written.append(text);
+    this.tokens?.push(scores);
+    this.reason = reason ?? this.reason;
+  }
+
+  /** End the answer. note: a sentence about it. */
+  end(note) {
+    this.element.setAttribute("aria-busy", "false");
+    this.note.textContent = note;
+  }
+}
+
+/**
+ * Send a request for texts, and pass on their parts as they come: onPart({index, text, scores,
+ * reason}). Return figures: usage, seconds, and firstSeconds until the first part.
+ */
+export async function write(path, body, { signal, onPart }) {
+  const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  let [firstSeconds, usage] = [null, null];
+  const response = await send(path, { json: body, signal });
+  const take = (answer) => {
+    firstSeconds ??= seconds();
+    usage = answer.usage ?? usage;
+    for (const choice of answer.choices) onPart(partOf(choice));
+  };
+  if (body.stream) for await (const event of events(response)) take(event);
+  else take(await response.json());
+  return { usage, seconds: seconds(), firstSeconds };
+}
+
+function partOf(choice) {
+  const message = choice.delta ?? choice.message;
+  const text = choice.text ?? message.content ?? "";
+  const calls = (message?.tool_calls ?? []).map((call) => JSON.stringify(call.function));
+  return {
+    index: choice.index,
+    text: text + calls.join("\n"),
+    scores: scoresOf(choice.logprobs),
+    reason: choice.finish_reason,
+  };
+}
+
+/** Return why an answer has ended, in words. */
+export function reasonText(reason) {
+  return REASONS[reason] ?? reason ?? "";
+}
+
+/** Return how many tokens were written, and how fast. */
+export function figuresText({ usage, seconds, firstSeconds }, isStreamed) {
+  const parts = [];
+  if (usage !== null) {
+    const count = usage.completion_tokens;
+    parts.push(`${count} tokens in ${seconds.toFixed(2)} s`);
+    if (seconds > 0 && count > 1) parts.push(`${Math.round(count / seconds)} tokens/s`);
+  }
+  if (isStreamed && firstSeconds !== null) parts.push(`first after ${firstSeconds.toFixed(2)} s`);
+  return parts.join(" · ");
+}
+
+/** Two buttons: one that starts a run, and one that stops it. The focus stays with them. */
+export class Controls {
+  constructor(run, stop) {
+    this.run = run;
+    this.stop = stop;
+    this.controller = null;
+    stop.addEventListener("click", () => this.controller?.abort());
+  }
+
+  get isRunning() {
+    return this.controller !== null;
+  }
+
+  /** Begin a run, and return the signal that the stop button gives. */
+  begin() {
+    this.controller = new AbortController();
+    this.swap(this.run, this.stop);
+    return this.controller.signal;
+  }
+
+  end() {
+    this.controller = null;
+    this.swap(this.stop, this.run);
+  }
+
+  swap(from, to) {
+    const hasFocus = document.activeElement === from;
+    to.disabled = false;
+    if (hasFocus) to.focus();
+    from.disabled = true;
+  }
+}

@@ -1,0 +1,355 @@
+"""The web page in a real browser: Chromium, driven by Playwright.
+
+The folder in the environment's TRIFORM_SCREENSHOTS, if there is one, gets pictures of the page at
+the widths of a desktop and of a phone, light and dark: they are for people to look at.
+"""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference.loading import load_model
+from tests.serving.servers import GOLDEN, RunningServer, serving
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser is driven by playwright, which is not installed"
+)
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program chromium")
+
+MILLISECONDS = 120_000
+"""How long the browser waits for what a test expects."""
+
+LOOKS = [(width, scheme) for width in (1280, 360) for scheme in ("light", "dark")]
+
+DROP = """
+([name, type, content]) => {
+  const bytes = Uint8Array.from(content);
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([bytes], name, { type }));
+  const event = new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true });
+  document.getElementById("drop").dispatchEvent(event);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def sound_file(tmp_path_factory) -> Path:
+    """A recording that the browser's microphone hears again and again."""
+    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    path.write_bytes(tone(48_000, 2.0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(sound_file) -> Iterator:
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={sound_file}",
+    ]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def text_server(tmp_path_factory) -> Iterator[RunningServer]:
+    with serving(GOLDEN / "recurrence_text", tmp_path_factory.mktemp("text") / "log") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def picture_server(tmp_path_factory) -> Iterator[RunningServer]:
+    log = tmp_path_factory.mktemp("pictures") / "log"
+    with serving(GOLDEN / "convolution_pictures", log) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def sound_server(tmp_path_factory) -> Iterator[RunningServer]:
+    with serving(GOLDEN / "recurrence_sound", tmp_path_factory.mktemp("sounds") / "log") as one:
+        yield one
+
+
+@contextmanager
+def opened(browser, server: RunningServer, panel: str, *, width=1280, scheme="light", path="/"):
+    """Open the page. At the end, check that the console had no error, and that no request left the
+    server."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        permissions=["microphone", "camera", "clipboard-read", "clipboard-write"],
+    )
+    context.set_default_timeout(MILLISECONDS)
+    page = context.new_page()
+    problems: list[str] = []
+    addresses: list[str] = []
+    page.on("console", lambda one: problems.append(one.text) if one.type == "error" else None)
+    page.on("pageerror", lambda one: problems.append(str(one)))
+    page.on("request", lambda one: addresses.append(one.url))
+    page.goto(server.url + path)
+    page.wait_for_selector(f"{panel}:visible")
+    yield page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    look(page, f"{server.model}{path.replace('/', '_')}_{width}_{scheme}")
+    context.close()
+    assert problems == []
+    local = (server.url + "/", f"blob:{server.url}/", "data:")
+    assert addresses and [one for one in addresses if not one.startswith(local)] == []
+
+
+def look(page, name: str) -> None:
+    """Save a picture of the page, if they are wanted."""
+    if folder := os.environ.get("TRIFORM_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def setting(page, name: str, value: str) -> None:
+    page.locator("#settings").evaluate("one => (one.open = true)")
+    page.fill(f"#settings [data-name={name}]", value)
+
+
+def tone(rate: int, seconds: float) -> bytes:
+    """Return a WAV file with a tone of 440 Hz."""
+    times = np.arange(int(rate * seconds)) / rate
+    samples = (np.sin(2 * np.pi * 440 * times) * 12_000).astype("<i2")
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return content.getvalue()
+
+
+def bars(page) -> dict[str, str]:
+    """Return the labels of the bars that are shown, in order, and their shares."""
+    rows = page.locator(".bars li")
+    labels, shares = (rows.locator(f".{part}").all_inner_texts() for part in ("label", "share"))
+    return dict(zip(labels, shares, strict=True))
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_a_completion_streams_and_is_the_text_of_its_seed(browser, text_server, width, scheme):
+    fields = {"prompt": "0 times 0 ", "seed": 3, "max_tokens": 40}
+    answer = text_server.ask("/v1/completions", {"model": text_server.model} | fields)
+    with opened(browser, text_server, "#text-panel", width=width, scheme=scheme) as page:
+        page.fill("#prompt", fields["prompt"])
+        setting(page, "seed", "3")
+        setting(page, "max_tokens", "40")
+        page.click("#text-run")
+        page.wait_for_selector("#text-outputs article[aria-busy=false]")
+        (choice,) = answer["choices"]
+        assert page.locator(".written").text_content() == choice["text"]
+        note = page.locator("#text-outputs .note").inner_text()
+        assert f"{answer['usage']['completion_tokens']} tokens" in note
+        assert page.locator("#text-run").is_enabled() and page.locator("#problem").is_hidden()
+
+
+def test_a_completion_is_stopped(browser, text_server):
+    """Its text stays, the server is told, and the next text is written."""
+    with opened(browser, text_server, "#text-panel") as page:
+        page.fill("#prompt", "0 times 0 ")
+        setting(page, "max_tokens", "4096")
+        setting(page, "seed", "1")
+        page.fill("#stops", "no such text")
+        page.locator("#text-run").focus()
+        # The end of a text is made unlikely, so that it would go on for long.
+        page.route("**/v1/completions", lambda route: route.continue_(post_data=endless(route)))
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".written:not(:empty)")
+        assert page.locator("#text-stop").evaluate("one => one === document.activeElement")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#text-outputs article[aria-busy=false]")
+        assert page.locator("#text-outputs .note").inner_text() == "stopped"
+        text = page.locator(".written").text_content()
+        page.unroute("**/v1/completions")
+        assert 0 < len(text) < 4096
+        setting(page, "max_tokens", "5")
+        page.click("#text-run")
+        page.wait_for_selector("#text-outputs article[aria-busy=false] .note:has-text('tokens')")
+    left = [line for line in text_server.lines() if line.get("status") == 499]
+    assert [line["path"] for line in left] == ["/v1/completions"]
+
+
+def endless(route) -> dict:
+    """Return the body of a request for a text that does not end by itself."""
+    return route.request.post_data_json | {"logit_bias": {str(SEPARATOR): -100}}
+
+
+SEPARATOR = 0
+"""The token that ends a text of the model `recurrence_text`."""
+
+
+def test_the_probabilities_of_tokens_are_shown_by_keys_too(browser, text_server):
+    fields = {"prompt": "0 times 0 ", "seed": 3, "max_tokens": 12, "logprobs": 5}
+    answer = text_server.ask("/v1/completions", {"model": text_server.model} | fields)
+    scores = answer["choices"][0]["logprobs"]
+    with opened(browser, text_server, "#text-panel", scheme="dark") as page:
+        page.fill("#prompt", fields["prompt"])
+        setting(page, "seed", "3")
+        setting(page, "max_tokens", "12")
+        page.check("#logprobs")
+        page.click("#text-run")
+        page.wait_for_selector("#text-outputs article[aria-busy=false]")
+        assert page.locator(".token").count() == len(scores["tokens"])
+        page.locator(".token").first.focus()
+        page.keyboard.press("End")
+        shown = bars(page.locator(".alternatives"))
+        likeliest = sorted(scores["top_logprobs"][-1].values())[::-1]
+        assert list(shown.values()) == [f"{100 * np.exp(one):.1f} %" for one in likeliest]
+        look(page, "recurrence_text_scores")
+
+
+def test_a_refusal_is_shown_as_the_server_words_it(browser, text_server):
+    fields = {"model": text_server.model, "prompt": "?" * 3, "max_tokens": 5}
+    status, body = text_server.request("/v1/completions", fields | {"stop": ["x"] * 5})
+    with opened(browser, text_server, "#text-panel") as page:
+        page.locator("#settings").evaluate("one => (one.open = true)")
+        page.fill("#stops", "a\nb\nc\nd\ne")
+        page.route(  # A console shows every answer with an error status.
+            "**/v1/completions", lambda route: route.fulfill(status=200, body=refused(body))
+        )
+        page.click("#text-run")
+        page.wait_for_selector("#problem:visible")
+        assert page.locator("#problem p").inner_text() == "stop is at most 4 strings here, not 5"
+    assert status == 400
+
+
+def refused(body: bytes) -> bytes:
+    return b"data: " + body + b"\n\n"
+
+
+@pytest.mark.parametrize("language", ["curl", "python"])
+def test_the_call_that_is_shown_works(browser, text_server, language, tmp_path):
+    with opened(browser, text_server, "#text-panel") as page:
+        page.fill("#prompt", "it's 0 \\ times\n")
+        for name, value in (("seed", "5"), ("max_tokens", "8"), ("top_k", "12")):
+            setting(page, name, value)
+        page.click("#text-run")
+        page.wait_for_selector("#text-outputs article[aria-busy=false]")
+        written = page.locator(".written").text_content()
+        page.check(f"[name=language][value={language}]")
+        page.click("#copy")
+        page.wait_for_selector("#copy:has-text('Copied')")
+        call = page.evaluate("navigator.clipboard.readText()")
+    if language == "python":
+        pytest.importorskip("openai")
+        command = [sys.executable, "-c", call]
+    else:
+        command = ["sh", "-c", call.replace("curl ", "curl --silent ", 1)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    texts = re.findall(r'"text":"((?:[^"\\]|\\.)*)"', said.stdout)
+    assert written == ("".join(texts) if language == "curl" else said.stdout), said.stderr
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_description_is_shown(browser, text_server, width, scheme):
+    with opened(
+        browser, text_server, "#routes section", width=width, scheme=scheme, path="/docs"
+    ) as page:
+        names = page.locator("#post_v1_completions tbody th").all_inner_texts()
+        assert {"prompt", "max_tokens", "stream_options.include_usage"} <= {*names}
+
+
+def test_a_token_is_asked_for_and_kept_in_the_tab_only(browser, tmp_path):
+    (tmp_path / "tokens").write_text("right")
+    flag = f"--token_file={tmp_path / 'tokens'}"
+    with serving(GOLDEN / "recurrence_text", tmp_path / "log", flag) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.set_default_timeout(MILLISECONDS)
+        page.goto(server.url)
+        for given in ("wrong", "right"):
+            page.wait_for_selector("#token-dialog[open]")
+            page.fill("#token", given)
+            page.keyboard.press("Enter")
+        page.wait_for_selector("#text-panel:visible")
+        page.fill("#prompt", "0")
+        page.click("#text-run")
+        page.wait_for_selector("#call:visible")
+        assert "Bearer $TRIFORM_TOKEN" in page.locator("#call-code").inner_text()
+        assert "right" not in page.content()
+        page.reload()
+        page.wait_for_selector("#text-panel:visible")
+        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        other = context.new_page()
+        other.goto(server.url)
+        other.wait_for_selector("#token-dialog[open]", timeout=MILLISECONDS)
+        context.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_a_picture_is_dropped_and_its_bars_are_right(
+    browser, picture_server, tmp_path, width, scheme
+):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    path = tmp_path / "digit.png"
+    Image.fromarray(pixels).save(path)
+    (expected,) = load_model(GOLDEN / "convolution_pictures").predict(input=[str(path)])
+    with opened(browser, picture_server, "#file-panel", width=width, scheme=scheme) as page:
+        page.evaluate(DROP, [path.name, "image/png", list(path.read_bytes())])
+        page.wait_for_selector(".verdict")
+        assert page.locator(".verdict").inner_text() == expected.label
+        likeliest = sorted(expected.scores.items(), key=lambda item: -item[1])
+        assert bars(page) == {label: f"{100 * score:.1f} %" for label, score in likeliest}
+        width_of_bar = page.locator(".bars .fill").first.evaluate("one => one.style.width")
+        assert float(width_of_bar.strip("%")) == pytest.approx(100 * likeliest[0][1], abs=0.01)
+
+
+def test_a_picture_is_taken_with_the_camera(browser, picture_server):
+    with opened(browser, picture_server, "#file-panel") as page:
+        page.click("#camera")
+        page.click("#camera-take")
+        page.wait_for_selector(".verdict")
+        assert page.locator(".bars li").count() == 10
+        assert page.locator("#preview img").get_attribute("alt") == "picture.png"
+
+
+def test_a_recording_from_a_file_is_transcribed(browser, sound_server, tmp_path):
+    path = tmp_path / "tone.wav"
+    path.write_bytes(tone(8000, 1.0))
+    ((_, expected),) = load_model(GOLDEN / "recurrence_sound").predict(input=[str(path)])
+    with opened(browser, sound_server, "#file-panel") as page:
+        page.set_input_files("#file", path)
+        page.wait_for_selector("#file-result article")
+        shown = page.locator("#file-result .text").text_content()
+        assert shown == (expected.text or "(nothing)")
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_microphone_is_recorded_as_wav_and_transcribed(browser, sound_server, width, scheme):
+    with opened(browser, sound_server, "#file-panel", width=width, scheme=scheme) as page:
+        bodies: list[bytes] = []
+
+        def keep(route) -> None:
+            bodies.append(route.request.post_data_buffer)
+            route.continue_()
+
+        page.route("**/v1/audio/transcriptions", keep)
+        page.click("#record")
+        page.wait_for_selector("#recording-time:has-text('1 s')")
+        page.click("#record")
+        page.wait_for_selector("#file-result article")
+        (body,) = bodies
+    with wave.open(io.BytesIO(body[body.index(b"RIFF") :])) as file:
+        form = (file.getnchannels(), file.getsampwidth(), file.getframerate())
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    assert form == (1, 2, 8000) and len(samples) >= 8000
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    assert np.argmax(spectrum) * 8000 / len(samples) == pytest.approx(440, abs=5)
