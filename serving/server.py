@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
 
     At SIGTERM or SIGINT it is not ready any more and takes no further requests, but still says so
     to those who ask. It ends when all requests are answered, or after `drain_seconds`; at a second
-    signal at once.
+    signal at once. It also ends when the model has failed, so that it is started again.
     """
 
     def __init__(self, app: ASGIApp, service: Service, limits: Serve):
@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
             self._service.stop()
 
     async def _drain(self) -> None:
-        while not self._service.is_draining:
+        while not self._service.is_draining and not self._service.has_failed:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         log("stopping", in_flight=self._service.in_flight)
         await self._wait_for_answers(self._limits.drain_seconds, most_signals=1)

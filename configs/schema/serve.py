@@ -90,4 +90,6 @@ class Serve(Settings):
     sandbox_mb: MegaBytes = _limit(1024, "Memory of each of these processes.", "MB")
     sandbox_seconds: Seconds = _limit(20.0, "Time for one file or conversation.", "seconds")
 
-    log_prompts: bool = _limit(False, "Whether prompts and answers are written to the log.")
+    log_prompts: bool = _limit(
+        False, "Whether JSON bodies, and the texts that answer them, are written to the log."
+    )

@@ -49,7 +49,7 @@ async def write(
     answers = texts.answers(jobs, client=client, is_streamed=is_streamed)
     answers.open()
     if is_streamed:
-        events = _events(service, answers, jobs, body, texts_per_prompt, includes_usage)
+        events = _events(service, request, answers, jobs, body, texts_per_prompt, includes_usage)
         return EventStream(events, request.state.request_id, on_close=answers.close)
     try:
         done = await unless_client_leaves(request.receive, completions(answers, jobs))
@@ -57,11 +57,13 @@ async def write(
         answers.close()
     used = usage(jobs, texts_per_prompt)
     service.metrics.count_tokens(used)
+    service.log_content(request, "answer", [one.text for one in done])
     return json_response(body.whole(jobs, done, used))
 
 
 async def _events(
     service: Service,
+    request: Request,
     answers: Answers,
     jobs: Sequence[Job],
     body: AnswerBody,
@@ -78,5 +80,6 @@ async def _events(
             yield chunk | nothing
     used = usage(jobs, texts_per_prompt)
     service.metrics.count_tokens(used)
+    service.log_content(request, "answer", [one.completion and one.completion.text for one in jobs])
     if includes_usage:
         yield body.usage_chunk(used)

@@ -1,11 +1,14 @@
 """Reads Markdown documents, and follows their fences in a copy of the tree."""
 
+import contextlib
 import itertools
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +138,57 @@ def with_overrides(command: str, table: Mapping[str, Sequence[str]]) -> str:
 
 def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
     """Runs a command in `tree` with this environment's Python and programs, on one device."""
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tree,
+        env=_environment(tree, cache),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def serving(command: str, tree: Path, cache: str) -> Iterator[str]:
+    """Runs a server in `tree` until the block ends, on a free port; gives its address once it is
+    ready. It must end in good order when it is told to."""
+    log = tree.parent / "server.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {command} --port=0"],
+            cwd=tree,
+            env=_environment(tree, cache),
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+        )
+    try:
+        url = _line(process, log, "listening")["url"]
+        _line(process, log, "ready")
+        yield url
+        process.terminate()
+        assert process.wait(timeout=120) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _line(process: subprocess.Popen, log: Path, event: str) -> dict[str, str]:
+    """Waits for a line of a server's log."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                found = json.loads(line)
+                if found["event"] == event:
+                    return found
+        time.sleep(0.05)
+    raise AssertionError(f"no line {event!r} in the log:\n{log.read_text()}")
+
+
+def _environment(tree: Path, cache: str) -> dict[str, str]:
+    """Returns an environment in which `python` is this one, with its caches in `cache`."""
     programs = tree.parent / "programs"
     if not programs.exists():
         programs.mkdir()
@@ -142,14 +196,8 @@ def run(command: str, tree: Path, cache: str) -> subprocess.CompletedProcess:
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         python.chmod(0o755)
     path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=tree,
-        env=environment()
-        | {"PATH": path, "TRIFORM_CACHE": cache, "MYPY_CACHE_DIR": f"{cache}/mypy"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return environment() | {
+        "PATH": path,
+        "TRIFORM_CACHE": cache,
+        "MYPY_CACHE_DIR": f"{cache}/mypy",
+    }

@@ -1,5 +1,6 @@
 """What the documents say is so: their commands run, and what they name is there."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.docs.documents import (
     prose,
     read,
     run,
+    serving,
     with_overrides,
     write_files,
 )
@@ -45,11 +47,18 @@ OVERRIDES = {
     "python train.py --config=configs/own_text.py --workdir": TINY_TEXT,
     "python train.py --config=configs/shakespeare_char.py --workdir": TINY_TEXT,
     "python train.py --config=configs/shakespeare_char_lstm.py --workdir": TINY_TEXT,
+    "python serve.py --workdir": ("--config.serve.slots=2", "--config.serve.prefix_cache_mb=0"),
 }  # fmt: skip
 """What makes commands of the documents quick, by how they begin; others run as they are."""
 
 NOT_RUN = ("git clone ", "cd ", "source ", ". ", "pip install ", "python -m pip install ", "make ")
 """Set-up, which the continuous integration itself does, and which needs a network."""
+
+SERVER = "python serve.py --workdir"
+"""Begins a command that runs until its document ends; the commands below it can ask the server."""
+
+ADDRESS = "http://127.0.0.1:8000"
+"""Of a server in the documents. In the tests it listens on another port."""
 
 OF_A_COMMIT = re.compile(r"`([\w./-]+)`\s+of\s+commit\s+([0-9a-f]{7,40})\b")
 """A script that is no longer here, and the commit that has it."""
@@ -60,8 +69,8 @@ def here(text: str) -> str:
     return OF_A_COMMIT.sub("", text)
 
 
-LONG_PAGES = [name for name in DOCUMENTS if "add_a_" in name or "fine_tuning" in name]
-"""Their commands check types, run tests and train, which takes minutes: see tests/full."""
+LONG_PAGES = [name for name in DOCUMENTS if re.search("add_a_|fine_tuning|serving", name)]
+"""Their commands check types, run tests, train and serve, which takes minutes: see tests/full."""
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if name not in LONG_PAGES])
@@ -79,13 +88,21 @@ def run_commands(document: str, folder: Path, cache_dir: str) -> None:
         for check in ("ruff check", "ruff format --check"):
             done = run(f"python -m {check} {names}", tree, cache_dir)
             assert done.returncode == 0, f"{document}: {done.stdout}{done.stderr}"
-    for fence in fences(document):
-        for command in commands(fence) if fence.language == "bash" else ():
-            if command.startswith(NOT_RUN):
-                continue
-            done = run(with_overrides(command, OVERRIDES), tree, cache_dir)
-            log = f"{document}, line {fence.line}: {command}\n{done.stdout}\n{done.stderr}"
-            assert done.returncode == 0, log
+    url = ADDRESS
+    with contextlib.ExitStack() as servers:
+        for fence in fences(document):
+            for command in commands(fence) if fence.language == "bash" else ():
+                if command.startswith(NOT_RUN):
+                    continue
+                command = with_overrides(command, OVERRIDES).replace(ADDRESS, url)
+                if command.startswith(SERVER):
+                    url = servers.enter_context(serving(command, tree, cache_dir))
+                    for path in made:
+                        path.write_text(path.read_text().replace(ADDRESS, url))
+                    continue
+                done = run(re.sub(r"^curl ", "curl --fail-with-body ", command), tree, cache_dir)
+                log = f"{document}, line {fence.line}: {command}\n{done.stdout}\n{done.stderr}"
+                assert done.returncode == 0, log
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -10,6 +10,7 @@ from tests.docs.documents import ROOT, read
 
 HOUSE = "docs/house.md"
 MOST_FILES_ON_A_WAY = 8
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def rows(title: str) -> list[list[str]]:
@@ -27,10 +28,10 @@ def definitions(file: str) -> set[str]:
     """Returns the functions and classes of a file, methods as `Class.method`."""
     found = set()
     for node in ast.parse((ROOT / file).read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
             found.add(node.name)
         for inner in node.body if isinstance(node, ast.ClassDef) else ():
-            if isinstance(inner, ast.FunctionDef):
+            if isinstance(inner, FUNCTIONS):
                 found.add(f"{node.name}.{inner.name}")
     return found
 
@@ -45,7 +46,7 @@ def imports(room: str) -> Iterator[tuple[str, str]]:
                 yield path.name, node.module
 
 
-@pytest.mark.parametrize("title", ["A batch", "A weight"])
+@pytest.mark.parametrize("title", ["A batch", "A weight", "A request"])
 def test_each_way_goes_through_few_files_and_functions_that_are_there(title):
     way = rows(title)
     assert [number for number, *_ in way] == [str(n) for n in range(1, len(way) + 1)]

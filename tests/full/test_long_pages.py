@@ -1,5 +1,5 @@
-"""Someone who follows the pages on a new model, dataset or task, or on fine-tuning, passes the
-checks that they name."""
+"""Someone who follows the pages on a new model, dataset or task, on fine-tuning or serving, passes
+the checks that they name."""
 
 import pytest
 

@@ -1,0 +1,48 @@
+"""The log has what happened to each request; prompts and answers only if they are asked for."""
+
+import json
+
+import pytest
+
+from tests.serving.servers import GOLDEN, SMALL, serving
+
+PROMPT = "0 times 0 "
+FORGED = '"}\n{"event": "forged"}\r\n\x1b[31m'
+
+
+@pytest.fixture(scope="module")
+def chatty_server(tmp_path_factory):
+    """A server whose log has prompts and answers."""
+    log = tmp_path_factory.mktemp("chatty") / "log"
+    fields = SMALL | {"serve.log_prompts": "true", "serve.slots": "1"}
+    with serving(GOLDEN / "recurrence_text", log, fields=fields) as server:
+        yield server
+
+
+def test_prompts_and_answers_are_logged_if_asked_for(chatty_server):
+    fields = {"model": chatty_server.model, "prompt": PROMPT, "max_tokens": 4, "seed": 1}
+    (choice,) = chatty_server.ask("/v1/completions", fields)["choices"]
+    chatty_server.request("/v1/completions", fields | {"stream": True})
+    lines = chatty_server.lines()
+    answers = [line["content"] for line in lines if line["event"] == "answer"]
+    assert answers == [[choice["text"]]] * 2
+    prompts = [line for line in lines if line["event"] == "prompt"]
+    assert prompts[0]["content"] == fields and len(prompts) == 2
+    logged = [line for line in lines if line["event"] == "request"]
+    assert logged[0]["request_id"] == prompts[0]["request_id"]
+
+
+def test_no_request_can_write_lines_of_its_own(chatty_server):
+    fields = {"model": chatty_server.model, "prompt": FORGED, "max_tokens": 1}
+    chatty_server.request("/v1/completions", fields)
+    lines = chatty_server.log.read_text().removesuffix("\n").split("\n")
+    assert all(line.isprintable() and json.loads(line)["event"] != "forged" for line in lines)
+
+
+def test_prompts_are_not_logged_else(text_server):
+    secret = "7 times 7 is a secret "
+    fields = {"model": text_server.model, "max_tokens": 2}
+    text_server.ask("/v1/completions", fields | {"prompt": secret})
+    text_server.request("/v1/completions", fields | {"prompt": secret, "wrong": secret})
+    text = text_server.log.read_text()
+    assert '"status": 200' in text and "secret" not in text
