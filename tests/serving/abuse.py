@@ -120,7 +120,7 @@ REQUEST_LINES = [
         invalid_utf_8_in_path=get("/%ff%fe"),
         invalid_escape_in_path=get("/%zz"),
         long_path=get("/" + "a" * 10_000),
-        docs_of_frameworks=get("/docs"),
+        docs_of_frameworks=get("/redoc"),
         other_model=get("/v1/models/..%2f..%2fconfig.json"),
     ),
     *_cases(
