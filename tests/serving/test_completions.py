@@ -60,3 +60,12 @@ def test_a_mistake_is_told_by_its_parameter(text_server, fields, param, said):
     status, body = text_server.request("/v1/completions", content)
     error = json.loads(body)["error"]
     assert status in (400, 404) and error["param"] == param and said in error["message"]
+
+
+def test_prompts_are_not_in_the_log(text_server):
+    secret = "7 times 7 is a secret "
+    fields = {"model": text_server.model, "max_tokens": 2}
+    text_server.ask("/v1/completions", fields | {"prompt": secret})
+    text_server.request("/v1/completions", fields | {"prompt": secret, "wrong": secret})
+    text = text_server.log.read_text()
+    assert '"status": 200' in text and "secret" not in text

@@ -1,10 +1,12 @@
-"""The log has what happened to each request; prompts and answers only if they are asked for."""
+"""What the log has of each request; the metrics are those that docs/serving.md names."""
 
 import json
+import re
 
 import pytest
 
-from tests.serving.servers import GOLDEN, SMALL, serving
+from tests.docs.documents import read
+from tests.serving.servers import GOLDEN, serving
 
 PROMPT = "0 times 0 "
 FORGED = '"}\n{"event": "forged"}\r\n\x1b[31m'
@@ -14,7 +16,7 @@ FORGED = '"}\n{"event": "forged"}\r\n\x1b[31m'
 def chatty_server(tmp_path_factory):
     """A server whose log has prompts and answers."""
     log = tmp_path_factory.mktemp("chatty") / "log"
-    fields = SMALL | {"serve.log_prompts": "true", "serve.slots": "1"}
+    fields = {"serve.log_prompts": "true", "serve.slots": "1", "serve.prefix_cache_mb": "1"}
     with serving(GOLDEN / "recurrence_text", log, fields=fields) as server:
         yield server
 
@@ -39,10 +41,9 @@ def test_no_request_can_write_lines_of_its_own(chatty_server):
     assert all(line.isprintable() and json.loads(line)["event"] != "forged" for line in lines)
 
 
-def test_prompts_are_not_logged_else(text_server):
-    secret = "7 times 7 is a secret "
-    fields = {"model": text_server.model, "max_tokens": 2}
-    text_server.ask("/v1/completions", fields | {"prompt": secret})
-    text_server.request("/v1/completions", fields | {"prompt": secret, "wrong": secret})
-    text = text_server.log.read_text()
-    assert '"status": 200' in text and "secret" not in text
+def test_every_metric_that_the_page_names_is_there(chatty_server):
+    status, body = chatty_server.request("/metrics")
+    families = set(re.findall(r"^# TYPE (\w+)", body.decode(), re.MULTILINE))
+    named = set(re.findall(r"triform_[a-z_]+", read("docs/serving.md")))
+    assert status == 200 and "triform_num_requests_waiting" in named
+    assert named <= families
