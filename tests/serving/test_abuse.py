@@ -181,9 +181,10 @@ def test_idle_connections_make_room_but_a_stream_does_not(open_server):
 def test_beyond_the_cap_of_busy_connections_a_new_one_is_told_to_try_again(open_server):
     most = int(SHORT["serve.max_connections"])
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(RawClient(open_server.port)) for _ in range(most)]
-        for stream in streams:
-            stream.send(post(COMPLETIONS, long_stream(4000)))
+        streams = []
+        for _ in range(most):  # Each sends at once: a header has a second's time.
+            streams.append(stack.enter_context(RawClient(open_server.port)))
+            streams[-1].send(post(COMPLETIONS, long_stream(4000)))
         wait_until(lambda: b"data:" in streams[0].socket.recv(64))
 
         def is_refused() -> bool:
