@@ -85,15 +85,6 @@ class Service:
         """Return a name for the weights that are served."""
         return f"fp_step_{self.model.restored.step}"
 
-    @property
-    def status(self) -> str:
-        """Return whether requests can be answered: ready, compiling, stopping or failed."""
-        if self.has_failed:
-            return "failed"
-        if self.is_draining:
-            return "stopping"
-        return "ready" if self.is_ready else "compiling"
-
     def batch_lane(
         self,
         answer: Callable[[Sequence[Any]], Iterable[Any]],
@@ -131,6 +122,15 @@ class Service:
     def stop(self) -> None:
         """End the thread of the model."""
         self.worker.stop()
+
+    @property
+    def status(self) -> str:
+        """Return whether requests can be answered: ready, compiling, stopping or failed."""
+        if self.has_failed:
+            return "failed"
+        if self.is_draining:
+            return "stopping"
+        return "ready" if self.is_ready else "compiling"
 
     def check_ready(self) -> None:
         """Raise `ApiError` unless requests can be answered now."""
