@@ -97,15 +97,6 @@ class Service:
         slots = self.limits.slots
         return sorted({*(size for size in SIZES if size < slots), slots})
 
-    @property
-    def status(self) -> str:
-        """Return whether requests can be answered: ready, compiling, stopping or failed."""
-        if self.has_failed:
-            return "failed"
-        if self.is_draining:
-            return "stopping"
-        return "ready" if self.is_ready else "compiling"
-
     def batch_lane(
         self,
         answer: Callable[[Sequence[Any]], Iterable[Any]],
@@ -145,6 +136,15 @@ class Service:
         """End the thread of the model, and the processes of the sandbox."""
         self.sandbox.stop()
         self.worker.stop()
+
+    @property
+    def status(self) -> str:
+        """Return whether requests can be answered: ready, compiling, stopping or failed."""
+        if self.has_failed:
+            return "failed"
+        if self.is_draining:
+            return "stopping"
+        return "ready" if self.is_ready else "compiling"
 
     def check_ready(self) -> None:
         """Raise `ApiError` unless requests can be answered now."""

@@ -36,6 +36,7 @@ export function showProblem(error) {
     box.replaceChildren(make("p", {}, error.message), id ?? "");
   }
   show(box, error !== null);
+  if (error !== null) box.scrollIntoView({ block: "nearest" });
 }
 
 /** Let a screen reader say a short message. */

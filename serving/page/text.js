@@ -43,7 +43,10 @@ async function run(model, prompt, controls) {
   } catch (error) {
     const isStopped = error.name === "AbortError";
     for (const answer of answers) answer.end(isStopped ? "stopped" : "broken off");
-    if (!isStopped) showProblem(error);
+    if (!isStopped) {
+      if (answers.every((answer) => answer.text === "")) byId("text-outputs").replaceChildren();
+      showProblem(error);
+    }
   } finally {
     controls.end();
     spoken.finish();

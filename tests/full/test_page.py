@@ -88,6 +88,16 @@ def text_server(tmp_path_factory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
+def chat_server(tmp_path_factory) -> Iterator[RunningServer]:
+    from tests.serving.chats import train_chat
+
+    folder = tmp_path_factory.mktemp("chat")
+    workdir = train_chat(folder / "chat", folder / "conversations.jsonl", None)
+    with serving(workdir, folder / "log") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
 def picture_server(tmp_path_factory) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("pictures") / "log"
     with serving(GOLDEN / "convolution_pictures", log) as one:
@@ -295,6 +305,49 @@ def called(call: str, language: str, folder: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_a_conversation_goes_on(browser, chat_server, width, scheme):
+    """Each turn sends the earlier ones; the answers are those of the seed."""
+    messages = [{"role": "system", "content": "Be short."}]
+    with opened(browser, chat_server, "#chat-panel", width=width, scheme=scheme) as page:
+        page.locator("#settings").evaluate("one => (one.open = true)")
+        page.fill("#system", "Be short.")
+        setting(page, "seed", "4")
+        setting(page, "max_tokens", "16")
+        for number, said in enumerate(("0?", "<b>And</b> 1?")):
+            page.fill("#message", said)
+            page.press("#message", "Enter")
+            page.wait_for_selector(f"#conversation li >> nth={2 * number + 1}")
+            page.wait_for_selector("#conversation article[aria-busy=true]", state="detached")
+            messages.append({"role": "user", "content": said})
+            fields = {"messages": messages, "seed": 4, "max_completion_tokens": 16}
+            answer = chat_server.ask("/v1/chat/completions", {"model": "chat"} | fields)
+            messages.append(
+                {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}
+            )
+        shown = page.locator("#conversation .text").all_text_contents()
+        assert shown == [one["content"] for one in messages[1:]]
+        page.check("[name=mode][value=text]")
+        page.wait_for_selector("#text-panel:visible")
+        page.check("[name=mode][value=chat]")
+        page.wait_for_selector("#chat-panel:visible")
+
+
+def test_a_text_is_translated(browser, tmp_path):
+    (expected,) = load_model(GOLDEN / "attention_pairs").predict(prompt=["3 May 2001"])
+    assert expected[1].text
+    with (
+        serving(GOLDEN / "attention_pairs", tmp_path / "log") as server,
+        opened(browser, server, "#input-panel") as page,
+    ):
+        page.fill("#input", "3 May 2001")
+        page.press("#input", "Control+Enter")
+        page.wait_for_selector("#input-result article")
+        assert page.locator("#input-result .text").text_content() == expected[1].text
+        said = called(page.locator("#call-code").text_content(), "curl", tmp_path)
+        assert json.loads(said)["data"][0]["text"] == expected[1].text
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
