@@ -52,6 +52,8 @@ class AccessRules:
         _check_origin(headers)
         methods = self._table.get(scope["path"])
         if methods is None:
+            if scope["path"].startswith("/v1/models/"):
+                raise _no_such_model(scope["path"].removeprefix("/v1/models/"))
             known = ", ".join(sorted(self._table))
             raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
         access = methods.get(scope["method"])
@@ -92,6 +94,11 @@ class AccessRules:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+
+def _no_such_model(name: str) -> ApiError:
+    message = f"there is no model {name[:100]!r}: see /v1/models"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def _check_origin(headers: Sequence[tuple[bytes, bytes]]) -> None:
