@@ -12,7 +12,14 @@ from serving.description import description_of
 from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
-from serving.routes import completions, operation
+from serving.routes import (
+    classify_text,
+    completions,
+    embeddings,
+    fill,
+    operation,
+    translate,
+)
 from serving.service import Service
 
 
@@ -21,6 +28,8 @@ def routes_of(service: Service) -> list[Route]:
     routes = operation.routes(service)
     if service.texts is not None:
         routes += completions.routes(service, service.texts)
+    for kind in (embeddings, fill, translate, classify_text):
+        routes += kind.routes(service)
     return routes
 
 

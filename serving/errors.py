@@ -9,6 +9,12 @@ from inference.requests import RequestError
 PARAMETER_NAMES = {"json_schema": "response_format", "prediction": "prediction"}
 """Our fields of a request, by the parameter of OpenAI's that sets them, where the names differ."""
 
+TOO_LONG = ("the context of this model", "and this model reads ")
+"""Words of the errors for inputs that have too many tokens."""
+
+MESSAGE_CHARACTERS = 600
+"""Length from which a message about an input is shortened."""
+
 
 class ApiError(Exception):
     """An answer with an error.
@@ -70,5 +76,9 @@ def as_api_error(error: UsageError, param: str | None = None) -> ApiError:
     if the error does not name one."""
     if isinstance(error, RequestError):
         param = PARAMETER_NAMES.get(error.field, error.field)
-    code = "context_length_exceeded" if "the context of this model" in str(error) else None
-    return invalid(str(error), param, code)
+    message = str(error)
+    is_too_long = any(words in message for words in TOO_LONG)
+    if len(message) > MESSAGE_CHARACTERS:  # It quotes a long input.
+        half = MESSAGE_CHARACTERS // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    return invalid(message, param, "context_length_exceeded" if is_too_long else None)

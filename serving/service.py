@@ -31,7 +31,7 @@ SMALLEST_ROOM = 128
 """Least number of tokens for which slots have room."""
 
 SIZES = (1, 4)
-"""Numbers of slots, beside the largest, for which programs are compiled."""
+"""Numbers of slots or rows, beside the largest, for which programs are compiled."""
 
 
 class Failure:
@@ -81,6 +81,12 @@ class Service:
     def fingerprint(self) -> str:
         """Return a name for the weights that are served."""
         return f"fp_step_{self.model.restored.step}"
+
+    @property
+    def row_sizes(self) -> list[int]:
+        """Return the numbers of rows for which programs are compiled, in rising order."""
+        slots = self.limits.slots
+        return sorted({*(size for size in SIZES if size < slots), slots})
 
     def batch_lane(
         self,
@@ -157,7 +163,6 @@ class Service:
         module: Any = self.model.module  # a model of tokens
         graph, params = nnx.split(module)
         context = predictor.context if module.has_bounded_context else None
-        sizes = sorted({*(size for size in SIZES if size < self.limits.slots), self.limits.slots})
         rooms = None
         if context is not None:
             smaller = (room for room in (context // 4, context // 2) if room >= SMALLEST_ROOM)
@@ -169,7 +174,7 @@ class Service:
             params,
             predictor.tokenizer,
             context=context,
-            sizes=sizes,
+            sizes=self.row_sizes,
             rooms=rooms,
             prefix_cache=self.prefix_cache,
         )

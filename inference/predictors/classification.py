@@ -65,21 +65,37 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
     ) -> Iterator[Classified]:
         """Label the texts, in order. Raises `UsageError` for a text without tokens."""
         texts = list(inputs)
-        tokens, real = np.zeros((2, len(texts), self._length), np.int32)
-        for row, text in enumerate(texts):
-            ids = self._tokenizer.encode(text)
-            if not len(ids):
-                raise UsageError(f"a text has no token: {text!r}")
-            if (count := len(self._tokenizer.framed(ids))) > self._length:
-                warn(
-                    f"prompt {row + 1} has {count} tokens, of which this model reads the first "
-                    f"{self._length}"
-                )
-            ids = self._tokenizer.framed(ids, self._length)
-            tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        read = [
+            self.encode(text, place=f"prompt {number}", warn=warn)
+            for number, text in enumerate(texts, start=1)
+        ]
         for start in range(0, len(texts), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
-            yield from self._classifier(module, texts[part], tokens[part], real[part])
+            yield from self.classify(module, texts[part], read[part])
+
+    def encode(self, text: str, *, place: str, warn: Warn = ignore) -> np.ndarray:
+        """Return the tokens that the model reads of a text, int32 [tokens]. place: what a warning
+        calls it. Raises `UsageError` for a text without tokens."""
+        ids = self._tokenizer.encode(text)
+        if not len(ids):
+            raise UsageError(f"a text has no token: {text!r}")
+        if (count := len(self._tokenizer.framed(ids))) > self._length:
+            warn(f"{place} has {count} tokens, of which this model reads the first {self._length}")
+        return self._tokenizer.framed(ids, self._length)
+
+    def classify(
+        self, module: "nnx.Module", texts: Sequence[str], read: Sequence[np.ndarray]
+    ) -> list[Classified]:
+        """Label some texts, at most `BATCH_SIZE`. read: the tokens of each, from `encode`."""
+        tokens, real = np.zeros((2, len(texts), self._length), np.int32)
+        for row, ids in enumerate(read):
+            tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        return self._classifier(module, texts, tokens, real)
+
+    def warm_up(self, module: "nnx.Module", most_rows: int) -> None:
+        """Compile all programs that `classify` needs for 1 to `most_rows` texts."""
+        for rows in range(1, most_rows + 1):
+            self.classify(module, [""] * rows, [np.zeros(1, np.int32)] * rows)
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
