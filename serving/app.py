@@ -7,17 +7,21 @@ from starlette import routing
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from inference.predictors.classification import PictureClassification, RecordingClassification
+from inference.predictors.transcription import Transcription
 from serving.access import AccessRules
 from serving.description import description_of
 from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
 from serving.routes import (
+    classify_files,
     classify_text,
     completions,
     embeddings,
     fill,
     operation,
+    speech,
     translate,
 )
 from serving.service import Service
@@ -30,6 +34,11 @@ def routes_of(service: Service) -> list[Route]:
         routes += completions.routes(service, service.texts)
     for kind in (embeddings, fill, translate, classify_text):
         routes += kind.routes(service)
+    predictor = service.predictor
+    if isinstance(predictor, Transcription):
+        routes += speech.routes(service, predictor)
+    elif isinstance(predictor, PictureClassification | RecordingClassification):
+        routes += classify_files.routes(service, predictor)
     return routes
 
 

@@ -32,12 +32,7 @@ async def read_body(request: Request, *, most_bytes: int, seconds: float) -> byt
                 if len(body) > most_bytes:
                     raise too_large(most_bytes)
     except TimeoutError:
-        raise ApiError(
-            408,
-            f"the body did not come within {seconds:g} seconds",
-            code="timeout",
-            headers={"Connection": "close"},
-        ) from None
+        raise timed_out(seconds) from None
     except ClientDisconnect:
         raise ClientLeft from None
     return bytes(body)
@@ -50,7 +45,18 @@ def check_length(request: Request, most_bytes: int) -> None:
         raise too_large(most_bytes)
 
 
+def timed_out(seconds: float) -> ApiError:
+    """Return the error for a body that did not come in time."""
+    return ApiError(
+        408,
+        f"the body did not come within {seconds:g} seconds",
+        code="timeout",
+        headers={"Connection": "close"},
+    )
+
+
 def too_large(most_bytes: int) -> ApiError:
+    """Return the error for a body that is too large."""
     return ApiError(
         413,
         f"the body is larger than {most_bytes} bytes, the limit here",

@@ -35,6 +35,7 @@ def set_up_logging() -> None:
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("uvicorn.error").handlers = []
     logging.getLogger("uvicorn.error").propagate = True
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # It cites bodies.
     _LOGGER.setLevel(logging.INFO)
 
 

@@ -22,7 +22,9 @@ from serving.errors import ApiError, try_again
 from serving.forms.form import Form
 from serving.log import log, log_fault
 from serving.metrics import Metrics
+from serving.sandbox import Sandbox
 from serving.texts import TextWriter
+from serving.uploads import Uploads
 from serving.worker import Lane, Worker
 
 FormType = TypeVar("FormType", bound=Form)
@@ -42,7 +44,8 @@ class Service:
     """The model of a server, and everything that its routes share.
 
     name: the model's name in requests. limits: the section `serve` of the configuration. `texts` is
-    there if the model writes texts token by token. in_flight: number of requests being answered.
+    there if the model writes texts token by token. sandbox: where files are decoded and
+    conversations rendered. in_flight: number of requests being answered.
     """
 
     def __init__(self, model: LoadedModel, *, name: str, limits: Serve):
@@ -50,6 +53,8 @@ class Service:
         self.created = int(time.time())
         self.predictor = model.default_predictor
         self.metrics = Metrics()
+        self.sandbox = Sandbox(limits.sandbox_processes, limits.sandbox_mb, limits.sandbox_seconds)
+        self.uploads = Uploads(limits)
         self.is_ready = self.has_failed = self.is_draining = False
         self.in_flight = 0
         self._warm_ups: list[Callable[[], None]] = []
@@ -108,6 +113,7 @@ class Service:
     async def start(self) -> None:
         """Compile all programs, beside the event loop, and begin to answer."""
         began = time.perf_counter()
+        self.sandbox.start()
         try:
             for warm_up in self._warm_ups:
                 await asyncio.to_thread(warm_up)
@@ -123,7 +129,8 @@ class Service:
         self.worker.give_up(try_again("the server is stopping: try again"))
 
     def stop(self) -> None:
-        """End the thread of the model."""
+        """End the thread of the model, and the processes of the sandbox."""
+        self.sandbox.stop()
         self.worker.stop()
 
     def check_ready(self) -> None:
@@ -184,6 +191,11 @@ class Service:
         watch("triform_num_requests_waiting", "Answers that wait.", lambda: worker.waiting)
         watch("triform_num_requests_running", "Answers being computed.", lambda: worker.running)
         watch("triform_requests_in_flight", "Open requests.", lambda: self.in_flight)
+        watch(
+            "triform_upload_bytes",
+            "Size of the uploads in memory.",
+            lambda: self.uploads.held_bytes,
+        )
         watch("triform_waiting_tokens", "Prompt tokens that wait.", lambda: worker.waiting_tokens)
         engine = self._engine
         if engine is not None:

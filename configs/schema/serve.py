@@ -60,6 +60,9 @@ class Serve(Settings):
     max_header_bytes: Count = _limit(1 << 14, "Size of a request's header.", "bytes")
     max_body_bytes: Count = _limit(1 << 20, "Size of a JSON body.", "bytes")
     max_upload_bytes: Count = _limit(25 << 20, "Size of an uploaded picture or recording.", "bytes")
+    max_held_upload_bytes: Count = _limit(
+        256 << 20, "Size of all uploads that are being read and decoded at the same time.", "bytes"
+    )
     max_prompts: Count = _limit(128, "Prompts or inputs of a request.")
     max_input_characters: Count = _limit(
         1 << 18, "Characters of a text to embed, to fill in, to translate or to label."

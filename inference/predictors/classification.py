@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     import jax
     from flax import nnx
 
+    from data.codecs.sound import RecordingReader
     from data.codecs.tokenizers import Tokenizer
-    from inference.recordings import ReadRecording
     from training.model_def import ModelDef
 
 BATCH_SIZE = 64
@@ -110,7 +111,10 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
     batch_size = BATCH_SIZE
 
     def __init__(self, shape: tuple[int, int, int], crop_ratio: float, classes: Sequence[str]):
-        self._shape, self._crop_ratio = shape, crop_ratio
+        from data.codecs.pictures import decode_picture
+
+        self.shape = shape
+        self.read = partial(decode_picture, shape=shape, crop_ratio=crop_ratio)
         self._classifier = Classifier(classes, lambda model, images: model(images, train=False))
 
     @classmethod
@@ -118,11 +122,6 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
         spec, data = model_def.data_spec, model_def.config.data
         assert isinstance(data, Pictures)
         return cls(spec.require("image_shape"), data.crop_ratio, spec.require("classes"))
-
-    def read(self, content: bytes) -> np.ndarray:
-        from data.codecs.pictures import decode_picture
-
-        return decode_picture(content, shape=self._shape, crop_ratio=self._crop_ratio)
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]
@@ -136,8 +135,9 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
     batch_size = BATCH_SIZE
+    read: "RecordingReader"
 
-    def __init__(self, read: "ReadRecording", classes: Sequence[str]):
+    def __init__(self, read: "RecordingReader", classes: Sequence[str]):
         self.read = read
         self._classifier = Classifier(
             classes, lambda model, frames, real: model.classify(frames, segments_BT=real)
