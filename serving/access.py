@@ -15,6 +15,9 @@ Access = Literal["public", "token"]
 Table = Mapping[str, Mapping[str, Access]]
 """The access of each route: path, then method."""
 
+NEEDED = {"/v1/chat/completions": "models that were trained on conversations"}
+"""Routes that only some models have, with what these are."""
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -51,6 +54,13 @@ class AccessRules:
         self._check_host(_values(headers, b"host"))
         _check_origin(headers)
         methods = self._table.get(scope["path"])
+        if methods is None and (models := NEEDED.get(scope["path"])) is not None:
+            others = ", ".join(sorted(path for path in self._table if path.startswith("/v1/")))
+            raise ApiError(
+                404,
+                f"this model has no {scope['path']}, which is for {models}: it has {others}",
+                code="not_found",
+            )
         if methods is None:
             if scope["path"].startswith("/v1/models/"):
                 raise _no_such_model(scope["path"].removeprefix("/v1/models/"))

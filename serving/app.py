@@ -15,6 +15,7 @@ from serving.guard import Guard
 from serving.responses import json_response
 from serving.route import Route
 from serving.routes import (
+    chat,
     classify_files,
     classify_text,
     completions,
@@ -32,6 +33,7 @@ def routes_of(service: Service) -> list[Route]:
     routes = operation.routes(service)
     if service.texts is not None:
         routes += completions.routes(service, service.texts)
+        routes += chat.routes(service, service.texts)
     for kind in (embeddings, fill, translate, classify_text):
         routes += kind.routes(service)
     predictor = service.predictor

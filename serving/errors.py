@@ -6,7 +6,7 @@ from typing import Any
 from configs.errors import UsageError
 from inference.requests import RequestError
 
-PARAMETER_NAMES = {"json_schema": "response_format", "prediction": "prediction"}
+PARAMETER_NAMES = {"json_schema": "response_format", "grammar": "tools"}
 """Our fields of a request, by the parameter of OpenAI's that sets them, where the names differ."""
 
 TOO_LONG = ("the context of this model", "and this model reads ")

@@ -72,7 +72,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiError:
     """Return the error for the first wrong field. names: the parameters that there are."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or None
+    place = _place(problem) or None
     if problem["type"] == "extra_forbidden" and place is not None:
         near = difflib.get_close_matches(place, list(names), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
@@ -82,3 +82,18 @@ def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiE
     message = problem["msg"].removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should ")
     return invalid(f"{place}: should {message}" if place else message, place, "invalid_value")
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    """Return where a problem is: names and numbers, without the types that pydantic tried."""
+    *outer, last = problem["loc"] or ("",)
+    parts = [*filter(_is_name, outer)]
+    if _is_name(last) or problem["type"] == "extra_forbidden":
+        parts.append(last)
+    return ".".join(map(str, parts))
+
+
+def _is_name(part: str | int) -> bool:
+    if isinstance(part, int):
+        return True
+    return part.isidentifier() and part.islower() and part not in ("str", "int", "float", "bool")
