@@ -23,6 +23,7 @@ async def read_json_body(request: Request, *, most_bytes: int, seconds: float) -
 
 async def read_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
     """Return the body of a request, of at most `most_bytes`, within `seconds`."""
+    check_encoding(request)
     check_length(request, most_bytes)
     body = bytearray()
     try:
@@ -36,6 +37,18 @@ async def read_body(request: Request, *, most_bytes: int, seconds: float) -> byt
     except ClientDisconnect:
         raise ClientLeft from None
     return bytes(body)
+
+
+def check_encoding(request: Request) -> None:
+    """Raise `ApiError` for a compressed body: what it grows to is unknown."""
+    for encoding in request.headers.getlist("content-encoding"):
+        if encoding.strip().lower() not in ("", "identity"):
+            raise ApiError(
+                415,
+                "compressed bodies are not taken: send it without Content-Encoding",
+                code="unsupported_media_type",
+                headers={"Accept-Encoding": "identity"},
+            )
 
 
 def check_length(request: Request, most_bytes: int) -> None:

@@ -16,6 +16,10 @@ MESSAGE_CHARACTERS = 600
 """Length from which a message about an input is shortened."""
 
 
+LONGEST_MESSAGE = 1000
+"""Characters of a message: some messages repeat what a client sent."""
+
+
 class ApiError(Exception):
     """An answer with an error.
 
@@ -34,6 +38,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
+        message, param = shortened(message, LONGEST_MESSAGE), param and shortened(param, 100)
         super().__init__(message)
         self.status, self.message, self.type = status, message, type
         self.param, self.code, self.headers = param, code, dict(headers or {})
@@ -48,6 +53,11 @@ class ApiError(Exception):
             "code": self.code,
         }
         return {"error": error | ({"request_id": request_id} if request_id else {})}
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:

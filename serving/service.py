@@ -17,6 +17,7 @@ from inference.engine.prefix_cache import PrefixCache
 from inference.engine.programs import ALL_OPTIONS
 from inference.loading import LoadedModel
 from inference.predictors.completion import TextCompletion
+from serving.access import network_of
 from serving.body import read_json_body
 from serving.errors import ApiError, try_again
 from serving.forms.form import Form
@@ -162,9 +163,10 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def client_of(self, request: Request) -> str:
-        """Return whose turn a request takes in the queue: its token's, else its address's."""
-        key = request.headers.get("authorization")
-        return key or (request.client.host if request.client else "")
+        """Return whose turn a request takes in the queue: its token's if it had to show one, else
+        its address's."""
+        address = request.client.host if request.client else ""
+        return request.state.token_name or network_of(address)
 
     def _build_engine(self, predictor: TextCompletion) -> Engine:
         module: Any = self.model.module  # a model of tokens

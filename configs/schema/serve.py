@@ -52,6 +52,9 @@ class Serve(Settings):
         60.0, "Time until an answer begins, the wait for a slot included.", "seconds"
     )
     answer_seconds: Seconds = _limit(600.0, "Time until an answer is complete.", "seconds")
+    unread_seconds: Seconds = _limit(
+        60.0, "Time for which a client may leave a part of an answer unread.", "seconds"
+    )
     drain_seconds: Seconds = _limit(
         30.0, "Time for the answers that are not complete at SIGTERM.", "seconds"
     )

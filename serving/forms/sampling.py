@@ -8,7 +8,7 @@ from annotated_types import Ge, Interval
 
 from configs.schema.serve import Serve
 from serving.errors import invalid
-from serving.forms.form import Form, Part
+from serving.forms.form import Form, Part, numbers
 
 Signed64 = Annotated[int, Interval(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -56,7 +56,9 @@ class WritingForm(Form):
     repetition_penalty: Annotated[float, Interval(gt=0, le=100)] = 1.0
     frequency_penalty: Annotated[float, Interval(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Interval(ge=-2, le=2)] = 0.0
-    logit_bias: dict[str, float] = pydantic.Field(default_factory=dict)
+    logit_bias: Annotated[dict[str, float], pydantic.BeforeValidator(numbers)] = pydantic.Field(
+        default_factory=dict
+    )
     stream: bool = False
     stream_options: StreamOptions | None = None
     prediction: Prediction | None = None
