@@ -1,7 +1,7 @@
 """Compiles functions of a model, and rounds input sizes up to limit the number of compilations."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,3 +63,9 @@ class CompiledFunction:
 def next_power_of_two(count: int) -> int:
     """Return the smallest power of two that is at least `count`."""
     return 1 << max(count - 1, 0).bit_length()
+
+
+def rounded_up(count: int, sizes: Sequence[int]) -> int:
+    """Return the first of `sizes`, which rise, that is at least `count`; if there is none, the
+    smallest power of two."""
+    return next((size for size in sizes if size >= count), next_power_of_two(count))

@@ -4,17 +4,13 @@ Axes: B batch, T frames, F mel bands.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from configs.data_spec import DataSpec
-from data.codecs.sound import LogMel, decode_sound
+from data.codecs.sound import LogMel, RecordingReader
 from inference.compiled import next_power_of_two
-
-ReadRecording = Callable[[bytes], np.ndarray]
-"""Turns a file's content into frames, float32 [T, F]; raises ValueError if it can't be read."""
 
 SHORTEST = 32
 """Shorter recordings are padded to this number of frames."""
@@ -27,31 +23,17 @@ FAR_LONGER = 10
 """Recordings more than this many times as long as the longest in training are refused."""
 
 
-def recording_reader(settings: Any, data_spec: DataSpec) -> ReadRecording:
-    """Return the function that turns a file's content into frames.
+def recording_reader(settings: Any, data_spec: DataSpec) -> RecordingReader:
+    """Return the function that turns a file's content into frames. It can be pickled.
 
-    settings: the configuration's `data`. The function raises ValueError for content that is not a
-    recording, and for a recording shorter than a frame or longer than `settings.max_seconds`.
+    settings: the configuration's `data`. Recordings longer than `settings.max_seconds` are refused.
     Without this limit, a recording may be `FAR_LONGER` times as long as the longest one in training
     (`data_spec.max_frames`).
     """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
     if settings.max_seconds is not None:
         most = int(log_mel.frames(round(settings.max_seconds * settings.sample_rate)))
-    return partial(_read, log_mel=log_mel, most_frames=most)
-
-
-def _read(content: bytes, log_mel: LogMel, most_frames: int) -> np.ndarray:
-    waveform = decode_sound(content, log_mel.sample_rate)
-    frames = int(log_mel.frames(len(waveform)))
-    if not frames:
-        raise ValueError(f"shorter than a frame of {log_mel.window_milliseconds:g} milliseconds")
-    if frames > most_frames:
-        lasts, most = (round(log_mel.seconds(count), 3) for count in (frames, most_frames))
-        raise ValueError(
-            f"it lasts {lasts:g} seconds, and this model takes {most:g} at most: cut it into parts"
-        )
-    return log_mel(waveform)
+    return RecordingReader(log_mel, most)
 
 
 def groups(recordings: Sequence[np.ndarray], most: int) -> Iterator[list[int]]:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from data.codecs.tokenizers import Tokenizer
 from inference.beam_search import Answers, beam_search
-from inference.compiled import CompiledFunction, next_power_of_two
+from inference.compiled import CompiledFunction, next_power_of_two, rounded_up
 from inference.predictors.predictor import Prediction
 from inference.text import writable_tokens
 from parallel.axes import replicated
@@ -38,7 +38,10 @@ class Translator:
     in `beam_search`.
 
     Numbers of texts and tokens are rounded up to powers of two, so that few programs are compiled.
+    row_sizes: numbers of texts that are used in place of small powers of two, in rising order.
     """
+
+    row_sizes: Sequence[int] = ()
 
     def __init__(
         self,
@@ -84,17 +87,28 @@ class Translator:
 
         Only the first `longest` tokens of a text are read. A blank text gets an empty answer.
         """
-        separator = self._tokenizer.separator_id
+        return self.translate_sources(module, self.sources(texts))
+
+    def sources(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens that the model reads of each of `texts`; none for a blank text."""
         encoded = self._tokenizer.encode_many(texts)
-        sources = [[*ids[: self.longest], separator] for ids in encoded]
+        separator = self._tokenizer.separator_id
+        return [
+            [*ids[: self.longest].tolist(), separator] if text.strip() else []
+            for text, ids in zip(texts, encoded, strict=True)
+        ]
+
+    def translate_sources(
+        self, module: nnx.Module, sources: Sequence[Sequence[int]]
+    ) -> list[Prediction]:
+        """Return the answer to each of `sources`, as `sources` returns them, in order."""
         groups: dict[int, list[int]] = {}
         for index, source in enumerate(sources):
-            if texts[index].strip():
-                length = max(next_power_of_two(len(source)), SHORTEST_SOURCE)
-                groups.setdefault(min(length, self.longest + 1), []).append(index)
-        answers = [Prediction("", 0.0)] * len(texts)
+            if source:
+                groups.setdefault(self._padded_length(len(source)), []).append(index)
+        answers = [Prediction("", 0.0)] * len(sources)
         for length, indices in sorted(groups.items()):
-            size = min(next_power_of_two(len(indices)), MOST_ROWS)
+            size = min(rounded_up(len(indices), self.row_sizes), MOST_ROWS)
             for start in range(0, len(indices), size):
                 part = indices[start : start + size]
                 source_BS, segments_BS = np.zeros((2, size, length), np.int32)
@@ -105,6 +119,16 @@ class Translator:
                 for row, index in enumerate(part):
                     answers[index] = self._prediction(best, row)
         return answers
+
+    def warm_up(self, module: nnx.Module) -> None:
+        """Compile all programs that `translate` needs for as many texts as `row_sizes` has."""
+        lengths = {self._padded_length(length) for length in range(1, self.longest + 2)}
+        for length in sorted(lengths):
+            for rows in self.row_sizes:
+                self._answers(module, *np.ones((2, rows, length), np.int32))
+
+    def _padded_length(self, tokens: int) -> int:
+        return min(max(next_power_of_two(tokens), SHORTEST_SOURCE), self.longest + 1)
 
     def _answers(self, module: nnx.Module, source_BS: Any, segments_BS: Any) -> Answers:
         """Return the best answer of each row, on the host."""

@@ -1,7 +1,9 @@
 """Who may call what: one table of all routes and methods. What does not stand in it is refused."""
 
+import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
@@ -15,6 +17,11 @@ Access = Literal["public", "token"]
 Table = Mapping[str, Mapping[str, Access]]
 """The access of each route: path, then method."""
 
+NEEDED = {"/v1/chat/completions": "models that were trained on conversations"}
+"""Routes that only some models have, with what these are."""
+
+HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -26,6 +33,32 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def network_of(address: str) -> str:
+    """Return what one client can be assumed to own: an address of IPv4, a /64 network of IPv6."""
+    try:
+        given = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped is None:
+        return str(ipaddress.ip_network((given, 64), strict=False))
+    return address
+
+
+def host_name(value: str) -> str | None:
+    """Return the name in a Host header, without its port: an address of IPv6 in brackets and in its
+    shortest form. None if it is not a name and a port."""
+    found = HOST.fullmatch(value)
+    if found is None:
+        return None
+    name = found["name"].lower()
+    if name.startswith("["):
+        try:
+            return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+        except ValueError:
+            return None
+    return name
+
+
 class AccessRules:
     """Decides whether a request may be answered.
 
@@ -34,16 +67,20 @@ class AccessRules:
     """
 
     def __init__(self, table: Table, *, tokens: Sequence[str], hosts: Collection[str]):
-        self._table, self._hosts = table, frozenset(map(str.lower, hosts))
-        self._tokens = [token.encode() for token in tokens]
+        self._table = table
+        names = (f"[{host}]" if ":" in host and host[0] != "[" else host for host in hosts)
+        self._hosts = {host_name(name) for name in names} - {None}
+        self._accepts_any_host = not hosts
+        self._digests = [_digest(token.encode()) for token in tokens]
 
     @property
     def paths(self) -> Collection[str]:
         """Return the paths of all routes."""
         return self._table.keys()
 
-    def check(self, scope: Scope) -> None:
-        """Raise `ApiError` if the request in `scope` may not be answered.
+    def check(self, scope: Scope) -> str:
+        """Return a name for the token of a request, empty if it needs none. Raises `ApiError` if
+        the request may not be answered.
 
         It is decided on the path that the router uses too, never on the Host header.
         """
@@ -51,7 +88,16 @@ class AccessRules:
         self._check_host(_values(headers, b"host"))
         _check_origin(headers)
         methods = self._table.get(scope["path"])
+        if methods is None and (models := NEEDED.get(scope["path"])) is not None:
+            others = ", ".join(sorted(path for path in self._table if path.startswith("/v1/")))
+            raise ApiError(
+                404,
+                f"this model has no {scope['path']}, which is for {models}: it has {others}",
+                code="not_found",
+            )
         if methods is None:
+            if scope["path"].startswith("/v1/models/"):
+                raise _no_such_model(scope["path"].removeprefix("/v1/models/"))
             known = ", ".join(sorted(self._table))
             raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
         access = methods.get(scope["method"])
@@ -63,27 +109,28 @@ class AccessRules:
                 code="method_not_allowed",
                 headers={"Allow": allowed},
             )
-        if access != "public":
-            self._check_token(_values(headers, b"authorization"))
+        if access == "public" or not self._digests:
+            return ""
+        return self._check_token(_values(headers, b"authorization"))
 
     def _check_host(self, values: Sequence[bytes]) -> None:
         if len(values) != 1:
             raise ApiError(400, "a request needs one Host header", code="invalid_host")
-        name = values[0].decode("latin-1").lower()
-        name = name.rsplit(":", 1)[0] if not name.endswith("]") else name
-        if self._hosts and name not in self._hosts:
+        name = host_name(values[0].decode("latin-1"))
+        if name is None:
+            raise ApiError(400, "the Host header is not a name and a port", code="invalid_host")
+        if not self._accepts_any_host and name not in self._hosts:
             raise ApiError(
                 421,
                 "this host name is not served here: see serve.allowed_hosts",
                 code="invalid_host",
             )
 
-    def _check_token(self, values: Sequence[bytes]) -> None:
-        if not self._tokens:
-            return
+    def _check_token(self, values: Sequence[bytes]) -> str:
         scheme, _, given = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
-        # All are compared, so that the time tells nothing.
-        found = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
+        digest = _digest(given.strip())
+        # All are compared, so that the time tells nothing; nor does it tell a token's length.
+        found = [hmac.compare_digest(digest, known) for known in self._digests]
         if scheme.lower() != b"bearer" or not any(found):
             raise ApiError(
                 401,
@@ -92,17 +139,27 @@ class AccessRules:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return f"token {found.index(True)}"
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+def _no_such_model(name: str) -> ApiError:
+    message = f"there is no model {name[:100]!r}: see /v1/models"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def _check_origin(headers: Sequence[tuple[bytes, bytes]]) -> None:
     """Refuse requests that a page of another origin makes in somebody's browser."""
-    origin, host = _values(headers, b"origin"), _values(headers, b"host")
-    site = _values(headers, b"sec-fetch-site")
-    same = not origin or origin[0].partition(b"://")[2] == host[0]
-    if not same or (site and site[0] not in (b"same-origin", b"none")):
-        # A link to the page from elsewhere is a navigation, which reads nothing.
-        if _values(headers, b"sec-fetch-mode") == [b"navigate"] and not origin:
-            return
+    origins, sites = _values(headers, b"origin"), _values(headers, b"sec-fetch-site")
+    host = _values(headers, b"host")[0].lower()
+    is_same = all(origin.lower().partition(b"://")[2] == host for origin in origins)
+    is_same = is_same and all(site in (b"same-origin", b"none") for site in sites)
+    # A link to the page from elsewhere is a navigation, which reads nothing.
+    is_link = not origins and _values(headers, b"sec-fetch-mode") == [b"navigate"]
+    if not is_same and not is_link:
         raise ApiError(403, "pages of other origins may not call this server", code="cross_origin")
 
 

@@ -23,6 +23,7 @@ async def read_json_body(request: Request, *, most_bytes: int, seconds: float) -
 
 async def read_body(request: Request, *, most_bytes: int, seconds: float) -> bytes:
     """Return the body of a request, of at most `most_bytes`, within `seconds`."""
+    check_encoding(request)
     check_length(request, most_bytes)
     body = bytearray()
     try:
@@ -32,15 +33,22 @@ async def read_body(request: Request, *, most_bytes: int, seconds: float) -> byt
                 if len(body) > most_bytes:
                     raise too_large(most_bytes)
     except TimeoutError:
-        raise ApiError(
-            408,
-            f"the body did not come within {seconds:g} seconds",
-            code="timeout",
-            headers={"Connection": "close"},
-        ) from None
+        raise timed_out(seconds) from None
     except ClientDisconnect:
         raise ClientLeft from None
     return bytes(body)
+
+
+def check_encoding(request: Request) -> None:
+    """Raise `ApiError` for a compressed body: what it grows to is unknown."""
+    for encoding in request.headers.getlist("content-encoding"):
+        if encoding.strip().lower() not in ("", "identity"):
+            raise ApiError(
+                415,
+                "compressed bodies are not taken: send it without Content-Encoding",
+                code="unsupported_media_type",
+                headers={"Accept-Encoding": "identity"},
+            )
 
 
 def check_length(request: Request, most_bytes: int) -> None:
@@ -50,7 +58,18 @@ def check_length(request: Request, most_bytes: int) -> None:
         raise too_large(most_bytes)
 
 
+def timed_out(seconds: float) -> ApiError:
+    """Return the error for a body that did not come in time."""
+    return ApiError(
+        408,
+        f"the body did not come within {seconds:g} seconds",
+        code="timeout",
+        headers={"Connection": "close"},
+    )
+
+
 def too_large(most_bytes: int) -> ApiError:
+    """Return the error for a body that is too large."""
     return ApiError(
         413,
         f"the body is larger than {most_bytes} bytes, the limit here",

@@ -6,8 +6,18 @@ from typing import Any
 from configs.errors import UsageError
 from inference.requests import RequestError
 
-PARAMETER_NAMES = {"json_schema": "response_format", "prediction": "prediction"}
+PARAMETER_NAMES = {"json_schema": "response_format", "grammar": "tools"}
 """Our fields of a request, by the parameter of OpenAI's that sets them, where the names differ."""
+
+TOO_LONG = ("the context of this model", "and this model reads ")
+"""Words of the errors for inputs that have too many tokens."""
+
+MESSAGE_CHARACTERS = 600
+"""Length from which a message about an input is shortened."""
+
+
+LONGEST_MESSAGE = 1000
+"""Characters of a message: some messages repeat what a client sent."""
 
 
 class ApiError(Exception):
@@ -28,6 +38,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
+        message, param = shortened(message, LONGEST_MESSAGE), param and shortened(param, 100)
         super().__init__(message)
         self.status, self.message, self.type = status, message, type
         self.param, self.code, self.headers = param, code, dict(headers or {})
@@ -42,6 +53,11 @@ class ApiError(Exception):
             "code": self.code,
         }
         return {"error": error | ({"request_id": request_id} if request_id else {})}
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -70,5 +86,9 @@ def as_api_error(error: UsageError, param: str | None = None) -> ApiError:
     if the error does not name one."""
     if isinstance(error, RequestError):
         param = PARAMETER_NAMES.get(error.field, error.field)
-    code = "context_length_exceeded" if "the context of this model" in str(error) else None
-    return invalid(str(error), param, code)
+    message = str(error)
+    is_too_long = any(words in message for words in TOO_LONG)
+    if len(message) > MESSAGE_CHARACTERS:  # It quotes a long input.
+        half = MESSAGE_CHARACTERS // 2
+        message = f"{message[:half]} ... {message[-half:]}"
+    return invalid(message, param, "context_length_exceeded" if is_too_long else None)

@@ -16,7 +16,11 @@ SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
 )
+
+CLOSE = (b"connection", b"close")
+"""The header of the last answer on a connection: the next request should go to another server."""
 
 ALWAYS = frozenset(("/health", "/ready", "/metrics"))
 """Routes that answer while the server stops."""
@@ -43,13 +47,15 @@ class Guard:
             return
         began, status, is_complete = time.perf_counter(), 0, False
         request_id = "req_" + secrets.token_hex(12)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, token_name="")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, is_complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = [*message.get("headers", ()), *SECURITY_HEADERS]
+                if self._service.is_draining:
+                    headers = [one for one in headers if one[0] != CLOSE[0]] + [CLOSE]
                 message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
             elif message["type"] == "http.response.body":
                 is_complete = not message.get("more_body", False)
@@ -61,7 +67,7 @@ class Guard:
 
         self._service.in_flight += 1
         try:
-            self._rules.check(scope)
+            scope["state"]["token_name"] = self._rules.check(scope)
             if self._service.is_draining and scope["path"] not in ALWAYS:
                 raise try_again("the server is stopping: try again")
             await self._app(scope, receive, send_with_headers)

@@ -27,14 +27,15 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logging() -> None:
-    """Send the log of the server, and of uvicorn, to standard error as JSON lines."""
+    """Send the log of the server, of uvicorn and asyncio to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("triform.serving", "uvicorn", "uvicorn.error"):
+    for name in ("triform.serving", "uvicorn", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
     logging.getLogger("uvicorn.error").handlers = []
     logging.getLogger("uvicorn.error").propagate = True
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # It cites bodies.
     _LOGGER.setLevel(logging.INFO)
 
 

@@ -1,18 +1,44 @@
 """Runs the application: listens, and ends in good order when it is told to."""
 
 import asyncio
+import logging
+import multiprocessing
+import os
 import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from configs.errors import UsageError
 from configs.schema.serve import Serve
+from serving.connections import Connections, allow_connections
 from serving.log import log, set_up_logging
+from serving.protocol import HttpProtocol
 from serving.service import Service
 
 SECONDS_BETWEEN_LOOKS = 0.05
+
+FAREWELL_SECONDS = 1.0
+"""Time to tell the clients whose answers are given up."""
+
+LAST_ONES_SECONDS = 0.2
+"""Time to answer requests that came when the server stopped listening."""
+
+THREADS_SECONDS = 1.0
+"""Time for threads to end at the end of the process."""
+
+ACCEPTED_AT_ONCE = 64
+"""Connections that are accepted before their requests are read: fewer than are kept open."""
+
+BACKLOG = 4096
+"""Connections that the system keeps until they are accepted."""
 
 
 class Server(uvicorn.Server):
@@ -24,19 +50,21 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, service: Service, limits: Serve):
+        connections = Connections(allow_connections(limits.max_connections))
+        protocol: Any = partial(HttpProtocol, limits=limits, connections=connections)
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                h11_max_incomplete_event_size=limits.max_header_bytes,
                 timeout_keep_alive=max(round(limits.keep_alive_seconds), 1),
                 timeout_graceful_shutdown=1,
+                backlog=ACCEPTED_AT_ONCE,
             )
         )
         self._service, self._limits = service, limits
@@ -46,11 +74,23 @@ class Server(uvicorn.Server):
         """Begin to stop; at a second signal, stop at once."""
         self._signals += 1
         self._service.is_draining = True
-        if self._signals > 1:
-            self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        for opened in sockets or ():
+            opened.listen(BACKLOG)  # asyncio has set it to the number accepted at once.
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, tell the last ones who came that it stops, and close all connections."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_ONES_SECONDS)
+        await super().shutdown(sockets)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer until a signal comes, and then until all is answered."""
+        asyncio.get_running_loop().set_default_executor(_Threads())
         starting = asyncio.ensure_future(self._service.start())
         draining = asyncio.ensure_future(self._drain())
         try:
@@ -64,22 +104,46 @@ class Server(uvicorn.Server):
         while not self._service.is_draining and not self._service.has_failed:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         log("stopping", in_flight=self._service.in_flight)
-        deadline = asyncio.get_running_loop().time() + self._limits.drain_seconds
-        while self._service.in_flight and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+        await self._wait_for_answers(self._limits.drain_seconds, most_signals=1)
         self._service.give_up()
+        await self._wait_for_answers(FAREWELL_SECONDS, most_signals=2)
+        for connection in self._connections():
+            if connection.is_answering or connection.has_unsent:
+                connection.abort()  # Its client does not read.
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         self.should_exit = True
+
+    async def _wait_for_answers(self, seconds: float, *, most_signals: int) -> None:
+        """Wait until all answers are written, or for so long; a further signal ends it."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + seconds
+        while (
+            (self._service.in_flight or any(one.has_unsent for one in self._connections()))
+            and now() < deadline
+            and self._signals <= most_signals
+        ):
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _connections(self) -> list[HttpProtocol]:
+        return [one for one in self.server_state.connections if isinstance(one, HttpProtocol)]
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads for work beside the event loop, whose end nobody waits for."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the socket. Raises `UsageError` if the address can't be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small parts at once (TCP_NODELAY) only where the protocol is named.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host.strip("[]"), port))
-        opened.listen(2048)
+        opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
         raise UsageError(f"--host={host} --port={port} can't be used: {error.strerror}") from None
@@ -94,4 +158,22 @@ def run(app: ASGIApp, service: Service, limits: Serve, opened: socket.socket) ->
     shown = f"[{address}]" if ":" in address else address
     log("listening", url=f"http://{shown}:{port}", model=service.name)
     asyncio.run(server.serve([opened]))
-    return 1 if service.has_failed else 0
+    status = 1 if service.has_failed else 0
+    log("stopped", status=status)
+    leave_if_busy(status)
+    return status
+
+
+def leave_if_busy(status: int) -> None:
+    """End the process if threads are still at work, such as one that compiles: the interpreter
+    would wait for them."""
+    deadline = time.monotonic() + THREADS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(max(deadline - time.monotonic(), 0))
+    if threading.active_count() > 1:
+        for process in multiprocessing.active_children():
+            process.kill()
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)

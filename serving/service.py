@@ -17,12 +17,15 @@ from inference.engine.prefix_cache import PrefixCache
 from inference.engine.programs import ALL_OPTIONS
 from inference.loading import LoadedModel
 from inference.predictors.completion import TextCompletion
+from serving.access import network_of
 from serving.body import read_json_body
 from serving.errors import ApiError, try_again
 from serving.forms.form import Form
 from serving.log import log, log_fault
 from serving.metrics import Metrics
+from serving.sandbox import Sandbox
 from serving.texts import TextWriter
+from serving.uploads import Uploads
 from serving.worker import Lane, Worker
 
 FormType = TypeVar("FormType", bound=Form)
@@ -31,7 +34,7 @@ SMALLEST_ROOM = 128
 """Least number of tokens for which slots have room."""
 
 SIZES = (1, 4)
-"""Numbers of slots, beside the largest, for which programs are compiled."""
+"""Numbers of slots or rows, beside the largest, for which programs are compiled."""
 
 
 class Failure:
@@ -42,7 +45,8 @@ class Service:
     """The model of a server, and everything that its routes share.
 
     name: the model's name in requests. limits: the section `serve` of the configuration. `texts` is
-    there if the model writes texts token by token. in_flight: number of requests being answered.
+    there if the model writes texts token by token. sandbox: where files are decoded and
+    conversations rendered. in_flight: number of requests being answered.
     """
 
     def __init__(self, model: LoadedModel, *, name: str, limits: Serve):
@@ -50,6 +54,8 @@ class Service:
         self.created = int(time.time())
         self.predictor = model.default_predictor
         self.metrics = Metrics()
+        self.sandbox = Sandbox(limits.sandbox_processes, limits.sandbox_mb, limits.sandbox_seconds)
+        self.uploads = Uploads(limits)
         self.is_ready = self.has_failed = self.is_draining = False
         self.in_flight = 0
         self._warm_ups: list[Callable[[], None]] = []
@@ -82,6 +88,12 @@ class Service:
         """Return a name for the weights that are served."""
         return f"fp_step_{self.model.restored.step}"
 
+    @property
+    def row_sizes(self) -> list[int]:
+        """Return the numbers of rows for which programs are compiled, in rising order."""
+        slots = self.limits.slots
+        return sorted({*(size for size in SIZES if size < slots), slots})
+
     def batch_lane(
         self,
         answer: Callable[[Sequence[Any]], Iterable[Any]],
@@ -102,6 +114,7 @@ class Service:
     async def start(self) -> None:
         """Compile all programs, beside the event loop, and begin to answer."""
         began = time.perf_counter()
+        self.sandbox.start()
         try:
             for warm_up in self._warm_ups:
                 await asyncio.to_thread(warm_up)
@@ -117,7 +130,8 @@ class Service:
         self.worker.give_up(try_again("the server is stopping: try again"))
 
     def stop(self) -> None:
-        """End the thread of the model."""
+        """End the thread of the model, and the processes of the sandbox."""
+        self.sandbox.stop()
         self.worker.stop()
 
     def check_ready(self) -> None:
@@ -155,15 +169,15 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def client_of(self, request: Request) -> str:
-        """Return whose turn a request takes in the queue: its token's, else its address's."""
-        key = request.headers.get("authorization")
-        return key or (request.client.host if request.client else "")
+        """Return whose turn a request takes in the queue: its token's if it had to show one, else
+        its address's."""
+        address = request.client.host if request.client else ""
+        return request.state.token_name or network_of(address)
 
     def _build_engine(self, predictor: TextCompletion) -> Engine:
         module: Any = self.model.module  # a model of tokens
         graph, params = nnx.split(module)
         context = predictor.context if module.has_bounded_context else None
-        sizes = sorted({*(size for size in SIZES if size < self.limits.slots), self.limits.slots})
         rooms = None
         if context is not None:
             smaller = (room for room in (context // 4, context // 2) if room >= SMALLEST_ROOM)
@@ -175,7 +189,7 @@ class Service:
             params,
             predictor.tokenizer,
             context=context,
-            sizes=sizes,
+            sizes=self.row_sizes,
             rooms=rooms,
             prefix_cache=self.prefix_cache,
         )
@@ -185,6 +199,11 @@ class Service:
         watch("triform_num_requests_waiting", "Answers that wait.", lambda: worker.waiting)
         watch("triform_num_requests_running", "Answers being computed.", lambda: worker.running)
         watch("triform_requests_in_flight", "Open requests.", lambda: self.in_flight)
+        watch(
+            "triform_upload_bytes",
+            "Size of the uploads in memory.",
+            lambda: self.uploads.held_bytes,
+        )
         watch("triform_waiting_tokens", "Prompt tokens that wait.", lambda: worker.waiting_tokens)
         engine = self._engine
         if engine is not None:

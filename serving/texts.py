@@ -118,8 +118,10 @@ class TextWriter:
 
         param: the parameter that prompts stand in. options: fields of
         `inference.predictors.completion.TextCompletion`. Raises `ApiError` for what the engine
-        refuses.
+        refuses, and for more than the queue can take.
         """
+        tokens = form.n * sum(len(prompt.ids) for prompt in prompts)
+        self._worker.check_room(form.n * len(prompts), tokens)
         return await asyncio.to_thread(self._prepare, prompts, form, param, options)
 
     def _prepare(

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 from serving.errors import ApiError, invalid, try_again
 from serving.queueing import FairQueue
 
+STEP_SECONDS = 1.0
+"""Time to wait for the running step at the end."""
+
 
 class Stepper(Protocol):
     """What does the work: `inference.engine.engine.Engine` or
@@ -83,7 +86,7 @@ class Worker:
         self._most_waiting, self._most_tokens = most_waiting, most_tokens
         self._changed = threading.Condition()
         self._outbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._is_stopped = False
+        self._is_stopped = self._has_failed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._seconds_per_item = 1.0
@@ -105,34 +108,38 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after the step that it takes. What is not done is left."""
+        """End the thread after the step that it takes; a long step is not waited for. What is not
+        done is left."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STEP_SECONDS)
 
     def add(self, works: Sequence[Work]) -> None:
         """Add all of `works`, or none: raises `ApiError` if they exceed the bounds."""
         tokens = sum(work.tokens for work in works)
-        if len(works) > self._most_waiting or tokens > self._most_tokens:
-            raise invalid(
-                f"the request asks for {len(works)} answers to {tokens} prompt tokens, and at most "
-                f"{self._most_waiting} answers to {self._most_tokens} tokens may wait here"
-            )
         with self._changed:
-            waiting = self.waiting
-            if (
-                waiting + len(works) > self._most_waiting
-                or self.waiting_tokens + tokens > self._most_tokens
-            ):
-                seconds = round(waiting * self._seconds_per_item)
-                message = f"{waiting} requests wait already: try again later"
-                raise try_again(message, status=429, seconds=min(max(seconds, 1), 60))
+            self.check_room(len(works), tokens)
             for work in works:
                 work.lane.waiting.add(work.client, work)
             self.waiting_tokens += tokens
             self._changed.notify()
+
+    def check_room(self, count: int, tokens: int) -> None:
+        """Raise `ApiError` if `count` answers to so many prompt tokens can't be added now."""
+        if self._has_failed:
+            raise try_again("the model has failed: the server must be started again")
+        if count > self._most_waiting or tokens > self._most_tokens:
+            raise invalid(
+                f"the request asks for {count} answers to {tokens} prompt tokens, and at most "
+                f"{self._most_waiting} answers to {self._most_tokens} tokens may wait here"
+            )
+        waiting = self.waiting
+        if waiting + count > self._most_waiting or self.waiting_tokens + tokens > self._most_tokens:
+            seconds = round(waiting * self._seconds_per_item)
+            message = f"{waiting} requests wait already: try again later"
+            raise try_again(message, status=429, seconds=min(max(seconds, 1), 60))
 
     def cancel(self, work: Work) -> None:
         """Give up a piece of work, unless it is done. Its slot is free after the running step."""
@@ -210,7 +217,7 @@ class Worker:
                     work.error = error
                     self.post(work.on_end, work)
                 lane.running, lane.waiting = [], FairQueue()
-            self._most_waiting = 0
+            self._has_failed = True
         self._deliver()
         self._on_failure(error)
 

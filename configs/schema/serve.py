@@ -23,7 +23,9 @@ class Serve(Settings):
 
     # What is served.
     model_name: str = _limit("", "Name of the model in requests; empty: the workdir's name.")
-    slots: Count = _limit(16, "Texts that are written at the same time; further ones wait.")
+    slots: Count = _limit(
+        16, "Texts that are written, or inputs that are answered, together; further ones wait."
+    )
     prefix_cache_mb: NonNegativeInteger = _limit(
         256, "Memory for the states after prompts that may come again; 0: none are kept.", "MB"
     )
@@ -50,6 +52,9 @@ class Serve(Settings):
         60.0, "Time until an answer begins, the wait for a slot included.", "seconds"
     )
     answer_seconds: Seconds = _limit(600.0, "Time until an answer is complete.", "seconds")
+    unread_seconds: Seconds = _limit(
+        60.0, "Time for which a client may leave a part of an answer unread.", "seconds"
+    )
     drain_seconds: Seconds = _limit(
         30.0, "Time for the answers that are not complete at SIGTERM.", "seconds"
     )
@@ -58,7 +63,16 @@ class Serve(Settings):
     max_header_bytes: Count = _limit(1 << 14, "Size of a request's header.", "bytes")
     max_body_bytes: Count = _limit(1 << 20, "Size of a JSON body.", "bytes")
     max_upload_bytes: Count = _limit(25 << 20, "Size of an uploaded picture or recording.", "bytes")
+    max_held_upload_bytes: Count = _limit(
+        256 << 20, "Size of all uploads that are being read and decoded at the same time.", "bytes"
+    )
     max_prompts: Count = _limit(128, "Prompts or inputs of a request.")
+    max_input_characters: Count = _limit(
+        1 << 18, "Characters of a text to embed, to fill in, to translate or to label."
+    )
+    max_input_tokens: Count = _limit(
+        8192, "Tokens of a text to embed, for a model whose context is unlimited."
+    )
     max_messages: Count = _limit(256, "Messages of a conversation.")
     max_n: Count = _limit(16, "Answers to each prompt (`n`).")
     max_tokens: Count = _limit(

@@ -5,27 +5,34 @@ the messages with the role "assistant"; their tokens are called learned.
 
 A template is written in Jinja, as in Hugging Face Transformers. Its variables are `messages`,
 `add_generation_prompt` (whether to open the assistant's next turn), `eos_token` (the token that
-separates documents) and `bos_token` (the token that opens every text, or else the separator).
+separates documents), `bos_token` (the token that opens every text, or else the separator) and
+`tools` (the functions that the assistant may call, or none). A message may also have `tool_calls`.
 
-Only the template can write special tokens. Their text inside a message is encoded as plain text.
+Only the template can write special tokens. Their text inside a message or a tool is encoded as
+plain text.
 """
 
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.sandbox
 import numpy as np
 from numpy.typing import NDArray
 
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
+"""Messages of JSON values. All have a `role` and a `content`, which are texts."""
+
+Tools = Sequence[Mapping[str, Any]]
+"""Functions as JSON values, in the form that Hugging Face's templates read."""
 
 ASSISTANT = "assistant"
 
@@ -40,6 +47,27 @@ line between messages. The assistant's turns end with the separator. All else is
 every vocabulary can encode."""
 
 _MARKS = range(0xE000, 0xF900)  # Unicode's private use area
+
+_WORDS_OF_TEMPLATES = frozenset(
+    re.findall(
+        r"\w+",
+        "role content name type function parameters description arguments properties required "
+        "items enum id tool_calls tool_call_id system developer user assistant tool object string "
+        "number integer boolean array null",
+    )
+)
+"""Words that templates compare with; they stay as they are, also as a part of a special token."""
+
+_TEMPLATE_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+)
+"""What a template can raise for messages that it does not expect."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,11 @@ class ChatTemplate:
     source: the template; None for `TEMPLATE`. specials: the special tokens that it may write.
     bos, eos: the values of `bos_token` and `eos_token`. Raises ValueError if the source is not
     valid Jinja.
+
+    reads_tools, reads_tool_calls: whether it reads the tools, and the calls in messages.
+    knows_developer: whether it knows the role "developer".
+
+    It can be pickled; a process compiles a source once.
     """
 
     def __init__(
@@ -72,13 +105,24 @@ class ChatTemplate:
         eos: str = SEPARATOR,
     ):
         self._bos, self._eos = bos, eos
+        self._arguments = (source, tuple(specials), bos, eos)
+        text, environment = TEMPLATE if source is None else source, _environment()
         try:
-            self._template = _environment().from_string(TEMPLATE if source is None else source)
+            self._template = environment.from_string(text)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"line {error.lineno} is no Jinja: {error.message}") from None
+        variables = jinja2.meta.find_undeclared_variables(environment.parse(text))
+        self.reads_tools = "tools" in variables
+        self.reads_tool_calls = "tool_calls" in text
+        self.knows_developer = "developer" in text
         # If one token is a prefix of another, the longer one matches.
-        longest_first = sorted(specials, key=len, reverse=True)
-        self._specials = re.compile("|".join(map(re.escape, longest_first)))
+        self._names = sorted(specials, key=len, reverse=True)
+        self._specials = re.compile("|".join(map(re.escape, self._names)))
+        self._beginnings = {name[:end] for name in specials for end in range(1, len(name))}
+        self._ends = {name[start:] for name in specials for start in range(1, len(name))}
+
+    def __reduce__(self):
+        return _template, self._arguments
 
     def conversation(self, messages: Messages) -> list[Piece]:
         """Return the pieces of `messages` up to the end of the assistant's last turn.
@@ -88,7 +132,7 @@ class ChatTemplate:
         ValueError if the template renders earlier messages differently when later ones are added,
         because the assistant's part can then not be found.
         """
-        messages, mark = self._hide(messages)
+        messages, _, mark = self._hide(messages)
         pieces: list[Piece] = []
         done = ""
         for number, message in enumerate(messages):
@@ -111,37 +155,58 @@ class ChatTemplate:
             pieces.pop()
         return pieces
 
-    def opening(self, messages: Messages) -> list[Piece]:
+    def opening(self, messages: Messages, tools: Tools | None = None) -> list[Piece]:
         """Return the pieces of `messages`, then of the opening of the assistant's next turn.
 
         Raises ValueError if the template raises an error.
         """
-        messages, mark = self._hide(messages)
-        return self._split(self._render(messages, opening=True), mark, False)
+        messages, tools, mark = self._hide(messages, tools)
+        return self._split(self._render(messages, tools, opening=True), mark, False)
 
-    def _render(self, messages: Messages, *, opening: bool) -> str:
+    def _render(self, messages: Messages, tools: Tools | None = None, *, opening: bool) -> str:
         try:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=opening,
                 bos_token=self._bos,
                 eos_token=self._eos,
-                tools=None,
+                tools=tools,
                 documents=None,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise ValueError(f"the template fails: {error}") from None
+        except _TEMPLATE_ERRORS as error:
+            reason = re.sub(" at 0x[0-9a-f]+", "", str(error))
+            raise ValueError(f"the template fails: {reason}") from None
 
-    def _hide(self, messages: Messages) -> tuple[Messages, str]:
-        """Insert a mark into the text of every special token in `messages`, so that `_split` reads
-        it as plain text. Return the changed messages and the mark."""
-        texts = [text for message in messages for text in message.values()]
-        mark = next(chr(c) for c in _MARKS if not any(chr(c) in text for text in texts))
+    def _hide(
+        self, messages: Messages, tools: Tools | None = None
+    ) -> tuple[Messages, Tools | None, str]:
+        """Insert a mark into the text of every special token in `messages` and `tools`, so that
+        `_split` reads it as plain text. Return the changed messages and tools, and the mark."""
+        characters = {char for text in _texts((messages, tools)) for char in text}
+        mark = next(char for char in map(chr, _MARKS) if char not in characters)
 
-        def hidden(text: str) -> str:
-            return self._specials.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+        def hidden(value: Any) -> Any:
+            if isinstance(value, str):
+                return self._hidden_text(value, mark)
+            if isinstance(value, Mapping):
+                return {hidden(name): hidden(one) for name, one in value.items()}
+            return [hidden(one) for one in value] if isinstance(value, list | tuple) else value
 
-        return [{name: hidden(text) for name, text in one.items()} for one in messages], mark
+        return hidden([*messages]), None if tools is None else hidden([*tools]), mark
+
+    def _hidden_text(self, text: str, mark: str) -> str:
+        """Insert the mark into special tokens in `text`. Also set it at an end of the text where
+        the template could complete it to one: a key that it writes between < and >."""
+        text = self._specials.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+        bare = text.strip()
+        if not bare or bare in _WORDS_OF_TEMPLATES:
+            return text
+        lengths = range(1, min(len(bare), len(self._names[0])) + 1)
+        is_inside = len(bare) in lengths and any(bare in name for name in self._names)
+        before = mark if is_inside or any(bare[:end] in self._ends for end in lengths) else ""
+        after = mark if any(bare[-end:] in self._beginnings for end in lengths) else ""
+        start = text.index(bare)
+        return f"{text[:start]}{before}{bare}{after}{text[start + len(bare) :]}"
 
     def _split(self, text: str, mark: str, is_learnt: bool) -> list[Piece]:
         pieces, start = [], 0
@@ -153,6 +218,35 @@ class ChatTemplate:
                 pieces.append(Piece(found[0], True, is_learnt))
                 start = found.end()
         return pieces
+
+
+@functools.lru_cache(maxsize=8)
+def _template(source: str | None, specials: Sequence[str], bos: str, eos: str) -> ChatTemplate:
+    return ChatTemplate(source, specials, bos=bos, eos=eos)
+
+
+def render_opening(
+    template: ChatTemplate, messages: Messages, tools: Tools | None = None
+) -> list[tuple[str, bool]]:
+    """Return `text` and `is_special` of the pieces of a prompt, `ChatTemplate.opening`.
+
+    This is for another process, which can be ended if a template takes too long; so the result is
+    of JSON values.
+    """
+    return [(piece.text, piece.is_special) for piece in template.opening(messages, tools)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in a JSON value, the names in objects too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield name
+            yield from _texts(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts(one)
 
 
 @dataclass(frozen=True)
@@ -168,13 +262,15 @@ class ChatEncoder:
 
     Each conversation begins with `tokenizer.document_opening`. If the template writes these tokens
     too, they are not repeated. Raises ValueError if the template is not valid Jinja.
+
+    The attribute `template` renders conversations as pieces.
     """
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
         self._tokenizer, self._specials = tokenizer, tokenizer.special_tokens()
         names = {number: name for name, number in self._specials.items()}
         opening = [names[number] for number in tokenizer.opening.tolist() if number in names]
-        self._template = ChatTemplate(
+        self.template = ChatTemplate(
             source,
             list(self._specials),
             bos="".join(opening) or tokenizer.separator,
@@ -188,7 +284,7 @@ class ChatEncoder:
         appended.
         Raises ValueError as `ChatTemplate.conversation` does.
         """
-        pieces_of_each = [self._template.conversation(one) for one in conversations]
+        pieces_of_each = [self.template.conversation(one) for one in conversations]
         pairs = zip(pieces_of_each, self._encode(pieces_of_each), strict=True)
         return [
             self._closed(one) if pieces and not pieces[-1].is_special else one
@@ -200,7 +296,11 @@ class ChatEncoder:
 
         Raises ValueError if the template raises an error.
         """
-        return self._encode([self._template.opening(messages)])[0].ids
+        return self.encode_pieces(self.template.opening(messages))
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> NDArray[np.int32]:
+        """Encode a rendered prompt, int32 [tokens]."""
+        return self._encode([pieces])[0].ids
 
     @functools.cached_property
     def end_id(self) -> int:
@@ -237,19 +337,20 @@ class ChatTokenizer(Tokenizer):
     """A tokenizer for prompts to a chat model. It encodes a text as a message of the user.
 
     The ids include the tokens that open the conversation and the assistant's turn. `end_id` is the
-    token that ends the answer. Prompt and answer are decoded as separate texts.
+    token that ends the answer. Prompt and answer are decoded as separate texts. `encoder` encodes
+    whole conversations.
     """
 
     joins_prompt = False
 
     def __init__(self, tokenizer: Tokenizer, source: str | None):
         super().__init__(tokenizer.backend)
-        self._encoder = ChatEncoder(tokenizer, source)
+        self.encoder = ChatEncoder(tokenizer, source)
         self.opening, self.closing = self.opening[:0], self.closing[:0]
-        self.end_id = self._encoder.end_id
+        self.end_id = self.encoder.end_id
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        return self._encoder.encode_opening([{"role": "user", "content": text}])
+        return self.encoder.encode_opening([{"role": "user", "content": text}])
 
 
 def for_prompts(tokenizer: Tokenizer, settings: Any) -> Tokenizer:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from data.codecs.reasons import reason_of
+
 ImageShape = tuple[int, int, int]
 """Height, width, channels."""
 
@@ -21,6 +23,10 @@ Box = tuple[float, float, float, float]
 # error, which `decode_picture` reports.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+_SAFE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Formats of bounded decoding. Pillow has decoders for others that are little used, and one that
+runs another program."""
+
 _MODES = {1: "L", 3: "RGB"}
 _ORIENTATION = 0x0112  # EXIF
 _SPARE = 2  # a JPEG is decoded at 1/2, 1/4 or 1/8 if this is at least `_SPARE` x the target size
@@ -32,21 +38,24 @@ def decode_picture(
     *,
     crop_ratio: float = 1.0,
     choose: Callable[[Size], Box] | None = None,
+    most_pixels: int | None = None,
 ) -> NDArray[np.uint8]:
     """Decode a picture (PNG, JPEG, ...), crop it and resize it to `shape`.
 
     choose: a function from the picture's size to the box to crop. The default is the crop for
     evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied by
-    `crop_ratio`.
+    `crop_ratio`. most_pixels: a picture with more is refused before it is decoded, and so is one of
+    a rare format.
 
     If the file has several frames, the first is used. The EXIF orientation is applied. Transparent
     pixels are put on white. Values of more than 8 bits keep their upper 8. Raises ValueError if the
-    picture can't be decoded.
+    picture can't be decoded. If `most_pixels` is given, MemoryError is raised if there is not
+    enough memory.
     """
     height, width, channels = shape
     choose = choose or (lambda size: middle(size, (width, height), crop_ratio))
     try:
-        with Image.open(io.BytesIO(encoded)) as file:
+        with _opened(encoded, most_pixels) as file:
             if file.format in ("JPEG", "MPO"):
                 size = _upright_size(file)
                 box = choose(size)
@@ -58,6 +67,8 @@ def decode_picture(
                 box = choose(size)
             picture = _eight_bits(picture).convert(_MODES[channels])
     except Exception as error:  # Pillow raises nearly any exception for broken files
+        if isinstance(error, MemoryError) and most_pixels is not None:
+            raise
         raise _no_picture(encoded, error) from error
     if picture.size != size:
         across, down = picture.width / size[0], picture.height / size[1]
@@ -100,8 +111,20 @@ def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
+def _opened(encoded: bytes, most_pixels: int | None) -> Image.Image:
+    """Read the header of a picture. Raises ValueError for more than `most_pixels`."""
+    if most_pixels is None:
+        return Image.open(io.BytesIO(encoded))
+    file = Image.open(io.BytesIO(encoded), formats=_SAFE_FORMATS)
+    if file.width * file.height > most_pixels:
+        raise ValueError(
+            f"it has {file.width} x {file.height} pixels, and at most {most_pixels} are decoded"
+        )
+    return file
+
+
 def _no_picture(encoded: bytes, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
+    reason = reason_of(error)
     if isinstance(error, UnidentifiedImageError):
         reason = "it is of no format that is known" if encoded else "it is empty"
     return ValueError(f"no picture that can be decoded: {reason}")

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
+from data.codecs.reasons import reason_of
+
 Waveform = NDArray[np.float32]
 
 _FLOOR = 1e-10  # least power of a band: below the rounding noise of 16 bits
@@ -19,29 +21,52 @@ _LEAST_DEVIATION = 1e-5  # added to every deviation, for constant bands
 _TOLERATED = 0.01  # share of a recording that may be missing: some programs write wrong headers
 _UNKNOWN_SIZE = 0x7FFF0000  # in a header, this size or a larger one means unknown
 _PAGE = b"OggS"  # the first bytes of each page of an Ogg file
+_MOST_CHANNELS = 16  # in bounded decoding
 _LOUDEST = 2.0**32  # some programs write 32-bit integers as floats; louder values are an error
 
 
-def decode_sound(encoded: bytes, sample_rate: int) -> Waveform:
+def decode_sound(
+    encoded: bytes, sample_rate: int, *, most_seconds: float | None = None
+) -> Waveform:
     """Decode a recording (WAV, FLAC, OGG, MP3, ...), resampled to `sample_rate`: float32 [samples].
 
-    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). Raises
-    ValueError if the recording is empty or cut off, or can't be decoded.
+    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). most_seconds: a
+    longer recording is refused before it is decoded. Never more is decoded than its header tells.
+
+    Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
+    `most_seconds` is given, MemoryError is raised if there is not enough memory.
     """
     import soundfile  # imported late, here and below: programs without sound start faster
 
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             expected, rate = file.frames, file.samplerate
-            channels = file.read(dtype="float32", always_2d=True)
+            if most_seconds is not None:
+                _check_size(file, most_seconds)
+            waveform = file.read(dtype="float32", always_2d=True).mean(axis=1)
     except Exception as error:  # soundfile raises several types
+        is_full = isinstance(error, MemoryError) and most_seconds is not None
+        if is_full or isinstance(error, TooLong):
+            raise
         raise ValueError(_reason(encoded, error)) from error
-    share = min(len(channels) / expected if expected else 1, 1 - _missing(encoded))
+    share = min(len(waveform) / expected if expected else 1, 1 - _missing(encoded))
     if share < 1 - _TOLERATED:
         raise ValueError(f"it is cut off: {share:.0%} of it are there")
     if encoded[:4] == _PAGE and not _ends(encoded):
         raise ValueError("it is cut off: its last page is not there")
-    return to_rate(channels.mean(axis=1), rate, sample_rate)
+    return to_rate(waveform, rate, sample_rate)
+
+
+class TooLong(ValueError):
+    """Raised for a recording that is longer than what is decoded."""
+
+
+def _check_size(file: Any, most_seconds: float) -> None:
+    """Raise ValueError for a recording with more than `most_seconds`, or many channels."""
+    if file.channels > _MOST_CHANNELS:
+        raise ValueError(f"it has {file.channels} channels, and at most {_MOST_CHANNELS} are mixed")
+    if file.frames > most_seconds * file.samplerate:
+        raise TooLong(f"it lasts longer than {most_seconds:g} seconds, the limit here")
 
 
 def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
@@ -63,7 +88,8 @@ def to_rate(waveform: Waveform, rate: float, sample_rate: float) -> Waveform:
 
 
 def _reason(encoded: bytes, error: Exception) -> str:
-    reason = " ".join(getattr(error, "error_string", str(error)).split()).removeprefix("Error : ")
+    said = getattr(error, "error_string", None)
+    reason = (reason_of(error) if said is None else " ".join(said.split())).removeprefix("Error : ")
     if not encoded:
         reason = "it is empty"
     elif reason.startswith("Format not recognised"):
@@ -198,6 +224,44 @@ class LogMel:
         rise, fall = (bins - low) / (middle - low), (high - bins) / (high - middle)
         weights = np.maximum(0, np.minimum(rise, fall)) * 2 / (high - low)
         return csr_array(weights.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class RecordingReader:
+    """Turns a file's content into frames: `RecordingReader(...)(content)` is float32 [frames, mel
+    bands].
+
+    most_frames: longer recordings are refused. Raises ValueError for content that is not a
+    recording, and for a recording shorter than a frame or longer than `most_frames`.
+    """
+
+    log_mel: LogMel
+    most_frames: int
+
+    def __call__(self, content: bytes) -> NDArray[np.float32]:
+        return self.timed(content)[0]
+
+    def timed(
+        self, content: bytes, most_seconds: float | None = None
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the frames, and the length of the recording in seconds.
+
+        most_seconds: as in `decode_sound`.
+        """
+        log_mel = self.log_mel
+        waveform = decode_sound(content, log_mel.sample_rate, most_seconds=most_seconds)
+        frames = int(log_mel.frames(len(waveform)))
+        if not frames:
+            raise ValueError(
+                f"shorter than a frame of {log_mel.window_milliseconds:g} milliseconds"
+            )
+        if frames > self.most_frames:
+            lasts, most = (round(log_mel.seconds(n), 3) for n in (frames, self.most_frames))
+            raise ValueError(
+                f"it lasts {lasts:g} seconds, and this model takes {most:g} at most: "
+                "cut it into parts"
+            )
+        return log_mel(waveform), len(waveform) / log_mel.sample_rate
 
 
 def _mels(hertz: float) -> float:

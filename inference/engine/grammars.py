@@ -64,6 +64,13 @@ def json_grammar(schema: str) -> str:
     return grammar
 
 
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """Return what follows `%json` in a grammar in Lark's syntax, for the JSON texts that `schema`
+    allows. Raises ValueError as `json_grammar` does."""
+    json_grammar(json.dumps(schema))
+    return json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
 def regex_grammar(pattern: str, characters: str | None = None) -> str:
     r"""Return the grammar of the texts that `pattern` matches as a whole.
 

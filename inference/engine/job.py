@@ -55,7 +55,9 @@ class Job:
             after=ids if tokenizer.joins_prompt else [],
         )
         self.key = row_key(request.sampling.seed, prompt_hash, request.repeat)
-        self.prediction = tokenizer.encode(request.prediction or "").tolist()
+        # `encode` of a chat model's tokenizer would make a message of it.
+        (prediction,) = tokenizer.encode_many([request.prediction or ""])
+        self.prediction = prediction.tolist()
         self.unread: Sequence[int] = self.ids[:-1]
         self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
         self.state: ModelState | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     import jax
     from flax import nnx
 
+    from data.codecs.sound import RecordingReader
     from data.codecs.tokenizers import Tokenizer
-    from inference.recordings import ReadRecording
     from training.model_def import ModelDef
 
 BATCH_SIZE = 64
@@ -65,21 +66,37 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
     ) -> Iterator[Classified]:
         """Label the texts, in order. Raises `UsageError` for a text without tokens."""
         texts = list(inputs)
-        tokens, real = np.zeros((2, len(texts), self._length), np.int32)
-        for row, text in enumerate(texts):
-            ids = self._tokenizer.encode(text)
-            if not len(ids):
-                raise UsageError(f"a text has no token: {text!r}")
-            if (count := len(self._tokenizer.framed(ids))) > self._length:
-                warn(
-                    f"prompt {row + 1} has {count} tokens, of which this model reads the first "
-                    f"{self._length}"
-                )
-            ids = self._tokenizer.framed(ids, self._length)
-            tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        read = [
+            self.encode(text, place=f"prompt {number}", warn=warn)
+            for number, text in enumerate(texts, start=1)
+        ]
         for start in range(0, len(texts), BATCH_SIZE):
             part = slice(start, start + BATCH_SIZE)
-            yield from self._classifier(module, texts[part], tokens[part], real[part])
+            yield from self.classify(module, texts[part], read[part])
+
+    def encode(self, text: str, *, place: str, warn: Warn = ignore) -> np.ndarray:
+        """Return the tokens that the model reads of a text, int32 [tokens]. place: what a warning
+        calls it. Raises `UsageError` for a text without tokens."""
+        ids = self._tokenizer.encode(text)
+        if not len(ids):
+            raise UsageError(f"a text has no token: {text!r}")
+        if (count := len(self._tokenizer.framed(ids))) > self._length:
+            warn(f"{place} has {count} tokens, of which this model reads the first {self._length}")
+        return self._tokenizer.framed(ids, self._length)
+
+    def classify(
+        self, module: "nnx.Module", texts: Sequence[str], read: Sequence[np.ndarray]
+    ) -> list[Classified]:
+        """Label some texts, at most `BATCH_SIZE`. read: the tokens of each, from `encode`."""
+        tokens, real = np.zeros((2, len(texts), self._length), np.int32)
+        for row, ids in enumerate(read):
+            tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        return self._classifier(module, texts, tokens, real)
+
+    def warm_up(self, module: "nnx.Module", most_rows: int) -> None:
+        """Compile all programs that `classify` needs for 1 to `most_rows` texts."""
+        for rows in range(1, most_rows + 1):
+            self.classify(module, [""] * rows, [np.zeros(1, np.int32)] * rows)
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
@@ -94,7 +111,10 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
     batch_size = BATCH_SIZE
 
     def __init__(self, shape: tuple[int, int, int], crop_ratio: float, classes: Sequence[str]):
-        self._shape, self._crop_ratio = shape, crop_ratio
+        from data.codecs.pictures import decode_picture
+
+        self.shape = shape
+        self.read = partial(decode_picture, shape=shape, crop_ratio=crop_ratio)
         self._classifier = Classifier(classes, lambda model, images: model(images, train=False))
 
     @classmethod
@@ -102,11 +122,6 @@ class PictureClassification(_Classification, FilePredictor[Classified]):
         spec, data = model_def.data_spec, model_def.config.data
         assert isinstance(data, Pictures)
         return cls(spec.require("image_shape"), data.crop_ratio, spec.require("classes"))
-
-    def read(self, content: bytes) -> np.ndarray:
-        from data.codecs.pictures import decode_picture
-
-        return decode_picture(content, shape=self._shape, crop_ratio=self._crop_ratio)
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[np.ndarray]
@@ -120,8 +135,9 @@ class RecordingClassification(_Classification, FilePredictor[Classified]):
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
     batch_size = BATCH_SIZE
+    read: "RecordingReader"
 
-    def __init__(self, read: "ReadRecording", classes: Sequence[str]):
+    def __init__(self, read: "RecordingReader", classes: Sequence[str]):
         self.read = read
         self._classifier = Classifier(
             classes, lambda model, frames, real: model.classify(frames, segments_BT=real)

@@ -5,6 +5,7 @@ Axes: B batch, T length, G gaps of the batch, V vocabulary.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -31,6 +32,22 @@ MOST_ROWS, MOST_GAPS = 32, 256
 
 
 @dataclass(frozen=True)
+class Gapped:
+    """A prompt as the model reads it.
+
+    pieces: the parts around its gaps. tokens: the ids of the whole prompt, int32 [T].
+    """
+
+    prompt: str
+    pieces: Sequence[Piece]
+    tokens: np.ndarray
+
+    @property
+    def gaps(self) -> int:
+        return len(self.pieces) - 1
+
+
+@dataclass(frozen=True)
 class Filled:
     """The result for a prompt.
 
@@ -46,8 +63,12 @@ class Filled:
 class GapFilling(PromptPredictor[Filled]):
     """Fills each `MASK` of a prompt with the likeliest token.
 
-    length: the largest number of tokens that the model reads.
+    length: the largest number of tokens that the model reads. row_sizes, gap_sizes: numbers of
+    prompts and of gaps that batches are padded to, in rising order; larger ones are powers of two.
     """
+
+    row_sizes: Sequence[int] = ()
+    gap_sizes: Sequence[int] = ()
 
     may_span_lines = True
 
@@ -70,43 +91,65 @@ class GapFilling(PromptPredictor[Filled]):
         Raises `UsageError` for a prompt without a gap or with too many tokens, before the first
         prompt is filled in.
         """
-        prompts, mask = list(inputs), module.vocabulary_size - 1
-        codec = GapCodec(self._tokenizer)
-        pieces_of_each = [codec.encode(_around_gaps(prompt)) for prompt in prompts]
-        rows = [self._tokens(pieces, mask) for pieces in pieces_of_each]
-        for start, end in _batches([len(pieces) - 1 for pieces in pieces_of_each]):
-            of_each = self._in_gaps(module, rows[start:end], mask)
-            for index, probabilities_GV in enumerate(of_each, start):
-                yield _filled(prompts[index], codec, pieces_of_each[index], probabilities_GV)
+        yield from self.fill(module, [self.encode(module, prompt) for prompt in inputs])
+
+    def encode(self, module: Any, prompt: str) -> Gapped:
+        """Return a prompt as tokens. Raises `UsageError` if it has no gap or too many tokens."""
+        texts = _around_gaps(prompt)
+        # What surely is too long is not encoded with each filler in the gaps.
+        count = sum(len(ids) for ids in self._tokenizer.encode_many(texts))
+        self._check_length(count, 2 * self._length)
+        self._check_length(len(texts) - 1, self._length)
+        pieces = self._codec.encode(texts)
+        ids = joined_ids(pieces, [_mask(module)] * (len(pieces) - 1))
+        tokens = self._tokenizer.framed(np.array(ids, np.int32))
+        self._check_length(len(tokens), self._length)
+        return Gapped(prompt, pieces, tokens)
+
+    def fill(self, module: Any, prompts: Sequence[Gapped]) -> Iterator[Filled]:
+        """Fill in the prompts, in order."""
+        for start, end in _batches([one.gaps for one in prompts]):
+            part = prompts[start:end]
+            of_each = self._in_gaps(module, [one.tokens for one in part], _mask(module))
+            for one, probabilities_GV in zip(part, of_each, strict=True):
+                yield _filled(one.prompt, self._codec, one.pieces, probabilities_GV)
+
+    def warm_up(self, module: Any) -> None:
+        """Compile all programs that `fill` needs for as many prompts and gaps as `row_sizes` and
+        `gap_sizes` have."""
+        self._codec.encode([""])  # It is made here, not for the first prompt.
+        for rows in self.row_sizes:
+            for gaps in self.gap_sizes:
+                arrays = np.zeros((2, rows, self._length), np.int32)
+                self._probabilities(module, *arrays, np.zeros((2, gaps), np.int32))
+
+    @cached_property
+    def _codec(self) -> GapCodec:
+        return GapCodec(self._tokenizer)
 
     def render(self, output: Filled, *, as_json: bool) -> str:
         return json_text(vars(output)) if as_json else output.text
 
-    def _tokens(self, pieces: Sequence[Piece], mask: int) -> np.ndarray:
-        """Return the ids of a whole prompt, int32 [T]. Raises `UsageError` if there are too
-        many."""
-        ids = joined_ids(pieces, [mask] * (len(pieces) - 1))
-        tokens = self._tokenizer.framed(np.array(ids, np.int32))
-        if len(tokens) > self._length:
+    def _check_length(self, count: int, most: int) -> None:
+        if count > most:
             raise UsageError(
-                f"a prompt has {len(tokens)} tokens, and this model reads {self._length}: shorten "
-                "it"
+                f"a prompt has {count} tokens, and this model reads {self._length}: shorten it"
             )
-        return tokens
 
     def _in_gaps(
         self, module: "nnx.Module", rows: Sequence[np.ndarray], mask: int
     ) -> list[np.ndarray]:
         """Return the probability of each token in each gap of each row, float32 [gaps, V]."""
-        from inference.compiled import next_power_of_two
+        from inference.compiled import rounded_up
 
         # Few shapes, so that few programs are compiled.
-        tokens_BT, segments_BT = np.zeros((2, next_power_of_two(len(rows)), self._length), np.int32)
+        size = rounded_up(len(rows), self.row_sizes)
+        tokens_BT, segments_BT = np.zeros((2, size, self._length), np.int32)
         for row, tokens in enumerate(rows):
             tokens_BT[row, : len(tokens)], segments_BT[row, : len(tokens)] = tokens, 1
         row_of_gap, place_of_gap = np.nonzero((tokens_BT == mask) & (segments_BT == 1))
         count = len(row_of_gap)
-        gaps_2G = np.zeros((2, next_power_of_two(count)), np.int32)
+        gaps_2G = np.zeros((2, rounded_up(count, self.gap_sizes)), np.int32)
         gaps_2G[:, :count] = row_of_gap, place_of_gap
         probabilities_GV = np.asarray(self._probabilities(module, tokens_BT, segments_BT, gaps_2G))[
             :count, : self._tokenizer.vocabulary_size
@@ -124,6 +167,11 @@ def _probabilities(
     x_BTD, _ = module.hidden(tokens_BT, segments_BT=segments_BT)
     rows_G, places_G = gaps_2G
     return jax.nn.softmax(module.head(x_BTD[rows_G, places_G][:, None])[:, 0], axis=-1)
+
+
+def _mask(module: Any) -> int:
+    """Return the id that stands for a missing token: the last one, which the tokenizer has not."""
+    return module.vocabulary_size - 1
 
 
 def _batches(gaps: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -187,7 +187,8 @@ class FilePredictor(Predictor[str, Output]):
     batch_size: ClassVar[int]
 
     read: Callable[[bytes], Any]
-    """Decode a file's content for the model; raise ValueError if it can't be read."""
+    """Decode a file's content for the model; raise ValueError if it can't be read. It can be
+    pickled, and called where JAX is not imported."""
 
     def predict_contents(
         self, module: "nnx.Module", names: Sequence[str], contents: Sequence[Any]

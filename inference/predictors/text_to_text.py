@@ -100,14 +100,23 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
             sources = [one for one in some if isinstance(one, Source)]
             texts = [source.text for source in sources]
             for source, ids in zip(sources, self._tokenizer.encode_many(texts), strict=True):
-                if len(ids) > self.batch_predictor.longest:
-                    warn(
-                        f"{source.place} has {len(ids)} tokens, of which this model reads the "
-                        f"first {self.batch_predictor.longest}"
-                    )
+                self._warn_of_length(source.place, len(ids), warn)
             answers = iter(self.batch_predictor.translate(module, texts))
             for one in some:
                 yield (one, next(answers)) if isinstance(one, Source) else one
+
+    def encode(self, text: str, *, place: str, warn: Warn = ignore) -> list[int]:
+        """Return the tokens that the model reads of a text, for `Translator.translate_sources`.
+        place: what a warning calls the text."""
+        (source,) = self.batch_predictor.sources([text])
+        if len(source) > self.batch_predictor.longest:
+            self._warn_of_length(place, len(self._tokenizer.encode(text)), warn)
+        return source
+
+    def _warn_of_length(self, place: str, count: int, warn: Warn) -> None:
+        longest = self.batch_predictor.longest
+        if count > longest:
+            warn(f"{place} has {count} tokens, of which this model reads the first {longest}")
 
     def render(self, output: tuple[Source, Prediction], *, as_json: bool) -> str:
         source, written = output

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from flax import nnx
 
+    from data.codecs.sound import RecordingReader
     from data.codecs.tokenizers import Tokenizer
-    from inference.recordings import ReadRecording
     from inference.transcription import Transcriber
     from training.model_def import ModelDef
 
@@ -25,9 +25,10 @@ class Transcription(FilePredictor[tuple[str, Prediction]]):
     required: ClassVar = {"input": "a recording file"}
     input_kind = "a recording"
     batch_predictor: "Transcriber"
+    read: "RecordingReader"
     batch_size = 256  # recordings that are sorted by their lengths together
 
-    def __init__(self, transcriber: "Transcriber", read: "ReadRecording"):
+    def __init__(self, transcriber: "Transcriber", read: "RecordingReader"):
         self.batch_predictor, self.read = transcriber, read
 
     @classmethod

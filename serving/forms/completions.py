@@ -1,14 +1,20 @@
 """The bodies of `/v1/completions`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
+import pydantic
 from annotated_types import Interval
 
 from configs.schema.serve import Serve
 from serving.errors import invalid
 from serving.forms.answers import AnswerModel, Usage
 from serving.forms.sampling import WritingForm, within
+
+Element = TypeVar("Element")
+
+Many = Annotated[list[Element], pydantic.Field(max_length=1 << 14)]
+"""A list of what is more than a number: reading hundreds of thousands takes a second."""
 
 Tokens = list[Annotated[int, Interval(ge=0, le=(1 << 31) - 1)]]
 
@@ -23,7 +29,7 @@ class CompletionForm(WritingForm):
     }
     harmless: ClassVar = {"suffix": ("",), "best_of": (1,)}
 
-    prompt: str | Tokens | list[str] | list[Tokens] = ""
+    prompt: str | Tokens | Many[str] | Many[Tokens] = ""
     max_tokens: Annotated[int, Interval(ge=0, le=(1 << 31) - 1)] = 16
     echo: bool = False
     logprobs: Annotated[int, Interval(ge=0, le=5)] | None = None

@@ -15,10 +15,35 @@ REQUEST_SETTINGS = pydantic.ConfigDict(
 )
 
 
+MOST_PARAMETERS = 200
+"""Members of a body, at most: checking each of thousands takes long."""
+
+
+def _end_lists_at_first_error(schema: Any) -> None:
+    if isinstance(schema, dict):
+        if schema.get("type") == "list":
+            schema["fail_fast"] = True
+        for part in schema.values():
+            _end_lists_at_first_error(part)
+    elif isinstance(schema, list | tuple):
+        for part in schema:
+            _end_lists_at_first_error(part)
+
+
 class Part(pydantic.BaseModel):
     """Base class of the parts of a body. Types are strict; unknown fields are errors."""
 
     model_config = REQUEST_SETTINGS
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> Any:
+        """Return pydantic's schema, with lists that end at their first wrong element: a list of
+        wrong elements would else take seconds, each with its error."""
+        schema = handler(source)
+        _end_lists_at_first_error(schema)
+        return schema
 
 
 class Form(Part):
@@ -46,6 +71,8 @@ class Form(Part):
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Check the values of a request; null stands for a parameter that is not given."""
+        if len(values) > MOST_PARAMETERS:
+            raise invalid(f"the body has {len(values)} parameters, and there are not so many")
         given = {name: value for name, value in values.items() if value is not None}
         for name, reason in cls.refused.items():
             if name in given and given[name] not in cls.harmless.get(name, ()):
@@ -58,8 +85,20 @@ class Form(Part):
             raise invalid_field(error, cls.model_fields) from None
 
 
+def numbers(value: Any) -> Any:
+    """Return a mapping of numbers. Raises ValueError for the first value that is none."""
+    if isinstance(value, dict):
+        for name, number in value.items():
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"should have a number for {name[:100]!r}")
+    return value
+
+
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Raises `ApiError` for anything else, and for NaN and infinities."""
+    """Parse a JSON object; of a key that is given twice, the last value counts, as in `json.loads`.
+
+    Raises `ApiError` for anything else, and for NaN and infinities.
+    """
     try:
         values = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -72,9 +111,9 @@ def parsed(body: bytes) -> dict[str, Any]:
 def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiError:
     """Return the error for the first wrong field. names: the parameters that there are."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in problem["loc"]) or None
+    place = _place(problem) or None
     if problem["type"] == "extra_forbidden" and place is not None:
-        near = difflib.get_close_matches(place, list(names), n=1)
+        near = difflib.get_close_matches(place[:100], list(names), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
         return invalid(f"unknown parameter {place[:100]!r}{hint}", place[:100], "unknown_parameter")
     if problem["type"] == "missing":
@@ -82,3 +121,18 @@ def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiE
     message = problem["msg"].removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should ")
     return invalid(f"{place}: should {message}" if place else message, place, "invalid_value")
+
+
+def _place(problem: Mapping[str, Any]) -> str:
+    """Return where a problem is: names and numbers, without the types that pydantic tried."""
+    *outer, last = problem["loc"] or ("",)
+    parts = [*filter(_is_name, outer)]
+    if _is_name(last) or problem["type"] == "extra_forbidden":
+        parts.append(last)
+    return ".".join(map(str, parts))
+
+
+def _is_name(part: str | int) -> bool:
+    if isinstance(part, int):
+        return True
+    return part.isidentifier() and part.islower() and part not in ("str", "int", "float", "bool")

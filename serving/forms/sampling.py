@@ -1,5 +1,6 @@
 """The parameters that completions and conversations share: how tokens are drawn, when texts end."""
 
+import json
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -7,7 +8,7 @@ from annotated_types import Ge, Interval
 
 from configs.schema.serve import Serve
 from serving.errors import invalid
-from serving.forms.form import Form, Part
+from serving.forms.form import Form, Part, numbers
 
 Signed64 = Annotated[int, Interval(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -55,7 +56,9 @@ class WritingForm(Form):
     repetition_penalty: Annotated[float, Interval(gt=0, le=100)] = 1.0
     frequency_penalty: Annotated[float, Interval(ge=-2, le=2)] = 0.0
     presence_penalty: Annotated[float, Interval(ge=-2, le=2)] = 0.0
-    logit_bias: dict[str, float] = pydantic.Field(default_factory=dict)
+    logit_bias: Annotated[dict[str, float], pydantic.BeforeValidator(numbers)] = pydantic.Field(
+        default_factory=dict
+    )
     stream: bool = False
     stream_options: StreamOptions | None = None
     prediction: Prediction | None = None
@@ -73,6 +76,9 @@ class WritingForm(Form):
         longest = max(map(len, stops), default=0)
         within(longest, limits.max_stop_characters, "stop", "characters each")
         within(len(self.logit_bias), limits.max_bias_tokens, "logit_bias", "tokens")
+        if (wanted := self.response_format) is not None and wanted.json_schema is not None:
+            size = len(json.dumps(wanted.json_schema.schema_).encode())
+            within(size, limits.max_schema_bytes, "response_format", "bytes of schema")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options is for stream: true", "stream_options")
 

@@ -58,6 +58,7 @@ def routes(service: Service, texts: TextWriter) -> list[Route]:
             form=CompletionForm,
             answer=CompletionAnswer,
             streams=True,
+            example={"model": service.name, "prompt": "Once upon a time", "max_tokens": 32},
         )
     ]
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pickle
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from configs.errors import UsageError
 from configs.schema.data import Conversations
 from configs.schema.tokenizers import BPE, Bytes, Characters
 from data.batches import Batches
-from data.codecs.chat import ChatEncoder, ChatTemplate, for_prompts
+from data.codecs.chat import ChatEncoder, ChatTemplate, for_prompts, render_opening
 from data.codecs.tokenizers import Tokenizer
 from data.dataset import Dataset
 from data.preparation import prepare
@@ -315,3 +316,67 @@ def test_windows_say_how_many_conversations_they_hold(tmp_path):
     path = write(tmp_path / "chat.jsonl", [*PAIRS[:9], too_long])
     split = prepare(settings(path, sequence_length=256)).splits["train"]
     assert split.packed == {"conversations": 9}  # what is left out is in no window
+
+
+TOOLS_TEMPLATE = (
+    "{% if not tools is defined %}{% set tools = none %}{% endif %}"
+    "{% for tool in tools or () %}{{ tool | tojson }}{% endfor %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}"
+    "{% for call in m.tool_calls or () %}{% for name, value in call.function.arguments.items() %}"
+    "<{{ name }}>{{ value }}</{{ name }}>{% endfor %}{% endfor %}{{ eos_token }}{% endfor %}"
+)
+
+
+def test_tools_and_calls_write_no_special_tokens_either():
+    end = "<|im_end|>"
+    template = ChatTemplate(TOOLS_TEMPLATE, ["<|endoftext|>", end, "<s>"])
+    tool = {"function": {"name": "f", "parameters": {"properties": {end: {"enum": [end, 1]}}}}}
+    arguments = {"a": end, "|im_end|": "b", "s": "c", "d": 1.5}
+    messages = [
+        {"role": "user", "content": " <s> <|im_end| "},
+        {
+            "role": "assistant",
+            "content": "|endoftext|>",
+            "tool_calls": [{"function": {"name": "f", "arguments": arguments}}],
+        },
+    ]
+    pieces = template.opening(messages, [tool])
+    assert [piece.text for piece in pieces if piece.is_special] == 2 * ["<|endoftext|>"]
+    assert "".join(piece.text for piece in pieces) == (
+        json.dumps(tool) + "<user><s> <|im_end|<|endoftext|><assistant>|endoftext|>"
+        "<a><|im_end|></a><|im_end|>b</|im_end|><s>c</s><d>1.5</d><|endoftext|>"
+    )
+
+
+def test_a_template_tells_what_it_reads():
+    plain, tools = ChatTemplate(None), ChatTemplate(TOOLS_TEMPLATE)
+    assert not (plain.reads_tools or plain.reads_tool_calls or plain.knows_developer)
+    assert tools.reads_tools and tools.reads_tool_calls
+    assert not ChatTemplate("{% set tools = 1 %}{{ tools }}").reads_tools
+    assert ChatTemplate("{% if messages[0].role == 'developer' %}{% endif %}").knows_developer
+
+
+def test_a_prompt_is_rendered_in_another_process():
+    template = ChatTemplate(CHATML, ["<|im_start|>", "<|im_end|>"])
+    copy = pickle.loads(pickle.dumps(template))
+    assert copy is pickle.loads(pickle.dumps(template))
+    messages = TALK["messages"][:2]
+    assert render_opening(copy, messages) == [
+        (piece.text, piece.is_special) for piece in template.opening(messages)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{{ 1 // 0 }}", "integer division or modulo by zero"),
+        ("{{ messages[0].content + 1 }}", 'can only concatenate str (not "int") to str'),
+        ("{{ messages.append(1) }}", "is unsafe"),
+        ("{{ range(1000000) }}", "Range too big"),
+        ("{{ messages[5].content }}", "has no element 5"),
+    ],
+)
+def test_what_a_template_can_not_do_is_told_in_a_line(source, said):
+    with pytest.raises(ValueError, match=r"^the template fails: ") as caught:
+        ChatTemplate(source).opening([{"role": "user", "content": "a"}])
+    assert said in str(caught.value) and "\n" not in str(caught.value)

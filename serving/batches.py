@@ -1,0 +1,104 @@
+"""Answers the inputs of a request as a whole, in batches that requests share."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from configs.errors import UsageError
+from inference.engine.batcher import Ticket
+from serving.answers import Answers
+from serving.errors import as_api_error, internal_error
+from serving.forms.answers import AnswerModel
+from serving.forms.inputs import ReadUsage, place
+from serving.responses import json_response, unless_client_leaves
+from serving.service import Failure, Service
+from serving.worker import Lane
+
+Content = TypeVar("Content")
+
+
+async def answer_inputs(
+    service: Service,
+    lane: Lane,
+    request: Request,
+    inputs: Sequence[Any],
+    *,
+    tokens: Sequence[int],
+    param: str = "input",
+) -> list[Any]:
+    """Return the outputs of `lane` for the inputs of a request, in order.
+
+    tokens: for each input, what it counts in the bound of the queue. param: the parameter that the
+    inputs stand in; if there are several, errors name `param.N`. The body of the request must have
+    been read.
+
+    Raises `ApiError` if the queue is full, for an input that can't be answered, when a deadline has
+    passed, and for a fault of the server; `ClientLeft` when the client leaves, whose inputs are
+    then given up.
+    """
+    tickets: list[Ticket[Any, Any]] = [Ticket(one) for one in inputs]
+    answers = Answers(
+        service.worker,
+        lane,
+        tickets,
+        client=service.client_of(request),
+        tokens=tokens,
+        limits=service.limits,
+    )
+    answers.open()
+    try:
+        await unless_client_leaves(request.receive, answers.wait())
+    finally:
+        answers.close()
+    return [
+        _output(ticket, place(param, number, len(tickets))) for number, ticket in enumerate(tickets)
+    ]
+
+
+async def read_inputs(
+    read: Callable[[Any, str], Content], inputs: Sequence[Any], param: str = "input"
+) -> list[Content]:
+    """Return `read(input, name)` for each input, without blocking the event loop.
+
+    name: what errors and warnings call the input, such as `input.3`. Raises `ApiError` with this
+    name for an input for which `read` raises `UsageError`.
+    """
+
+    def read_all() -> list[Content]:
+        contents = []
+        for number, one in enumerate(inputs):
+            name = place(param, number, len(inputs))
+            try:
+                contents.append(read(one, name))
+            except UsageError as error:
+                raise as_api_error(error, name) from None
+        return contents
+
+    return await asyncio.to_thread(read_all)
+
+
+async def answer_with(
+    service: Service,
+    tokens: Sequence[int],
+    make: Callable[[ReadUsage], AnswerModel],
+    render: Callable[[AnswerModel], Response] = json_response,
+) -> Response:
+    """Return the response with the body that `make` returns, without blocking the event loop.
+
+    tokens: the number of tokens of each input; they are counted.
+    """
+    count = sum(tokens)
+    service.metrics.prompt_tokens.inc(count)
+    usage = ReadUsage(prompt_tokens=count, total_tokens=count)
+    return await asyncio.to_thread(lambda: render(make(usage)))
+
+
+def _output(ticket: Ticket[Any, Any], param: str) -> Any:
+    if ticket.error is not None:
+        raise as_api_error(ticket.error, param)
+    if not ticket.is_ended or isinstance(ticket.output, Failure):
+        raise internal_error()
+    return ticket.output

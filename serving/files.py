@@ -1,0 +1,90 @@
+"""Decodes uploaded pictures and recordings in the sandbox, and answers them in batches."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+
+from inference.compiled import next_power_of_two
+from inference.predictors.classification import PictureClassification, RecordingClassification
+from inference.predictors.predictor import FilePredictor
+from inference.predictors.transcription import Transcription
+from inference.recordings import SHORTEST
+from serving.errors import invalid
+from serving.responses import unless_client_leaves
+from serving.service import Service
+from serving.uploads import FILE
+from serving.worker import Lane
+
+PICTURES_AT_ONCE = 8
+RECORDINGS_AT_ONCE = 4
+
+PICTURE_MODULES = ("data.codecs.pictures",)
+SOUND_MODULES = ("data.codecs.sound", "soundfile", "soxr", "scipy.sparse")
+
+RecordingPredictor = RecordingClassification | Transcription
+
+
+def picture_lane(service: Service, predictor: PictureClassification) -> Lane:
+    """Add the lane for pictures: uint8 [height, width, channels] each."""
+    service.sandbox.preload(*PICTURE_MODULES)
+    answer = _answer(service, predictor)
+
+    def warm_up() -> None:
+        for rows in _powers_of_two(1, PICTURES_AT_ONCE):
+            answer([np.zeros(predictor.shape, np.uint8)] * rows)
+
+    return service.batch_lane(answer, most_rows=PICTURES_AT_ONCE, warm_up=warm_up)
+
+
+def recording_lane(service: Service, predictor: RecordingPredictor) -> Lane:
+    """Add the lane for recordings: frames, float32 [frames, mel bands] each."""
+    service.sandbox.preload(*SOUND_MODULES)
+    answer = _answer(service, predictor)
+    log_mel = predictor.read.log_mel
+    seconds = service.limits.max_sound_seconds
+    allowed = int(log_mel.frames(round(seconds * log_mel.sample_rate)))
+    longest = min(max(allowed, 1), predictor.read.most_frames)
+
+    def warm_up() -> None:
+        for length in _powers_of_two(SHORTEST, next_power_of_two(longest)):
+            frames = np.zeros((min(length, longest), log_mel.num_mels), np.float32)
+            for rows in _powers_of_two(1, RECORDINGS_AT_ONCE):
+                answer([frames] * rows)
+
+    return service.batch_lane(answer, most_rows=RECORDINGS_AT_ONCE, warm_up=warm_up)
+
+
+async def decode(
+    service: Service, request: Request, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Return `function(*arguments)`, called in the sandbox.
+
+    The body of the request must have been read. Raises `ApiError` for a file that can't be decoded,
+    and for one that takes too much time or memory; `ClientLeft` when the client leaves.
+    """
+    decoding = service.sandbox.run(function, *arguments, param=FILE)
+    try:
+        return await unless_client_leaves(request.receive, decoding)
+    except ValueError as error:
+        raise invalid(f"{FILE}: {error}", FILE, "invalid_file") from None
+
+
+def _answer(
+    service: Service, predictor: FilePredictor[Any]
+) -> Callable[[Sequence[np.ndarray]], Sequence[Any]]:
+    module = service.model.module
+
+    def answer(contents: Sequence[np.ndarray]) -> Sequence[Any]:
+        return predictor.predict_contents(module, [""] * len(contents), contents)
+
+    return answer
+
+
+def _powers_of_two(first: int, last: int) -> list[int]:
+    """Return the powers of two from `first` to at least `last`; `first` is one of them."""
+    powers = [first]
+    while powers[-1] < last:
+        powers.append(2 * powers[-1])
+    return powers

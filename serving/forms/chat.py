@@ -1,0 +1,306 @@
+"""The bodies of `/v1/chat/completions`."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import pydantic
+from annotated_types import Ge, Interval
+
+from configs.schema.serve import Serve
+from serving.errors import invalid
+from serving.forms.answers import AnswerModel, Usage
+from serving.forms.form import Part
+from serving.forms.sampling import WritingForm, within
+
+MOST_TOOLS = 128
+"""Tools of a request, as OpenAI's description says."""
+
+Content = str | list[dict[str, Any]]
+"""A text, or parts; those that are no texts are refused by name."""
+
+Name = Annotated[str, pydantic.Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class CalledFunction(Part):
+    """The function that a call names, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class GivenCall(Part):
+    """A call in an earlier message of the assistant."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
+class Message(Part):
+    """A message of a conversation."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[GivenCall] | None = None
+    tool_call_id: str | None = None
+    annotations: list[Any] | None = None
+    audio: None = None
+    function_call: None = None
+
+
+class FunctionTool(Part):
+    """A function that the assistant may call.
+
+    parameters: a JSON schema of its arguments. Calls match it if one of the request's functions is
+    strict, or if a call is required.
+    """
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def arguments_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the arguments, which is an object's."""
+        given = {"type": "object", "properties": {}} if self.parameters is None else self.parameters
+        return {"type": "object"} | given
+
+
+class Tool(Part):
+    """A tool, which is a function."""
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class FunctionName(Part):
+    """The name of a function."""
+
+    name: str
+
+
+class ToolName(Part):
+    """A tool by its name."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(Part):
+    """The tools that may be called, of all that are given; and whether one must be."""
+
+    mode: Literal["auto", "required"]
+    tools: list[ToolName]
+
+
+class ToolChoice(Part):
+    """One function that must be called, or those that may be."""
+
+    type: Literal["function", "allowed_tools"]
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+class ChatForm(WritingForm):
+    """A request to go on with a conversation."""
+
+    ignored = frozenset(
+        (
+            "user",
+            "metadata",
+            "store",
+            "safety_identifier",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+        )
+    )
+    refused: ClassVar = {
+        "audio": "this model writes text",
+        "modalities": "this model writes text",
+        "functions": "give tools",
+        "function_call": "give tool_choice",
+        "moderation": "this server has no moderation",
+        "reasoning_effort": "this model does not reason before it answers",
+        "service_tier": "this server has one tier",
+        "verbosity": "ask for a length in a message, or set max_completion_tokens",
+        "web_search_options": "this server searches nothing",
+    }
+    harmless: ClassVar = {
+        "modalities": (["text"],),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "reasoning_effort": ("none",),
+        "service_tier": ("auto", "default"),
+        "verbosity": ("medium",),
+    }
+
+    messages: list[Message]
+    max_completion_tokens: Annotated[int, Ge(1)] | None = None
+    max_tokens: Annotated[int, Ge(1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Interval(ge=0, le=20)] = 0
+    tools: list[Tool] = pydantic.Field(default_factory=list)
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Return how many tokens the answer may have; None: what the context leaves."""
+        if self.max_completion_tokens is not None:
+            return self.max_completion_tokens
+        return self.max_tokens
+
+    @property
+    def usable_tools(self) -> list[Tool]:
+        """Return the tools that may be called."""
+        choice = self.tool_choice
+        if isinstance(choice, str):
+            return [] if choice == "none" else self.tools
+        if choice.function is not None:
+            names = [choice.function.name]
+        else:
+            allowed = choice.allowed_tools.tools if choice.allowed_tools is not None else []
+            names = [tool.function.name for tool in allowed]
+        return [tool for tool in self.tools if tool.function.name in names]
+
+    @property
+    def must_call(self) -> bool:
+        """Return whether the answer must be a call."""
+        choice = self.tool_choice
+        if isinstance(choice, str):
+            return choice == "required"
+        return choice.allowed_tools is None or choice.allowed_tools.mode == "required"
+
+    @property
+    def wants_json(self) -> bool:
+        """Return whether the answer must be JSON, which has no calls."""
+        return self.response_format is not None and self.response_format.type != "text"
+
+    @property
+    def constrains_calls(self) -> bool:
+        """Return whether calls must match the parameters of their functions."""
+        is_strict = any(tool.function.strict for tool in self.usable_tools)
+        return self.must_call or (is_strict and not self.wants_json)
+
+    def check(self, limits: Serve) -> None:
+        super().check(limits)
+        for name in ("max_completion_tokens", "max_tokens"):
+            within(getattr(self, name) or 0, limits.max_tokens, name)
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+        if not self.messages:
+            raise invalid("messages must not be empty", "messages")
+        within(len(self.messages), limits.max_messages, "messages")
+        for number, message in enumerate(self.messages):
+            _check_message(message, f"messages.{number}")
+        self._check_tools(limits)
+
+    def _check_tools(self, limits: Serve) -> None:
+        within(len(self.tools), MOST_TOOLS, "tools")
+        names = [tool.function.name for tool in self.tools]
+        if len({*names}) < len(names):
+            raise invalid("tools must have different names", "tools")
+        for number, tool in enumerate(self.tools):
+            if tool.function.arguments_schema["type"] != "object":
+                place = f"tools.{number}.function.parameters"
+                raise invalid(f"{place}.type must be object", place)
+        size = sum(len(json.dumps(tool.function.parameters)) for tool in self.tools)
+        within(size, limits.max_schema_bytes, "tools", "bytes of parameters")
+        choice = self.tool_choice
+        if isinstance(choice, ToolChoice):
+            given = {name for name in ("function", "allowed_tools") if getattr(choice, name)}
+            if given != {choice.type}:
+                raise invalid(f"tool_choice needs {choice.type} beside its type", "tool_choice")
+        if self.must_call and not self.usable_tools:
+            known = ", ".join(names) or "none"
+            raise invalid(f"tool_choice needs one of the tools: there are {known}", "tool_choice")
+        if self.must_call and self.wants_json:
+            raise invalid(
+                "response_format can't be followed where tool_choice requires a call",
+                "response_format",
+            )
+
+
+def _check_message(message: Message, place: str) -> None:
+    is_assistant = message.role == "assistant"
+    if message.tool_calls and not is_assistant:
+        raise invalid(f"{place}.tool_calls is for the assistant", f"{place}.tool_calls")
+    if message.role == "tool" and message.tool_call_id is None:
+        raise invalid(f"{place}.tool_call_id is missing", f"{place}.tool_call_id")
+    if message.content == []:
+        raise invalid(f"{place}.content must not be an empty list", f"{place}.content")
+    has_other = is_assistant and (message.tool_calls or message.refusal is not None)
+    if message.content is None and not has_other:
+        raise invalid(f"{place}.content is missing", f"{place}.content")
+
+
+class TopLogprob(AnswerModel):
+    """A token that was possible, and its log-probability. bytes: those of its text."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChatTokenLogprob(TopLogprob):
+    """A token of the answer, its log-probability, and the likeliest ones in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(AnswerModel):
+    """The log-probabilities of an answer's tokens."""
+
+    content: Sequence[ChatTokenLogprob]
+    refusal: None = None
+
+
+class FunctionAnswer(AnswerModel):
+    """The function that the assistant calls, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class CallAnswer(AnswerModel):
+    """A call that the assistant makes."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionAnswer
+
+
+class ChatMessage(AnswerModel):
+    """An answer's message. `tool_calls` is there if it makes calls."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: list[CallAnswer] = pydantic.Field(default_factory=list)
+
+
+class ChatChoice(AnswerModel):
+    """One answer."""
+
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatAnswer(AnswerModel):
+    """The answers to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: Sequence[ChatChoice]
+    usage: Usage

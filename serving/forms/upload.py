@@ -1,0 +1,45 @@
+"""The base class of the fields beside an uploaded file."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+import pydantic
+
+from serving.errors import invalid
+from serving.forms.form import REQUEST_SETTINGS, Form
+from serving.uploads import FILE
+
+
+class UploadForm(Form):
+    """Base class of the fields of an upload. Their values are texts, so types are not strict.
+
+    lists: fields that may be given several times; `name[]` stands for `name`.
+    """
+
+    model_config = pydantic.ConfigDict(**(REQUEST_SETTINGS | {"strict": False}))
+
+    lists: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def of_fields(cls, fields: Iterable[tuple[str, str]]) -> Self:
+        """Check the fields of an upload. Raises `ApiError` with the parameter that is wrong."""
+        values: dict[str, Any] = {}
+        for name, value in fields:
+            plain = name.removesuffix("[]")
+            if plain in cls.lists:
+                values.setdefault(plain, []).append(value)
+            elif name in values:
+                raise invalid(f"{name[:100]} is given several times", name[:100])
+            else:
+                values[name] = value
+        return cls.of(values)
+
+    @classmethod
+    def upload_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema of the parts of an upload."""
+        schema = cls.model_json_schema()
+        file = {"type": "string", "format": "binary", "description": "The file."}
+        return schema | {
+            "properties": {FILE: file} | schema["properties"],
+            "required": [FILE, *schema.get("required", ())],
+        }

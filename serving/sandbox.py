@@ -1,0 +1,258 @@
+"""Processes for work on what clients send: files that are decoded, templates that are rendered.
+
+Such work can take any time and memory, or end its process. Here it has a deadline and a limit of
+memory, and each process can be killed and replaced while the others go on.
+
+A process gets pickled tasks; it answers with JSON and arrays only, because it may have been taken
+over by a file that exploits a fault of a decoder. It inherits neither sockets nor the environment.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serving.errors import ApiError, invalid, try_again
+from serving.log import log
+from serving.sandboxed import LENGTH_BYTES, READY, Status, decoded
+
+ROOT = Path(__file__).parents[1]
+
+WAITING_PER_PROCESS = 16
+"""Tasks that wait for a process; further ones are refused."""
+
+INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+"""Variables of the environment that a process gets."""
+
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class SandboxFault(Exception):
+    """A function raised an unexpected exception in its process. The message is its traceback."""
+
+
+class Sandbox:
+    """Runs functions in `processes` processes. Each has `memory_mb` MB of memory, and each call
+    `seconds` seconds.
+
+    A function must be a picklable one of a module that imports no JAX, its arguments picklable, and
+    its result an array, a value of JSON, or a tuple of these.
+    """
+
+    def __init__(self, processes: int, memory_mb: int, seconds: float):
+        self._seconds, self._memory_mb = seconds, memory_mb
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="sandbox")
+        self._processes = [_Process(memory_mb << 20, seconds) for _ in range(processes)]
+        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
+        self._room = threading.Semaphore(processes * (1 + WAITING_PER_PROCESS))
+
+    def preload(self, *modules: str) -> None:
+        """Let the processes import modules when they start. To be called before `start`."""
+        for process in self._processes:
+            process.modules += modules
+
+    def start(self) -> None:
+        """Start the processes, in the background."""
+        for process in self._processes:
+            self._threads.submit(process.start)
+
+    def stop(self) -> None:
+        """End the processes, also those that work."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for process in self._processes:
+            process.stop()
+
+    @property
+    def pids(self) -> list[int]:
+        """Return the ids of the processes that run."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    async def run(
+        self, function: Callable[..., Any], *arguments: Any, param: str | None = None
+    ) -> Any:
+        """Return `function(*arguments)`.
+
+        param: the parameter of the request that the work is for. Raises ValueError with its message
+        if the function does, `ApiError` 400 if the work takes too much time or memory, 429 and 503
+        if the processes are busy, and `SandboxFault` if the function raises anything else.
+        """
+        if not self._room.acquire(blocking=False):
+            raise try_again("too many files and conversations wait here", status=429, seconds=2)
+        task = _Task(function, arguments)
+        try:
+            future = self._threads.submit(self._run, task)
+        except RuntimeError:  # after `stop`
+            self._room.release()
+            raise try_again("the server is stopping: try again") from None
+        future.add_done_callback(lambda _: self._leave(task))
+        status, content = await asyncio.wrap_future(future)
+        if status is Status.DONE:
+            return decoded(content)
+        if status is Status.REFUSED:
+            raise ValueError(content.decode())
+        if status is Status.FAULT:
+            raise SandboxFault(content.decode(errors="replace"))
+        raise self._error(status, param)
+
+    def _leave(self, task: "_Task") -> None:
+        """Forget a task that is done, or cancelled: then its future is kept for a while."""
+        task.arguments = ()
+        self._room.release()
+
+    def _run(self, task: "_Task") -> tuple[Status, bytes]:
+        process = self._idle.get()
+        try:
+            if time.monotonic() - task.submitted_at > self._seconds:
+                return Status.BUSY, b""
+            return process.run(task.function, task.arguments)
+        finally:
+            self._idle.put(process)
+
+    def _error(self, status: Status, param: str | None) -> ApiError:
+        if status is Status.BUSY:
+            return try_again("files and conversations wait too long here: try again")
+        if status is Status.SLOW:
+            message = f"processing it takes longer than {self._seconds:g} seconds, the limit here"
+            return invalid(message, param, "too_slow")
+        message = f"processing it takes more memory than {self._memory_mb} MB, the limit here"
+        return invalid(message, param, "too_large")
+
+
+@dataclass(eq=False)
+class _Task:
+    """A call that waits for a process. submitted_at: a time of `time.monotonic`."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    submitted_at: float = field(default_factory=time.monotonic)
+
+
+class _Process:
+    """A process, which is started for its first task, and again after one that ended it.
+
+    memory: in bytes. Only one thread at a time may call `start` and `run`.
+    """
+
+    def __init__(self, memory: int, seconds: float):
+        self._memory, self._seconds = memory, seconds
+        self.modules: tuple[str, ...] = ()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._is_ready = self._is_stopped = False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return None if process is None else process.pid
+
+    def start(self) -> None:
+        """Start the process unless it runs."""
+        with self._lock:
+            has_ended = self._process is not None and self._process.poll() is not None
+            if (self._process is None or has_ended) and not self._is_stopped:
+                self._process, self._is_ready = self._started(), False
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        environment |= dict.fromkeys(ONE_THREAD, "1")
+        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        arguments = [str(self._memory), str(self._seconds), *self.modules]
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "serving.sandboxed", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # A signal from a terminal is for the server alone.
+        )
+
+    def stop(self) -> None:
+        """End the process, for good."""
+        with self._lock:
+            self._is_stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Status, bytes]:
+        """Let the process call a function; return what became of it, and the answer's bytes."""
+        self.start()
+        process = self._process
+        if process is None:
+            return Status.BUSY, b""
+        assert process.stdout is not None
+        if not self._is_ready:  # The time in which it starts is not the task's.
+            self._is_ready = process.stdout.read(1) == READY
+        if not self._is_ready:
+            return self._replaced(process, Status.BUSY)
+        tasks = [pickle.dumps(part, protocol=5) for part in (function, arguments)]
+        is_late = threading.Event()
+
+        def kill() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = threading.Timer(self._seconds, kill)
+        timer.start()
+        try:
+            answer = _exchange(process, tasks, most_bytes=self._memory)
+        finally:
+            timer.cancel()
+        if is_late.is_set():
+            return self._replaced(process, Status.SLOW)
+        if answer is None or answer[0] is Status.LARGE:
+            return self._replaced(process, Status.LARGE)
+        return answer
+
+    def _replaced(self, process: subprocess.Popen[bytes], status: Status) -> tuple[Status, bytes]:
+        """End a process that has failed, and start another. Returns what became of its task."""
+        process.kill()
+        if (code := process.wait()) == -signal.SIGPROF:
+            status = Status.SLOW
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):  # What the process has not read is flushed here.
+                pipe.close()
+        with self._lock:
+            self._process = None
+            if self._is_stopped:
+                return Status.BUSY, b""
+        log("a sandbox process is replaced", logging.WARNING, reason=status.name, code=code)
+        self.start()
+        return status, b""
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], tasks: list[bytes], *, most_bytes: int
+) -> tuple[Status, bytes] | None:
+    """Send a task, and read the answer: None if the process ends before, or sends nonsense."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        for task in tasks:
+            process.stdin.write(len(task).to_bytes(LENGTH_BYTES, "little"))
+            process.stdin.write(task)
+        process.stdin.flush()
+    except OSError:
+        return None
+    head = process.stdout.read(LENGTH_BYTES + 1)
+    if len(head) < LENGTH_BYTES + 1:
+        return None
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    if length > most_bytes or head[LENGTH_BYTES] > Status.LARGE:
+        return None
+    content = process.stdout.read(length)
+    return (Status(head[LENGTH_BYTES]), content) if len(content) == length else None

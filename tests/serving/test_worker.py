@@ -1,0 +1,180 @@
+"""The worker's thread takes what waits in fair order, within its bounds."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from serving.errors import ApiError, try_again
+from serving.worker import Lane, Work, Worker
+
+SECONDS = 60
+
+
+class Item:
+    def __init__(self, name=""):
+        self.name, self.is_done = name, False
+
+
+class Stepper:
+    """Ends one item at each step, when `gate` is open."""
+
+    def __init__(self):
+        self.items, self.order, self.gate = [], [], threading.Event()
+        self.error = None
+
+    def add(self, item):
+        self.items.append(item)
+        self.order.append(item.name)
+
+    def cancel(self, item):
+        item.is_done = True
+        self.items = [one for one in self.items if one is not item]
+
+    def step(self):
+        if not self.items:
+            return False
+        if not self.gate.wait(0.01):
+            return True
+        if self.error is not None:
+            raise self.error
+        self.items.pop(0).is_done = True
+        return bool(self.items)
+
+
+class Setup:
+    """A worker with one lane, and what it told of."""
+
+    def __init__(self, *, capacity=1, most_waiting=10, most_tokens=100):
+        self.stepper, self.failures, self.ended = Stepper(), [], []
+        self.lane = Lane(self.stepper, capacity)
+        self.worker = Worker(
+            [self.lane],
+            most_waiting=most_waiting,
+            most_tokens=most_tokens,
+            on_failure=self.failures.append,
+        )
+
+    def work(self, name="", client="a", tokens=1):
+        return Work(self.lane, Item(name), client, tokens, lambda work: None, self.ended.append)
+
+    def run(self, steps):
+        """Run a coroutine function beside the worker's thread."""
+
+        async def main():
+            self.worker.start(asyncio.get_running_loop())
+            try:
+                async with asyncio.timeout(SECONDS):
+                    await steps()
+            finally:
+                self.stepper.gate.set()
+                self.worker.stop()
+
+        asyncio.run(main())
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_clients_are_served_in_turns_whatever_each_sends():
+    setup = Setup(capacity=1)
+    greedy = [setup.work(f"greedy {number}", "greedy") for number in range(4)]
+    modest = [setup.work("modest", "modest")]
+    setup.worker.add(greedy)
+    setup.worker.add(modest)
+    setup.stepper.gate.set()
+
+    async def steps():
+        await until(lambda: len(setup.ended) == 5)
+
+    setup.run(steps)
+    assert setup.stepper.order == ["greedy 0", "modest", "greedy 1", "greedy 2", "greedy 3"]
+    assert (setup.worker.waiting, setup.worker.running, setup.worker.waiting_tokens) == (0, 0, 0)
+
+
+def test_all_of_a_request_is_added_or_nothing():
+    setup = Setup(most_waiting=3, most_tokens=10)
+    setup.worker.add([setup.work(tokens=4), setup.work(tokens=4)])
+    for works in ([setup.work(), setup.work()], [setup.work(tokens=3)]):
+        with pytest.raises(ApiError) as caught:
+            setup.worker.add(works)
+        assert caught.value.status == 429 and int(caught.value.headers["Retry-After"]) >= 1
+    for works in ([setup.work() for _ in range(4)], [setup.work(tokens=11)]):
+        with pytest.raises(ApiError) as caught:
+            setup.worker.add(works)
+        assert caught.value.status == 400  # It never fits.
+    assert (setup.worker.waiting, setup.worker.waiting_tokens) == (2, 8)
+    setup.worker.add([setup.work(tokens=2)])
+
+
+def test_cancelled_work_leaves_the_queue_or_its_slot():
+    setup = Setup(capacity=1)
+    running, waiting, last = (setup.work(name, tokens=5) for name in ("running", "waiting", "last"))
+    setup.worker.add([running, waiting, last])
+
+    async def steps():
+        await until(lambda: setup.worker.running == 1)
+        setup.worker.cancel(waiting)
+        assert (setup.worker.waiting, setup.worker.waiting_tokens) == (1, 5)
+        setup.worker.cancel(running)
+        await until(lambda: setup.stepper.order == ["running", "last"])
+        setup.stepper.gate.set()
+        await until(lambda: last in setup.ended)
+
+    setup.run(steps)
+    assert setup.stepper.order == ["running", "last"]
+
+
+def test_giving_up_ends_what_runs_and_what_waits_with_the_error():
+    setup = Setup(capacity=1)
+    works = [setup.work(str(number)) for number in range(3)]
+    setup.worker.add(works)
+
+    async def steps():
+        await until(lambda: setup.worker.running == 1)
+        error = try_again("the server is stopping")
+        setup.worker.give_up(error)
+        assert {id(work) for work in setup.ended} == {id(work) for work in works}
+        assert all(work.error is error for work in works)
+        await until(lambda: setup.worker.running == 0)
+        assert setup.worker.waiting == 0
+
+    setup.run(steps)
+
+
+def test_a_fault_ends_all_work_and_nothing_is_taken_after_it():
+    setup = Setup(capacity=1)
+    setup.stepper.error = RuntimeError("broken")
+    works = [setup.work(), setup.work()]
+    setup.worker.add(works)
+    setup.stepper.gate.set()
+
+    async def steps():
+        await until(lambda: len(setup.ended) == 2)
+        await until(lambda: setup.failures)
+        with pytest.raises(ApiError) as caught:
+            setup.worker.add([setup.work()])
+        assert caught.value.status == 503
+
+    setup.run(steps)
+    assert all(work.error is setup.stepper.error for work in works)
+    assert setup.failures == [setup.stepper.error]
+
+
+def test_stopping_does_not_wait_for_a_long_step():
+    setup = Setup()
+    release = threading.Event()
+    setup.stepper.step = lambda: release.wait(SECONDS)
+
+    async def steps():
+        setup.worker.start(asyncio.get_running_loop())
+        setup.worker.add([setup.work()])
+        began = time.monotonic()
+        setup.worker.stop()
+        assert time.monotonic() - began < SECONDS / 2
+
+    asyncio.run(steps())
+    release.set()
