@@ -96,6 +96,8 @@ class AccessRules:
                 code="not_found",
             )
         if methods is None:
+            if scope["path"].startswith("/v1/models/"):
+                raise _no_such_model(scope["path"].removeprefix("/v1/models/"))
             known = ", ".join(sorted(path for path in self._table if path[:6] != "/page/"))
             raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
         access = methods.get(scope["method"])
@@ -142,6 +144,11 @@ class AccessRules:
 
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
+
+
+def _no_such_model(name: str) -> ApiError:
+    message = f"there is no model {name[:100]!r}: see /v1/models"
+    return ApiError(404, message, param="model", code="model_not_found")
 
 
 def _check_origin(headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -142,11 +142,7 @@ class Engine:
         context, and `RequestError` for ids that are no tokens and for a constraint that this
         vocabulary can't satisfy.
         """
-        known = self._tokenizer.vocabulary_size
-        if not isinstance(request.prompt, str) and not all(0 <= i < known for i in request.prompt):
-            raise RequestError("prompt", f"must have ids of tokens from 0 to {known - 1}")
-        if not all(token < known for token, _ in request.sampling.logit_bias):
-            raise RequestError("logit_bias", f"must have ids of tokens from 0 to {known - 1}")
+        self._check_ids(request)
         if missing := options_of([request]) - self._programs.options:
             raise ValueError(f"the programs have no {', '.join(sorted(missing))}")
         constraint = None
@@ -160,6 +156,18 @@ class Engine:
                 f"{self.limit}: shorten the prompt"
             )
         return job
+
+    def _check_ids(self, request: Request) -> None:
+        """Raise `RequestError` for ids that are no tokens of the vocabulary."""
+        known = self._tokenizer.vocabulary_size
+        ids = {
+            "prompt": () if isinstance(request.prompt, str) else request.prompt,
+            "logit_bias": [token for token, _ in request.sampling.logit_bias],
+            "stop_tokens": request.stop_tokens,
+        }
+        for field, given in ids.items():
+            if not all(0 <= token < known for token in given):
+                raise RequestError(field, f"must have ids of tokens from 0 to {known - 1}")
 
     @property
     def busy_slots(self) -> int:

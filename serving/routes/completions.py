@@ -60,6 +60,7 @@ def routes(service: Service) -> list[Route]:
             form=CompletionForm,
             answer=CompletionAnswer,
             streams=True,
+            example={"model": service.name, "prompt": "Once upon a time", "max_tokens": 32},
         )
     ]
 

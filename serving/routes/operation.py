@@ -33,9 +33,33 @@ def routes(service: Service) -> list[Route]:
         return json_response(card)
 
     return [
-        Route("GET", "/health", health, "Whether the server lives.", "public", answer=State),
-        Route("GET", "/ready", ready, "Whether it can answer now.", "public", answer=State),
+        Route(
+            "GET",
+            "/health",
+            health,
+            "Whether the server lives.",
+            "public",
+            answer=State,
+            statuses={503: "It has failed."},
+        ),
+        Route(
+            "GET",
+            "/ready",
+            ready,
+            "Whether it can answer now.",
+            "public",
+            answer=State,
+            statuses={503: "It can't answer now."},
+        ),
         Route("GET", "/metrics", metrics, "Counters.", media_types=("text/plain",)),
         Route("GET", "/v1/models", models, "The model that is served.", answer=ModelList),
-        Route("GET", f"/v1/models/{service.name}", model, "The model.", answer=ModelCard),
+        Route(
+            "GET",
+            f"/v1/models/{service.name}",
+            model,
+            "The model.",
+            answer=ModelCard,
+            described_path="/v1/models/{model}",
+            parameters={"model": {"schema": {"type": "string"}, "example": service.name}},
+        ),
     ]

@@ -12,8 +12,15 @@ import pytest
 
 from configs.schema.serve import Serve
 from serving.errors import ApiError
+from serving.forms.chat import ChatForm
+from serving.forms.classify import ClassifyTextsForm
+from serving.forms.classify_files import ClassifyFileForm
 from serving.forms.completions import CompletionForm
+from serving.forms.embeddings import EmbeddingForm
+from serving.forms.fill import FillForm
 from serving.forms.form import Form
+from serving.forms.speech import TranscriptionForm
+from serving.forms.translate import TranslateForm
 from tests.docs.documents import read
 
 DESCRIPTION = "TRIFORM_OPENAI_DESCRIPTION"
@@ -21,8 +28,13 @@ DESCRIPTION = "TRIFORM_OPENAI_DESCRIPTION"
 
 FORMS: dict[str, type[Form]] = {
     "/v1/completions": CompletionForm,
+    "/v1/chat/completions": ChatForm,
+    "/v1/embeddings": EmbeddingForm,
+    "/v1/audio/transcriptions": TranscriptionForm,
 }
-"""The body of each route."""
+"""The body of each route that OpenAI documents too."""
+
+OUR_FORMS = (ClassifyTextsForm, ClassifyFileForm, FillForm, TranslateForm)
 
 OPENAI = {
     "/v1/completions": """
@@ -115,6 +127,12 @@ def test_the_page_names_limits_that_there_are_with_their_defaults():
     assert len(defaults) > 10
     for name, value in defaults:
         assert getattr(Serve(), name) == int(value.replace(",", "")), name
+
+
+def test_the_page_names_every_parameter_of_our_own_routes():
+    _, _, section = read("docs/serving.md").partition("## Our own routes")
+    for form in OUR_FORMS:
+        assert fields(form) <= set(re.findall(r"`([a-z_]+)`", section)), form.__name__
 
 
 def refusals() -> Iterator[tuple[type[Form], str, str]]:
