@@ -134,7 +134,7 @@ def soak(
             running_client = pool.submit(_arrivals, server.port, asks, OVERLOAD * capacity, seconds)
             memory = sampled(running_client, server.resident_mib)
             told = running_client.result()
-        failures = failed(told) + leftovers(server, slots, most_tokens)
+        failures = failed(told) + leftovers(server, answered, slots)
         status = server.stop()
     if status:
         failures.append(f"the exit status is {status}")
@@ -180,31 +180,14 @@ def failed(told: Told) -> list[str]:
     return [f"{count} × {text}" for text, count in wrong.most_common(10)]
 
 
-def leftovers(server: ServerProcess, slots: int, most_tokens: int) -> list[str]:
-    """Return what a server has not given back after its last request: requests that are still
-    counted, and slots that don't write any more."""
-    names = ("triform_num_requests_running", "triform_num_requests_waiting")
-    if not _becomes(server, lambda gauges: not any(gauges[name] for name in names)):
-        return [f"after the last request: {server.gauges()}"]
-    fields = {"model": server.model, "prompt": "a", "max_tokens": 8 * most_tokens}
-    ask = Ask.json("text", "/v1/completions", fields)
-    if not _is_answered(server, ask):
-        return []  # The model does not write in slots.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        told = pool.submit(run_streams, server.port, [[ask] * 4] * slots)
-        share = "triform_kv_cache_usage_perc"
-        most = max(sampled_fast(told, lambda: server.gauges()[share]))
-        wrong = failed(told.result())
-    return wrong + ([f"only {most:.0%} of the slots still write"] if most < 1 else [])
-
-
-def sampled_fast(running: Future, value: Callable[[], float]) -> list[float]:
-    """Return the values of a function, read without a pause until a future is done."""
-    samples = [value()]
-    while not running.done():
-        samples.append(value())
-        time.sleep(0.01)
-    return samples
+def leftovers(server: ServerProcess, asks: Sequence[Ask], slots: int) -> list[str]:
+    """Return what a server has not given back after its last request: requests that it still
+    counts, and slots in which nothing can be written any more."""
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    if not _becomes(server, lambda its: not any(its.get(f"triform_{name}") for name in names)):
+        return [f"after the last request, not all is free: {server.gauges()}"]
+    told = in_own_process(run_streams, server.port, [[ask] for ask in asks[:1]] * (2 * slots))
+    return failed(told)
 
 
 def _becomes(server: ServerProcess, is_so: Callable[[dict[str, float]], bool]) -> bool:
