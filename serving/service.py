@@ -172,6 +172,7 @@ class Service:
             sizes=sizes,
             rooms=rooms,
             prefix_cache=self.prefix_cache,
+            expects_more=True,
         )
 
     def _watch(self) -> None:
