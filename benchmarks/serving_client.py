@@ -80,7 +80,8 @@ class Answer:
         return "retry" if self.says_retry else "failed"
 
     def __str__(self) -> str:
-        return f"{self.ask.kind}: status {self.status}, {self.error or 'not complete'}"
+        problem = "wrong status" if self.is_complete else "not complete"
+        return f"{self.ask.kind}: status {self.status}, {self.error or problem}"
 
 
 @dataclass
