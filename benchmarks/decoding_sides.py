@@ -86,13 +86,18 @@ def takes_weights_dtype() -> bool:
 
 
 def make_engine(
-    workdir: Path, weights_dtype: str = "", *, cache: Path | None = None, prefix_bytes: int = 0
+    workdir: Path,
+    weights_dtype: str = "",
+    *,
+    cache: Path | None = None,
+    prefix_bytes: int = 0,
+    sizes: Sequence[int] = (1, 4, 16),
 ) -> Any:
     """Return an engine for the workdir's model, as a server has it: with every option compiled.
 
     weights_dtype: `int8`, or nothing for the dtype of the checkpoint. cache: the folder of compiled
     programs; by default that of the workdir's configuration. prefix_bytes: size of the cache of
-    prefixes; 0: none.
+    prefixes; 0: none. sizes: numbers of slots.
     """
     from configs.reading.saved import read_config
     from data.cache import cache_dir
@@ -116,10 +121,21 @@ def make_engine(
     programs = Programs.of(
         graph, tokenizer, mesh=definition.mesh, rules=definition.rules, options=ALL_OPTIONS
     )
-    context = definition.data_spec.require("max_length")
+    module: Any = model.module  # a model of tokens
+    context, rooms = None, None
+    if module.has_bounded_context:
+        context = definition.data_spec.require("max_length")
+        rooms = (*(room for room in (context // 4, context // 2) if room >= SMALLEST_ROOM), context)
     prefixes = PrefixCache(prefix_bytes) if prefix_bytes else None
-    rooms = (*(room for room in (context // 4, context // 2) if room >= SMALLEST_ROOM), context)
-    return Engine(programs, params, tokenizer, context=context, rooms=rooms, prefix_cache=prefixes)
+    return Engine(
+        programs,
+        params,
+        tokenizer,
+        context=context,
+        sizes=sizes,
+        rooms=rooms,
+        prefix_cache=prefixes,
+    )
 
 
 def triform(

@@ -209,6 +209,7 @@ class Service:
             sizes=self.row_sizes,
             rooms=rooms,
             prefix_cache=self.prefix_cache,
+            expects_more=True,
         )
 
     def _watch(self) -> None:

@@ -6,6 +6,7 @@ The event loop's thread adds and cancels work; this thread starts it, and tells 
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -117,17 +118,55 @@ class Worker:
             self._thread.join(STEP_SECONDS)
 
     def add(self, works: Sequence[Work]) -> None:
-        """Add all of `works`, or none: raises `ApiError` if they exceed the bounds."""
+        """Add all of `works`, which are of one client, or none: raises `ApiError` if they exceed
+        the bounds. Only for the event loop's thread."""
         tokens = sum(work.tokens for work in works)
         with self._changed:
             self.check_room(len(works), tokens)
+            displaced = self._displaced(works, tokens)
+            for work in displaced:
+                work.lane.waiting.remove(work.client, work)
+                self.waiting_tokens -= work.tokens
             for work in works:
                 work.lane.waiting.add(work.client, work)
             self.waiting_tokens += tokens
             self._changed.notify()
+        for work in displaced:
+            work.error = self._full()
+            work.on_end(work)
+
+    def _displaced(self, works: Sequence[Work], tokens: int) -> list[Work]:
+        """Return what must leave the queue so that `works` of one client have room: the newest of
+        the client that has most, which keeps at least as many as this client then has.
+
+        Raises `ApiError` if that is not enough. So who sends little is not refused because of
+        another one who fills the queue.
+        """
+        items = self.waiting + len(works) - self._most_waiting
+        tokens += self.waiting_tokens - self._most_tokens
+        if items <= 0 and tokens <= 0:
+            return []
+        waiting = [work for lane in self._lanes for work in lane.waiting]
+        counts = Counter(work.client for work in waiting)
+        client, most = max(counts.items(), key=lambda pair: pair[1])
+        spare = most - counts[works[0].client] - len(works)
+        theirs = (work for work in waiting if work.client == client)
+        displaced: list[Work] = []
+        for work in sorted(theirs, key=lambda work: work.added_at, reverse=True)[: max(spare, 0)]:
+            displaced.append(work)
+            items, tokens = items - 1, tokens - work.tokens
+            if items <= 0 and tokens <= 0:
+                return displaced
+        raise self._full()
+
+    def _full(self) -> ApiError:
+        waiting = self.waiting
+        seconds = min(max(round(waiting * self._seconds_per_item), 1), 60)
+        message = f"{waiting} requests wait already: try again later"
+        return try_again(message, status=429, seconds=seconds)
 
     def check_room(self, count: int, tokens: int) -> None:
-        """Raise `ApiError` if `count` answers to so many prompt tokens can't be added now."""
+        """Raise `ApiError` if `count` answers to so many prompt tokens can never be added."""
         if self._has_failed:
             raise try_again("the model has failed: the server must be started again")
         if count > self._most_waiting or tokens > self._most_tokens:
@@ -135,11 +174,6 @@ class Worker:
                 f"the request asks for {count} answers to {tokens} prompt tokens, and at most "
                 f"{self._most_waiting} answers to {self._most_tokens} tokens may wait here"
             )
-        waiting = self.waiting
-        if waiting + count > self._most_waiting or self.waiting_tokens + tokens > self._most_tokens:
-            seconds = round(waiting * self._seconds_per_item)
-            message = f"{waiting} requests wait already: try again later"
-            raise try_again(message, status=429, seconds=min(max(seconds, 1), 60))
 
     def cancel(self, work: Work) -> None:
         """Give up a piece of work, unless it is done. Its slot is free after the running step."""

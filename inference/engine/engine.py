@@ -20,14 +20,14 @@ from inference.engine.constraints import ConstraintCompiler
 from inference.engine.job import Job, OnText, token_logprobs
 from inference.engine.lookup import TEXT_ROOM, Lookup, idle_lookup, lookup_of
 from inference.engine.prefix_cache import PrefixCache
-from inference.engine.programs import LOGPROBS, MASKS, SPECULATION, Programs
+from inference.engine.programs import LOGPROBS, MASKS, SPECULATION, Programs, options_of
 from inference.engine.slots import MOST_STEPS, NOTHING, UNMASKED, Slots
 from inference.requests import Request, RequestError
-from inference.sampling import row_key, used_options
+from inference.sampling import row_key
 from model.layers.states import ModelState
 
 DISPATCH_SECONDS = 0.05
-"""Approximate time of a dispatch while texts are streamed or requests wait."""
+"""Approximate time of a dispatch while texts are streamed, or requests wait or could start."""
 
 PREFILL_TOKENS = 512
 """Number of prompt tokens that are read between two dispatches while other slots write."""
@@ -49,19 +49,6 @@ STEPS_IN_COMPANY = 8
 for; the others may write up to MOST_STEPS."""
 
 
-def options_of(requests: Iterable[Request]) -> frozenset[str]:
-    """Return the options of `ALL_OPTIONS` that at least one request uses."""
-    requests = list(requests)
-    used = set(used_options(request.sampling for request in requests))
-    if any(request.logprobs or request.prompt_logprobs for request in requests):
-        used.add(LOGPROBS)
-    if any(request.constraint for request in requests):
-        used.add(MASKS)
-    if any(request.speculates for request in requests):
-        used.add(SPECULATION)
-    return frozenset(used)
-
-
 @dataclass
 class _Dispatch:
     """Steps that the device takes: the jobs in their slots, and the array of drawn tokens."""
@@ -81,6 +68,8 @@ class Engine:
     numbers of tokens for which slots have room, ascending, the last one at most the context; None:
     the context alone. The smallest size and room are used that suffice for the requests at the
     time. prefix_cache: keeps states after prompts; None: prompts are always read whole.
+    expects_more: whether requests may come at any time, as in a server, and should start soon: a
+    dispatch then ends when a slot may become free, and is short while one is free.
 
     The attribute `limit` is the largest number of tokens of a prompt and its text together, None if
     there is none.
@@ -100,11 +89,13 @@ class Engine:
         rooms: Sequence[int] | None = None,
         prefix_cache: PrefixCache | None = None,
         dispatch_seconds: float = DISPATCH_SECONDS,
+        expects_more: bool = False,
     ):
         self._programs, self._params, self._tokenizer = programs, params, tokenizer
         self._prefix_cache = prefix_cache
         self._constraints = ConstraintCompiler(tokenizer)
         self._sizes, self._dispatch_seconds = tuple(sizes), dispatch_seconds
+        self._expects_more = expects_more
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
         self.limit = None if context is None else min(self._rooms[-1], context)
         # Room for a prediction as long as the context, besides the text.
@@ -451,14 +442,17 @@ class Engine:
     def _steps(self, jobs: Iterable[Job]) -> int:
         """Return the number of steps of the next dispatch.
 
-        While requests wait, it ends when the first slot may become free.
+        While requests wait or are expected, it ends when the first slot may become free.
         """
         jobs = list(jobs)
         if any(job.constraint for job in jobs):
             return 1
         left = [job.steps_left for job in jobs]
-        steps = min(min(left) if self._waiting else max(left), MOST_STEPS)
-        is_urgent = self._waiting or any(job.on_text is not None for job in jobs)
+        is_awaited = self._waiting or self._expects_more
+        steps = min(min(left) if is_awaited else max(left), MOST_STEPS)
+        has_free_slot = self._expects_more and len(jobs) < self._sizes[-1]
+        is_heard = any(job.on_text is not None for job in jobs)
+        is_urgent = self._waiting or has_free_slot or is_heard
         if is_urgent and self._seconds_per_step:
             steps = min(steps, max(int(self._dispatch_seconds / self._seconds_per_step), 1))
         return steps

@@ -26,8 +26,9 @@ class Job:
     slot can still take, as far as the host knows; steps_granted: the number of written tokens after
     them. keep_after: numbers of tokens after which the state is kept for other requests;
     cached_tokens: tokens whose state was kept from another request. prediction: the tokens of the
-    request's prediction; accepted, rejected: numbers of tokens that speculation guessed. error: why
-    the text could not be written; its completion then has what was written before.
+    request's prediction; accepted, rejected: numbers of tokens that speculation guessed.
+    end_logprob: the log-probability of the separator that ended the text, of which it is no part.
+    error: why the text could not be written; its completion then has what was written before.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Job:
         self.keep_after: set[int] = set()
         self.logprobs: list[TokenLogprob] = []
         self.prompt_logprobs: list[TokenLogprob] = []
+        self.end_logprob: TokenLogprob | None = None
         self.accepted = self.rejected = 0
         self.is_cancelled = False
         self.completion: Completion | None = None
@@ -95,7 +97,9 @@ class Job:
         for number, token in enumerate(columns_SC[:, 0].tolist()):
             self.read += 1
             pieces.append(self._append(token))
-            if scores and self.text.finish != "separator":
+            if scores and self.text.finish == "separator":
+                self.end_logprob = scores[number]
+            elif scores:
                 self.logprobs.append(scores[number])
             if self.text.finish is not None:
                 break

@@ -128,7 +128,10 @@ class _CompletionBody(AnswerBody):
         scores: list[TokenLogprob | int] = [*job.prompt_logprobs[max(opening - 1, 0) :]]
         if not opening:
             scores.insert(0, job.ids[0])  # Nothing comes before it.
-        return scored([*scores, *job.logprobs], tokens, most)
+        scores += job.logprobs
+        if job.end_logprob is not None:  # Clients count on an entry for each token that was drawn.
+            scores.append(job.end_logprob)
+        return scored(scores, tokens, most)
 
 
 def scored(

@@ -220,6 +220,26 @@ def test_a_cancelled_request_frees_its_slot(attention):
     assert second.completion.tokens == 3
 
 
+def test_an_engine_that_expects_requests_does_not_let_a_short_text_wait_for_a_long_one(attention):
+    endless = Sampling(logit_bias=((TOKENIZER.separator_id, -100.0),))
+    is_done = {}
+    for expects_more in (False, True):
+        options = {"dispatch_seconds": 0, "expects_more": expects_more}
+        engine = engine_of(attention, sizes=(2,), **options)
+        engine.submit(Request("ab", max_tokens=2))
+        engine.run()  # It knows how long a step takes.
+        long, short = (
+            engine.submit(Request("ab", max_tokens=most, sampling=endless)) for most in (30, 3)
+        )
+        while not short.is_done:
+            engine.step()
+        engine.step()  # Another dispatch may have been on its way.
+        is_done[expects_more] = long.is_done
+        engine.run()
+        assert (short.completion.tokens, long.completion.tokens) == (3, 30)
+    assert is_done == {False: True, True: False}
+
+
 def test_answers_of_the_same_prompt_and_seed_differ_by_their_number(attention):
     request = Request("abc", max_tokens=20, sampling=Sampling(temperature=1.5, seed=3))
     numbered = [replace(request, repeat=number) for number in (0, 1, 2, 0)]

@@ -1,0 +1,149 @@
+"""Drives a server as its clients do: how fast it is, what it bears, and how it ends.
+
+python benchmarks/serving.py [--part=PART ...] [--workdir=DIR] [--slots=16] [--threads=N]
+                             [--turns=5] [--seconds=10] [--minutes=30] [--rounds=20]
+                             [--folder=DIR] [--out=FILE] [--force] [--toy]
+
+Each part runs `serve.py` in a process of its own and sends requests over plain sockets from
+another one. Without --part, all of them run:
+
+- `throughput`: 16 streams of completions over HTTP, in turns with the engine alone, which writes
+  the same texts: its speed, the time to the first token, and the CPU time of client and server;
+- `soak`: `--minutes` of mixed traffic, twice as much as the server can answer: nothing may fail but
+  what is refused with 429, memory may not grow, no slot may be lost;
+- `fairness`: a client, alone and beside one that sends ten times as much;
+- `sigterm`: `--rounds` times, a server is stopped under load: every request that it has accepted
+  must be answered, or told to try again.
+
+The model is a Llama of about 30 million parameters with random weights, or that of --workdir.
+--folder keeps it for the next time.
+
+The command refuses to measure on a busy machine; with --force it does so nevertheless, and the
+result says it. The last line is the result as JSON; --out also writes it to a file. The exit status
+is 1 if something should not have been.
+"""
+
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import llama_folder, serving_sigterm, serving_soak, serving_throughput
+from benchmarks.busy import LARGEST_SPREAD, check_idle
+from benchmarks.decoding import MIXED, prepare
+from benchmarks.measuring import in_own_process
+from configs.errors import UsageError
+from configs.files import write_durably
+from configs.reading.command_line import Flag, parse_command_line, run_verb
+from data.codecs.tokenizers import Tokenizer
+from reporting.report.machine import environment
+
+PARTS = ("throughput", "soak", "fairness", "sigterm")
+EACH = 4
+"""Texts that a stream writes in a turn, one after the other."""
+
+TOY = {"slots": 4, "turns": 1, "seconds": 0.0, "minutes": 0.1, "rounds": 2}
+
+FLAGS = (
+    Flag("part", f"parts to run: {', '.join(PARTS)} (default: all)", repeatable=True),
+    Flag("workdir", "a folder that train.py wrote (default: a Llama with random weights)"),
+    Flag("slots", "slots of the server, and streams of the throughput", type=int, minimum=1),
+    Flag("threads", "threads of the model (default: all CPUs)", type=int, minimum=1),
+    Flag("turns", "turns of each side of the throughput", type=int, minimum=1),
+    Flag("seconds", "length of a turn, and of each part of the fairness", type=float, minimum=0),
+    Flag("minutes", "length of the soak", type=float, minimum=0),
+    Flag("rounds", "rounds of sigterm", type=int, minimum=1),
+    Flag("folder", "a folder in which the model is kept"),
+    Flag("out", "a file for the result, as JSON"),
+    Flag("force", "measure on a busy machine too", switch=True),
+    Flag("toy", "a small model and little traffic", switch=True),
+)
+DEFAULTS = {"slots": 16, "turns": 5, "seconds": 10.0, "minutes": 30.0, "rounds": 20}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the parts; print the tables and the result. Return the exit status."""
+    arguments = parse_command_line(argv, FLAGS, overrides=False)
+    for part in arguments.part:
+        if part not in PARTS:
+            raise UsageError(f"--part={part}: choose from {', '.join(PARTS)}")
+    for name, value in (TOY if arguments.toy else DEFAULTS).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    threads = arguments.threads or len(os.sched_getaffinity(0))
+    load = check_idle(force=arguments.force)
+    machine = in_own_process(environment) | {"command": shlex.join(sys.argv)}
+    result: dict[str, Any] = {"machine": machine, "load": load, "threads": threads}
+    result |= {"slots": arguments.slots}
+    print(f"{machine['processor']}, {threads} threads, {arguments.slots} slots, "
+          f"jax {machine['versions']['jax']}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as temporary:
+        workdir = workdir_of(arguments, Path(arguments.folder or temporary))
+        for part in arguments.part or PARTS:
+            log = Path(temporary) / f"{part}.log"
+            print(f"\n{part}:\n")
+            result[part] = run_part(part, workdir, log, threads, arguments)
+    text = json.dumps(result)
+    print(text)
+    if arguments.out:
+        write_durably(Path(arguments.out), text)
+    failures = [text for part in PARTS for text in result.get(part, {}).get("failures", ())]
+    for failure in failures:
+        print(f"serving.py: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def workdir_of(arguments: SimpleNamespace, root: Path) -> Path:
+    """Return the workdir to serve; without --workdir, make it."""
+    if arguments.workdir is not None:
+        return Path(arguments.workdir)
+    shape = llama_folder.TOY if arguments.toy else llama_folder.ABOUT_30M
+    prepare(root / "llama", shape, peers=False)
+    return root / "llama/workdir"
+
+
+def run_part(
+    part: str, workdir: Path, log: Path, threads: int, arguments: SimpleNamespace
+) -> dict[str, Any]:
+    """Run one part; print and return what it finds."""
+    common = {"threads": threads, "slots": arguments.slots}
+    most_tokens = 8 if arguments.toy else 64
+    seconds = max(arguments.seconds, 2.0)
+    if part == "soak":
+        minutes = arguments.minutes
+        return serving_soak.soak(
+            workdir, log, **common, seconds=60 * minutes, most_tokens=most_tokens
+        )
+    if part == "fairness":
+        return serving_soak.fairness(
+            workdir, log, **common, seconds=6 * seconds, most_tokens=most_tokens
+        )
+    if part == "sigterm":
+        return serving_sigterm.measure(
+            workdir, log, **common, rounds=arguments.rounds, most_tokens=4 * most_tokens
+        )
+    tokenizer = Tokenizer.load(workdir / "tokenizer.json")
+    prompts, new = ((4, 8), (6, 12)) if arguments.toy else MIXED
+    texts = serving_throughput.texts_of(tokenizer, arguments.slots, EACH, prompts=prompts, new=new)
+    found = serving_throughput.measure(
+        workdir, log, texts, **common, turns=arguments.turns, seconds=arguments.seconds
+    )
+    if found["calibration_spread"] > LARGEST_SPREAD:
+        print(
+            "serving.py: the machine was not steady: the same computation took up to "
+            f"{found['calibration_spread']:.2f} times as long",
+            file=sys.stderr,
+        )
+    return found
+
+
+if __name__ == "__main__":
+    run_verb(main)
