@@ -50,7 +50,7 @@ class WritingForm(Form):
     stop: str | list[str] = pydantic.Field(default_factory=list)
     seed: Signed64 | None = None
     temperature: Annotated[float, Interval(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Interval(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Interval(ge=0, le=1 << 20)] = 0
     min_p: Annotated[float, Interval(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Interval(gt=0, le=100)] = 1.0

@@ -20,6 +20,7 @@ from serving.forms.chat import (
     CallAnswer,
     ChatAnswer,
     ChatChoice,
+    ChatChunk,
     ChatForm,
     ChatLogprobs,
     ChatMessage,
@@ -85,6 +86,8 @@ def routes(service: Service, texts: TextWriter) -> list[Route]:
             form=ChatForm,
             answer=ChatAnswer,
             streams=True,
+            event=ChatChunk,
+            example={"model": service.name, "messages": [{"role": "user", "content": "Hello"}]},
         )
     ]
 
