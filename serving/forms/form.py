@@ -131,7 +131,7 @@ def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiE
     place = _place(problem) or None
     if problem["type"] == "extra_forbidden":
         place = place or ""
-        near = difflib.get_close_matches(place[:100], list(names), n=1)
+        near = [] if "." in place else difflib.get_close_matches(place[:100], list(names), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
         return invalid(f"unknown parameter {place[:100]!r}{hint}", place[:100], "unknown_parameter")
     if problem["type"] == "missing":
