@@ -99,6 +99,7 @@ class Sandbox:
             self._room.release()
             raise try_again("the server is stopping: try again") from None
         future.add_done_callback(lambda _: self._leave(task))
+        del arguments
         status, content = await asyncio.wrap_future(future)
         if status is Status.DONE:
             return decoded(content)

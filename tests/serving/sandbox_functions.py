@@ -7,6 +7,10 @@ import time
 import numpy as np
 
 
+class Content(str):
+    """A text to which a weak reference can point."""
+
+
 def doubled(array, name):
     return array * 2, name, {"rows": len(array)}
 

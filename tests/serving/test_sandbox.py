@@ -1,6 +1,7 @@
 """A sandbox calls functions in processes that can be killed while others go on."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from serving.errors import ApiError
+from serving.responses import unless_client_leaves
 from serving.sandbox import WAITING_PER_PROCESS, Sandbox, SandboxFault
 from tests.serving import sandbox_functions as functions
 
@@ -199,6 +201,34 @@ def test_what_was_cancelled_is_not_kept(sandbox):
         gc.collect()
         assert not busy.done() and not [content for content in kept if content() is not None]
         await busy
+
+    asyncio.run(scenario())
+
+
+def test_an_error_keeps_nothing_of_the_request(sandbox):
+    async def stay():
+        await asyncio.Event().wait()
+
+    async def ask(one, content):
+        """Ask as a route does, for work that is refused."""
+        await unless_client_leaves(stay, one.run(functions.refuse, content))
+
+    async def scenario():
+        one, kept = sandbox(), []
+        await one.run(functions.text, 1)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                content = functions.Content("wrong")
+                kept.append(weakref.ref(content))
+                with contextlib.suppress(ValueError):
+                    await ask(one, content)
+                del content
+                await asyncio.sleep(0.01)
+            assert [content() for content in kept] == [None] * 3
+        finally:
+            gc.enable()
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ import pytest
 from configs.schema.serve import Serve
 from inference.loading import load_model
 from inference.predictors.predictor import Prediction
+from inference.recordings import padded
 from serving.forms.speech import TranscriptionForm
 from serving.routes.speech import respond, subtitles, web_subtitles
 from tests.serving.in_process import multipart, post, send_file, serving_model, tone
@@ -59,6 +60,15 @@ def alone(model, content):
     return written
 
 
+def evaluated(model, contents):
+    """Return the transcripts of recordings as evaluate.py gets them: in one padded batch."""
+    predictor = model.default_predictor
+    frames, segments = padded([predictor.read(content) for content in contents])
+    weights = (np.arange(len(frames)) < len(contents)).astype(np.float32)
+    batch = {"frames": frames, "segments": segments, "weights": weights}
+    return predictor.batch_predictor.predict_batch(model.module, batch)
+
+
 def test_recordings_that_are_answered_together_get_the_text_of_each_alone(
     server, recogniser, monkeypatch
 ):
@@ -95,7 +105,9 @@ def test_recordings_that_are_answered_together_get_the_text_of_each_alone(
     monkeypatch.undo()
     assert max(sizes) > 1
     expected = [alone(recogniser, content) for content in contents]
-    assert [answer["text"] for _, answer in answers] == [one.text for one in expected]
+    texts = [answer["text"] for _, answer in answers]
+    assert texts == [one.text for one in expected]
+    assert texts == [one.text for one in evaluated(recogniser, contents)]
     assert len({one.text for one in expected}) > 2 and all(one.text for one in expected)
     for (_, answer), one in zip(answers, expected, strict=True):
         (segment,) = answer["segments"]
