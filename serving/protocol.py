@@ -81,6 +81,7 @@ class HttpProtocol(H11Protocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self.transport = self._socket  # No cycle of references keeps what was received.
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request; nothing, if the connection is being closed."""

@@ -37,7 +37,7 @@ THREADS_SECONDS = 1.0
 ACCEPTED_AT_ONCE = 64
 """Connections that are accepted before their requests are read: fewer than are kept open."""
 
-BACKLOG = 4096
+BACKLOG = 1024
 """Connections that the system keeps until they are accepted."""
 
 

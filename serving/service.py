@@ -1,6 +1,7 @@
 """What a server answers with: the restored model, the thread it works in, and its limits."""
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,9 @@ SMALLEST_ROOM = 128
 
 SIZES = (1, 4)
 """Numbers of slots or rows, beside the largest, for which programs are compiled."""
+
+GC_THRESHOLDS = (700, 10, 10)
+"""Numbers of new objects, and of collections, after which garbage is collected: Python's own."""
 
 
 class Failure:
@@ -118,6 +122,7 @@ class Service:
         try:
             for warm_up in self._warm_ups:
                 await asyncio.to_thread(warm_up)
+            await asyncio.to_thread(_collect_often)
         except Exception as error:
             self._fail(error)
             return
@@ -213,6 +218,14 @@ class Service:
         self.has_failed, self.is_ready = True, False
         log_fault("", error)
         log("the model has failed", logging.CRITICAL)
+
+
+def _collect_often() -> None:
+    """Let the garbage collector run as often as it does by default, but over new objects only: a
+    few objects of a request can hold megabytes of its body."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _contained(

@@ -99,7 +99,9 @@ class TextWriter:
 
     async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
         """Return prompts as tokens, without blocking the event loop: a text opens as a document
-        does, and ids stay as they are."""
+        does, and ids stay as they are. Raises `ApiError` for more than the queue can take."""
+        ids = sum(len(prompt) for prompt in given if not isinstance(prompt, str))
+        self._worker.check_room(len(given), ids)
         return await asyncio.to_thread(lambda: [self._prompt(prompt) for prompt in given])
 
     def _prompt(self, given: str | Sequence[int]) -> Prompt:
