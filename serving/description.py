@@ -7,8 +7,7 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from serving.forms.answers import ErrorAnswer
-from serving.forms.form import Form
-from serving.forms.parameters import MEANINGS
+from serving.forms.parameters import complete
 from serving.route import Route
 
 Json = dict[str, Any]
@@ -109,36 +108,8 @@ def _schemas(routes: Sequence[Route]) -> tuple[Mapping[Any, Json], Json]:
         for one in schema.get("properties", {}).values():
             one.pop("title", None)
     for form in forms:
-        _complete(schemas[references[form, "validation"]["$ref"].rpartition("/")[2]], form)
+        complete(schemas[references[form, "validation"]["$ref"].rpartition("/")[2]], form)
     return references, schemas
-
-
-def _complete(schema: Json, form: type[Form]) -> None:
-    """Add to a form's schema what its fields do not say: their meaning, that null stands for a
-    parameter that is not given, and the parameters that are ignored or refused."""
-    properties = schema["properties"]
-    for name in properties.keys() - schema.get("required", ()):
-        properties[name] = _or_null(properties[name])
-    for name in form.ignored:
-        properties[name] = {"description": "Taken, and ignored."}
-    for name, reason in form.refused.items():
-        values = [None, *form.harmless.get(name, ())]
-        properties[name] = {"enum": values, "description": f"Not supported: {reason}."}
-    for name, meaning in MEANINGS.items():
-        if name in properties:
-            properties[name].setdefault("description", meaning)
-
-
-def _or_null(schema: Json) -> Json:
-    """Return the schema of a value that may be null."""
-    described = {key: schema[key] for key in ("default", "description") if key in schema}
-    plain = {key: value for key, value in schema.items() if key not in described}
-    if isinstance(plain.get("type"), str) and not plain.keys() & {"enum", "const"}:
-        return plain | {"type": [plain["type"], "null"]} | described
-    if plain.keys() == {"anyOf"}:
-        choices = [choice for choice in plain["anyOf"] if choice != {"type": "null"}]
-        return {"anyOf": [*choices, {"type": "null"}]} | described
-    return {"anyOf": [plain, {"type": "null"}]} | described
 
 
 def _operation(route: Route, references: Mapping[Any, Json], *, needs_token: bool) -> Json:

@@ -22,6 +22,9 @@ from serving.forms.answers import CompletionTokensDetails, PromptTokensDetails, 
 from serving.forms.sampling import ResponseFormat, WritingForm
 from serving.worker import Lane, Worker
 
+LEAST_TOP_P = 1e-6
+"""Stands for a `top_p` of 0, which leaves the likeliest token alone too."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -232,6 +235,7 @@ def writing_fields(form: WritingForm) -> dict[str, Any]:
         )
     }
     fields |= {"seed": seed, "stop": tuple(form.stops)}
+    fields["top_p"] = max(form.top_p, LEAST_TOP_P)
     if form.logit_bias:
         fields["logit_bias"] = form.logit_bias
     if form.prediction is not None:

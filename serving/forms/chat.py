@@ -38,8 +38,54 @@ class GivenCall(Part):
     index: int | None = None
 
 
+_TEXTS = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+            },
+        },
+    ]
+}
+
+
+def _by_role(schema: dict[str, Any]) -> None:
+    """Describe messages by their role, as each needs other members."""
+    properties, name = schema.pop("properties"), schema["title"]
+    del schema["required"], schema["type"], schema["additionalProperties"]
+
+    def one(roles: Sequence[str], required: Sequence[str], *others: str) -> dict[str, Any]:
+        members = {"role": {"enum": [*roles]}, "content": _TEXTS, "name": properties["name"]}
+        if "content" not in required:
+            members["content"] = properties["content"]
+        members |= {other: properties[other] for other in others}
+        members |= {other: {"type": "string"} for other in required if other == "tool_call_id"}
+        return {
+            "title": f"{name} of {' or '.join(roles)}",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": members,
+            "required": ["role", *required],
+        }
+
+    said = ("refusal", "annotations", "audio", "function_call")
+    schema["anyOf"] = [
+        one(("developer", "system", "user"), ("content",)),
+        one(("assistant",), ("content",), "tool_calls", *said),
+        one(("assistant",), ("tool_calls",), "tool_calls", *said),
+        one(("tool",), ("content", "tool_call_id")),
+    ]
+
+
 class Message(Part):
     """A message of a conversation."""
+
+    model_config = pydantic.ConfigDict(json_schema_extra=_by_role)
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
     content: Content | None = None
@@ -140,7 +186,7 @@ class ChatForm(WritingForm):
         "verbosity": ("medium",),
     }
 
-    messages: list[Message]
+    messages: list[Message] = pydantic.Field(json_schema_extra={"minItems": 1})
     max_completion_tokens: Annotated[int, Ge(1)] | None = None
     max_tokens: Annotated[int, Ge(1)] | None = None
     logprobs: bool = False
@@ -304,3 +350,39 @@ class ChatAnswer(AnswerModel):
     system_fingerprint: str
     choices: Sequence[ChatChoice]
     usage: Usage
+
+
+class CallPart(CallAnswer):
+    """A call in a part of an answer. index: its number in the answer."""
+
+    index: int
+
+
+class ChatDelta(AnswerModel):
+    """What a part adds to an answer's message; nothing with the last one."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None = None
+    refusal: None = None
+    tool_calls: list[CallPart] = pydantic.Field(default_factory=list)
+
+
+class ChatPart(AnswerModel):
+    """A part of one answer."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+
+
+class ChatChunk(AnswerModel):
+    """A part of the answers to a conversation; the last one may have the numbers of tokens."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: Sequence[ChatPart]
+    usage: Usage | None = None

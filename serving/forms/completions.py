@@ -9,6 +9,7 @@ from annotated_types import Interval
 from configs.schema.serve import Serve
 from serving.errors import invalid
 from serving.forms.answers import AnswerModel, Usage
+from serving.forms.inputs import described
 from serving.forms.sampling import WritingForm, within
 
 Element = TypeVar("Element")
@@ -29,7 +30,10 @@ class CompletionForm(WritingForm):
     }
     harmless: ClassVar = {"suffix": ("",), "best_of": (1,)}
 
-    prompt: str | Tokens | Many[str] | Many[Tokens] = ""
+    prompt: Annotated[
+        str | Tokens | Many[str] | Many[Tokens],
+        described("be a text, a list of texts, a list of token ids, or a list of such lists"),
+    ] = ""
     max_tokens: Annotated[int, Interval(ge=0, le=(1 << 31) - 1)] = 16
     echo: bool = False
     logprobs: Annotated[int, Interval(ge=0, le=5)] | None = None

@@ -1,6 +1,7 @@
 """The base class of bodies, and how a body is read."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -105,21 +106,38 @@ def parsed(body: bytes) -> dict[str, Any]:
         raise invalid(f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(values, dict):
         raise invalid("the body must be a JSON object", code="invalid_json")
-    return values
+    return _with_whole_numbers(values) if _WHOLE.search(body) else values
+
+
+_WHOLE = re.compile(rb"[0-9](\.0+|[eE]\+?[0-9]+)\s*[,\]}]")
+"""Finds numbers like 1.0 and 1e3."""
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Return a JSON value in which whole numbers are `int`: JSON makes no difference between 1 and
+    1.0, and some languages always write the latter."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        return int(value)
+    if isinstance(value, list):
+        return [_with_whole_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(one) for name, one in value.items()}
+    return value
 
 
 def invalid_field(error: pydantic.ValidationError, names: Iterable[str]) -> ApiError:
     """Return the error for the first wrong field. names: the parameters that there are."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     place = _place(problem) or None
-    if problem["type"] == "extra_forbidden" and place is not None:
-        near = difflib.get_close_matches(place[:100], list(names), n=1)
+    if problem["type"] == "extra_forbidden":
+        place = place or ""
+        near = [] if "." in place else difflib.get_close_matches(place[:100], list(names), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
         return invalid(f"unknown parameter {place[:100]!r}{hint}", place[:100], "unknown_parameter")
     if problem["type"] == "missing":
         return invalid(f"{place} is missing", place, "missing_required_parameter")
     message = problem["msg"].removeprefix("Value error, ")
-    message = message.removeprefix("Input ").removeprefix("should ")
+    message = re.sub(r"^(Input|String|List|Dictionary) ", "", message).removeprefix("should ")
     return invalid(f"{place}: should {message}" if place else message, place, "invalid_value")
 
 

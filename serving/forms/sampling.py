@@ -16,8 +16,8 @@ Signed64 = Annotated[int, Interval(ge=-(1 << 63), le=(1 << 63) - 1)]
 class StreamOptions(Part):
     """Options of a streamed answer."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Prediction(Part):
@@ -50,7 +50,7 @@ class WritingForm(Form):
     stop: str | list[str] = pydantic.Field(default_factory=list)
     seed: Signed64 | None = None
     temperature: Annotated[float, Interval(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Interval(ge=0, le=1)] = 1.0
     top_k: Annotated[int, Interval(ge=0, le=1 << 20)] = 0
     min_p: Annotated[float, Interval(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Interval(gt=0, le=100)] = 1.0
@@ -66,7 +66,7 @@ class WritingForm(Form):
 
     @property
     def includes_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def check(self, limits: Serve) -> None:
         """Raise `ApiError` for what exceeds the server's limits."""

@@ -103,3 +103,21 @@ class VerboseTranscript(AnswerModel):
 
 class TranscriptionAnswer(pydantic.RootModel[VerboseTranscript | Transcript]):
     """The text of a recording, in the wanted form."""
+
+
+class TranscriptDelta(AnswerModel):
+    """A part of the text, in a stream."""
+
+    type: Literal["transcript.text.delta"]
+    delta: str
+
+
+class TranscriptDone(AnswerModel):
+    """The whole text, at the end of a stream."""
+
+    type: Literal["transcript.text.done"]
+    text: str
+
+
+class TranscriptionEvent(pydantic.RootModel[TranscriptDelta | TranscriptDone]):
+    """An event of a stream."""

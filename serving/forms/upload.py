@@ -7,6 +7,7 @@ import pydantic
 
 from serving.errors import invalid
 from serving.forms.form import REQUEST_SETTINGS, Form
+from serving.forms.parameters import complete
 from serving.uploads import FILE
 
 
@@ -38,6 +39,9 @@ class UploadForm(Form):
     def upload_schema(cls) -> dict[str, Any]:
         """Return the JSON schema of the parts of an upload."""
         schema = cls.model_json_schema()
+        complete(schema, cls, has_null=False)
+        for name in cls.refused.keys() - cls.harmless.keys():
+            del schema["properties"][name]  # A part of a form that is there has some value.
         file = {"type": "string", "format": "binary", "description": "The file."}
         return schema | {
             "properties": {FILE: file} | schema["properties"],

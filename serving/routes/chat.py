@@ -20,6 +20,7 @@ from serving.forms.chat import (
     CallAnswer,
     ChatAnswer,
     ChatChoice,
+    ChatChunk,
     ChatForm,
     ChatLogprobs,
     ChatMessage,
@@ -84,6 +85,8 @@ def routes(service: Service) -> list[Route]:
             form=ChatForm,
             answer=ChatAnswer,
             streams=True,
+            event=ChatChunk,
+            example={"model": service.name, "messages": [{"role": "user", "content": "Hello"}]},
         )
     ]
 

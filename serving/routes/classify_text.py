@@ -70,6 +70,7 @@ def routes(service: Service) -> list[Route]:
             "Labels texts.",
             form=ClassifyTextsForm,
             answer=ClassifyTextsAnswer,
+            example={"model": service.name, "input": ["One text", "Another"]},
         )
     ]
 

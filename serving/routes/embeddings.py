@@ -63,6 +63,7 @@ def routes(service: Service) -> list[Route]:
             "Turns texts into vectors.",
             form=EmbeddingForm,
             answer=EmbeddingAnswer,
+            example={"model": service.name, "input": ["One text", "Another"]},
         )
     ]
 

@@ -60,5 +60,6 @@ def routes(service: Service) -> list[Route]:
             "Fills in each [MASK] of texts.",
             form=FillForm,
             answer=FillAnswer,
+            example={"model": service.name, "input": "One [MASK] of a text"},
         )
     ]

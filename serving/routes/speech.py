@@ -18,6 +18,7 @@ from serving.forms.speech import (
     Segment,
     Transcript,
     TranscriptionAnswer,
+    TranscriptionEvent,
     TranscriptionForm,
     VerboseTranscript,
 )
@@ -61,6 +62,7 @@ def routes(service: Service) -> list[Route]:
             "Transcribes a recording.",
             answer=TranscriptionAnswer,
             streams=True,
+            event=TranscriptionEvent,
             upload=TranscriptionForm.upload_schema(),
             media_types=("text/plain", "text/vtt"),
         )

@@ -60,6 +60,7 @@ def routes(service: Service) -> list[Route]:
             "Answers texts with texts, such as translations.",
             form=TranslateForm,
             answer=TranslateAnswer,
+            example={"model": service.name, "input": "A text"},
         )
     ]
 

@@ -30,3 +30,11 @@ def chat_server(chat_workdir, tmp_path_factory) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("server") / "log"
     with serving(chat_workdir, log, fields=SMALL | {"serve.slots": "1"}) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def speech_server(tmp_path_factory) -> Iterator[RunningServer]:
+    """A server that transcribes recordings."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serving(GOLDEN / "recurrence_sound", log) as server:
+        yield server

@@ -30,6 +30,7 @@ def find_faults(
     examples: int,
     phases: Sequence[str],
     prefix: str = "",
+    file: bytes = b"",
     seconds: float = 540,
 ) -> dict[str, int]:
     """Send requests that a description makes, and fail if schemathesis finds a fault.
@@ -38,15 +39,17 @@ def find_faults(
 
     examples: number of random requests to each operation. phases: examples (those that the
     description gives), coverage (the bounds of each parameter), fuzzing (random requests). prefix:
-    of the description's paths.
+    of the description's paths. file: what most uploads have.
     """
     (folder / "description.json").write_text(json.dumps(description))
+    (folder / "file").write_bytes(file)
     report = folder / "report.json"
     environment = os.environ | {
         "SCHEMATHESIS_HOOKS": "tests.serving.schemathesis_hooks",
         "PYTHONPATH": str(ROOT),
         "TRIFORM_SERVED_MODEL": server.model,
         "TRIFORM_SERVED_BOUNDS": json.dumps(BOUNDS),
+        "TRIFORM_SERVED_FILE": str(folder / "file"),
     }
     command = [sys.executable, "-m", "schemathesis.cli", "run", str(folder / "description.json")]
     command += [f"--url={server.url}{prefix}", f"--checks={','.join(CHECKS)}", f"--seed={SEED}"]

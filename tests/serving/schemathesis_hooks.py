@@ -1,11 +1,14 @@
 """What the tests change in schemathesis, which runs in a process of its own: its requests are bent
 to the server, and events are read from streams.
 
-Requests name the server's model, and ask for little. Otherwise nearly all of them would be refused.
+Requests name the server's model and ask for little, and most files are of the right type.
+Otherwise nearly all of them would be refused.
 """
 
+import itertools
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import schemathesis
@@ -15,15 +18,24 @@ MODEL = os.environ["TRIFORM_SERVED_MODEL"]
 BOUNDS = json.loads(os.environ["TRIFORM_SERVED_BOUNDS"])
 """The largest values of parameters that are numbers."""
 
+FILE = Path(os.environ["TRIFORM_SERVED_FILE"]).read_bytes()
+
+NUMBERS = itertools.count()
+
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Let a request name the server's model, and ask for little."""
+    """Bend a request to the server."""
+    is_bent = next(NUMBERS) % 3
+    if is_bent and "model" in (case.path_parameters or {}):
+        case.path_parameters["model"] = MODEL
     body = case.body
     if not isinstance(body, dict):
         return
     if isinstance(body.get("model"), str):
         body["model"] = MODEL
+    if is_bent and "file" in body:
+        body["file"] = FILE
     for name, most in BOUNDS.items():
         value = body.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > most:

@@ -111,6 +111,20 @@ def test_null_stands_for_what_is_not_given(text):
     names = ("best_of", "echo", "logit_bias", "logprobs", "n", "stop", "stream", "suffix", "top_p")
     answer = text(max_tokens=3, seed=1, extra_body=dict.fromkeys(names))
     assert answer.choices == text(max_tokens=3, seed=1).choices
+    options = {"stream_options": {"include_usage": None}}
+    assert [*text(max_tokens=3, seed=1, stream=True, extra_body=options)][-1].choices
+
+
+def test_whole_numbers_may_look_like_others(text):
+    odd = text(extra_body={"max_tokens": 4.0, "n": 1e0, "seed": 1.0, "top_p": 1, "temperature": 1})
+    assert odd.choices == text(max_tokens=4, seed=1).choices
+    with pytest.raises(openai.BadRequestError) as error:
+        text(extra_body={"max_tokens": 4.5})
+    assert error.value.param == "max_tokens"
+
+
+def test_a_top_p_of_nothing_takes_the_likeliest_token(text):
+    assert text(max_tokens=8, top_p=0).choices == text(max_tokens=8, temperature=0).choices
 
 
 @pytest.mark.parametrize("seed", [-(2**63), 2**63 - 1, -1, 2**32])
