@@ -22,7 +22,7 @@ from configs.reading.command_line import Flag, parse_command_line, run_verb
 from configs.reading.saved import read_config
 from configs.schema.precision import WEIGHTS_DTYPES
 from inference.files import text_of_file
-from parallel.environment import enable_compilation_cache, set_environment
+from parallel.environment import enable_compilation_cache
 
 FLAGS = (
     Flag("workdir", meaning="the folder that train.py wrote", required=True),
@@ -48,7 +48,6 @@ def main(argv: Sequence[str]) -> int:
     config = read_config(workdir, arguments.overrides)
     tokens = tokens_of(arguments.token_file, arguments.open)
     check_exposure(arguments.host, tokens, arguments.open)
-    set_environment(config)
 
     from serving.server import listen
 
