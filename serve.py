@@ -13,9 +13,12 @@ requests, finishes those it has, and exits with status 0.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
@@ -40,6 +43,7 @@ TOKEN_VARIABLE = "TRIFORM_TOKEN"
 
 def main(argv: Sequence[str]) -> int:
     """Restore the model, listen, and answer until a signal comes. Return the exit status."""
+    signal.signal(signal.SIGTERM, leave)  # Process 1 of a container would ignore it.
     arguments = parse_command_line(argv, FLAGS, overrides=True)
     for path in arguments.overrides:
         if not path.startswith("serve."):
@@ -119,6 +123,11 @@ def report_of(workdir: Path) -> bytes | None:
     except OSError as error:
         say(f"report.html can't be read: {error.strerror}")
         return None
+
+
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End the program at a signal that comes before the server listens for it."""
+    sys.exit(0)
 
 
 def say(text: str) -> None:
