@@ -76,9 +76,10 @@ class WritingForm(Form):
         longest = max(map(len, stops), default=0)
         within(longest, limits.max_stop_characters, "stop", "characters each")
         within(len(self.logit_bias), limits.max_bias_tokens, "logit_bias", "tokens")
-        if (wanted := self.response_format) is not None and wanted.json_schema is not None:
-            size = len(json.dumps(wanted.json_schema.schema_).encode())
-            within(size, limits.max_schema_bytes, "response_format", "bytes of schema")
+        wanted = self.response_format and self.response_format.json_schema
+        if wanted and wanted.schema_:
+            size = len(json.dumps(wanted.schema_))
+            within(size, limits.max_schema_bytes, "response_format", "bytes of a schema")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options is for stream: true", "stream_options")
 
