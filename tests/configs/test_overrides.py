@@ -23,6 +23,7 @@ from configs.schema.model import (
 )
 from configs.schema.pairs import WrittenPairs
 from configs.schema.pictures import Augmentation, Pictures
+from configs.schema.serve import Serve
 from configs.schema.settings import kind_name, union_members
 from configs.schema.source import Source
 from configs.schema.task import SequenceToSequence, Tokens
@@ -254,6 +255,19 @@ for kind in ARCHITECTURES:  # of one whose fields need nothing, they are tried a
         hears = "transcribed_sound" in kind.modalities
         named = (SPEECH if hears else {}) | {"model.architecture": kind_name(kind)}
         SETTABLE.setdefault(f"model.{name}", (named, format_value(info.default), info.default))
+
+
+OTHER_VALUES = {
+    bool: True,
+    int: 7,
+    float: 7.5,
+    str: "mine",
+    tuple: ("one.example", "other.example"),
+}
+
+for name, info in Serve.model_fields.items():  # none of them needs another one
+    value = OTHER_VALUES[type(info.default)]
+    SETTABLE[f"serve.{name}"] = ({}, format_value(value), value)
 
 
 def own(kind, base) -> set[str]:
