@@ -1,10 +1,14 @@
 """A server for each kind of model, whose routes differ."""
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from PIL import Image
+
 from tests.serving.chats import TEMPLATE, train_chat
+from tests.serving.in_process import tone
 from tests.serving.servers import GOLDEN, SMALL, RunningServer, serving
 
 WORKDIRS = {
@@ -29,3 +33,14 @@ def serving_kind(
         workdir = GOLDEN / WORKDIRS[kind]
     with serving(workdir, folder / "log", fields=fields) as server:
         yield server
+
+
+def file_of(kind: str) -> bytes:
+    """Return a file that models of a kind read; empty if they read none."""
+    if kind == "speech":
+        return tone(0.3)
+    if kind == "picture":
+        file = io.BytesIO()
+        Image.linear_gradient("L").resize((12, 10)).save(file, "PNG")
+        return file.getvalue()
+    return b""
