@@ -7,13 +7,14 @@ OpenAI's is not part of this project: TRIFORM_OPENAI_DESCRIPTION is the path of 
 import copy
 import json
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.serving.described import LIMITS, find_faults
-from tests.serving.kinds import KINDS, serving_kind
+from tests.serving.described import LIMITS, Served, find_faults
+from tests.serving.kinds import KINDS, file_of, serving_kind
 
 EXAMPLES = 500
 """Random requests to each operation."""
@@ -36,13 +37,19 @@ def served(request, tmp_path_factory):
         yield request.param, server
 
 
+def check(description: dict[str, Any], server: Served, folder: Path, **options: Any) -> None:
+    """Fail for a fault, and for an operation whose every request was refused."""
+    limits = {"examples": EXAMPLES, "phases": PHASES, "seconds": SECONDS}
+    succeeded = find_faults(description, server, folder, **limits, **options)
+    assert min(succeeded.values()) > 0, succeeded
+
+
 @pytest.mark.timeout(SECONDS + 120)
 def test_our_description(served, tmp_path):
-    _, server = served
-    _, body = server.request("/openapi.json")
-    limits = {"examples": EXAMPLES, "phases": PHASES, "seconds": SECONDS}
-    succeeded = find_faults(json.loads(body), server, tmp_path, **limits)
-    assert min(succeeded.values()) > 0, succeeded
+    kind, server = served
+    with urllib.request.urlopen(f"{server.url}/openapi.json") as answer:
+        description = json.load(answer)
+    check(description, server, tmp_path, file=file_of(kind))
 
 
 @pytest.mark.timeout(SECONDS + 120)
@@ -54,9 +61,7 @@ def test_the_description_of_openai(served, tmp_path):
     if kind not in OPENAI_ROUTES:
         pytest.skip("OpenAI has no route for this kind of model")
     description = amended(json.loads(Path(path).read_text()), OPENAI_ROUTES[kind])
-    limits = {"examples": EXAMPLES, "phases": PHASES, "seconds": SECONDS, "prefix": "/v1"}
-    succeeded = find_faults(description, server, tmp_path, **limits)
-    assert min(succeeded.values()) > 0, succeeded
+    check(description, server, tmp_path, file=file_of(kind), prefix="/v1")
 
 
 def amended(description: dict[str, Any], routes: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Servers that the tests of a module share."""
+"""Servers that all tests of a process share: none of them stops one, or fills it for long."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.serving.chats import TEMPLATE, train_chat
 from tests.serving.servers import GOLDEN, SMALL, RunningServer, serving
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text_server(tmp_path_factory) -> Iterator[RunningServer]:
     """A server with a character model whose context is unlimited."""
     log = tmp_path_factory.mktemp("server") / "log"
@@ -24,7 +24,7 @@ def chat_workdir(tmp_path_factory) -> Path:
     return train_chat(folder / "chat", folder / "chat.jsonl", TEMPLATE)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chat_server(chat_workdir, tmp_path_factory) -> Iterator[RunningServer]:
     """A server with this model."""
     log = tmp_path_factory.mktemp("server") / "log"
@@ -32,7 +32,7 @@ def chat_server(chat_workdir, tmp_path_factory) -> Iterator[RunningServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def speech_server(tmp_path_factory) -> Iterator[RunningServer]:
     """A server that transcribes recordings."""
     log = tmp_path_factory.mktemp("server") / "log"

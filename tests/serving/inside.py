@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
+import httpx2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,10 +72,10 @@ class InsideServer:
 
         return self.run(send_all())
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self) -> httpx2.AsyncClient:
         """Return a client whose requests go to the application without a network."""
-        return httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.app), base_url="http://inside", timeout=SECONDS
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self.app), base_url="http://inside", timeout=SECONDS
         )
 
     def ask(self, path: str, **content: Any) -> dict[str, Any]:
