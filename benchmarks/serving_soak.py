@@ -89,7 +89,8 @@ def _is_answered(server: ServerProcess, ask: Ask) -> bool:
 
 
 def bad_asks(model: str) -> list[Ask]:
-    """Return requests that must be refused, each with the status that it must get."""
+    """Return requests that must be refused, each with the status that it must get. The last one is
+    wrong for a model of any kind."""
     fields = {"model": model, "prompt": "a", "max_tokens": 4}
     path = "/v1/completions"
     contents = [
@@ -128,7 +129,7 @@ def soak(
         (told,) = in_own_process(_clients, server.port, answered, [("", 2 * slots)], calm)
         capacity = told.outcomes()["answered"] / told.seconds
         asks = [ask for of in kinds.values() for ask in of]
-        wrong = bad_asks(server.model)
+        wrong = bad_asks(server.model)[0 if "text" in kinds else -1 :]
         asks += wrong * max(len(asks) // (8 * len(wrong)), 1)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             running_client = pool.submit(_arrivals, server.port, asks, OVERLOAD * capacity, seconds)

@@ -15,6 +15,7 @@ from data.codecs.tokenizers import Tokenizer
 WORKDIR = Path(__file__).parents[1] / "golden/workdirs/recurrence_text"
 
 
+@pytest.mark.timeout(1800)  # It starts five servers.
 def test_every_part_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     out = tmp_path / "serving.json"
