@@ -125,9 +125,13 @@ def test_another_model(server):
         assert (error.value.param, error.value.code) == ("model", "model_not_found")
 
 
-def test_a_route_that_this_model_has_not(server):
+def test_routes_that_this_model_has_not(server):
+    client = client_of(server)
     with pytest.raises(openai.NotFoundError) as error:
-        client_of(server).embeddings.create(model=server.model, input="1")
+        client.chat.completions.create(model=server.model, messages=[])
+    assert "trained on conversations" in error.value.message
+    with pytest.raises(openai.NotFoundError) as error:
+        client.moderations.create(input="1")
     assert "there is no such route" in error.value.message
 
 
