@@ -156,8 +156,12 @@ function showFigures(info) {
   const settings = Object.entries(info.measured_by).map(
     ([name, value]) => `${name.replaceAll("_", " ")} ${value}`,
   );
-  const parts = [info.examples !== null && `${info.examples.toLocaleString("en")} examples`];
+  const parts = [info.examples !== null && examplesText(info.examples)];
   byId("figures-note").textContent = [...parts, ...settings].filter(Boolean).join(" · ");
+}
+
+function examplesText(count) {
+  return count === 1 ? "1 example" : `${count.toLocaleString("en")} examples`;
 }
 
 /** A link can't carry a token: with one, the report is fetched and saved as a file. */
