@@ -85,12 +85,6 @@ def evaluated(workdir: Path, tmp_path: Path, capsys) -> tuple[dict[str, Any], li
     return metrics, [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def need(server: RunningServer, path: str) -> None:
-    """Skip the test if the server has no such route."""
-    if path not in json.loads(server.request("/openapi.json")[1])["paths"]:
-        pytest.skip(f"the server has no {path}")
-
-
 def in_company(ask: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
     """Return what a function returns for each input; several are asked at the same time."""
     with ThreadPoolExecutor(6) as pool:
@@ -126,7 +120,6 @@ def test_translations_of_a_split_have_the_bleu_of_evaluate(tmp_path, capsys):
     fields = {"data__global_batch_size": "32", "model__width": "32"}
     workdir = trained("dates_seq2seq", tmp_path / "run", "attention_pairs", steps=150, **fields)
     with serving(workdir, tmp_path / "log") as server:
-        need(server, "/v1/translate")
         made = dates.open_source(read_config(workdir).data).random_access()["test"]
         pairs = [made[number] for number in range(len(made))]
         sources = [pair["source"].decode() for pair in pairs]
@@ -157,7 +150,6 @@ def test_transcripts_of_a_split_have_the_wer_of_evaluate(tmp_path, capsys):
         return file.getvalue()
 
     with serving(workdir, tmp_path / "log") as server:
-        need(server, "/v1/audio/transcriptions")
 
         def ask(recording: dict[str, Any]) -> str:
             return upload(server, "/v1/audio/transcriptions", wav(recording))["text"]
@@ -173,7 +165,6 @@ def test_transcripts_of_a_split_have_the_wer_of_evaluate(tmp_path, capsys):
 def test_labels_of_the_pictures_of_a_split_have_the_accuracy_of_evaluate(tmp_path, capsys):
     workdir = GOLDEN / "convolution_pictures"
     with serving(workdir, tmp_path / "log") as server:
-        need(server, "/v1/classify")
         pictures = [*digits.open_source(read_config(workdir).data).examples("test")]
 
         def ask(picture: dict[str, Any]) -> dict[str, Any]:
