@@ -4,6 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,19 +12,23 @@ from typing import Any
 from configs.errors import UsageError
 from configs.schema.serve import Serve
 from data.codecs.tokenizers import Tokenizer
+from inference.engine.constraints import CONSTRAINT_FIELDS
 from inference.engine.engine import Engine
 from inference.engine.job import Job
 from inference.engine.token_bytes import TokenBytes
 from inference.predictors.completion import TextCompletion, numbered
 from inference.requests import Completion, TokenLogprob
 from serving.answers import Answers
-from serving.errors import as_api_error, internal_error, invalid
+from serving.errors import as_api_error, internal_error, invalid, try_again
 from serving.forms.answers import CompletionTokensDetails, PromptTokensDetails, Usage
 from serving.forms.sampling import ResponseFormat, WritingForm
 from serving.worker import Lane, Worker
 
 LEAST_TOP_P = 1e-6
 """Stands for a `top_p` of 0, which leaves the likeliest token alone too."""
+
+MOST_GRAMMARS = 16
+"""Requests whose schemas are being compiled, or wait for it; further ones are refused."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,9 @@ class TextWriter:
         self._engine, self._lane, self._worker = engine, lane, worker
         self.tokenizer, self.context, self._limits = tokenizer, context, limits
         self.tokens = TokenTexts(tokenizer)
+        # Of its own, so that schemas which take long delay only each other.
+        self._grammar_thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
+        self._grammars = 0
 
     async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
         """Return prompts as tokens, without blocking the event loop: a text opens as a document
@@ -127,7 +135,17 @@ class TextWriter:
         """
         tokens = form.n * sum(len(prompt.ids) for prompt in prompts)
         self._worker.check_room(form.n * len(prompts), tokens)
-        return await asyncio.to_thread(self._prepare, prompts, form, param, options)
+        work = partial(self._prepare, prompts, form, param, options)
+        constraint = constraint_fields(form.response_format).keys() | options.keys()
+        if constraint.isdisjoint(CONSTRAINT_FIELDS):
+            return await asyncio.to_thread(work)
+        if self._grammars >= MOST_GRAMMARS:
+            raise try_again("too many schemas wait to be compiled here", status=429, seconds=2)
+        self._grammars += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._grammar_thread, work)
+        finally:
+            self._grammars -= 1
 
     def _prepare(
         self,
