@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from configs.schema.serve import Serve
-from serving.body import check_length, timed_out, too_large
+from serving.body import check_encoding, check_length, timed_out, too_large
 from serving.errors import ApiError, invalid, try_again
 from serving.responses import ClientLeft
 
@@ -99,6 +99,7 @@ class Uploads:
 
 async def _chunks(request: Request, most_bytes: int, seconds: float) -> AsyncIterator[bytes]:
     """Yield the body of a request, of at most `most_bytes`, that comes within `seconds`."""
+    check_encoding(request)
     check_length(request, most_bytes)
     deadline = asyncio.get_running_loop().time() + seconds
     size, stream = 0, aiter(request.stream())

@@ -116,6 +116,11 @@ def test_boundaries_that_are_missing_or_huge_are_refused():
         assert error_of([b"x"], {"Content-Type": kind}).status == 400
 
 
+def test_compressed_uploads_are_refused():
+    body, headers = multipart([("file", b"x")])
+    assert error_of([body], headers | {"Content-Encoding": "gzip"}).status == 415
+
+
 def test_bytes_are_bounded_whatever_the_header_says():
     body, headers = multipart([("file", b"x" * 100_001)])
     assert error_of([body], headers).status == 413
