@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     from inference.loading import load_model
     from serving.access import LOOPBACK_NAMES, is_loopback
     from serving.app import build_app
-    from serving.server import run
+    from serving.server import leave_if_busy, run
     from serving.service import Service
 
     enable_compilation_cache(cache_dir(config.data))
@@ -78,7 +78,9 @@ def main(argv: Sequence[str]) -> int:
     hosts = [*limits.allowed_hosts, *LOOPBACK_NAMES, arguments.host]
     if not is_loopback(arguments.host) and not limits.allowed_hosts:
         hosts = []  # Which names lead here is unknown; the token protects.
-    return run(build_app(service, tokens=tokens, hosts=hosts), service, limits, opened)
+    status = run(build_app(service, tokens=tokens, hosts=hosts), service, limits, opened)
+    leave_if_busy(status)
+    return status
 
 
 def tokens_of(path: str | None, is_open: bool) -> list[str]:

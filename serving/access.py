@@ -20,6 +20,9 @@ Table = Mapping[str, Mapping[str, Access]]
 NEEDED = {"/v1/chat/completions": "models that were trained on conversations"}
 """Routes that only some models have, with what these are."""
 
+UNLISTED = ("/page/", "/v1/models/")
+"""Routes that errors do not list: files of the page, and the model's name."""
+
 HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -68,6 +71,7 @@ class AccessRules:
 
     def __init__(self, table: Table, *, tokens: Sequence[str], hosts: Collection[str]):
         self._table = table
+        self._listed = sorted(path for path in table if not path.startswith(UNLISTED))
         names = (f"[{host}]" if ":" in host and host[0] != "[" else host for host in hosts)
         self._hosts = {host_name(name) for name in names} - {None}
         self._accepts_any_host = not hosts
@@ -89,7 +93,7 @@ class AccessRules:
         _check_origin(headers)
         methods = self._table.get(scope["path"])
         if methods is None and (models := NEEDED.get(scope["path"])) is not None:
-            others = ", ".join(sorted(path for path in self._table if path.startswith("/v1/")))
+            others = ", ".join(path for path in self._listed if path.startswith("/v1/"))
             raise ApiError(
                 404,
                 f"this model has no {scope['path']}, which is for {models}: it has {others}",
@@ -98,7 +102,7 @@ class AccessRules:
         if methods is None:
             if scope["path"].startswith("/v1/models/"):
                 raise _no_such_model(scope["path"].removeprefix("/v1/models/"))
-            known = ", ".join(sorted(path for path in self._table if path[:6] != "/page/"))
+            known = ", ".join(self._listed)
             raise ApiError(404, f"there is no such route: there are {known}", code="not_found")
         access = methods.get(scope["method"])
         if access is None:

@@ -38,6 +38,7 @@ TAGS = {
     "translate": "Texts in another language.",
     "fill": "Words for the gaps of a text.",
     "models": "What is served.",
+    "info": "What is served, with its figures.",
     "operation": "Health, metrics and this description.",
 }
 

@@ -160,7 +160,6 @@ def run(app: ASGIApp, service: Service, limits: Serve, opened: socket.socket) ->
     asyncio.run(server.serve([opened]))
     status = 1 if service.has_failed else 0
     log("stopped", status=status)
-    leave_if_busy(status)
     return status
 
 

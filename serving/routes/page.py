@@ -7,7 +7,6 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.errors import ApiError
 from serving.forms.info import ModelInfo, model_info
 from serving.responses import json_response
 from serving.route import Route
@@ -53,24 +52,21 @@ def routes(service: Service) -> list[Route]:
     async def info(request: Request) -> Response:
         return json_response(_info(service))
 
+    meaning = "What is served, with its figures."
+    joined = [*_static_routes(), Route("GET", "/v1/info", info, meaning, answer=ModelInfo)]
+    if report is not None:
+        joined.append(_report_route(report))
+    return joined
+
+
+def _report_route(report: bytes) -> Route:
     async def report_page(request: Request) -> Response:
-        if report is None:
-            raise ApiError(404, "this model has no report", code="not_found")
         headers = {"Content-Security-Policy": REPORT_POLICY}
         return _file(request, report, MEDIA_TYPES[".html"], headers)
 
-    return [
-        *_static_routes(),
-        Route("GET", "/v1/info", info, "What is served, with its figures.", answer=ModelInfo),
-        Route(
-            "GET",
-            "/report",
-            report_page,
-            "The report of the training.",
-            media_types=("text/html",),
-            statuses={404: "There is no report."},
-        ),
-    ]
+    media_types = ("text/html",)
+    meaning = "The report of the training."
+    return Route("GET", "/report", report_page, meaning, media_types=media_types)
 
 
 def address_of(name: str) -> str:
