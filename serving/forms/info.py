@@ -117,7 +117,7 @@ def model_info(
     restored = model.restored
     config, spec = restored.model_def.config, restored.model_def.data_spec
     manifest = restored.manifest
-    measured = manifest["metrics"]
+    measured = manifest.get("metrics") or {}  # none before the first evaluation
     return ModelInfo(
         name=name,
         status=status,
@@ -140,7 +140,7 @@ def model_info(
         measured_by=config.task.measured_by,
         best_metric=config.checkpoint.best_metric,
         examples=measured.get("examples"),
-        training_seconds=manifest["history"].get("seconds"),
+        training_seconds=manifest.get("history", {}).get("seconds"),
         limits={field: getattr(limits, field) for field in LIMITS},
         prompts=_prompts(config),
         has_report=has_report,
