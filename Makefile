@@ -1,5 +1,6 @@
 # The commands of a user: `make train`, `make test`, `make setup`; `make test-full` for longer tests,
-# `make parity` for those against PyTorch; for accelerators `make tpu-check`, `make gpu-run`.
+# `make test-server` for a server under attack, `make parity` for those against PyTorch; for
+# accelerators `make tpu-check`, `make gpu-run`.
 # A set-up is done once; `.venv/.ready` remembers of which files.
 
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c 'import ensurepip' 2>/dev/null && echo python3.11 || \
@@ -9,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKDIR ?= runs/python_stdlib
 
-.PHONY: setup train test test-full parity lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
+.PHONY: setup train test test-full test-server parity lint tpu-check gpu-run gpu-check bench-gpu wheels golden clean-venv
 
 setup: $(READY)
 
@@ -25,12 +26,17 @@ train: $(READY)
 	$(BIN)/python train.py --config=configs/python_stdlib.py --workdir=$(WORKDIR)
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/benchmarks --ignore=tests/golden
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore=tests/parity --ignore=tests/full --ignore=tests/long --ignore=tests/benchmarks --ignore=tests/golden
 
 # Every family on every modality, from a mesh through a checkpoint to another one; two hosts as one;
 # benchmarks at toy size; workdirs of earlier, which evaluate to the same figures.
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/full tests/benchmarks tests/golden
+
+# A server under attack, and after it; 500 random requests to each route; the web page in a browser,
+# where Chromium is installed.
+test-server: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/long
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench
