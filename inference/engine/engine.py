@@ -17,10 +17,10 @@ import numpy as np
 from configs.errors import UsageError
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.constraints import ConstraintCompiler
-from inference.engine.job import Job, OnText, token_logprobs
+from inference.engine.job import Job, OnText, options_of, token_logprobs
 from inference.engine.lookup import TEXT_ROOM, Lookup, idle_lookup, lookup_of
 from inference.engine.prefix_cache import PrefixCache
-from inference.engine.programs import LOGPROBS, MASKS, SPECULATION, Programs, options_of
+from inference.engine.programs import LOGPROBS, MASKS, SPECULATION, Programs
 from inference.engine.slots import MOST_STEPS, NOTHING, UNMASKED, Slots
 from inference.requests import Request, RequestError
 from inference.sampling import row_key

@@ -1,15 +1,16 @@
 """A request in the engine: its tokens and its text, on the host."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.constraints import ConstraintState
+from inference.engine.programs import LOGPROBS, MASKS, SPECULATION
 from inference.engine.slots import ALTERNATIVES, NOTHING
 from inference.requests import Completion, Request, RequestError, TokenLogprob
-from inference.sampling import row_key
+from inference.sampling import row_key, used_options
 from inference.text import GrowingText
 from model.layers.states import ModelState
 
@@ -172,6 +173,19 @@ class Job:
     def shift_context(self, limit: int) -> None:
         """Start to read the last half of the context again, from an empty state."""
         self.unread, self.read = self.ids[-(limit // 2) :][:-1], 0
+
+
+def options_of(requests: Iterable[Request]) -> frozenset[str]:
+    """Return the options of `ALL_OPTIONS` that at least one request uses."""
+    requests = list(requests)
+    used = set(used_options(request.sampling for request in requests))
+    if any(request.logprobs or request.prompt_logprobs for request in requests):
+        used.add(LOGPROBS)
+    if any(request.constraint for request in requests):
+        used.add(MASKS)
+    if any(request.speculates for request in requests):
+        used.add(SPECULATION)
+    return frozenset(used)
 
 
 def token_logprobs(columns_SC: np.ndarray) -> list[TokenLogprob]:

@@ -1,6 +1,6 @@
 """The engine's functions on the device, compiled for one model on one mesh."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from inference.engine import slots as on_device
 from inference.engine import speculation
 from inference.engine.lookup import Lookup, idle_lookup
 from inference.engine.slots import SlotArrays, Slots
-from inference.requests import Request, Sampling
-from inference.sampling import OFF, RowSettings, used_options
+from inference.requests import Sampling
+from inference.sampling import OFF, RowSettings
 from inference.text import writable_tokens
 from model.layers.sharding import Axes
 from parallel.axes import named_sharding, replicated
@@ -26,19 +26,6 @@ LOGPROBS, MASKS, SPECULATION = "logprobs", "masks", "speculation"
 
 ALL_OPTIONS = frozenset((*OFF, LOGPROBS, MASKS, SPECULATION))
 """Everything that a request may ask of a program."""
-
-
-def options_of(requests: Iterable[Request]) -> frozenset[str]:
-    """Return the options of `ALL_OPTIONS` that at least one request uses."""
-    requests = list(requests)
-    used = set(used_options(request.sampling for request in requests))
-    if any(request.logprobs or request.prompt_logprobs for request in requests):
-        used.add(LOGPROBS)
-    if any(request.constraint for request in requests):
-        used.add(MASKS)
-    if any(request.speculates for request in requests):
-        used.add(SPECULATION)
-    return frozenset(used)
 
 
 @dataclass(frozen=True)

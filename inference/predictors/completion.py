@@ -139,7 +139,7 @@ class TextCompletion(Predictor[Request, Completion]):
 
         from inference.compiled import next_power_of_two
         from inference.engine.engine import Engine
-        from inference.engine.programs import options_of
+        from inference.engine.job import options_of
 
         graph, params = nnx.split(module)
         lengths = [self._length(request.prompt) + request.max_tokens for request in requests]
