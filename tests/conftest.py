@@ -22,15 +22,6 @@ settings.register_profile("any speed", deadline=None, suppress_health_check=[Hea
 settings.load_profile("any speed")
 
 
-def pytest_configure(config):
-    """Keep compiled programs in pytest's cache, as many tests compile the same: for the tests of a
-    run, and for the next run. `pytest --cache-clear` forgets them."""
-    if (cache := getattr(config, "cache", None)) is not None:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.mkdir("compiled"))
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
-
-
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory) -> str:
     """A cache of prepared data that the tests of one process share."""
