@@ -28,9 +28,12 @@ def cache_dir(tmp_path_factory) -> str:
     return str(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.fixture(autouse=True)
-def _private_cache(cache_dir, monkeypatch):
-    monkeypatch.setenv("TRIFORM_CACHE", cache_dir)
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(cache_dir):
+    """Before any other fixture: servers that a whole module asks must not find the user's cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TRIFORM_CACHE", cache_dir)
+        yield
 
 
 MOST_PROGRAMS = 64

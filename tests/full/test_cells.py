@@ -1,4 +1,7 @@
-"""Each cell of the matrix on through a checkpoint, another mesh, and an evaluation."""
+"""Each cell of the matrix: its steps on every mesh are one device's, and it goes on through a
+checkpoint, another mesh, and an evaluation."""
+
+import functools
 
 import jax
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from inference.evaluation import evaluate
 from reporting.report.machine import versions
 from tests.training import cells, runs
+from tests.training.test_matrix import OF_ONE_MIXER, THREE_AXES, check_two_steps
 from training.best_metric import BestMetric
 from training.checkpoints import Checkpoints, restore_state
 from training.restore import find_checkpoint
@@ -21,9 +25,10 @@ NEXT = {
 """The mesh on which a run of each goes on."""
 
 
-def steps(program, state, batches):
+def steps(compiled, state, batches):
     """The state after all of `batches`, and the loss of each."""
-    step, losses = cells.compiled_step(program), []
+    program, step = compiled
+    losses = []
     for batch in batches:
         state, metrics = cells.take_step(program, step, state, batch)
         losses.append(metrics["loss"])
@@ -48,20 +53,34 @@ def cell(request):
 
 
 @pytest.fixture(scope="module")
-def whole(cell):
+def compiled(cell):
+    """Gives the program of a mesh and its compiled step, which every test of the cell takes."""
+    return functools.cache(functools.partial(cells.compiled, cell))
+
+
+@pytest.fixture(scope="module")
+def whole(cell, compiled):
     """Losses and metrics of a run on one device that is never interrupted."""
-    program = cells.build(cells.load(cell, "one device"))
+    program, _ = compiled("one device")
     batches = cells.batches(program.config, BEFORE + AFTER)
-    state, losses = steps(program, cells.place(program, cells.fresh(cell)), batches)
+    state = cells.place(program, cells.fresh(cell))
+    state, losses = steps(compiled("one device"), state, batches)
     return losses, evaluated(program, state)
 
 
+def test_two_steps_on_every_mesh_equal_one_devices(cell, compiled):
+    meshes = [mesh for mesh in list(cells.MESHES)[1:] if mesh != THREE_AXES or cell in OF_ONE_MIXER]
+    check_two_steps(cell, meshes, compiled)
+
+
 @pytest.mark.parametrize("mesh", NEXT)
-def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh, tmp_path):
-    program = cells.build(cells.load(cell, mesh))
+def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(
+    cell, whole, compiled, mesh, tmp_path
+):
+    program, _ = compiled(mesh)
     batches = [*cells.batches(program.config, BEFORE + AFTER)]
     state = cells.place(program, cells.fresh(cell))
-    state, first = steps(program, state, batches[:BEFORE])
+    state, first = steps(compiled(mesh), state, batches[:BEFORE])
     metric = BestMetric("loss", higher_is_better=False)
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder, keep_last=1, keep_best=0, metric=metric)
@@ -75,12 +94,12 @@ def test_a_checkpoint_goes_on_elsewhere_and_is_evaluated_alike(cell, whole, mesh
     checkpoints.save(BEFORE, state, axes=program.model_def.graph.axes(), contents=contents)
     checkpoints.close()
 
-    elsewhere = cells.build(cells.load(cell, NEXT[mesh]))
+    elsewhere, _ = compiled(NEXT[mesh])
     step, manifest = find_checkpoint(tmp_path, print)
     assert step == BEFORE
     restored = restore_state(tmp_path / "checkpoints", step, manifest, elsewhere.abstract_state)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), jax.device_get(state))
-    state, last = steps(elsewhere, restored, batches[BEFORE:])
+    state, last = steps(compiled(NEXT[mesh]), restored, batches[BEFORE:])
     losses, metrics = whole
     np.testing.assert_allclose([*first, *last], losses, rtol=1e-3)
     for name, value in evaluated(elsewhere, state).items():

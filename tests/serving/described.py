@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tests.serving.servers import ROOT, SMALL
+from tests.serving.servers import ROOT, SMALL, Served
 
 CHECKS = ("not_a_server_error", "response_schema_conformance", "content_type_conformance")
 
@@ -21,15 +21,6 @@ LIMITS = SMALL | {"serve.max_tokens": "4", "serve.max_n": "2"}
 
 BOUNDS = {"max_tokens": 4, "max_completion_tokens": 4, "n": 2}
 """The largest values of parameters that most requests have; see `schemathesis_hooks`."""
-
-
-class Served(Protocol):
-    """A server that is ready: its address, and the name of its model."""
-
-    url: str
-
-    @property
-    def model(self) -> str: ...
 
 
 def find_faults(

@@ -8,12 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from configs.data_spec import DataSpec
-from configs.schema.serve import Serve
 from data.codecs.tokenizers import Tokenizer
 from inference.loading import LoadedModel
 from tests.serving.chats import TEMPLATE, train_chat
-from tests.serving.in_process import ThreadServer, serving_model, tone
-from tests.serving.inside import untrained
+from tests.serving.in_process import ThreadServer, serving_model, tone, untrained
 from tests.serving.servers import GOLDEN, SMALL, RunningServer, serving
 
 WORKDIRS = {
@@ -36,8 +34,8 @@ def serving_kind(
     """Serve a model of a kind until the block ends. folder: where to write the log, and a workdir
     if the model is trained first."""
     if kind in ("gaps", "labels"):
-        limits = Serve(**{name.removeprefix("serve."): int(n) for name, n in fields.items()})
-        with serving_model(_untrained(kind), limits) as server:
+        limits = {name.removeprefix("serve."): int(number) for name, number in fields.items()}
+        with serving_model(_untrained(kind), **limits) as server:
             yield server
         return
     if kind == "chat":

@@ -21,19 +21,11 @@ SMALL = {"serve.slots": "2", "serve.prefix_cache_mb": "0"}
 START_SECONDS = 300
 
 
-@dataclass
-class RunningServer:
-    """A server that is ready. log: the file with its log lines."""
+class Served:
+    """A server that is ready. model: the name that requests give."""
 
-    process: subprocess.Popen[bytes]
     url: str
-    port: int
     model: str
-    log: Path
-
-    def lines(self) -> list[dict[str, object]]:
-        """Return the lines of the log."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def request(
         self,
@@ -55,6 +47,28 @@ class RunningServer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+
+@dataclass
+class RunningServer(Served):
+    """One in a process of its own. log: the file with its log lines."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    port: int
+    model: str
+    log: Path
+
+    def lines(self) -> list[dict[str, object]]:
+        """Return the lines of the log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def check_log(self) -> None:
+        """Fail if the log tells of a fault, or has what must not reach it."""
+        text = self.log.read_text()
+        wrong = [line for line in self.lines() if line["level"] in ("error", "critical")]
+        assert not wrong, wrong
+        assert "\x1b" not in text and "Bearer" not in text
 
     def ask(self, path: str, content: object) -> dict:
         """Send JSON; return the JSON answer, which must be a success."""
@@ -92,6 +106,7 @@ def serving(
         if is_awaited:
             _wait_for(process, log, "ready")
         yield server
+        server.check_log()
     finally:
         process.terminate()
         try:
@@ -105,7 +120,11 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path, event: str) -> dict[s
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         for line in log.read_text().splitlines():
-            if line.startswith("{") and (found := json.loads(line))["event"] == event:
+            if (
+                line.startswith("{")
+                and line.endswith("}")
+                and (found := json.loads(line))["event"] == event
+            ):
                 return found
         if process.poll() is not None:
             break

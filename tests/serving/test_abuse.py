@@ -24,9 +24,9 @@ INTERNALS = (b"Traceback", b".py", b"site-packages", str(ROOT).encode(), b" obje
 """What no answer to a client may contain."""
 
 SHORT = SMALL | {
-    "serve.header_seconds": "1",
-    "serve.body_seconds": "1",
-    "serve.keep_alive_seconds": "1",
+    "serve.header_seconds": "4",
+    "serve.body_seconds": "4",
+    "serve.keep_alive_seconds": "4",
     "serve.max_connections": "32",
 }
 
@@ -182,6 +182,8 @@ def test_idle_connections_make_room_but_a_stream_does_not(open_server):
         idle = [stack.enter_context(RawClient(open_server.port)) for _ in range(100)]
         assert exchange(open_server.port, get("/health")).status == 200
         assert idle[0].is_closed()
+        idle[-1].send(get("/health"))
+        assert idle[-1].answer().status == 200
         rest = b"".join(iter(lambda: stream.socket.recv(1 << 16), b""))
         assert b"data: [DONE]\n\n" in rest
 
@@ -190,7 +192,7 @@ def test_beyond_the_cap_of_busy_connections_a_new_one_is_told_to_try_again(open_
     most = int(SHORT["serve.max_connections"])
     with contextlib.ExitStack() as stack:
         streams = []
-        for _ in range(most):  # Each sends at once: a header has a second's time.
+        for _ in range(most):  # Each sends at once: a header has little time.
             streams.append(stack.enter_context(RawClient(open_server.port)))
             streams[-1].send(post(COMPLETIONS, long_stream(4000)))
         wait_until(lambda: b"data:" in streams[0].socket.recv(64))
@@ -203,11 +205,3 @@ def test_beyond_the_cap_of_busy_connections_a_new_one_is_told_to_try_again(open_
         wait_until(is_refused)
     wait_until(lambda: number_of("running", open_server.port) == 0)
     assert number_of("waiting", open_server.port) == 0
-
-
-def test_the_log_is_json_without_tokens_and_tells_of_no_fault(open_server, token_server):
-    for server in (open_server, token_server):
-        lines = server.lines()
-        assert lines and not [line for line in lines if line["event"] == "fault"]
-        assert TOKEN not in server.log.read_text()
-        assert "\x1b" not in server.log.read_text()

@@ -1,16 +1,16 @@
 """`/v1/classify` labels texts as the predictor does."""
 
 import asyncio
-import json
 import random
 import threading
+import time
 
 import pytest
 
 from benchmarks.engine_runs import Compilations
 from configs.data_spec import DataSpec
 from data.codecs.tokenizers import Tokenizer
-from tests.serving.inside import SECONDS, InsideServer, untrained
+from tests.serving.in_process import SECONDS, serving_model, untrained
 
 ROUTE = "/v1/classify"
 LENGTH = 16
@@ -37,13 +37,13 @@ def server():
         data__sequence_length=str(LENGTH),
         data__path=__file__,
     )
-    with InsideServer(model, slots=3) as server:
+    with serving_model(model, slots=3, writes_texts=False) as server:
         yield server
 
 
 def test_texts_are_labelled_as_the_predictor_labels_them(server):
     told = []
-    expected = [*server.model.predict(prompt=TEXTS, warn=told.append)]
+    expected = [*server.service.model.predict(prompt=TEXTS, warn=told.append)]
     assert len({one.label for one in expected}) > 1 and len(told) == 1
     answer = server.ask(ROUTE, input=TEXTS)
     for index, (found, one) in enumerate(zip(answer["data"], expected, strict=True)):
@@ -93,7 +93,7 @@ def test_a_fault_of_a_batch_is_the_server_s_and_passes(server, monkeypatch):
 
 
 def test_the_inputs_of_a_client_that_leaves_are_given_up(server, monkeypatch):
-    begun, may_end, sent = threading.Event(), threading.Event(), []
+    begun, may_end = threading.Event(), threading.Event()
     classify = server.service.predictor._classifier
 
     def wait_and_classify(*arguments):
@@ -101,26 +101,20 @@ def test_the_inputs_of_a_client_that_leaves_are_given_up(server, monkeypatch):
         assert may_end.wait(SECONDS)
         return classify(*arguments)
 
-    content = {"model": server.name, "input": ["a"] * 20}
-    parts = [{"type": "http.request", "body": json.dumps(content).encode()}]
+    async def leave():
+        async with server.client() as client:
+            sent = asyncio.ensure_future(client.post(ROUTE, json=content))
+            assert await asyncio.to_thread(begun.wait, SECONDS)
+            sent.cancel()
 
-    async def receive():
-        if parts:
-            return parts.pop()
-        assert await asyncio.to_thread(begun.wait, SECONDS)
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    headers = [(b"host", b"inside"), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": headers}
-    scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "root_path": ""}
+    content = {"model": server.model, "input": ["a"] * 20}
     with monkeypatch.context() as patched:
         patched.setattr(server.service.predictor, "_classifier", wait_and_classify)
-        server.run(server.app(scope, receive, send))
-        assert sent == [] and server.service.in_flight == 0
-        assert server.service.worker.waiting == 0
+        asyncio.run(leave())
+        deadline = time.monotonic() + SECONDS
+        while server.service.in_flight or server.service.worker.waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         may_end.set()
         assert len(server.ask(ROUTE, input=TEXTS)["data"]) == len(TEXTS)
     assert server.service.worker.running == 0
@@ -131,7 +125,7 @@ def test_the_description_has_the_forms_of_inputs(server):
         async with server.client() as client:
             return (await client.get("/openapi.json")).json()
 
-    described = server.run(describe())
+    described = asyncio.run(describe())
     assert {"/v1/classify", "/v1/embeddings"} <= described["paths"].keys()
     assert not {"/v1/fill", "/v1/translate"} & described["paths"].keys()
     schemas = described["components"]["schemas"]

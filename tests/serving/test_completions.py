@@ -40,7 +40,8 @@ def test_prompts_are_scored_without_writing(text_server):
     scores = choice["logprobs"]
     assert choice["text"] == PROMPT and "".join(scores["tokens"]) == PROMPT
     assert scores["text_offset"] == list(range(len(PROMPT)))
-    assert all(score < 0 for score in scores["token_logprobs"] if score is not None)
+    first, *rest = scores["token_logprobs"]
+    assert first is None and all(score < 0 for score in rest)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`/v1/embeddings` answers with the means of hidden states, in OpenAI's form."""
 
+import asyncio
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from benchmarks.engine_runs import Compilations
 from inference.compiled import CompiledFunction
 from inference.embeddings import CHUNK, SHORTEST
 from inference.loading import load_model
-from tests.serving.inside import InsideServer
+from tests.serving.in_process import serving_model
 from tests.serving.servers import GOLDEN
 
 ROUTE = "/v1/embeddings"
@@ -19,14 +20,16 @@ MOST = 4 * CHUNK
 @pytest.fixture(scope="module")
 def recurrent():
     """A server whose model has no limit of its own."""
-    with InsideServer(load_model(GOLDEN / "recurrence_text"), max_input_tokens=MOST) as server:
+    with serving_model(
+        load_model(GOLDEN / "recurrence_text"), max_input_tokens=MOST, writes_texts=False
+    ) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def attentive():
     """A server whose model reads 16 tokens."""
-    with InsideServer(load_model(GOLDEN / "attention_text")) as server:
+    with serving_model(load_model(GOLDEN / "attention_text"), writes_texts=False) as server:
         yield server
 
 
@@ -35,7 +38,7 @@ HIDDEN = CompiledFunction(lambda module, tokens_BT: module.hidden(tokens_BT)[0])
 
 def expected(server, ids):
     """Return the mean of the hidden states of one text, computed without padding."""
-    x_BTD = HIDDEN(server.model.module, np.array([ids], np.int32))
+    x_BTD = HIDDEN(server.service.model.module, np.array([ids], np.int32))
     mean_D = np.asarray(x_BTD, np.float64)[0].mean(axis=0)
     return mean_D / np.linalg.norm(mean_D)
 
@@ -51,7 +54,7 @@ def test_an_embedding_is_the_mean_of_the_hidden_states(kind, request):
     server = request.getfixturevalue(kind)
     texts = ["To be", "a", "or not to be, t"]
     answer = server.ask(ROUTE, input=texts)
-    ids = [server.model.tokenizer.encode(text).tolist() for text in texts]
+    ids = [server.service.model.tokenizer.encode(text).tolist() for text in texts]
     for vector, of_text in zip(vectors(answer), ids, strict=True):
         np.testing.assert_allclose(vector, expected(server, of_text), atol=2e-5)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
@@ -65,7 +68,7 @@ def test_an_embedding_is_the_mean_of_the_hidden_states(kind, request):
 
 def test_a_long_text_is_read_in_parts(recurrent):
     generator = random.Random(0)
-    known = recurrent.model.tokenizer.vocabulary_size
+    known = recurrent.service.model.tokenizer.vocabulary_size
     for length in (SHORTEST + 1, CHUNK + 1, MOST - 3):
         ids = [generator.randrange(known) for _ in range(length)]
         (vector,) = vectors(recurrent.ask(ROUTE, input=ids))
@@ -78,12 +81,12 @@ def test_the_official_client_reads_both_forms(attentive):
     async def embed(**fields):
         async with attentive.client() as http:
             client = openai.AsyncOpenAI(
-                api_key="none", base_url="http://inside/v1", http_client=http
+                api_key="none", base_url=f"{attentive.url}/v1", http_client=http
             )
-            return await client.embeddings.create(model="small", input=["To be", "or"], **fields)
+            return await client.embeddings.create(model="model", input=["To be", "or"], **fields)
 
     default, as_numbers = (
-        attentive.run(embed(**fields)) for fields in ({}, {"encoding_format": "float"})
+        asyncio.run(embed(**fields)) for fields in ({}, {"encoding_format": "float"})
     )
     for coded, numbers in zip(default.data, as_numbers.data, strict=True):
         np.testing.assert_allclose(coded.embedding, numbers.embedding, atol=1e-7)
@@ -129,7 +132,7 @@ def test_nothing_is_compiled_after_the_start(kind, request):
     compilations, generator = Compilations(), random.Random(1)
     for count in (1, 2, 5):
         lengths = [generator.randrange(1, 17) for _ in range(count)]
-        if server.model.module.has_bounded_context is False:
+        if server.service.model.module.has_bounded_context is False:
             lengths = [generator.randrange(1, MOST + 1) for _ in range(count)]
         contents = [{"input": [[2] * length, [3]]} for length in lengths]
         assert {status for status, _ in server.requests(ROUTE, contents)} == {200}

@@ -8,7 +8,7 @@ from benchmarks.engine_runs import Compilations
 from configs.data_spec import DataSpec
 from data.codecs.tokenizers import Tokenizer
 from inference.predictors.filling import MOST_GAPS
-from tests.serving.inside import InsideServer, untrained
+from tests.serving.in_process import serving_model, untrained
 
 ROUTE = "/v1/fill"
 LENGTH = 24
@@ -29,13 +29,13 @@ def server():
         model__num_heads="2",
         data__sequence_length=str(LENGTH),
     )
-    with InsideServer(model) as server:
+    with serving_model(model, writes_texts=False) as server:
         yield server
 
 
 def test_texts_are_filled_as_the_predictor_fills_them(server):
     answer = server.ask(ROUTE, input=TEXTS)
-    expected = [*server.model.predict(prompt=TEXTS)]
+    expected = [*server.service.model.predict(prompt=TEXTS)]
     assert len({one.text for one in expected}) == len(TEXTS)
     for index, (found, one) in enumerate(zip(answer["data"], expected, strict=True)):
         assert (found["index"], found["text"]) == (index, one.text)

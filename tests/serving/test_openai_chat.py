@@ -141,7 +141,7 @@ def test_transcripts(speech_server):
     create = client_of(speech_server).audio.transcriptions.create
     fields = {"model": speech_server.model, "file": ("tone.wav", tone(0.5))}
     plain = create(**fields)
-    assert isinstance(plain.text, str) and plain.usage.seconds == pytest.approx(0.5, abs=0.01)
+    assert plain.text and plain.usage.seconds == pytest.approx(0.5, abs=0.01)
     verbose = create(**fields, response_format="verbose_json", timestamp_granularities=["segment"])
     assert verbose.text == plain.text and verbose.duration == pytest.approx(0.5, abs=0.01)
     assert create(**fields, response_format="text").strip() == plain.text

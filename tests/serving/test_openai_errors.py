@@ -20,7 +20,9 @@ FIELDS = SMALL | {
     "serve.slots": "1",
     "serve.max_tokens": str(1 << 20),
     "serve.max_waiting_requests": "1",
+    "serve.first_token_seconds": "240",
     "serve.answer_seconds": "240",
+    "serve.unread_seconds": "240",
 }
 RUNNING = 2
 """Answers that the model of this server works on at the same time; one more waits."""
@@ -177,6 +179,9 @@ def test_no_answer_in_time(server):
 
 
 def test_a_cancelled_answer_frees_its_slot(server):
+    def is_running() -> bool:
+        return gauge(server, "triform_num_requests_running") > 0
+
     async def cancel(is_streamed: bool) -> None:
         async with openai.AsyncOpenAI(
             base_url=f"{server.url}/v1", api_key=TOKEN, max_retries=0
@@ -187,8 +192,7 @@ def test_a_cancelled_answer_frees_its_slot(server):
                     await anext(aiter(stream))
             else:
                 task = asyncio.create_task(client.completions.create(**fields))
-                while gauge(server, "triform_num_requests_running") == 0:
-                    await asyncio.sleep(0.02)
+                await asyncio.to_thread(wait_until, is_running)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

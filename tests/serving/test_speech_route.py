@@ -7,17 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from configs.schema.serve import Serve
-from inference.loading import load_model
 from inference.predictors.predictor import Prediction
 from inference.recordings import padded
 from serving.forms.speech import TranscriptionForm
 from serving.routes.speech import respond, subtitles, web_subtitles
-from tests.serving.in_process import multipart, post, send_file, serving_model, tone
-from tests.serving.servers import GOLDEN
+from tests.serving.in_process import multipart, post, send_file, tone
 
 PATH = "/v1/audio/transcriptions"
-LIMITS = Serve(max_sound_seconds=1.28, sandbox_processes=1, sandbox_seconds=60.0)
 
 SEGMENT_FIELDS = {
     "id",
@@ -34,19 +30,13 @@ SEGMENT_FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def recogniser():
-    """A recogniser of tones that writes something: its blank is made unlikely."""
-    model = load_model(GOLDEN / "recurrence_sound")
-    head = model.module.head
-    head.bias[...] = head.bias[...].at[-1].add(-6.0)
-    head.kernel[...] = head.kernel[...] * 8
-    return model
+def server(speech_server):
+    return speech_server
 
 
 @pytest.fixture(scope="module")
-def server(recogniser):
-    with serving_model(recogniser, LIMITS, "tones") as one:
-        yield one
+def recogniser(server):
+    return server.service.model
 
 
 def transcribe(server, content, **fields):

@@ -10,12 +10,12 @@ WORKDIR = GOLDEN / "recurrence_text"
 
 
 def test_what_was_accepted_is_finished_and_the_next_is_told_to_try_again(tmp_path):
-    fields = SMALL | {"serve.max_tokens": "10000", "serve.drain_seconds": "120"}
+    fields = SMALL | {"serve.max_tokens": "60000", "serve.drain_seconds": "120"}
     with (
         serving(WORKDIR, tmp_path / "log", fields=fields) as server,
         RawClient(server.port) as client,
     ):
-        asked = long_stream(10_000)
+        asked = long_stream(60_000)
         client.send(post("/v1/completions", asked))
         wait_until(lambda: b"data:" in client.socket.recv(4096))
         server.process.send_signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.engine_runs import Compilations
 from inference.loading import load_model
-from tests.serving.inside import InsideServer
+from tests.serving.in_process import serving_model
 from tests.serving.servers import GOLDEN
 
 ROUTE = "/v1/translate"
@@ -16,12 +16,12 @@ TEXTS = ["3 March 2004", "1 May 1999", "", "Sunday, 4 June 1922", "12"]
 @pytest.fixture(scope="module")
 def server():
     """A model that turns dates into another form."""
-    with InsideServer(load_model(GOLDEN / "attention_pairs")) as server:
+    with serving_model(load_model(GOLDEN / "attention_pairs"), writes_texts=False) as server:
         yield server
 
 
 def test_texts_are_answered_as_the_predictor_answers_them(server):
-    expected = [one for _, one in server.model.predict(prompt=TEXTS)]
+    expected = [one for _, one in server.service.model.predict(prompt=TEXTS)]
     answer = server.ask(ROUTE, input=TEXTS, beam_size=1)
     assert [entry["index"] for entry in answer["data"]] == [*range(len(TEXTS))]
     assert [entry["text"] for entry in answer["data"]] == [one.text for one in expected]

@@ -1,7 +1,7 @@
 """The matrix: every family on every modality, as small as it can be, on one mesh after another."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -161,6 +161,16 @@ def compiled_step(program: TrainProgram) -> Any:
     config = program.config
     shape = program.batch_shape(next(batches(config, 1)), config.data.global_batch_size)
     return program.train_step.lower(program.abstract_state, shape).compile()
+
+
+Compiled = Callable[[str], tuple[TrainProgram, jax.stages.Compiled]]
+"""Gives a cell's program on the mesh of a name, and its step."""
+
+
+def compiled(cell: str, mesh: str) -> tuple[TrainProgram, jax.stages.Compiled]:
+    """The program of a cell on a mesh, and its step."""
+    program = build(load(cell, mesh))
+    return program, compiled_step(program)
 
 
 def take_step(program: TrainProgram, step: Any, state: Any, rows: Mapping[str, np.ndarray]):
