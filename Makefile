@@ -36,7 +36,7 @@ test-full: $(READY)
 # A server under attack, and after it; 500 random requests to each route; the web page in a browser,
 # where Chromium is installed.
 test-server: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/long
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/long
 
 # Layers and losses against PyTorch's, models against those of transformers, with the same weights.
 parity: $(VENV)/.bench

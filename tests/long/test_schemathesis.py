@@ -30,7 +30,10 @@ OPENAI_ROUTES = {
 """OpenAI's routes, by the kind of model that has them."""
 
 
-@pytest.fixture(scope="module", params=KINDS)
+DESCRIPTION = "TRIFORM_OPENAI_DESCRIPTION"
+
+
+@pytest.fixture(scope="module")
 def served(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     with serving_kind(request.param, folder, fields=LIMITS) as server:
@@ -44,6 +47,7 @@ def check(description: dict[str, Any], server: Served, folder: Path, **options: 
     assert min(succeeded.values()) > 0, succeeded
 
 
+@pytest.mark.parametrize("served", KINDS, indirect=True)
 @pytest.mark.timeout(SECONDS + 120)
 def test_our_description(served, tmp_path):
     kind, server = served
@@ -52,15 +56,13 @@ def test_our_description(served, tmp_path):
     check(description, server, tmp_path, file=file_of(kind))
 
 
+@pytest.mark.skipif(DESCRIPTION not in os.environ, reason=f"{DESCRIPTION} names no file")
+@pytest.mark.parametrize("served", OPENAI_ROUTES, indirect=True)
 @pytest.mark.timeout(SECONDS + 120)
 def test_the_description_of_openai(served, tmp_path):
-    path = os.environ.get("TRIFORM_OPENAI_DESCRIPTION")
-    if path is None:
-        pytest.skip("TRIFORM_OPENAI_DESCRIPTION is not set")
     kind, server = served
-    if kind not in OPENAI_ROUTES:
-        pytest.skip("OpenAI has no route for this kind of model")
-    description = amended(json.loads(Path(path).read_text()), OPENAI_ROUTES[kind])
+    description = json.loads(Path(os.environ[DESCRIPTION]).read_text())
+    description = amended(description, OPENAI_ROUTES[kind])
     check(description, server, tmp_path, file=file_of(kind), prefix="/v1")
 
 
