@@ -113,7 +113,14 @@ def workdir_of(arguments: SimpleNamespace, root: Path) -> Path:
 def run_part(
     part: str, workdir: Path, log: Path, threads: int, arguments: SimpleNamespace
 ) -> dict[str, Any]:
-    """Run one part; print and return what it finds."""
+    """Run one part of the benchmark, print its results and return them.
+
+    part: one of `PARTS`.
+    workdir: the workdir that is served.
+    log: the file for the server's messages.
+    threads: the number of CPU threads of the model's computations.
+    arguments: the command-line arguments.
+    """
     common = {"threads": threads, "slots": arguments.slots}
     most_tokens = 8 if arguments.toy else 64
     seconds = max(6 * arguments.seconds, 3.0)

@@ -1,4 +1,4 @@
-"""Statistics of a data set that show how well a model can learn from it, such as duplicates.
+"""Computes statistics of a data set that reveal problems for training, such as duplicates.
 
 They are measured on samples of bounded size, so they take about a second for any data set.
 """

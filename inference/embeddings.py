@@ -1,4 +1,4 @@
-"""Embeds texts: a vector of length 1 for each, which is near those of texts that are alike.
+"""Computes text embeddings: unit vectors, which are close to each other for similar texts.
 
 Axes: B batch, T length, D width.
 """
@@ -94,8 +94,11 @@ class TextEmbedding:
     def predict(
         self, module: nnx.Module, inputs: Iterable[Sequence[int] | NDArray[np.int32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Embed texts, given as their tokens: at least one, at most `longest`. Returns a vector of
-        length 1 for each, float32 [D], in order. It is not finite if the model's states are not."""
+        """Return the embedding of each text in order: a unit vector, float32 [D].
+
+        inputs: the tokens of each text, at least one and at most `longest`. A vector is not finite
+        if the model's states are not.
+        """
         tokens = [np.asarray(ids, np.int32) for ids in inputs]
         groups: dict[int, list[int]] = {}
         for index, ids in enumerate(tokens):
@@ -143,7 +146,7 @@ class TextEmbedding:
 
 
 def _unit(sum_D: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a vector of length 1 in the direction of a sum; zeros if it has none."""
+    """Return the unit vector in the direction of `sum_D`; zeros if `sum_D` is zero."""
     exact_D = sum_D.astype(np.float64)
     norm = np.linalg.norm(exact_D)
     return (exact_D / (norm if norm != 0 else 1.0)).astype(np.float32)

@@ -47,7 +47,8 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 
 
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
-    """Raise `UsageError` if prepared pictures of `shape` do not fit the model in `folder`."""
+    """Raise `UsageError` unless the model in `folder` reads images of `shape`, the shape (height,
+    width, channels) of the prepared data."""
     theirs = describe(folder).data_spec.image_shape
     assert theirs is not None
     if theirs != tuple(shape):

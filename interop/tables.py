@@ -98,9 +98,10 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Row:
-    """Converts one tensor of theirs to one or several parameters of ours, and back.
+    """Converts one Hugging Face tensor to one or more parameters of our model, and back.
 
-    If `ours` has several names, the tensor is their concatenation along the last dimension.
+    `ours`: the names of the parameters. If there are several, the tensor is their concatenation
+    along the last dimension. `theirs`: the name of the tensor.
     `resizable`: "vocabulary" or "positions" if the first dimension of the tensor has an entry per
     token or per position, else None. Our vocabulary may have a different size, and our model may
     have fewer positions.

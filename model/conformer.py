@@ -1,10 +1,11 @@
-"""The Conformer: attention and convolution in each block, for sound.
+"""The Conformer: a model for audio with attention and convolution in each block.
 
 As in Gulati et al. 2020, arXiv:2005.08100, with two differences: positions are rotary or absent
 instead of relative, and attention has no biases.
 
-Initial values as in model/sound.py, except for the output kernels of the four parts of a block:
-normal, 0.02 / sqrt(4 L), with L blocks.
+Initial values are as in model/sound.py, except for the output kernels of the four parts of a block.
+These are normally distributed with standard deviation 0.02 / sqrt(4 L), where L is the number of
+blocks.
 
 Axes: B batch, T length, D width, C channels.
 """

@@ -219,7 +219,7 @@ class RNNEncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map targets, int32 [B, T] -> the input of `head`, [B, T, D]; also return the new state.
+        """Map targets, int32 [B, T], to the input of `head`, [B, T, D]; also return the new state.
 
         Without a state, the tokens are the first T of each row; with a state, the next T.
         """

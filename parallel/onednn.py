@@ -216,11 +216,11 @@ class Convolution:
         return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Compute a convolution with few output positions and a large window, such as a kernel's
-        gradient. `shape`: the shape of the result.
+        """Compute a convolution that has few output positions and a large window.
 
-        It is one product with the patches of the forward pass, or one product per position if the
-        patches would be too large.
+        The gradient of a kernel is such a convolution. It is computed as one product with the
+        patches of the forward pass or, if they would be too large, as one product for each output
+        position. `shape`: the shape of the result.
         """
         channels, features, *spatial = self.specs.lhs_spec
         _, in_features, *window = self.specs.rhs_spec

@@ -86,8 +86,8 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Return which of the parameters called `names` have only zeros in the optimizer's state.
-    Parameters without optimizer state are left out."""
+    """Return the parameters, among `names`, that never had a gradient: all their values in the
+    optimizer's state are zero. Parameters without optimizer state are left out."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():
         parts = path.split(".")

@@ -120,12 +120,13 @@ class Checkpoints:
         return ranked[0][1] if ranked else None
 
     def is_due(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Return whether to save `step`: it is a multiple of `every_steps`, or the best step so
-        far.
+        """Return True if `step` should be saved.
 
-        metrics: the metrics of `step`; {} if it was not evaluated. Without `keep_best`, they are
-        ignored. The main process decides for all processes, as the others may not see every step on
-        the disk yet.
+        These are the multiples of `every_steps` and, with `keep_best`, each step that is better
+        than all before. The main process decides for all processes, because the others may not see
+        every step on the disk yet.
+
+        metrics: the metrics of `step`; {} if it was not evaluated.
         """
         value = metrics.get(self.metric.name)
         if step % self._every_steps == 0:

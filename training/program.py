@@ -66,8 +66,8 @@ class TrainProgram:
 
     @property
     def peak_examples_per_second(self) -> float | None:
-        """Return the training throughput at an MFU of 100 %, in examples/s (`training.flops`); None
-        if the devices' peak or the operations of a step are unknown."""
+        """Return the training throughput, in examples/s, at which the MFU (`training.flops`) is
+        100 %. None if the peak FLOP/s of the devices or the FLOPs of a step are unknown."""
         device_peak = peak(self.mesh.devices.flat[0].device_kind)
         if device_peak is None or self.flops_per_example is None:
             return None

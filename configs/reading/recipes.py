@@ -59,7 +59,7 @@ def load_with_inherited(
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """Run `get_config()` of the file `recipe` and return its result as nested dictionaries.
 
-    Raises `UsageError` for any error in the recipe, with the number of the line if it is known.
+    Raises `UsageError` for any error in the recipe, with the line number if known.
     """
     path = Path(recipe)
     try:

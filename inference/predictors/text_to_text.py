@@ -1,4 +1,4 @@
-"""The predictor that answers texts with texts, such as translations."""
+"""The predictor for tasks that generate a text from a text, such as translation."""
 
 import codecs
 import contextlib

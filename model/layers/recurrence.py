@@ -163,7 +163,12 @@ def gathered_rows(kernel_DGU: Kernel, dtype: DTypeLike) -> Kernel:
 
 
 def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: Kernel, state: State) -> State:
-    """Return the state after one step. `gates_BGU`: W x + b of all gates. `kernel_UGU`: R."""
+    """Return the state after one step of the recurrence.
+
+    kind: a key of `CELLS`.
+    gates_BGU: W x + b of all gates.
+    kernel_UGU: the recurrent kernel R, which multiplies the hidden state.
+    """
     cell = CELLS[kind]
     dtype = gates_BGU.dtype
     recurrent_BGU = multiply(state["hidden"].astype(dtype), kernel_UGU, dtype)
