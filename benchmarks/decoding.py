@@ -74,8 +74,8 @@ LOOK_UP = ("triform", "triform_lookup")
 class Row:
     """Texts written at the same time: lengths of their prompts, and numbers of new tokens.
 
-    allowed: how many different tokens the texts may have; 0: all. looks_up: whether sides with and
-    without guessed tokens are compared, in place of the peers.
+    allowed: how many different tokens the texts may have; 0: all.
+    looks_up: whether sides with and without guessed tokens are compared, in place of the peers.
     """
 
     prompts: tuple[int, ...]

@@ -95,9 +95,10 @@ def make_engine(
 ) -> Any:
     """Return an engine for the workdir's model, as a server has it: with every option compiled.
 
-    weights_dtype: `int8`, or nothing for the dtype of the checkpoint. cache: the folder of compiled
-    programs; by default that of the workdir's configuration. prefix_bytes: size of the cache of
-    prefixes; 0: none. sizes: numbers of slots.
+    weights_dtype: `int8`, or nothing for the dtype of the checkpoint.
+    cache: the folder of compiled programs; by default that of the workdir's configuration.
+    prefix_bytes: size of the cache of prefixes; 0: none.
+    sizes: numbers of slots.
     """
     from configs.reading.saved import read_config
     from data.cache import cache_dir

@@ -25,10 +25,11 @@ def expect(condition: object, text: str) -> None:
 class Findings:
     """The checks and figures of one part. They are written to `file` after every change.
 
-    toy: whether to use small models, on any device. text: the file to train on; None for the
-    sources of Python's standard library. target_loss: the loss to reach in training; None for the
-    default of the text. folder: an empty folder for the part's own files. torch: whether to measure
-    PyTorch too.
+    toy: whether to use small models, on any device.
+    text: the file to train on; None for the sources of Python's standard library.
+    target_loss: the loss to reach in training; None for the default of the text.
+    folder: an empty folder for the part's own files.
+    torch: whether to measure PyTorch too.
     """
 
     file: Path

@@ -50,7 +50,8 @@ from reporting.report.machine import environment
 class Part:
     """One part: `module.function(findings, *arguments)` runs for at most `seconds`.
 
-    kind: "check" or "speed". platforms: JAX_PLATFORMS of its process, unless --toy is given.
+    kind: "check" or "speed".
+    platforms: JAX_PLATFORMS of its process, unless --toy is given.
     """
 
     module: str

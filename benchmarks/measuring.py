@@ -47,8 +47,9 @@ def take_turns(
 class Work:
     """The steps that a side measures, in its process.
 
-    run(n): runs n steps and returns their results. facts: metadata of the side. peak_bytes():
-    returns the peak memory of arrays on the GPU; None on CPU.
+    run(n): runs n steps and returns their results.
+    facts: metadata of the side.
+    peak_bytes(): returns the peak memory of arrays on the GPU; None on CPU.
     """
 
     run: Callable[[int], list[Any]]
@@ -59,9 +60,10 @@ class Work:
 class Side:
     """A side that runs in its own process. `failed` is its error; None if it works.
 
-    build(*arguments): returns the `Work`; it is called in that process. warm_up: number of steps
-    before the measurement, in which compilation happens; `first` has their results. turn_seconds:
-    target length of a turn. `results`: the results of the steps of all turns.
+    build(*arguments): returns the `Work`; it is called in that process.
+    warm_up: number of steps before the measurement, in which compilation happens; `first` has their
+        results.
+    turn_seconds: target length of a turn. `results`: the results of the steps of all turns.
     """
 
     def __init__(
@@ -164,8 +166,9 @@ def start_verb(
 ) -> subprocess.Popen:
     """Start a program such as train.py, as a user would.
 
-    options: options of the Python interpreter. environment: variables to add to the environment of
-    this process. files: `stdout` and others, as in `subprocess.Popen`.
+    options: options of the Python interpreter.
+    environment: variables to add to the environment of this process.
+    files: `stdout` and others, as in `subprocess.Popen`.
     """
     own = {name: str(value) for name, value in (environment or {}).items()}
     command = [sys.executable, *options, str(ROOT / verb), *arguments]

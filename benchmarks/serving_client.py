@@ -26,9 +26,13 @@ RETRY_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Ask:
-    """A request. kind: its name in tables. method, content_type: others are sent on purpose.
-    expected: the status that it must get. leaves: whether the client closes the connection after
-    the first event."""
+    """A request.
+
+    kind: its name in tables.
+    method, content_type: others are sent on purpose.
+    expected: the status that it must get.
+    leaves: whether the client closes the connection after the first event.
+    """
 
     kind: str
     path: str
@@ -54,9 +58,13 @@ class Ask:
 @dataclass
 class Answer:
     """What came back. Times in seconds; `first` until the first byte of the body, or the first
-    event. status: 0 if the connection ended before it. is_complete: whether the body has its
-    length, or ends with `[DONE]`. says_retry: whether a refusal, or the error event that ended it,
-    tells the client to try again. tokens: the number of tokens that `usage` tells of."""
+    event.
+
+    status: 0 if the connection ended before it.
+    is_complete: whether the body has its length, or ends with `[DONE]`.
+    says_retry: whether a refusal, or the error event that ended it, tells the client to try again.
+    tokens: the number of tokens that `usage` tells of.
+    """
 
     ask: Ask
     sent_at: float

@@ -20,9 +20,12 @@ PROCESSES = Path("/proc")
 class ServerProcess:
     """A server on a free port.
 
-    fields: fields of the configuration section `serve`. threads: those of the model's computations.
-    log: the file for its log lines. tokens: what its clients must show; none if empty. Raises
-    `SystemExit` if it does not start.
+    fields: fields of the configuration section `serve`.
+    threads: those of the model's computations.
+    log: the file for its log lines.
+    tokens: what its clients must show; none if empty.
+
+    Raises `SystemExit` if it does not start.
     """
 
     def __init__(

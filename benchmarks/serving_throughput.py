@@ -37,8 +37,8 @@ HEAD = (
 class Texts:
     """The requests of a run: for each stream, pairs of a prompt and its number of new tokens.
 
-    end_id: the token that ends a text; it is never drawn. is_streamed: whether texts are passed on
-    while they grow.
+    end_id: the token that ends a text; it is never drawn.
+    is_streamed: whether texts are passed on while they grow.
     """
 
     streams: tuple[tuple[tuple[str, int], ...], ...]

@@ -61,8 +61,10 @@ def sequence_to_sequence(
 def section(path: str, kind: str) -> ConfigDict:
     """Return the defaults of one kind of a section, such as `section("data.tokenizer", "bpe")`.
 
-    path: the path of the section. kind: the name of the kind. Raises ValueError for an unknown
-    kind.
+    path: the path of the section.
+    kind: the name of the kind.
+
+    Raises ValueError for an unknown kind.
     """
     members: tuple[type[Settings], ...] = (Config,)
     for name in path.split("."):

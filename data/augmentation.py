@@ -24,8 +24,8 @@ _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), 10 / 3  # as in Zhong et al.
 def generator(seed: int, example: int) -> Generator:
     """Return the random generator of an example, the same in every process.
 
-    seed: the seed of the run. example: the example's number in the training stream, which is
-    different in every epoch.
+    seed: the seed of the run.
+    example: the example's number in the training stream, which is different in every epoch.
     """
     return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64)))
 
@@ -38,10 +38,11 @@ def is_on(settings: Any) -> bool:
 def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Box:
     """Return a random box for a random-resized crop of a picture (Szegedy et al., 2015).
 
-    size: width and height of the picture. target: width and height after resizing. The box's share
-    of the picture's area is uniform in [`crop_smallest_area`, 1]. The logarithm of its aspect ratio
-    is uniform in [-a, a], where a is the logarithm of `crop_largest_aspect`. If none of ten random
-    boxes fits into the picture, return the largest centered box with the aspect ratio of `target`.
+    size: width and height of the picture.
+    target: width and height after resizing. The box's share of the picture's area is uniform in
+        [`crop_smallest_area`, 1]. The logarithm of its aspect ratio is uniform in [-a, a], where a
+        is the logarithm of `crop_largest_aspect`. If none of ten random boxes fits into the
+        picture, return the largest centered box with the aspect ratio of `target`.
     """
     width, height = size
     aspects = math.log(settings.crop_largest_aspect)

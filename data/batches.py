@@ -20,9 +20,10 @@ Batch = dict[str, NDArray[Any]]
 class BatchPlan(NamedTuple):
     """The records to read for a block of consecutive batches. Each array is [batches, rows].
 
-    numbers: index of the part of the mixture. records: index of the record in that part. examples:
-    number of the example in the training stream. shapes: the shape that each batch is padded to;
-    None if examples have no lengths.
+    numbers: index of the part of the mixture.
+    records: index of the record in that part.
+    examples: number of the example in the training stream.
+    shapes: the shape that each batch is padded to; None if examples have no lengths.
     """
 
     numbers: NDArray[Any]
@@ -45,9 +46,10 @@ class Batches:
     In a mixture each source has its own epochs, and data.mixing chooses the source of each example.
     Examples with lengths are batched with others of similar length (see data.length_buckets).
 
-    rows: the rows of each global batch that this process reads; None for all. kept_bytes: a record
-    file up to this size is read once and kept in memory. Instances are thread-safe. Their pickles
-    are small, because they contain no records; files are reopened after unpickling.
+    rows: the rows of each global batch that this process reads; None for all.
+    kept_bytes: a record file up to this size is read once and kept in memory. Instances are
+        thread-safe. Their pickles are small, because they contain no records; files are reopened
+        after unpickling.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ Run = Mapping[str, NDArray[Any]]
 class PackedCodec(ExampleCodec):
     """Stores packed windows as records, and makes batches of them.
 
-    length: the number of targets in a full window (T). marks_learnt: whether records have a field
-    `learnt`, 1 for each target that counts in the loss and 0 for the others; if False, all targets
-    count.
+    length: the number of targets in a full window (T).
+    marks_learnt: whether records have a field `learnt`, 1 for each target that counts in the loss
+        and 0 for the others; if False, all targets count.
     """
 
     length: int

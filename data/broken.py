@@ -15,10 +15,11 @@ NAMED = 10
 class Broken:
     """Counts the broken examples of all splits of a data set.
 
-    what: the plural noun for examples in messages, such as "pictures". total: the number of all
-    examples. allowed: the share of all examples that may be broken, from 0 to 1. count: the number
-    of broken examples. messages: a text with name and reason for each of the first `NAMED` broken
-    examples.
+    what: the plural noun for examples in messages, such as "pictures".
+    total: the number of all examples.
+    allowed: the share of all examples that may be broken, from 0 to 1.
+    count: the number of broken examples.
+    messages: a text with name and reason for each of the first `NAMED` broken examples.
     """
 
     what: str
@@ -43,7 +44,8 @@ class Broken:
     def add(self, name: str, reason: str) -> None:
         """Count a broken example. After the first `NAMED`, raises UsageError if there are too many.
 
-        name: the example's name or path. reason: why it can't be decoded.
+        name: the example's name or path.
+        reason: why it can't be decoded.
         """
         self.count += 1
         if len(self.messages) < NAMED:

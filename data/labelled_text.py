@@ -62,7 +62,11 @@ class LabelledTextCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class LabelledTextPreparation:
-    """Prepares labelled texts. source: the source of the texts. settings: `config.data`."""
+    """Prepares labelled texts.
+
+    source: the source of the texts.
+    settings: `config.data`.
+    """
 
     source: Any
     settings: Any

@@ -45,7 +45,8 @@ _LABEL_BYTES = 4
 class PixelCodec(ExampleCodec):
     """Stores pictures as pixels, and makes batches of them.
 
-    shape: height, width and channels. augmentation: `config.data.augmentation`.
+    shape: height, width and channels.
+    augmentation: `config.data.augmentation`.
     """
 
     shape: ImageShape
@@ -85,8 +86,10 @@ class PixelCodec(ExampleCodec):
 class ImageFileCodec(ExampleCodec):
     """Stores pictures as image files, and decodes them to make batches.
 
-    A record is the label (int32, little endian), then the bytes of the file. shape: height, width
-    and channels after decoding. crop_ratio, augmentation: as in `config.data`.
+    A record is the label (int32, little endian), then the bytes of the file.
+
+    shape: height, width and channels after decoding.
+    crop_ratio, augmentation: as in `config.data`.
     """
 
     shape: ImageShape
@@ -143,7 +146,10 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
 
 @dataclass(frozen=True)
 class PicturePreparation:
-    """Prepares labelled pictures. source: the source of the pictures. settings: `config.data`.
+    """Prepares labelled pictures.
+
+    source: the source of the pictures.
+    settings: `config.data`.
 
     A raw example has an encoded `image`, a `label`, and optionally a `name` and a `path` (for error
     messages). A split without labels (-1, as in the test data of a competition) is left out.

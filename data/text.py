@@ -241,8 +241,8 @@ class Totals:
     def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
         """Count a piece of a document.
 
-        piece: its index in the document, from 0. tokens, unknown: its number of tokens and of
-        unknown tokens.
+        piece: its index in the document, from 0.
+        tokens, unknown: its number of tokens and of unknown tokens.
         """
         content = text.encode()
         self.documents += piece == 0

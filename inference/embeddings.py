@@ -37,8 +37,10 @@ class TextEmbedding:
     whole text.
 
     longest: the largest number of tokens that the model attends to; None if that is unlimited.
-    is_closed: whether the model reads the tokens that close a text. width: D. row_sizes: numbers
-    of rows that batches are padded to, in rising order. Lengths are padded to powers of two.
+    is_closed: whether the model reads the tokens that close a text.
+    width: D.
+    row_sizes: numbers of rows that batches are padded to, in rising order. Lengths are padded to
+        powers of two.
     """
 
     def __init__(

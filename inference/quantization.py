@@ -33,8 +33,11 @@ _TIMED_RUNS = 7
 
 @dataclass(frozen=True)
 class Matrix:
-    """Where a parameter has its input dimensions. inputs: their number, after those of `stacked`
-    scanned layers. transposed: [outputs, inputs], as a token table is for the head."""
+    """Where a parameter has its input dimensions.
+
+    inputs: their number, after those of `stacked` scanned layers.
+    transposed: [outputs, inputs], as a token table is for the head.
+    """
 
     inputs: int = 1
     stacked: int = 0

@@ -19,9 +19,10 @@ class GrowingText:
     """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
     after `max_tokens`.
 
-    stop_tokens: ids that end the text like a stop string. after: the prompt's tokens, if they are
-    needed to decode the first characters of the text; else empty. `text` and `tokens` are as in
-    `Completion`; `finish` is None until the text has ended.
+    stop_tokens: ids that end the text like a stop string.
+    after: the prompt's tokens, if they are needed to decode the first characters of the text; else
+        empty. `text` and `tokens` are as in `Completion`; `finish` is None until the text has
+        ended.
     """
 
     def __init__(

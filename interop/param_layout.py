@@ -28,8 +28,10 @@ class ParamSlice:
 def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
     """Return where each parameter is stored, by its name in the unrolled model.
 
-    An example is "backbone.layers.3.mixer.query.kernel". `leaves`: the model's parameters by dotted
-    name; only their `shape` is used. `scanned`: whether layers are stacked.
+    An example is "backbone.layers.3.mixer.query.kernel".
+
+    `leaves`: the model's parameters by dotted name; only their `shape` is used.
+    `scanned`: whether layers are stacked.
     """
     letters = layer_count(leaves)
     layout = {}

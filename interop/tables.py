@@ -101,10 +101,11 @@ class Row:
     """Converts one Hugging Face tensor to one or more parameters of our model, and back.
 
     `ours`: the names of the parameters. If there are several, the tensor is their concatenation
-    along the last dimension. `theirs`: the name of the tensor.
+        along the last dimension.
+    `theirs`: the name of the tensor.
     `resizable`: "vocabulary" or "positions" if the first dimension of the tensor has an entry per
-    token or per position, else None. Our vocabulary may have a different size, and our model may
-    have fewer positions.
+        token or per position, else None. Our vocabulary may have a different size, and our model
+        may have fewer positions.
     """
 
     ours: tuple[str, ...]
@@ -148,9 +149,10 @@ class Table:
     """The rows of a family, and other tensors that its files may contain.
 
     `prefix`: the start of the names of the body's tensors. Rows omit it, and so do files that
-    contain only the body. `ignored`: name patterns of tensors that our models do not use. `copies`:
-    the names of duplicate tensors, each with the name of its original. `renamed`: old endings of
-    tensor names, each with the new ending.
+        contain only the body.
+    `ignored`: name patterns of tensors that our models do not use.
+    `copies`: the names of duplicate tensors, each with the name of its original.
+    `renamed`: old endings of tensor names, each with the new ending.
     """
 
     prefix: str

@@ -205,7 +205,7 @@ class Block(nnx.Module):
         `keys_values`: the keys and values of the source, from `cross.keys_values`.
         `source_mask_BS` (bool): True at real source positions, False at padding.
         `depth_fraction`: (block index + 1) / depth, a factor of the stochastic depth rate. Dropout
-        is applied only if `dropout_key` is given.
+            is applied only if `dropout_key` is given.
         """
         keys = split_key(dropout_key)
 

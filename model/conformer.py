@@ -36,9 +36,10 @@ class ConvolutionModule(nnx.Module):
     """The convolution module: out(swish(norm(depthwise(value(x) · sigmoid(gate(x)))))) (section 2.2
     of the paper). The paper's layer norm before it and dropout after it are in `ConformerBlock`.
 
-    `size`: the kernel size of the depthwise convolution. `kind`: the norm, "batch_norm" (its
-    statistics exclude padding) or "layer_norm". `residual_std`: the standard deviation of the
-    output kernel's initial values. ValueError: an unknown norm.
+    `size`: the kernel size of the depthwise convolution.
+    `kind`: the norm, "batch_norm" (its statistics exclude padding) or "layer_norm".
+    `residual_std`: the standard deviation of the output kernel's initial values. ValueError: an
+        unknown norm.
     """
 
     def __init__(

@@ -63,8 +63,10 @@ class ConvNeXt(nnx.Module):
 
     First a convolution over patches of side `patch_size`, then the stages, with a convolution of
     stride 2 between them. Stage i has `depths[i]` blocks of `channels[i]` channels.
+
     `stochastic_depth`: the drop rate of the last block; the rate grows linearly from 0 at the first
-    block. `image_shape`: (height, width, channels).
+        block.
+    `image_shape`: (height, width, channels).
     """
 
     def __init__(

@@ -28,12 +28,12 @@ class EncoderDecoder(nnx.Module):
     """A bidirectional encoder of the source, and a causal decoder of the targets with
     cross-attention to the encoded source (Vaswani et al. 2017, arXiv:1706.03762).
 
-    `depth`, `pattern`: the number of blocks and the mixers of the decoder. `encoder_depth`,
-    `encoder_pattern`: the same for the encoder; None: as in the decoder. `shared_embeddings`:
-    whether sources and targets use one token table.
+    `depth`, `pattern`: the number of blocks and the mixers of the decoder.
+    `encoder_depth`, `encoder_pattern`: the same for the encoder; None: as in the decoder.
+    `shared_embeddings`: whether sources and targets use one token table.
     `tied_embeddings`: whether the head is the transposed token table of the targets.
-    `max_source_length` and `max_length` (of targets) are used only for learned positions. `blocks`:
-    the other fields of `BackboneSpec`. ValueError: an unknown value of `positions`.
+        `max_source_length` and `max_length` (of targets) are used only for learned positions.
+    `blocks`: the other fields of `BackboneSpec`. ValueError: an unknown value of `positions`.
     """
 
     def __init__(

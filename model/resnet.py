@@ -100,10 +100,11 @@ class ResNet(nnx.Module):
     """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
     `depth`: 18, 34 or 50; 50 has bottleneck blocks, with the stride in the 3 x 3 convolution.
-    `width`: the number of channels in the first stage; each later stage doubles it. `stem`:
-    "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3 convolution
-    of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side, otherwise
-    "large". `image_shape`: (height, width, channels). ValueError: unknown depth or stem.
+    `width`: the number of channels in the first stage; each later stage doubles it.
+    `stem`: "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3
+        convolution of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side,
+        otherwise "large".
+    `image_shape`: (height, width, channels). ValueError: unknown depth or stem.
     """
 
     def __init__(

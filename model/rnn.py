@@ -21,8 +21,9 @@ class StackedRecurrence(nnx.Module):
     """A stack of `depth` recurrent layers, each followed by dropout (Zaremba et al. 2014,
     arXiv:1409.2329).
 
-    `kind`: the cell, a key of `model.layers.recurrence.CELLS`. `units`: the number of cells in each
-    layer and direction. The attribute `features` is the size of the output vectors.
+    `kind`: the cell, a key of `model.layers.recurrence.CELLS`.
+    `units`: the number of cells in each layer and direction. The attribute `features` is the size
+        of the output vectors.
     """
 
     def __init__(

@@ -26,12 +26,15 @@ class VisionTransformer(nnx.Module):
     """An image classifier: bidirectional blocks over the sequence of patches, ordered row by row
     (Dosovitskiy et al. 2021, arXiv:2010.11929).
 
-    `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022,
-    arXiv:2205.01580) or "none". `pooling`: a kind of `model.layers.pooling.POOLINGS`, or
-    "class_token": a learned vector is inserted before the patches, and its output is classified.
+    `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022, arXiv:2205.01580)
+        or "none".
+    `pooling`: a kind of `model.layers.pooling.POOLINGS`, or "class_token": a learned vector is
+        inserted before the patches, and its output is classified.
     `class_token_position`: whether the class token also has a learned position, the first row of
-    the position table, as in the paper. `image_shape`: (height, width, channels). `blocks`: the
-    other fields of `BackboneSpec`. ValueError: a side is not a multiple of `patch_size`.
+        the position table, as in the paper.
+    `image_shape`: (height, width, channels).
+    `blocks`: the other fields of `BackboneSpec`. ValueError: a side is not a multiple of
+        `patch_size`.
     """
 
     def __init__(

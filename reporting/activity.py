@@ -50,8 +50,10 @@ def diagnose_run(
 ) -> list[str]:
     """Diagnose a run, and return the findings as lines of text (`verdict`).
 
-    state: the last state; None if the model can't be examined. batch(k): returns training batch k.
-    metrics: from `read_metrics`. data_facts: the fields of `Facts` that describe the data.
+    state: the last state; None if the model can't be examined.
+    batch(k): returns training batch k.
+    metrics: from `read_metrics`.
+    data_facts: the fields of `Facts` that describe the data.
     begun_elsewhere: whether the run was initialised from another model.
     """
     facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)

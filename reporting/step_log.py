@@ -53,8 +53,10 @@ class StepLog:
         """Find the operation that produced a non-finite number in `step`, and show it as a warning.
 
         Does nothing if the step was not skipped, or if the previous step was skipped too. Otherwise
-        runs the step again, one operation at a time. state: the state after the step. batch: the
-        step's batch.
+        runs the step again, one operation at a time.
+
+        state: the state after the step.
+        batch: the step's batch.
         """
         if int(metrics["skipped"]) != 1:
             return

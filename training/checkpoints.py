@@ -48,11 +48,12 @@ ITEMS = {
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is written and has its manifest. metric: the metric that
-    ranks the evaluated steps. saved_step: the last step that was saved, or the step from which the
-    run resumed; -1 if there is none. also_sync: files outside the step folders that are synced to
-    the disk before a step counts as saved. Only one run may write to a folder: hold the lock of its
-    workdir.
+    No step is deleted before a newer one is written and has its manifest.
+
+    metric: the metric that ranks the evaluated steps. saved_step: the last step that was saved, or
+        the step from which the run resumed; -1 if there is none.
+    also_sync: files outside the step folders that are synced to the disk before a step counts as
+        saved. Only one run may write to a folder: hold the lock of its workdir.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Checkpoints:
     ) -> None:
         """Copy the state to the host and return; the files are written in the background.
 
-        axes: the logical axes of the parameters, for the manifest. contents: the manifest's other
-        keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at exactly this step, or
-        empty). A step that is already saved is not saved again. Raises the error of an earlier save
-        that failed.
+        axes: the logical axes of the parameters, for the manifest.
+        contents: the manifest's other keys: `config`, `data`, `versions`, and `metrics` (of an
+            evaluation at exactly this step, or empty). A step that is already saved is not saved
+            again.
+
+        Raises the error of an earlier save that failed.
         """
         if step == self.saved_step:
             return

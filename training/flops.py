@@ -29,8 +29,11 @@ FORWARD_AND_BACKWARD = 3
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak rates of a device. flops: dense bfloat16 operations per second, accumulated in
-    float32. bandwidth: bytes per second of its memory."""
+    """The peak rates of a device.
+
+    flops: dense bfloat16 operations per second, accumulated in float32.
+    bandwidth: bytes per second of its memory.
+    """
 
     flops: float
     bandwidth: float

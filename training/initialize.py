@@ -45,10 +45,13 @@ class ArraySpec:
 class Pretrained:
     """A trained model that a run may be initialised from.
 
-    name: its name in messages. metadata: JSON that identifies it in the run's manifests. config:
-    the configuration it was trained with; None if unknown. params, statistics: shape, dtype and
-    axes of its arrays, by name. load(params, statistics, program): returns the arrays with these
-    names, on the program's mesh; call it only once. notes: messages about the model.
+    name: its name in messages.
+    metadata: JSON that identifies it in the run's manifests.
+    config: the configuration it was trained with; None if unknown.
+    params, statistics: shape, dtype and axes of its arrays, by name.
+    load(params, statistics, program): returns the arrays with these names, on the program's mesh;
+        call it only once.
+    notes: messages about the model.
     """
 
     name: str
@@ -64,7 +67,8 @@ class Pretrained:
 class WarmStart:
     """How a run's parameters are initialised: fresh, or from a pretrained model.
 
-    messages: lines for the user. params, statistics: names of the arrays taken from `pretrained`.
+    messages: lines for the user.
+    params, statistics: names of the arrays taken from `pretrained`.
     """
 
     messages: tuple[str, ...] = ()

@@ -98,8 +98,9 @@ def lora_of(config: Config, axes: Tree) -> LoRA | None:
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
     """Return the model's own parameters, with scale * A B added to each matrix that has a pair.
 
-    params: the model's parameters and the pairs. axes: the logical axes of the matrices, by name.
-    The sums are float32, as bfloat16 would round a small change away.
+    params: the model's parameters and the pairs.
+    axes: the logical axes of the matrices, by name. The sums are float32, as bfloat16 would round a
+        small change away.
     """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))

@@ -117,7 +117,8 @@ class ModelDef:
     """A model on a mesh, without its arrays and without anything needed only for training.
 
     abstract_params, abstract_statistics: shape, dtype and sharding of each parameter and batch
-    statistic. attention: the attention implementation; None for a model without attention.
+        statistic.
+    attention: the attention implementation; None for a model without attention.
     """
 
     config: Config

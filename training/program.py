@@ -26,12 +26,14 @@ from training.trees import Tree, flat, nested, select
 class TrainProgram:
     """Everything that is traced or compiled to train one model.
 
-    abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
-    a fresh sharded state, in which the given arrays replace initial values. warmup_steps,
-    flops_per_example: as in `training.schedules` and `training.flops`. trained: names of the
-    parameters that are not frozen. train_step(state, batch): the jitted train step, which donates
-    the state. mean_statistics(params, mean, count, batch, number): the jitted function of this name
-    in `training.step`, which donates nothing.
+    abstract_state: shape, dtype and sharding of each array.
+    initialize(params, statistics): returns a fresh sharded state, in which the given arrays replace
+        initial values.
+    warmup_steps, flops_per_example: as in `training.schedules` and `training.flops`.
+    trained: names of the parameters that are not frozen.
+    train_step(state, batch): the jitted train step, which donates the state.
+    mean_statistics(params, mean, count, batch, number): the jitted function of this name in
+        `training.step`, which donates nothing.
     """
 
     model_def: ModelDef
@@ -93,8 +95,8 @@ def build_program(
 ) -> TrainProgram:
     """Build the program of `config` on `mesh`, for data described by `data_spec`.
 
-    attention: the result of `working_attention`. warmup: number of warm-up steps; None takes that
-    of a new run.
+    attention: the result of `working_attention`.
+    warmup: number of warm-up steps; None takes that of a new run.
     """
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules

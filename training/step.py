@@ -26,12 +26,13 @@ class TrainState(struct.PyTreeNode):
 
     It holds no random key: each step folds its number into the seed.
 
-    step: number of batches consumed, skipped ones included; int32 scalar. skipped: number of
-    consecutive skipped steps (`train_step`) up to now; int32 scalar. statistics: batch statistics
-    of `params`. optimizer: the optimizer's state, for the trainable parameters only. ema: float32
-    averages of the trainable parameters; None without `train.ema_decay`. ema_statistics: batch
-    statistics of the averaged weights; None if `ema` is None. Steps do not update them:
-    `measure_ema` measures them before they are used or saved.
+    step: number of batches consumed, skipped ones included; int32 scalar.
+    skipped: number of consecutive skipped steps (`train_step`) up to now; int32 scalar.
+    statistics: batch statistics of `params`.
+    optimizer: the optimizer's state, for the trainable parameters only.
+    ema: float32 averages of the trainable parameters; None without `train.ema_decay`.
+    ema_statistics: batch statistics of the averaged weights; None if `ema` is None. Steps do not
+        update them: `measure_ema` measures them before they are used or saved.
     """
 
     step: jax.Array

@@ -30,10 +30,13 @@ def load_config(
 ) -> Config:
     """Read a recipe, apply `overrides`, and return the checked configuration.
 
-    overrides: maps the path of a field (`model.width`) to its value as text. inputs: whether to
-    check that the user's files exist. workdir: the folder of the run, if any. notify: called with
-    messages about fields that a new run inherits from the run `train.initialize_from`
-    (`configs.reading.warm_start`). Raises `UsageError`.
+    overrides: maps the path of a field (`model.width`) to its value as text.
+    inputs: whether to check that the user's files exist.
+    workdir: the folder of the run, if any.
+    notify: called with messages about fields that a new run inherits from the run
+        `train.initialize_from` (`configs.reading.warm_start`).
+
+    Raises `UsageError`.
     """
     config, inherited = load_with_inherited(recipe, overrides or {}, workdir)
     for part in inherited:

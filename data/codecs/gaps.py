@@ -21,8 +21,9 @@ _CONTEXT = 8
 class Piece:
     """A part of a text with gaps: from one gap (or the start) to the next gap (or the end).
 
-    ids: the token ids of the part, int32 [tokens]. keeps_space: False if the space at the end of
-    `text` belongs to the missing token after it; `ids` then do not contain this space.
+    ids: the token ids of the part, int32 [tokens].
+    keeps_space: False if the space at the end of `text` belongs to the missing token after it;
+        `ids` then do not contain this space.
     """
 
     text: str

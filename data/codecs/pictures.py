@@ -43,9 +43,10 @@ def decode_picture(
     """Decode a picture (PNG, JPEG, ...), crop it and resize it to `shape`.
 
     choose: a function from the picture's size to the box to crop. The default is the crop for
-    evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied by
-    `crop_ratio`. most_pixels: a picture with more is refused before it is decoded, and so is one of
-    a rare format.
+        evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied
+        by `crop_ratio`.
+    most_pixels: a picture with more is refused before it is decoded, and so is one of a rare
+        format.
 
     If the file has several frames, the first is used. The EXIF orientation is applied. Transparent
     pixels are put on white. Values of more than 8 bits keep their upper 8. Raises ValueError if the

@@ -59,12 +59,15 @@ _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}
 class Style:
     """A way to write a date, drawn by `draw_style`.
 
-    text: the pattern that the parts of the date are inserted into. day: "D", "DD", "5th" or
-    "fifth". the: whether "the" precedes an ordinal day. year: "pairs", "hundreds" or "thousands"
-    for a year in words (see `_year`), "" for digits. hyphens: whether numbers in words have
-    hyphens. conjunction: whether a year in words has an "and". month, weekday_name: "long", "short"
-    or "dotted" (abbreviated with a dot). weekday: a pattern that adds the weekday; "" for a date
-    without one. case: "lower", "upper" or "as it is".
+    text: the pattern that the parts of the date are inserted into.
+    day: "D", "DD", "5th" or "fifth".
+    the: whether "the" precedes an ordinal day.
+    year: "pairs", "hundreds" or "thousands" for a year in words (see `_year`), "" for digits.
+    hyphens: whether numbers in words have hyphens.
+    conjunction: whether a year in words has an "and".
+    month, weekday_name: "long", "short" or "dotted" (abbreviated with a dot).
+    weekday: a pattern that adds the weekday; "" for a date without one.
+    case: "lower", "upper" or "as it is".
     """
 
     text: str

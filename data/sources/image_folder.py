@@ -32,7 +32,8 @@ class Picture:
 class ImageFolder:
     """A source of the pictures in a folder. They are read from their files and not copied.
 
-    pictures: the pictures of each split, by the split's name. warnings: messages for the user.
+    pictures: the pictures of each split, by the split's name.
+    warnings: messages for the user.
     held_out: share of the training pictures that was held out for validation.
     """
 

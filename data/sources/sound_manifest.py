@@ -36,9 +36,10 @@ class Recording:
 class SoundManifest:
     """A source of the recordings listed in tables. They are read from their files and not copied.
 
-    recordings: the recordings of each split, by the split's name. classes: the names of the
-    classes; None if recordings have transcripts. warnings: messages for the user. held_out: share
-    of the training recordings that was held out for validation.
+    recordings: the recordings of each split, by the split's name.
+    classes: the names of the classes; None if recordings have transcripts.
+    warnings: messages for the user.
+    held_out: share of the training recordings that was held out for validation.
     """
 
     name: str
@@ -92,8 +93,11 @@ def open_labels(settings: Any) -> SoundManifest:
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
-    """Return the recordings of each split. target: the field of the transcript or label. setting:
-    the setting that names this field."""
+    """Return the recordings of each split.
+
+    target: the field of the transcript or label.
+    setting: the setting that names this field.
+    """
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []

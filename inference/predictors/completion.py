@@ -41,10 +41,10 @@ class TextCompletion(Predictor[Request, Completion]):
     """Continues each prompt with generated text, with models on `mesh` whose arrays are sharded by
     `rules`.
 
-    tokenizer: encodes prompts; for a chat model, a prompt is the user's message. plain: the
-    tokenizer without messages; None if it is the same. context: the number of tokens that the model
-    can attend to, which is its training length. A model with unbounded context (only recurrence)
-    reads and writes texts of any length.
+    tokenizer: encodes prompts; for a chat model, a prompt is the user's message.
+    plain: the tokenizer without messages; None if it is the same.
+    context: the number of tokens that the model can attend to, which is its training length. A
+        model with unbounded context (only recurrence) reads and writes texts of any length.
 
     The engine's programs have only the options and the room that the requests need, so that they
     compile fast.

@@ -75,11 +75,13 @@ class Predictor(Generic[Input, Output]):
     A request is a mapping of field names to values, from a command line or a JSON body: `prompt` (a
     list of texts), `input` (a list of paths), and settings.
 
-    fields: the fields that a request may have. required: fields with their meanings; a request must
-    have at least one of them. input_kind: the kind of file that `input` names, such as "a picture";
-    None if the predictor reads no files. may_span_lines: whether a rendered answer can have several
-    lines. batch_predictor: answers whole batches of an evaluation; None if the task has no written
-    answers to evaluate.
+    fields: the fields that a request may have.
+    required: fields with their meanings; a request must have at least one of them.
+    input_kind: the kind of file that `input` names, such as "a picture"; None if the predictor
+        reads no files.
+    may_span_lines: whether a rendered answer can have several lines.
+    batch_predictor: answers whole batches of an evaluation; None if the task has no written answers
+        to evaluate.
 
     A predictor keeps its compiled functions, so it can answer with other weights of its model
     without compiling again.

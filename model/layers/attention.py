@@ -78,10 +78,12 @@ class Attention(HeadProjections):
     """Multi-head or grouped-query self-attention, causal or bidirectional, over the whole sequence
     or a sliding window, with or without rotary positions.
 
-    `window`: a target sees only positions less than this distance away; None: all. `rotary_base`,
-    `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`; `rotary_base` None:
-    no rotary positions. `implementation`: as in `attend`. `heads`: the arguments of
-    `HeadProjections`. ValueError: rotary positions with an odd head dimension.
+    `window`: a target sees only positions less than this distance away; None: all.
+    `rotary_base`, `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`;
+        `rotary_base` None: no rotary positions.
+    `implementation`: as in `attend`.
+    `heads`: the arguments of `HeadProjections`. ValueError: rotary positions with an odd head
+        dimension.
     """
 
     def __init__(
@@ -200,8 +202,9 @@ def _written(
 ) -> jax.Array:
     """Write positions into a cache, a key [B, K, H, S] or value [B, K, S, H]; return the new cache.
 
-    new: the same with T in the place of S, which is dimension `axis`. places_BT: where each
-    position is written. kept_BT: whether it is.
+    new: the same with T in the place of S, which is dimension `axis`.
+    places_BT: where each position is written.
+    kept_BT: whether it is.
     """
     index_BT = jnp.where(kept_BT, places_BT, cache.shape[axis])
     if index_BT.size == 1:  # XLA would write a single position into several copies of the cache.

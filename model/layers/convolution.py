@@ -40,12 +40,15 @@ def convolution(
     """Make a convolution over images [B, H, W, channels_in] -> [B, H', W', channels_out], or over
     sequences [B, T, channels_in] -> [B, T', channels_out] if `kernel_size` is (size,).
 
-    An integer `kernel_size` means a square kernel. `padding`: "SAME" keeps the size (divided by the
-    strides, rounded up); "VALID" adds nothing; "CAUSAL" pads only before the first position; or a
-    pair (zeros before, zeros after) for each dimension. `groups`: each output channel reads only
-    the input channels of its group; with as many groups as channels, the convolution is depthwise.
-    The kernel [size, size, in / groups, out] is initialised as in He et al. 2015, arXiv:1502.01852,
-    or normal with standard deviation `std` if that is given.
+    An integer `kernel_size` means a square kernel.
+
+    `padding`: "SAME" keeps the size (divided by the strides, rounded up); "VALID" adds nothing;
+        "CAUSAL" pads only before the first position; or a pair (zeros before, zeros after) for each
+        dimension.
+    `groups`: each output channel reads only the input channels of its group; with as many groups as
+        channels, the convolution is depthwise. The kernel [size, size, in / groups, out] is
+        initialised as in He et al. 2015, arXiv:1502.01852, or normal with standard deviation `std`
+        if that is given.
     """
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     free = (None,) * len(size)

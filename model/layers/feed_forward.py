@@ -72,7 +72,7 @@ class FeedForward(nnx.Module):
 
     `kind`: a key of `ACTIVATIONS`. `hidden_width` None means `feed_forward_width(kind, width)`.
     `residual_std`: the standard deviation of the last kernel's initial values. ValueError: an
-    unknown kind.
+        unknown kind.
     """
 
     def __init__(

@@ -30,7 +30,8 @@ INPUTS_PER_PASS = 8
 class Int8Kernel:
     """A kernel of integers, in the place of a parameter's float array.
 
-    values: int8 [*stacked, *inputs, *outputs]. scale: float32 [*stacked, *outputs].
+    values: int8 [*stacked, *inputs, *outputs].
+    scale: float32 [*stacked, *outputs].
     """
 
     values: jax.Array

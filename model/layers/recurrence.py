@@ -26,8 +26,8 @@ class Cell:
     """A kind of recurrent cell: `step(gates, state) -> state`, with arrays float32 [B, U].
 
     `bias`: the initial bias of each gate. W x_t is added to the last `inputs` gates and R h_(t-1)
-    to the first `recurrent` gates; both fields are numbers of gates. `state`: the names of the
-    arrays in the state, including "hidden".
+        to the first `recurrent` gates; both fields are numbers of gates.
+    `state`: the names of the arrays in the state, including "hidden".
     """
 
     bias: tuple[float, ...]

@@ -86,16 +86,21 @@ def write_report(
 ) -> Path:
     """Write `report.html` into the workdir, atomically, and return its path.
 
-    environment: from `environment()` in machine.py. metrics: from `read_metrics`. samples: texts by
-    name, as `reporting.samples.Sample`. predictions: the predictions of a classifier, of which the
-    page shows the mistakes with the highest probability. example(i): returns example i of the split
-    of `predictions`.
+    environment: from `environment()` in machine.py.
+    metrics: from `read_metrics`.
+    samples: texts by name, as `reporting.samples.Sample`.
+    predictions: the predictions of a classifier, of which the page shows the mistakes with the
+        highest probability.
+    example(i): returns example i of the split of `predictions`.
 
-    filters: the filters of the first layer, float [N, h, w, C]. attention: each layer's weights,
-    [heads, T, T], on `attended`, which is a picture or the T tokens of a text.
+    filters: the filters of the first layer, float [N, h, w, C].
+    attention: each layer's weights, [heads, T, T], on `attended`, which is a picture or the T
+        tokens of a text.
 
-    warnings, events: messages, one sentence each. diagnosis: from `verdict`. data: a table of the
-    splits, header first. start: from `summarize_start`.
+    warnings, events: messages, one sentence each.
+    diagnosis: from `verdict`.
+    data: a table of the splits, header first.
+    start: from `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
