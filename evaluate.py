@@ -4,7 +4,7 @@ python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] 
                    [--weights_dtype=int8|bfloat16] [--config.section.field=value ...]
 
 For a classifier, a table of its classes comes before this line. `examples` is the number of
-pictures, recordings, texts, pairs, or windows of packed text. For windows, the number of
+images, recordings, texts, pairs, or windows of packed text. For windows, the number of
 `documents` or `conversations` in them is printed too. A metric that is not finite is null, and is
 named on standard error.
 

@@ -24,7 +24,7 @@ def language_modeling(
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """Return the default configuration of a classifier of pictures."""
+    """Return the default configuration of a classifier of images."""
     return _config("classification", source, architecture)
 
 

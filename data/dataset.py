@@ -5,7 +5,7 @@ A batch is a dictionary of arrays. A target or row with weight 0 does not count 
 Text: `tokens`, `targets` int32 [B, T]; `weights` float32 [B, T]; and, if documents do not attend to
 each other, `segments` int32 [B, T] (the document's number in the window, 0: padding).
 
-Pictures: `image` uint8 [B, H, W, C]; `label` int32 [B]; `weights` float32 [B].
+Images: `image` uint8 [B, H, W, C]; `label` int32 [B]; `weights` float32 [B].
 
 Labelled text: `tokens` int32 [B, T]; `segments` int32 [B, T] (1: token, 0: padding); `label` int32
 [B]; `weights` float32 [B].
@@ -14,7 +14,7 @@ Pairs of texts: `source` int32 [B, S] (source tokens, separator); `source_segmen
 token, 0: padding); `tokens` int32 [B, T] (separator, target tokens); `targets` int32 [B, T] (target
 tokens, separator); `weights` float32 [B, T]. S and T each take a few values and vary by batch.
 
-Sound: `frames` float32 [B, T, F] (log-mel frames, see data.codecs.sound); `segments` int32 [B, T]
+Audio: `frames` float32 [B, T, F] (log-mel frames, see data.codecs.sound); `segments` int32 [B, T]
 (1: frame, 0: padding); `weights` float32 [B] (0: broken recording). With transcripts: `labels`
 int32 [B, L] (tokens) and `label_weights` float32 [B, L] (1: token, 0: padding). With classes:
 `label` int32 [B]. T takes a few values and varies by batch.
@@ -98,7 +98,7 @@ class Split:
     gzip_bits_per_byte: size of the documents, each compressed by `gzip -9`, in bits per byte of
         text.
     padding: share of padding, in packed windows or in padded training batches.
-    broken: number of pictures or recordings that can't be decoded.
+    broken: number of images or recordings that can't be decoded.
     cut: number of texts, pairs or conversations that were too long and were cut.
     left_out: number of pairs that are too long or lack a text, or of recordings that are too long;
         they are not stored.

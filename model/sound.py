@@ -1,4 +1,4 @@
-"""The base class of models of sound, and an encoder built from blocks with any mixers.
+"""The base class of models of audio, and an encoder built from blocks with any mixers.
 
 Initial values: convolutions He normal; the projection after them normal, 1 / sqrt(inputs); the
 head normal, 0.02; the blocks as in model/decoder.py.

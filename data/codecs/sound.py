@@ -36,7 +36,7 @@ def decode_sound(
     Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
     `most_seconds` is given, MemoryError is raised if there is not enough memory.
     """
-    import soundfile  # imported late, here and below: programs without sound start faster
+    import soundfile  # imported late, here and below: programs without audio start faster
 
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:

@@ -1,4 +1,4 @@
-"""Sources of the user's recordings, listed in tables: a row is a sound file and its target (a
+"""Sources of the user's recordings, listed in tables: a row is an audio file and its target (a
 transcript or a label)."""
 
 import itertools
@@ -69,7 +69,7 @@ def open_transcripts(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path`, with their transcripts.
 
     Without a validation split, `data.validation_fraction` of the recordings is held out, chosen by
-    a hash of each path as written in the table. Raises UsageError, for instance if a sound file is
+    a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
     found = _read(settings, settings.text_field, "data.text_field")

@@ -30,7 +30,7 @@ class Rows:
     """The rows of a file.
 
     name: the file's path relative to the folder of the data.
-    field: the field with the text; in a table of recordings, the field with the path of each sound
+    field: the field with the text; in a table of recordings, the field with the path of each audio
         file.
     """
 

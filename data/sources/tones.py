@@ -86,7 +86,7 @@ def open_source(settings: Any) -> Tones:
 
 
 def dial(number: str, lowest_ratio: float) -> Waveform:
-    """Return the sound of dialing `number`: float32 [samples], at 8,000 Hz.
+    """Return the waveform of dialing `number`: float32 [samples], at 8,000 Hz.
 
     lowest_ratio: the lowest signal-to-noise ratio that may be drawn, in decibels.
     """

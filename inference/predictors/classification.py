@@ -1,4 +1,4 @@
-"""Predictors that label texts, pictures and recordings."""
+"""Predictors that label texts, images and recordings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -100,7 +100,7 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
-    """Labels each picture, cropped and resized as in evaluation.
+    """Labels each image, cropped and resized as in evaluation.
 
     A central crop keeps `crop_ratio` of the short side. It is resized to `shape`: height, width,
     channels.

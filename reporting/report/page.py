@@ -43,7 +43,7 @@ HIGHER_IS_BETTER = frozenset().union(*(task.higher_is_better for task in TASKS.v
 
 Metrics = Sequence[dict[str, Any]]
 Example = np.ndarray | str
-"""A picture, uint8 [H, W, C] with C of 1, 3 or 4; the frames of a recording; or a text."""
+"""An image, uint8 [H, W, C] with C of 1, 3 or 4; the frames of a recording; or a text."""
 
 
 _TARGETS = {"classification": "example", "speech_recognition": "label"}
@@ -94,7 +94,7 @@ def write_report(
     example(i): returns example i of the split of `predictions`.
 
     filters: the filters of the first layer, float [N, h, w, C].
-    attention: each layer's weights, [heads, T, T], on `attended`, which is a picture or the T
+    attention: each layer's weights, [heads, T, T], on `attended`, which is an image or the T
         tokens of a text.
 
     warnings, events: messages, one sentence each.
@@ -316,7 +316,7 @@ def _predictions(predictions: Predictions) -> dict[str, Any]:
 def _mistakes(
     predictions: Predictions, example: Callable[[int], Example]
 ) -> Iterator[dict[str, Any]]:
-    """Yield mistakes with the highest probability: the example (a text, or a picture's data URL),
+    """Yield mistakes with the highest probability: the example (a text, or an image's data URL),
     its class, and the predicted class."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))
