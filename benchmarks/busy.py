@@ -55,8 +55,8 @@ def check_idle(*, force: bool) -> dict[str, float | bool | None]:
 
 
 def calibrate() -> float:
-    """Return how many milliseconds a fixed computation takes. On a steady machine, every call returns
-    about the same."""
+    """Return how many milliseconds a fixed computation takes: about the same at each call on a
+    steady machine."""
     x = np.ones((256, 256), np.float32)
     x @ x
     began = time.perf_counter()

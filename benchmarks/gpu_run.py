@@ -3,7 +3,7 @@
 python benchmarks/gpu_run.py [--only=PART ...] [--out=FILE] [--budget_seconds=540] [--text=PATH]
     [--target_loss=LOSS] [--toy]                               (`make gpu-run PYTHON=python3`)
 
-It needs no network and no data: without --text, it trains on the sources of Python's standard
+It needs no network and no data. Without --text, it trains on the sources of Python's standard
 library. The parts run one after another, the most important first, each in its own process with a
 time limit. If a part fails or runs out of time, the next one runs. After each part, all results are
 written to FILE as one JSON object. Standard output gets a table for docs/results.md; standard error

@@ -1,7 +1,7 @@
 """Shared helpers of the benchmarks: commands, tables, and sides.
 
-A side is one of the implementations that a benchmark compares. Sides are measured in turns, each in
-its own process.
+A side is one of the implementations that a benchmark compares. Sides are measured alternately, each
+in its own process.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ def alternate(names: Sequence[str], rounds: int) -> Iterator[str]:
 def take_turns(
     sides: Mapping[str, Callable[[], Measured]], rounds: int
 ) -> dict[str, list[Measured]]:
-    """Call each function `rounds` times, in turns; return the results of each by name."""
+    """Call the functions alternately, each `rounds` times; return the results of each by name."""
     found: dict[str, list[Measured]] = {name: [] for name in sides}
     for name in alternate([*sides], rounds):
         found[name].append(sides[name]())
@@ -63,7 +63,8 @@ class Side:
     build(*arguments): returns the `Work`; it is called in that process.
     warm_up: number of steps before the measurement, in which compilation happens; `first` has their
         results.
-    turn_seconds: target length of a turn. `results`: the results of the steps of all turns.
+    turn_seconds: target length of a turn.
+    results: the results of the steps of all turns.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """PyTorch versions of the benchmarked models, in idiomatic PyTorch.
 
-`sides.py` compares our models with these. `load` copies the initial weights of one of our models
-into its PyTorch version; parameters are named by their dotted paths in our model. A `row` is a row
-of a table in `sides.py`, with the sizes of a model.
+`sides.py` compares Triform's models with these. `load` copies the initial weights of Triform's
+model into the PyTorch version; parameters are named by their dotted paths in Triform's model. A
+`row` is a row of a table in `sides.py`, with the sizes of a model.
 
 Axes: B batch, T target length, S length of the cache, D width, N query heads, K key/value heads,
 H head dimension, V vocabulary.
@@ -76,8 +76,8 @@ class Attention(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """`nn.LSTM` of one layer. Its gates have the same order as in our LSTM; its second bias stays
-    zero."""
+    """`nn.LSTM` of one layer. Its gates have the same order as in Triform's LSTM; its second bias
+    stays zero."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -132,8 +132,8 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder like ours, with tied embeddings. Positions are learned (GPT-2), rotary (Llama) or absent
-    (LSTM)."""
+    """A decoder like Triform's, with tied embeddings. Positions are learned (GPT-2), rotary (Llama)
+    or absent (LSTM)."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -184,7 +184,8 @@ class Decoder(nn.Module):
 
 
 class CNN(nn.Module):
-    """A small CNN like ours: stages of convolution, batch norm, ReLU and pooling, then two dense layers."""
+    """A small CNN like Triform's: stages of convolution, batch norm, ReLU and pooling, then two
+    dense layers."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -215,7 +216,7 @@ OUR_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias
 
 
 def load(module: nn.Module, ours, path: str = "") -> None:
-    """Copy our parameters under `path` into a module and its children."""
+    """Copy Triform's parameters under `path` into a module and its children."""
     if hasattr(module, "load"):
         module.load(ours, path)
         return

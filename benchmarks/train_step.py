@@ -1,12 +1,12 @@
-"""Compares the speed of the whole train step with PyTorch's, with the same model, parameters,
+"""Compares the speed of the whole train step with that of PyTorch, with the same model, parameters,
 batches, threads and optimizer.
 
 python benchmarks/train_step.py [ROW ...]
 
-Needs the `bench` extra. The sides (`sides.py`) run in float32 on CPU and take turns; in its turn, a
-side has all cores. A row has the milliseconds per step (median of the turns); the ratio of our
-throughput to that of PyTorch's eager or compiled step, whichever is faster (above 1, ours is
-faster); and the largest relative difference of the first losses.
+Needs the `bench` extra. The sides (`sides.py`) run alternately, in float32 on CPU; in its turn, a
+side has all cores. A row has the milliseconds per step (median of the turns); the ratio of
+Triform's throughput to that of PyTorch's eager or compiled step, whichever is faster (above 1,
+Triform is faster); and the largest relative difference of the first losses.
 """
 
 import os
