@@ -20,7 +20,7 @@ class ParamSlice:
     shape: tuple[int, ...]
 
     def view(self, arrays: Mapping[str, NDArray]) -> NDArray:
-        """Return a view of this parameter in `arrays`, which has the leaves by their dotted names."""
+        """Return a view of this parameter in `arrays`, the leaves by dotted name."""
         array = arrays[self.leaf]
         return array if self.period is None else array[self.period]
 

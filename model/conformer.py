@@ -38,8 +38,9 @@ class ConvolutionModule(nnx.Module):
 
     `size`: the kernel size of the depthwise convolution.
     `kind`: the norm, "batch_norm" (its statistics exclude padding) or "layer_norm".
-    `residual_std`: the standard deviation of the output kernel's initial values. ValueError: an
-        unknown norm.
+    `residual_std`: the standard deviation of the output kernel's initial values.
+
+    Raises ValueError for an unknown norm.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]. Positions of segment 0 are padding, and zero in the
+        """Map [B, T, D] to [B, T, D]. Positions of segment 0 are padding, and zero in the
         convolution's input."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
@@ -142,7 +143,7 @@ class ConformerBlock(nnx.Module):
         dropout_key: jax.Array | None,
         train: bool,
     ) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]; positions of segment 0 are padding."""
+        """Map [B, T, D] to [B, T, D]; positions of segment 0 are padding."""
         keys = split_key(dropout_key, 4)
 
         def dropped(y_BTD: jax.Array, part: int) -> jax.Array:

@@ -79,7 +79,7 @@ class Block(nnx.Module):
             self.shortcut_norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Map [B, H, W, channels_in] -> [B, H / strides, W / strides, channels_out]."""
+        """Map [B, H, W, channels_in] to [B, H / strides, W / strides, channels_out]."""
 
         def apply(layer, norm, x_BHWC):
             x_BHWC = constrain(layer(x_BHWC), "batch", None, None, "channels_out")
@@ -104,7 +104,9 @@ class ResNet(nnx.Module):
     `stem`: "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3
         convolution of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side,
         otherwise "large".
-    `image_shape`: (height, width, channels). ValueError: unknown depth or stem.
+    `image_shape`: (height, width, channels).
+
+    Raises ValueError for an unknown depth or stem.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 to logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
         otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.

@@ -70,7 +70,7 @@ class AttentionalRecurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, memory: Memory, state: State
     ) -> tuple[jax.Array, jax.Array, State]:
-        """Map [B, T, D] -> h [B, T, U] and c [B, T, F]; also return the new state. `memory`: from
+        """Map [B, T, D] to h [B, T, U] and c [B, T, F]; also return the new state. `memory`: from
         `RNNEncoderDecoder.encode`."""
 
         def attend(hidden_BU: jax.Array) -> jax.Array:
@@ -239,5 +239,5 @@ class RNNEncoderDecoder(nnx.Module):
         return x_BTD, None if state is None else {"first": first, "upper": upper}
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] to logits, float32 [B, T, V]."""
         return self.embedding.decode(x_BTD)

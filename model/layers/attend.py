@@ -10,7 +10,7 @@
 the limits exclude that implementation. The mesh comes from the open `activation_sharding` context;
 without a context, "auto" chooses "xla".
 
-Axes: B batch, T target length, S source length, N query heads, K key/value heads,
+Axes: B batch, T query positions, S key positions, N query heads, K key/value heads,
 G query heads that share a key/value head (N = K · G), R = G · T, H head dimension.
 """
 
@@ -34,11 +34,11 @@ SPLASH_BLOCKS = (512, 256, 128)
 """Block sizes of splash attention. The largest size that divides the length is used."""
 
 QUERY_CHUNKS = 4
-"""The number of chunks into which "xla" splits the targets of a causal sequence. Each chunk skips
-the sources after it, which reduces the work to 5/8."""
+"""The number of chunks into which "xla" splits the queries of a causal sequence. Each chunk skips
+the keys after it, which reduces the work to 5/8."""
 
 SHORTEST_CHUNK = 32
-"""The smallest number of targets in a chunk. Sequences that would have smaller chunks are not
+"""The smallest number of queries in a chunk. Sequences that would have smaller chunks are not
 split."""
 
 QUERY = ("batch", "length", "kv_heads", None)
@@ -216,7 +216,7 @@ def _softmax_mean(
     """Return the mean of the values, weighted by the softmax of the scores, [B, T, K, G, H].
 
     The softmax's denominator divides the result instead of each weight. The backward pass computes
-    the softmax gradient's sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135,
+    the softmax gradient's sum over the keys from the result (Dao et al. 2022, arXiv:2205.14135,
     appendix B.2). Both save passes over the scores, which are the largest arrays.
     """
     return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
@@ -262,11 +262,11 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: ArrayLike)
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """Return a mask, bool [B, T, S], that is True where a target may attend to a source.
+    """Return a mask, bool [B, T, S], that is True where a query may attend to a key.
 
-    The arrays are the positions of targets and sources, int32; B may be 1. With `causal`, a target
-    may not attend to later positions. With `window`, it may attend only to positions less than
-    `window` away. Returns None if everything is visible.
+    The arrays are the positions of queries and keys, int32; B may be 1. With `causal`, a query may
+    not attend to later positions. With `window`, it may attend only to positions less than `window`
+    away. Returns None if everything is visible.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
     if window is not None:

@@ -10,8 +10,9 @@ class Numerics:
     """The dtypes that every layer of a model uses.
 
     `dtype`: the dtype of computation and activations.
-    `param_dtype`: the dtype of the stored parameters. Statistics of norms, softmax and logits are
-        always float32.
+    `param_dtype`: the dtype of the stored parameters.
+
+    Statistics of norms, softmax and logits are always float32.
     """
 
     dtype: DTypeLike

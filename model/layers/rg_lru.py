@@ -82,7 +82,7 @@ class RGLRU(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, width_out]; also return the new state.
+        """Map [B, T, D] to [B, T, width_out]; also return the new state.
 
         Arguments: see `model.backbone`.
         """

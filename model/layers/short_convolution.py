@@ -49,7 +49,7 @@ class DepthwiseConvolution(nnx.Module):
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Return zeros [B, K - 1, C], the inputs before the first position.
 
-        ValueError: the convolution is not causal.
+        Raises ValueError if the convolution is not causal.
         """
         if not self.causal:
             raise ValueError("a convolution that looks ahead has no state")
@@ -63,7 +63,7 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, C] -> [B, T, C]; also return the new state.
+        """Map [B, T, C] to [B, T, C]; also return the new state.
 
         Arguments: see `model.backbone`.
         """
@@ -132,7 +132,7 @@ class GatedConvolution(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D]; also return the new state.
+        """Map [B, T, D] to [B, T, D]; also return the new state.
 
         Arguments: see `model.backbone`.
         """
