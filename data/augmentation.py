@@ -39,10 +39,12 @@ def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Bo
     """Return a random box for a random-resized crop of an image (Szegedy et al., 2015).
 
     size: width and height of the image.
-    target: width and height after resizing. The box's share of the image's area is uniform in
-        [`crop_smallest_area`, 1]. The logarithm of its aspect ratio is uniform in [-a, a], where a
-        is the logarithm of `crop_largest_aspect`. If none of ten random boxes fits into the
-        image, return the largest centered box with the aspect ratio of `target`.
+    target: width and height after resizing.
+
+    The box's share of the image's area is uniform in [`crop_smallest_area`, 1]. The logarithm of
+    its aspect ratio is uniform in [-a, a], where a is the logarithm of `crop_largest_aspect`. If
+    none of ten random boxes fits into the image, return the largest centered box with the aspect
+    ratio of `target`.
     """
     width, height = size
     aspects = math.log(settings.crop_largest_aspect)
@@ -119,7 +121,7 @@ def _erase(picture: Pixels, random: Generator) -> Pixels:
 def _randaugment(image: Image.Image, random: Generator, strength: float) -> Image.Image:
     """Apply one of the fourteen operations of RandAugment (Cubuk et al., 2019, arXiv:1909.13719).
 
-    The operation is chosen at random. strength: how much it changes the image, from 0 to 1;
+    The operation is chosen at random. `strength`, from 0 to 1, is how much it changes the image;
     some operations have no strength. Rotations, shears and shifts take a random direction. Changes
     of color, contrast, brightness and sharpness are a random increase or decrease.
     """

@@ -38,18 +38,20 @@ _BLOCK_ROWS = 4096  # planned at once: planning one row takes as long as plannin
 class Batches:
     """The batches of a split. `batches[k]` depends only on the seed and k; any k can be read next.
 
-    shuffle=True (training): endless epochs, augmented, each in its own order. A batch may contain
-    the end of one epoch and the start of the next (see data.order). shuffle=False (evaluation): one
-    pass over the examples with the numbers `examples`, in that order (see evaluation_order), or
-    over the whole split if None. The last batch is filled up with rows of weight 0.
+    With shuffle=True (training), epochs follow each other without end, augmented, each in its own
+    order. A batch may contain the end of one epoch and the start of the next (see data.order). With
+    shuffle=False (evaluation), there is one pass over the examples with the numbers `examples`, in
+    that order (see evaluation_order), or over the whole split if None. The last batch is filled up
+    with rows of weight 0.
 
     In a mixture each source has its own epochs, and data.mixing chooses the source of each example.
     Examples with lengths are batched with others of similar length (see data.length_buckets).
 
     rows: the rows of each global batch that this process reads; None for all.
-    kept_bytes: a record file up to this size is read once and kept in memory. Instances are
-        thread-safe. Their pickles are small, because they contain no records; files are reopened
-        after unpickling.
+    kept_bytes: a record file up to this size is read once and kept in memory.
+
+    Instances are thread-safe. Their pickles are small, because they contain no records; files are
+    reopened after unpickling.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class Batches:
         return places if self._chosen is None else self._chosen[places]
 
     def _shape(self, batch: int) -> PaddedShape | None:
-        """Return the shape that an evaluation batch is padded to, independent of `rows`."""
+        """Return the shape that an evaluation batch is padded to, the same for all `rows`."""
         if self._split.lengths is None:
             return None
         start = batch * self._batch_size

@@ -1,4 +1,4 @@
-"""Makes class names from text labels, and warns of names that are easily confused."""
+"""Makes class names from text labels, and warns about names that are easily confused."""
 
 from collections.abc import Iterable, Iterator, Mapping
 

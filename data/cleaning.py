@@ -79,8 +79,9 @@ def clean(
     """Clean text. Return the pieces to keep of each part, and counts by split.
 
     parts: pairs of split name and raw pieces; a mixture has several parts per split.
-    settings: `config.data.cleaning`. If cleaning is off, all pieces are kept and there are no
-        counts.
+    settings: `config.data.cleaning`.
+
+    If cleaning is off, all pieces are kept and there are no counts.
 
     Counts of a split: `documents` and `characters`, each [before, after], and `steps`: for each
     step, the number of `documents` it changed or removed, and of `characters` it removed (negative

@@ -19,8 +19,9 @@ class EvaluationBatches:
     Examples are in the order of `data.batches.evaluation_order`.
 
     rows: the rows of each global batch that this process reads; None for all.
-    most: the maximum number of examples; None for all. The last batch is filled up with rows of
-        weight 0.
+    most: the maximum number of examples; None for all.
+
+    The last batch is filled up with rows of weight 0.
     """
 
     split: Split

@@ -45,11 +45,11 @@ class ExampleViewer:
         return self.dataset.decode(self._tokens(batch))
 
     def text(self, number: int) -> str:
-        """Decode the tokens of an example as one text. Only for data with a field `tokens`."""
+        """Decode the tokens of an example as one text. Only for data with tokens."""
         return self.dataset.decode(self._tokens(self.batch(number)))
 
     def tokens(self, number: int) -> list[str]:
-        """Decode each token of an example separately. Only for data with a field `tokens`."""
+        """Decode each token of an example separately. Only for data with tokens."""
         return [self.dataset.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:

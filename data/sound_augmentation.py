@@ -46,8 +46,10 @@ def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling:
     """Apply the masks of SpecAugment (Park et al., 2019, arXiv:1904.08779) in place.
 
     frames: float32 [T, F].
-    filling: the value of masked elements. The width of each mask is uniform from 0 to its maximum,
-        and its position is uniform. Masks may overlap.
+    filling: the value of masked elements.
+
+    The width of each mask is uniform from 0 to its maximum, and its position is uniform. Masks may
+    overlap.
     """
     length, bands = frames.shape
     for _ in range(settings.frequency_masks):

@@ -1,6 +1,6 @@
 """Renders conversations with a chat template, and encodes them as tokens with a loss mask.
 
-A conversation is a list of messages, each with a `role` and a `content`. A model learns to write
+A conversation is a list of messages, each with a `role` and a `content`. A model learns to generate
 the messages with the role "assistant"; their tokens are called learned.
 
 A template is written in Jinja, as in Hugging Face Transformers. Its variables are `messages`,

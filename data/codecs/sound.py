@@ -31,7 +31,8 @@ def decode_sound(
     """Decode a recording (WAV, FLAC, OGG, MP3, ...), resampled to `sample_rate`: float32 [samples].
 
     Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). most_seconds: a
-    longer recording is refused before it is decoded. Never more is decoded than its header tells.
+    longer recording is refused before it is decoded. No more samples are decoded than the header
+    announces.
 
     Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
     `most_seconds` is given, MemoryError is raised if there is not enough memory.
@@ -275,5 +276,5 @@ def _hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _power_of_two(number: float) -> int:
-    """Return the least power of two that is not smaller than `number`."""
+    """Return the smallest power of two that is at least `number`."""
     return 2 ** int(np.ceil(np.log2(number)))

@@ -155,8 +155,10 @@ class Dates:
     """A source of pairs of a date as people write it and the date in ISO format.
 
     The days are a fixed random choice from the years 1500 to 2500. Each is in one pair of one
-    split. held_out: share of the days outside the test that is held out for validation, chosen by
-    a hash of the day.
+    split.
+
+    held_out: share of the days outside the test that is held out for validation, chosen by a hash
+        of the day.
     """
 
     held_out: float

@@ -17,8 +17,10 @@ class Digits:
     `label`.
 
     The split `test` is the one of `train_test_split(..., test_size=0.2, random_state=0)`, as usual
-    for these digits. held_out: share of the other images that is held out for validation, chosen
-    by a hash of the image's number.
+    for these digits.
+
+    held_out: share of the other images that is held out for validation, chosen by a hash of the
+        image's number.
     """
 
     held_out: float

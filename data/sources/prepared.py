@@ -56,7 +56,7 @@ class PreparedSplit:
     """The texts in the feature `field` of the split `name` of the data set in `folder`.
 
     rows: number of records in the split.
-    size: number of bytes of the split, by dataset_info.json.
+    size: number of bytes of the split, according to dataset_info.json.
     """
 
     folder: Path

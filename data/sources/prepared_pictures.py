@@ -1,4 +1,4 @@
-"""Sources of images prepared by TensorFlow Datasets, such as mnist, cifar10, imagenet2012."""
+"""Sources of image data sets prepared by TensorFlow Datasets, such as mnist and cifar10."""
 
 from collections.abc import Callable
 from functools import cached_property

@@ -217,7 +217,7 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
 
 
 def _elsewhere(folder: Path, name: str) -> Path | None:
-    """Find the file `name` with slashes for backslashes, or in a subfolder of `folder`."""
+    """Find the file `name` with slashes instead of backslashes, or in a subfolder of `folder`."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
     paths = itertools.chain([folder / name.replace("\\", "/")], inside)
     return next((path for path in paths if path.is_file()), None)

@@ -114,7 +114,7 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
 def copies_line(names: Sequence[str], of_all: str) -> str:
     """Return the warning that evaluated examples are also in train.
 
-    names: these examples.
+    names: the names of these examples.
     of_all: all evaluated examples, in words, such as "100 pairs of test".
     """
     return (
