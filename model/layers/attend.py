@@ -264,7 +264,7 @@ def visible(
 ) -> jax.Array | None:
     """Return a mask, bool [B, T, S], that is True where a query may attend to a key.
 
-    The arrays are the positions of queries and keys, int32; B may be 1. With `causal`, a query may
+    target_BT, source_BS: the positions of queries and keys, int32; B may be 1. With `causal`, a query may
     not attend to later positions. With `window`, it may attend only to positions less than `window`
     away. Returns None if everything is visible.
     """
