@@ -50,10 +50,13 @@ class Checkpoints:
 
     No step is deleted before a newer one is written and has its manifest.
 
-    metric: the metric that ranks the evaluated steps. saved_step: the last step that was saved, or
-        the step from which the run resumed; -1 if there is none.
+    metric: the metric that ranks the evaluated steps.
+    saved_step: the last step that was saved, or the step from which the run resumed; -1 if there is
+        none.
     also_sync: files outside the step folders that are synced to the disk before a step counts as
-        saved. Only one run may write to a folder: hold the lock of its workdir.
+        saved.
+
+    Only one run may write to a folder: hold the lock of its workdir.
     """
 
     def __init__(
@@ -81,8 +84,9 @@ class Checkpoints:
 
         axes: the logical axes of the parameters, for the manifest.
         contents: the manifest's other keys: `config`, `data`, `versions`, and `metrics` (of an
-            evaluation at exactly this step, or empty). A step that is already saved is not saved
-            again.
+            evaluation at exactly this step, or empty).
+
+        A step that is already saved is not saved again.
 
         Raises the error of an earlier save that failed.
         """

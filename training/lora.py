@@ -34,8 +34,9 @@ from training.trees import Axes, LogicalAxes, Tree, flat, matching, nested
 
 @dataclass(frozen=True)
 class LoRA:
-    """LoRA pairs of rank `rank`. matrices: the logical axes of each adapted matrix, by name.
+    """LoRA pairs of rank `rank`.
 
+    matrices: the logical axes of each adapted matrix, by name.
     scale: the factor s of each product A B.
     """
 
@@ -99,8 +100,9 @@ def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tr
     """Return the model's own parameters, with scale * A B added to each matrix that has a pair.
 
     params: the model's parameters and the pairs.
-    axes: the logical axes of the matrices, by name. The sums are float32, as bfloat16 would round a
-        small change away.
+    axes: the logical axes of the matrices, by name.
+
+    The sums are float32, because bfloat16 would round a small change away.
     """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))

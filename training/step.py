@@ -24,7 +24,7 @@ Metrics = dict[str, jax.Array]
 class TrainState(struct.PyTreeNode):
     """The state of a run: all that resuming needs, as nested dictionaries of arrays.
 
-    It holds no random key: each step folds its number into the seed.
+    It contains no random key: each step folds its number into the seed.
 
     step: number of batches consumed, skipped ones included; int32 scalar.
     skipped: number of consecutive skipped steps (`train_step`) up to now; int32 scalar.
