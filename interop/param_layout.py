@@ -28,7 +28,7 @@ class ParamSlice:
 def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
     """Return where each parameter is stored, by its name in the unrolled model.
 
-    An example is "backbone.layers.3.mixer.query.kernel".
+    An example of such a name is "backbone.layers.3.mixer.query.kernel".
 
     `leaves`: the model's parameters by dotted name; only their `shape` is used.
     `scanned`: whether layers are stacked.
