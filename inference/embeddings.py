@@ -29,18 +29,19 @@ ROW_SIZES = (1, 16)
 
 
 class TextEmbedding:
-    """Embeds texts by the mean of a model's last hidden states, which its head would read, over all
-    tokens of the text; those that open and close every text, such as [CLS] and [SEP], are among
-    them. The mean is in float32, and is divided by its Euclidean norm.
+    """Embeds a text as the mean of the model's last hidden states (the input of its head) over all
+    tokens of the text, including those that open and close every text, such as [CLS] and [SEP]. The
+    mean is computed in float32, and divided by its Euclidean norm.
 
-    A decoder sees only what comes before a token, a masked language model and a classifier the
-    whole text.
+    In a decoder, the state at a token depends only on that token and earlier ones; in a masked
+    language model or a classifier, it depends on the whole text.
 
     longest: the largest number of tokens that the model attends to; None if that is unlimited.
     is_closed: whether the model reads the tokens that close a text.
     width: D.
-    row_sizes: numbers of rows that batches are padded to, in rising order. Lengths are padded to
-        powers of two.
+    row_sizes: numbers of rows that batches are padded to, in rising order.
+
+    Lengths are padded to powers of two.
     """
 
     def __init__(
@@ -84,8 +85,8 @@ class TextEmbedding:
         )
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Return the tokens of a text as the model reads it, int32 [T]; none for a text that has
-        none of its own."""
+        """Return the tokens of a text, int32 [T], with those that open every text and, if the model
+        reads them, those that close it. Empty if the text itself has no tokens."""
         ids = self._tokenizer.encode(text)
         if not len(ids):
             return ids

@@ -1,4 +1,4 @@
-"""Computes the metrics of a split: from the model's outputs, and from texts that it writes."""
+"""Computes the metrics of a split: from the model's outputs, and from texts that it generates."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -113,7 +113,7 @@ def evaluate_split(
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Compute the metrics and per-example arrays of a split, as `evaluate` does. With a
-    `batch_predictor`, include the metrics of texts that the model writes, and the texts.
+    `batch_predictor`, include the metrics of the texts that the model generates, and the texts.
 
     batches_of(n): returns the batches of the first n examples, or of all for None.
     coded_bytes: the `text_bytes` of `evaluate`.
@@ -151,7 +151,9 @@ def answer_split(
     arrays, in the order of the split.
 
     batches: global batches.
-    order: as in `SplitBatches`. Rows of weight zero are left out.
+    order: as in `SplitBatches`.
+
+    Rows of weight zero are left out.
     """
     rows: dict[int, dict[str, Any]] = {}
     start = 0

@@ -77,8 +77,9 @@ def answer_files(
     """Answer each file in order; yield `Unreadable` for a file that can't be read.
 
     decode: returns the content of a file for the model; raises ValueError if it can't be read.
-    answer: gets the names and contents of at most `at_once` files, and returns their answers. Not
-        more than `at_once` files are in memory.
+    answer: gets the names and contents of at most `at_once` files, and returns their answers.
+
+    No more than `at_once` files are in memory at the same time.
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]

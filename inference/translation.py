@@ -1,4 +1,4 @@
-"""Answers texts with an encoder-decoder model: translation and similar tasks.
+"""Generates texts from texts with an encoder-decoder model: translation and similar tasks.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """

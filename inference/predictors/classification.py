@@ -75,8 +75,8 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
             yield from self.classify(module, texts[part], read[part])
 
     def encode(self, text: str, *, place: str, warn: Warn = ignore) -> np.ndarray:
-        """Return the tokens that the model reads of a text, int32 [tokens]. place: what a warning
-        calls it. Raises `UsageError` for a text without tokens."""
+        """Return the tokens that the model reads of a text, int32 [tokens]. place: the name of the
+        text in a warning. Raises `UsageError` for a text without tokens."""
         ids = self._tokenizer.encode(text)
         if not len(ids):
             raise UsageError(f"a text has no token: {text!r}")
