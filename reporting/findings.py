@@ -24,7 +24,7 @@ class Finding(NamedTuple):
     """A problem found in a run.
 
     name: what is wrong.
-    evidence: the figures that show it.
+    evidence: the numbers that show it.
     remedy: the setting to change.
     """
 
@@ -57,8 +57,8 @@ class Facts:
 
     About the model.
 
-    unmoved: from `unmoved_parameters`: the parameters that still have their initial values, each
-        with the setting that keeps it fixed, or "" if it never had a gradient.
+    unmoved: the result of `unmoved_parameters`, the parameters that still have their initial
+        values, each with the setting that keeps it fixed, or "" if it never had a gradient.
     dead: for each activation, the number of units that are always zero, and the number of all
         units.
     """

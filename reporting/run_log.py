@@ -21,7 +21,7 @@ class RunLog:
 
     Only the process that calls `open` writes to the workdir. Other processes only show messages.
 
-    metadata: figures for the report: `parameters`, and `tokens_per_example` and
+    metadata: numbers for the report: `parameters`, and `tokens_per_example` and
         `gzip_bits_per_byte` if they apply.
     tuned: the flags that `set_environment` set.
     initialized_from: a description, as JSON, of the model that the run was initialised from; None
@@ -79,8 +79,9 @@ class RunLog:
         """Show the summary of the run, and add it to the report.
 
         rows: from `summarize_start`.
-        first_step: if it is not 0, the run resumes, and the summary is shown as one line. Only the
-            process that writes shows it.
+        first_step: if it is not 0, the run resumes, and the summary is shown as one line.
+
+        Only the process that writes shows the summary.
         """
         self._pages["start"] = rows
         lines = list(aligned(rows))

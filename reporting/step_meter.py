@@ -44,7 +44,7 @@ class StepMeter:
     `tokens_per_second` needs `tokens` in each call of `push`. `mfu` is the rate of examples over
     `peak_examples_per_second`, and needs this argument.
 
-    The host asks for a batch while the devices still run the previous step. Its waiting time counts
+    The host requests a batch while the devices still run the previous step. Its waiting time counts
     only if the devices are idle when the batch arrives.
     """
 

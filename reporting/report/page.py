@@ -1,4 +1,4 @@
-"""Writes the report page: figures, curves, samples or predictions, configuration, environment."""
+"""Writes the report page: metrics, curves, samples or predictions, configuration, environment."""
 
 import math
 import statistics
@@ -51,7 +51,7 @@ _TARGETS = {"classification": "example", "speech_recognition": "label"}
 
 
 class Summary(TypedDict, total=False):
-    """The figures of the run as a whole."""
+    """The numbers that describe the run as a whole."""
 
     name: Required[str]
     status: Required[str]  # "finished", "stopped by SIGTERM", ...
@@ -137,13 +137,13 @@ def write_report(
     return path
 
 
-# ---- Figures.
+# ---- Headline numbers.
 
 
 def _headlines(
     summary: Summary, metrics: Metrics, config: Config
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, value, note) for each figure at the top of the page."""
+    """Yield (name, value, note) for each headline number at the top of the page."""
     if "test" in summary:
         name = headline_metric(summary["test"], config.checkpoint.best_metric)
         yield (

@@ -1,4 +1,4 @@
-"""Turns arrays into images for the report page, as data URLs of PNG files."""
+"""Draws arrays as images for the report page: data URLs of PNG files."""
 
 import base64
 import io
