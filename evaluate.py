@@ -259,7 +259,7 @@ def write_predictions(
 def quality_table(
     metrics: Mapping[str, float], float32_metrics: Mapping[str, float], weights_dtype: str
 ) -> str:
-    """Format the metrics beside those of float32 weights, with the difference of each."""
+    """Format the metrics next to those of float32 weights, with the differences."""
     rows = [("", "float32", weights_dtype, "difference")]
     for name, value in metrics.items():
         if name != "examples":

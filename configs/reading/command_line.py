@@ -38,7 +38,7 @@ _FLAG_ALIASES = {
     ),
     "explain": ("dry_run", "print_config", "show_config"),
 }  # fmt: skip
-"""Names of our flags in other trainers, for suggestions."""
+"""Names that other trainers use for our flags, for suggestions."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Settings(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """Properties of a field besides its type, range and meaning.
+    """Properties of a field in addition to its type, range and meaning.
 
     unit: the unit of the value.
     mutable_on_resume: whether the value may change when a run resumes.
