@@ -264,9 +264,11 @@ def visible(
 ) -> jax.Array | None:
     """Return a mask, bool [B, T, S], that is True where a query may attend to a key.
 
-    target_BT, source_BS: the positions of queries and keys, int32; B may be 1. With `causal`, a query may
-    not attend to later positions. With `window`, it may attend only to positions less than `window`
-    away. Returns None if everything is visible.
+    target_BT, source_BS: the positions of queries and keys, int32; B may be 1.
+    causal: whether a query may not attend to later positions.
+    window: a query may attend only to positions less than this far away; None: to all.
+
+    Returns None if everything is visible.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
     if window is not None:
