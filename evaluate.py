@@ -173,8 +173,9 @@ def measure_split(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate a split in batches; each process evaluates its own rows.
 
-    Returns the metrics and the outputs per example, as `evaluate_split` does. keep,
-    batch_predictor, most_answers: as in `evaluate_split`.
+    Returns the metrics and the outputs per example, as `evaluate_split` does.
+
+    keep, batch_predictor, most_answers: as in `evaluate_split`.
     """
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split

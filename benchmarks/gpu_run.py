@@ -281,8 +281,9 @@ def in_own_process(
 ) -> dict[str, Any]:
     """Call `function(Findings, *arguments)` in a new process; return a result as `run_part` does.
 
-    After `seconds`, the process and all its child processes are killed. options: more fields of
-    `Findings`.
+    After `seconds`, the process and all its child processes are killed.
+
+    options: more fields of `Findings`.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu_run-") as place:

@@ -131,7 +131,9 @@ class Batches:
     def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of the examples that this process reads, of one batch or of several.
 
-        batch: a batch number, or an array of them. Returns int64 [rows] or [batches, rows].
+        batch: a batch number, or an array of them.
+
+        Returns int64 [rows] or [batches, rows].
         """
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 

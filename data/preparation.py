@@ -36,6 +36,7 @@ class Preparation(Protocol):
         """Write the records of each split into `folder`.
 
         sources: the raw examples by split, for each source; only a mixture has several sources.
+
         Returns metadata for `open`, as JSON values.
         """
         ...

@@ -20,9 +20,11 @@ class SplitBatches(Protocol):
     """The batches of a split, with each example once. Implemented by
     `data.evaluation_batches.EvaluationBatches`.
 
-    Iterating yields this process's rows of each global batch of `global_batch_size` rows. order:
-    int64 [examples], the index in the split of each row's example, for the rows of the first global
-    batch, then of the second, and so on. It ends before the rows that fill up the last batch.
+    Iterating yields this process's rows of each global batch of `global_batch_size` rows.
+
+    order: int64 [examples], the index in the split of each row's example, for the rows of the first
+        global batch, then of the second, and so on. It ends before the rows that fill up the last
+        batch.
     """
 
     @property

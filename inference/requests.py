@@ -22,14 +22,17 @@ class RequestError(UsageError):
 class Sampling:
     """Settings for sampling the next token, in the order in which they are applied.
 
-    `repetition_penalty` (1: none) lowers the probability of tokens that the text or its prompt has.
-    `frequency_penalty` and `presence_penalty` (0: none) do so for generated tokens: the first for
-    each time a token was generated, the second once. `logit_bias` adds to the logits of tokens,
-    given as pairs (id, bias). `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0
-    takes the likeliest token. `top_k` keeps the k likeliest tokens (0: all). `top_p` keeps the
-    smallest set of tokens with a total probability of at least p (1: all). `min_p` keeps the tokens
-    at least p times as likely as the likeliest one (0: all). The text depends on `seed` and the
-    prompt, but not on other requests that run at the same time.
+    repetition_penalty: lowers the probability of tokens that occur in the prompt or the text (1:
+        none).
+    frequency_penalty: lowers the logit of a token for each time it was generated (0: none).
+    presence_penalty: lowers the logit of a token once if it was generated (0: none).
+    logit_bias: pairs (id, bias); the bias is added to the token's logit.
+    temperature: flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
+    top_k: keeps the k likeliest tokens (0: all).
+    top_p: keeps the smallest set of tokens with a total probability of at least p (1: all).
+    min_p: keeps the tokens at least p times as likely as the likeliest one (0: all).
+    seed: the text depends on it and on the prompt, but not on other requests that run at the same
+        time.
 
     Raises `RequestError` for a value out of its range.
     """

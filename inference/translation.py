@@ -39,6 +39,7 @@ class Translator:
     beam_size, length_penalty: as in `beam_search`.
 
     Numbers of texts and tokens are rounded up to powers of two, so that few programs are compiled.
+
     row_sizes: numbers of texts that are used in place of small powers of two, in rising order.
     """
 

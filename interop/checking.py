@@ -125,7 +125,8 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
 
 
 def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the fields to change. If the architecture differs, these include all of `model`."""
+    """Return the paths of the fields to change. If the architecture differs, these include all
+    fields of `model`."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given

@@ -78,7 +78,10 @@ def read_weights(
 def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
     """Convert our parameters to the tensors of a `family`: the inverse of `read_weights`.
 
-    Returns the tensors by their names in a folder. `scanned`: whether our layers are stacked.
+    Returns the tensors by their names in a folder.
+
+    `scanned`: whether our layers are stacked.
+
     Raises `configs.UsageError` for a parameter that the family lacks; the message names it.
     """
     table = table_of(family)

@@ -96,8 +96,9 @@ class ConformerBlock(nnx.Module):
     the paper). Each part has a norm before it and a residual connection; the outputs of the
     feed-forward parts are halved.
 
-    `feed_forward_width` None means 4 · width. `attention`: other keyword arguments of
-    `model.layers.attention.Attention`.
+    `feed_forward_width` None means 4 · width.
+
+    `attention`: other keyword arguments of `model.layers.attention.Attention`.
     """
 
     def __init__(

@@ -39,8 +39,9 @@ class Block(nnx.Module):
     The branch is two 3 x 3 convolutions; with `bottleneck`, a 1 x 1, a 3 x 3 and a 1 x 1
     convolution, the last with four times the channels. A batch norm follows each convolution; a
     ReLU follows each but the last. `strides` are those of the first 3 x 3 convolution. The shortcut
-    is x, or a 1 x 1 convolution if the shape changes. `squeeze_excitation`: whether the branch
-    ends with `SqueezeExcitation`.
+    is x, or a 1 x 1 convolution if the shape changes.
+
+    `squeeze_excitation`: whether the branch ends with `SqueezeExcitation`.
     """
 
     def __init__(

@@ -115,9 +115,10 @@ class RNNEncoderDecoder(nnx.Module):
 
     with h of the last layer (Bahdanau et al., section A.2.2, with tanh instead of maxout). The
     first layer's initial hidden state is tanh(I b_1), where b_1 is the output of the encoder's
-    backward direction at the first source position (section A.2.2). `shared_embeddings`,
-    `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`. `max_source_length` and
-    `max_length` have no effect.
+    backward direction at the first source position (section A.2.2).
+
+    `shared_embeddings`, `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`.
+    `max_source_length`, `max_length`: no effect.
     """
 
     def __init__(

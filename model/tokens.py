@@ -49,6 +49,7 @@ class TokenModel(nnx.Module):
 
     A subclass implements `make_body`, which sets `backbone` and optional layers around it.
     `hyperparameters` are passed to `make_body`. `max_length` is used only with `learned_positions`.
+
     `logit_soft_cap`: see `soft_capped`.
 
     The attribute `has_bounded_context` is True if the number of tokens in a state is limited.

@@ -112,8 +112,11 @@ def dead_units(
 ) -> list[tuple[int, int]]:
     """Return (dead units, all units) for each activation of the model.
 
-    A unit is dead if it is zero at every position of `LOOKED_AT` examples. batch(k): returns
-    training batch k. Returns [] if the run has several processes.
+    A unit is dead if it is zero at every position of `LOOKED_AT` examples.
+
+    batch(k): returns training batch k.
+
+    Returns [] if the run has several processes.
     """
     if jax.process_count() > 1:
         return []

@@ -40,7 +40,9 @@ class StepLog:
     def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
         """Store the metrics of `step`, which may still be running, and log the previous step.
 
-        rows: this process's rows of the batch. Raises `Diverged` after too many skipped steps.
+        rows: this process's rows of the batch.
+
+        Raises `Diverged` after too many skipped steps.
         """
         known: dict[str, float] = count_tokens(rows)
         if self._config.train.log_batch_crc32:

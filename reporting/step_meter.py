@@ -22,8 +22,9 @@ def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return {"tokens": number of tokens in a batch}, or {} for data without tokens.
 
     All tokens that the model reads count, targets or not, but padding does not. For pairs of texts,
-    sources and targets both count. rows: this process's rows of the batch. The other processes are
-    assumed to have as many tokens.
+    sources and targets both count.
+
+    rows: this process's rows of the batch. The other processes are assumed to have as many tokens.
     """
     if "tokens" not in rows:
         return {}

@@ -32,8 +32,11 @@ def measure_ema(
     """Measure the batch statistics of the averaged weights, and return the state with them.
 
     The result depends only on the weights and on the last batches before `step`, the number of
-    steps so far. batch(k): returns this process's rows of training batch k. Without averaged
-    weights or batch statistics, the state is returned unchanged.
+    steps so far.
+
+    batch(k): returns this process's rows of training batch k.
+
+    Without averaged weights or batch statistics, the state is returned unchanged.
     """
     if not jax.tree.leaves(state.ema_statistics):
         return state

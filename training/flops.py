@@ -77,9 +77,12 @@ def peak(device_kind: str) -> Peak | None:
 def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
     """Return the FLOPs of a train step per example.
 
-    An example is a window of `data.sequence_length` tokens, or an image. params: the parameters,
-    or abstract arrays of their shapes. Returns None for an architecture without a formula here, and
-    if parameters are frozen (the formula does not fit their backward pass).
+    An example is a window of `data.sequence_length` tokens, or an image.
+
+    params: the parameters, or abstract arrays of their shapes.
+
+    Returns None for an architecture without a formula here, and if parameters are frozen (the
+    formula does not fit their backward pass).
     """
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:

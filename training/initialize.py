@@ -110,10 +110,13 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
     """Open a checkpoint of a workdir as a pretrained model. Averaged weights, if the checkpoint has
     them, take the place of the raw ones.
 
-    LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read directly into the
-    shards of the program's mesh, with their dtypes on the disk; merged matrices are float32. `warn`
-    gets a message about each damaged checkpoint. Raises `UsageError` if the folder is no workdir or
-    does not have the step.
+    LoRA pairs are merged. Arrays are read directly into the shards of the program's mesh, with
+    their dtypes on the disk; merged matrices are float32.
+
+    step: a number, "best" or "latest".
+    warn: called with a message about each damaged checkpoint.
+
+    Raises `UsageError` if the folder is no workdir or does not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest, step_lock = choose_step(
@@ -259,7 +262,7 @@ def _under(field: str, leaves: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
-    """Return the abstract array of a stored one, with its sharding on the program's mesh."""
+    """Return the abstract array for a stored array, with its sharding on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:
         rules = program.config.mesh.rules.model_dump()

@@ -75,8 +75,9 @@ class LoRA:
 def lora_of(config: Config, axes: Tree) -> LoRA | None:
     """Return the LoRA of `train.lora` for a model; None if `train.lora.rank` is not set.
 
-    axes: the logical axes of the model's parameters. Raises `configs.UsageError` for a pattern that
-    matches no parameter, or no matrix.
+    axes: the logical axes of the model's parameters.
+
+    Raises `configs.UsageError` for a pattern that matches no parameter, or no matrix.
     """
     settings = config.train.lora
     if settings.rank is None:

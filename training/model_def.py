@@ -181,8 +181,9 @@ def build_model_def(
 ) -> ModelDef:
     """Build the model of `config` on `mesh`, for data described by `data_spec`.
 
-    attention: the result of `working_attention`. Raises `UsageError` for settings that do not fit
-    the data or the model.
+    attention: the result of `working_attention`.
+
+    Raises `UsageError` for settings that do not fit the data or the model.
     """
     task = _build_task(config, data_spec, mesh)
     hyperparameters = config.model.model_dump(exclude={"architecture"})

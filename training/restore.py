@@ -168,9 +168,11 @@ def choose_step(
     """Choose the step for `restore_model`, verify its files and lock it. Return its number, its
     manifest and the lock.
 
-    A run that is still training does not delete the step until the lock is released. option: the
-    name of the flag or field with the value `step`, for messages. Raises `UsageError` as
-    `restore_model` does.
+    A run that is still training does not delete the step until the lock is released.
+
+    option: the name of the flag or field with the value `step`, for messages.
+
+    Raises `UsageError` as `restore_model` does.
     """
     folder = workdir / "checkpoints"
 

@@ -81,9 +81,11 @@ def train_step(
     change too, because the branch is taken before the update is known. Parameters and moments in
     bfloat16 are rounded stochastically (`training.rounding`).
 
-    branch: whether the step branches around the optimizer (`jax.lax.cond`). Without it, the step
-    always computes the update and then selects each value. On CPU, branching saves a third of an
-    update's memory traffic; on GPU, the host would have to wait for the condition.
+    branch: whether the step branches around the optimizer (`jax.lax.cond`); otherwise it always
+        computes the update and then selects each value.
+
+    On CPU, branching saves a third of an update's memory traffic; on GPU, the host would have to
+    wait for the condition.
 
     Returns the new state and the metrics: `loss` (mean over the batch's targets), `weight` (number
     of targets), `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (norm of the

@@ -114,7 +114,8 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def recipes() -> dict[str, str]:
-    """Return the project's recipes: name to path, which is relative inside the current folder."""
+    """Return the path of each of the project's recipes, by name. Paths in the current folder are
+    relative."""
     paths = {}
     for path in sorted(RECIPES.glob("*.py")):
         if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):

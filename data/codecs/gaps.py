@@ -117,8 +117,9 @@ class GapCodec:
     def _like(self, neighbour: str, side: int) -> list[str]:
         """Return the fillers that have a letter (or digit) at index `side` if `neighbour` is one.
 
-        side: 0 for the first character, -1 for the last. Return all fillers if `neighbour` is
-        neither a letter nor a digit, or if no filler matches.
+        side: 0 for the first character, -1 for the last.
+
+        Return all fillers if `neighbour` is neither a letter nor a digit, or if no filler matches.
         """
         for is_of_class in (str.isalpha, str.isdigit):
             if is_of_class(neighbour):

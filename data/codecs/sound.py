@@ -30,9 +30,11 @@ def decode_sound(
 ) -> Waveform:
     """Decode a recording (WAV, FLAC, OGG, MP3, ...), resampled to `sample_rate`: float32 [samples].
 
-    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). most_seconds: a
-    longer recording is refused before it is decoded. No more samples are decoded than the header
-    announces.
+    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase).
+
+    most_seconds: a longer recording is refused before it is decoded.
+
+    No more samples are decoded than the header announces.
 
     Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
     `most_seconds` is given, MemoryError is raised if there is not enough memory.
@@ -232,8 +234,10 @@ class RecordingReader:
     """Turns a file's content into frames: `RecordingReader(...)(content)` is float32 [frames, mel
     bands].
 
-    most_frames: longer recordings are refused. Raises ValueError for content that is not a
-    recording, and for a recording shorter than a frame or longer than `most_frames`.
+    most_frames: longer recordings are refused.
+
+    Raises ValueError for content that is not a recording, and for a recording shorter than a frame
+    or longer than `most_frames`.
     """
 
     log_mel: LogMel

@@ -144,7 +144,9 @@ class LabelledRecords(TextRecords):
 class PairRecords(TextRecords):
     """A source of pairs of texts.
 
-    An example has a `source`, a `target` and a `name`. warnings: messages for the user.
+    An example has a `source`, a `target` and a `name`.
+
+    warnings: messages for the user.
     """
 
     warnings: tuple[str, ...] = ()

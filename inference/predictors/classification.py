@@ -189,7 +189,8 @@ class Classifier:
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """Pad with rows of zeros to a power of two, so that few programs are compiled."""
+    """Pad the number of rows to a power of two with rows of zeros, so that few programs are
+    compiled."""
     from inference.compiled import next_power_of_two
 
     padded = np.zeros((next_power_of_two(len(rows)), *rows.shape[1:]), rows.dtype)

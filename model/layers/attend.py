@@ -94,9 +94,12 @@ def attend(
 
     Vaswani et al. 2017, arXiv:1706.03762, eq. 1. N may be a multiple of K: query head n reads
     key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245); keys and values are not
-    copied. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
-    "xla" also computes the calls that "cudnn" and "splash" are not used for (table at the top of
-    this file). Results are equal up to rounding.
+    copied. Scores and softmax are float32.
+
+    `implementation`: "auto", "xla", "cudnn" or "splash"; "xla" also computes the calls that "cudnn"
+        and "splash" are not used for (table at the top of this file).
+
+    Results are equal up to rounding.
     """
     T = q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:

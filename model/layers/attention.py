@@ -32,9 +32,11 @@ class HeadProjections(nnx.Module):
     """The linear layers of multi-head attention: from the model's width to queries, keys and
     values, and from heads back to the width.
 
-    `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads. `residual_std`:
-    the standard deviation of the output kernel's initial values. Raises ValueError if `num_heads`
-    is not a multiple of `num_kv_heads`.
+    `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads.
+
+    `residual_std`: the standard deviation of the output kernel's initial values.
+
+    Raises ValueError if `num_heads` is not a multiple of `num_kv_heads`.
     """
 
     def __init__(

@@ -35,8 +35,11 @@ def rotary(
     position · frequency.
 
     Su et al. 2021, arXiv:2104.09864, eq. 15, but with pairs as in Hugging Face's Llama.
-    `positions_BT` may be [1, T]. `base`, `scaling`: see `rotary_frequencies`. The computation is in
-    float32; the result has the dtype of the input.
+    `positions_BT` may be [1, T].
+
+    `base`, `scaling`: see `rotary_frequencies`.
+
+    The computation is in float32; the result has the dtype of the input.
     """
     frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
@@ -84,5 +87,5 @@ class LearnedPositions(nnx.Module):
         self.table = embedding_table(max_length, width, "positions", numerics, rngs)
 
     def __call__(self, positions_BT: jax.Array) -> jax.Array:
-        """Map int32 [B, T] to [B, T, D]."""
+        """Map positions, int32 [B, T], to their vectors, [B, T, D]."""
         return self.table(positions_BT)

@@ -22,8 +22,9 @@ class DepthwiseConvolution(nnx.Module):
         y_t = b + sum over k of kernel_k x_(t - K // 2 + k)     otherwise (centred)
 
     This is computed as a sum of shifted copies, which XLA fuses into one pass; a grouped
-    convolution is slow on CPUs. Initial values: kernel normal with variance 1 / K, bias 0. `axis`:
-    the logical name of the channels.
+    convolution is slow on CPUs. Initial values: kernel normal with variance 1 / K, bias 0.
+
+    `axis`: the logical name of the channels.
     """
 
     def __init__(
