@@ -194,7 +194,11 @@ def has(side: str) -> bool:
 
 
 def prepare(root: Path, shape: llama_folder.Shape, *, peers: bool = True) -> None:
-    """Fill a folder with a model for each side, unless it has them."""
+    """Fill the folder `root` with a model of this `shape` for each side, unless it has them
+    already.
+
+    peers: whether to convert the model for the peers.
+    """
     if not (root / "folder/model.safetensors").exists():
         characters = 100_000 if shape == llama_folder.TOY else None
         llama_folder.write_folder(root / "folder", shape, corpus_characters=characters)
@@ -331,7 +335,12 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 
 def measure_engine(root: Path, threads: int, requests: int, with_warm_up: bool) -> dict[str, Any]:
-    """Measure warm-up, cold and with cached programs, and memory over `requests` requests."""
+    """Measure the warm-up, cold and with cached programs, and the memory over `requests` requests.
+
+    root: the folder that `prepare` filled.
+    requests: 0 measures no memory.
+    with_warm_up: whether to measure the warm-up.
+    """
     found: dict[str, Any] = {}
     if with_warm_up:
         with tempfile.TemporaryDirectory() as cache:

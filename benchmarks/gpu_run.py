@@ -254,7 +254,7 @@ def command_output(command: Sequence[str]) -> str | None:
 def run_part(
     name: str, seconds: float, arguments: SimpleNamespace, *, torch: bool
 ) -> dict[str, Any]:
-    """Run a part in its own process.
+    """Run a part in its own process, for at most `seconds`.
 
     Returns `status`, `seconds`, `checks` and `figures`; if it did not pass, also `why` and
     `last_lines`.

@@ -101,7 +101,7 @@ class Side:
         return median(self.seconds)
 
     def end(self) -> None:
-        """End the process."""
+        """Stop the side's process."""
         if not self.failed:
             self._pipe.send(None)
         self._process.join(20)

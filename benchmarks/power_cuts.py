@@ -105,6 +105,7 @@ def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int,
     Returns the newest step finished before the cut, and the step from which the run resumed.
 
     text: the training text, a file outside the disk.
+    moments: draws the time of the cut.
 
     Raises RuntimeError if the run does not save or resume.
     """

@@ -24,7 +24,10 @@ def measure(
     workdir: Path, log: Path, *, threads: int, slots: int, rounds: int, most_tokens: int
 ) -> dict[str, Any]:
     """Stop a server `rounds` times while clients send requests. Print and return the outcomes of
-    the requests, and `failures`, a list of messages."""
+    the requests, and `failures`, a list of messages.
+
+    most_tokens: the largest number of tokens that a request generates.
+    """
     print_head(("round", "time to finish, s", "answered", "told to try again", "not accepted",
                 "lost", "exit status", "seconds to exit"))  # fmt: skip
     found: list[dict[str, Any]] = []

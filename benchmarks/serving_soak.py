@@ -120,7 +120,10 @@ def soak(
     workdir: Path, log: Path, *, threads: int, slots: int, seconds: float, most_tokens: int
 ) -> dict[str, Any]:
     """Load a server for `seconds`. Print and return the outcomes of the requests, samples of the
-    memory, and `failures`, a list of messages."""
+    memory, and `failures`, a list of messages.
+
+    most_tokens: the largest number of tokens that a request generates.
+    """
     fields = {"slots": slots, "max_waiting_requests": 4 * slots, "model_name": "model"}
     with running(workdir, log, threads=threads, fields=fields) as server:
         kinds = kinds_of(server, most_tokens)

@@ -56,7 +56,7 @@ class Wrote:
     """The result of a run.
 
     tokens: number of generated tokens.
-    firsts: seconds until the first token of each text.
+    firsts: seconds until the first token of each text; empty if texts are not streamed.
     cpu_share: CPU time of a client, divided by the duration of the run; None for the engine.
     """
 
@@ -161,7 +161,10 @@ def build_client(port: int, model: str, texts: Texts) -> Work:
 def measure(
     workdir: Path, log: Path, texts: Texts, *, threads: int, slots: int, turns: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure the engine and the server alternately, print the results and return them."""
+    """Measure the engine and the server alternately, print the results and return them.
+
+    turns, seconds: the number of turns of each side, and their length.
+    """
     fields = {"slots": slots, "prefix_cache_mb": 0, "model_name": "model"}
     streamed = replace(texts, is_streamed=True)
     how: dict[str, Any] = {"warm_up": 1, "turn_seconds": seconds}

@@ -84,7 +84,13 @@ def seconds_to_first_step(
     options: Sequence[str] = (),
     log: Path = Path(os.devnull),
 ) -> float:
-    """Return the seconds from the start of a new run to its first step, then kill the run."""
+    """Return the seconds from the start of a new run to its first step, then kill the run.
+
+    cache: the cache folder.
+    flags: the arguments of train.py.
+    options: options of the Python interpreter.
+    log: the file for standard error.
+    """
     metrics = workdir / "metrics.jsonl"
     command = ("train.py", RECIPE, f"--workdir={workdir}", *flags)
     how = {"options": options, "environment": {"TRIFORM_CACHE": cache}}

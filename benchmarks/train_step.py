@@ -45,7 +45,7 @@ HEAD = ("row", "ours, ms", "eager, ms", "compiled, ms", "ours / best PyTorch", "
 
 
 def cells(name: str) -> list[str]:
-    """Measure a row; return the cells of its table row."""
+    """Measure the row `name` of `ROWS`; return the cells of its table row."""
     sides = measure(ROWS[name], SIDES, turns=TURNS, seconds=TURN_SECONDS, warm_up=WARM_UP)
     for side, alive in sides.items():
         if alive.failed:

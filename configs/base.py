@@ -24,7 +24,7 @@ def language_modeling(
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """Return the default configuration of a classifier of images."""
+    """Return the default configuration of an image classifier."""
     return _config("classification", source, architecture)
 
 
@@ -45,7 +45,7 @@ def speech_recognition(
 def sound_classification(
     *, source: str = "sound_labels", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return the default configuration of a classifier of recordings."""
+    """Return the default configuration of an audio classifier."""
     config = _config("classification", source, architecture)
     config.checkpoint.best_metric = "accuracy"
     return config

@@ -32,7 +32,9 @@ class Broken:
     def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
         """Return a counter with the broken examples of splits that are already prepared.
 
-        messages: as stored at preparation.
+        what, allowed: as in the class.
+        splits: the splits of the data set.
+        messages: the messages stored at preparation.
 
         Raises UsageError if too many examples are broken.
         """

@@ -70,8 +70,10 @@ class TextEmbedding:
         tokenizer: Tokenizer,
         row_sizes: Sequence[int] = ROW_SIZES,
     ) -> Self:
-        """Build it for models of `model_def`: decoders, masked language models and classifiers of
-        texts. module: one of them."""
+        """Build it for models of `model_def`: decoders, masked language models or text classifiers.
+
+        module: one such model.
+        """
         writes = model_def.config.task.model_output == "next_tokens"
         is_unlimited = writes and not module.has_bounded_context
         return cls(

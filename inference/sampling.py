@@ -95,7 +95,7 @@ def used_options(rows: Iterable[Sampling]) -> frozenset[str]:
 
 def row_key(seed: int, prompt_hash: int, repeat: int) -> np.ndarray:
     """Make the random key of a row, uint32 [2], from its seed, a hash of its prompt (32 bits), and
-    the number of earlier rows with the same of both."""
+    `repeat`, the number of earlier rows with the same seed and prompt."""
     return np.asarray(_row_key(*np.array([seed, prompt_hash, repeat], np.uint32)))
 
 

@@ -90,7 +90,10 @@ class JsonFields:
                 self.reject(name, f"it must be {_choices(values)}")
 
     def reject(self, name: str, instead: str) -> NoReturn:
-        """Raise `UsageError`, because our models do not support the value of a field."""
+        """Raise `UsageError`, because our models do not support the value of a field.
+
+        instead: a text that says which values they support.
+        """
         value = json.dumps(self.value(name, None))
         raise UsageError(f"{self.path}: {name}={value} can't be had here: {instead}")
 

@@ -176,7 +176,10 @@ class Table:
 
 
 def norm(ours: str, theirs: str) -> tuple[Row, Row]:
-    """Return the rows of a norm: its scale and, if it has one, its bias."""
+    """Return the rows of a norm: its scale and, if it has one, its bias.
+
+    ours, theirs: the names of the norm in our model and in a Hugging Face file.
+    """
     return (
         Row((f"{ours}.scale",), f"{theirs}.weight"),
         Row((f"{ours}.bias",), f"{theirs}.bias"),
@@ -184,7 +187,10 @@ def norm(ours: str, theirs: str) -> tuple[Row, Row]:
 
 
 def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]:
-    """Return the rows of a linear map: its kernel and, if it has one, its bias."""
+    """Return the rows of a linear map: its kernel and, if it has one, its bias.
+
+    ours, theirs: the names of the linear map in our model and in a Hugging Face file.
+    """
     return (
         Row((f"{ours}.kernel",), f"{theirs}.weight", kernel),
         Row((f"{ours}.bias",), f"{theirs}.bias", FLAT),

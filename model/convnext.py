@@ -105,7 +105,7 @@ class ConvNeXt(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 to logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         `train` has no effect. Stochastic depth is applied only if `dropout_key` is given.
         """

@@ -156,7 +156,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 to logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
         otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.

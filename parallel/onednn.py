@@ -260,8 +260,11 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Return whether a convolution is faster as a product of patches. `size`: the number of
-    elements of all patches."""
+    """Return whether a convolution is faster as a product of patches.
+
+    `channels`, `out_features`: the numbers of input and output channels.
+    `size`: the number of elements of all patches.
+    """
     return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 

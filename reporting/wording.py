@@ -91,7 +91,8 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
 
 
 def better_step_text(name: str, step: int, value: float) -> str:
-    """Return a message: the best step by the metric `name`, and the option that selects it."""
+    """Return a message that names the best step by the metric `name`, its value, and the option
+    that selects it."""
     value_there = f"the best {name_text(name)} was {value_text(name, value)}"
     return f"{value_there}, at step {step}: --step=best takes it"
 

@@ -81,6 +81,9 @@ def train_step(
     change too, because the branch is taken before the update is known. Parameters and moments in
     bfloat16 are rounded stochastically (`training.rounding`).
 
+    schedule: maps a step to its learning rate.
+    accumulation: number of micro-batches.
+    ema_decay: decay of the averaged weights; None without averages.
     branch: whether the step branches around the optimizer (`jax.lax.cond`); otherwise it always
         computes the update and then selects each value.
 

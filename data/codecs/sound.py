@@ -111,7 +111,8 @@ def _ends(encoded: bytes) -> bool:
 
 
 def _missing(encoded: bytes) -> float:
-    """Return the share of samples that a WAV file lacks by its header; 0 for other formats."""
+    """Return the share of the samples announced by a WAV file's header that the file lacks; 0 for
+    other formats."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
         kind, size = (

@@ -117,7 +117,11 @@ class Rows:
 
 
 def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
-    """Return the rows of a file. The suffix of its path determines the format."""
+    """Return the rows of a file. The suffix of its path determines the format.
+
+    name, field: as in `Rows`.
+    invalid_utf8: `data.invalid_utf8`.
+    """
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return kinds[suffix](path, name, field, invalid_utf8)
@@ -374,7 +378,12 @@ def no_such_field(
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
-    """Return the error for a field that does not contain text. texts: the fields that do."""
+    """Return the error for a field that does not contain text.
+
+    where: the location of the row.
+    kind: the type of the field's value.
+    texts: the names of the fields that contain text.
+    """
     others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 

@@ -58,7 +58,7 @@ def logits_head(
     std: float = WEIGHT_STD,
     use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """Make a linear layer from [..., features] to logits [..., count], always float32. `axes`: as
-    in `linear`."""
+    """Make a linear layer from [..., features] to logits [..., count], always float32. `axes`,
+    `std`, `use_bias`: as in `linear`."""
     options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
     return linear(features, count, axes, numerics, rngs, **options)

@@ -117,8 +117,10 @@ class End:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page. data: the values that reading.js shows for the step under the
-    pointer."""
+    """A chart of the page.
+
+    data: the values that reading.js shows for the step under the pointer.
+    """
 
     title: str
     subtitle: str
@@ -145,6 +147,7 @@ def draw(
 ) -> Chart | None:
     """Draw a chart of the `curves` that have values; return None if there are none.
 
+    numbers: the formats of the values.
     limits: (low, high) of the vertical axis; a None in it is chosen to fit the values. Without
         limits the axis may be logarithmic.
     clip_beginning: allow the first steps to be above the chart, if they would flatten the rest; the
