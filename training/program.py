@@ -76,7 +76,10 @@ class TrainProgram:
         return device_peak.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
-        """Return the abstract global batch. example: any batch of this process's rows."""
+        """Return the shape, dtype and sharding of each array of the global batch.
+
+        example: any batch of this process's rows.
+        """
         return {
             name: jax.ShapeDtypeStruct(
                 (global_batch_size, *rows.shape[1:]), rows.dtype, sharding=self.batch_sharding

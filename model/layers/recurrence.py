@@ -91,8 +91,9 @@ def gate_kernel(
 
 
 class Recurrence(nnx.Module):
-    """A recurrent layer of `units` cells. `kind`: a key of `CELLS`. Raises ValueError for an
-    unknown kind.
+    """A recurrent layer of `units` cells.
+
+    `kind`: a key of `CELLS`. Raises ValueError for an unknown kind.
 
     W x is computed for all positions at once, before the scan. Gates are a separate dimension of
     the kernels, so that the units can be sharded and the gates are not.
