@@ -4,7 +4,7 @@ python evaluate.py --workdir=DIR [--split=test] [--step=N|best] [--weights=raw] 
                    [--weights_dtype=int8|bfloat16] [--config.section.field=value ...]
 
 For a classifier, a table of its classes comes before this line. `examples` is the number of
-pictures, recordings, texts, pairs, or windows of packed text. For windows, the number of
+images, recordings, texts, pairs, or windows of packed text. For windows, the number of
 `documents` or `conversations` in them is printed too. A metric that is not finite is null, and is
 named on standard error.
 
@@ -173,8 +173,9 @@ def measure_split(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Evaluate a split in batches; each process evaluates its own rows.
 
-    Returns the metrics and the outputs per example, as `evaluate_split` does. keep,
-    batch_predictor, most_answers: as in `evaluate_split`.
+    Returns the metrics and the outputs per example, as `evaluate_split` does.
+
+    keep, batch_predictor, most_answers: as in `evaluate_split`.
     """
     from data.evaluation_batches import EvaluationBatches
     from inference.evaluation import evaluate_split
@@ -259,7 +260,7 @@ def write_predictions(
 def quality_table(
     metrics: Mapping[str, float], float32_metrics: Mapping[str, float], weights_dtype: str
 ) -> str:
-    """Format the metrics beside those of float32 weights, with the difference of each."""
+    """Format the metrics next to those of float32 weights, with the differences."""
     rows = [("", "float32", weights_dtype, "difference")]
     for name, value in metrics.items():
         if name != "examples":

@@ -1,5 +1,5 @@
 """Answers prompts or files with a trained model: continues, fills in or translates texts,
-transcribes recordings, or classifies pictures, recordings or texts.
+transcribes recordings, or classifies images, recordings or texts.
 
 python generate.py --workdir=DIR --prompt="..." [--prompt ...] [--max_tokens=N --temperature=T
                    --top_k=K --top_p=P --min_p=P --repetition_penalty=R --frequency_penalty=F
@@ -11,7 +11,7 @@ python generate.py --workdir=DIR --input=FILE [--input ...] [--prompt="..."] [--
                    [--beam_size=K --length_penalty=A]               a translation model
 python generate.py --workdir=DIR --prompt="..." [--json]            a text classifier
 python generate.py --workdir=DIR --input=FILE [--input ...] [--json]
-                                                     a classifier of pictures or recordings
+                                                     a classifier of images or recordings
 python generate.py --workdir=DIR --input=FILE [--input ...] [--beam_size=K] [--json]
                                                      a speech recogniser
 

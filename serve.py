@@ -1,12 +1,13 @@
-"""Serves a trained model over HTTP: OpenAI's routes for texts, ours for all else, and a web page.
+"""Serves a trained model over HTTP: OpenAI's routes for texts, Triform's own routes for other
+tasks, and a web page.
 
 python serve.py --workdir=DIR [--host=127.0.0.1 --port=8000] [--step=N|best] [--weights=raw]
                 [--weights_dtype=int8|bfloat16] [--token_file=FILE | --open]
                 [--config.serve.field=value ...]
 
-Only this machine reaches the server, unless --host names another address. Then clients must show a
-token: FILE has one on each line, and the environment's TRIFORM_TOKEN can hold one. With --open,
-everybody who reaches the server may use it.
+Only this machine reaches the server, unless --host names another address. Then clients must send an
+access token: FILE has one on each line, and the environment variable TRIFORM_TOKEN can contain one.
+With --open, all clients that reach the server may use it.
 
 The log goes to standard error, a JSON object on each line. At SIGTERM the server takes no further
 requests, finishes those it has, and exits with status 0.
@@ -84,10 +85,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def tokens_of(path: str | None, is_open: bool) -> list[str]:
-    """Return the tokens that clients may show: of the file and the environment.
+    """Return the access tokens that clients may send: those of the file and of the environment.
 
     Raises `UsageError` for a file without a token, a token that no header can hold, and for tokens
-    beside --open.
+    together with --open.
     """
     given = [os.environ.get(TOKEN_VARIABLE, "")]
     if path is not None:
@@ -117,7 +118,7 @@ def check_exposure(host: str, tokens: Sequence[str], is_open: bool) -> None:
 
 
 def report_of(workdir: Path) -> bytes | None:
-    """Return the report that training wrote, None if there is none that can be read."""
+    """Return the report that training wrote; None if there is none that can be read."""
     try:
         return (workdir / "report.html").read_bytes()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Compares the speed of training and decoding on a GPU with PyTorch's, on the same models. Each row
-of the table `ROWS` is a part of `gpu_run.py`.
+"""Compares the speed of training and decoding on a GPU with that of PyTorch, on the same models.
+Each row of the table `ROWS` is a part of `gpu_run.py`.
 
 Measuring PyTorch needs a PyTorch build with CUDA. It runs eagerly and compiled (`sides.py`); the
-faster one counts. If memory allows (`together`), all of them are measured in turns.
+faster one counts. If memory allows (`together`), all of them are measured alternately.
 
 `mfu` is as in `training/flops.py`. `floor_share` is the shortest possible time of a decoding step,
 in which the weights and the cache are read once at the full memory bandwidth, divided by the
@@ -51,7 +51,7 @@ TOY_ROWS: dict[str, dict[str, Any]] = {
     "decode_1b_batch_1": TOY_LLAMA | {"decode": 4, "length": 8},
 }  # fmt: skip
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Largest allowed relative difference between our first losses and PyTorch's."""
+"""Largest allowed relative difference between the first losses of Triform and PyTorch."""
 
 TURNS, TURN_SECONDS = 4, 2.5
 
@@ -115,7 +115,7 @@ def summary(found: dict[str, Any]) -> Iterator[str]:
 
 
 def measured(part: Findings, name: str) -> None:
-    """Measure a row, as a part of `gpu_run.py`. Check that our side and PyTorch's ran, and that
+    """Measure a row, as a part of `gpu_run.py`. Check that Triform and PyTorch both ran, and that
     their first losses agree."""
     row = (TOY_ROWS if part.toy else ROWS)[name]
     sides = SIDES if part.torch else SIDES[:1]

@@ -1,4 +1,4 @@
-"""Tells whether other programs use the machine, as times measured beside them mean little."""
+"""Checks that no other program uses the machine, because measured times would mean little."""
 
 import os
 import time
@@ -13,12 +13,16 @@ LARGEST_SHARE = 0.1
 """Share of the CPUs' time that other programs may use before a measurement."""
 
 LARGEST_SPREAD = 1.25
-"""Ratio of the slowest to the fastest calibration in a measurement on a steady machine."""
+"""A machine was steady if its slowest calibration took at most this many times as long as its
+fastest."""
 
 
 def busy_share(seconds: float = 2.0) -> float | None:
-    """Return the share of the CPUs' time in use while this process sleeps; None if the system does
-    not tell. Time that other virtual machines take away counts as used."""
+    """Sleep for some seconds, and return the share of the CPUs' time that was in use meanwhile.
+
+    Time that the host gave to other virtual machines counts as used. Returns None on systems
+    without `STAT`.
+    """
     if not STAT.exists():
         return None
     idle, total = _cpu_times()
@@ -28,7 +32,7 @@ def busy_share(seconds: float = 2.0) -> float | None:
 
 
 def _cpu_times() -> tuple[int, int]:
-    """Return the ticks for which the CPUs were idle, and all ticks."""
+    """Return how many clock ticks the CPUs were idle since the system started, and all ticks."""
     ticks = [int(field) for field in STAT.read_text().splitlines()[0].split()[1:9]]
     return ticks[3] + ticks[4], sum(ticks)
 
@@ -51,7 +55,8 @@ def check_idle(*, force: bool) -> dict[str, float | bool | None]:
 
 
 def calibrate() -> float:
-    """Return the milliseconds of a fixed computation; they vary if the machine is not steady."""
+    """Return how many milliseconds a fixed computation takes: about the same at each call on a
+    steady machine."""
     x = np.ones((256, 256), np.float32)
     x @ x
     began = time.perf_counter()

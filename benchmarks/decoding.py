@@ -3,29 +3,30 @@
 python benchmarks/decoding.py [--row=ROW ...] [--side=SIDE ...] [--threads=N] [--turns=5]
                               [--seconds=3] [--soak=N] [--folder=DIR] [--out=FILE] [--force] [--toy]
 
-A Llama of about 30 million parameters is written as a folder of `transformers`; each side loads
-its weights (`decoding_sides.py`). In float32, all must write the same greedy tokens, up to
-near-ties. Then the sides take turns; a side's speed is the median of its turns. No text ends early,
-and nothing is kept of a prompt that was read before. Sides with `int8` have quantized weights. In
-rows of 16 texts:
+A Llama of about 30 million parameters is written as a folder of `transformers`; each side loads its
+weights (`decoding_sides.py`). In float32, all must generate the same greedy tokens, up to
+near-ties. Then the sides are timed alternately; a side's speed is the median of its turns. No text
+ends early, and no side reuses the cache of an earlier prompt. Sides with `int8` have quantized
+weights. In rows of 16 texts:
 
-- `transformers` pads the prompts and writes as many tokens for each text as for the longest;
+- `transformers` pads the prompts and generates as many tokens for each text as for the longest;
   `transformers_continuous` is its continuous batching;
 - `ctranslate2` has all texts in one batch, which each leaves when it is complete; `_by_length` has
   a batch for each length of prompts; `_async` has a request for each text, and a worker for each
   thread.
 
-Rows `lookup_...` compare our side with itself while it guesses tokens from the text before: greedy
-texts of all tokens, which seldom repeat themselves, of three tokens, and of one.
+Rows `lookup_...` compare Triform with and without guessing tokens from the text before. The texts
+are greedy: they may have all tokens (such texts seldom repeat themselves), three different tokens,
+or one.
 
-Beside the speed stand the milliseconds to the first token and between deliveries of tokens, 50th
-and 99th percentile, and the mean number of tokens in a delivery. Row `warm_up` measures how long
-our engine takes to compile, and counts what compiles later. `--soak=N` measures the memory of our
-process over N requests.
+The table also has the milliseconds to the first token and between deliveries of tokens (50th and
+99th percentile), and the mean number of tokens in a delivery. Row `warm_up` measures how long
+Triform's engine takes to compile, and counts the programs that are compiled later. `--soak=N`
+measures the memory of Triform's process over N requests.
 
-Needs the `bench` extra; without it, only our side is measured. The command refuses to measure on a
-busy machine; with --force it does so nevertheless, and the result says it. The last line is the
-result as JSON; --out also writes it to a file. --folder keeps the models for the next time.
+Needs the `bench` extra; without it, only Triform is measured. The command refuses to measure on a
+busy machine, unless --force is given; the result then says so. The last line is the result as JSON;
+--out also writes it to a file. --folder keeps the models for the next time.
 """
 
 import json
@@ -72,10 +73,11 @@ LOOK_UP = ("triform", "triform_lookup")
 
 @dataclass(frozen=True)
 class Row:
-    """Texts written at the same time: lengths of their prompts, and numbers of new tokens.
+    """Texts that are generated at the same time: lengths of their prompts, and numbers of new
+    tokens.
 
-    allowed: how many different tokens the texts may have; 0: all. looks_up: whether sides with and
-    without guessed tokens are compared, in place of the peers.
+    allowed: how many different tokens the texts may have; 0: all.
+    looks_up: whether sides with and without guessed tokens are compared, in place of the peers.
     """
 
     prompts: tuple[int, ...]
@@ -119,10 +121,11 @@ TOY_ROWS = {
 }
 WARM_UP = "warm_up"
 SETTLE_SECONDS = 0.5
-"""Pause before a turn: threads of the side before may still wait for work, using a CPU each."""
+"""Seconds to wait before a turn, because threads of the previous side may still use a CPU each
+while they wait for work."""
 
 NEAR_TIE = 1e-3
-"""Largest difference of two logits that rounding may turn round."""
+"""Largest difference of two logits whose order rounding may reverse."""
 
 FLAGS = (
     Flag("row", f"rows to measure: {', '.join((*ROWS, WARM_UP))} (default: all)", repeatable=True),
@@ -182,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def has(side: str) -> bool:
-    """Return whether the libraries of a side are installed, and our side can do it."""
+    """Return whether the libraries of a side are installed and Triform supports the side."""
     library = side.partition("_")[0]
     if library == "triform":
         return "int8" not in side or takes_weights_dtype()
@@ -191,7 +194,11 @@ def has(side: str) -> bool:
 
 
 def prepare(root: Path, shape: llama_folder.Shape, *, peers: bool = True) -> None:
-    """Fill a folder with a model for each side, unless it has them."""
+    """Fill the folder `root` with a model of this `shape` for each side, unless it has them
+    already.
+
+    peers: whether to convert the model for the peers.
+    """
     if not (root / "folder/model.safetensors").exists():
         characters = 100_000 if shape == llama_folder.TOY else None
         llama_folder.write_folder(root / "folder", shape, corpus_characters=characters)
@@ -208,7 +215,7 @@ def prepare(root: Path, shape: llama_folder.Shape, *, peers: bool = True) -> Non
 def measure(
     name: str, row: Row, root: Path, threads: int, arguments: SimpleNamespace
 ) -> dict[str, Any]:
-    """Measure the sides of a row in turns, print them, and return their figures."""
+    """Measure the sides of a row alternately, print the results and return them."""
     tokenizer = Tokenizer.load(root / "folder/tokenizer.json")
     prompts = llama_folder.prompts_of(tokenizer, row.prompts)
     ids = tuple(tuple(tokenizer.encode(prompt).tolist()) for prompt in prompts)
@@ -262,7 +269,8 @@ def check_tokens(sides: Mapping[str, Side]) -> dict[str, str]:
 
 
 def figures(side: Side, row: Row) -> dict[str, Any]:
-    """Return the figures of a side: speed and, if it tells when tokens come, latencies in ms."""
+    """Return the results of a side: its speed and, if it reports when tokens arrive, latencies in
+    ms."""
     if side.failed:
         return {"failed": side.failed}
     runs: list[Written] = side.results
@@ -286,7 +294,7 @@ def figures(side: Side, row: Row) -> dict[str, Any]:
 
 
 def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Return our speed relative to the fastest way of each peer, in float32 and int8."""
+    """Return Triform's speed relative to the fastest variant of each peer, in float32 and int8."""
     speeds = {name: side.get("tokens_per_second", 0.0) for name, side in sides.items()}
     found = {}
     for ours, peer, is_int8 in (
@@ -305,7 +313,7 @@ def ratios(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def show(name: str, found: Mapping[str, Any]) -> None:
-    """Print the table rows of a row, and what else was found."""
+    """Print the table rows of a row, and its other results."""
     sides = found["sides"]
     ours = sides["triform"].get("tokens_per_second", 0.0)
     for side, its in sides.items():
@@ -327,7 +335,12 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 
 def measure_engine(root: Path, threads: int, requests: int, with_warm_up: bool) -> dict[str, Any]:
-    """Measure warm-up, cold and with cached programs, and memory over `requests` requests."""
+    """Measure the warm-up, cold and with cached programs, and the memory over `requests` requests.
+
+    root: the folder that `prepare` filled.
+    requests: 0 measures no memory.
+    with_warm_up: whether to measure the warm-up.
+    """
     found: dict[str, Any] = {}
     if with_warm_up:
         with tempfile.TemporaryDirectory() as cache:

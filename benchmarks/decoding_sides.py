@@ -1,8 +1,8 @@
-"""Writes the same texts with Triform's engine, with `transformers` and with CTranslate2.
+"""Generates the same texts with Triform's engine, with `transformers` and with CTranslate2.
 
 All start from the same folder (`llama_folder.py`) and use the same number of threads. No text ends
 before it has its number of tokens. Triform's time includes the prompts' tokenization and the texts'
-detokenization; the peers read and write token ids.
+detokenization; the peers take and return token ids.
 """
 
 import inspect
@@ -19,18 +19,20 @@ TEMPERATURE, TOP_P = 0.8, 0.95
 """Settings of sampled texts."""
 
 BAN = -100.0
-"""What is added to the logit of the end-of-text token; its negative, to those of allowed ones."""
+"""Added to the logit of the end-of-text token; its negative is added to the logits of allowed
+tokens."""
 
 
 SMALLEST_ROOM = 128
-"""Smallest number of tokens for which our engine compiles programs, unless the context is less."""
+"""Smallest number of tokens for which Triform's engine compiles programs, unless the context is
+shorter."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts to write at the same time: prompts, their token ids, and how many tokens to write.
+    """Texts to generate at the same time: prompts, their token ids, and numbers of new tokens.
 
-    allowed: with our side, the texts have at most this many different tokens; 0: any.
+    allowed: in Triform, the texts have at most this many different tokens; 0: any.
     """
 
     prompts: tuple[str, ...]
@@ -42,7 +44,7 @@ class Batch:
 
 @dataclass
 class Written:
-    """The texts of a run: the tokens of each, and the times at which they came.
+    """The texts of a run: the tokens of each, and the times at which they arrived.
 
     times: for each text, a pair (seconds since the start, tokens so far) for each delivery; empty
     for sides without a callback.
@@ -53,14 +55,14 @@ class Written:
 
 
 class Clock:
-    """Notes when the tokens of each text come."""
+    """Records when the tokens of each text arrive."""
 
     def __init__(self, batch: Batch):
         self._new, self._began = batch.new, time.perf_counter()
         self.times: list[list[tuple[float, int]]] = [[] for _ in batch.new]
 
     def note(self, row: int, count: int) -> None:
-        """Note that text `row` has `count` tokens, unless it had them before."""
+        """Record the time at which text `row` has `count` tokens, if it had fewer before."""
         count, times = min(count, self._new[row]), self.times[row]
         if count > (times[-1][1] if times else 0):
             times.append((time.perf_counter() - self._began, count))
@@ -95,9 +97,10 @@ def make_engine(
 ) -> Any:
     """Return an engine for the workdir's model, as a server has it: with every option compiled.
 
-    weights_dtype: `int8`, or nothing for the dtype of the checkpoint. cache: the folder of compiled
-    programs; by default that of the workdir's configuration. prefix_bytes: size of the cache of
-    prefixes; 0: none. sizes: numbers of slots.
+    weights_dtype: `int8`, or nothing for the dtype of the checkpoint.
+    cache: the folder of compiled programs; by default that of the workdir's configuration.
+    prefix_bytes: size of the cache of prefixes; 0: none.
+    sizes: numbers of slots.
     """
     from configs.reading.saved import read_config
     from data.cache import cache_dir
@@ -185,7 +188,7 @@ def transformers(
     kind: str, root: Path, batch: Batch, threads: int
 ) -> tuple[Callable[[], Written], dict[str, Any]]:
     """Build `transformers`. kind: `continuous` for its continuous batching; otherwise `generate`
-    with prompts padded on the left, which writes as many tokens for each as for the longest."""
+    with prompts padded on the left, which generates as many tokens for each as for the longest."""
     import torch
     import transformers as library
 
@@ -226,7 +229,7 @@ def padded_writer(model: Any, batch: Batch) -> tuple[Callable[[], Written], dict
     inputs = torch.tensor(rows)
 
     class Streamer(BaseStreamer):
-        """Gets the prompts first, then one token of each text at a time."""
+        """Receives the prompts first, then one token of each text at a time."""
 
         def __init__(self) -> None:
             self.clock, self.count = Clock(batch), -1
@@ -315,10 +318,12 @@ def ctranslate2(
 ) -> tuple[Callable[[], Written], dict[str, Any]]:
     """Build CTranslate2. kind: words, joined by `_`.
 
-    `int8`: quantized weights. Of several texts, each leaves its batch when it has its tokens. `by`
-    (`by_length`): only prompts of equal length share a batch, as CTranslate2 reads no more than the
-    shortest prompt at once. `async`: each text is a request of its own; there are as many workers
-    as threads.
+    Each text leaves its batch when it is complete.
+
+    - `int8`: quantized weights.
+    - `by` (of `by_length`): only prompts of equal length share a batch, because CTranslate2 reads
+      at once only as many tokens as the shortest prompt has.
+    - `async`: each text is a separate request; there are as many workers as threads.
     """
     import ctranslate2 as library
 

@@ -1,5 +1,5 @@
-"""Measures our engine alone: its warm-up, what compiles after it, and its memory over many
-requests. Each function runs in a process of its own."""
+"""Measures Triform's engine alone: its warm-up, the programs compiled after it, and its memory over
+many requests. Each function runs in its own process."""
 
 import itertools
 import os
@@ -18,10 +18,10 @@ from inference.requests import Request, Sampling
 
 STATM = Path("/proc/self/statm")
 WAITING = 24
-"""Requests in the engine at the same time, in the measurement of memory."""
+"""Number of requests in the engine at the same time while memory is measured."""
 
 ARRIVALS = (1, 3, 60)
-"""Numbers of requests that come at the same time, in the measurement of the warm-up."""
+"""Numbers of requests that arrive at the same time after the warm-up."""
 
 PREFIX_BYTES = 32 << 20
 SAMPLES = 200
@@ -39,7 +39,7 @@ MIXTURES: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How long an engine takes until nothing compiles any more, and what compiles nevertheless."""
+    """The duration of an engine's warm-up, and the number of programs compiled after it."""
 
     restore_seconds: float
     seconds: float
@@ -50,8 +50,10 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Soak:
-    """The resident memory of an engine's process while it answers many requests, in MiB. range_mib:
-    largest difference of two samples in the second half."""
+    """The resident memory, in MiB, of an engine's process while it answers many requests.
+
+    range_mib: largest difference of two samples in the second half.
+    """
 
     requests: int
     requests_per_second: float
@@ -115,7 +117,7 @@ def warm_up(root: Path, cache: Path, threads: int) -> WarmUp:
 
 
 def soak(root: Path, threads: int, count: int) -> Soak:
-    """Answer `count` requests with short random prompts; measure the memory on the way."""
+    """Answer `count` requests with short random prompts; measure the memory meanwhile."""
     os.environ["NPROC"] = str(threads)
     engine = make_engine(root / "workdir", prefix_bytes=PREFIX_BYTES)
     engine.warm_up()

@@ -1,4 +1,4 @@
-"""Stores the checks and figures of one part of `gpu_run.py` in a file."""
+"""Stores the checks and measurements of one part of `gpu_run.py` in a file."""
 
 import json
 import time
@@ -23,12 +23,13 @@ def expect(condition: object, text: str) -> None:
 
 @dataclass
 class Findings:
-    """The checks and figures of one part. They are written to `file` after every change.
+    """The checks and measurements of one part. They are written to `file` after every change.
 
-    toy: whether to use small models, on any device. text: the file to train on; None for the
-    sources of Python's standard library. target_loss: the loss to reach in training; None for the
-    default of the text. folder: an empty folder for the part's own files. torch: whether to measure
-    PyTorch too.
+    toy: whether to use small models, on any device.
+    text: the file to train on; None for the sources of Python's standard library.
+    target_loss: the loss to reach in training; None for the default of the text.
+    folder: an empty folder for the part's own files.
+    torch: whether to measure PyTorch too.
     """
 
     file: Path
@@ -56,7 +57,7 @@ class Findings:
         self._write()
 
     def note(self, **figures: Any) -> None:
-        """Store figures, by name."""
+        """Store measurements, by name."""
         self.figures |= figures
         self._write()
 

@@ -3,7 +3,7 @@
 python benchmarks/gpu_run.py [--only=PART ...] [--out=FILE] [--budget_seconds=540] [--text=PATH]
     [--target_loss=LOSS] [--toy]                               (`make gpu-run PYTHON=python3`)
 
-It needs no network and no data: without --text, it trains on the sources of Python's standard
+It needs no network and no data. Without --text, it trains on the sources of Python's standard
 library. The parts run one after another, the most important first, each in its own process with a
 time limit. If a part fails or runs out of time, the next one runs. After each part, all results are
 written to FILE as one JSON object. Standard output gets a table for docs/results.md; standard error
@@ -50,7 +50,8 @@ from reporting.report.machine import environment
 class Part:
     """One part: `module.function(findings, *arguments)` runs for at most `seconds`.
 
-    kind: "check" or "speed". platforms: JAX_PLATFORMS of its process, unless --toy is given.
+    kind: "check" or "speed".
+    platforms: JAX_PLATFORMS of its process, unless --toy is given.
     """
 
     module: str
@@ -253,7 +254,7 @@ def command_output(command: Sequence[str]) -> str | None:
 def run_part(
     name: str, seconds: float, arguments: SimpleNamespace, *, torch: bool
 ) -> dict[str, Any]:
-    """Run a part in its own process.
+    """Run a part in its own process, for at most `seconds`.
 
     Returns `status`, `seconds`, `checks` and `figures`; if it did not pass, also `why` and
     `last_lines`.
@@ -280,8 +281,9 @@ def in_own_process(
 ) -> dict[str, Any]:
     """Call `function(Findings, *arguments)` in a new process; return a result as `run_part` does.
 
-    After `seconds`, the process and all its child processes are killed. options: more fields of
-    `Findings`.
+    After `seconds`, the process and all its child processes are killed.
+
+    options: more fields of `Findings`.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu_run-") as place:

@@ -3,10 +3,10 @@
 python benchmarks/input.py [--row=NAME ...] [--text=input.txt] [--workers=0,1,2] [--rounds=5]
                            [--seconds=1] [--config.section.field=value ...]
 
-Measures `data.prefetch.stream` with each number of `data.workers`, and the recipe's train step, in
-turns; figures are medians of the rounds. MB/s counts the bytes of the arrays. `cores` is the CPU
-time of this process divided by wall time. Without workers, records/s divided by `cores` is the rate
-of one core. `steps` is how many times faster batches come than train steps need them.
+Measures, alternately, `data.prefetch.stream` with each number of `data.workers` and the recipe's
+train step. The table has medians of the rounds. MB/s counts the bytes of the arrays. `cores` is the
+CPU time of this process divided by wall time. Without workers, records/s divided by `cores` is the
+rate of one core. `steps` is how many times faster batches come than train steps need them.
 """
 
 import statistics

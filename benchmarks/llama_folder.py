@@ -20,7 +20,7 @@ from data.codecs.tokenizers import SEPARATOR, Tokenizer
 
 EMBEDDING_SCALE = 0.05
 ATTENTION_SCALE = 2.0
-"""Factor of the weights of queries and keys: with it, greedy texts seldom repeat themselves."""
+"""Factor on the weights of queries and keys, with which greedy texts seldom repeat themselves."""
 
 
 @dataclass(frozen=True)

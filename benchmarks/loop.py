@@ -92,7 +92,11 @@ class Turns:
 
 
 def measure(recipe: str, given: dict[str, str], *, text: str, rounds: int) -> dict[str, float]:
-    """Run the recipe with the overrides `given`; return seconds, and overheads as fractions."""
+    """Run the recipe with the overrides `given`. Return times in seconds, and overheads as
+    fractions.
+
+    text: the training text for recipes that need one.
+    """
     turns: list[Turns] = []
 
     class Run(train.Run):

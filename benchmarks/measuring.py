@@ -1,7 +1,7 @@
 """Shared helpers of the benchmarks: commands, tables, and sides.
 
-A side is one of the implementations that a benchmark compares. Sides are measured in turns, each in
-its own process.
+A side is one of the implementations that a benchmark compares. Sides are measured alternately, each
+in its own process.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ def alternate(names: Sequence[str], rounds: int) -> Iterator[str]:
 def take_turns(
     sides: Mapping[str, Callable[[], Measured]], rounds: int
 ) -> dict[str, list[Measured]]:
-    """Call each function `rounds` times, in turns; return the results of each by name."""
+    """Call the functions alternately, each `rounds` times; return the results of each by name."""
     found: dict[str, list[Measured]] = {name: [] for name in sides}
     for name in alternate([*sides], rounds):
         found[name].append(sides[name]())
@@ -47,8 +47,9 @@ def take_turns(
 class Work:
     """The steps that a side measures, in its process.
 
-    run(n): runs n steps and returns their results. facts: metadata of the side. peak_bytes():
-    returns the peak memory of arrays on the GPU; None on CPU.
+    run(n): runs n steps and returns their results.
+    facts: metadata of the side.
+    peak_bytes(): returns the peak memory of arrays on the GPU; None on CPU.
     """
 
     run: Callable[[int], list[Any]]
@@ -59,9 +60,11 @@ class Work:
 class Side:
     """A side that runs in its own process. `failed` is its error; None if it works.
 
-    build(*arguments): returns the `Work`; it is called in that process. warm_up: number of steps
-    before the measurement, in which compilation happens; `first` has their results. turn_seconds:
-    target length of a turn. `results`: the results of the steps of all turns.
+    build(*arguments): returns the `Work`; it is called in that process.
+    warm_up: number of steps before the measurement, in which compilation happens; `first` has their
+        results.
+    turn_seconds: target length of a turn.
+    results: the results of the steps of all turns.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Side:
         return median(self.seconds)
 
     def end(self) -> None:
-        """End the process."""
+        """Stop the side's process."""
         if not self.failed:
             self._pipe.send(None)
         self._process.join(20)
@@ -164,8 +167,9 @@ def start_verb(
 ) -> subprocess.Popen:
     """Start a program such as train.py, as a user would.
 
-    options: options of the Python interpreter. environment: variables to add to the environment of
-    this process. files: `stdout` and others, as in `subprocess.Popen`.
+    options: options of the Python interpreter.
+    environment: variables to add to the environment of this process.
+    files: `stdout` and others, as in `subprocess.Popen`.
     """
     own = {name: str(value) for name, value in (environment or {}).items()}
     command = [sys.executable, *options, str(ROOT / verb), *arguments]

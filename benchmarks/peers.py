@@ -1,8 +1,8 @@
-"""PyTorch versions of the benchmarked models, in its usual style: `sides.py` compares ours with
-them.
+"""PyTorch versions of the benchmarked models, in idiomatic PyTorch.
 
-`load` copies our initial weights into them, by the path of each parameter. A `row` has the sizes of
-a model, as in `sides.py`.
+`sides.py` compares Triform's models with these. `load` copies the initial weights of Triform's
+model into the PyTorch version; parameters are named by their dotted paths in Triform's model. A
+`row` is a row of a table in `sides.py`, with the sizes of a model.
 
 Axes: B batch, T target length, S length of the cache, D width, N query heads, K key/value heads,
 H head dimension, V vocabulary.
@@ -76,7 +76,8 @@ class Attention(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """`nn.LSTM` of one layer. Its gates have the same order as ours; its second bias stays zero."""
+    """`nn.LSTM` of one layer. Its gates have the same order as in Triform's LSTM; its second bias
+    stays zero."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -131,8 +132,8 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Our decoder with tied embeddings. Positions are learned (GPT-2), rotary (Llama) or absent
-    (LSTM)."""
+    """A decoder like Triform's, with tied embeddings. Positions are learned (GPT-2), rotary (Llama)
+    or absent (LSTM)."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -183,7 +184,8 @@ class Decoder(nn.Module):
 
 
 class CNN(nn.Module):
-    """Our small CNN: stages of convolution, batch norm, ReLU and pooling, then two dense layers."""
+    """A small CNN like Triform's: stages of convolution, batch norm, ReLU and pooling, then two
+    dense layers."""
 
     def __init__(self, row: dict):
         super().__init__()
@@ -214,7 +216,7 @@ OUR_NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias
 
 
 def load(module: nn.Module, ours, path: str = "") -> None:
-    """Copy our parameters under `path` into a module and its children."""
+    """Copy Triform's parameters under `path` into a module and its children."""
     if hasattr(module, "load"):
         module.load(ours, path)
         return

@@ -102,9 +102,12 @@ def disk() -> Iterator[Disk]:
 def cut_and_resume(made: Disk, text: Path, moments: random.Random) -> tuple[int, int]:
     """Train on the disk, cut its power after a save, and resume.
 
-    Returns the newest step finished before the cut, and the step from which the run resumed. text:
-    the training text, a file outside the disk. Raises RuntimeError if the run does not save or
-    resume.
+    Returns the newest step finished before the cut, and the step from which the run resumed.
+
+    text: the training text, a file outside the disk.
+    moments: draws the time of the cut.
+
+    Raises RuntimeError if the run does not save or resume.
     """
     workdir = made.folder / "run"
     with _training(made, text) as process:

@@ -1,26 +1,28 @@
-"""Drives a server as its clients do: how fast it is, what it bears, and how it ends.
+"""Measures a server through its HTTP interface: its speed, its behaviour under load, and how it
+stops.
 
 python benchmarks/serving.py [--part=PART ...] [--workdir=DIR] [--slots=16] [--threads=N]
                              [--turns=5] [--seconds=10] [--minutes=30] [--rounds=20]
                              [--folder=DIR] [--out=FILE] [--force] [--toy]
 
-Each part runs `serve.py` in a process of its own and sends requests over plain sockets from
-another one. Without --part, all of them run:
+Each part runs `serve.py` in its own process, and sends requests over plain sockets from another
+process. Without --part, all of them run:
 
-- `throughput`: 16 streams of completions over HTTP, in turns with the engine alone, which writes
-  the same texts: its speed, the time to the first token, and the CPU time of client and server;
-- `soak`: `--minutes` of mixed traffic, twice as much as the server can answer: nothing may fail but
-  what is refused with 429, memory may not grow, no slot may be lost;
-- `fairness`: a client, alone and beside one that sends ten times as much;
-- `sigterm`: `--rounds` times, a server is stopped under load: every request that it has accepted
-  must be answered, or told to try again.
+- `throughput`: 16 streams of completions over HTTP, and the engine alone, which generates the same
+  texts, alternately: the speed, the time to the first token, and the CPU time of client and server;
+- `soak`: `--minutes` of mixed traffic, twice as much as the server can answer: no request may fail
+  except by a refusal with 429, memory may not grow, no slot may be lost;
+- `fairness`: how long a client waits when it is alone, and when another one sends ten times as
+  much;
+- `sigterm`: `--rounds` times, a server is stopped under load: every accepted request must be
+  answered, or its client asked to try again.
 
 The model is a Llama of about 30 million parameters with random weights, or that of --workdir.
 --folder keeps it for the next time.
 
-The command refuses to measure on a busy machine; with --force it does so nevertheless, and the
-result says it. The last line is the result as JSON; --out also writes it to a file. The exit status
-is 1 if something should not have been.
+The command refuses to measure on a busy machine, unless --force is given; the result then says so.
+The last line is the result as JSON; --out also writes it to a file. The exit status is 1 if a check
+failed.
 """
 
 import json
@@ -47,7 +49,7 @@ from reporting.report.machine import environment
 
 PARTS = ("throughput", "soak", "fairness", "sigterm")
 EACH = 4
-"""Texts that a stream writes in a turn, one after the other."""
+"""Number of texts that a stream requests in a turn, one after the other."""
 
 TOY = {"slots": 4, "turns": 1, "seconds": 0.0, "minutes": 0.1, "rounds": 2}
 
@@ -113,7 +115,14 @@ def workdir_of(arguments: SimpleNamespace, root: Path) -> Path:
 def run_part(
     part: str, workdir: Path, log: Path, threads: int, arguments: SimpleNamespace
 ) -> dict[str, Any]:
-    """Run one part; print and return what it finds."""
+    """Run one part of the benchmark, print its results and return them.
+
+    part: one of `PARTS`.
+    workdir: the workdir that is served.
+    log: the file for the server's messages.
+    threads: the number of CPU threads of the model's computations.
+    arguments: the command-line arguments.
+    """
     common = {"threads": threads, "slots": arguments.slots}
     most_tokens = 8 if arguments.toy else 64
     seconds = max(6 * arguments.seconds, 3.0)

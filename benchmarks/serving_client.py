@@ -1,8 +1,7 @@
-"""A client of plain sockets, for `serving.py`: it runs in a process of its own, and tells how much
-CPU time it took.
+"""An HTTP client on plain sockets, for `serving.py`. It runs in its own process, and measures its
+CPU time.
 
-A stream is a row of requests that are sent one after the other, each when the one before is
-answered.
+A stream is a sequence of requests; each one is sent when the previous one is answered.
 """
 
 import asyncio
@@ -21,14 +20,19 @@ DONE = b"[DONE]"
 LONGEST_EVENT = 4096
 OPEN_SECONDS, ANSWER_SECONDS = 10.0, 600.0
 RETRY_SECONDS = 0.25
-"""Pause of a stream after a refusal. It is shorter than the server asks for, to press harder."""
+"""Seconds that a stream waits after a refusal. This is shorter than the server's Retry-After, to
+increase the load."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A request. kind: its name in tables. method, content_type: others are sent on purpose.
-    expected: the status that it must get. leaves: whether the client closes the connection after
-    the first event."""
+    """A request.
+
+    kind: the name of such requests in tables.
+    method, content_type: other values make a request that the server must refuse.
+    expected: the HTTP status that the answer must have.
+    leaves: whether the client closes the connection after the first event.
+    """
 
     kind: str
     path: str
@@ -44,7 +48,7 @@ class Ask:
         return cls(kind, path, json.dumps(content).encode(), **fields)
 
     def bytes(self, token: str = "") -> bytes:
-        """Return the request as it is sent. token: the client's, empty for none."""
+        """Return the request as it is sent. token: the client's access token; empty for none."""
         head = f"{self.method} {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         head += f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
         head += f"Authorization: Bearer {token}\r\n" if token else ""
@@ -53,10 +57,15 @@ class Ask:
 
 @dataclass
 class Answer:
-    """What came back. Times in seconds; `first` until the first byte of the body, or the first
-    event. status: 0 if the connection ended before it. is_complete: whether the body has its
-    length, or ends with `[DONE]`. says_retry: whether a refusal, or the error event that ended it,
-    tells the client to try again. tokens: the number of tokens that `usage` tells of."""
+    """The answer to a request.
+
+    first: seconds until the first byte of the body, or the first event.
+    seconds: seconds until the end of the answer.
+    status: the HTTP status; 0 if the connection ended before it arrived.
+    is_complete: whether the body is as long as announced, or ends with `[DONE]`.
+    says_retry: whether a refusal, or the error event that ended it, tells the client to try again.
+    tokens: the number of generated tokens that `usage` reports.
+    """
 
     ask: Ask
     sent_at: float
@@ -70,7 +79,7 @@ class Answer:
 
     @property
     def outcome(self) -> str:
-        """Return what became of the request: answered, left, refused (429), retry, or failed."""
+        """Return the outcome of the request: answered, left, refused (429), retry, or failed."""
         if self.ask.leaves and self.status == 200 and self.first:
             return "left"
         if self.status == 429 and self.says_retry:
@@ -86,7 +95,7 @@ class Answer:
 
 @dataclass
 class Told:
-    """What a client tells of a run. Seconds of the run, and of the client's CPU time."""
+    """The answers that a client got in a run, the run's duration, and the client's CPU time."""
 
     answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
@@ -97,7 +106,7 @@ class Told:
         return sum(answer.tokens for answer in self.answers)
 
     def outcomes(self) -> Counter[str]:
-        """Return the number of requests by what became of them."""
+        """Return the number of requests with each outcome."""
         return Counter(answer.outcome for answer in self.answers)
 
 
@@ -110,8 +119,8 @@ class Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def exchange(self, ask: Ask) -> Answer:
-        """Send a request and read its answer. What goes wrong stands in the answer's `error`.
-        Raises `ConnectionRefusedError` if nobody listens."""
+        """Send a request and read its answer. If this fails, the answer's `error` says why. Raises
+        `ConnectionRefusedError` if no server listens on the port."""
         answer = Answer(ask, time.monotonic())
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -209,11 +218,14 @@ def run_clients(
     is_kept_open: bool = True,
     seed: int = 0,
 ) -> list[Told]:
-    """Send random ones of `asks` for `seconds`, or until nobody listens, with several clients at
-    the same time: pairs of a token and a number of streams. Return what each is told.
+    """Send requests, chosen at random from `asks`, from several clients at the same time. Stops
+    after `seconds`, or when no server listens on the port. Returns the answers of each client.
 
-    is_kept_open: whether a stream keeps its connection. A refused request is sent again after
-    `RETRY_SECONDS`, and its time counts from when it was sent first.
+    clients: for each client, its access token and its number of streams.
+
+    is_kept_open: whether a stream sends all its requests over one connection.
+
+    A refused request is sent again after `RETRY_SECONDS`. Its time counts from the first attempt.
     """
     generator = random.Random(seed)
 
@@ -253,8 +265,11 @@ def run_clients(
 def run_arrivals(
     port: int, asks: Sequence[Ask], *, per_second: float, seconds: float, seed: int = 0
 ) -> Told:
-    """Send random ones of `asks` at random times, over a connection each, whether or not those
-    before are answered."""
+    """Send requests, chosen at random from `asks`, at random times, each over its own connection,
+    without waiting for earlier answers.
+
+    per_second: the mean number of requests per second.
+    """
     generator = random.Random(seed)
 
     async def one(ask: Ask, told: Told) -> None:

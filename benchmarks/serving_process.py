@@ -1,4 +1,4 @@
-"""The server that `serving.py` measures: `serve.py` in a process of its own."""
+"""The server that `serving.py` measures: `serve.py` in its own process."""
 
 import contextlib
 import json
@@ -20,9 +20,12 @@ PROCESSES = Path("/proc")
 class ServerProcess:
     """A server on a free port.
 
-    fields: fields of the configuration section `serve`. threads: those of the model's computations.
-    log: the file for its log lines. tokens: what its clients must show; none if empty. Raises
-    `SystemExit` if it does not start.
+    fields: fields of the configuration section `serve`.
+    threads: number of CPU threads of the model's computations.
+    log: the file for its log lines.
+    tokens: the access tokens that the server accepts; without any, clients need none.
+
+    Raises `SystemExit` if it does not start.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class ServerProcess:
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def get(self, path: str) -> bytes:
-        """Return the body of a route."""
+        """Return the body of the answer to a GET request."""
         token = {"Authorization": f"Bearer {self._tokens[0]}"} if self._tokens else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=token)
         with urllib.request.urlopen(request, timeout=60) as answer:
@@ -120,7 +123,7 @@ def running(*arguments: Any, **fields: Any) -> Iterator[ServerProcess]:
 
 
 def _family(process: int) -> set[int]:
-    """Return a process and those below it."""
+    """Return a process and all its descendants."""
     parents: dict[int, int] = {}
     for place in PROCESSES.glob("[0-9]*"):
         with contextlib.suppress(OSError):  # It may end meanwhile.

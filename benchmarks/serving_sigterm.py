@@ -1,4 +1,4 @@
-"""Stops a server under load again and again, for `serving.py`: what becomes of its requests?"""
+"""Stops a server under load repeatedly, for `serving.py`; checks the outcome of every request."""
 
 import random
 import signal
@@ -14,7 +14,8 @@ from benchmarks.serving_client import Answer, Ask, Told, run_clients
 from benchmarks.serving_process import ServerProcess
 
 DRAIN_SECONDS = (30.0, 0.2)
-"""Times to finish what was accepted, round by round: enough for all, and too little."""
+"""Seconds that the server has to finish accepted requests, alternating between rounds: enough for
+all, and too few."""
 
 LONGEST_ROUND = 300.0
 
@@ -22,8 +23,11 @@ LONGEST_ROUND = 300.0
 def measure(
     workdir: Path, log: Path, *, threads: int, slots: int, rounds: int, most_tokens: int
 ) -> dict[str, Any]:
-    """Stop a server `rounds` times while clients send requests. Print and return what became of
-    those, and `failures`: what should not have been."""
+    """Stop a server `rounds` times while clients send requests. Print and return the outcomes of
+    the requests, and `failures`, a list of messages.
+
+    most_tokens: the largest number of tokens that a request generates.
+    """
     print_head(("round", "time to finish, s", "answered", "told to try again", "not accepted",
                 "lost", "exit status", "seconds to exit"))  # fmt: skip
     found: list[dict[str, Any]] = []
@@ -47,7 +51,7 @@ def measure(
 def one_round(
     server: ServerProcess, slots: int, most_tokens: int, seconds: float
 ) -> dict[str, Any]:
-    """Send requests, stop the server after `seconds`, and return what became of them."""
+    """Send requests, stop the server after `seconds`, and return the outcomes of the requests."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         load = pool.submit(send, server.port, server.model, 2 * slots, most_tokens)
         while not server.gauges()["triform_num_requests_running"] and not load.done():
@@ -62,7 +66,8 @@ def one_round(
 
 
 def send(port: int, model: str, streams: int, most_tokens: int) -> Told:
-    """Send texts, streamed and not, over a new connection each, until nobody listens."""
+    """Request texts, streamed and not streamed, each over a new connection, until the server has
+    stopped listening."""
     fields = {"model": model, "prompt": "a", "max_tokens": most_tokens}
     asks = [
         Ask.json(f"text{', streamed' * is_streamed}", "/v1/completions",
@@ -75,8 +80,13 @@ def send(port: int, model: str, streams: int, most_tokens: int) -> Told:
 
 
 def outcomes(told: Told, stopped_at: float) -> dict[str, Any]:
-    """Count what became of requests: answered, or told to try again, or not accepted: sent after
-    the signal, and closed without a byte of an answer, or lost. Those are `failures`."""
+    """Count the requests by outcome.
+
+    - `answered`;
+    - `retry`: the client was asked to try again;
+    - `not_accepted`: sent after the signal, and closed without a byte of an answer;
+    - `lost`: anything else. These are also listed in `failures`.
+    """
     counts = Counter(outcome_of(answer, stopped_at) for answer in told.answers)
     lost = [answer for answer in told.answers if outcome_of(answer, stopped_at) == "lost"]
     found: dict[str, Any] = {
@@ -86,7 +96,7 @@ def outcomes(told: Told, stopped_at: float) -> dict[str, Any]:
 
 
 def outcome_of(answer: Answer, stopped_at: float) -> str:
-    """Return what became of a request beside a server that was stopped at a time of
+    """Return the outcome of a request to a server that was stopped at `stopped_at`, a time of
     `time.monotonic`."""
     outcome = {"refused": "retry"}.get(answer.outcome, answer.outcome)
     if outcome != "failed":

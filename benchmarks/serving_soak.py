@@ -1,9 +1,9 @@
-"""Presses a server with mixed traffic for a long time, and with an unfair client, for `serving.py`.
+"""Loads a server with mixed traffic for a long time, and with an unfair client, for `serving.py`.
 
-The soak sends twice as many requests as the server can answer: texts, streamed and not,
-conversations, embeddings and labels as far as the model has them, clients that leave in
-mid-stream, and bad requests. Nothing may fail but what is refused with 429 and Retry-After, memory
-may not grow, and no slot may be lost.
+The soak sends twice as many requests as the server can answer: for texts (streamed and not
+streamed), conversations, embeddings and labels, as far as the model supports them. Some clients
+leave in mid-stream, and some requests are invalid. No request may fail, except that the server may
+refuse it with 429 and Retry-After; memory may not grow, and no slot may be lost.
 """
 
 import random
@@ -28,7 +28,7 @@ from benchmarks.serving_client import (
 from benchmarks.serving_process import ServerProcess, running
 
 OVERLOAD = 2.0
-"""Requests sent, relative to what the server can answer."""
+"""The rate of requests relative to the rate that the server can answer."""
 
 LARGEST_GROWTH = 0.05
 """How much larger the memory of the last third of a soak may be than that of the middle third."""
@@ -39,7 +39,7 @@ long as alone."""
 
 SAMPLE_SECONDS = 1.0
 IDLE_SECONDS = 60.0
-"""Time within which a server must be idle after the last request."""
+"""Seconds after the last request within which a server must be idle."""
 
 WORDS = ("time", "0 times 0", "import", "to be", "The ", "def f(", "a", "\n")
 SEVERAL_ASKS = 8
@@ -119,8 +119,11 @@ def bad_asks(model: str) -> list[Ask]:
 def soak(
     workdir: Path, log: Path, *, threads: int, slots: int, seconds: float, most_tokens: int
 ) -> dict[str, Any]:
-    """Press a server for `seconds`. Print and return what became of the requests, the memory on the
-    way, and `failures`: what should not have been."""
+    """Load a server for `seconds`. Print and return the outcomes of the requests, samples of the
+    memory, and `failures`, a list of messages.
+
+    most_tokens: the largest number of tokens that a request generates.
+    """
     fields = {"slots": slots, "max_waiting_requests": 4 * slots, "model_name": "model"}
     with running(workdir, log, threads=threads, fields=fields) as server:
         kinds = kinds_of(server, most_tokens)
@@ -167,7 +170,7 @@ def _arrivals(port: int, asks: Sequence[Ask], per_second: float, seconds: float)
 
 
 def sampled(running: Future, value: Callable[[], float]) -> list[float]:
-    """Return the values of a function, read again and again until a future is done."""
+    """Call `value` every `SAMPLE_SECONDS` until `running` is done; return its values."""
     samples = [value()]
     while not running.done():
         time.sleep(SAMPLE_SECONDS)
@@ -176,14 +179,15 @@ def sampled(running: Future, value: Callable[[], float]) -> list[float]:
 
 
 def failed(told: Told) -> list[str]:
-    """Return what became of requests that were neither answered nor refused as they should be."""
+    """Return a message for each kind of failure: requests that were neither answered nor refused as
+    they should be."""
     wrong = Counter(str(a) for a in told.answers if a.outcome in ("failed", "retry"))
     return [f"{count} × {text}" for text, count in wrong.most_common(10)]
 
 
 def leftovers(server: ServerProcess, asks: Sequence[Ask], slots: int) -> list[str]:
-    """Return what a server has not given back after its last request: requests that it still
-    counts, and slots in which nothing can be written any more."""
+    """Return messages about what a server did not release after its last request: requests that it
+    still counts, and slots that generate no text any more."""
     names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
     if not _becomes(server, lambda its: not any(its.get(f"triform_{name}") for name in names)):
         return [f"after the last request, not all is free: {server.gauges()}"]
@@ -210,7 +214,7 @@ def by_kind(told: Told) -> dict[str, dict[str, Any]]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what became of each kind of request, and the memory."""
+    """Print the outcomes of each kind of request, and the memory."""
     print_head(("request", "sent", "answered", "refused (429)", "other", "50th, ms", "99th"))
     for kind, its in found["kinds"].items():
         good = its.get("answered", 0) + its.get("left", 0)
@@ -233,7 +237,8 @@ def show(found: dict[str, Any]) -> None:
 def fairness(
     workdir: Path, log: Path, *, threads: int, slots: int, seconds: float, most_tokens: int
 ) -> dict[str, Any]:
-    """Measure how long a client waits alone, and beside one that sends `GREED` times as much.
+    """Measure how long a client waits when it is alone, and when another client sends `GREED` times
+    as much.
 
     Each client keeps twice as many requests open as there are slots, so that alone it uses all of
     them.

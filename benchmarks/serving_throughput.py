@@ -1,7 +1,7 @@
-"""Measures how much of the engine's speed is left over HTTP, for `serving.py`.
+"""Measures which share of the engine's speed clients get over HTTP, for `serving.py`.
 
-Both write the same texts: each of some streams sends its requests one after the other, and all
-streams write at the same time. No text ends before it has its number of tokens.
+The engine alone and the server generate the same texts, in several streams at the same time. A
+stream requests its texts one after the other. No text ends before it has its number of tokens.
 """
 
 import os
@@ -22,10 +22,11 @@ from benchmarks.serving_process import ServerProcess, running
 from data.codecs.tokenizers import Tokenizer
 
 SETTLE_SECONDS = 0.5
-"""Pause before a turn: threads of the side before may still wait for work, using a CPU each."""
+"""Seconds to wait before a turn, because threads of the previous side may still use a CPU each
+while they wait for work."""
 
 AIMS = {"http": 0.9, "http_streamed": 0.8}
-"""Least shares of the engine's speed that are aimed at."""
+"""The shares of the engine's speed that a server should reach."""
 
 HEAD = (
     "side", "tokens/s", "/ `engine`", "/ `engine` in the same mode", "first, ms", "99th",
@@ -37,8 +38,8 @@ HEAD = (
 class Texts:
     """The requests of a run: for each stream, pairs of a prompt and its number of new tokens.
 
-    end_id: the token that ends a text; it is never drawn. is_streamed: whether texts are passed on
-    while they grow.
+    end_id: the token that ends a text; it is never drawn.
+    is_streamed: whether texts are streamed, token by token.
     """
 
     streams: tuple[tuple[tuple[str, int], ...], ...]
@@ -52,8 +53,12 @@ class Texts:
 
 @dataclass
 class Wrote:
-    """What a run wrote: tokens; seconds until the first of each text; for a client, its shares of
-    CPU time."""
+    """The result of a run.
+
+    tokens: number of generated tokens.
+    firsts: seconds until the first token of each text; empty if texts are not streamed.
+    cpu_share: CPU time of a client, divided by the duration of the run; None for the engine.
+    """
 
     tokens: int
     firsts: list[float]
@@ -63,8 +68,11 @@ class Wrote:
 def texts_of(
     tokenizer: Tokenizer, count: int, each: int, *, prompts: Sequence[int], new: Sequence[int]
 ) -> Texts:
-    """Return `each` texts for each of `count` streams: their prompts are parts of the standard
-    library, of the lengths `prompts`, and they have `new` tokens, in a random order."""
+    """Return `each` texts for each of `count` streams, in a random order.
+
+    prompts: the lengths of the prompts, which are parts of the standard library.
+    new: the numbers of new tokens.
+    """
     generator = np.random.default_rng(0)
     ids = tokenizer.encode("\n".join(library_texts(1_000_000)))
     ids = ids[ids != tokenizer.unknown_id] if tokenizer.unknown_id is not None else ids
@@ -83,7 +91,7 @@ def texts_of(
 
 
 def build_engine(workdir: Path, texts: Texts, slots: int, threads: int) -> Work:
-    """Build the engine as a server has it; a run writes all texts."""
+    """Build the engine as a server has it. A run generates all texts."""
     os.environ |= {"NPROC": str(threads), "OMP_NUM_THREADS": str(threads)}
     sizes = sorted({size for size in (1, 4) if size < slots} | {slots})
     engine = make_engine(workdir, sizes=sizes)
@@ -124,7 +132,7 @@ def build_engine(workdir: Path, texts: Texts, slots: int, threads: int) -> Work:
 
 
 def build_client(port: int, model: str, texts: Texts) -> Work:
-    """Build a client of the server at `port`; a run lets it write all texts."""
+    """Build a client of the server at `port`. A run requests all texts."""
     fields: dict[str, Any] = {"model": model, "temperature": 0, "stream": texts.is_streamed}
     fields |= {"logit_bias": {str(texts.end_id): BAN}}
     if texts.is_streamed:
@@ -153,7 +161,10 @@ def build_client(port: int, model: str, texts: Texts) -> Work:
 def measure(
     workdir: Path, log: Path, texts: Texts, *, threads: int, slots: int, turns: int, seconds: float
 ) -> dict[str, Any]:
-    """Measure engine and server in turns, print them, and return their figures."""
+    """Measure the engine and the server alternately, print the results and return them.
+
+    turns, seconds: the number of turns of each side, and their length.
+    """
     fields = {"slots": slots, "prefix_cache_mb": 0, "model_name": "model"}
     streamed = replace(texts, is_streamed=True)
     how: dict[str, Any] = {"warm_up": 1, "turn_seconds": seconds}
@@ -183,8 +194,8 @@ def measure(
 
 
 def take_turns(sides: dict[str, Side], server: ServerProcess, turns: int) -> dict[str, Any]:
-    """Let the sides take turns. Return how steady the machine was, and the CPU time that the server
-    took for each second of a client's turn."""
+    """Run the sides alternately. Return how steady the machine was, and the server's CPU seconds
+    per second of a client's turn."""
     pace, used = [], {name: [0.0, 0.0] for name in sides if name.startswith("http")}
     for name in alternate([*sides], turns):
         time.sleep(SETTLE_SECONDS)
@@ -201,7 +212,8 @@ def take_turns(sides: dict[str, Side], server: ServerProcess, turns: int) -> dic
 
 
 def figures(side: Side, texts: Texts) -> dict[str, Any]:
-    """Return the figures of a side. Raises `SystemExit` if it wrote fewer tokens than asked for."""
+    """Return the results of a side. Raises `SystemExit` if it generated fewer tokens than
+    requested."""
     runs: list[Wrote] = side.results
     if wrong := [run.tokens for run in runs if run.tokens != texts.tokens]:
         raise SystemExit(f"serving.py: {wrong[0]} tokens were written, not {texts.tokens}")
@@ -216,7 +228,7 @@ def figures(side: Side, texts: Texts) -> dict[str, Any]:
 
 
 def show(sides: dict[str, dict[str, Any]]) -> None:
-    """Print a table of the sides, and what they miss of the aims."""
+    """Print a table of the sides, and which of them miss `AIMS`."""
     print_head(HEAD)
     for name, side in sides.items():
         first = side.get("first", {})

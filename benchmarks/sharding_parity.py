@@ -36,8 +36,10 @@ STEPS = 20
 
 
 def load(recipe: str, mesh: dict[str, int]) -> Config:
-    """Return the configuration of a recipe on a mesh, with a batch size that is a multiple of
-    eight."""
+    """Return the configuration of a recipe with this benchmark's optimizer, dtype and batch size.
+
+    mesh: the size of each mesh axis; axes that are missing have size 1.
+    """
     fields = {f"mesh.{axis}": str(mesh.get(axis, 1)) for axis in AXES}
     fields |= {
         "optimizer.name": "adamw",

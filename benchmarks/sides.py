@@ -31,8 +31,8 @@ def measure(
 ) -> dict[str, Side]:
     """Return the sides of a row, by name, after `turns` turns of each.
 
-    seconds: target length of a turn. If the row is `together`, all sides exist at once and take
-    turns; else each one is measured alone.
+    seconds: target length of a turn. If the row is `together`, all sides exist at once and are
+        measured alternately; else each one is measured alone.
     """
     with tempfile.TemporaryDirectory() as name:
 
@@ -51,8 +51,8 @@ def measure(
 
 
 def build(side: str, row: dict[str, Any], folder: Path) -> Work:
-    """Build a side. Ours must be the first: it writes its initial weights to `folder`, and
-    PyTorch's sides read them."""
+    """Build a side. Triform's side must be built first: it writes its initial weights to `folder`,
+    and PyTorch's sides read them."""
     if side == "triform":
         return triform_side(row, folder)
     return torch_side(row, folder, compiled=side == "compiled")
@@ -104,11 +104,11 @@ def load(row: dict[str, Any]):
     return config, invented_spec(config, **shape)
 
 
-# ---- Our side.
+# ---- Triform's side.
 
 
 def triform_side(row: dict[str, Any], folder: Path) -> Work:
-    """Build our side, and write its initial weights to `folder`."""
+    """Build Triform's side, and write its initial weights to `folder`."""
     from parallel.environment import set_environment
     from parallel.mesh import make_mesh
 
@@ -213,7 +213,7 @@ def triform_decoder(row: dict[str, Any], program, state) -> Callable[[int], list
 
 
 def torch_side(row: dict[str, Any], folder: Path, *, compiled: bool) -> Work:
-    """Build PyTorch's side, with the weights that ours wrote to `folder`."""
+    """Build PyTorch's side, with the weights that Triform's side wrote to `folder`."""
     import torch
 
     from benchmarks import peers

@@ -6,8 +6,8 @@ python benchmarks/startup.py [--text=input.txt] [--repeats=3] [--profile]
 The first step of `shakespeare_char` is done when metrics.jsonl has its line. `cold` is a start
 without prepared data and compiled programs, `warm` one with both; the workdir is always new. Wrong
 command lines are timed until their process ends. For comparison, so are Python alone and Python
-with the libraries that every program imports. All are measured in turns; the best of the repeats is
-printed. `--profile` also lists the slowest imports of a warm start.
+with the libraries that every program imports. All are measured alternately; the best of the repeats
+is printed. `--profile` also lists the slowest imports of a warm start.
 """
 
 import os
@@ -84,7 +84,13 @@ def seconds_to_first_step(
     options: Sequence[str] = (),
     log: Path = Path(os.devnull),
 ) -> float:
-    """Return the seconds from the start of a new run to its first step, then kill the run."""
+    """Return the seconds from the start of a new run to its first step, then kill the run.
+
+    cache: the cache folder.
+    flags: the arguments of train.py.
+    options: options of the Python interpreter.
+    log: the file for standard error.
+    """
     metrics = workdir / "metrics.jsonl"
     command = ("train.py", RECIPE, f"--workdir={workdir}", *flags)
     how = {"options": options, "environment": {"TRIFORM_CACHE": cache}}

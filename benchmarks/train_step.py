@@ -1,12 +1,12 @@
-"""Compares the speed of the whole train step with PyTorch's, with the same model, parameters,
+"""Compares the speed of the whole train step with that of PyTorch, with the same model, parameters,
 batches, threads and optimizer.
 
 python benchmarks/train_step.py [ROW ...]
 
-Needs the `bench` extra. The sides (`sides.py`) run in float32 on CPU and take turns; in its turn, a
-side has all cores. A row has the milliseconds per step (median of the turns); the ratio of our
-throughput to that of PyTorch's eager or compiled step, whichever is faster (above 1, ours is
-faster); and the largest relative difference of the first losses.
+Needs the `bench` extra. The sides (`sides.py`) run alternately, in float32 on CPU; in its turn, a
+side has all cores. A row has the milliseconds per step (median of the turns); the ratio of
+Triform's throughput to that of PyTorch's eager or compiled step, whichever is faster (above 1,
+Triform is faster); and the largest relative difference of the first losses.
 """
 
 import os
@@ -45,7 +45,7 @@ HEAD = ("row", "ours, ms", "eager, ms", "compiled, ms", "ours / best PyTorch", "
 
 
 def cells(name: str) -> list[str]:
-    """Measure a row; return the cells of its table row."""
+    """Measure the row `name` of `ROWS`; return the cells of its table row."""
     sides = measure(ROWS[name], SIDES, turns=TURNS, seconds=TURN_SECONDS, warm_up=WARM_UP)
     for side, alive in sides.items():
         if alive.failed:

@@ -24,7 +24,7 @@ def language_modeling(
 
 
 def image_classification(*, source: str = "digits", architecture: str = "cnn") -> ConfigDict:
-    """Return the default configuration of a classifier of pictures."""
+    """Return the default configuration of an image classifier."""
     return _config("classification", source, architecture)
 
 
@@ -45,7 +45,7 @@ def speech_recognition(
 def sound_classification(
     *, source: str = "sound_labels", architecture: str = "conformer"
 ) -> ConfigDict:
-    """Return the default configuration of a classifier of recordings."""
+    """Return the default configuration of an audio classifier."""
     config = _config("classification", source, architecture)
     config.checkpoint.best_metric = "accuracy"
     return config
@@ -61,8 +61,10 @@ def sequence_to_sequence(
 def section(path: str, kind: str) -> ConfigDict:
     """Return the defaults of one kind of a section, such as `section("data.tokenizer", "bpe")`.
 
-    path: the path of the section. kind: the name of the kind. Raises ValueError for an unknown
-    kind.
+    path: the path of the section.
+    kind: the name of the kind.
+
+    Raises ValueError for an unknown kind.
     """
     members: tuple[type[Settings], ...] = (Config,)
     for name in path.split("."):

@@ -1,4 +1,4 @@
-r"""ResNet-18 on CIFAR-10, with the stem for small pictures.
+r"""ResNet-18 on CIFAR-10, with the stem for small images.
 
 tfds build cifar10 --file_format=array_record     (once, in an environment with TensorFlow)
 python train.py --config=configs/cifar10_resnet18.py --workdir=runs/cifar10

@@ -18,13 +18,13 @@ class DataSpec:
     """
 
     num_mels: int | None = None
-    """Number of mel bands of a frame. Sound."""
+    """Number of mel bands of a frame. Audio."""
 
     max_frames: int | None = None
-    """Frames of the longest recording, at the slowest speed of augmentation. Sound."""
+    """Frames of the longest recording, at the slowest speed of augmentation. Audio."""
 
     vocabulary_size: int | None = None
-    """Number of tokens of the tokenizer. Text, text pairs, labelled text, transcribed sound."""
+    """Number of tokens of the tokenizer. Text, text pairs, labelled text, transcribed audio."""
 
     max_source_length: int | None = None
     """Maximum number of tokens of a source, including its separator. Text pairs."""
@@ -33,20 +33,20 @@ class DataSpec:
     """Maximum number of tokens of a window of text, a labelled text, or the target of a pair."""
 
     max_labels: int | None = None
-    """Number of tokens of the longest transcript. Transcribed sound."""
+    """Number of tokens of the longest transcript. Transcribed audio."""
 
     num_classes: int | None = None
-    """Number of classes. Pictures, labelled text, labelled sound."""
+    """Number of classes. Images, labelled text, labelled audio."""
 
     image_shape: tuple[int, int, int] | None = None
-    """Height and width in pixels, and number of channels. Pictures."""
+    """Height and width in pixels, and number of channels. Images."""
 
     framing: tuple[int, ...] | None = None
     """Ids of the tokens that the tokenizer puts around each text, such as BERT's [CLS] and [SEP];
     None if there are none. Text. Used by tasks, not by models."""
 
     classes: tuple[str, ...] | None = None
-    """Names of the classes, in the order of the labels. Pictures, labelled text, labelled sound."""
+    """Names of the classes, in the order of the labels. Images, labelled text, labelled audio."""
 
     @classmethod
     def from_manifest(cls, data: Mapping[str, Any]) -> Self:

@@ -1,9 +1,9 @@
-r"""A residual network (ResNet-18) on your own pictures, in one folder per class.
+r"""A residual network (ResNet-18) on your own images, in one folder per class.
 
 python train.py --config=configs/image_folder_resnet.py --workdir=runs/pictures \
     --config.data.path=PICTURES
 
-PICTURES contains `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). If all pictures have the same size
+PICTURES contains `cat/1.jpg`, `dog/7.png`, ... (docs/data.md). If all images have the same size
 of up to 64 pixels, they keep it; otherwise they are resized to 224 x 224. For a quick try, use
 `--config.data.image_size=64`. The run ends after eight evaluations in a row without improvement.
 Measured: see docs/results.md.

@@ -5,7 +5,7 @@ tfds build imagenet2012 --file_format=array_record
     (once, in an environment with TensorFlow, and with files from image-net.org)
 python train.py --config=configs/imagenet_resnet50.py --workdir=runs/imagenet_resnet50
 
-90 epochs with batches of 1,024 pictures. SGD, with a learning rate of 0.1 per 256 pictures, five
+90 epochs with batches of 1,024 images. SGD, with a learning rate of 0.1 per 256 images, five
 epochs of warm-up, and no weight decay of norms and biases. Validation accuracy in the literature:
 76.5 %. For accelerators; compiled for a slice of TPUs (docs/results.md), not trained by us.
 """

@@ -4,7 +4,7 @@ tfds build imagenet2012 --file_format=array_record
     (once, in an environment with TensorFlow, and with files from image-net.org)
 python train.py --config=configs/imagenet_vit_s16.py --workdir=runs/imagenet_vit
 
-90 epochs with batches of 1,024 pictures. Fixed position encodings, mean pooling instead of a class
+90 epochs with batches of 1,024 images. Fixed position encodings, mean pooling instead of a class
 token, light RandAugment and mixup. Validation accuracy in the literature: 76.5 %. For accelerators;
 compiled for a slice of TPUs (docs/results.md), not trained by us.
 """

@@ -1,6 +1,6 @@
-"""Random augmentation of training pictures. Each example has its own random generator.
+"""Random augmentation of training images. Each example has its own random generator.
 
-Pictures are uint8 [H, W, C]; `settings` is `config.data.augmentation`. The augmentations are
+Images are uint8 [H, W, C]; `settings` is `config.data.augmentation`. The augmentations are
 applied in this order: crop, flip, RandAugment, color jitter, random erasing.
 """
 
@@ -17,15 +17,15 @@ from data.codecs.pictures import Box, Size, middle, to_pillow
 Pixels = NDArray[np.uint8]
 
 _ATTEMPTS = 10
-_GREY = 128  # fills the area that a shifted, sheared or rotated picture leaves empty
+_GREY = 128  # fills the area that a shifted, sheared or rotated image leaves empty
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 1 / 3), 10 / 3  # as in Zhong et al.
 
 
 def generator(seed: int, example: int) -> Generator:
     """Return the random generator of an example, the same in every process.
 
-    seed: the seed of the run. example: the example's number in the training stream, which is
-    different in every epoch.
+    seed: the seed of the run.
+    example: the example's number in the training stream, which is different in every epoch.
     """
     return np.random.Generator(np.random.Philox(key=np.array([seed, example], np.uint64)))
 
@@ -36,12 +36,15 @@ def is_on(settings: Any) -> bool:
 
 
 def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Box:
-    """Return a random box for a random-resized crop of a picture (Szegedy et al., 2015).
+    """Return a random box for a random-resized crop of an image (Szegedy et al., 2015).
 
-    size: width and height of the picture. target: width and height after resizing. The box's share
-    of the picture's area is uniform in [`crop_smallest_area`, 1]. The logarithm of its aspect ratio
-    is uniform in [-a, a], where a is the logarithm of `crop_largest_aspect`. If none of ten random
-    boxes fits into the picture, return the largest centered box with the aspect ratio of `target`.
+    size: width and height of the image.
+    target: width and height after resizing.
+
+    The box's share of the image's area is uniform in [`crop_smallest_area`, 1]. The logarithm of
+    its aspect ratio is uniform in [-a, a], where a is the logarithm of `crop_largest_aspect`. If
+    none of ten random boxes fits into the image, return the largest centered box with the aspect
+    ratio of `target`.
     """
     width, height = size
     aspects = math.log(settings.crop_largest_aspect)
@@ -58,7 +61,7 @@ def random_box(size: Size, target: Size, random: Generator, settings: Any) -> Bo
 def augment(picture: Pixels, random: Generator, settings: Any) -> Pixels:
     """Return `picture` with all augmentations applied except the random-resized crop.
 
-    That crop is done earlier, when the picture is decoded.
+    That crop is done earlier, when the image is decoded.
     """
     if settings.crop == "padded":
         picture = _padded_crop(picture, random, settings.crop_padding)
@@ -99,7 +102,7 @@ def _jitter(image: Image.Image, random: Generator, settings: Any) -> Image.Image
 def _erase(picture: Pixels, random: Generator) -> Pixels:
     """Replace a random rectangle with noise (Zhong et al., 2020, arXiv:1708.04896).
 
-    Nothing changes if none of ten random rectangles fits into the picture.
+    Nothing changes if none of ten random rectangles fits into the image.
     """
     height, width, channels = picture.shape
     for _ in range(_ATTEMPTS):
@@ -118,7 +121,7 @@ def _erase(picture: Pixels, random: Generator) -> Pixels:
 def _randaugment(image: Image.Image, random: Generator, strength: float) -> Image.Image:
     """Apply one of the fourteen operations of RandAugment (Cubuk et al., 2019, arXiv:1909.13719).
 
-    The operation is chosen at random. strength: how much it changes the picture, from 0 to 1;
+    The operation is chosen at random. `strength`, from 0 to 1, is how much it changes the image;
     some operations have no strength. Rotations, shears and shifts take a random direction. Changes
     of color, contrast, brightness and sharpness are a random increase or decrease.
     """

@@ -20,9 +20,10 @@ Batch = dict[str, NDArray[Any]]
 class BatchPlan(NamedTuple):
     """The records to read for a block of consecutive batches. Each array is [batches, rows].
 
-    numbers: index of the part of the mixture. records: index of the record in that part. examples:
-    number of the example in the training stream. shapes: the shape that each batch is padded to;
-    None if examples have no lengths.
+    numbers: index of the part of the mixture.
+    records: index of the record in that part.
+    examples: number of the example in the training stream.
+    shapes: the shape that each batch is padded to; None if examples have no lengths.
     """
 
     numbers: NDArray[Any]
@@ -37,17 +38,20 @@ _BLOCK_ROWS = 4096  # planned at once: planning one row takes as long as plannin
 class Batches:
     """The batches of a split. `batches[k]` depends only on the seed and k; any k can be read next.
 
-    shuffle=True (training): endless epochs, augmented, each in its own order. A batch may contain
-    the end of one epoch and the start of the next (see data.order). shuffle=False (evaluation): one
-    pass over the examples with the numbers `examples`, in that order (see evaluation_order), or
-    over the whole split if None. The last batch is filled up with rows of weight 0.
+    With shuffle=True (training), epochs follow each other without end, augmented, each in its own
+    order. A batch may contain the end of one epoch and the start of the next (see data.order). With
+    shuffle=False (evaluation), there is one pass over the examples with the numbers `examples`, in
+    that order (see evaluation_order), or over the whole split if None. The last batch is filled up
+    with rows of weight 0.
 
     In a mixture each source has its own epochs, and data.mixing chooses the source of each example.
     Examples with lengths are batched with others of similar length (see data.length_buckets).
 
-    rows: the rows of each global batch that this process reads; None for all. kept_bytes: a record
-    file up to this size is read once and kept in memory. Instances are thread-safe. Their pickles
-    are small, because they contain no records; files are reopened after unpickling.
+    rows: the rows of each global batch that this process reads; None for all.
+    kept_bytes: a record file up to this size is read once and kept in memory.
+
+    Instances are thread-safe. Their pickles are small, because they contain no records; files are
+    reopened after unpickling.
     """
 
     def __init__(
@@ -127,7 +131,9 @@ class Batches:
     def _examples(self, batch: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of the examples that this process reads, of one batch or of several.
 
-        batch: a batch number, or an array of them. Returns int64 [rows] or [batches, rows].
+        batch: a batch number, or an array of them.
+
+        Returns int64 [rows] or [batches, rows].
         """
         return example_numbers(batch, batch_size=self._batch_size, rows=self._rows)
 
@@ -141,7 +147,7 @@ class Batches:
         return places if self._chosen is None else self._chosen[places]
 
     def _shape(self, batch: int) -> PaddedShape | None:
-        """Return the shape that an evaluation batch is padded to, independent of `rows`."""
+        """Return the shape that an evaluation batch is padded to, the same for all `rows`."""
         if self._split.lengths is None:
             return None
         start = batch * self._batch_size

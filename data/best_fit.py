@@ -31,9 +31,9 @@ Run = Mapping[str, NDArray[Any]]
 class PackedCodec(ExampleCodec):
     """Stores packed windows as records, and makes batches of them.
 
-    length: the number of targets in a full window (T). marks_learnt: whether records have a field
-    `learnt`, 1 for each target that counts in the loss and 0 for the others; if False, all targets
-    count.
+    length: the number of targets in a full window (T).
+    marks_learnt: whether records have a field `learnt`, 1 for each target that counts in the loss
+        and 0 for the others; if False, all targets count.
     """
 
     length: int
@@ -149,11 +149,11 @@ def _positions(run: Run) -> int:
 
 
 def best_fit(lengths: Iterable[int], capacity: int) -> list[int]:
-    """Put each of `lengths`, in order, into the fullest bin that still has room for it.
+    """Assign each of `lengths`, in order, to the fullest bin that still has room for it.
 
-    Returns the bin number of each length. Bins have room `capacity`; they are opened when needed,
-    and numbered from 0 in that order. Each length takes one binary search. Memory is proportional
-    to the number of bins.
+    If no bin has room, a new one of size `capacity` is opened. Returns the bin number of each
+    length; bins are numbered from 0 in the order in which they are opened. Each length takes one
+    binary search, and memory is proportional to the number of bins.
     """
     rooms: list[int] = []  # free room of open bins: distinct, sorted
     bins: dict[int, list[int]] = {}  # numbers of the open bins, by free room

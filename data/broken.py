@@ -15,10 +15,11 @@ NAMED = 10
 class Broken:
     """Counts the broken examples of all splits of a data set.
 
-    what: the plural noun for examples in messages, such as "pictures". total: the number of all
-    examples. allowed: the share of all examples that may be broken, from 0 to 1. count: the number
-    of broken examples. messages: a text with name and reason for each of the first `NAMED` broken
-    examples.
+    what: the plural noun for examples in messages, such as "pictures".
+    total: the number of all examples.
+    allowed: the share of all examples that may be broken, from 0 to 1.
+    count: the number of broken examples.
+    messages: a text with name and reason for each of the first `NAMED` broken examples.
     """
 
     what: str
@@ -31,7 +32,11 @@ class Broken:
     def of(cls, what: str, splits: Iterable[Split], allowed: float, messages: list[str]) -> Self:
         """Return a counter with the broken examples of splits that are already prepared.
 
-        messages: as stored at preparation. Raises UsageError if too many examples are broken.
+        what, allowed: as in the class.
+        splits: the splits of the data set.
+        messages: the messages stored at preparation.
+
+        Raises UsageError if too many examples are broken.
         """
         splits = list(splits)
         total = sum(split.examples + (split.left_out or 0) for split in splits)
@@ -43,7 +48,8 @@ class Broken:
     def add(self, name: str, reason: str) -> None:
         """Count a broken example. After the first `NAMED`, raises UsageError if there are too many.
 
-        name: the example's name or path. reason: why it can't be decoded.
+        name: the example's name or path.
+        reason: why it can't be decoded.
         """
         self.count += 1
         if len(self.messages) < NAMED:

@@ -1,4 +1,4 @@
-"""Makes class names from text labels, and warns of names that are easily confused."""
+"""Makes class names from text labels, and warns about names that are easily confused."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -10,10 +10,13 @@ def class_names(
 ) -> tuple[str, ...]:
     """Return the class names: the training labels in order (numerical if all are integers).
 
-    labels: the labels of each split. things: the noun for an example in errors, in the singular.
+    labels: the labels of each split.
+    things: the noun for an example in errors, in the singular.
     validation_is_cut: whether validation was cut out of the training data; its labels then count as
-    training labels. Raises UsageError if there is only one class, or if another split has a label
-    that training does not have.
+        training labels.
+
+    Raises UsageError if there is only one class, or if another split has a label that training does
+    not have.
     """
     known = labels["train"] | (labels["validation"] if validation_is_cut else set())
     for split, found in labels.items():

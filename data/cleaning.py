@@ -41,7 +41,8 @@ Counts = dict[str, Any]
 class Pieces:
     """Random access to pieces of documents (see `data.sources.documents`).
 
-    records: a raw example for each piece. change: a function applied to the text of each piece.
+    records: a raw example for each piece.
+    change: a function applied to the text of each piece.
     kept: the indices in `records` of the pieces to use; None for all.
     """
 
@@ -77,8 +78,10 @@ def clean(
 ) -> tuple[list[Pieces], dict[str, Counts]]:
     """Clean text. Return the pieces to keep of each part, and counts by split.
 
-    parts: pairs of split name and raw pieces; a mixture has several parts per split. settings:
-    `config.data.cleaning`. If cleaning is off, all pieces are kept and there are no counts.
+    parts: pairs of split name and raw pieces; a mixture has several parts per split.
+    settings: `config.data.cleaning`.
+
+    If cleaning is off, all pieces are kept and there are no counts.
 
     Counts of a split: `documents` and `characters`, each [before, after], and `steps`: for each
     step, the number of `documents` it changed or removed, and of `characters` it removed (negative
@@ -104,7 +107,8 @@ class _Document:
     """Counts of the current document.
 
     raw, normal, clean: number of characters before any change, after Unicode normalization, and
-    after control characters are removed too. changed: whether each of these two steps changed it.
+        after control characters are removed too.
+    changed: whether each of these two steps changed it.
     """
 
     raw: int = 0

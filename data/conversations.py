@@ -41,11 +41,14 @@ class ConversationCodec(best_fit.PackedCodec):
 class ConversationCounts:
     """Counts for a split of conversations.
 
-    conversations: number of all conversations. cut: number of conversations cut at the end of a
-    window. left_out: number of conversations left out. unknown: number of conversations with an
-    unknown token. targets: number of the assistant's tokens, which count in the loss.
-    unknown_targets: number of such targets that are the unknown token. positions: number of targets
-    of all roles. bytes: UTF-8 bytes of the assistant's text.
+    conversations: number of all conversations.
+    cut: number of conversations cut at the end of a window.
+    left_out: number of conversations left out.
+    unknown: number of conversations with an unknown token.
+    targets: number of the assistant's tokens, which count in the loss.
+    unknown_targets: number of such targets that are the unknown token.
+    positions: number of targets of all roles.
+    bytes: UTF-8 bytes of the assistant's text.
     """
 
     conversations: int = 0

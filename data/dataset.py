@@ -5,7 +5,7 @@ A batch is a dictionary of arrays. A target or row with weight 0 does not count 
 Text: `tokens`, `targets` int32 [B, T]; `weights` float32 [B, T]; and, if documents do not attend to
 each other, `segments` int32 [B, T] (the document's number in the window, 0: padding).
 
-Pictures: `image` uint8 [B, H, W, C]; `label` int32 [B]; `weights` float32 [B].
+Images: `image` uint8 [B, H, W, C]; `label` int32 [B]; `weights` float32 [B].
 
 Labelled text: `tokens` int32 [B, T]; `segments` int32 [B, T] (1: token, 0: padding); `label` int32
 [B]; `weights` float32 [B].
@@ -14,7 +14,7 @@ Pairs of texts: `source` int32 [B, S] (source tokens, separator); `source_segmen
 token, 0: padding); `tokens` int32 [B, T] (separator, target tokens); `targets` int32 [B, T] (target
 tokens, separator); `weights` float32 [B, T]. S and T each take a few values and vary by batch.
 
-Sound: `frames` float32 [B, T, F] (log-mel frames, see data.codecs.sound); `segments` int32 [B, T]
+Audio: `frames` float32 [B, T, F] (log-mel frames, see data.codecs.sound); `segments` int32 [B, T]
 (1: frame, 0: padding); `weights` float32 [B] (0: broken recording). With transcripts: `labels`
 int32 [B, L] (tokens) and `label_weights` float32 [B, L] (1: token, 0: padding). With classes:
 `label` int32 [B]. T takes a few values and varies by batch.
@@ -88,22 +88,28 @@ def token_type(vocabulary_size: int) -> np.dtype:
 class Split:
     """A split on disk, and counts of its contents. A count that does not apply is None.
 
-    path: the file of records. examples: number of records, which are windows in packed text.
+    path: the file of records.
+    examples: number of records, which are windows in packed text.
 
-    bytes: UTF-8 bytes of the text of the targets. targets: number of tokens to predict. tokens:
-    number of tokens that a model reads, without padding. documents, conversations: number of
-    documents, or of conversations. gzip_bits_per_byte: size of the documents, each compressed by
-    `gzip -9`, in bits per byte of text. padding: share of padding, in packed windows or in padded
-    training batches. broken: number of pictures or recordings that can't be decoded. cut: number of
-    texts, pairs or conversations that were too long and were cut. left_out: number of pairs that
-    are too long or lack a text, or of recordings that are too long; they are not stored. seconds:
-    total length of the recordings. unknown: number of targets that are the unknown token.
+    bytes: UTF-8 bytes of the text of the targets.
+    targets: number of tokens to predict.
+    tokens: number of tokens that a model reads, without padding.
+    documents, conversations: number of documents, or of conversations.
+    gzip_bits_per_byte: size of the documents, each compressed by `gzip -9`, in bits per byte of
+        text.
+    padding: share of padding, in packed windows or in padded training batches.
+    broken: number of images or recordings that can't be decoded.
+    cut: number of texts, pairs or conversations that were too long and were cut.
+    left_out: number of pairs that are too long or lack a text, or of recordings that are too long;
+        they are not stored.
+    seconds: total length of the recordings.
+    unknown: number of targets that are the unknown token.
 
     lengths: the lengths of the examples; None unless batches are padded to varying lengths.
 
     parts: in a mixture, the split of each source, named after the source. The examples of a mixture
-    are those of its parts, one part after the other. weights: sampling weights of the parts in
-    training.
+        are those of its parts, one part after the other.
+    weights: sampling weights of the parts in training.
     """
 
     name: str
@@ -190,10 +196,11 @@ def join(name: str, parts: Sequence[Split], weights: Sequence[float]) -> Split:
 class Dataset:
     """All splits of prepared data, and the sizes that a model needs.
 
-    fingerprint: a hash that changes if any example changes. spec: the sizes that a model is built
-    for, and the class names. cleaning: for each split of cleaned text, the counts that
-    `data.cleaning.clean` returns. warnings: warnings for the user, one line each. places: for each
-    split, a text that says where its examples come from.
+    fingerprint: a hash that changes if any example changes.
+    spec: the sizes that a model is built for, and the class names.
+    cleaning: for each split of cleaned text, the counts that `data.cleaning.clean` returns.
+    warnings: warnings for the user, one line each.
+    places: for each split, a text that says where its examples come from.
     """
 
     fingerprint: str

@@ -16,8 +16,11 @@ from data.prefetch import stream
 class EvaluationBatches:
     """Iterates over batches of `split`, prefetched by threads, with each example once.
 
-    Examples are in the order of `data.batches.evaluation_order`. rows: the rows of each global
-    batch that this process reads; None for all. most: the maximum number of examples; None for all.
+    Examples are in the order of `data.batches.evaluation_order`.
+
+    rows: the rows of each global batch that this process reads; None for all.
+    most: the maximum number of examples; None for all.
+
     The last batch is filled up with rows of weight 0.
     """
 

@@ -23,10 +23,12 @@ less, so a later change then has another time."""
 class FileStatCache:
     """Caches a value for each file: `with FileStatCache(settings, *what) as cache: ...`.
 
-    settings: `config.data`. what: strings that identify the set of files and the function that
-    computes the values; each combination has its own cache file, in the cache of prepared data. The
-    cache file is written at the end of the `with` block, unless the block raises an error. If the
-    cache file can't be read or written, the values are computed again.
+    settings: `config.data`.
+    what: strings that identify the set of files and the function that computes the values; each
+        combination has its own cache file, in the cache of prepared data.
+
+    The cache file is written at the end of the `with` block, unless the block raises an error. If
+    the cache file can't be read or written, the values are computed again.
     """
 
     def __init__(self, settings: Any, *what: str):

@@ -53,7 +53,8 @@ class LabelledTextCodec(ExampleCodec):
         }
 
     def encode(self, tokens: NDArray[np.int32], label: int) -> NDArray[Any]:
-        """Return the record of a text, `dtype` [1]. Tokens after the first T are dropped."""
+        """Return the record, `dtype` [1], of a text with these tokens and this class. Tokens after
+        the first T are dropped."""
         record = np.zeros(1, self.dtype)
         count = min(len(tokens), self.length)
         record["tokens"][0, :count], record["count"], record["label"] = tokens[:count], count, label
@@ -62,7 +63,11 @@ class LabelledTextCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class LabelledTextPreparation:
-    """Prepares labelled texts. source: the source of the texts. settings: `config.data`."""
+    """Prepares labelled texts.
+
+    source: the source of the texts.
+    settings: `config.data`.
+    """
 
     source: Any
     settings: Any

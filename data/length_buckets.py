@@ -28,9 +28,11 @@ PaddedShape = tuple[int, ...]
 class Lengths:
     """The lengths of a split's examples, int32 [examples, L]; broken examples have length 0.
 
-    L is 2 for pairs of texts (source and target), else 1. path: the .npy file of the lengths; each
-    process loads it at first use, so that pickles are small. bounds: for each of the L lengths, the
-    values it may be padded to, in increasing order.
+    L is 2 for pairs of texts (source and target), else 1.
+
+    path: the .npy file of the lengths; each process loads it at first use, so that pickles are
+        small.
+    bounds: for each of the L lengths, the values it may be padded to, in increasing order.
     """
 
     path: Path
@@ -48,7 +50,8 @@ class Lengths:
     ) -> NDArray[np.int64]:
         """Sort the examples of a block into batches; return indices into `records`, [batches, B].
 
-        records: the block's examples in shuffled order. block: the number of the block.
+        records: the block's examples in shuffled order.
+        block: the number of the block.
         """
         lengths = self._values[records]
         first = np.searchsorted(self.bounds[0], lengths[:, 0])

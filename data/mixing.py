@@ -26,9 +26,9 @@ PERIOD = ROUND * ROUND
 class Schedule:
     """The sources of the `PERIOD` examples of one period.
 
-    sources: index of the source of each example, int16 [PERIOD]. ranks: number of earlier examples
-    in the period from the same source, int32 [PERIOD]. shares: number of examples of each source in
-    the period, int64 [sources].
+    sources: index of the source of each example, int16 [PERIOD].
+    ranks: how many earlier examples of the period come from the same source, int32 [PERIOD].
+    shares: number of examples of each source in the period, int64 [sources].
     """
 
     sources: NDArray[np.int16]

@@ -24,9 +24,13 @@ _WORD = 2**64
 def permutation(index: ArrayLike, *, size: int, seed: int, epoch: ArrayLike) -> NDArray[np.int64]:
     """Return the record at each place `index` of the shuffled epoch `epoch`.
 
-    index: integers in [0, size). epoch: integers >= 0, broadcast against `index`. size: number of
-    records N, at least 1 and below 2**62. seed: any integer. Returns int64 in [0, size); in an
-    epoch, each record is at exactly one place. Raises ValueError if an argument is out of range.
+    index: integers in [0, size).
+    epoch: integers >= 0, broadcast against `index`.
+    size: number of records N, at least 1 and below 2**62.
+    seed: any integer.
+
+    Returns int64 in [0, size); in an epoch, each record is at exactly one place. Raises ValueError
+    if an argument is out of range.
     """
     if not 1 <= size < 2**62:
         raise ValueError(f"a permutation of {size} records: there must be 1 to 2**62 - 1")
@@ -59,8 +63,11 @@ def positions(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the epoch and the record of each row of shuffled batch number `batch`.
 
-    Each is int64 [rows], or [batches, rows] for an array of batch numbers. batch_size: global batch
-    size B. size: number of records N. rows: the rows of each batch to return.
+    Each is int64 [rows], or [batches, rows] for an array of batch numbers.
+
+    batch_size: global batch size B.
+    size: number of records N.
+    rows: the rows of each batch to return.
     """
     epoch, place = np.divmod(example_numbers(batch, batch_size=batch_size, rows=rows), size)
     return epoch, permutation(place, size=size, seed=seed, epoch=epoch)

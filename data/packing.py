@@ -23,9 +23,10 @@ VERSION = 1
 class WindowCodec(ExampleCodec):
     """Stores windows of the token stream, and makes batches of them.
 
-    length: the number of targets in a full window (T). separator_id: the token that begins each
-    document; batches then have `segments`, which keep documents from attending to each other. If it
-    is None, batches have no `segments`: a document attends to the earlier ones in its window.
+    length: the number of targets in a full window (T).
+    separator_id: the token that begins each document; batches then have `segments`, which keep
+        documents from attending to each other. If it is None, batches have no `segments`: a
+        document attends to the earlier ones in its window.
     """
 
     length: int

@@ -1,9 +1,9 @@
-"""Prepares labelled pictures as records: decoded pixels, or files that are decoded for each batch.
+"""Prepares labelled images as records: decoded pixels, or files that are decoded for each batch.
 
 Both give the same batches, except in training with random-resized crops. Such a crop is taken from
-the whole picture, not from the evaluation crop. So the pixels of the whole picture are stored, and
-a large picture is reduced first: its short side to 8/7 of the target size (if `data.crop_ratio` is
-below 7/8, to the target size divided by it). `data.decoded=auto` never reduces pictures; it stores
+the whole image, not from the evaluation crop. So the pixels of the whole image are stored, and
+a large image is reduced first: its short side to 8/7 of the target size (if `data.crop_ratio` is
+below 7/8, to the target size divided by it). `data.decoded=auto` never reduces images; it stores
 the files instead.
 """
 
@@ -33,7 +33,7 @@ from data.sources.source import RawExamples, RawSplits
 VERSION = 3
 """Part of the cache key. Increment it when this file makes different examples."""
 
-LARGE = 224  # default pixels per side, unless all pictures have the same small size
+LARGE = 224  # default pixels per side, unless all images have the same small size
 SMALL = 64  # largest side of a small size, in pixels
 _KEPT = 7 / 8  # target size / stored short side, at most
 _AT_ONCE = 64
@@ -43,9 +43,10 @@ _LABEL_BYTES = 4
 
 @dataclass(frozen=True)
 class PixelCodec(ExampleCodec):
-    """Stores pictures as pixels, and makes batches of them.
+    """Stores images as pixels, and makes batches of them.
 
-    shape: height, width and channels. augmentation: `config.data.augmentation`.
+    shape: height, width and channels.
+    augmentation: `config.data.augmentation`.
     """
 
     shape: ImageShape
@@ -57,11 +58,11 @@ class PixelCodec(ExampleCodec):
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of a record: the pixels of a picture, and its label."""
+        """The dtype of a record: the pixels of an image, and its label."""
         return np.dtype([("image", "u1", self.shape), ("label", "<i4")])
 
     def broken_record(self) -> Any:
-        """Return the placeholder that is stored for a broken picture."""
+        """Return the placeholder that is stored for a broken image."""
         return np.zeros(self.shape, np.uint8), _BROKEN
 
     def batch(self, pictures: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -83,10 +84,12 @@ class PixelCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class ImageFileCodec(ExampleCodec):
-    """Stores pictures as image files, and decodes them to make batches.
+    """Stores images as image files, and decodes them to make batches.
 
-    A record is the label (int32, little endian), then the bytes of the file. shape: height, width
-    and channels after decoding. crop_ratio, augmentation: as in `config.data`.
+    A record is the label (int32, little endian), then the bytes of the file.
+
+    shape: height, width and channels after decoding.
+    crop_ratio, augmentation: as in `config.data`.
     """
 
     shape: ImageShape
@@ -96,7 +99,7 @@ class ImageFileCodec(ExampleCodec):
     is_expensive = True
 
     def broken_record(self) -> bytes:
-        """Return the placeholder that is stored for a broken picture."""
+        """Return the placeholder that is stored for a broken image."""
         return _label_bytes(_BROKEN)
 
     def batch(self, files: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -143,7 +146,10 @@ def _batch(images: NDArray[np.uint8], labels: NDArray[np.int32]) -> dict[str, ND
 
 @dataclass(frozen=True)
 class PicturePreparation:
-    """Prepares labelled pictures. source: the source of the pictures. settings: `config.data`.
+    """Prepares labelled images.
+
+    source: the source of the images.
+    settings: `config.data`.
 
     A raw example has an encoded `image`, a `label`, and optionally a `name` and a `path` (for error
     messages). A split without labels (-1, as in the test data of a competition) is left out.
@@ -232,7 +238,7 @@ class PicturePreparation:
     ) -> Iterator[NDArray[Any]]:
         """Yield the records of `pictures` in blocks.
 
-        Pictures that can't be decoded are counted by `broken`. The name of each picture, or None,
+        Images that can't be decoded are counted by `broken`. The name of each image, or None,
         is appended to `names`.
         """
         codec = self._codec(split, metadata)
@@ -251,7 +257,7 @@ class PicturePreparation:
                 yield block
 
     def _decide(self, splits: RawSplits) -> tuple[ImageShape, bool]:
-        """Return the shape of all pictures, and whether to store them as pixels."""
+        """Return the shape of all images, and whether to store them as pixels."""
         settings, size = self.settings, self.settings.image_size
         width, height = (size, size) if size else _common_size(_sizes(splits))
         shape = (height, width, settings.channels or self.source.channels)
@@ -265,7 +271,7 @@ class PicturePreparation:
 
 
 def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
-    """Yield the width and height of each picture with a readable header."""
+    """Yield the width and height of each image with a readable header."""
     for pictures in splits.values():
         for number in range(len(pictures)):
             try:
@@ -275,7 +281,7 @@ def _sizes(splits: RawSplits) -> Iterator[tuple[int, int]]:
 
 
 def _common_size(sizes: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    """Return the size of the pictures if all have the same small size; otherwise a square with
+    """Return the size of the images if all have the same small size; otherwise a square with
     sides of `LARGE` pixels."""
     first = next(sizes, (LARGE, LARGE))
     if max(first) <= SMALL and all(size == first for size in sizes):
@@ -294,7 +300,7 @@ def _store(
     as_pixels: bool,
     picture: Mapping[str, Any],
 ) -> Any:
-    """Return the record of a picture, or the reason why it can't be decoded, as a string."""
+    """Return the record of an image, or the reason why it can't be decoded, as a string."""
     encoded, label = picture["image"], picture["label"]
     if label < 0:
         return "it has no label"

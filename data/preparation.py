@@ -36,6 +36,7 @@ class Preparation(Protocol):
         """Write the records of each split into `folder`.
 
         sources: the raw examples by split, for each source; only a mixture has several sources.
+
         Returns metadata for `open`, as JSON values.
         """
         ...
@@ -54,8 +55,9 @@ def prepare(
 ) -> Dataset:
     """Return the data that `settings` (`config.data`) describe; prepare it if it is not cached.
 
-    warn: called with a line of text for each problem in the data. inform (default: `warn`): called
-    with a line for each result of cleaning, packing and padding. Cached data gives the same lines.
+    warn: called with a line of text for each problem in the data.
+    inform (default: `warn`): called with a line for each result of cleaning, packing and padding.
+        Cached data gives the same lines.
 
     The name of the cache folder contains a hash of the `source_key` of each source and the
     preparation's `cache_key`, which include all relevant settings and file hashes. So a changed

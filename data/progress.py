@@ -21,7 +21,11 @@ def silent(stage: str, done: int, total: int, unit: str) -> None:
 def track(
     items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str
 ) -> Iterator[Item]:
-    """Yield `items`, and report progress before each. total: their approximate number."""
+    """Yield `items`, and report progress before each.
+
+    total: the approximate number of items.
+    stage, unit: as in `Progress`.
+    """
     done = 0
     for item in items:
         progress(stage, done, max(total, done + 1), unit)
@@ -37,7 +41,10 @@ def read_blocks(
     stage: str = "",
     unit: str = "",
 ) -> Iterator[Sequence[dict[str, Any]]]:
-    """Yield all `examples` in order, in lists of `size`, and report progress before each list."""
+    """Yield all `examples` in order, in lists of `size`, and report progress before each list.
+
+    stage, unit: as in `Progress`.
+    """
     total = len(examples)
     for start in range(0, total, size):
         progress(stage, start, total, unit)

@@ -21,7 +21,7 @@ _PROMPTS, _PROMPT = 3, 24  # number of prompts, and the most characters of each
 _FIRST, _LAST = 8, 4  # number of positions of a window that are listed
 _TEXT = 400  # maximum number of characters of a text that are shown
 _SHADES = " ░▒▓█"
-_COLUMNS = 32  # maximum width of a picture, in pairs of characters
+_COLUMNS = 32  # maximum width of an image, in pairs of characters
 _ROWS = 12  # maximum height of a recording's frames, in lines
 
 
@@ -29,7 +29,7 @@ _ROWS = 12  # maximum height of a recording's frames, in lines
 class ExampleViewer:
     """Reads single examples of a split in a form for display.
 
-    Calling an instance with an example number returns a picture, uint8 [H, W, C], the frames of a
+    Calling an instance with an example number returns an image, uint8 [H, W, C], the frames of a
     recording, float32 [T, F], or a text.
     """
 
@@ -45,11 +45,11 @@ class ExampleViewer:
         return self.dataset.decode(self._tokens(batch))
 
     def text(self, number: int) -> str:
-        """Return the text of an example that has `tokens`."""
+        """Decode the tokens of an example as one text. Only for data with tokens."""
         return self.dataset.decode(self._tokens(self.batch(number)))
 
     def tokens(self, number: int) -> list[str]:
-        """Return the tokens of an example that has `tokens`, each as a string."""
+        """Decode each token of an example separately. Only for data with tokens."""
         return [self.dataset.decode([token]) for token in self._tokens(self.batch(number))]
 
     def batch(self, number: int) -> Mapping[str, NDArray[Any]]:
@@ -95,9 +95,9 @@ def describe_batch(
     origins: in a mixture, the name of the source of each row.
 
     Text: the decoded window, and token, target, weight and segment at its first and last positions.
-    Conversations: the turns, with a mark at those that count in the loss. Pictures: the label, and
+    Conversations: the turns, with a mark at those that count in the loss. Images: the label, and
     the pixels as block characters. Labelled text: the label and the text. Pairs: both texts, and
-    the share of padding in the batch. Sound: the transcript or label, and the frames as block
+    the share of padding in the batch. Audio: the transcript or label, and the frames as block
     characters, with time from left to right and frequency from bottom to top.
     """
     width = max(8, *map(len, batch)) + 1

@@ -39,7 +39,10 @@ _FAR_LONGER = 20  # times the median length: a longer recording causes much padd
 
 @dataclass(frozen=True)
 class SoundPreparation:
-    """Prepares recordings. source: the source of the recordings. settings: `config.data`.
+    """Prepares recordings.
+
+    source: the source of the recordings.
+    settings: `config.data`.
 
     A raw example has a `name`; optionally a `path` (for error messages); a transcript `text` or an
     integer `label` (-1: none); and `sound`, a function that takes a sample rate and returns the
@@ -172,10 +175,11 @@ class SoundPreparation:
 class _Writing:
     """Makes the records of a split, and collects names and counts.
 
-    max_seconds: maximum length of a recording; longer ones are left out. None: no limit. unknown:
-    id of the unknown token; None if there is none. names, frames: name and number of frames of each
-    stored recording; a broken one has 0 frames. left_out: names of the recordings that were left
-    out. max_labels: number of tokens of the longest transcript.
+    max_seconds: maximum length of a recording; longer ones are left out. None: no limit.
+    unknown: id of the unknown token; None if there is none.
+    names, frames: name and number of frames of each stored recording; a broken one has 0 frames.
+    left_out: names of the recordings that were left out.
+    max_labels: number of tokens of the longest transcript.
     """
 
     split: str

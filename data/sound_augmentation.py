@@ -45,8 +45,11 @@ def most_samples(samples: int, settings: Any) -> int:
 def mask(frames: NDArray[np.float32], random: Generator, settings: Any, filling: float) -> None:
     """Apply the masks of SpecAugment (Park et al., 2019, arXiv:1904.08779) in place.
 
-    frames: float32 [T, F]. filling: the value of masked elements. The width of each mask is uniform
-    from 0 to its maximum, and its position is uniform. Masks may overlap.
+    frames: float32 [T, F].
+    filling: the value of masked elements.
+
+    The width of each mask is uniform from 0 to its maximum, and its position is uniform. Masks may
+    overlap.
     """
     length, bands = frames.shape
     for _ in range(settings.frequency_masks):

@@ -29,9 +29,10 @@ _NOTHING = np.array([0, -1], "<i4").tobytes()
 class SoundCodec(ExampleCodec):
     """Stores recordings, and makes batches of their frames.
 
-    waveforms: whether records contain waveforms instead of frames. max_frames: number of frames
-    that batches are padded to (T). max_labels: number of transcript tokens that batches are padded
-    to (L); None if each recording has one class label instead.
+    waveforms: whether records contain waveforms instead of frames.
+    max_frames: number of frames that batches are padded to (T).
+    max_labels: number of transcript tokens that batches are padded to (L); None if each recording
+        has one class label instead.
     """
 
     log_mel: LogMel
@@ -110,8 +111,11 @@ class SoundCodec(ExampleCodec):
         length: int,
         frames_of: Callable[[int, NDArray[np.float32]], NDArray[np.float32]],
     ) -> dict[str, NDArray[Any]]:
-        """Make a batch. length: the number of frames that rows are padded to (T). frames_of: maps
-        the number of a row, and the array stored for the row, to the row's frames."""
+        """Make a batch.
+
+        length: the number of frames that rows are padded to (T).
+        frames_of: maps the number of a row, and the array stored for the row, to the row's frames.
+        """
         B, L = len(recordings), self.max_labels or 1
         frames = np.zeros((B, length, self.log_mel.num_mels), np.float32)
         segments, weights = np.zeros((B, length), np.int32), np.zeros(B, np.float32)

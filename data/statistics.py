@@ -1,4 +1,4 @@
-"""Statistics of a data set that show how well a model can learn from it, such as duplicates.
+"""Computes statistics of a data set that reveal problems for training, such as duplicates.
 
 They are measured on samples of bounded size, so they take about a second for any data set.
 """
@@ -36,12 +36,14 @@ _ANCHOR, _APART = 8, 16  # a hash of 8 tokens decides where snippets begin: at o
 class SampleStatistics(NamedTuple):
     """Statistics of a sample of a split's examples.
 
-    inputs: number of inputs that are not broken. padding: share of positions that are padding; None
-    if examples have no positions. classes: number of examples by class name; None without classes.
+    inputs: number of inputs that are not broken.
+    padding: share of positions that are padding; None if examples have no positions.
+    classes: number of examples by class name; None without classes.
     prior_loss: loss, in nats per target, of a model that always predicts the frequencies of the
-    targets. commonest_target, commonest_input: share of the most frequent target or input.
+        targets.
+    commonest_target, commonest_input: share of the most frequent target or input.
     commonest_name: name of an example with the most frequent input; None if that input occurs only
-    once or has no name.
+        once or has no name.
     """
 
     inputs: int

@@ -175,7 +175,9 @@ class TextPreparation:
 def tokenizer_key(settings: Any) -> dict[str, Any]:
     """Return everything that determines the tokenizer, except its training text, as JSON values.
 
-    settings: `config.data.tokenizer`. Raises UsageError if the tokenizer's file can't be read.
+    settings: `config.data.tokenizer`.
+
+    Raises UsageError if the tokenizer's file can't be read.
     """
     key: dict[str, Any] = {"kind": settings.kind}
     if settings.kind in _TRAINED:
@@ -188,8 +190,9 @@ def tokenizer_key(settings: Any) -> dict[str, Any]:
 def make_tokenizer(settings: Any, train: Sequence[Pieces], progress: Progress) -> Tokenizer:
     """Build, train or load a tokenizer. settings: `config.data.tokenizer`.
 
-    train: the training text, for each source. Raises UsageError if the tokenizer's file can't be
-    loaded.
+    train: the training text, for each source.
+
+    Raises UsageError if the tokenizer's file can't be loaded.
     """
     total = sum(map(len, train))
     match settings.kind:
@@ -241,8 +244,8 @@ class Totals:
     def add(self, piece: int, text: str, tokens: int, unknown: int) -> None:
         """Count a piece of a document.
 
-        piece: its index in the document, from 0. tokens, unknown: its number of tokens and of
-        unknown tokens.
+        piece: its index in the document, from 0.
+        tokens, unknown: its number of tokens and of unknown tokens.
         """
         content = text.encode()
         self.documents += piece == 0

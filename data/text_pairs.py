@@ -91,7 +91,8 @@ class PairCodec(ExampleCodec):
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Add a separator to each text, and pad to `length`; return also a mask of non-padding.
 
-        tokens: the tokens of all texts, concatenated. counts: the number of tokens of each text.
+        tokens: the tokens of all texts, concatenated.
+        counts: the number of tokens of each text.
         """
         places, counts = np.arange(length), counts[:, None]
         padded = np.zeros((len(counts), length), np.int32)
@@ -106,7 +107,10 @@ class PairCodec(ExampleCodec):
 
 @dataclass(frozen=True)
 class PairPreparation:
-    """Prepares pairs of texts. source: the source of the pairs. settings: `config.data`.
+    """Prepares pairs of texts.
+
+    source: the source of the pairs.
+    settings: `config.data`.
 
     A raw example has a `source`, a `target` and a `name`. Pairs with an empty text are left out.
     Pairs with a text above its length limit are left out of training, and cut in other splits.

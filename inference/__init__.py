@@ -1,2 +1,1 @@
-"""Answers requests with trained models: completes, fills in, translates, transcribes,
-classifies."""
+"""Uses trained models: completes, fills in and translates texts, transcribes, classifies."""

@@ -16,8 +16,9 @@ NEVER = -jnp.inf
 class Answers(NamedTuple):
     """The best answer of each row.
 
-    tokens: int32 [B, T]. length: int32 [B], the number of tokens in the answer, including the
-    separator. score: float32 [B].
+    tokens: int32 [B, T].
+    length: int32 [B], the number of tokens in the answer, including the separator.
+    score: float32 [B].
     """
 
     tokens: jax.Array
@@ -55,9 +56,9 @@ def beam_search(
 ) -> Answers:
     """Search for the best answer to each of B sources.
 
-    memory: the output of the encoder of `module` for these sources. limits_B: int32, the largest
-    length of each answer, at most `max_length`. writable_V: bool, the tokens that an answer may
-    contain.
+    memory: the output of the encoder of `module` for these sources.
+    limits_B: int32, the largest length of each answer, at most `max_length`.
+    writable_V: bool, the tokens that an answer may contain.
 
     At each step, every beam of a row is continued by every allowed token. Continuations that end
     with the separator and are among the best `beam_size` are finished; the best unfinished ones

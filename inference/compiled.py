@@ -25,8 +25,11 @@ def compile_for_graph(
     """Jit `function(module, ...)`. The result takes the arrays of the module instead of the module,
     and the same other arguments.
 
-    graph: the graph of the module, from `nnx.split`. mesh, rules: how the model's activations are
-    sharded; None leaves this to XLA. jit_options: options of `jax.jit`; the arrays are argument 0.
+    graph: the graph of the module, from `nnx.split`.
+    mesh, rules: how the model's activations are sharded; None leaves this to XLA.
+    finish: called as `finish(module, result)` after `function`, in the same compiled program; what
+        it returns becomes the result. By default, the result is unchanged.
+    jit_options: options of `jax.jit`; the arrays are argument 0.
     """
 
     sharded: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
@@ -66,6 +69,6 @@ def next_power_of_two(count: int) -> int:
 
 
 def rounded_up(count: int, sizes: Sequence[int]) -> int:
-    """Return the first of `sizes`, which rise, that is at least `count`; if there is none, the
-    smallest power of two."""
+    """Return the first of `sizes` (in rising order) that is at least `count`; if there is none, the
+    smallest power of two that is."""
     return next((size for size in sizes if size >= count), next_power_of_two(count))

@@ -111,7 +111,7 @@ class _Beam:
         return jnp.where(self.length_W > 0, last_W, NOTHING)
 
     def continuations(self) -> jax.Array:
-        """Return whether text j is text i plus one label, as bool [W, W] indexed by i and j."""
+        """Return a mask, bool [W, W]: element [i, j] is True if text j is text i plus one label."""
         places_U = jnp.arange(self.labels_WU.shape[1])
         is_last_WU = places_U == self.length_W[:, None] - 1
         shorter_WU = jnp.where(is_last_WU, NOTHING, self.labels_WU)

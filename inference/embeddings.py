@@ -1,4 +1,4 @@
-"""Embeds texts: a vector of length 1 for each, which is near those of texts that are alike.
+"""Computes text embeddings: unit vectors, which are close to each other for similar texts.
 
 Axes: B batch, T length, D width.
 """
@@ -29,16 +29,19 @@ ROW_SIZES = (1, 16)
 
 
 class TextEmbedding:
-    """Embeds texts by the mean of a model's last hidden states, which its head would read, over all
-    tokens of the text; those that open and close every text, such as [CLS] and [SEP], are among
-    them. The mean is in float32, and is divided by its Euclidean norm.
+    """Embeds a text as the mean of the model's last hidden states (the input of its head) over all
+    tokens of the text, including those that open and close every text, such as [CLS] and [SEP]. The
+    mean is computed in float32, and divided by its Euclidean norm.
 
-    A decoder sees only what comes before a token, a masked language model and a classifier the
-    whole text.
+    In a decoder, the state at a token depends only on that token and earlier ones; in a masked
+    language model or a classifier, it depends on the whole text.
 
     longest: the largest number of tokens that the model attends to; None if that is unlimited.
-    is_closed: whether the model reads the tokens that close a text. width: D. row_sizes: numbers
-    of rows that batches are padded to, in rising order. Lengths are padded to powers of two.
+    is_closed: whether the model reads the tokens that close a text.
+    width: D.
+    row_sizes: numbers of rows that batches are padded to, in rising order.
+
+    Lengths are padded to powers of two.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class TextEmbedding:
         tokenizer: Tokenizer,
         row_sizes: Sequence[int] = ROW_SIZES,
     ) -> Self:
-        """Build it for models of `model_def`: decoders, masked language models and classifiers of
-        texts. module: one of them."""
+        """Build it for models of `model_def`: decoders, masked language models or text classifiers.
+
+        module: one such model.
+        """
         writes = model_def.config.task.model_output == "next_tokens"
         is_unlimited = writes and not module.has_bounded_context
         return cls(
@@ -82,8 +87,8 @@ class TextEmbedding:
         )
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """Return the tokens of a text as the model reads it, int32 [T]; none for a text that has
-        none of its own."""
+        """Return the tokens of a text, int32 [T], with those that open every text and, if the model
+        reads them, those that close it. Empty if the text itself has no tokens."""
         ids = self._tokenizer.encode(text)
         if not len(ids):
             return ids
@@ -94,8 +99,11 @@ class TextEmbedding:
     def predict(
         self, module: nnx.Module, inputs: Iterable[Sequence[int] | NDArray[np.int32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Embed texts, given as their tokens: at least one, at most `longest`. Returns a vector of
-        length 1 for each, float32 [D], in order. It is not finite if the model's states are not."""
+        """Return the embedding of each text in order: a unit vector, float32 [D].
+
+        inputs: the tokens of each text, at least one and at most `longest`. A vector is not finite
+        if the model's states are not.
+        """
         tokens = [np.asarray(ids, np.int32) for ids in inputs]
         groups: dict[int, list[int]] = {}
         for index, ids in enumerate(tokens):
@@ -143,7 +151,7 @@ class TextEmbedding:
 
 
 def _unit(sum_D: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a vector of length 1 in the direction of a sum; zeros if it has none."""
+    """Return the unit vector in the direction of `sum_D`; zeros if `sum_D` is zero."""
     exact_D = sum_D.astype(np.float64)
     norm = np.linalg.norm(exact_D)
     return (exact_D / (norm if norm != 0 else 1.0)).astype(np.float32)

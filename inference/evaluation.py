@@ -1,4 +1,4 @@
-"""Computes the metrics of a split: from the model's outputs, and from texts that it writes."""
+"""Computes the metrics of a split: from the model's outputs, and from texts that it generates."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -20,9 +20,11 @@ class SplitBatches(Protocol):
     """The batches of a split, with each example once. Implemented by
     `data.evaluation_batches.EvaluationBatches`.
 
-    Iterating yields this process's rows of each global batch of `global_batch_size` rows. order:
-    int64 [examples], the index in the split of each row's example, for the rows of the first global
-    batch, then of the second, and so on. It ends before the rows that fill up the last batch.
+    Iterating yields this process's rows of each global batch of `global_batch_size` rows.
+
+    order: int64 [examples], the index in the split of each row's example, for the rows of the first
+        global batch, then of the second, and so on. It ends before the rows that fill up the last
+        batch.
     """
 
     @property
@@ -62,8 +64,9 @@ def evaluate(
     """Compute the task's metrics on a split. Return them, and the per-example arrays named in
     `keep`.
 
-    text_bytes: number of UTF-8 bytes of a text split. keep: names of arrays that the task outputs;
-    None for all. Names that the task does not have are ignored.
+    text_bytes: number of UTF-8 bytes of a text split.
+    keep: names of arrays that the task outputs; None for all. Names that the task does not have are
+        ignored.
 
     Every target counts once, on any number of devices: rows of weight zero, which fill up the last
     batch, are left out. The arrays are in the order of the split. The array `example`, the index of
@@ -112,10 +115,11 @@ def evaluate_split(
     most_answers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Compute the metrics and per-example arrays of a split, as `evaluate` does. With a
-    `batch_predictor`, include the metrics of texts that the model writes, and the texts.
+    `batch_predictor`, include the metrics of the texts that the model generates, and the texts.
 
-    batches_of(n): returns the batches of the first n examples, or of all for None. coded_bytes: the
-    `text_bytes` of `evaluate`. most_answers: number of examples to answer in text; None for all.
+    batches_of(n): returns the batches of the first n examples, or of all for None.
+    coded_bytes: the `text_bytes` of `evaluate`.
+    most_answers: number of examples to answer in text; None for all.
     """
     metrics, outputs = evaluate(
         model_def,
@@ -148,7 +152,10 @@ def answer_split(
     """Answer each example of a split; return `reference`, `hypothesis`, `score` and other texts as
     arrays, in the order of the split.
 
-    batches: global batches. order: as in `SplitBatches`. Rows of weight zero are left out.
+    batches: global batches.
+    order: as in `SplitBatches`.
+
+    Rows of weight zero are left out.
     """
     rows: dict[int, dict[str, Any]] = {}
     start = 0

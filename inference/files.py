@@ -27,9 +27,10 @@ def input_files(
 ) -> tuple[str, ...]:
     """Return the files that --input names. The matches of a glob are sorted.
 
-    kind: what the model reads, such as "a picture", for messages. or_standard_input: whether "-" is
-    allowed. Raises `UsageError` for a folder, a file that does not exist, and a glob without a
-    match.
+    kind: what the model reads, such as "a picture", for messages.
+    or_standard_input: whether "-" is allowed.
+
+    Raises `UsageError` for a folder, a file that does not exist, and a glob without a match.
     """
     names: list[str] = []
     for path in paths:
@@ -76,8 +77,9 @@ def answer_files(
     """Answer each file in order; yield `Unreadable` for a file that can't be read.
 
     decode: returns the content of a file for the model; raises ValueError if it can't be read.
-    answer: gets the names and contents of at most `at_once` files, and returns their answers. Not
-    more than `at_once` files are in memory.
+    answer: gets the names and contents of at most `at_once` files, and returns their answers.
+
+    No more than `at_once` files are in memory at the same time.
     """
     for start in range(0, len(paths), at_once):
         part = paths[start : start + at_once]

@@ -49,8 +49,12 @@ class LoadedModel:
         """Answer a request, given as keyword arguments; `prompt` and `input` are lists.
 
         Return the answers in the order of the inputs, with `Unreadable` for an input that can't be
-        read. warn: called with a message for each input that the model can't take as it is. Raises
-        `UsageError` for a field that this model does not use, or a wrong value.
+        read.
+
+        warn: called with a message for each input that the model can't take as it is, such as a
+            text that is cut.
+
+        Raises `UsageError` for a field that this model does not use, or a wrong value.
         """
         config = self.restored.model_def.config
         kind = predictor_class(config)
@@ -76,9 +80,10 @@ def load_model(
     weights_dtype: one of `configs.schema.precision.WEIGHTS_DTYPES`; None: as trained. `warn` gets a
     message if products are slower with it on this machine.
 
-    mesh: the devices for its arrays; by default only the first device. Raises `UsageError` for a
-    folder that is not a workdir, for a missing step or missing averages, for damaged files, and for
-    another `weights_dtype`.
+    mesh: the devices for its arrays; by default only the first device.
+
+    Raises `UsageError` for a folder that is not a workdir, for a missing step or missing averages,
+    for damaged files, and for another `weights_dtype`.
     """
     workdir = Path(workdir)
     config = read_config(workdir)

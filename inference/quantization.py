@@ -26,28 +26,33 @@ from training.model_def import compute_dtype
 from training.restore import Restored
 
 SLOWER = 1.1
-"""A dtype is called slower if a product takes this many times as long: less may be chance."""
+"""A dtype counts as slower if a product takes this many times as long. Less may be chance."""
 
 _TIMED_RUNS = 7
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Where a parameter has its input dimensions. inputs: their number, after those of `stacked`
-    scanned layers. transposed: [outputs, inputs], as a token table is for the head."""
+    """Where a parameter has its input dimensions.
+
+    inputs: the number of input dimensions, which come after the `stacked` dimensions of scanned
+        layers.
+    transposed: whether the outputs come first, as in a token table, which is the head's transposed
+        kernel.
+    """
 
     inputs: int = 1
     stacked: int = 0
     transposed: bool = False
 
     def quantized(self, kernel: jax.Array) -> Int8Kernel:
-        """Return the kernel as integers, sharded as it is."""
+        """Return the kernel as integers, with the same sharding."""
         return _quantized(kernel, self)
 
 
 def with_weights_dtype(restored: Restored, dtype: str | None) -> Restored:
-    """Return a restored model with its weights in a dtype of `WEIGHTS_DTYPES`; None changes
-    nothing. `restored` stays usable. Raises `UsageError` for another dtype."""
+    """Return a restored model with its weights converted to a dtype of `WEIGHTS_DTYPES`; None
+    changes nothing. `restored` stays usable. Raises `UsageError` for another dtype."""
     if dtype is None:
         return restored
     if dtype not in WEIGHTS_DTYPES:

@@ -20,15 +20,17 @@ MOST_PAIRS = 2**27
 of 20 seconds."""
 
 FAR_LONGER = 10
-"""Recordings more than this many times as long as the longest in training are refused."""
+"""Without `data.max_seconds`, recordings more than this many times as long as the longest in
+training are refused."""
 
 
 def recording_reader(settings: Any, data_spec: DataSpec) -> RecordingReader:
     """Return the function that turns a file's content into frames. It can be pickled.
 
-    settings: the configuration's `data`. Recordings longer than `settings.max_seconds` are refused.
-    Without this limit, a recording may be `FAR_LONGER` times as long as the longest one in training
-    (`data_spec.max_frames`).
+    settings: the configuration's `data`.
+
+    Recordings longer than `settings.max_seconds` are refused. Without this limit, a recording may
+    be `FAR_LONGER` times as long as the longest one in training (`data_spec.max_frames`).
     """
     log_mel, most = LogMel.of(settings), FAR_LONGER * data_spec.require("max_frames")
     if settings.max_seconds is not None:
@@ -61,6 +63,7 @@ def in_groups(
     """Answer recordings in groups; return the answers in the order of the recordings.
 
     answer(indices, frames, segments): gets the indices of a group, and its batch from `padded`.
+
     Returns one result for each recording of the group. Further results, for rows of padding, are
     ignored.
     """

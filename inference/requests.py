@@ -22,14 +22,17 @@ class RequestError(UsageError):
 class Sampling:
     """Settings for sampling the next token, in the order in which they are applied.
 
-    `repetition_penalty` (1: none) lowers the probability of tokens that the text or its prompt has.
-    `frequency_penalty` and `presence_penalty` (0: none) do so for written tokens: the first for
-    each time a token was written, the second once. `logit_bias` adds to the logits of tokens, given
-    as pairs (id, bias). `temperature` flattens (> 1) or sharpens (< 1) the distribution; 0 takes
-    the likeliest token. `top_k` keeps the k likeliest tokens (0: all). `top_p` keeps the smallest
-    set of tokens with a total probability of at least p (1: all). `min_p` keeps the tokens at least
-    p times as likely as the likeliest one (0: all). The text depends on `seed` and the prompt, but
-    not on other requests that run at the same time.
+    repetition_penalty: lowers the probability of tokens that occur in the prompt or the text (1:
+        none).
+    frequency_penalty: lowers the logit of a token for each time it was generated (0: none).
+    presence_penalty: lowers the logit of a token once if it was generated (0: none).
+    logit_bias: pairs (id, bias); the bias is added to the token's logit.
+    temperature: flattens (> 1) or sharpens (< 1) the distribution; 0 takes the likeliest token.
+    top_k: keeps the k likeliest tokens (0: all).
+    top_p: keeps the smallest set of tokens with a total probability of at least p (1: all).
+    min_p: keeps the tokens at least p times as likely as the likeliest one (0: all).
+    seed: the text depends on it and on the prompt, but not on other requests that run at the same
+        time.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -74,13 +77,16 @@ class Request:
     model's context.
 
     constraint: what the text must match as a whole; None for any text.
-    logprobs, prompt_logprobs: whether to return the log-probabilities of the written tokens, or of
-    the prompt's tokens. repeat: the number of this text among several for the same prompt and seed;
-    each number gives another text. context_shift: whether a text that fills the model's context
-    continues with the last half of it in view; otherwise the text ends there. speculation: whether
-    to guess the next tokens, several at a time, from what the text and its prompt contain; the
-    answer stays the same and comes sooner where a text repeats itself. prediction: a text that the
-    answer is expected to resemble, to guess from as well; it turns speculation on.
+    logprobs, prompt_logprobs: whether to return the log-probabilities of the generated tokens, or
+        of the prompt's tokens.
+    repeat: the number of this text among several for the same prompt and seed; each number gives
+        another text.
+    context_shift: whether a text that fills the model's context continues with the last half of it
+        in view; otherwise the text ends there.
+    speculation: whether to guess the next tokens, several at a time, from what the text and its
+        prompt contain; the answer stays the same and comes sooner where a text repeats itself.
+    prediction: a text that the answer is expected to resemble, to guess from as well; it turns
+        speculation on.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -125,7 +131,8 @@ class Request:
 @dataclass(frozen=True)
 class TokenLogprob:
     """A token, its log-probability (natural logarithm) under the model's distribution, before
-    penalties and temperature; and the likeliest tokens at its position, with theirs."""
+    penalties and temperature; and the likeliest tokens at its position, with their
+    log-probabilities."""
 
     token: int
     logprob: float
@@ -137,12 +144,12 @@ class Completion:
     """The continuation of a prompt.
 
     `text` contains neither the prompt nor the stop string. `prompt_tokens` is the number of tokens
-    that the model read. `tokens` is the number of written tokens that are at least partly in
+    that the model read. `tokens` is the number of generated tokens that are at least partly in
     `text`. `finish` says what ended the text: "separator" (the model ended the document), "stop" (a
     stop string or token), "length" (`max_tokens`, or the end of the context) or "cancelled".
-    `logprobs` and `prompt_logprobs` are empty unless the request asked for them; the first token of
-    a prompt has none. `accepted_tokens` and `rejected_tokens` are the numbers of tokens that were
-    guessed by speculation and turned out right or wrong.
+    `logprobs` and `prompt_logprobs` are empty unless the request sets the fields of the same names;
+    the first token of a prompt has none. `accepted_tokens` and `rejected_tokens` are the numbers of
+    tokens that were guessed by speculation and turned out right or wrong.
     """
 
     prompt: str | tuple[int, ...]

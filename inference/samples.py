@@ -13,7 +13,7 @@ from inference.requests import Request, Sampling
 def sample_completions(
     predictor: TextCompletion, module: nnx.Module, *, config: Config, prompts: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return each `prompt`, with the `text` that `module` writes after it. For a chat model, the
+    """Return each `prompt`, with the `text` that `module` generates after it. For a chat model, the
     text begins with a line break, so that the answer is below the question."""
     task = config.task
     assert isinstance(task, LanguageModeling)

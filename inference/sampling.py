@@ -13,7 +13,7 @@ from flax import struct
 from inference.requests import Sampling
 
 Array = jax.Array | np.ndarray
-"""On the host, or on the devices."""
+"""An array on the host, or on the devices."""
 
 OFF: dict[str, float] = {
     "top_k": 0,
@@ -29,8 +29,8 @@ OFF: dict[str, float] = {
 PENALTIES = frozenset(("repetition_penalty", "frequency_penalty", "presence_penalty"))
 
 CANDIDATES = 256
-"""Number of likeliest tokens among which top-k and top-p are first looked for: much faster than
-sorting a large vocabulary. Rows that need more of them are sorted whole."""
+"""Number of likeliest tokens among which top-k and top-p are first looked for, which is much faster
+than sorting a large vocabulary. Rows that need more of them are sorted whole."""
 
 
 @struct.dataclass
@@ -95,7 +95,7 @@ def used_options(rows: Iterable[Sampling]) -> frozenset[str]:
 
 def row_key(seed: int, prompt_hash: int, repeat: int) -> np.ndarray:
     """Make the random key of a row, uint32 [2], from its seed, a hash of its prompt (32 bits), and
-    the number of earlier rows with the same of both."""
+    `repeat`, the number of earlier rows with the same seed and prompt."""
     return np.asarray(_row_key(*np.array([seed, prompt_hash, repeat], np.uint32)))
 
 
@@ -116,10 +116,10 @@ def sample(
 ) -> jax.Array:
     """Draw the next token of each row, int32 [B].
 
-    `count_B` is the number of tokens that each row has written. Together with the row's key it
+    `count_B` is the number of tokens generated so far for each row. Together with the row's key it
     decides the random numbers, so that other rows do not matter. For the penalties (None without
-    them): `seen_BV` (bool) tells which tokens the row's text contains, the prompt included, and
-    `written_BV` (int32) counts the written ones.
+    them): `seen_BV` (bool) marks the tokens that occur in the row's prompt or text, and
+    `written_BV` (int32) counts the generated tokens.
     """
     if seen_BV is not None and settings.repetition_penalty_B is not None:
         logits_BV = penalized(logits_BV, seen_BV, settings.repetition_penalty_B)
@@ -153,8 +153,8 @@ def penalized(logits_BV: jax.Array, seen_BV: Array, penalty_B: Array) -> jax.Arr
 
 
 def less_frequent(logits_BV: jax.Array, written_BV: Array, settings: RowSettings) -> jax.Array:
-    """Subtract from the logit of each written token the frequency penalty times its count, and the
-    presence penalty once (as defined for OpenAI's API)."""
+    """Subtract from the logit of each generated token the frequency penalty times its count, and
+    the presence penalty once (as defined for OpenAI's API)."""
     if settings.frequency_penalty_B is not None:
         logits_BV = logits_BV - settings.frequency_penalty_B[:, None] * written_BV
     if settings.presence_penalty_B is not None:

@@ -21,8 +21,10 @@ def heading(prompts: Sequence[str], index: int) -> str:
 class Writer:
     """Prints texts in order, each as soon as possible, while all are generated at the same time.
 
-    Each text is printed below the heading of its prompt. to_json: if given, a completion is printed
-    only when it has ended, as the line `to_json(completion)`.
+    Each text is printed below the heading of its prompt.
+
+    to_json: if given, a completion is printed only when it has ended, as the line
+        `to_json(completion)`.
     """
 
     def __init__(self, prompts: Sequence[str], to_json: Callable[[Completion], str] | None):

@@ -1,4 +1,4 @@
-"""Handles generated tokens: which ones may be written, and the text that they form."""
+"""Handles generated tokens: which ones may be generated, and the text that they form."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,7 +9,7 @@ from data.codecs.tokenizers import UNKNOWN, StreamDecoder, Tokenizer
 
 
 def writable_tokens(tokenizer: Tokenizer) -> np.ndarray:
-    """Return the ids that may be written, as a mask, bool [vocabulary]. The unknown token and ids
+    """Return the ids that may be generated, as a mask, bool [vocabulary]. The unknown token and ids
     without a token are excluded."""
     ids = [token_id for token, token_id in tokenizer.vocabulary().items() if token != UNKNOWN]
     return np.isin(np.arange(tokenizer.vocabulary_size), ids)
@@ -19,9 +19,11 @@ class GrowingText:
     """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
     after `max_tokens`.
 
-    stop_tokens: ids that end the text like a stop string. after: the prompt's tokens, if they are
-    needed to decode the first characters of the text; else empty. `text` and `tokens` are as in
-    `Completion`; `finish` is None until the text has ended.
+    stop_tokens: ids that end the text like a stop string.
+    after: the prompt's tokens, if they are needed to decode the first characters of the text; else
+        empty.
+
+    `text` and `tokens` are as in `Completion`; `finish` is None until the text has ended.
     """
 
     def __init__(

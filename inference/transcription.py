@@ -29,9 +29,9 @@ class Transcriber:
     """Transcribes recordings, with models sharded over `mesh` by `rules`.
 
     decoder: "greedy" returns the text of the likeliest alignment; "beam" returns the likeliest text
-    found by a search with `beam_size` prefixes (see `inference.ctc`). Labels that do not occur in
-    texts, such as the separator, are never written. The score of an answer is its log-probability
-    in nats, summed over all alignments, with no label excluded.
+        found by a search with `beam_size` prefixes (see `inference.ctc`). Labels that do not occur
+        in texts, such as the separator, are never generated. The score of an answer is its
+        log-probability in nats, summed over all alignments, with no label excluded.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Transcriber:
         """Return the `reference` for each row except padding (see `BatchPredictor`)."""
         rows = np.flatnonzero(batch["weights"] > 0)
         labels = [batch["labels"][row][batch["label_weights"][row] > 0] for row in rows]
-        # A character unknown to the tokenizer becomes one that no model writes.
+        # A character unknown to the tokenizer becomes one that no model generates.
         return [{"reference": self._tokenizer.decode(i).replace(UNKNOWN, "\ufffd")} for i in labels]
 
     def transcribe(self, module: nnx.Module, recordings: Sequence[np.ndarray]) -> list[Prediction]:

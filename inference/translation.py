@@ -1,4 +1,4 @@
-"""Answers texts with an encoder-decoder model: translation and similar tasks.
+"""Generates texts from texts with an encoder-decoder model: translation and similar tasks.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """
@@ -33,11 +33,13 @@ class Translator:
     """Answers texts by beam search, with models sharded over `mesh` by `rules`.
 
     max_source_length, max_length: largest number of tokens of a source and of a target in the
-    training data, including the separator at the end. answer_length_ratio: an answer may have this
-    many tokens for each token of its source, plus `ALWAYS_ALLOWED`. beam_size, length_penalty: as
-    in `beam_search`.
+        training data, including the separator at the end.
+    answer_length_ratio: an answer may have this many tokens for each token of its source, plus
+        `ALWAYS_ALLOWED`.
+    beam_size, length_penalty: as in `beam_search`.
 
     Numbers of texts and tokens are rounded up to powers of two, so that few programs are compiled.
+
     row_sizes: numbers of texts that are used in place of small powers of two, in rising order.
     """
 

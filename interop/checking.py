@@ -47,7 +47,8 @@ def check_recipe(folder: str | Path, config: Config) -> None:
 
 
 def check_image_shape(folder: str | Path, shape: tuple[int, int, int]) -> None:
-    """Raise `UsageError` if prepared pictures of `shape` do not fit the model in `folder`."""
+    """Raise `UsageError` unless the model in `folder` reads images of `shape`, the shape (height,
+    width, channels) of the prepared data."""
     theirs = describe(folder).data_spec.image_shape
     assert theirs is not None
     if theirs != tuple(shape):
@@ -124,7 +125,8 @@ def _same_tokens(ours: Path, theirs: Path) -> bool:
 
 
 def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config) -> list[str]:
-    """Return the fields to change. If the architecture differs, these include all of `model`."""
+    """Return the paths of the fields to change. If the architecture differs, these include all
+    fields of `model`."""
     if given["model.architecture"] != needed["model.architecture"]:
         return [p for p in needed if p.startswith("model.") or given[p] != needed[p]]
     ours = {f"model.{name}": value for name, value in config.model.model_dump().items()} | given

@@ -43,9 +43,10 @@ def read_weights(
 ) -> Weights:
     """Read the weights in `folder` as parameters of our model.
 
-    `shapes`: our parameter tree; each leaf has a shape and a dtype. `scanned`: whether our layers
-    are stacked (`model.scan_layers`). `body_only`: do not read the folder's head; the result then
-    lacks our parameters with the prefixes `FRESH` that the folder's body does not contain.
+    `shapes`: our parameter tree; each leaf has a shape and a dtype.
+    `scanned`: whether our layers are stacked (`model.scan_layers`).
+    `body_only`: do not read the folder's head; the result then lacks our parameters with the
+        prefixes `FRESH` that the folder's body does not contain.
 
     Our model may have fewer positions than the folder's, and a different number of tokens. Our
     token t has the weights of the folder's token `tokens_like[t]`, or of token t if `tokens_like`
@@ -77,7 +78,10 @@ def read_weights(
 def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray]:
     """Convert our parameters to the tensors of a `family`: the inverse of `read_weights`.
 
-    Returns the tensors by their names in a folder. `scanned`: whether our layers are stacked.
+    Returns the tensors by their names in a folder.
+
+    `scanned`: whether our layers are stacked.
+
     Raises `configs.UsageError` for a parameter that the family lacks; the message names it.
     """
     table = table_of(family)

@@ -11,9 +11,10 @@ from interop.folder import Folder
 class Description:
     """The model in a folder.
 
-    `family`: "gpt2", "llama", "bert" or "vit". `settings`: the fields of the section `model` that
-    change what the weights compute. `data_spec`: the data sizes that the weights require, which are
-    some of `vocabulary_size`, `max_length`, `image_shape` and `num_classes`.
+    `family`: "gpt2", "llama", "bert" or "vit".
+    `settings`: the fields of the section `model` that change what the weights compute.
+    `data_spec`: the data sizes that the weights require, which are some of `vocabulary_size`,
+        `max_length`, `image_shape` and `num_classes`.
     """
 
     family: str

@@ -94,7 +94,7 @@ class Folder:
 
 
 class _File:
-    """Maps one safetensors file into memory."""
+    """A safetensors file, mapped into memory."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -35,27 +35,27 @@ class JsonFields:
         return iter(self._values.items())
 
     def value(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return the value of a field, of any type."""
+        """Return the value of a field without checking its type."""
         if name not in self._values and default is _REQUIRED:
             raise UsageError(f"{self.path} is damaged: it has no {name}")
         return self._values.get(name, default)
 
     def positive_int(self, name: str, default: Any = _REQUIRED) -> Any:
-        """Return the value of a field, an integer above zero or the default."""
+        """Return the value of a field. It must be an integer above zero, or the default."""
         value = self.value(name, default)
         if (type(value) is int and value >= 1) or value is default:
             return value
         self._raise_type(name, value, "an integer >= 1")
 
     def positive_float(self, name: str, default: Any = _REQUIRED) -> float:
-        """Return the value of a field, a number above zero."""
+        """Return the value of a field. It must be a number above zero."""
         value = self.value(name, default)
         if type(value) not in (int, float) or not value > 0:
             self._raise_type(name, value, "a number > 0")
         return float(value)
 
     def boolean(self, name: str, default: Any = _REQUIRED) -> bool:
-        """Return the value of a field, true or false."""
+        """Return the value of a field. It must be true or false."""
         value = self.value(name, default)
         if not isinstance(value, bool):
             self._raise_type(name, value, "true or false")
@@ -84,13 +84,16 @@ class JsonFields:
         return table[value]
 
     def require(self, **allowed: Sequence[Any]) -> None:
-        """Raise `UsageError` if a field is present and its value is not among the `allowed`."""
+        """Raise `UsageError` if a field is present and has none of its `allowed` values."""
         for name, values in allowed.items():
             if self.value(name, values[0]) not in values:
                 self.reject(name, f"it must be {_choices(values)}")
 
     def reject(self, name: str, instead: str) -> NoReturn:
-        """Raise `UsageError`, because our models do not support the value of a field."""
+        """Raise `UsageError`, because our models do not support the value of a field.
+
+        instead: a text that says which values they support.
+        """
         value = json.dumps(self.value(name, None))
         raise UsageError(f"{self.path}: {name}={value} can't be had here: {instead}")
 

@@ -33,9 +33,12 @@ def load_weights(
     """Load the initial weights of a run from `folder`; only the body if the run's head differs.
 
     `config`, `data_spec`, `shapes`: the run's recipe, data sizes and parameter tree (as in
-    `read_weights`). `separator`: text and id of our separator. If the folder's tokenizer lacks it,
-    its embedding is a copy of the folder's end-of-text token. In masked language modelling, the
-    embedding of our mask token is a copy of the folder's mask token.
+        `read_weights`).
+    `separator`: text and id of our separator. If the folder's tokenizer lacks it, its embedding is
+        a copy of the embedding of the folder's end-of-text token.
+
+    In masked language modelling, the embedding of our mask token is a copy of that of the folder's
+    mask token.
 
     The messages include a note if the folder has a chat template but a recipe of conversations sets
     none. Raises `configs.UsageError` as `check_recipe` and `read_weights` do.

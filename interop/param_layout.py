@@ -20,7 +20,7 @@ class ParamSlice:
     shape: tuple[int, ...]
 
     def view(self, arrays: Mapping[str, NDArray]) -> NDArray:
-        """Return the slice of the leaf in `arrays`, without a copy."""
+        """Return a view of this parameter in `arrays`, the leaves by dotted name."""
         array = arrays[self.leaf]
         return array if self.period is None else array[self.period]
 
@@ -28,8 +28,10 @@ class ParamSlice:
 def param_layout(leaves: Mapping[str, Any], *, scanned: bool) -> dict[str, ParamSlice]:
     """Return where each parameter is stored, by its name in the unrolled model.
 
-    An example is "backbone.layers.3.mixer.query.kernel". `leaves`: the model's parameters by dotted
-    name; only their `shape` is used. `scanned`: whether layers are stacked.
+    An example of such a name is "backbone.layers.3.mixer.query.kernel".
+
+    `leaves`: the model's parameters by dotted name; only their `shape` is used.
+    `scanned`: whether layers are stacked.
     """
     letters = layer_count(leaves)
     layout = {}

@@ -22,22 +22,23 @@ HEADS = ("classes.", "embedding.head.", "head_transform.")
 
 
 class Transformation(Protocol):
-    """Converts their array to ours and back. It rearranges values and never changes them."""
+    """Converts a Hugging Face array (`theirs`) to our parameter (`ours`) and back. It rearranges
+    values and never changes them."""
 
     def their_shape(self, shape: Shape) -> Shape:
-        """Return the shape of their array, given the `shape` of ours."""
+        """Return the shape of the Hugging Face array, given the `shape` of our parameter."""
 
     def to_ours(self, theirs: NDArray, shape: Shape) -> NDArray:
-        """Convert their array to ours. `shape`: the shape of our array."""
+        """Convert a Hugging Face array to our parameter, which has the shape `shape`."""
 
     def to_theirs(self, ours: NDArray) -> NDArray:
-        """Convert our array to theirs."""
+        """Convert our parameter to the Hugging Face array."""
 
 
 @dataclass(frozen=True)
 class Reshape:
-    """Reshapes an array. Their array has `leading_ones` additional dimensions of size 1 in front.
-    With `flat`, their array has only one dimension."""
+    """Reshapes an array. The Hugging Face array has `leading_ones` additional dimensions of size 1
+    in front or, with `flat`, only one dimension."""
 
     leading_ones: int = 0
     flat: bool = False
@@ -53,16 +54,17 @@ class Reshape:
 
 
 FLAT = Reshape(flat=True)
-"""For biases: ours may have the shape [heads, head_dim], theirs has one dimension."""
+"""For biases: our parameter may have the shape [heads, head_dim], the Hugging Face array has one
+dimension."""
 
 
 @dataclass(frozen=True)
 class Kernel:
     """Converts the kernel of a linear map.
 
-    In our kernel, the first `inputs` dimensions are inputs and the rest are outputs. Their kernel
-    is a matrix: [outputs, inputs] as in `torch.nn.Linear` or, with `inputs_first`, [inputs,
-    outputs].
+    In our kernel, the first `inputs` dimensions are inputs and the rest are outputs. The Hugging
+    Face kernel is a matrix: [outputs, inputs] as in `torch.nn.Linear` or, with `inputs_first`,
+    [inputs, outputs].
     """
 
     inputs: int = 1
@@ -82,7 +84,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Transpose:
-    """Reorders dimensions: theirs is ours transposed by `axes`."""
+    """Reorders dimensions: the Hugging Face array is our parameter transposed by `axes`."""
 
     axes: tuple[int, ...]
 
@@ -98,12 +100,14 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Row:
-    """Converts one tensor of theirs to one or several parameters of ours, and back.
+    """Converts one Hugging Face tensor to one or more parameters of our model, and back.
 
-    If `ours` has several names, the tensor is their concatenation along the last dimension.
+    `ours`: the names of the parameters. If there are several, the tensor is their concatenation
+        along the last dimension.
+    `theirs`: the name of the tensor.
     `resizable`: "vocabulary" or "positions" if the first dimension of the tensor has an entry per
-    token or per position, else None. Our vocabulary may have a different size, and our model may
-    have fewer positions.
+        token or per position, else None. Our vocabulary may have a different size, and our model
+        may have fewer positions.
     """
 
     ours: tuple[str, ...]
@@ -117,18 +121,18 @@ class Row:
         return self.ours[0].startswith(HEADS)
 
     def for_layer(self, layer: int) -> "Row":
-        """Return the row for one layer: its names have the number `layer` for `{layer}`."""
+        """Return the row for one layer: the number `layer` replaces `{layer}` in its names."""
         ours = tuple(name.replace(LAYER, str(layer)) for name in self.ours)
         theirs = self.theirs.replace(LAYER, str(layer))
         return Row(ours, theirs, self.transformation, self.resizable)
 
     def their_shape(self, shapes: Sequence[Shape]) -> Shape:
-        """Return the shape of their tensor, given the `shapes` of our parameters."""
+        """Return the shape of the Hugging Face tensor, given the `shapes` of our parameters."""
         parts = [self.transformation.their_shape(shape) for shape in shapes]
         return (*parts[0][:-1], sum(part[-1] for part in parts)) if len(parts) > 1 else parts[0]
 
     def to_ours(self, theirs: NDArray, shapes: Sequence[Shape]) -> list[NDArray]:
-        """Convert their tensor to our parameters. `shapes`: the shapes of our parameters."""
+        """Convert a Hugging Face tensor to our parameters, which have these `shapes`."""
         parts = [theirs]
         if len(shapes) > 1:
             sizes = [self.transformation.their_shape(shape)[-1] for shape in shapes]
@@ -137,7 +141,7 @@ class Row:
         return [self.transformation.to_ours(part, shape) for part, shape in pairs]
 
     def to_theirs(self, ours: Sequence[NDArray]) -> NDArray:
-        """Convert our parameters to their tensor, contiguous in memory."""
+        """Convert our parameters to the Hugging Face tensor, contiguous in memory."""
         parts = [self.transformation.to_theirs(part) for part in ours]
         return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
 
@@ -147,9 +151,10 @@ class Table:
     """The rows of a family, and other tensors that its files may contain.
 
     `prefix`: the start of the names of the body's tensors. Rows omit it, and so do files that
-    contain only the body. `ignored`: name patterns of tensors that our models do not use. `copies`:
-    the names of duplicate tensors, each with the name of its original. `renamed`: old endings of
-    tensor names, each with the new ending.
+        contain only the body.
+    `ignored`: name patterns of tensors that our models do not use.
+    `copies`: the names of duplicate tensors, each with the name of its original.
+    `renamed`: old endings of tensor names, each with the new ending.
     """
 
     prefix: str
@@ -171,7 +176,10 @@ class Table:
 
 
 def norm(ours: str, theirs: str) -> tuple[Row, Row]:
-    """Return the rows of a norm: its scale and, if it has one, its bias."""
+    """Return the rows of a norm: its scale and, if it has one, its bias.
+
+    ours, theirs: the names of the norm in our model and in a Hugging Face file.
+    """
     return (
         Row((f"{ours}.scale",), f"{theirs}.weight"),
         Row((f"{ours}.bias",), f"{theirs}.bias"),
@@ -179,7 +187,10 @@ def norm(ours: str, theirs: str) -> tuple[Row, Row]:
 
 
 def linear(ours: str, theirs: str, kernel: Kernel = Kernel()) -> tuple[Row, Row]:
-    """Return the rows of a linear map: its kernel and, if it has one, its bias."""
+    """Return the rows of a linear map: its kernel and, if it has one, its bias.
+
+    ours, theirs: the names of the linear map in our model and in a Hugging Face file.
+    """
     return (
         Row((f"{ours}.kernel",), f"{theirs}.weight", kernel),
         Row((f"{ours}.bias",), f"{theirs}.bias", FLAT),

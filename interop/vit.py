@@ -13,7 +13,7 @@ TABLE = Table(
     rows=(
         Row(("class_token",), "embeddings.cls_token", Reshape(leading_ones=2)),
         Row(("positions",), "embeddings.position_embeddings", Reshape(leading_ones=1)),
-        # Height, width, channels, features in ours; features, channels, height, width in theirs.
+        # Ours: height, width, channels, features. Theirs: features, channels, height, width.
         Row(("patches.kernel",), f"{PATCHES}.weight", Transpose((3, 2, 0, 1))),
         Row(("patches.bias",), f"{PATCHES}.bias", FLAT),
         *norm(f"{BLOCK}.mixer_norm", f"{THEIRS}.layernorm_before"),

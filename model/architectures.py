@@ -38,8 +38,10 @@ def build(
     """Build a model with newly initialised parameters; random values come from `rngs.params`.
 
     `hyperparameters`: the keyword arguments of the architecture's class. These are the fields of
-    its configuration, and data sizes such as `vocabulary_size`. `dtype`, `param_dtype`: as in
-    `Numerics`. ValueError: an unknown architecture, or hyperparameters that do not fit together.
+        its configuration, and data sizes such as `vocabulary_size`.
+    `dtype`, `param_dtype`: as in `Numerics`.
+
+    Raises ValueError for an unknown architecture, or for hyperparameters that do not fit together.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture {architecture!r}: choose from {sorted(ARCHITECTURES)}")

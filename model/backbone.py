@@ -54,8 +54,8 @@ class BackboneSpec:
     """The hyperparameters of a stack of residual blocks, the same for every block.
 
     Each architecture creates a spec from its hyperparameters. Fields that also exist in the
-    configuration (`configs/schema/blocks.py`) have the same names there. ValueError: an unknown
-    `norm_placement` or `remat`.
+    configuration (`configs/schema/blocks.py`) have the same names there. Raises ValueError for an
+    unknown `norm_placement` or `remat`.
     """
 
     depth: int  # number of blocks
@@ -130,10 +130,10 @@ class BackboneSpec:
         )
 
     def make_mixer(self, letter: str, numerics: Numerics, rngs: nnx.Rngs) -> nnx.Module:
-        """Make the mixer [B, T, width] -> [B, T, width] for a `letter` of the pattern.
+        """Make the mixer for a `letter` of the pattern. It maps [B, T, width] to [B, T, width].
 
         A recurrence runs in both directions if the spec is not causal, with width // 2 units in
-        each direction. ValueError: an unknown letter.
+        each direction. Raises ValueError for an unknown letter.
         """
         width, causal = self.width, self.causal
         if letter == "A":
@@ -200,12 +200,13 @@ class Block(nnx.Module):
         dropout_key: jax.Array | None = None,
         depth_fraction: jax.Array | float = 1.0,
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D]; also return the mixer's new state (None without `state`).
+        """Map [B, T, D] to [B, T, D]; also return the mixer's new state (None without `state`).
 
         `keys_values`: the keys and values of the source, from `cross.keys_values`.
         `source_mask_BS` (bool): True at real source positions, False at padding.
-        `depth_fraction`: (block index + 1) / depth, a factor of the stochastic depth rate. Dropout
-        is applied only if `dropout_key` is given.
+        `depth_fraction`: (block index + 1) / depth, a factor of the stochastic depth rate.
+
+        Dropout is applied only if `dropout_key` is given.
         """
         keys = split_key(dropout_key)
 
@@ -244,8 +245,8 @@ class Backbone(nnx.Module):
     the pattern, and each parameter has a leading axis "layers" of size depth / len(pattern). A
     `jax.lax.scan` runs over the periods: it compiles faster, and parameters sharded by FSDP are
     gathered one period at a time. Mixer states, and keys and values for cross-attention, are
-    stacked in the same way. ValueError: `scan_layers` with a depth that is not a multiple of the
-    pattern's length.
+    stacked in the same way. Raises ValueError for `scan_layers` with a depth that is not a multiple
+    of the pattern's length.
     """
 
     def __init__(self, spec: BackboneSpec, numerics: Numerics, rngs: nnx.Rngs):
@@ -277,7 +278,7 @@ class Backbone(nnx.Module):
     def keys_values(self, source_BSD: jax.Array) -> list[KeysValues]:
         """Compute the cross-attention keys and values of a source for each block of `layers`.
 
-        All targets use the same keys and values, so call this once per source.
+        Keys and values do not depend on the targets, so call this once per source.
         """
         if self.periods is None:
             return [block.cross.keys_values(source_BSD) for block in self.layers]
@@ -311,7 +312,7 @@ class Backbone(nnx.Module):
         source_mask_BS: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """Map [B, T, D] -> [B, T, D]; also return the new mixer states (None without `state`).
+        """Map [B, T, D] to [B, T, D]; also return the new mixer states (None without `state`).
 
         For cross-attention: `keys_values` is the result of the method `keys_values`;
         `source_mask_BS` (bool) is True at real source positions and False at padding. Dropout is

@@ -30,7 +30,7 @@ class Stage(nnx.Module):
         self.norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Map [B, H, W, channels_in] -> [B, ceil(H/2), ceil(W/2), channels_out]."""
+        """Map [B, H, W, channels_in] to [B, ceil(H/2), ceil(W/2), channels_out]."""
         x_BHWC = constrain(self.convolution(x_BHWC), "batch", None, None, "channels_out")
         x_BHWC = self.norm(x_BHWC, use_running_average=not train)
         return max_pool(captured(nnx.relu(x_BHWC)))
@@ -68,7 +68,7 @@ class CNN(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
         otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.

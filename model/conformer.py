@@ -1,10 +1,11 @@
-"""The Conformer: attention and convolution in each block, for sound.
+"""The Conformer: a model for audio with attention and convolution in each block.
 
 As in Gulati et al. 2020, arXiv:2005.08100, with two differences: positions are rotary or absent
 instead of relative, and attention has no biases.
 
-Initial values as in model/sound.py, except for the output kernels of the four parts of a block:
-normal, 0.02 / sqrt(4 L), with L blocks.
+Initial values are as in model/sound.py, except for the output kernels of the four parts of a block.
+These are normally distributed with standard deviation 0.02 / sqrt(4 L), where L is the number of
+blocks.
 
 Axes: B batch, T length, D width, C channels.
 """
@@ -35,9 +36,11 @@ class ConvolutionModule(nnx.Module):
     """The convolution module: out(swish(norm(depthwise(value(x) · sigmoid(gate(x)))))) (section 2.2
     of the paper). The paper's layer norm before it and dropout after it are in `ConformerBlock`.
 
-    `size`: the kernel size of the depthwise convolution. `kind`: the norm, "batch_norm" (its
-    statistics exclude padding) or "layer_norm". `residual_std`: the standard deviation of the
-    output kernel's initial values. ValueError: an unknown norm.
+    `size`: the kernel size of the depthwise convolution.
+    `kind`: the norm, "batch_norm" (its statistics exclude padding) or "layer_norm".
+    `residual_std`: the standard deviation of the output kernel's initial values.
+
+    Raises ValueError for an unknown norm.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class ConvolutionModule(nnx.Module):
         )
 
     def __call__(self, x_BTD: jax.Array, *, segments_BT: jax.Array, train: bool) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]. Positions of segment 0 are padding, and zero in the
+        """Map [B, T, D] to [B, T, D]. Positions of segment 0 are padding, and zero in the
         convolution's input."""
         real_BT = segments_BT != 0
         value_BTC = constrain(self.value(x_BTD), "batch", "length", "channels_out")
@@ -93,8 +96,9 @@ class ConformerBlock(nnx.Module):
     the paper). Each part has a norm before it and a residual connection; the outputs of the
     feed-forward parts are halved.
 
-    `feed_forward_width` None means 4 · width. `attention`: other keyword arguments of
-    `model.layers.attention.Attention`.
+    `feed_forward_width` None means 4 · width.
+
+    `attention`: other keyword arguments of `model.layers.attention.Attention`.
     """
 
     def __init__(
@@ -140,7 +144,7 @@ class ConformerBlock(nnx.Module):
         dropout_key: jax.Array | None,
         train: bool,
     ) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]; positions of segment 0 are padding."""
+        """Map [B, T, D] to [B, T, D]; positions of segment 0 are padding."""
         keys = split_key(dropout_key, 4)
 
         def dropped(y_BTD: jax.Array, part: int) -> jax.Array:

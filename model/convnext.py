@@ -48,7 +48,7 @@ class Block(nnx.Module):
         self.stochastic_depth, self.dtype = stochastic_depth, numerics.dtype
 
     def __call__(self, x_BHWC: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Map [B, H, W, C] -> [B, H, W, C]."""
+        """Map [B, H, W, C] to [B, H, W, C]."""
         y_BHWC = constrain(self.depthwise(x_BHWC), "batch", None, None, "channels_out")
         B, H, W, C = y_BHWC.shape
         y_BTC = self.feed_forward(self.norm(y_BHWC).reshape(B, H * W, C))
@@ -63,8 +63,10 @@ class ConvNeXt(nnx.Module):
 
     First a convolution over patches of side `patch_size`, then the stages, with a convolution of
     stride 2 between them. Stage i has `depths[i]` blocks of `channels[i]` channels.
+
     `stochastic_depth`: the drop rate of the last block; the rate grows linearly from 0 at the first
-    block. `image_shape`: (height, width, channels).
+        block.
+    `image_shape`: (height, width, channels).
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class ConvNeXt(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         `train` has no effect. Stochastic depth is applied only if `dropout_key` is given.
         """

@@ -53,7 +53,7 @@ class HeadTransform(nnx.Module):
         self.bias = nnx.Param(zeros_V, **named("vocabulary"))
 
     def __call__(self, x_BTD: jax.Array, decode: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Map [B, T, D] -> logits, float32 [B, T, V]. `decode`: [B, T, D] -> [B, T, V]."""
+        """Map [B, T, D] to logits, float32 [B, T, V]. `decode` maps [B, T, D] to [B, T, V]."""
         x_BTD = self.norm(self.activation(self.dense(x_BTD)))
         logits_BTV = decode(constrain(x_BTD, "batch", "length", "width"))
         return logits_BTV + self.bias[...].astype(jnp.float32)
@@ -65,7 +65,7 @@ class Decoder(TokenModel):
     Takes the hyperparameters of `TokenModel`, `positions` (one of `POSITIONS`), `rotary_base`, and
     the other fields of `BackboneSpec`. For BERT: `token_types`, the number of token types (0:
     none); `embedding_norm`, whether a norm follows the embeddings; `head_transform`, whether a
-    language model has a `HeadTransform`. ValueError: an unknown value of `positions`.
+    language model has a `HeadTransform`. Raises ValueError for an unknown value of `positions`.
     """
 
     causal: ClassVar = True

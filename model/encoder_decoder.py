@@ -28,12 +28,15 @@ class EncoderDecoder(nnx.Module):
     """A bidirectional encoder of the source, and a causal decoder of the targets with
     cross-attention to the encoded source (Vaswani et al. 2017, arXiv:1706.03762).
 
-    `depth`, `pattern`: the number of blocks and the mixers of the decoder. `encoder_depth`,
-    `encoder_pattern`: the same for the encoder; None: as in the decoder. `shared_embeddings`:
-    whether sources and targets use one token table.
+    `depth`, `pattern`: the number of blocks and the mixers of the decoder.
+    `encoder_depth`, `encoder_pattern`: the same for the encoder; None: as in the decoder.
+    `shared_embeddings`: whether sources and targets use one token table.
     `tied_embeddings`: whether the head is the transposed token table of the targets.
-    `max_source_length` and `max_length` (of targets) are used only for learned positions. `blocks`:
-    the other fields of `BackboneSpec`. ValueError: an unknown value of `positions`.
+    `max_source_length`, `max_length`: the largest lengths of a source and of targets; used only for
+        learned positions.
+    `blocks`: the other fields of `BackboneSpec`.
+
+    Raises ValueError for an unknown value of `positions`.
     """
 
     def __init__(
@@ -135,7 +138,7 @@ class EncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map targets, int32 [B, T] -> the input of `head`, [B, T, D]; also return the new state.
+        """Map targets, int32 [B, T], to the input of `head`, [B, T, D]; also return the new state.
 
         Without a state, the tokens are the first T of each row; with a state, the next T.
         """
@@ -156,7 +159,7 @@ class EncoderDecoder(nnx.Module):
         return x_BTD, state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] to logits, float32 [B, T, V]."""
         return soft_capped(self.embedding.decode(x_BTD), self.logit_soft_cap)
 
     def _embed(
@@ -167,7 +170,7 @@ class EncoderDecoder(nnx.Module):
         learned: LearnedPositions | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
-        """Add token and position embeddings: [B, T] -> [B, T, D]. With sinusoids, the token
+        """Return the sum of token and position embeddings, [B, T, D]. With sinusoids, the token
         embeddings are multiplied by sqrt(D) (Vaswani et al., section 3.4)."""
         x_BTD = embedding.encode(tokens_BT)
         if learned is not None:

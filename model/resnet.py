@@ -39,8 +39,9 @@ class Block(nnx.Module):
     The branch is two 3 x 3 convolutions; with `bottleneck`, a 1 x 1, a 3 x 3 and a 1 x 1
     convolution, the last with four times the channels. A batch norm follows each convolution; a
     ReLU follows each but the last. `strides` are those of the first 3 x 3 convolution. The shortcut
-    is x, or a 1 x 1 convolution if the shape changes. `squeeze_excitation`: whether the branch
-    ends with `SqueezeExcitation`.
+    is x, or a 1 x 1 convolution if the shape changes.
+
+    `squeeze_excitation`: whether the branch ends with `SqueezeExcitation`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Block(nnx.Module):
             self.shortcut_norm = batch_norm(channels_out, numerics, rngs)
 
     def __call__(self, x_BHWC: jax.Array, *, train: bool) -> jax.Array:
-        """Map [B, H, W, channels_in] -> [B, H / strides, W / strides, channels_out]."""
+        """Map [B, H, W, channels_in] to [B, H / strides, W / strides, channels_out]."""
 
         def apply(layer, norm, x_BHWC):
             x_BHWC = constrain(layer(x_BHWC), "batch", None, None, "channels_out")
@@ -100,10 +101,13 @@ class ResNet(nnx.Module):
     """The residual network of He et al. 2016, arXiv:1512.03385, table 1.
 
     `depth`: 18, 34 or 50; 50 has bottleneck blocks, with the stride in the 3 x 3 convolution.
-    `width`: the number of channels in the first stage; each later stage doubles it. `stem`:
-    "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3 convolution
-    of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side, otherwise
-    "large". `image_shape`: (height, width, channels). ValueError: unknown depth or stem.
+    `width`: the number of channels in the first stage; each later stage doubles it.
+    `stem`: "large", a 7 x 7 convolution and a max pooling, each of stride 2; "small", a 3 x 3
+        convolution of stride 1 (section 4.2); "auto", "small" for images of up to 64 pixels a side,
+        otherwise "large".
+    `image_shape`: (height, width, channels).
+
+    Raises ValueError for an unknown depth or stem.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class ResNet(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics;
         otherwise it uses the running statistics. Dropout is applied only if `dropout_key` is given.

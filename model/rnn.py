@@ -21,8 +21,10 @@ class StackedRecurrence(nnx.Module):
     """A stack of `depth` recurrent layers, each followed by dropout (Zaremba et al. 2014,
     arXiv:1409.2329).
 
-    `kind`: the cell, a key of `model.layers.recurrence.CELLS`. `units`: the number of cells in each
-    layer and direction. The attribute `features` is the size of the output vectors.
+    `kind`: the cell, a key of `model.layers.recurrence.CELLS`.
+    `units`: the number of cells in each layer and direction.
+
+    The attribute `features` is the size of the output vectors.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class StackedRecurrence(nnx.Module):
         segments_BT: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, list[State] | None]:
-        """Map [B, T, D] -> [B, T, features]; also return the new states (None without `state`)."""
+        """Map [B, T, D] to [B, T, features]; also return the new states (None without `state`)."""
         after: list[State] = []
         for number, layer in enumerate(self.layers):
             before = None if state is None else state[number]

@@ -70,7 +70,7 @@ class AttentionalRecurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, memory: Memory, state: State
     ) -> tuple[jax.Array, jax.Array, State]:
-        """Map [B, T, D] -> h [B, T, U] and c [B, T, F]; also return the new state. `memory`: from
+        """Map [B, T, D] to h [B, T, U] and c [B, T, F]; also return the new state. `memory`: from
         `RNNEncoderDecoder.encode`."""
 
         def attend(hidden_BU: jax.Array) -> jax.Array:
@@ -115,9 +115,10 @@ class RNNEncoderDecoder(nnx.Module):
 
     with h of the last layer (Bahdanau et al., section A.2.2, with tanh instead of maxout). The
     first layer's initial hidden state is tanh(I b_1), where b_1 is the output of the encoder's
-    backward direction at the first source position (section A.2.2). `shared_embeddings`,
-    `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`. `max_source_length` and
-    `max_length` have no effect.
+    backward direction at the first source position (section A.2.2).
+
+    `shared_embeddings`, `tied_embeddings`: as in `model.encoder_decoder.EncoderDecoder`.
+    `max_source_length`, `max_length`: no effect.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class RNNEncoderDecoder(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map targets, int32 [B, T] -> the input of `head`, [B, T, D]; also return the new state.
+        """Map targets, int32 [B, T], to the input of `head`, [B, T, D]; also return the new state.
 
         Without a state, the tokens are the first T of each row; with a state, the next T.
         """
@@ -239,5 +240,5 @@ class RNNEncoderDecoder(nnx.Module):
         return x_BTD, None if state is None else {"first": first, "upper": upper}
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] to logits, float32 [B, T, V]."""
         return self.embedding.decode(x_BTD)

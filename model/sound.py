@@ -1,4 +1,4 @@
-"""The base class of models of sound, and an encoder built from blocks with any mixers.
+"""The base class of audio models, and an encoder built from blocks with any mixers.
 
 Initial values: convolutions He normal; the projection after them normal, 1 / sqrt(inputs); the
 head normal, 0.02; the blocks as in model/decoder.py.
@@ -32,8 +32,8 @@ class Subsampling(nnx.Module):
     section 3.2; Gulati et al. 2020, arXiv:2005.08100).
 
     `factor` frames (1, 2 or 4) become one position. Padding is set to zero before each convolution,
-    so that a recording's result does not depend on the rest of the batch. ValueError: another
-    factor.
+    so that a recording's result does not depend on the rest of the batch. Raises ValueError for
+    another factor.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Subsampling(nnx.Module):
     def __call__(
         self, frames_BTF: jax.Array, segments_BT: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Map [B, T, F] -> [B, U, D]; also return each position's segment number, int32 [B, U]."""
+        """Map [B, T, F] to [B, U, D]; also return each position's segment number, int32 [B, U]."""
         x_BTFC = frames_BTF[..., None].astype(self.dtype)
         for layer, stride in zip(self.convolutions, self.strides, strict=True):
             x_BTFC = jnp.where((segments_BT != 0)[:, :, None, None], x_BTFC, 0)
@@ -125,7 +125,7 @@ class SoundModel(nnx.Module):
     def body(
         self, x_BUD: jax.Array, segments_BU: jax.Array, dropout_key: jax.Array | None, train: bool
     ) -> jax.Array:
-        """Map [B, U, D] -> [B, U, D]. Positions of segment 0 are padding."""
+        """Map [B, U, D] to [B, U, D]. Positions of segment 0 are padding."""
         raise NotImplementedError
 
     def transcribe(
@@ -136,7 +136,7 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        """Map frames [B, T, F] -> logits of labels and the blank, float32 [B, U, V]; also return
+        """Map frames [B, T, F] to logits of labels and the blank, float32 [B, U, V]; also return
         each position's segment number, int32 [B, U]. Segment 0 is padding in both.
 
         With `train`, batch norm uses the batch's statistics and updates the running statistics.
@@ -154,7 +154,7 @@ class SoundModel(nnx.Module):
         dropout_key: jax.Array | None = None,
         train: bool = False,
     ) -> jax.Array:
-        """Map frames [B, T, F] -> class logits, float32 [B, classes]; see `transcribe`."""
+        """Map frames [B, T, F] to class logits, float32 [B, classes]; see `transcribe`."""
         assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)
         x_BUD, segments_BU = self._hidden(frames_BTF, segments_BT, hidden_key, train)
@@ -176,7 +176,7 @@ class SoundModel(nnx.Module):
 
 
 def is_rotary(positions: str) -> bool:
-    """Return True for "rotary" and False for "none". ValueError: any other value."""
+    """Return True for "rotary" and False for "none". Raises ValueError for any other value."""
     if positions not in ("rotary", "none"):
         raise ValueError(f"positions {positions!r}: choose 'rotary' or 'none'")
     return positions == "rotary"

@@ -49,6 +49,7 @@ class TokenModel(nnx.Module):
 
     A subclass implements `make_body`, which sets `backbone` and optional layers around it.
     `hyperparameters` are passed to `make_body`. `max_length` is used only with `learned_positions`.
+
     `logit_soft_cap`: see `soft_capped`.
 
     The attribute `has_bounded_context` is True if the number of tokens in a state is limited.
@@ -147,7 +148,7 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map tokens, int32 [B, T] -> logits at each position, float32 [B, T, V]; also return the
+        """Map tokens, int32 [B, T] to logits at each position, float32 [B, T, V]; also return the
         new state.
 
         Without a state, the rows are whole sequences. `segments_BT` (int32 [B, T]) then numbers the
@@ -168,7 +169,7 @@ class TokenModel(nnx.Module):
         state: ModelState | None = None,
         dropout_key: jax.Array | None = None,
     ) -> tuple[jax.Array, ModelState | None]:
-        """Map tokens, int32 [B, T] -> the input of `head`, [B, T, D]; otherwise as `__call__`."""
+        """Map tokens, int32 [B, T] to the input of `head`, [B, T, D]; otherwise as `__call__`."""
         keys = split_key(dropout_key)
         x_BTD = self.embedding.encode(tokens_BT)
         if self.positions is not None:
@@ -191,7 +192,7 @@ class TokenModel(nnx.Module):
         return x_BTD, state
 
     def head(self, x_BTD: jax.Array) -> jax.Array:
-        """Map the output of `hidden`, [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map the output of `hidden`, [B, T, D] to logits, float32 [B, T, V]."""
         if self.head_transform is None:
             logits_BTV = self.embedding.decode(x_BTD)
         else:
@@ -201,7 +202,7 @@ class TokenModel(nnx.Module):
     def classify(
         self, tokens_BT: jax.Array, *, segments_BT: jax.Array, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map tokens, int32 [B, T] -> class logits, float32 [B, C]. Positions of segment 0 are
+        """Map tokens, int32 [B, T] to class logits, float32 [B, C]. Positions of segment 0 are
         padding."""
         assert self.pool is not None and self.classes is not None
         hidden_key, pool_key = split_key(dropout_key)

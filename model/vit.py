@@ -26,12 +26,16 @@ class VisionTransformer(nnx.Module):
     """An image classifier: bidirectional blocks over the sequence of patches, ordered row by row
     (Dosovitskiy et al. 2021, arXiv:2010.11929).
 
-    `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022,
-    arXiv:2205.01580) or "none". `pooling`: a kind of `model.layers.pooling.POOLINGS`, or
-    "class_token": a learned vector is inserted before the patches, and its output is classified.
+    `positions`: "learned", "sincos" (fixed, in two dimensions; Beyer et al. 2022, arXiv:2205.01580)
+        or "none".
+    `pooling`: a kind of `model.layers.pooling.POOLINGS`, or "class_token": a learned vector is
+        inserted before the patches, and its output is classified.
     `class_token_position`: whether the class token also has a learned position, the first row of
-    the position table, as in the paper. `image_shape`: (height, width, channels). `blocks`: the
-    other fields of `BackboneSpec`. ValueError: a side is not a multiple of `patch_size`.
+        the position table, as in the paper.
+    `image_shape`: (height, width, channels).
+    `blocks`: the other fields of `BackboneSpec`.
+
+    Raises ValueError if a side is not a multiple of `patch_size`.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class VisionTransformer(nnx.Module):
     def __call__(
         self, image_BHWC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """Map images [B, H, W, C], uint8 0..255 or floats 0..1 -> logits, float32 [B, classes].
+        """Map images [B, H, W, C], uint8 0..255 or floats 0..1, to logits, float32 [B, classes].
 
         `train` has no effect. Dropout is applied only if `dropout_key` is given.
         """
@@ -118,8 +122,8 @@ def sincos_positions(rows: int, columns: int, width: int) -> jax.Array:
     """Return fixed position vectors of patches, float32 [rows · columns, width].
 
     A vector contains sines and cosines of the patch's column, then of its row, width / 4 values
-    each. Wavelengths are from 2 pi to 20,000 pi patches. ValueError: the width is not a multiple of
-    4.
+    each. Wavelengths are from 2 pi to 20,000 pi patches. Raises ValueError if the width is not a
+    multiple of 4.
     """
     if width % 4:
         raise ValueError(f"positions in two dimensions need a width of multiples of 4, not {width}")

@@ -1,7 +1,7 @@
 """Changes settings that have to be set before JAX starts: malloc on CPU, XLA flags on GPU.
 
 The platform that JAX will use is guessed, without importing JAX. The user's own settings are kept.
-Sources and figures: docs/results.md, "What the program sets before JAX starts".
+Sources and measurements: docs/results.md, "What the program sets before JAX starts".
 """
 
 import ctypes

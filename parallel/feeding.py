@@ -15,7 +15,9 @@ BACKGROUND_COPY_BYTES = 100 * 1024
 
 
 def local_rows(sharding: NamedSharding, global_batch_size: int) -> slice:
-    """Return the slice of rows that this process's devices hold of each global batch.
+    """Return the slice of each global batch's rows that this process's devices hold.
+
+    sharding: the sharding of a batch.
 
     Raises ValueError if the rows are not contiguous. This happens if the mesh axes `data` and
     `fsdp` interleave the hosts.
@@ -32,6 +34,8 @@ def put_batch(
     batch: Mapping[str, np.ndarray], sharding: NamedSharding, global_batch_size: int
 ) -> dict[str, jax.Array | np.ndarray]:
     """Build the global batch on the mesh from `batch`, the rows of this process.
+
+    sharding: the sharding of the global batch, which has `global_batch_size` rows.
 
     On several devices, the copy is asynchronous. On one device, arrays stay on the host: a compiled
     step copies them in a tenth of the time of a separate copy. But if this device is a CPU, arrays

@@ -18,7 +18,7 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
     If the mesh needs fewer devices, it consists of the first ones. Its axes are of type Auto: the
     compiler propagates shardings between the constraints in the model's code.
 
-    Raises `configs.UsageError` if the mesh needs more devices than there are.
+    Raises `configs.UsageError` if the mesh needs more devices than are given.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = resolve_mesh(config, len(devices))

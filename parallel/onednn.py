@@ -4,7 +4,7 @@ jaxlib for x86 has a custom call `__onednn$matmul` (tried: 0.10.2 and 0.11.2). T
 operands in any layout, while XLA's own products first copy an operand for every gradient of a
 kernel. This file replaces JAX's rules that lower `dot_general` and convolutions on CPU. The new
 rules call oneDNN if that is faster. Derivatives, rematerialisation and the models are unchanged.
-Figures: docs/results.md, "The train step beside PyTorch's".
+Measurements: docs/results.md, "The train step compared with PyTorch's".
 """
 
 import functools
@@ -46,7 +46,7 @@ MAX_PATCH_CHANNELS, MAX_PATCH_BYTES = 64, 2**25
 """Limits for a convolution by patches. With more input channels, XLA's convolution is faster. The
 patches of a layer occupy memory from its forward pass to its backward pass."""
 
-# JAX's own lowering rules and its function that caches a program, kept while ours replace them.
+# JAX's own lowering rules and its function that caches a program, kept while they are replaced.
 _usual: dict[Primitive, Any] = {}
 _usual_caching: list[Callable] = []
 
@@ -130,11 +130,13 @@ def product(
 class _Matrix:
     """Holds an operand as [*batch, free, contracting], or [..., contracting, free] if `flipped`.
 
-    `order`: the dimensions from the slowest to the fastest in memory. The operand is not copied if
-    its free dimensions are adjacent in memory, and so are its contracting dimensions. `scattered`:
-    the free dimension is the fastest, but the batch is not the slowest, as in
-    [B, T, heads, head_dim]. If the product has the same order in memory, it needs no copy
-    afterwards.
+    `order`: the dimensions from the slowest to the fastest in memory.
+    `scattered`: whether the free dimension is the fastest, but the batch is not the slowest, as in
+        [B, T, heads, head_dim]. If the product has the same order in memory, it needs no copy
+        afterwards.
+
+    The operand is not copied if its free dimensions are adjacent in memory, and so are its
+    contracting dimensions.
     """
 
     def __init__(self, x: jax.Array, batch: Sequence[int], contracting: Sequence[int]):
@@ -204,8 +206,10 @@ class Convolution:
     dilation: Sequence[int]
 
     def forward(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Compute the convolution as one product: patches times kernel. `shape`: the shape of the
-        result."""
+        """Compute the convolution as one product of patches and kernel.
+
+        `shape`: the shape of the result.
+        """
         out_features, in_features, *window = self.specs.rhs_spec
         positions = [shape[d] for d in self.specs.out_spec[2:]]
         sizes = [rhs.shape[d] for d in window]
@@ -216,11 +220,13 @@ class Convolution:
         return lax.dot_general(patches, kernel, (((patches.ndim - 1,), (0,)), ((), ())))
 
     def kernel_gradient(self, lhs: jax.Array, rhs: jax.Array, shape: Sequence[int]) -> jax.Array:
-        """Compute a convolution with few output positions and a large window, such as a kernel's
-        gradient. `shape`: the shape of the result.
+        """Compute a convolution that has few output positions and a large window.
 
-        It is one product with the patches of the forward pass, or one product per position if the
-        patches would be too large.
+        The gradient of a kernel is such a convolution. It is computed as one product with the
+        patches of the forward pass or, if they would be too large, as one product for each output
+        position.
+
+        `shape`: the shape of the result.
         """
         channels, features, *spatial = self.specs.lhs_spec
         _, in_features, *window = self.specs.rhs_spec
@@ -254,8 +260,11 @@ class Convolution:
 
 
 def suits_patches(channels: int, out_features: int, size: int) -> bool:
-    """Return whether a convolution is faster as a product of patches. `size`: the number of
-    elements of all patches."""
+    """Return whether a convolution is faster as a product of patches.
+
+    `channels`, `out_features`: the numbers of input and output channels.
+    `size`: the number of elements of all patches.
+    """
     return channels <= min(out_features, MAX_PATCH_CHANNELS) and 4 * size <= MAX_PATCH_BYTES
 
 
@@ -320,9 +329,10 @@ def _lower_convolution(usual: Callable, context, lhs, rhs, **options):
 def _cache_program(usual: Callable, key: str, name: str, executable: Any, *others: Any) -> None:
     """Write a compiled program to JAX's cache, unless it calls oneDNN.
 
-    XLA's serialiser mistakes a oneDNN call for a different kind of call, and asks malloc for an
-    absurd number of bytes. XLA continues when malloc refuses. But glibc has then moved the main
-    thread from its own heap to one that returns memory after every step, and does not move it back.
+    XLA's serialiser mistakes a oneDNN call for a different kind of call, and requests an absurd
+    number of bytes from malloc. XLA continues when malloc refuses. But glibc has then moved the
+    main thread from its own heap to one that returns memory after every step, and does not move it
+    back.
     """
     mark = MATMUL.encode()
     modules = executable.hlo_modules()

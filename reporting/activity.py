@@ -50,8 +50,10 @@ def diagnose_run(
 ) -> list[str]:
     """Diagnose a run, and return the findings as lines of text (`verdict`).
 
-    state: the last state; None if the model can't be examined. batch(k): returns training batch k.
-    metrics: from `read_metrics`. data_facts: the fields of `Facts` that describe the data.
+    state: the last state; None if the model can't be examined.
+    batch(k): returns training batch k.
+    metrics: from `read_metrics`.
+    data_facts: the fields of `Facts` that describe the data.
     begun_elsewhere: whether the run was initialised from another model.
     """
     facts = Facts(program.config, metrics, begun_elsewhere, **data_facts)
@@ -86,8 +88,8 @@ def unmoved_parameters(
 
 
 def without_gradient(optimizer: Tree, names: Iterable[str]) -> set[str]:
-    """Return which of the parameters called `names` have only zeros in the optimizer's state.
-    Parameters without optimizer state are left out."""
+    """Return the parameters, among `names`, that never had a gradient: all their values in the
+    optimizer's state are zero. Parameters without optimizer state are left out."""
     kept: dict[str, list[jax.Array]] = {}
     for path, leaf in flat(optimizer).items():
         parts = path.split(".")
@@ -110,8 +112,11 @@ def dead_units(
 ) -> list[tuple[int, int]]:
     """Return (dead units, all units) for each activation of the model.
 
-    A unit is dead if it is zero at every position of `LOOKED_AT` examples. batch(k): returns
-    training batch k. Returns [] if the run has several processes.
+    A unit is dead if it is zero at every position of `LOOKED_AT` examples.
+
+    batch(k): returns training batch k.
+
+    Returns [] if the run has several processes.
     """
     if jax.process_count() > 1:
         return []

@@ -45,7 +45,8 @@ def check_data(
     """Warn through `notify` about problems in the data of a new run.
 
     data_statistics(): returns the fields of `Facts` that describe the data. It is not called if
-    `workdir` has a checkpoint to resume from, because the user was warned at the first start.
+        `workdir` has a checkpoint to resume from, because the user was warned at the first start.
+
     Raises `UsageError` if all or nearly all inputs are identical.
     """
     if finished_steps(workdir / "checkpoints"):

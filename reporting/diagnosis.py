@@ -160,7 +160,7 @@ above."""
 STANDSTILL = 500
 """A loss near the prior's is judged only after at least this number of steps. Before that it may be
 a plateau, on which small models stay for hundreds of steps: language models that know only how
-frequent words are, and CTC models that write only blanks."""
+frequent words are, and CTC models that predict only blanks."""
 
 
 def _of_the_learning(facts: Facts, is_constant: bool) -> Iterator[Finding]:

@@ -22,11 +22,14 @@ from training.step import TrainState
 class Evaluator:
     """Evaluates a run during training, and keeps the results for its checkpoints and its report.
 
-    splits: the splits of the data by name. classes: names of the classes; None without classes.
-    measure_split: the function of evaluate.py. sample(module): returns texts that the model writes
-    after the prompts of its task; None for a task without prompts. examples(name): returns the
-    examples of a split. batch(k): returns the whole training batch k. data_facts(): returns the
-    fields of `findings.Facts` that describe the data.
+    splits: the splits of the data by name.
+    classes: names of the classes; None without classes.
+    measure_split: the function of evaluate.py.
+    sample(module): returns texts that the model generates after the prompts of its task; None for a
+        task without prompts.
+    examples(name): returns the examples of a split.
+    batch(k): returns the whole training batch k.
+    data_facts(): returns the fields of `findings.Facts` that describe the data.
 
     `history` holds all evaluations of the run, oldest first; `samples` holds the last samples.
     """
@@ -57,7 +60,7 @@ class Evaluator:
         self.samples: Sequence[Sample] = ()
 
     def evaluate(self, state: TrainState, step: int) -> None:
-        """Evaluate the validation split, let the model write samples, and log both."""
+        """Evaluate the validation split, let the model generate samples, and log both."""
         self._step, self._metrics = step, {}
         config = self._program.config
         if "validation" in self._splits:

@@ -21,8 +21,12 @@ at most this share of the error rate of guessing. Nothing then needs fixing."""
 
 
 class Finding(NamedTuple):
-    """A problem found in a run. name: what is wrong. evidence: the figures that show it. remedy:
-    the setting to change."""
+    """A problem found in a run.
+
+    name: what is wrong.
+    evidence: the numbers that show it.
+    remedy: the setting to change.
+    """
 
     name: str
     evidence: str
@@ -36,20 +40,27 @@ class Finding(NamedTuple):
 class Facts:
     """What is known about a run. Fields that are None or empty are unknown.
 
-    metrics: from `read_metrics`. begun_elsewhere: whether the run was initialised from another
-    model.
+    metrics: from `read_metrics`.
+    begun_elsewhere: whether the run was initialised from another model.
 
-    About the data. examples: number of training examples. inputs: number of sampled inputs.
-    padding: share of the positions of batches that are padding. classes: number of sampled examples
-    with each label. prior_loss: loss, in nats per target, of a model that always predicts the
-    frequencies of the targets. commonest_target, commonest_input: share of the most frequent target
-    and input. commonest_name: name of an example with the most frequent input. copied: {(first,
-    second): share of the split `second` that is also in the split `first`}.
+    About the data.
 
-    About the model. unmoved: from `unmoved_parameters`: the parameters that still have their
-    initial values, each with the setting that keeps it fixed, or "" if it never had a gradient.
+    examples: number of training examples.
+    inputs: number of sampled inputs.
+    padding: share of the positions of batches that are padding.
+    classes: number of sampled examples with each label.
+    prior_loss: loss, in nats per target, of a model that always predicts the frequencies of the
+        targets.
+    commonest_target, commonest_input: share of the most frequent target and input.
+    commonest_name: name of an example with the most frequent input.
+    copied: {(first, second): share of the split `second` that is also in the split `first`}.
+
+    About the model.
+
+    unmoved: the result of `unmoved_parameters`, the parameters that still have their initial
+        values, each with the setting that keeps it fixed, or "" if it never had a gradient.
     dead: for each activation, the number of units that are always zero, and the number of all
-    units.
+        units.
     """
 
     config: Config

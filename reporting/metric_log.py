@@ -26,7 +26,7 @@ from configs.files import write_durably
 METRICS = "metrics.jsonl"
 
 SECONDS_HELD_BACK = 10
-"""TensorBoard's file is written every this many seconds."""
+"""Interval, in seconds, at which TensorBoard's file is written."""
 
 
 class MetricLog:

@@ -56,8 +56,11 @@ class _Hunt:
         self.found: dict[str, str] = {}
 
     def run(self, closed: Any, values: Sequence[Any], place: str | None) -> list[Any]:
-        """Run a `Jaxpr` or `ClosedJaxpr`, and return its outputs. place: the source line to report
-        for all its operations; None to report each operation's own line."""
+        """Run a `Jaxpr` or `ClosedJaxpr`, and return its outputs.
+
+        place: the source line to report for all its operations; None to report each operation's own
+            line.
+        """
         jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True))
         last_use = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.invars if _is_var(v)}

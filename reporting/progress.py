@@ -98,7 +98,9 @@ class Progress:
 
     On a terminal, a thread draws the bar four times a second. A call of `update` only stores what
     to draw, so it costs little in every step. `stop()` leaves the last state of the bar on the
-    screen. shown: False prints only notes, as in all processes of a run except the main one.
+    screen.
+
+    shown: False prints only notes, as in all processes of a run except the main one.
     """
 
     def __init__(self, *, shown: bool = True):

@@ -21,10 +21,12 @@ class RunLog:
 
     Only the process that calls `open` writes to the workdir. Other processes only show messages.
 
-    metadata: figures for the report: `parameters`, and `tokens_per_example` and
-    `gzip_bits_per_byte` if they apply. tuned: the flags that `set_environment` set.
+    metadata: numbers for the report: `parameters`, and `tokens_per_example` and
+        `gzip_bits_per_byte` if they apply.
+    tuned: the flags that `set_environment` set.
     initialized_from: a description, as JSON, of the model that the run was initialised from; None
-    for fresh parameters. pages: further arguments of `write_report`.
+        for fresh parameters.
+    pages: further arguments of `write_report`.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class RunLog:
     def start(self, rows: Rows, *, first_step: int) -> None:
         """Show the summary of the run, and add it to the report.
 
-        rows: from `summarize_start`. first_step: if it is not 0, the run resumes, and the summary
-        is shown as one line. Only the process that writes shows it.
+        rows: from `summarize_start`.
+        first_step: if it is not 0, the run resumes, and the summary is shown as one line.
+
+        Only the process that writes shows the summary.
         """
         self._pages["start"] = rows
         lines = list(aligned(rows))
@@ -128,9 +132,12 @@ class RunLog:
     ) -> Path | None:
         """Write report.html, show the lines of its diagnosis, and return the path of the file.
 
-        status: the state of the run, such as "finished". step: the number of steps done. test:
-        metrics of the test split. pages: further arguments of `write_report`. Returns None in a
-        process that does not write.
+        status: the state of the run, such as "finished".
+        step: the number of steps done.
+        test: metrics of the test split.
+        pages: further arguments of `write_report`.
+
+        Returns None in a process that does not write.
         """
         if not self._logs:
             return None

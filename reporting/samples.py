@@ -1,4 +1,4 @@
-"""Formats the texts that a model writes during training, for people to read."""
+"""Formats the texts that a model generates during training, for people to read."""
 
 from collections.abc import Mapping
 from typing import Any

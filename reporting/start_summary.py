@@ -19,8 +19,9 @@ def summarize_start(
 ) -> Rows:
     """Return a summary of the run, as rows of a name and a text.
 
-    batch: the first training batch. train: the training split, of which `examples` and `lengths`
-    are read. splits: rows that describe each split.
+    batch: the first training batch.
+    train: the training split, of which `examples` and `lengths` are read.
+    splits: rows that describe each split.
     """
     return [
         ("parameters", _parameters(program)),

@@ -40,7 +40,9 @@ class StepLog:
     def push(self, step: int, metrics: Scalars, rows: Mapping[str, np.ndarray]) -> None:
         """Store the metrics of `step`, which may still be running, and log the previous step.
 
-        rows: this process's rows of the batch. Raises `Diverged` after too many skipped steps.
+        rows: this process's rows of the batch.
+
+        Raises `Diverged` after too many skipped steps.
         """
         known: dict[str, float] = count_tokens(rows)
         if self._config.train.log_batch_crc32:
@@ -53,8 +55,10 @@ class StepLog:
         """Find the operation that produced a non-finite number in `step`, and show it as a warning.
 
         Does nothing if the step was not skipped, or if the previous step was skipped too. Otherwise
-        runs the step again, one operation at a time. state: the state after the step. batch: the
-        step's batch.
+        runs the step again, one operation at a time.
+
+        state: the state after the step.
+        batch: the step's batch.
         """
         if int(metrics["skipped"]) != 1:
             return

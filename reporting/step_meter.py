@@ -22,8 +22,9 @@ def count_tokens(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return {"tokens": number of tokens in a batch}, or {} for data without tokens.
 
     All tokens that the model reads count, targets or not, but padding does not. For pairs of texts,
-    sources and targets both count. rows: this process's rows of the batch. The other processes are
-    assumed to have as many tokens.
+    sources and targets both count.
+
+    rows: this process's rows of the batch. The other processes are assumed to have as many tokens.
     """
     if "tokens" not in rows:
         return {}
@@ -44,7 +45,7 @@ class StepMeter:
     `tokens_per_second` needs `tokens` in each call of `push`. `mfu` is the rate of examples over
     `peak_examples_per_second`, and needs this argument.
 
-    The host asks for a batch while the devices still run the previous step. Its waiting time counts
+    The host requests a batch while the devices still run the previous step. Its waiting time counts
     only if the devices are idle when the batch arrives.
     """
 

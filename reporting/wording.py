@@ -91,7 +91,8 @@ def metrics_line(split: str, counts: Mapping[str, int], metrics: Mapping[str, fl
 
 
 def better_step_text(name: str, step: int, value: float) -> str:
-    """Return a message: the best step by the metric `name`, and the option that selects it."""
+    """Return a message that names the best step by the metric `name`, its value, and the option
+    that selects it."""
     value_there = f"the best {name_text(name)} was {value_text(name, value)}"
     return f"{value_there}, at step {step}: --step=best takes it"
 
@@ -99,11 +100,13 @@ def better_step_text(name: str, step: int, value: float) -> str:
 def headline_metric(metrics: Mapping[str, float], chosen: str = "loss") -> str:
     """Return the name of the metric that best describes a model.
 
-    chosen: the metric that ranks the checkpoints (`checkpoint.best_metric`). It is returned if it
-    is in `metrics` and is not the loss. Otherwise bits per byte come first, because they are
-    comparable across tokenizers. Then come the metrics of written texts, which say more than a
-    loss. The accuracy comes before the loss for a classifier, but not for a language model (which
-    has a perplexity).
+    This is `chosen`, the metric that ranks the checkpoints (`checkpoint.best_metric`), if it is in
+    `metrics` and is not the loss. Otherwise it is the first of these that `metrics` has:
+
+    - bits per byte, which are comparable across tokenizers;
+    - BLEU or word error rate, which judge the generated texts themselves;
+    - the accuracy, unless there is a perplexity, as for language models;
+    - the loss.
     """
     if chosen in metrics and chosen != "loss":
         return chosen

@@ -18,10 +18,12 @@ class Classification:
     """The task of classifying images, texts or recordings.
 
     A batch contains `image` uint8 [B, H, W, C], or `tokens` and `segments` int32 [B, T], or
-    `frames` float32 [B, T, F] and `segments` int32 [B, T]; and `label` int32 [B], `weights`
-    float32 [B]. `class_weights`: the weight of each class in training; () for equal weights.
-    `label_smoothing`: as in `tasks.losses.cross_entropy`. `mixup`, `cutmix`: as in
-    `tasks.mixing.mix_images`.
+    `frames` float32 [B, T, F] and `segments` int32 [B, T]; and `label` int32 [B], `weights` float32
+    [B].
+
+    `class_weights`: the weight of each class in training; () for equal weights.
+    `label_smoothing`: as in `tasks.losses.cross_entropy`.
+    `mixup`, `cutmix`: as in `tasks.mixing.mix_images`.
     """
 
     label_smoothing: float

@@ -33,10 +33,11 @@ class LanguageModeling:
     """The task of predicting each token of a text from the tokens before it.
 
     A batch contains `tokens`, `targets` int32 [B, T], `weights` float32 [B, T], and optionally
-    `segments` int32 [B, T], the document number of each token. `label_smoothing`, `z_loss`: as in
-    `tasks.losses.cross_entropy`. `loss_chunks`: the number of chunks of positions in which the loss
-    is computed, to save memory; None: computed by `tasks.losses.chunk_count` from the number of
-    `devices`.
+    `segments` int32 [B, T], the document number of each token.
+
+    `label_smoothing`, `z_loss`: as in `tasks.losses.cross_entropy`.
+    `loss_chunks`: the number of chunks of positions in which the loss is computed, to save memory;
+        None: computed by `tasks.losses.chunk_count` from the number of `devices`.
     """
 
     label_smoothing: float

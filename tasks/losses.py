@@ -86,7 +86,8 @@ _negative_log_likelihood.defvjp(_likelihood_forward, _likelihood_backward)
 
 
 def chunk_count(logits_shape: tuple[int, int, int], *, devices: int) -> int:
-    """Return the number of chunks with which the logits on a device fit into `CHUNK_BYTES`.
+    """Return the number of chunks of positions with which the logits of a chunk, on one device, fit
+    into `CHUNK_BYTES`.
 
     `logits_shape` is [B, T, V] on all `devices` together; logits are float32. The result is a
     power of two: 1 if all logits fit, and at most T.

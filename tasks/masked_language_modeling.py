@@ -23,11 +23,13 @@ class MaskedLanguageModeling(LanguageModeling):
     """The task of predicting masked tokens. A batch is as in `LanguageModeling`.
 
     The targets are the original `tokens` at random positions. Each position with a nonzero weight
-    is chosen with probability `mask_fraction`, and at least one is chosen per row. The mask token
-    is the last entry of the model's vocabulary. In training, each step draws new positions. In
-    evaluation, the positions depend only on the row's tokens, so that repeated evaluations have the
-    same loss. `framing`: ids of the tokens that the tokenizer adds around a text, such as [CLS];
-    they are never masked.
+    is chosen with probability `mask_fraction`, and at least one per row that has an eligible
+    position. The mask token is the last entry of the model's vocabulary. In training, each step
+    draws new positions. In evaluation, the positions depend only on the row's tokens, so that
+    repeated evaluations have the same loss.
+
+    `framing`: ids of the tokens that the tokenizer adds around a text, such as [CLS]; they are
+        never masked.
     """
 
     mask_fraction: float

@@ -34,8 +34,12 @@ class SpeechRecognition:
     higher_is_better: ClassVar[frozenset[str]] = frozenset({"exact_match"})
 
     def loss_sums(self, model: SoundModel, batch: Batch, *, dropout_key: jax.Array | None) -> Sums:
-        """Return sums over the batch: `loss` in nats, `weight` (the number of labels in the loss)
-        and `too_short` (the number of labels in recordings that are too short)."""
+        """Return sums over the batch, without the recordings that are too short for their labels.
+
+        `loss`: the negative log-likelihood in nats.
+        `weight`: the number of labels that `loss` covers.
+        `too_short`: the number of labels of the recordings that were left out.
+        """
         logits_BUV, segments_BU = model.transcribe(
             batch["frames"], segments_BT=batch["segments"], dropout_key=dropout_key, train=True
         )

@@ -49,7 +49,7 @@ def working_attention(config: Config, mesh: Mesh, notify: Callable[[str], None])
         )
     dtype, head_dim = compute_dtype(config, mesh), model.head_dim or model.width // model.num_heads
     parts = np.prod([mesh.shape[axis] for axis in config.mesh.rules.length], dtype=int)
-    # For pictures and sound, the length is not known yet: `attend` itself then avoids an
+    # For images and audio, the length is not known yet: `attend` itself then avoids an
     # implementation that can't be used.
     length = getattr(config.data, "sequence_length", POSITIONS * int(parts))
     limit = attention_limit(chosen, dtype, head_dim=head_dim, length=length // int(parts))

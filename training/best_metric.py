@@ -96,8 +96,10 @@ class BestMetric:
     def staleness(self, evaluations: Sequence[Evaluation], limit: int | None) -> str | None:
         """Return a message if the run should end early, else None.
 
-        It should if none of the last `limit` comparable validations is better than all earlier
-        ones. limit: None never ends a run early.
+        A run should end if none of the last `limit` comparable validations is better than all
+        earlier ones.
+
+        limit: a number of validations; None never ends a run early.
         """
         values = [self.value(one) for one in evaluations if self.is_known(one)]
         if limit is None or len(values) <= limit:

@@ -48,11 +48,15 @@ ITEMS = {
 class Checkpoints:
     """Writes checkpoints; keeps the last `keep_last` and the best `keep_best` of them.
 
-    No step is deleted before a newer one is written and has its manifest. metric: the metric that
-    ranks the evaluated steps. saved_step: the last step that was saved, or the step from which the
-    run resumed; -1 if there is none. also_sync: files outside the step folders that are synced to
-    the disk before a step counts as saved. Only one run may write to a folder: hold the lock of its
-    workdir.
+    No step is deleted before a newer one is written and has its manifest.
+
+    metric: the metric that ranks the evaluated steps.
+    saved_step: the last step that was saved, or the step from which the run resumed; -1 if there is
+        none.
+    also_sync: files outside the step folders that are synced to the disk before a step counts as
+        saved.
+
+    Only one run may write to a folder: hold the lock of its workdir.
     """
 
     def __init__(
@@ -78,10 +82,13 @@ class Checkpoints:
     ) -> None:
         """Copy the state to the host and return; the files are written in the background.
 
-        axes: the logical axes of the parameters, for the manifest. contents: the manifest's other
-        keys: `config`, `data`, `versions`, and `metrics` (of an evaluation at exactly this step, or
-        empty). A step that is already saved is not saved again. Raises the error of an earlier save
-        that failed.
+        axes: the logical axes of the parameters, for the manifest.
+        contents: the manifest's other keys: `config`, `data`, `versions`, and `metrics` (of an
+            evaluation at exactly this step, or empty).
+
+        A step that is already saved is not saved again.
+
+        Raises the error of an earlier save that failed.
         """
         if step == self.saved_step:
             return
@@ -120,12 +127,13 @@ class Checkpoints:
         return ranked[0][1] if ranked else None
 
     def is_due(self, step: int, metrics: Mapping[str, float]) -> bool:
-        """Return whether to save `step`: it is a multiple of `every_steps`, or the best step so
-        far.
+        """Return True if `step` should be saved.
 
-        metrics: the metrics of `step`; {} if it was not evaluated. Without `keep_best`, they are
-        ignored. The main process decides for all processes, as the others may not see every step on
-        the disk yet.
+        These are the multiples of `every_steps` and, with `keep_best`, each step that is better
+        than all before. The main process decides for all processes, because the others may not see
+        every step on the disk yet.
+
+        metrics: the metrics of `step`; {} if it was not evaluated.
         """
         value = metrics.get(self.metric.name)
         if step % self._every_steps == 0:

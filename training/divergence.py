@@ -13,8 +13,9 @@ def check_skipped(skipped: int, step: int, limit: int, saved_step: int, *, ends:
     many.
 
     `limit` skipped steps are too many. If the run ends at `step` (`ends`), two are too many, as
-    only a single one may be a bad batch. If it ends at step 1, one is too many. saved_step: the
-    step of the last checkpoint; -1 if there is none.
+    only a single one may be a bad batch. If it ends at step 1, one is too many.
+
+    saved_step: the step of the last checkpoint; -1 if there is none.
     """
     if skipped >= limit:
         reason = f"{skipped} steps in a row were not finite (train.max_skipped_steps)"

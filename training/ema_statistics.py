@@ -4,7 +4,7 @@ The running statistics belong to the activations of the raw weights. An average 
 does not fit the averaged weights either: while weights change, the activations of the averaged
 weights vary less than those of the weights at any step. So the last training batches are run
 through the averaged weights once more before these weights are used or saved (Izmailov et al. 2018,
-arXiv:1803.05407, section 3.2). docs/results.md has the figures.
+arXiv:1803.05407, section 3.2). docs/results.md has measurements.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,8 +32,11 @@ def measure_ema(
     """Measure the batch statistics of the averaged weights, and return the state with them.
 
     The result depends only on the weights and on the last batches before `step`, the number of
-    steps so far. batch(k): returns this process's rows of training batch k. Without averaged
-    weights or batch statistics, the state is returned unchanged.
+    steps so far.
+
+    batch(k): returns this process's rows of training batch k.
+
+    Without averaged weights or batch statistics, the state is returned unchanged.
     """
     if not jax.tree.leaves(state.ema_statistics):
         return state

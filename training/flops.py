@@ -1,8 +1,8 @@
-"""The floating-point operations of a train step and the peak of a device, for the metric `mfu`.
+"""The FLOPs of a train step and the peak FLOP/s of a device, for the metric `mfu`.
 
 Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B) is the rate of the
-operations in the model's matrix products, divided by the devices' peak rate. A multiply-add is 2
-operations; the backward pass has twice those of the forward pass. The convention:
+FLOPs in the model's matrix products, divided by the devices' peak rate. A multiply-add is 2 FLOPs;
+the backward pass has twice as many as the forward pass. The convention:
 
 - every kernel that multiplies activations counts, including the head's, even if it is the embedding
   table; look-ups, biases, norms, activation functions and the optimizer do not;
@@ -29,15 +29,18 @@ FORWARD_AND_BACKWARD = 3
 
 @dataclass(frozen=True)
 class Peak:
-    """The peak rates of a device. flops: dense bfloat16 operations per second, accumulated in
-    float32. bandwidth: bytes per second of its memory."""
+    """The peak rates of a device.
+
+    flops: dense bfloat16 FLOP/s, accumulated in float32.
+    bandwidth: bytes per second of its memory.
+    """
 
     flops: float
     bandwidth: float
 
 
 PEAKS: Mapping[str, Peak] = {
-    # From NVIDIA's data sheets. Figures stated with sparsity are halved.
+    # From NVIDIA's data sheets. Numbers stated with sparsity are halved.
     r"B200": Peak(2250e12, 8.0e12),
     r"GH200": Peak(989.4e12, 4.0e12),
     r"H200": Peak(989.4e12, 4.8e12),
@@ -72,11 +75,14 @@ def peak(device_kind: str) -> Peak | None:
 
 
 def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> float | None:
-    """Return the floating-point operations of a train step per example.
+    """Return the FLOPs of a train step per example.
 
-    An example is a window of `data.sequence_length` tokens, or a picture. params: the parameters,
-    or abstract arrays of their shapes. Returns None for an architecture without a formula here, and
-    if parameters are frozen (the formula does not fit their backward pass).
+    An example is a window of `data.sequence_length` tokens, or an image.
+
+    params: the parameters, or abstract arrays of their shapes.
+
+    Returns None for an architecture without a formula here, and if parameters are frozen (the
+    formula does not fit their backward pass).
     """
     model = config.model
     if config.train.freeze or config.train.lora.rank is not None:

@@ -45,10 +45,13 @@ class ArraySpec:
 class Pretrained:
     """A trained model that a run may be initialised from.
 
-    name: its name in messages. metadata: JSON that identifies it in the run's manifests. config:
-    the configuration it was trained with; None if unknown. params, statistics: shape, dtype and
-    axes of its arrays, by name. load(params, statistics, program): returns the arrays with these
-    names, on the program's mesh; call it only once. notes: messages about the model.
+    name: its name in messages.
+    metadata: JSON that identifies it in the run's manifests.
+    config: the configuration it was trained with; None if unknown.
+    params, statistics: shape, dtype and axes of its arrays, by name.
+    load(params, statistics, program): returns the arrays with these names, on the program's mesh;
+        call it only once.
+    notes: messages about the model.
     """
 
     name: str
@@ -64,7 +67,8 @@ class Pretrained:
 class WarmStart:
     """How a run's parameters are initialised: fresh, or from a pretrained model.
 
-    messages: lines for the user. params, statistics: names of the arrays taken from `pretrained`.
+    messages: lines for the user.
+    params, statistics: names of the arrays taken from `pretrained`.
     """
 
     messages: tuple[str, ...] = ()
@@ -106,10 +110,13 @@ def open_pretrained(workdir: Path, step: str, warn: Callable[[str], None]) -> Pr
     """Open a checkpoint of a workdir as a pretrained model. Averaged weights, if the checkpoint has
     them, take the place of the raw ones.
 
-    LoRA pairs are merged. step: a number, "best" or "latest". Arrays are read directly into the
-    shards of the program's mesh, with their dtypes on the disk; merged matrices are float32. `warn`
-    gets a message about each damaged checkpoint. Raises `UsageError` if the folder is no workdir or
-    does not have the step.
+    LoRA pairs are merged. Arrays are read directly into the shards of the program's mesh, with
+    their dtypes on the disk; merged matrices are float32.
+
+    step: a number, "best" or "latest".
+    warn: called with a message about each damaged checkpoint.
+
+    Raises `UsageError` if the folder is no workdir or does not have the step.
     """
     config, folder = read_config(workdir), workdir / "checkpoints"
     number, manifest, step_lock = choose_step(
@@ -255,7 +262,7 @@ def _under(field: str, leaves: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def _abstract(stored: ArraySpec, program: TrainProgram) -> jax.ShapeDtypeStruct:
-    """Return the abstract array of a stored one, with its sharding on the program's mesh."""
+    """Return the abstract array for a stored array, with its sharding on the program's mesh."""
     sharding = replicated(program.mesh)
     if stored.axes:
         rules = program.config.mesh.rules.model_dump()

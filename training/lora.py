@@ -34,8 +34,9 @@ from training.trees import Axes, LogicalAxes, Tree, flat, matching, nested
 
 @dataclass(frozen=True)
 class LoRA:
-    """LoRA pairs of rank `rank`. matrices: the logical axes of each adapted matrix, by name.
+    """LoRA pairs of rank `rank`.
 
+    matrices: the logical axes of each adapted matrix, by name.
     scale: the factor s of each product A B.
     """
 
@@ -74,8 +75,9 @@ class LoRA:
 def lora_of(config: Config, axes: Tree) -> LoRA | None:
     """Return the LoRA of `train.lora` for a model; None if `train.lora.rank` is not set.
 
-    axes: the logical axes of the model's parameters. Raises `configs.UsageError` for a pattern that
-    matches no parameter, or no matrix.
+    axes: the logical axes of the model's parameters.
+
+    Raises `configs.UsageError` for a pattern that matches no parameter, or no matrix.
     """
     settings = config.train.lora
     if settings.rank is None:
@@ -98,8 +100,10 @@ def lora_of(config: Config, axes: Tree) -> LoRA | None:
 def merged(params: Tree, axes: Mapping[str, LogicalAxes], *, scale: float) -> Tree:
     """Return the model's own parameters, with scale * A B added to each matrix that has a pair.
 
-    params: the model's parameters and the pairs. axes: the logical axes of the matrices, by name.
-    The sums are float32, as bfloat16 would round a small change away.
+    params: the model's parameters and the pairs.
+    axes: the logical axes of the matrices, by name.
+
+    The sums are float32, because bfloat16 would round a small change away.
     """
     leaves = flat({name: value for name, value in params.items() if name != LORA})
     pairs = flat(params.get(LORA))

@@ -117,7 +117,8 @@ class ModelDef:
     """A model on a mesh, without its arrays and without anything needed only for training.
 
     abstract_params, abstract_statistics: shape, dtype and sharding of each parameter and batch
-    statistic. attention: the attention implementation; None for a model without attention.
+        statistic.
+    attention: the attention implementation; None for a model without attention.
     """
 
     config: Config
@@ -180,8 +181,9 @@ def build_model_def(
 ) -> ModelDef:
     """Build the model of `config` on `mesh`, for data described by `data_spec`.
 
-    attention: the result of `working_attention`. Raises `UsageError` for settings that do not fit
-    the data or the model.
+    attention: the result of `working_attention`.
+
+    Raises `UsageError` for settings that do not fit the data or the model.
     """
     task = _build_task(config, data_spec, mesh)
     hyperparameters = config.model.model_dump(exclude={"architecture"})

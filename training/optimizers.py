@@ -52,9 +52,11 @@ class Optimizer:
 class ParamGroup:
     """How a parameter is updated.
 
-    rule: an optimizer's name, or `FROZEN`. decayed: whether weight decay applies to the parameter.
-    multiplier: factor on the learning rate. matrix: which of the parameter's dimensions are
-    rows and which are columns; None unless the rule is Muon.
+    rule: an optimizer's name, or `FROZEN`.
+    decayed: whether weight decay applies to the parameter.
+    multiplier: factor on the learning rate.
+    matrix: which of the parameter's dimensions are rows and which are columns; None unless the rule
+        is Muon.
     """
 
     rule: str
@@ -225,8 +227,9 @@ def _muon(momentum: float, adam: optax.GradientTransformation, each: Callable):
 class ScheduleFreeState(NamedTuple):
     """The state of the optimizer that `_schedule_free` returns.
 
-    direction: the state of the Optax chain that computes directions. fast: the parameters that the
-    updates are added to, z in the paper. weight_sum: the sum of the averaging weights so far.
+    direction: the state of the Optax chain that computes directions.
+    fast: the parameters that the updates are added to, z in the paper.
+    weight_sum: the sum of the averaging weights so far.
     largest_rate: the largest learning rate so far.
     """
 

@@ -26,12 +26,14 @@ from training.trees import Tree, flat, nested, select
 class TrainProgram:
     """Everything that is traced or compiled to train one model.
 
-    abstract_state: shape, dtype and sharding of each array. initialize(params, statistics): returns
-    a fresh sharded state, in which the given arrays replace initial values. warmup_steps,
-    flops_per_example: as in `training.schedules` and `training.flops`. trained: names of the
-    parameters that are not frozen. train_step(state, batch): the jitted train step, which donates
-    the state. mean_statistics(params, mean, count, batch, number): the jitted function of this name
-    in `training.step`, which donates nothing.
+    abstract_state: shape, dtype and sharding of each array.
+    initialize(params, statistics): returns a fresh sharded state, in which the given arrays replace
+        initial values.
+    warmup_steps, flops_per_example: as in `training.schedules` and `training.flops`.
+    trained: names of the parameters that are not frozen.
+    train_step(state, batch): the jitted train step, which donates the state.
+    mean_statistics(params, mean, count, batch, number): the jitted function of this name in
+        `training.step`, which donates nothing.
     """
 
     model_def: ModelDef
@@ -66,15 +68,18 @@ class TrainProgram:
 
     @property
     def peak_examples_per_second(self) -> float | None:
-        """Return the training throughput at an MFU of 100 %, in examples/s (`training.flops`); None
-        if the devices' peak or the operations of a step are unknown."""
+        """Return the training throughput, in examples/s, at which the MFU (`training.flops`) is
+        100 %. None if the peak FLOP/s of the devices or the FLOPs of a step are unknown."""
         device_peak = peak(self.mesh.devices.flat[0].device_kind)
         if device_peak is None or self.flops_per_example is None:
             return None
         return device_peak.flops * self.mesh.size / self.flops_per_example
 
     def batch_shape(self, example: Mapping[str, Any], global_batch_size: int) -> dict[str, Any]:
-        """Return the abstract global batch. example: any batch of this process's rows."""
+        """Return the shape, dtype and sharding of each array of the global batch.
+
+        example: any batch of this process's rows.
+        """
         return {
             name: jax.ShapeDtypeStruct(
                 (global_batch_size, *rows.shape[1:]), rows.dtype, sharding=self.batch_sharding
@@ -93,8 +98,8 @@ def build_program(
 ) -> TrainProgram:
     """Build the program of `config` on `mesh`, for data described by `data_spec`.
 
-    attention: the result of `working_attention`. warmup: number of warm-up steps; None takes that
-    of a new run.
+    attention: the result of `working_attention`.
+    warmup: number of warm-up steps; None takes that of a new run.
     """
     model_def = build_model_def(config, data_spec, mesh, attention=attention)
     task, graph, rules = model_def.task, model_def.graph, model_def.rules

@@ -40,8 +40,9 @@ from training.workdir import is_in_use
 class Restored:
     """A trained model: one step of a workdir, restored on a mesh.
 
-    manifest: the manifest of the step. params: the parameters, or their averages (EMA) if these
-    were chosen. statistics: the batch statistics that belong to `params`.
+    manifest: the manifest of the step.
+    params: the parameters, or their averages (EMA) if these were chosen.
+    statistics: the batch statistics that belong to `params`.
     """
 
     step: int
@@ -68,8 +69,8 @@ def restore_model(
     """Restore the parameters and batch statistics of a step, after verifying its files.
 
     step: a number, "latest" (the newest intact step; `warn` gets a message about each damaged newer
-    one) or "best" (by `checkpoint.best_metric`). weights: "ema" or "raw"; None takes the average if
-    the run has one.
+        one) or "best" (by `checkpoint.best_metric`).
+    weights: "ema" or "raw"; None takes the average if the run has one.
 
     Raises `UsageError` for a missing or damaged step, and for "ema" if there is no average.
     """
@@ -167,9 +168,11 @@ def choose_step(
     """Choose the step for `restore_model`, verify its files and lock it. Return its number, its
     manifest and the lock.
 
-    A run that is still training does not delete the step until the lock is released. option: the
-    name of the flag or field with the value `step`, for messages. Raises `UsageError` as
-    `restore_model` does.
+    A run that is still training does not delete the step until the lock is released.
+
+    option: the name of the flag or field with the value `step`, for messages.
+
+    Raises `UsageError` as `restore_model` does.
     """
     folder = workdir / "checkpoints"
 

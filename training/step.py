@@ -24,14 +24,15 @@ Metrics = dict[str, jax.Array]
 class TrainState(struct.PyTreeNode):
     """The state of a run: all that resuming needs, as nested dictionaries of arrays.
 
-    It holds no random key: each step folds its number into the seed.
+    It contains no random key: each step folds its number into the seed.
 
-    step: number of batches consumed, skipped ones included; int32 scalar. skipped: number of
-    consecutive skipped steps (`train_step`) up to now; int32 scalar. statistics: batch statistics
-    of `params`. optimizer: the optimizer's state, for the trainable parameters only. ema: float32
-    averages of the trainable parameters; None without `train.ema_decay`. ema_statistics: batch
-    statistics of the averaged weights; None if `ema` is None. Steps do not update them:
-    `measure_ema` measures them before they are used or saved.
+    step: number of batches consumed, skipped ones included; int32 scalar.
+    skipped: number of consecutive skipped steps (`train_step`) up to now; int32 scalar.
+    statistics: batch statistics of `params`.
+    optimizer: the optimizer's state, for the trainable parameters only.
+    ema: float32 averages of the trainable parameters; None without `train.ema_decay`.
+    ema_statistics: batch statistics of the averaged weights; None if `ema` is None. Steps do not
+        update them: `measure_ema` measures them before they are used or saved.
     """
 
     step: jax.Array
@@ -80,9 +81,14 @@ def train_step(
     change too, because the branch is taken before the update is known. Parameters and moments in
     bfloat16 are rounded stochastically (`training.rounding`).
 
-    branch: whether the step branches around the optimizer (`jax.lax.cond`). Without it, the step
-    always computes the update and then selects each value. On CPU, branching saves a third of an
-    update's memory traffic; on GPU, the host would have to wait for the condition.
+    schedule: maps a step to its learning rate.
+    accumulation: number of micro-batches.
+    ema_decay: decay of the averaged weights; None without averages.
+    branch: whether the step branches around the optimizer (`jax.lax.cond`); otherwise it always
+        computes the update and then selects each value.
+
+    On CPU, branching saves a third of an update's memory traffic; on GPU, the host would have to
+    wait for the condition.
 
     Returns the new state and the metrics: `loss` (mean over the batch's targets), `weight` (number
     of targets), `learning_rate`, `gradient_norm` (before clipping), `update_ratio` (norm of the

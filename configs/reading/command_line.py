@@ -38,18 +38,21 @@ _FLAG_ALIASES = {
     ),
     "explain": ("dry_run", "print_config", "show_config"),
 }  # fmt: skip
-"""Names of our flags in other trainers, for suggestions."""
+"""Names that other trainers use for our flags, for suggestions."""
 
 
 @dataclass(frozen=True)
 class Flag:
     """A flag of a program.
 
-    meaning: its description in the help. type: `str`, `int` or `float`. switch: the flag takes no
-    value; it is True if given, else False. repeatable: the flag may be given several times; its
-    value is a tuple. minimum, maximum: inclusive bounds of a number; above: an exclusive lower
-    bound. may_be_empty: whether `--name=` is allowed. placeholder: stands for the value in the
-    help.
+    meaning: its description in the help.
+    type: `str`, `int` or `float`.
+    switch: the flag takes no value; it is True if given, else False.
+    repeatable: the flag may be given several times; its value is a tuple.
+    minimum, maximum: inclusive bounds of a number.
+    above: an exclusive lower bound.
+    may_be_empty: whether `--name=` is allowed.
+    placeholder: stands for the value in the help.
     """
 
     name: str
@@ -124,9 +127,10 @@ def parse_command_line(
     The attribute `overrides` maps paths of configuration fields to their new values as text.
 
     overrides: whether `--config.section.field=value` is allowed; by default, if there is a flag
-    `config`. description: the first lines of the help; by default, the docstring of the running
-    program. `--help` prints the help and exits with status 0. Raises `UsageError` for invalid
-    arguments.
+        `config`.
+    description: the first lines of the help; by default, the docstring of the running program.
+
+    `--help` prints the help and exits with status 0. Raises `UsageError` for invalid arguments.
     """
     by_name = {flag.name: flag for flag in flags}
     overrides = "config" in by_name if overrides is None else overrides

@@ -21,7 +21,9 @@ class Field:
 def flatten(section: Settings, prefix: str = "") -> dict[str, Field]:
     """Return all fields of `section` and its subsections: path to field.
 
-    The discriminator comes first in each section. prefix: written before each path.
+    The discriminator comes first in each section.
+
+    prefix: written before each path.
     """
     declared = type(section).model_fields
     flat: dict[str, Field] = {}

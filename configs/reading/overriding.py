@@ -82,8 +82,10 @@ def _find_section(values: Values, path: str) -> _Section:
 def _field_info(section: _Section, part: str, path: str) -> FieldInfo:
     """Return the declaration of the field or section `part` in `section`.
 
-    part: `path` or the path of a section that contains it. path: the overridden field, for
-    messages. Raises `UsageError` if `section` has no such field or section.
+    part: `path` or the path of a section that contains it.
+    path: the overridden field, for messages.
+
+    Raises `UsageError` if `section` has no such field or section.
     """
     info = section.kind.model_fields.get(part.rpartition(".")[2])
     if info is not None and (part == path or kinds(info)):

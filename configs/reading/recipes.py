@@ -30,10 +30,13 @@ def load_config(
 ) -> Config:
     """Read a recipe, apply `overrides`, and return the checked configuration.
 
-    overrides: maps the path of a field (`model.width`) to its value as text. inputs: whether to
-    check that the user's files exist. workdir: the folder of the run, if any. notify: called with
-    messages about fields that a new run inherits from the run `train.initialize_from`
-    (`configs.reading.warm_start`). Raises `UsageError`.
+    overrides: maps the path of a field (`model.width`) to its value as text.
+    inputs: whether to check that the user's files exist.
+    workdir: the folder of the run, if any.
+    notify: called with messages about fields that a new run inherits from the run
+        `train.initialize_from` (`configs.reading.warm_start`).
+
+    Raises `UsageError`.
     """
     config, inherited = load_with_inherited(recipe, overrides or {}, workdir)
     for part in inherited:
@@ -59,7 +62,7 @@ def load_with_inherited(
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """Run `get_config()` of the file `recipe` and return its result as nested dictionaries.
 
-    Raises `UsageError` for any error in the recipe, with the number of the line if it is known.
+    Raises `UsageError` for any error in the recipe, with the line number if known.
     """
     path = Path(recipe)
     try:
@@ -111,7 +114,8 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def recipes() -> dict[str, str]:
-    """Return the project's recipes: name to path, which is relative inside the current folder."""
+    """Return the path of each of the project's recipes, by name. Paths in the current folder are
+    relative."""
     paths = {}
     for path in sorted(RECIPES.glob("*.py")):
         if re.search(r"^def get_config\(", path.read_text(), re.MULTILINE):

@@ -47,9 +47,10 @@ def write_config(config: Config, workdir: str | Path) -> None:
 def read_config(workdir: str | Path, overrides: Mapping[str, str] | None = None) -> Config:
     """Read and check the configuration that `write_config` wrote into `workdir`.
 
-    overrides: new values, as text, by field path; the fields must be mutable on resume. Raises
-    `UsageError` if the folder has no run, the file is damaged, a value is invalid, or an overridden
-    field is not mutable.
+    overrides: new values, as text, by field path; the fields must be mutable on resume.
+
+    Raises `UsageError` if the folder has no run, the file is damaged, a value is invalid, or an
+    overridden field is not mutable.
     """
     path, overrides = Path(workdir) / NAME, overrides or {}
     try:
@@ -105,7 +106,9 @@ def check_workdir(config: Config, workdir: str | None, notify: Callable[[str], N
     """Check that a run can start or resume in `workdir`. Return True for a new run, else False.
 
     A run resumes if `workdir` has a checkpoint. Otherwise it is new, and any field may change.
+
     notify: called with a message for each field that differs from the workdir's configuration.
+
     Raises `UsageError` if `workdir` is None, if a resumed run changes a field that is not mutable,
     or if the model that a new run is initialized from does not exist.
     """

@@ -18,7 +18,9 @@ from configs.schema.settings import Settings, accepts, kind_name, kinds
 def build_config(values: Mapping[str, Any], overrides: Mapping[str, str], source: str) -> Config:
     """Apply `overrides` (path to text) to `values` (nested sections), and return the configuration.
 
-    source: the origin of `values`, such as the path of a file, for messages. Raises `UsageError`.
+    source: the origin of `values`, such as the path of a file, for messages.
+
+    Raises `UsageError`.
     """
     return validate(overridden(values, overrides), overrides, source)
 

@@ -111,8 +111,9 @@ def _inherit_tokenizer(
     """Copy the tokenizer settings of a run into `values`, in place.
 
     folder: the workdir of the other run, which contains `tokenizer.json`; None if the run resumes
-    and its own configuration `origin` has the settings. Returns the fields that changed (path to
-    value), and a description of each.
+        and its own configuration `origin` has the settings.
+
+    Returns the fields that changed (path to value), and a description of each.
     """
     kind = kind_of_section(values, "data.source")
     given = any(path.startswith("data.tokenizer.") for path in overrides)

@@ -278,7 +278,7 @@ class RotaryStack(Stack):
         return self
 
 
-def nearest_multiples(number: int, of: int) -> str:
-    """Return the multiples of `of` closest to `number`, as text such as "128 or 132"."""
-    below = number // of * of
-    return f"{below} or {below + of}" if below else f"{of}"
+def nearest_multiples(number: int, divisor: int) -> str:
+    """Return the nearest multiples of `divisor` as text, such as "128 or 132"."""
+    below = number // divisor * divisor
+    return f"{below} or {below + divisor}" if below else f"{divisor}"

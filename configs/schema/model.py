@@ -317,7 +317,7 @@ class SoundEncoder(Sound, RotaryStack, Blocks):
 
 
 class VisionTransformer(Blocks):
-    """A stack of residual blocks on the patches of a picture."""
+    """A stack of residual blocks on the patches of an image."""
 
     bidirectional: ClassVar = True
     modalities: ClassVar = ("pictures",)
@@ -359,7 +359,7 @@ class VisionTransformer(Blocks):
 
 
 class ResNet(Architecture):
-    """A residual convolutional network on pictures."""
+    """A residual convolutional network on images."""
 
     modalities: ClassVar = ("pictures",)
     outputs: ClassVar = ("classes",)
@@ -412,7 +412,7 @@ class CNN(Architecture):
 
 
 class ConvNeXt(Architecture):
-    """A convolutional network on pictures with transformer-like blocks (Liu et al. 2022,
+    """A convolutional network on images with transformer-like blocks (Liu et al. 2022,
     arXiv:2201.03545)."""
 
     modalities: ClassVar = ("pictures",)

@@ -1,4 +1,4 @@
-"""Data sources of labelled pictures, and the augmentation of pictures."""
+"""Data sources of labelled images, and the augmentation of images."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +18,7 @@ ImageSize = Annotated[int, Interval(ge=4, le=1024)]
 
 
 class Augmentation(Settings):
-    """Random augmentation of training pictures, drawn anew at each read. Off by default."""
+    """Random augmentation of training images, drawn anew at each read. Off by default."""
 
     crop: Literal["none", "padded", "random_resized"] = field(
         "none",
@@ -85,7 +85,7 @@ def _image_size(default: int | None, meaning: str) -> Any:
 
 
 class Pictures(Source):
-    """Base class of data sources of pictures."""
+    """Base class of data sources of images."""
 
     modality: ClassVar = "pictures"
 
@@ -135,7 +135,7 @@ class Digits(Pictures):
 
 
 class ImageFolder(Pictures):
-    """The user's pictures, in a folder per class."""
+    """The user's images, in a folder per class."""
 
     source: Literal["image_folder"] = field("image_folder", "Source of the examples.")
     path: FilePath | None = user_path_field(
@@ -145,7 +145,7 @@ class ImageFolder(Pictures):
 
 
 class TFDSPictures(Pictures):
-    """A picture data set that TensorFlow Datasets prepared as ArrayRecord files."""
+    """An image data set that TensorFlow Datasets prepared as ArrayRecord files."""
 
     source: Literal["tfds_pictures"] = field("tfds_pictures", "Source of the examples.")
     name: PlainText | None = PREPARED_NAME

@@ -56,8 +56,9 @@ def resolve_mesh(config: "Config", device_count: int) -> dict[str, int]:
 def resolve_steps(config: "Config", examples: int) -> "Config":
     """Return `config` with `train.steps` computed from `train.epochs`, if that is given.
 
-    examples: the number of training examples. Raises `UsageError` as `Train.with_steps` raises
-    ValueError.
+    examples: the number of training examples.
+
+    Raises `UsageError` as `Train.with_steps` raises ValueError.
     """
     try:
         train = config.train.with_steps(examples, config.data.global_batch_size)

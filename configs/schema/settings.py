@@ -49,12 +49,13 @@ class Settings(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class FieldMetadata:
-    """Properties of a field besides its type, range and meaning.
+    """Properties of a field in addition to its type, range and meaning.
 
-    unit: the unit of the value. mutable_on_resume: whether the value may change when a run resumes.
-    required: whether the user must replace the default None. aliases: names of the same setting in
-    other trainers, for suggestions. accepts: a description of the valid values, if their type and
-    range do not describe them.
+    unit: the unit of the value.
+    mutable_on_resume: whether the value may change when a run resumes.
+    required: whether the user must replace the default None.
+    aliases: names of the same setting in other trainers, for suggestions.
+    accepts: a description of the valid values, if their type and range do not describe them.
     """
 
     unit: str | None = None

@@ -200,9 +200,11 @@ class Train(Settings):
     def with_steps(self, examples: int, batch_size: int) -> Self:
         """Return the section with `steps` computed from `epochs`, if `epochs` is given.
 
-        examples: number of training examples (N). batch_size: examples per update (B). Epoch e
-        ends in step ceil(e * N / B). Raises ValueError if there are more than `INTEGER_LIMIT`
-        steps, or if `profile_from_step` is after the last step.
+        examples: number of training examples (N).
+        batch_size: examples per update (B). Epoch e ends in step ceil(e * N / B).
+
+        Raises ValueError if there are more than `INTEGER_LIMIT` steps, or if `profile_from_step` is
+        after the last step.
         """
         if self.epochs is None:
             return self

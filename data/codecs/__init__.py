@@ -1,1 +1,1 @@
-"""Codecs: convert text, pictures and sound to arrays, and text and pictures back."""
+"""Codecs: convert text, images and audio to arrays, and text and images back."""

@@ -1,6 +1,6 @@
 """Renders conversations with a chat template, and encodes them as tokens with a loss mask.
 
-A conversation is a list of messages, each with a `role` and a `content`. A model learns to write
+A conversation is a list of messages, each with a `role` and a `content`. A model learns to generate
 the messages with the role "assistant"; their tokens are called learned.
 
 A template is written in Jinja, as in Hugging Face Transformers. Its variables are `messages`,
@@ -74,8 +74,8 @@ _TEMPLATE_ERRORS = (
 class Piece:
     """A part of a rendered conversation: plain text or a special token.
 
-    text: the text, or the name of the special token. is_learnt: whether its tokens count in the
-    loss.
+    text: the text, or the name of the special token.
+    is_learnt: whether its tokens count in the loss.
     """
 
     text: str
@@ -86,9 +86,11 @@ class Piece:
 class ChatTemplate:
     """Renders conversations with a Jinja template, as lists of `Piece`.
 
-    source: the template; None for `TEMPLATE`. specials: the special tokens that it may write.
-    bos, eos: the values of `bos_token` and `eos_token`. Raises ValueError if the source is not
-    valid Jinja.
+    source: the template; None for `TEMPLATE`.
+    specials: the special tokens that it may write.
+    bos, eos: the values of `bos_token` and `eos_token`.
+
+    Raises ValueError if the source is not valid Jinja.
 
     reads_tools, reads_tool_calls: whether it reads the tools, and the calls in messages.
     knows_developer: whether it knows the role "developer".

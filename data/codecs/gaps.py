@@ -21,8 +21,9 @@ _CONTEXT = 8
 class Piece:
     """A part of a text with gaps: from one gap (or the start) to the next gap (or the end).
 
-    ids: the token ids of the part, int32 [tokens]. keeps_space: False if the space at the end of
-    `text` belongs to the missing token after it; `ids` then do not contain this space.
+    ids: the token ids of the part, int32 [tokens].
+    keeps_space: False if the space at the end of `text` belongs to the missing token after it;
+        `ids` then do not contain this space.
     """
 
     text: str
@@ -116,8 +117,9 @@ class GapCodec:
     def _like(self, neighbour: str, side: int) -> list[str]:
         """Return the fillers that have a letter (or digit) at index `side` if `neighbour` is one.
 
-        side: 0 for the first character, -1 for the last. Return all fillers if `neighbour` is
-        neither a letter nor a digit, or if no filler matches.
+        side: 0 for the first character, -1 for the last.
+
+        Return all fillers if `neighbour` is neither a letter nor a digit, or if no filler matches.
         """
         for is_of_class in (str.isalpha, str.isdigit):
             if is_of_class(neighbour):

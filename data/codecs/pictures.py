@@ -1,4 +1,4 @@
-"""Decodes and encodes pictures: uint8 [height, width, channels], 1 channel (grey) or 3 (RGB)."""
+"""Decodes and encodes images: uint8 [height, width, channels], 1 channel (grey) or 3 (RGB)."""
 
 import io
 import warnings
@@ -17,9 +17,9 @@ Size = tuple[float, float]
 """Width and height, in Pillow's order."""
 
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom edge of a part of a picture, in pixels."""
+"""Left, top, right and bottom edge of a part of an image, in pixels."""
 
-# Pillow's warning about a large picture doesn't name the file. At twice that size Pillow raises an
+# Pillow's warning about a large image doesn't name the file. At twice that size Pillow raises an
 # error, which `decode_picture` reports.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -40,16 +40,17 @@ def decode_picture(
     choose: Callable[[Size], Box] | None = None,
     most_pixels: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Decode a picture (PNG, JPEG, ...), crop it and resize it to `shape`.
+    """Decode an image (PNG, JPEG, ...), crop it and resize it to `shape`.
 
-    choose: a function from the picture's size to the box to crop. The default is the crop for
-    evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied by
-    `crop_ratio`. most_pixels: a picture with more is refused before it is decoded, and so is one of
-    a rare format.
+    choose: a function from the image's size to the box to crop. The default is the crop for
+        evaluation: the largest centered box with the aspect ratio of `shape`, its sides multiplied
+        by `crop_ratio`.
+    most_pixels: an image with more is refused before it is decoded, and so is one of a rare
+        format.
 
     If the file has several frames, the first is used. The EXIF orientation is applied. Transparent
     pixels are put on white. Values of more than 8 bits keep their upper 8. Raises ValueError if the
-    picture can't be decoded. If `most_pixels` is given, MemoryError is raised if there is not
+    image can't be decoded. If `most_pixels` is given, MemoryError is raised if there is not
     enough memory.
     """
     height, width, channels = shape
@@ -88,7 +89,7 @@ def middle(size: Size, target: Size, ratio: float = 1.0) -> Box:
 
 
 def picture_size(encoded: bytes) -> tuple[int, int]:
-    """Return the width and height of an encoded picture; raises ValueError if it can't be read."""
+    """Return the width and height of an encoded image; raises ValueError if it can't be read."""
     try:
         with Image.open(io.BytesIO(encoded)) as file:
             return _upright_size(file)
@@ -112,7 +113,7 @@ def to_pillow(picture: NDArray[np.uint8]) -> Image.Image:
 
 
 def _opened(encoded: bytes, most_pixels: int | None) -> Image.Image:
-    """Read the header of a picture. Raises ValueError for more than `most_pixels`."""
+    """Read the header of an image. Raises ValueError for more than `most_pixels`."""
     if most_pixels is None:
         return Image.open(io.BytesIO(encoded))
     file = Image.open(io.BytesIO(encoded), formats=_SAFE_FORMATS)
@@ -131,7 +132,7 @@ def _no_picture(encoded: bytes, error: Exception) -> ValueError:
 
 
 def _upright_size(file: Image.Image) -> tuple[int, int]:
-    """Return the width and height of a picture after the EXIF rotation."""
+    """Return the width and height of an image after the EXIF rotation."""
     lies = file.format != "TIFF" and file.getexif().get(_ORIENTATION, 1) >= 5
     return (file.height, file.width) if lies else file.size
 
@@ -143,7 +144,7 @@ def _shrink(file: Image.Image, times: float) -> None:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Prepare a picture for conversion to 8 bits: 16-bit values keep their upper 8 bits, and
+    """Prepare an image for conversion to 8 bits: 16-bit values keep their upper 8 bits, and
     transparent pixels are put on white. Raises ValueError for floating-point pixels."""
     if picture.mode.startswith("I"):
         wide = np.clip(np.asarray(picture).astype(np.int64), 0, 2**16 - 1)

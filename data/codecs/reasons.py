@@ -1,4 +1,4 @@
-"""Turns the errors of decoders into reasons for people."""
+"""Turns the errors of decoders into messages for people."""
 
 import re
 

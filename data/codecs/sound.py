@@ -30,13 +30,16 @@ def decode_sound(
 ) -> Waveform:
     """Decode a recording (WAV, FLAC, OGG, MP3, ...), resampled to `sample_rate`: float32 [samples].
 
-    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase). most_seconds: a
-    longer recording is refused before it is decoded. Never more is decoded than its header tells.
+    Channels are averaged. The resampler is soxr's HQ (band-limited, linear phase).
+
+    most_seconds: a longer recording is refused before it is decoded.
+
+    No more samples are decoded than the header announces.
 
     Raises ValueError if the recording is empty, cut off or too long, or can't be decoded. If
     `most_seconds` is given, MemoryError is raised if there is not enough memory.
     """
-    import soundfile  # imported late, here and below: programs without sound start faster
+    import soundfile  # imported late, here and below: programs without audio start faster
 
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
@@ -108,7 +111,8 @@ def _ends(encoded: bytes) -> bool:
 
 
 def _missing(encoded: bytes) -> float:
-    """Return the share of samples that a WAV file lacks by its header; 0 for other formats."""
+    """Return the share of the samples announced by a WAV file's header that the file lacks; 0 for
+    other formats."""
     place = 12
     while encoded[:4] == b"RIFF" and place + 8 <= len(encoded):
         kind, size = (
@@ -231,8 +235,10 @@ class RecordingReader:
     """Turns a file's content into frames: `RecordingReader(...)(content)` is float32 [frames, mel
     bands].
 
-    most_frames: longer recordings are refused. Raises ValueError for content that is not a
-    recording, and for a recording shorter than a frame or longer than `most_frames`.
+    most_frames: longer recordings are refused.
+
+    Raises ValueError for content that is not a recording, and for a recording shorter than a frame
+    or longer than `most_frames`.
     """
 
     log_mel: LogMel
@@ -275,5 +281,5 @@ def _hertz(mels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _power_of_two(number: float) -> int:
-    """Return the least power of two that is not smaller than `number`."""
+    """Return the smallest power of two that is at least `number`."""
     return 2 ** int(np.ceil(np.log2(number)))

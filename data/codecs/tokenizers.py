@@ -37,11 +37,13 @@ class Tokenizer:
     can't fake its end.
 
     `opening`, `closing`: the ids that tokenizer.json's post-processor puts before and after every
-    text, such as BERT's [CLS] and [SEP]; int32 [tokens], may be empty. `separator`: the token that
-    begins a document. It is the opening token if there is exactly one and `closing` is not empty;
-    otherwise it is `SEPARATOR`, which is added to the vocabulary if missing. `end_id`: the token
-    that ends generated text. `joins_prompt`: whether the prompt and the generated text are decoded
-    as one text.
+        text, such as BERT's [CLS] and [SEP]; int32 [tokens], may be empty.
+    `separator`: the token that begins a document. It is the opening token if there is exactly one
+        and `closing` is not empty; otherwise it is `SEPARATOR`, which is added to the vocabulary if
+        missing.
+    `end_id`: the token that ends generated text.
+
+    `joins_prompt`: whether the prompt and the generated text are decoded as one text.
     """
 
     joins_prompt = True
@@ -246,6 +248,7 @@ class StreamDecoder:
     """Decodes ids as they arrive, without returning half a character.
 
     The joined results of all `push` calls and of `flush` equal `Tokenizer.decode` of all ids.
+
     after: ids that come before the new ones; their text is not part of the results.
     """
 

@@ -54,7 +54,7 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder):
 def open_examples(source: SequentialSource, cache: Path, progress: Progress) -> RawSplits:
     """Return the raw examples of each split of `source`, with random access.
 
-    If the folder `cache` does not contain them, they are first written there. Pictures are returned
+    If the folder `cache` does not contain them, they are first written there. Images are returned
     as encoded bytes.
     """
     key = digest({"version": VERSION, "source": source.name, "contents": source.source_key()})

@@ -59,12 +59,15 @@ _WEEKDAY_PLACES = ("{w}, {text}", "{w} {text}", "on {w}, {text}", "on {w} {text}
 class Style:
     """A way to write a date, drawn by `draw_style`.
 
-    text: the pattern that the parts of the date are inserted into. day: "D", "DD", "5th" or
-    "fifth". the: whether "the" precedes an ordinal day. year: "pairs", "hundreds" or "thousands"
-    for a year in words (see `_year`), "" for digits. hyphens: whether numbers in words have
-    hyphens. conjunction: whether a year in words has an "and". month, weekday_name: "long", "short"
-    or "dotted" (abbreviated with a dot). weekday: a pattern that adds the weekday; "" for a date
-    without one. case: "lower", "upper" or "as it is".
+    text: the pattern that the parts of the date are inserted into.
+    day: "D", "DD", "5th" or "fifth".
+    the: whether "the" precedes an ordinal day.
+    year: "pairs", "hundreds" or "thousands" for a year in words (see `_year`), "" for digits.
+    hyphens: whether numbers in words have hyphens.
+    conjunction: whether a year in words has an "and".
+    month, weekday_name: "long", "short" or "dotted" (abbreviated with a dot).
+    weekday: a pattern that adds the weekday; "" for a date without one.
+    case: "lower", "upper" or "as it is".
     """
 
     text: str
@@ -152,8 +155,10 @@ class Dates:
     """A source of pairs of a date as people write it and the date in ISO format.
 
     The days are a fixed random choice from the years 1500 to 2500. Each is in one pair of one
-    split. held_out: share of the days outside the test that is held out for validation, chosen by
-    a hash of the day.
+    split.
+
+    held_out: share of the days outside the test that is held out for validation, chosen by a hash
+        of the day.
     """
 
     held_out: float

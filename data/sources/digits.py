@@ -1,4 +1,4 @@
-"""The handwritten digits of scikit-learn: 1,797 pictures of 8 by 8 pixels with 17 grey levels."""
+"""The handwritten digits of scikit-learn: 1,797 images of 8 by 8 pixels with 17 grey levels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +17,10 @@ class Digits:
     `label`.
 
     The split `test` is the one of `train_test_split(..., test_size=0.2, random_state=0)`, as usual
-    for these digits. held_out: share of the other pictures that is held out for validation, chosen
-    by a hash of the picture's number.
+    for these digits.
+
+    held_out: share of the other images that is held out for validation, chosen by a hash of the
+        image's number.
     """
 
     held_out: float
@@ -28,7 +30,7 @@ class Digits:
 
     @cached_property
     def members(self) -> Mapping[str, list[int]]:
-        """The numbers of the pictures in each split."""
+        """The numbers of the images in each split."""
         # The same split as train_test_split. Importing scikit-learn for it would take a second.
         order = np.random.RandomState(0).permutation(1797).tolist()
         test, rest = order[:360], order[360:]
@@ -61,6 +63,6 @@ class Digits:
 
 
 def open_source(settings: Any) -> Digits:
-    """Open the digits. `data.validation_fraction` of the pictures outside the split test is held
+    """Open the digits. `data.validation_fraction` of the images outside the split test is held
     out for validation."""
     return Digits(settings.validation_fraction)

@@ -120,8 +120,10 @@ def read_text_files(
     """Return a `TextFile` for each path and name in `files`.
 
     The file stat cache, opened with `settings` and `what`, avoids reading unchanged files again.
-    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD. Raises UsageError if a
-    file can't be read or, with "error", is not valid UTF-8.
+
+    invalid_utf8: "error", or "replace" to decode invalid bytes as U+FFFD.
+
+    Raises UsageError if a file can't be read or, with "error", is not valid UTF-8.
     """
 
     def find(path: Path) -> tuple[str, int]:

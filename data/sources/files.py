@@ -21,7 +21,8 @@ Files = tuple[list[Path], Path]
 def find_files(given: str, accepts: Callable[[Path], bool] = lambda path: True) -> dict[str, Files]:
     """Return the files of each split, sorted by name, and the folder that names are relative to.
 
-    given: a file, a folder or a glob. accepts: returns whether to take a file of a folder or glob.
+    given: a file, a folder or a glob.
+    accepts: returns whether to take a file of a folder or glob.
 
     If a folder has subfolders named train, validation or test, only these are read. If all its
     files are named after splits (train.txt, test.jsonl.gz, train-00000-of-00002.parquet), each

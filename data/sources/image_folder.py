@@ -1,4 +1,4 @@
-"""A source of the user's pictures: a folder for each class, or for each split and class."""
+"""A source of the user's images: a folder for each class, or for each split and class."""
 
 import os
 from collections import Counter
@@ -19,7 +19,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: its file, its path below the folder of the data (`name`), the name of its class
+    """An image: its file, its path below the folder of the data (`name`), the name of its class
     (`label`), and the hash of its file."""
 
     path: Path
@@ -30,10 +30,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A source of the pictures in a folder. They are read from their files and not copied.
+    """A source of the images in a folder. They are read from their files and not copied.
 
-    pictures: the pictures of each split, by the split's name. warnings: messages for the user.
-    held_out: share of the training pictures that was held out for validation.
+    pictures: the images of each split, by the split's name.
+    warnings: messages for the user.
+    held_out: share of the training images that was held out for validation.
     """
 
     pictures: Mapping[str, Sequence[Picture]]
@@ -59,12 +60,12 @@ class ImageFolder:
 
 
 def open_source(settings: Any) -> ImageFolder:
-    """Open the pictures in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
+    """Open the images in the folder `data.path`: CLASS/NAME.jpg, or SPLIT/CLASS/NAME.jpg.
 
-    Without a validation split, `data.validation_fraction` of the training pictures is held out,
-    chosen by a hash of their names. Files without the suffix of a picture, in no class folder or
+    Without a validation split, `data.validation_fraction` of the training images is held out,
+    chosen by a hash of their names. Files without the suffix of an image, in no class folder or
     outside the split folders are ignored with a warning; hidden files, without one. A class folder
-    may be a symbolic link. Raises UsageError if a split has no pictures, if there is only one
+    may be a symbolic link. Raises UsageError if a split has no images, if there is only one
     class, or if the splits differ in their classes.
     """
     root = Path(settings.path).expanduser()
@@ -93,7 +94,7 @@ class _Found:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.files: list[tuple[Path, str]] = []  # paths of pictures, and their classes
+        self.files: list[tuple[Path, str]] = []  # paths of images, and their classes
         self.others: list[Path] = []
         there = [*files_in(folder)]
         for path in self.folders().values():
@@ -107,11 +108,11 @@ class _Found:
         self.counts = Counter(label for _, label in self.files)
 
     def classes(self) -> tuple[str, ...]:
-        """Return the names of the classes that have pictures."""
+        """Return the names of the classes that have images."""
         return tuple(sorted(self.counts))
 
     def folders(self) -> dict[str, Path]:
-        """Return the subfolders by name, with or without pictures."""
+        """Return the subfolders by name, with or without images."""
         with os.scandir(self.folder) as there:
             found = [Path(one.path) for one in there if one.is_dir() and one.name[0] != "."]
         return {name_below(self.folder, path): path for path in sorted(found)}

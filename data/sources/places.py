@@ -14,7 +14,9 @@ def places(sources: Sequence[Source], settings: Any, splits: Iterable[str]) -> d
     """Describe, for each of `splits`, where its examples come from.
 
     This is a file, a folder, the name of a data set, or a note that they were held out from the
-    training data. settings: the configuration's `data`.
+    training data.
+
+    settings: the configuration's `data`.
     """
     cut = [getattr(source, "held_out", 0.0) > 0 for source in sources]
     from_training = f"cut from training by data.validation_fraction={settings.validation_fraction}"
@@ -32,6 +34,7 @@ def uneven_cuts(
 
     Too much is more than twice `data.validation_fraction`, too little less than half. The share is
     measured in characters for documents, which are held out whole, else in examples or records.
+
     splits: the splits of the prepared data, by name.
     """
     for number, source in enumerate(sources):

@@ -55,7 +55,8 @@ class PreparedRecords:
 class PreparedSplit:
     """The texts in the feature `field` of the split `name` of the data set in `folder`.
 
-    rows: number of records in the split. size: number of bytes of the split, by dataset_info.json.
+    rows: number of records in the split.
+    size: number of bytes of the split, according to dataset_info.json.
     """
 
     folder: Path
@@ -90,8 +91,9 @@ class PreparedSplit:
 class PreparedSet:
     """A data set prepared by TensorFlow Datasets.
 
-    where: the set's name in error messages. info: the content of dataset_info.json. features: the
-    description of each feature, by name, from features.json.
+    where: the set's name in error messages.
+    info: the content of dataset_info.json.
+    features: the description of each feature, by name, from features.json.
     """
 
     folder: Path
@@ -159,9 +161,9 @@ class PreparedSet:
 class PreparedExamples:
     """A source of a set's raw examples, read from the set's own files. Subclasses define `reader`.
 
-    content_field, target_field: the features with the input and the target of an example. held_out:
-    share of the training split that is held out for validation, chosen by a hash of each record's
-    number.
+    content_field, target_field: the features with the input and the target of an example.
+    held_out: share of the training split that is held out for validation, chosen by a hash of each
+        record's number.
     """
 
     name: str

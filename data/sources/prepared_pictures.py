@@ -1,4 +1,4 @@
-"""Sources of pictures prepared by TensorFlow Datasets, such as mnist, cifar10, imagenet2012."""
+"""Sources of image data sets prepared by TensorFlow Datasets, such as mnist and cifar10."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -9,7 +9,7 @@ from data.sources.prepared import PreparedExamples, PreparedRecords, open_set
 
 
 class PreparedPictures(PreparedExamples):
-    """A source of the pictures of a set, with their labels."""
+    """A source of the images of a set, with their labels."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ class PreparedPictures(PreparedExamples):
 
     @property
     def channels(self) -> int:
-        """1 if the set describes its pictures as grey, else 3."""
+        """1 if the set describes its images as grey, else 3."""
         shape = self.found.features[self.content_field].get("image", {}).get("shape", {})
         return 1 if [*shape.get("dimensions", ())][-1:] == ["1"] else 3
 

@@ -1,4 +1,5 @@
-"""Sources of sound prepared by TensorFlow Datasets, such as librispeech and speech_commands.
+"""Sources of audio data sets prepared by TensorFlow Datasets, such as librispeech and
+speech_commands.
 
 Records are parsed here, since the library's own decoding of audio features needs TensorFlow.
 """

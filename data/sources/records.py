@@ -41,10 +41,11 @@ class Table(Protocol):
 class TextRecords:
     """A source of text. Each record of a table is a document.
 
-    tables: the tables of each split, by the split's name. read: a function that yields the text, or
-    texts, of each record of a table. key: JSON values that change if the records change. held_out:
-    share of the training records that is held out for validation, chosen by a hash of each record's
-    table and row.
+    tables: the tables of each split, by the split's name.
+    read: a function that yields the text, or texts, of each record of a table.
+    key: JSON values that change if the records change.
+    held_out: share of the training records that is held out for validation, chosen by a hash of
+        each record's table and row.
     """
 
     name: str
@@ -96,7 +97,11 @@ class TextRecords:
                 number += 1
 
     def _parts(self, name: str, found: Any) -> Iterator[dict[str, Any]]:
-        """Yield the examples of a record. name: the record's name. found: its value from `read`."""
+        """Yield the examples of a record.
+
+        name: the record's name.
+        found: its value from `read`.
+        """
         for piece, text in enumerate(pieces([found])):
             yield {"document": name, "piece": piece, "text": text}
 
@@ -139,7 +144,9 @@ class LabelledRecords(TextRecords):
 class PairRecords(TextRecords):
     """A source of pairs of texts.
 
-    An example has a `source`, a `target` and a `name`. warnings: messages for the user.
+    An example has a `source`, a `target` and a `name`.
+
+    warnings: messages for the user.
     """
 
     warnings: tuple[str, ...] = ()
@@ -191,9 +198,12 @@ def open_tables(
 ) -> tuple[dict[str, list[Rows]], dict[str, Any]]:
     """Return the tables of each split at `data.path`, and JSON values that identify their contents.
 
-    suffixes: the suffixes of the files to read. field: the field with the texts. read: a function
-    that yields the records of a table; it is called for the first record, to check it. Raises
-    UsageError, for instance if a split has no records.
+    suffixes: the suffixes of the files to read.
+    field: the field with the texts.
+    read: a function that yields the records of a table; it is called for the first record, to check
+        it.
+
+    Raises UsageError, for instance if a split has no records.
     """
     found = find_files(settings.path, lambda path: path.name.endswith(suffixes))
     tables, hashes = {}, {}

@@ -1,4 +1,4 @@
-"""Sources of the user's recordings, listed in tables: a row is a sound file and its target (a
+"""Sources of the user's recordings, listed in tables: a row is an audio file and its target (a
 transcript or a label)."""
 
 import itertools
@@ -36,9 +36,10 @@ class Recording:
 class SoundManifest:
     """A source of the recordings listed in tables. They are read from their files and not copied.
 
-    recordings: the recordings of each split, by the split's name. classes: the names of the
-    classes; None if recordings have transcripts. warnings: messages for the user. held_out: share
-    of the training recordings that was held out for validation.
+    recordings: the recordings of each split, by the split's name.
+    classes: the names of the classes; None if recordings have transcripts.
+    warnings: messages for the user.
+    held_out: share of the training recordings that was held out for validation.
     """
 
     name: str
@@ -68,7 +69,7 @@ def open_transcripts(settings: Any) -> SoundManifest:
     """Open the recordings in the tables at `data.path`, with their transcripts.
 
     Without a validation split, `data.validation_fraction` of the recordings is held out, chosen by
-    a hash of each path as written in the table. Raises UsageError, for instance if a sound file is
+    a hash of each path as written in the table. Raises UsageError, for instance if an audio file is
     missing.
     """
     found = _read(settings, settings.text_field, "data.text_field")
@@ -92,8 +93,11 @@ def open_labels(settings: Any) -> SoundManifest:
 
 
 def _read(settings: Any, target: str, setting: str) -> dict[str, list[Recording]]:
-    """Return the recordings of each split. target: the field of the transcript or label. setting:
-    the setting that names this field."""
+    """Return the recordings of each split.
+
+    target: the field of the transcript or label.
+    setting: the setting that names this field.
+    """
     found: dict[str, list[Recording]] = {}
     for split, tables in _tables(settings.path).items():
         found[split], missing = [], []
@@ -213,7 +217,7 @@ def _missing(rows: Sequence[tuple[str, Path, str]]) -> UsageError:
 
 
 def _elsewhere(folder: Path, name: str) -> Path | None:
-    """Find the file `name` with slashes for backslashes, or in a subfolder of `folder`."""
+    """Find the file `name` with slashes instead of backslashes, or in a subfolder of `folder`."""
     inside = (one / name for one in sorted(folder.iterdir()) if one.is_dir())
     paths = itertools.chain([folder / name.replace("\\", "/")], inside)
     return next((path for path in paths if path.is_file()), None)

@@ -112,8 +112,11 @@ def copies(files: Mapping[str, Sequence[Any]], things: str) -> Iterator[str]:
 
 
 def copies_line(names: Sequence[str], of_all: str) -> str:
-    """Return the warning that evaluated examples are also in train. names: these examples. of_all:
-    all evaluated examples, in words, such as "100 pairs of test"."""
+    """Return the warning that evaluated examples are also in train.
+
+    names: the names of these examples.
+    of_all: all evaluated examples, in words, such as "100 pairs of test".
+    """
     return (
         f"{len(names):,} of {of_all} are in train too, such as {names[0]}: what they measure was "
         "learnt by heart"

@@ -29,8 +29,9 @@ _DEEPEST = 8  # levels of nested fields
 class Rows:
     """The rows of a file.
 
-    name: the file's path relative to the folder of the data. field: the field with the text; in a
-    table of recordings, the field with the path of each sound file.
+    name: the file's path relative to the folder of the data.
+    field: the field with the text; in a table of recordings, the field with the path of each audio
+        file.
     """
 
     path: Path
@@ -116,7 +117,11 @@ class Rows:
 
 
 def open_rows(path: Path, name: str, field: str, invalid_utf8: str) -> Rows:
-    """Return the rows of a file. The suffix of its path determines the format."""
+    """Return the rows of a file. The suffix of its path determines the format.
+
+    name, field: as in `Rows`.
+    invalid_utf8: `data.invalid_utf8`.
+    """
     kinds = {".jsonl": JSONLines, ".parquet": Parquet, ".csv": CSV, ".tsv": CSV}
     suffix = Path(path.name.removesuffix(".gz")).suffix
     return kinds[suffix](path, name, field, invalid_utf8)
@@ -354,7 +359,8 @@ def no_such_field(
 ) -> UsageError:
     """Return the error for a record that lacks the field named by `setting`.
 
-    there: the fields that the record has. taken: fields already in use, which are not suggested.
+    there: the fields that the record has.
+    taken: fields already in use, which are not suggested.
     """
     there = [*there]
     free = [name for name in there if name not in taken]
@@ -372,13 +378,22 @@ def no_such_field(
 
 
 def no_text(where: str, field: str, kind: str, texts: Iterable[str]) -> UsageError:
-    """Return the error for a field that does not contain text. texts: the fields that do."""
+    """Return the error for a field that does not contain text.
+
+    where: the location of the row.
+    kind: the type of the field's value.
+    texts: the names of the fields that contain text.
+    """
     others = f": text is in {', '.join(texts)}" if texts and kind != "null" else ""
     return UsageError(f"{where}: field {field!r} holds {kind}, not text{others}")
 
 
 def decode(content: bytes, invalid_utf8: str, where: str) -> str:
-    """Decode UTF-8 text. where: its location, for errors. invalid_utf8: `data.invalid_utf8`."""
+    """Decode UTF-8 text.
+
+    where: its location, for errors.
+    invalid_utf8: `data.invalid_utf8`.
+    """
     try:
         return content.decode("utf-8", {"error": "strict", "replace": "replace"}[invalid_utf8])
     except UnicodeDecodeError as error:
@@ -392,7 +407,8 @@ def whole_text(text: str, invalid_utf8: str, where: str, field: str) -> str:
     """Return `text` without unpaired surrogates, which JSON allows.
 
     invalid_utf8: "error" to raise UsageError for an unpaired surrogate, or "replace" to replace it
-    by U+FFFD. where, field: its location, for the error.
+        by U+FFFD.
+    where, field: its location, for the error.
     """
     if text.isascii():
         return text

@@ -38,8 +38,8 @@ _RATIOS = 30.0  # decibels from the lowest to the highest signal-to-noise ratio
 class Tones:
     """A source of `recordings` numbers of 3 to `most_digits` digits, and a tenth as many for test.
 
-    lowest_ratio: the lowest signal-to-noise ratio, in decibels. held_out: share of `recordings`
-    that is held out for validation, chosen by a hash of the number.
+    lowest_ratio: the lowest signal-to-noise ratio, in decibels.
+    held_out: share of `recordings` that is held out for validation, chosen by a hash of the number.
     """
 
     recordings: int
@@ -86,7 +86,7 @@ def open_source(settings: Any) -> Tones:
 
 
 def dial(number: str, lowest_ratio: float) -> Waveform:
-    """Return the sound of dialing `number`: float32 [samples], at 8,000 Hz.
+    """Return the waveform of dialing `number`: float32 [samples], at 8,000 Hz.
 
     lowest_ratio: the lowest signal-to-noise ratio that may be drawn, in decibels.
     """

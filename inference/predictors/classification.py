@@ -1,4 +1,4 @@
-"""Predictors that label texts, pictures and recordings."""
+"""Predictors that label texts, images and recordings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,8 +75,8 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
             yield from self.classify(module, texts[part], read[part])
 
     def encode(self, text: str, *, place: str, warn: Warn = ignore) -> np.ndarray:
-        """Return the tokens that the model reads of a text, int32 [tokens]. place: what a warning
-        calls it. Raises `UsageError` for a text without tokens."""
+        """Return the tokens that the model reads of a text, int32 [tokens]. place: the name of the
+        text in a warning. Raises `UsageError` for a text without tokens."""
         ids = self._tokenizer.encode(text)
         if not len(ids):
             raise UsageError(f"a text has no token: {text!r}")
@@ -100,7 +100,7 @@ class TextClassification(_Classification, PromptPredictor[Classified]):
 
 
 class PictureClassification(_Classification, FilePredictor[Classified]):
-    """Labels each picture, cropped and resized as in evaluation.
+    """Labels each image, cropped and resized as in evaluation.
 
     A central crop keeps `crop_ratio` of the short side. It is resized to `shape`: height, width,
     channels.
@@ -189,7 +189,8 @@ class Classifier:
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
-    """Pad with rows of zeros to a power of two, so that few programs are compiled."""
+    """Pad the number of rows to a power of two with rows of zeros, so that few programs are
+    compiled."""
     from inference.compiled import next_power_of_two
 
     padded = np.zeros((next_power_of_two(len(rows)), *rows.shape[1:]), rows.dtype)

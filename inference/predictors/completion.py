@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 OnText = Callable[[int, str, Completion | None], None]
-"""Called with the index of a request and the next piece of its text; the completion is None until
-the text has ended."""
+"""Called with the index of a request, the next piece of its text, and the completion, which is None
+until the text has ended."""
 
 MOST_ROWS = 32
-"""Texts that are written at the same time; further requests wait."""
+"""Number of texts that are generated at the same time; further requests wait."""
 
 _JSON_FIELDS = ("prompt", "prompt_tokens", "tokens", "text", "finish_reason")
 _REQUEST_FIELDS = WRITING_FIELDS - SAMPLING_FIELDS - {"n"}
@@ -41,10 +41,10 @@ class TextCompletion(Predictor[Request, Completion]):
     """Continues each prompt with generated text, with models on `mesh` whose arrays are sharded by
     `rules`.
 
-    tokenizer: encodes prompts; for a chat model, a prompt is the user's message. plain: the
-    tokenizer without messages; None if it is the same. context: the number of tokens that the model
-    can attend to, which is its training length. A model with unbounded context (only recurrence)
-    reads and writes texts of any length.
+    tokenizer: encodes prompts; for a chat model, a prompt is the user's message.
+    plain: the tokenizer without messages; None if it is the same.
+    context: the number of tokens that the model can attend to, which is its training length. A
+        model with unbounded context (only recurrence) reads and generates texts of any length.
 
     The engine's programs have only the options and the room that the requests need, so that they
     compile fast.

@@ -35,7 +35,8 @@ MOST_ROWS, MOST_GAPS = 32, 256
 class Gapped:
     """A prompt as the model reads it.
 
-    pieces: the parts around its gaps. tokens: the ids of the whole prompt, int32 [T].
+    pieces: the parts around its gaps.
+    tokens: the ids of the whole prompt, int32 [T].
     """
 
     prompt: str
@@ -51,8 +52,8 @@ class Gapped:
 class Filled:
     """The result for a prompt.
 
-    text: the prompt with the likeliest token in each gap. candidates: for each gap, the likeliest
-    tokens, each with its probability as `score`.
+    text: the prompt with the likeliest token in each gap.
+    candidates: for each gap, the likeliest tokens, each with its probability as `score`.
     """
 
     prompt: str
@@ -63,8 +64,9 @@ class Filled:
 class GapFilling(PromptPredictor[Filled]):
     """Fills each `MASK` of a prompt with the likeliest token.
 
-    length: the largest number of tokens that the model reads. row_sizes, gap_sizes: numbers of
-    prompts and of gaps that batches are padded to, in rising order; larger ones are powers of two.
+    length: the largest number of tokens that the model reads.
+    row_sizes, gap_sizes: numbers of prompts and of gaps that batches are padded to, in rising
+        order; larger ones are powers of two.
     """
 
     row_sizes: Sequence[int] = ()

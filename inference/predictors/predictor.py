@@ -46,7 +46,7 @@ WRITING_FIELDS = SAMPLING_FIELDS | {
     "speculation",
     "prediction",
 }
-"""Fields of a request that control how a text is written."""
+"""Fields of a request that control how a text is generated."""
 
 SEARCH_FIELDS = frozenset(("beam_size", "length_penalty"))
 """Fields of a request that control the search for the best text. They replace the settings of the
@@ -62,7 +62,7 @@ def ignore(warning: str) -> None:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A text that a model wrote, and its score. A higher score means that the model is more
+    """A text that a model generated, and its score. A higher score means that the model is more
     certain."""
 
     text: str
@@ -75,11 +75,13 @@ class Predictor(Generic[Input, Output]):
     A request is a mapping of field names to values, from a command line or a JSON body: `prompt` (a
     list of texts), `input` (a list of paths), and settings.
 
-    fields: the fields that a request may have. required: fields with their meanings; a request must
-    have at least one of them. input_kind: the kind of file that `input` names, such as "a picture";
-    None if the predictor reads no files. may_span_lines: whether a rendered answer can have several
-    lines. batch_predictor: answers whole batches of an evaluation; None if the task has no written
-    answers to evaluate.
+    fields: the fields that a request may have.
+    required: fields with their meanings; a request must have at least one of them.
+    input_kind: the kind of file that `input` names, such as "a picture"; None if the predictor
+        reads no files.
+    may_span_lines: whether a rendered answer can have several lines.
+    batch_predictor: answers whole batches of an evaluation; None if the task has no generated texts
+        to evaluate.
 
     A predictor keeps its compiled functions, so it can answer with other weights of its model
     without compiling again.

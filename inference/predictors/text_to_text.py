@@ -1,4 +1,4 @@
-"""The predictor that answers texts with texts, such as translations."""
+"""The predictor for tasks that generate a text from a text, such as translation."""
 
 import codecs
 import contextlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from training.model_def import ModelDef
 
 BATCH_SIZE = 1024
-"""Number of texts that are read before the first answer is written."""
+"""Number of texts that are read before the first answer is returned."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A text to answer. place: where it comes from, for messages, such as "line 3 of FILE"."""
+    """A source text. place: where it comes from, for messages, such as "line 3 of FILE"."""
 
     place: str
     text: str
@@ -107,7 +107,7 @@ class TextToText(Predictor[Source | Unreadable, tuple[Source, Prediction]]):
 
     def encode(self, text: str, *, place: str, warn: Warn = ignore) -> list[int]:
         """Return the tokens that the model reads of a text, for `Translator.translate_sources`.
-        place: what a warning calls the text."""
+        place: the name of the text in a warning."""
         (source,) = self.batch_predictor.sources([text])
         if len(source) > self.batch_predictor.longest:
             self._warn_of_length(place, len(self._tokenizer.encode(text)), warn)

@@ -35,7 +35,7 @@ class AdditiveAttention(nnx.Module):
         self.dtype = numerics.dtype
 
     def keys(self, source_BSF: jax.Array) -> jax.Array:
-        """Compute the keys of a source: [B, S, F] -> [B, S, A]."""
+        """Compute the keys, [B, S, A], of a source, [B, S, F]."""
         return constrain(self.key(source_BSF), "batch", None, "recurrent")
 
     def __call__(
@@ -45,7 +45,7 @@ class AdditiveAttention(nnx.Module):
         source_BSF: jax.Array,
         source_mask_BS: jax.Array,
     ) -> jax.Array:
-        """Map queries [B, U] -> contexts [B, F]; `source_mask_BS` (bool) is False at padding."""
+        """Map queries [B, U] to contexts [B, F]; `source_mask_BS` (bool) is False at padding."""
         network_BSA = jnp.tanh(self.query(query_BU)[:, None] + keys_BSA)
         scores_BS = jnp.einsum(
             "BSA,A->BS",

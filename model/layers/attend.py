@@ -10,7 +10,7 @@
 the limits exclude that implementation. The mesh comes from the open `activation_sharding` context;
 without a context, "auto" chooses "xla".
 
-Axes: B batch, T target length, S source length, N query heads, K key/value heads,
+Axes: B batch, T query positions, S key positions, N query heads, K key/value heads,
 G query heads that share a key/value head (N = K · G), R = G · T, H head dimension.
 """
 
@@ -34,11 +34,11 @@ SPLASH_BLOCKS = (512, 256, 128)
 """Block sizes of splash attention. The largest size that divides the length is used."""
 
 QUERY_CHUNKS = 4
-"""The number of chunks into which "xla" splits the targets of a causal sequence. Each chunk skips
-the sources after it, which reduces the work to 5/8."""
+"""The number of chunks into which "xla" splits the queries of a causal sequence. Each chunk skips
+the keys after it, which reduces the work to 5/8."""
 
 SHORTEST_CHUNK = 32
-"""The smallest number of targets in a chunk. Sequences that would have smaller chunks are not
+"""The smallest number of queries in a chunk. Sequences that would have smaller chunks are not
 split."""
 
 QUERY = ("batch", "length", "kv_heads", None)
@@ -66,13 +66,14 @@ def capture_attention(watcher: Callable[[jax.Array], None]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AttentionMask:
-    """The source positions that each target may attend to.
+    """The key positions that each query position may attend to.
 
     `causal` and `window`: see `visible`. There are two cases:
 
-    - Self-attention: target t and source t are the same position. With `segments_BT` (int32
-      [B, T]), a target sees only sources of its own segment.
-    - Cross-attention: `source_mask_BS` (bool) is True at real source positions, False at padding.
+    - Self-attention: query t and key t are at the same position. With `segments_BT` (int32
+      [B, T]), a query sees only the keys of its own segment.
+    - Cross-attention: `source_mask_BS` (bool) is True at the keys of real source positions, False
+      at padding.
     """
 
     causal: bool
@@ -93,9 +94,12 @@ def attend(
 
     Vaswani et al. 2017, arXiv:1706.03762, eq. 1. N may be a multiple of K: query head n reads
     key/value head n // (N/K) (Ainslie et al. 2023, arXiv:2305.13245); keys and values are not
-    copied. Scores and softmax are float32. `implementation`: "auto", "xla", "cudnn" or "splash";
-    "xla" also computes the calls that "cudnn" and "splash" are not used for (table at the top of
-    this file). Results are equal up to rounding.
+    copied. Scores and softmax are float32.
+
+    `implementation`: "auto", "xla", "cudnn" or "splash"; "xla" also computes the calls that "cudnn"
+        and "splash" are not used for (table at the top of this file).
+
+    Results are equal up to rounding.
     """
     T = q_BTNH.shape[1]
     if (watcher := _watcher.get()) is not None:
@@ -110,7 +114,7 @@ def attend(
             length=_shape_on_a_device(q_BTNH)[1],
         ):
             implementation = "xla"
-    # Splash can't shard the targets if the mask hides nothing (jax 0.10).
+    # Splash can't shard the queries if the mask hides nothing (jax 0.10).
     splash_can = mask.causal or mask.window is not None or _shape_on_a_device(q_BTNH)[1] == T
     if implementation == "splash" and splash_can:
         return _splash(q_BTNH, k_BSKH, v_BSKH, mask)
@@ -121,7 +125,7 @@ def attend(
     if not mask.causal or rows < SHORTEST_CHUNK or _shape_on_a_device(q_BTNH)[1] < T:
         return attend_by_xla(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
     assert mask_BTS is not None
-    # The targets of a chunk see no source after it.
+    # The queries of a chunk see no key after it.
     ends = [rows * (chunk + 1) for chunk in range(QUERY_CHUNKS - 1)] + [T]
     chunks = [
         attend_by_xla(
@@ -135,15 +139,15 @@ def attend(
 def attend_to_cache(
     q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array
 ) -> jax.Array:
-    """Return the attention of the next T targets of each row to a cache, [B, T, N, H].
+    """Return the attention of the next T positions of each row to a cache, [B, T, N, H].
 
-    `mask_BTS` (bool) is True where a target may attend to a source. Matrix products read the arrays
-    of the cache as they are; the keys' positions come last, and a CPU reads them in two thirds of
-    the time.
+    `mask_BTS` (bool) is True where a query may attend to a key. The cache has the layout in which
+    matrix products read it, so nothing is transposed. The positions are the last dimension of the
+    keys, because a CPU then needs a third less time.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BKHS.shape[1]
-    # One dimension for the groups and targets: XLA's CPU backend is slower with two.
+    # One dimension for the groups and queries: XLA's CPU backend is slower with two.
     q_BKGTH = jnp.moveaxis((q_BTNH * H**-0.5).reshape(B, T, K, N // K, H), 1, 3)
     q_BKRH = q_BKGTH.reshape(B, K, -1, H)
     scores_BKRS = jnp.einsum("BKRH,BKHS->BKRS", q_BKRH, k_BKHS, preferred_element_type=jnp.float32)
@@ -161,7 +165,7 @@ def attention_limit(
     implementation: str, dtype: DTypeLike, *, head_dim: int, length: int
 ) -> str | None:
     """Return a message with the reason why `implementation` can't compute whole sequences with
-    `length` targets on each device; None if it can."""
+    `length` query positions on each device; None if it can."""
     if implementation == "cudnn":
         if dtype not in (jnp.bfloat16, jnp.float16):
             return f"it computes in bfloat16, not {jnp.dtype(dtype).name}"
@@ -179,8 +183,8 @@ def attend_by_xla(
 ) -> jax.Array:
     """Return attention, [B, T, N, H], computed with two matrix products.
 
-    `mask_BTS` (bool; B may be 1) is True where a target may attend to a source; None: everywhere. A
-    target that may attend to no source gets the mean of the values.
+    `mask_BTS` (bool; B may be 1) is True where a query may attend to a key; None: everywhere. A
+    query that may attend to no key gets the mean of the values.
     """
     q_BTKGH = _grouped(q_BTNH, k_BSKH)
     return _softmax_mean(q_BTKGH, k_BSKH, v_BSKH, mask_BTS).reshape(q_BTNH.shape)
@@ -215,7 +219,7 @@ def _softmax_mean(
     """Return the mean of the values, weighted by the softmax of the scores, [B, T, K, G, H].
 
     The softmax's denominator divides the result instead of each weight. The backward pass computes
-    the softmax gradient's sum over the sources from the result (Dao et al. 2022, arXiv:2205.14135,
+    the softmax gradient's sum over the keys from the result (Dao et al. 2022, arXiv:2205.14135,
     appendix B.2). Both save passes over the scores, which are the largest arrays.
     """
     return _softmax_mean_forward(q_BTKGH, k_BSKH, v_BSKH, mask_BTS)[0]
@@ -261,11 +265,13 @@ def _hide(scores_BKGTS: jax.Array, mask_BTS: jax.Array | None, value: ArrayLike)
 def visible(
     target_BT: jax.Array, source_BS: jax.Array, *, causal: bool, window: int | None
 ) -> jax.Array | None:
-    """Return a mask, bool [B, T, S], that is True where a target may attend to a source.
+    """Return a mask, bool [B, T, S], that is True where a query may attend to a key.
 
-    The arrays are the positions of targets and sources, int32; B may be 1. With `causal`, a target
-    may not attend to later positions. With `window`, it may attend only to positions less than
-    `window` away. Returns None if everything is visible.
+    target_BT, source_BS: the positions of queries and keys, int32; B may be 1.
+    causal: whether a query may not attend to later positions.
+    window: a query may attend only to positions less than this far away; None: to all.
+
+    Returns None if everything is visible.
     """
     distance_BTS = target_BT[:, :, None] - source_BS[:, None, :]
     if window is not None:

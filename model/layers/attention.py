@@ -32,9 +32,11 @@ class HeadProjections(nnx.Module):
     """The linear layers of multi-head attention: from the model's width to queries, keys and
     values, and from heads back to the width.
 
-    `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads. `residual_std`:
-    the standard deviation of the output kernel's initial values. ValueError: `num_heads` is not a
-    multiple of `num_kv_heads`.
+    `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads.
+
+    `residual_std`: the standard deviation of the output kernel's initial values.
+
+    Raises ValueError if `num_heads` is not a multiple of `num_kv_heads`.
     """
 
     def __init__(
@@ -78,10 +80,13 @@ class Attention(HeadProjections):
     """Multi-head or grouped-query self-attention, causal or bidirectional, over the whole sequence
     or a sliding window, with or without rotary positions.
 
-    `window`: a target sees only positions less than this distance away; None: all. `rotary_base`,
-    `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`; `rotary_base` None:
-    no rotary positions. `implementation`: as in `attend`. `heads`: the arguments of
-    `HeadProjections`. ValueError: rotary positions with an odd head dimension.
+    `window`: a query sees only positions less than this distance away; None: all.
+    `rotary_base`, `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`;
+        `rotary_base` None: no rotary positions.
+    `implementation`: as in `attend`.
+    `heads`: the arguments of `HeadProjections`.
+
+    Raises ValueError for rotary positions with an odd head dimension.
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class Attention(HeadProjections):
         """Return an empty cache: `key` [B, K, H, S], `value` [B, K, S, H], `length` int32 [B].
 
         Matrix products read both without copies. S is `max_length`. With a window it is less: the
-        cache is then a ring, in which new positions replace those that no later target sees.
+        cache is then a ring, in which new positions replace those that no later query sees.
         """
         if not self.causal:
             raise ValueError("bidirectional attention has no state")
@@ -130,7 +135,7 @@ class Attention(HeadProjections):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D]; also return the new state.
+        """Map [B, T, D] to [B, T, D]; also return the new state.
 
         Arguments: see `model.backbone`.
         """
@@ -144,7 +149,7 @@ class Attention(HeadProjections):
         index_BT = jnp.arange(x_BTD.shape[1])[None]
         positions_BT = index_BT if segments_BT is None else segment_positions(segments_BT)
         q_BTNH, k_BTKH, v_BTKH = self._project(x_BTD, positions_BT)
-        # Every target attends to every source: gather the sources if the length is sharded.
+        # Every query attends to every key: gather the keys if the length is sharded.
         k_BSKH = constrain(k_BTKH, "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(v_BTKH, "batch", None, "kv_heads", "head_dim")
         mask = AttentionMask(self.causal, self.window, segments_BT=segments_BT)
@@ -173,7 +178,7 @@ class Attention(HeadProjections):
         if self.window is None or size - self.window >= T - 1:
             k_BKHS, v_BKSH = cache["key"], cache["value"]
             source_BS = _positions_in_ring(length_B, size)
-        else:  # The chunk replaces positions that its first targets see.
+        else:  # The chunk replaces positions that its first queries see.
             k_BKHS = jnp.concatenate([state["key"], k_BKHT], axis=3)
             v_BKSH = jnp.concatenate([state["value"], v_BKTH], axis=2)
             old_BS = _positions_in_ring(state["length"], size)
@@ -200,8 +205,9 @@ def _written(
 ) -> jax.Array:
     """Write positions into a cache, a key [B, K, H, S] or value [B, K, S, H]; return the new cache.
 
-    new: the same with T in the place of S, which is dimension `axis`. places_BT: where each
-    position is written. kept_BT: whether it is.
+    new: the keys or values to write; dimension `axis` has size T instead of S.
+    places_BT: the place in the cache to which each position is written.
+    kept_BT: whether the position is written at all (bool).
     """
     index_BT = jnp.where(kept_BT, places_BT, cache.shape[axis])
     if index_BT.size == 1:  # XLA would write a single position into several copies of the cache.
@@ -231,7 +237,7 @@ class CrossAttention(HeadProjections):
     """
 
     def keys_values(self, source_BSD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Map a source [B, S, D] -> keys and values, [B, S, K, H] each."""
+        """Map a source [B, S, D] to keys and values, [B, S, K, H] each."""
         k_BSKH = constrain(self.key(source_BSD), "batch", None, "kv_heads", "head_dim")
         v_BSKH = constrain(self.value(source_BSD), "batch", None, "kv_heads", "head_dim")
         return k_BSKH, v_BSKH
@@ -243,7 +249,7 @@ class CrossAttention(HeadProjections):
         *,
         source_mask_BS: jax.Array | None = None,
     ) -> jax.Array:
-        """Map targets [B, T, D] -> [B, T, D]; `source_mask_BS` (bool) is False at padding."""
+        """Map targets [B, T, D] to [B, T, D]; `source_mask_BS` (bool) is False at padding."""
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         mask = AttentionMask(causal=False, window=None, source_mask_BS=source_mask_BS)
         y_BTNH = attend(q_BTNH, *keys_values, mask, implementation="xla")

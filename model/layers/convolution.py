@@ -37,13 +37,19 @@ def convolution(
     std: float | None = None,
     use_bias: bool,
 ) -> nnx.Conv:
-    """Make a convolution over images [B, H, W, channels_in] -> [B, H', W', channels_out], or over
-    sequences [B, T, channels_in] -> [B, T', channels_out] if `kernel_size` is (size,).
+    """Make a convolution over images or, if `kernel_size` is (size,), over sequences.
 
-    An integer `kernel_size` means a square kernel. `padding`: "SAME" keeps the size (divided by the
-    strides, rounded up); "VALID" adds nothing; "CAUSAL" pads only before the first position; or a
-    pair (zeros before, zeros after) for each dimension. `groups`: each output channel reads only
-    the input channels of its group; with as many groups as channels, the convolution is depthwise.
+    It maps images [B, H, W, channels_in] to [B, H', W', channels_out], and sequences
+    [B, T, channels_in] to [B, T', channels_out].
+
+    `kernel_size`: an integer means a square kernel.
+
+    `padding`: "SAME" keeps the size (divided by the strides, rounded up); "VALID" adds nothing;
+        "CAUSAL" pads only before the first position; or a pair (zeros before, zeros after) for each
+        dimension.
+    `groups`: each output channel reads only the input channels of its group; with as many groups as
+        channels, the convolution is depthwise.
+
     The kernel [size, size, in / groups, out] is initialised as in He et al. 2015, arXiv:1502.01852,
     or normal with standard deviation `std` if that is given.
     """
@@ -94,7 +100,7 @@ class BatchNorm(nnx.BatchNorm):
     def __call__(
         self, x: jax.Array, *, use_running_average: bool, real: jax.Array | None = None
     ) -> jax.Array:
-        """Map [..., C] -> [..., C] in `dtype`, with statistics in float32.
+        """Map [..., C] to [..., C] in `dtype`, with statistics in float32.
 
         If `use_running_average` is False, the batch's statistics are used, and the running ones are
         set to momentum · running + (1 - momentum) · batch. `real` (bool [...]) is True at the
@@ -167,7 +173,7 @@ class SqueezeExcitation(nnx.Module):
         self.up = linear(hidden, channels, axes[::-1], numerics, rngs, use_bias=True)
 
     def __call__(self, x_BHWC: jax.Array) -> jax.Array:
-        """Map [B, H, W, C] -> [B, H, W, C]."""
+        """Map [B, H, W, C] to [B, H, W, C]."""
         weights_BC = nnx.sigmoid(self.up(nnx.relu(self.down(global_average_pool(x_BHWC)))))
         return x_BHWC * weights_BC[:, None, None, :]
 
@@ -201,6 +207,6 @@ def average_pool(
 
 
 def global_average_pool(x_BHWC: jax.Array) -> jax.Array:
-    """Take the mean of each channel, computed in float32: [B, H, W, C] -> [B, C]."""
+    """Return the mean of each channel, [B, C], computed in float32."""
     pooled_BC = jnp.mean(x_BHWC.astype(jnp.float32), axis=(1, 2)).astype(x_BHWC.dtype)
     return constrain(pooled_BC, "batch", "width")

@@ -62,7 +62,7 @@ class TokenEmbedding(nnx.Module):
             self.head = logits_head(width, vocabulary_size, axes, numerics, rngs, use_bias=False)
 
     def encode(self, tokens_BT: jax.Array) -> jax.Array:
-        """Map token ids, int32 [B, T] -> [B, T, D]."""
+        """Map token ids, int32 [B, T] to [B, T, D]."""
         table_VD = self.tokens.embedding[...]
         if isinstance(table_VD, Int8Kernel):
             values_DBT = jnp.take(table_VD.values, tokens_BT, axis=1)
@@ -73,7 +73,7 @@ class TokenEmbedding(nnx.Module):
         return constrain(jnp.take(table_VD, tokens_BT, axis=0), "batch", "length", "width")
 
     def decode(self, x_BTD: jax.Array) -> jax.Array:
-        """Map [B, T, D] -> logits, float32 [B, T, V]."""
+        """Map [B, T, D] to logits, float32 [B, T, V]."""
         if self.head is not None:
             logits_BTV = self.head(x_BTD)
         else:

@@ -70,9 +70,11 @@ class FeedForward(nnx.Module):
     """Computes down(activation(up(x))), or for `kind` "swiglu" down(silu(gate(x)) · up(x)) (Shazeer
     2020, arXiv:2002.05202, eq. 6).
 
-    `kind`: a key of `ACTIVATIONS`. `hidden_width` None means `feed_forward_width(kind, width)`.
-    `residual_std`: the standard deviation of the last kernel's initial values. ValueError: an
-    unknown kind.
+    `kind`: a key of `ACTIVATIONS`.
+    `hidden_width`: F; None means `feed_forward_width(kind, width)`.
+    `residual_std`: the standard deviation of the last kernel's initial values.
+
+    Raises ValueError for an unknown kind.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class FeedForward(nnx.Module):
         self.down = linear(*outward, std=residual_std, use_bias=use_bias)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Map [B, T, D] -> [B, T, D]."""
+        """Map [B, T, D] to [B, T, D]."""
         h_BTF = checkpoint_name(self.up(x_BTD), "feed_forward")
         if self.gate is None:
             h_BTF = captured(self.activation(h_BTF))

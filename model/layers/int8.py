@@ -28,9 +28,10 @@ INPUTS_PER_PASS = 8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Int8Kernel:
-    """A kernel of integers, in the place of a parameter's float array.
+    """A kernel of integers, which takes the place of a parameter's float array.
 
-    values: int8 [*stacked, *inputs, *outputs]. scale: float32 [*stacked, *outputs].
+    values: int8 [*stacked, *inputs, *outputs].
+    scale: float32 [*stacked, *outputs].
     """
 
     values: jax.Array
@@ -64,8 +65,8 @@ def quantize(x: jax.Array, dimensions: tuple[int, ...]) -> tuple[jax.Array, jax.
 
 
 def multiply(x: jax.Array, kernel: Kernel, dtype: DTypeLike) -> jax.Array:
-    """Multiply x [..., *inputs] by a kernel [*inputs, *outputs], without scanned layers, in `dtype`
-    -> `dtype` [..., *outputs].
+    """Multiply x [..., *inputs] by a kernel [*inputs, *outputs], without scanned layers. Computes
+    in `dtype` and returns `dtype` [..., *outputs].
 
     A float kernel has one input dimension.
     """
@@ -75,7 +76,7 @@ def multiply(x: jax.Array, kernel: Kernel, dtype: DTypeLike) -> jax.Array:
 
 
 def int8_product(x: jax.Array, kernel: Int8Kernel) -> jax.Array:
-    """Multiply x [..., *inputs] by a kernel [*inputs, *outputs] -> float32 [..., *outputs]."""
+    """Multiply x [..., *inputs] by a kernel [*inputs, *outputs]: float32 [..., *outputs]."""
     y = jax.lax.platform_dependent(
         x, kernel.values, kernel.scale, cpu=integer_product, default=weights_only_product
     )
@@ -112,8 +113,8 @@ def weights_only_product(x: jax.Array, values: jax.Array, scale: jax.Array) -> j
 
 
 def _tied(x: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return both, the values available only once x is. In a loop whose every step computes another
-    x, XLA would else convert all values to a larger dtype before the loop."""
+    """Return both, the values available only once x is. In a loop that computes a new x in each
+    step, XLA would otherwise convert all values to a larger dtype before the loop."""
     return jax.lax.optimization_barrier((x, values))
 
 
@@ -123,7 +124,7 @@ def _dot(x: jax.Array, values: jax.Array, inputs: int, dtype: DTypeLike) -> jax.
 
 
 def _one_row(x_K: jax.Array, values_KN: jax.Array) -> jax.Array:
-    """Multiply a vector by a matrix: int8 [K], [K, N] -> int32 [N].
+    """Multiply an int8 vector [K] by an int8 matrix [K, N]. Returns int32 [N].
 
     A pass reads eight rows of the matrix side by side, and LLVM vectorises it over the channels. It
     takes half the time of XLA's product of two rows, which first packs the matrix.
@@ -139,7 +140,8 @@ def _one_row(x_K: jax.Array, values_KN: jax.Array) -> jax.Array:
 
 
 def promote_dtype(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
-    """Convert inputs, kernel and bias of an `nnx.LinearGeneral` to `dtype`; integers stay."""
+    """Convert inputs, kernel and bias of an `nnx.LinearGeneral` to `dtype`; integers stay as they
+    are."""
     inputs, kernel, bias = arrays
     if not isinstance(kernel, Int8Kernel):
         return dtypes.promote_dtype(arrays, dtype=dtype, inexact=inexact)

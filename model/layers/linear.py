@@ -24,7 +24,7 @@ def linear(
     use_bias: bool = False,
     preferred_element_type: DTypeLike | None = None,
 ) -> nnx.LinearGeneral:
-    """Make a linear layer [..., *in_features] -> [..., *out_features].
+    """Make a linear layer from [..., *in_features] to [..., *out_features].
 
     The kernel has shape (*in_features, *out_features); `axes` are the logical names of its
     dimensions. The kernel is initialised normal with standard deviation `std`, the bias with zeros.
@@ -58,7 +58,7 @@ def logits_head(
     std: float = WEIGHT_STD,
     use_bias: bool = True,
 ) -> nnx.LinearGeneral:
-    """Make a linear layer [..., features] -> logits [..., count], always float32. `axes`: as in
-    `linear`."""
+    """Make a linear layer from [..., features] to logits [..., count], always float32. `axes`,
+    `std`, `use_bias`: as in `linear`."""
     options = {"std": std, "use_bias": use_bias, "preferred_element_type": jnp.float32}
     return linear(features, count, axes, numerics, rngs, **options)

@@ -22,7 +22,7 @@ class LayerNorm(nnx.LayerNorm):
     scale: nnx.Param
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., D] -> [..., D], in `dtype`."""
+        """Map [..., D] to [..., D], in `dtype`."""
         y = _normalise(x, self.scale[...].astype(jnp.float32), True, self.epsilon)
         return (y if self.bias is None else y + self.bias[...]).astype(self.dtype)
 
@@ -33,7 +33,7 @@ class RMSNorm(nnx.RMSNorm):
     scale: nnx.Param
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., D] -> [..., D], in `dtype`."""
+        """Map [..., D] to [..., D], in `dtype`."""
         y = _normalise(x, self.scale[...].astype(jnp.float32), False, self.epsilon)
         return y.astype(self.dtype)
 
@@ -42,7 +42,7 @@ def norm(
     kind: str, width: int, numerics: Numerics, rngs: nnx.Rngs, *, epsilon: float, use_bias: bool
 ) -> nnx.Module:
     """Make a norm for arrays [..., width]. `kind`: "layer_norm", or "rms_norm", which ignores
-    `use_bias`. ValueError: an unknown kind."""
+    `use_bias`. Raises ValueError for an unknown kind."""
     common: dict[str, Any] = {
         "epsilon": epsilon,
         "dtype": numerics.dtype,

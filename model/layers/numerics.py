@@ -9,8 +9,10 @@ from jax.typing import DTypeLike
 class Numerics:
     """The dtypes that every layer of a model uses.
 
-    `dtype`: the dtype of computation and activations. `param_dtype`: the dtype of the stored
-    parameters. Statistics of norms, softmax and logits are always float32.
+    `dtype`: the dtype of computation and activations.
+    `param_dtype`: the dtype of the stored parameters.
+
+    Statistics of norms, softmax and logits are always float32.
     """
 
     dtype: DTypeLike

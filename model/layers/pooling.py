@@ -16,7 +16,7 @@ POOLINGS = ("mean", "max", "first", "first_dense", "last", "attention")
 
 
 class Pool(nnx.Module):
-    """Reduces a sequence to one vector. ValueError: an unknown kind.
+    """Reduces a sequence to one vector. Raises ValueError for an unknown kind.
 
     `kind`: "mean" or "max" over the positions; "first" or "last" position; "first_dense": the first
     position, a dense layer and tanh (as in BERT); "attention": the output of multi-head attention
@@ -42,7 +42,7 @@ class Pool(nnx.Module):
             )
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None = None) -> jax.Array:
-        """Map [B, T, D] -> [B, D]. Only positions where `real_BT` (bool) is True are used.
+        """Map [B, T, D] to [B, D]. Only positions where `real_BT` (bool) is True are used.
 
         If `real_BT` is None, or False in a whole row, all positions of the row are used.
         """

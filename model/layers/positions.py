@@ -35,8 +35,11 @@ def rotary(
     position · frequency.
 
     Su et al. 2021, arXiv:2104.09864, eq. 15, but with pairs as in Hugging Face's Llama.
-    `positions_BT` may be [1, T]. `base`, `scaling`: see `rotary_frequencies`. The computation is in
-    float32; the result has the dtype of the input.
+    `positions_BT` may be [1, T].
+
+    `base`, `scaling`: see `rotary_frequencies`.
+
+    The computation is in float32; the result has the dtype of the input.
     """
     frequency_h = rotary_frequencies(x_BTNH.shape[-1] // 2, base, scaling)
     angle_BT1h = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_h
@@ -51,7 +54,7 @@ def sinusoids(positions_BT: jax.Array, width: int) -> jax.Array:
     2 pi to 20,000 pi positions.
 
     As in Vaswani et al. 2017, arXiv:1706.03762, section 3.5, where sines and cosines alternate.
-    ValueError: an odd width.
+    Raises ValueError for an odd width.
     """
     if width % 2:
         raise ValueError(f"sinusoidal positions need an even width, not {width}")
@@ -78,11 +81,11 @@ def rotary_frequencies(half: int, base: float, scaling: Scaling | None) -> jax.A
 
 
 class LearnedPositions(nnx.Module):
-    """A learned vector for each position below `max_length`; other positions result in NaN."""
+    """A learned vector for each position below `max_length`; other positions give NaN."""
 
     def __init__(self, max_length: int, width: int, numerics: Numerics, rngs: nnx.Rngs):
         self.table = embedding_table(max_length, width, "positions", numerics, rngs)
 
     def __call__(self, positions_BT: jax.Array) -> jax.Array:
-        """Map int32 [B, T] -> [B, T, D]."""
+        """Map positions, int32 [B, T], to their vectors, [B, T, D]."""
         return self.table(positions_BT)

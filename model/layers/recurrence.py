@@ -25,9 +25,10 @@ LECUN_NORMAL = nnx.initializers.lecun_normal()
 class Cell:
     """A kind of recurrent cell: `step(gates, state) -> state`, with arrays float32 [B, U].
 
-    `bias`: the initial bias of each gate. W x_t is added to the last `inputs` gates and R h_(t-1)
-    to the first `recurrent` gates; both fields are numbers of gates. `state`: the names of the
-    arrays in the state, including "hidden".
+    `bias`: the initial bias of each gate.
+    `inputs`: the number of gates, counted from the last, to which W x_t is added.
+    `recurrent`: the number of gates, counted from the first, to which R h_(t-1) is added.
+    `state`: the names of the arrays in the state, including "hidden".
     """
 
     bias: tuple[float, ...]
@@ -90,7 +91,9 @@ def gate_kernel(
 
 
 class Recurrence(nnx.Module):
-    """A recurrent layer of `units` cells. `kind`: a key of `CELLS`. ValueError: an unknown kind.
+    """A recurrent layer of `units` cells.
+
+    `kind`: a key of `CELLS`. Raises ValueError for an unknown kind.
 
     W x is computed for all positions at once, before the scan. Gates are a separate dimension of
     the kernels, so that the units can be sharded and the gates are not.
@@ -114,7 +117,7 @@ class Recurrence(nnx.Module):
         return dict.fromkeys(CELLS[self.kind].state, zeros_BU)
 
     def gates(self, x_BTD: jax.Array) -> jax.Array:
-        """Compute W x + b for every gate: [B, T, D] -> [T, B, G, U], as `jax.lax.scan` needs it."""
+        """Compute W x + b for every gate, [T, B, G, U], in the order that `jax.lax.scan` needs."""
         x_TBD = x_BTD.swapaxes(0, 1)  # The input is transposed: it is smaller than the output.
         gates_TBGU = multiply(x_TBD, self.input_kernel[...], self.dtype)
         bias_GU = self.bias[...].astype(self.dtype)
@@ -129,7 +132,7 @@ class Recurrence(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, U]; also return the new state.
+        """Map [B, T, D] to [B, T, U]; also return the new state.
 
         Arguments: see `model.backbone`.
         """
@@ -146,7 +149,8 @@ class Recurrence(nnx.Module):
 
 
 def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
-    """Pad `gates_xGU`, W x of the gates with an input, to all gates: zeros come first."""
+    """Return W x of all gates. `gates_xGU` has only the gates with an input; zeros for the others
+    are put before them."""
     without_input = len(CELLS[kind].bias) - gates_xGU.shape[-2]
     if not without_input:
         return gates_xGU
@@ -154,8 +158,9 @@ def with_all_gates(kind: str, gates_xGU: jax.Array) -> jax.Array:
 
 
 def gathered_rows(kernel_DGU: Kernel, dtype: DTypeLike) -> Kernel:
-    """Convert a kernel [D, G, U] to `dtype`, but for integers, and gather its rows if they are
-    sharded. Call this before a scan, so that they are gathered once and not at every step."""
+    """Convert a kernel [D, G, U] to `dtype` (an `Int8Kernel` stays as it is), and gather its rows
+    if they are sharded. Call this before a scan, so that the rows are gathered once and not at
+    every step."""
     if isinstance(kernel_DGU, Int8Kernel):
         values_DGU = constrain(kernel_DGU.values, None, None, "recurrent")
         return Int8Kernel(values_DGU, kernel_DGU.scale)
@@ -163,7 +168,12 @@ def gathered_rows(kernel_DGU: Kernel, dtype: DTypeLike) -> Kernel:
 
 
 def advance(kind: str, gates_BGU: jax.Array, kernel_UGU: Kernel, state: State) -> State:
-    """Return the state after one step. `gates_BGU`: W x + b of all gates. `kernel_UGU`: R."""
+    """Return the state after one step of the recurrence.
+
+    kind: a key of `CELLS`.
+    gates_BGU: W x + b of all gates.
+    kernel_UGU: the recurrent kernel R, which multiplies the hidden state.
+    """
     cell = CELLS[kind]
     dtype = gates_BGU.dtype
     recurrent_BGU = multiply(state["hidden"].astype(dtype), kernel_UGU, dtype)
@@ -193,7 +203,7 @@ class Bidirectional(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, None]:
-        """Map [B, T, D] -> [B, T, 2 U]; the state is None. Segments do not see each other."""
+        """Map [B, T, D] to [B, T, 2 U]; the state is None. Segments do not see each other."""
         backward_BT = None if segments_BT is None else segments_BT[:, ::-1]
         forward_BTU, _ = self.forward(x_BTD, segments_BT=segments_BT)
         backward_BTU, _ = self.backward(x_BTD[:, ::-1], segments_BT=backward_BT)

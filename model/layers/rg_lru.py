@@ -35,8 +35,9 @@ class RGLRU(nnx.Module):
         y = W_y (gelu(W_g x) h)
 
     L is initialised so that sigmoid(L)^8 is uniform between 0.9 and 0.999. The recurrence is
-    computed in float32. `residual_std`: the standard deviation of the output kernel's initial
-    values.
+    computed in float32.
+
+    `residual_std`: the standard deviation of the output kernel's initial values.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class RGLRU(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, width_out]; also return the new state.
+        """Map [B, T, D] to [B, T, width_out]; also return the new state.
 
         Arguments: see `model.backbone`.
         """

@@ -68,8 +68,8 @@ def platform() -> str | None:
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Constrain the sharding of an activation by its axis names.
 
-    Returns x itself if no `activation_sharding` context is open. ValueError: the number of names is
-    not the number of dimensions.
+    Returns x itself if no `activation_sharding` context is open. Raises ValueError if the number of
+    names is not the number of dimensions.
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} axis names {axes} for an array of {x.ndim} dimensions")

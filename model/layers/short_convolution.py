@@ -22,8 +22,9 @@ class DepthwiseConvolution(nnx.Module):
         y_t = b + sum over k of kernel_k x_(t - K // 2 + k)     otherwise (centred)
 
     This is computed as a sum of shifted copies, which XLA fuses into one pass; a grouped
-    convolution is slow on CPUs. Initial values: kernel normal with variance 1 / K, bias 0. `axis`:
-    the logical name of the channels.
+    convolution is slow on CPUs. Initial values: kernel normal with variance 1 / K, bias 0.
+
+    `axis`: the logical name of the channels.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class DepthwiseConvolution(nnx.Module):
     def initial_state(self, batch_size: int, max_length: int) -> State:
         """Return zeros [B, K - 1, C], the inputs before the first position.
 
-        ValueError: the convolution is not causal.
+        Raises ValueError if the convolution is not causal.
         """
         if not self.causal:
             raise ValueError("a convolution that looks ahead has no state")
@@ -63,7 +64,7 @@ class DepthwiseConvolution(nnx.Module):
     def __call__(
         self, x_BTC: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, C] -> [B, T, C]; also return the new state.
+        """Map [B, T, C] to [B, T, C]; also return the new state.
 
         Arguments: see `model.backbone`.
         """
@@ -132,7 +133,7 @@ class GatedConvolution(nnx.Module):
     def __call__(
         self, x_BTD: jax.Array, *, state: State | None = None, segments_BT: jax.Array | None = None
     ) -> tuple[jax.Array, State | None]:
-        """Map [B, T, D] -> [B, T, D]; also return the new state.
+        """Map [B, T, D] to [B, T, D]; also return the new state.
 
         Arguments: see `model.backbone`.
         """

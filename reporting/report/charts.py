@@ -94,8 +94,8 @@ SHARES = Numbers(percent_text, lambda share: f"{100 * share:g} %")
 class Curve:
     """A curve of finite values at ascending steps.
 
-    smooth: draw a running mean, and the curve itself paler. best: min or max, to mark the lowest or
-    the highest value; None for no mark.
+    smooth: draw a running mean, and the curve itself paler.
+    best: min or max, to mark the lowest or the highest value; None for no mark.
     """
 
     name: str
@@ -117,8 +117,10 @@ class End:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of the page. data: the values that reading.js shows for the step under the
-    pointer."""
+    """A chart of the page.
+
+    data: the values that reading.js shows for the step under the pointer.
+    """
 
     title: str
     subtitle: str
@@ -145,10 +147,12 @@ def draw(
 ) -> Chart | None:
     """Draw a chart of the `curves` that have values; return None if there are none.
 
+    numbers: the formats of the values.
     limits: (low, high) of the vertical axis; a None in it is chosen to fit the values. Without
-    limits the axis may be logarithmic. clip_beginning: allow the first steps to be above the chart,
-    if they would flatten the rest; the subtitle then says so. reference: name and value of a line
-    to compare with.
+        limits the axis may be logarithmic.
+    clip_beginning: allow the first steps to be above the chart, if they would flatten the rest; the
+        subtitle then says so.
+    reference: name and value of a line to compare with.
     """
     curves = [_thin(one) for one in curves if one.steps]
     if not curves:

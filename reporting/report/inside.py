@@ -19,7 +19,7 @@ MOST_POSITIONS = 24
 
 
 class ExampleViewer(Protocol):
-    """Examples of a split by number: as a batch of one, as tokens, or as a picture, frames or text
+    """Examples of a split by number: as a batch of one, as tokens, or as an image, frames or text
     for people. Implemented by `data.show.ExampleViewer`."""
 
     def batch(self, number: int) -> Mapping[str, np.ndarray]: ...
@@ -46,11 +46,11 @@ def look_inside(
 
 
 def first_filters(params: Tree, axes: Tree, channels: int) -> np.ndarray | None:
-    """Return the kernel of the first layer of a model for pictures, float32 [filters, height,
+    """Return the kernel of the first layer of a model for images, float32 [filters, height,
     width, channels]. Return None if there is no such layer.
 
     The layer is a convolution or a projection of patches. It is found by the names of its kernel's
-    axes, and by `channels`, the number of channels of a picture.
+    axes, and by `channels`, the number of channels of an image.
     """
     kinds = ((None, None, "channels_in", "channels_out"), (None, None, None, "embed"))
     for kernel, names in zip(jax.tree.leaves(params), jax.tree.leaves(axes), strict=True):
@@ -64,7 +64,7 @@ def attention_maps(
 ) -> list[np.ndarray]:
     """Return each layer's attention on the single example of `batch`, float32 [heads, T, T]. For a
     text, only the first `MOST_POSITIONS` tokens are used. Return [] for a model without attention,
-    for pairs and for sound."""
+    for pairs and for audio."""
     axes = jax.tree.leaves(program.model_def.graph.axes())
     if {"source", "frames"} & set(batch) or not any("heads" in names for names in axes):
         return []

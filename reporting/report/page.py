@@ -1,4 +1,4 @@
-"""Writes the report page: figures, curves, samples or predictions, configuration, environment."""
+"""Writes the report page: metrics, curves, samples or predictions, configuration, environment."""
 
 import math
 import statistics
@@ -43,7 +43,7 @@ HIGHER_IS_BETTER = frozenset().union(*(task.higher_is_better for task in TASKS.v
 
 Metrics = Sequence[dict[str, Any]]
 Example = np.ndarray | str
-"""A picture, uint8 [H, W, C] with C of 1, 3 or 4; the frames of a recording; or a text."""
+"""An image, uint8 [H, W, C] with C of 1, 3 or 4; the frames of a recording; or a text."""
 
 
 _TARGETS = {"classification": "example", "speech_recognition": "label"}
@@ -51,7 +51,7 @@ _TARGETS = {"classification": "example", "speech_recognition": "label"}
 
 
 class Summary(TypedDict, total=False):
-    """The figures of the run as a whole."""
+    """The numbers that describe the run as a whole."""
 
     name: Required[str]
     status: Required[str]  # "finished", "stopped by SIGTERM", ...
@@ -86,16 +86,21 @@ def write_report(
 ) -> Path:
     """Write `report.html` into the workdir, atomically, and return its path.
 
-    environment: from `environment()` in machine.py. metrics: from `read_metrics`. samples: texts by
-    name, as `reporting.samples.Sample`. predictions: the predictions of a classifier, of which the
-    page shows the mistakes with the highest probability. example(i): returns example i of the split
-    of `predictions`.
+    environment: from `environment()` in machine.py.
+    metrics: from `read_metrics`.
+    samples: texts by name, as `reporting.samples.Sample`.
+    predictions: the predictions of a classifier, of which the page shows the mistakes with the
+        highest probability.
+    example(i): returns example i of the split of `predictions`.
 
-    filters: the filters of the first layer, float [N, h, w, C]. attention: each layer's weights,
-    [heads, T, T], on `attended`, which is a picture or the T tokens of a text.
+    filters: the filters of the first layer, float [N, h, w, C].
+    attention: each layer's weights, [heads, T, T], on `attended`, which is an image or the T
+        tokens of a text.
 
-    warnings, events: messages, one sentence each. diagnosis: from `verdict`. data: a table of the
-    splits, header first. start: from `summarize_start`.
+    warnings, events: messages, one sentence each.
+    diagnosis: from `verdict`.
+    data: a table of the splits, header first.
+    start: from `summarize_start`.
     """
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -132,13 +137,13 @@ def write_report(
     return path
 
 
-# ---- Figures.
+# ---- Headline numbers.
 
 
 def _headlines(
     summary: Summary, metrics: Metrics, config: Config
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, value, note) for each figure at the top of the page."""
+    """Yield (name, value, note) for each headline number at the top of the page."""
     if "test" in summary:
         name = headline_metric(summary["test"], config.checkpoint.best_metric)
         yield (
@@ -311,7 +316,7 @@ def _predictions(predictions: Predictions) -> dict[str, Any]:
 def _mistakes(
     predictions: Predictions, example: Callable[[int], Example]
 ) -> Iterator[dict[str, Any]]:
-    """Yield mistakes with the highest probability: the example (a text, or a picture's data URL),
+    """Yield mistakes with the highest probability: the example (a text, or an image's data URL),
     its class, and the predicted class."""
     for row in predictions.surest_mistakes(MOST_MISTAKES):
         shown = example(int(predictions.example[row]))

@@ -1,4 +1,4 @@
-"""Turns arrays into pictures for the report page, as data URLs of PNG files."""
+"""Draws arrays as images for the report page: data URLs of PNG files."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 PICTURE_SIZE = 96
-"""Largest width or height of an example's picture, in pixels; larger pictures are shrunk."""
+"""Largest width or height of an example's image, in pixels; larger images are shrunk."""
 
 MOST_FILTERS = 64
 FILTERS_IN_A_ROW = 16
@@ -25,15 +25,15 @@ MOST_HEADS, MOST_PICTURE_LAYERS, MOST_TEXT_LAYERS = 8, 4, 2
 
 
 def picture_url(picture: np.ndarray) -> str:
-    """Return a picture, uint8 [H, W, C] with C of 1, 3 or 4, as the data URL of a PNG file.
-    Pictures larger than `PICTURE_SIZE` are shrunk."""
+    """Return an image, uint8 [H, W, C] with C of 1, 3 or 4, as the data URL of a PNG file.
+    Images larger than `PICTURE_SIZE` are shrunk."""
     image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
     image.thumbnail((PICTURE_SIZE, PICTURE_SIZE))  # Only shrinks; the page's CSS enlarges.
     return _data_url(image)
 
 
 def frames_picture(frames: np.ndarray) -> np.ndarray:
-    """Turn a recording's frames, float [T, F], into a grey picture, uint8 [F, T, 1].
+    """Turn a recording's frames, float [T, F], into a grey image, uint8 [F, T, 1].
 
     Time runs to the right and pitch upwards. The largest value is white, the smallest black.
     """
@@ -43,7 +43,7 @@ def frames_picture(frames: np.ndarray) -> np.ndarray:
 
 
 def filter_sheet(filters: np.ndarray) -> dict[str, Any]:
-    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], in one picture.
+    """Draw the first `MOST_FILTERS` of `filters`, float [N, h, w, C], in one image.
 
     Return its data URL (`sheet`), the number of all filters (`count`) and of drawn ones (`shown`),
     and the `size` of a filter as text. Three channels are drawn in colour, any other number as
@@ -77,13 +77,13 @@ def attention_view(
 ) -> dict[str, Any] | None:
     """Draw each layer's attention weights, [heads, T, T], over `example`.
 
-    example: a picture, or the tokens of a text (T, or fewer with padding). For a picture, draw for
+    example: an image, or the tokens of a text (T, or fewer with padding). For an image, draw for
     each head how much attention each patch receives: from the class token if there is one before
     the patches, else from all positions on average. For a text, draw the mean of the heads; each
     row is relative to its largest weight.
 
     Return the drawings for the page, or None if there are no layers or T does not fit the patches
-    of a picture.
+    of an image.
     """
     if isinstance(example, np.ndarray):
         layers = [maps for weights in layers if (maps := on_patches(weights)) is not None]

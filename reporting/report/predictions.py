@@ -19,7 +19,8 @@ AT_EACH_END = 10
 class Predictions:
     """The predictions for examples of `split`, as arrays [examples].
 
-    example: index of the example in the split. label, prediction: indices of `classes`.
+    example: index of the example in the split.
+    label, prediction: indices of `classes`.
     probability: the probability that the model gives to its prediction.
     """
 
