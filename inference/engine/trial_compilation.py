@@ -9,6 +9,7 @@ line: the compiler's message as a JSON string, empty if the grammar compiles.
 
 import functools
 import json
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,10 @@ STACK_BYTES = 2 << 20
 
 TOO_SLOW = f"compiling it takes longer than {MOST_SECONDS} seconds"
 TOO_LARGE = "compiling it takes too much memory, or it is nested too deeply"
+
+
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
+"""Variables of the environment that the process gets: none with secrets."""
 
 
 def parser_limits() -> "LLParserLimits":
@@ -60,25 +65,42 @@ class _Trials:
         self._process: subprocess.Popen[str] | None = None
 
     def error(self, grammar: str) -> str:
-        import subprocess
-
         with self._lock:
-            if self._process is None:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", __file__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-            process = self._process
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(grammar) + "\n")
-            process.stdin.flush()
-            if answer := process.stdout.readline():
-                return json.loads(answer)
-            self._process = None
-            return TOO_SLOW if process.wait() == -signal.SIGPROF else TOO_LARGE
+            try:
+                return self._answer(grammar)
+            except OSError:  # The process had ended while it was idle.
+                if self._process is not None:
+                    self._process.kill()
+                    self._process.wait()
+                self._process = None
+                return self._answer(grammar)
+
+    def _answer(self, grammar: str) -> str:
+        if self._process is None:
+            self._process = _started()
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(grammar) + "\n")
+        process.stdin.flush()
+        if answer := process.stdout.readline():
+            return json.loads(answer)
+        self._process = None
+        return TOO_SLOW if process.wait() == -signal.SIGPROF else TOO_LARGE
+
+
+def _started() -> "subprocess.Popen[str]":
+    """Start the process, in a session of its own: Ctrl-C in a terminal does not end it."""
+    import subprocess
+
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={name: os.environ[name] for name in INHERITED if name in os.environ},
+        start_new_session=True,
+    )
 
 
 _TRIALS = _Trials()
