@@ -85,8 +85,8 @@ class Request:
         in view; otherwise the text ends there.
     speculation: whether to guess the next tokens, several at a time, from what the text and its
         prompt contain; the answer stays the same and comes sooner where a text repeats itself.
-    prediction: a text that the answer is expected to resemble, to guess from as well; it turns
-        speculation on.
+    prediction: a text that the answer is expected to resemble, or its ids, to guess from as well;
+        it turns speculation on.
 
     Raises `RequestError` for a value out of its range.
     """
@@ -102,7 +102,7 @@ class Request:
     context_shift: bool = False
     constraint: "Constraint | None" = None
     speculation: bool = False
-    prediction: str | None = None
+    prediction: str | tuple[int, ...] | None = None
 
     def __post_init__(self):
         least = 0 if self.prompt_logprobs else 1
@@ -119,7 +119,7 @@ class Request:
             if not isinstance(getattr(self, name), bool):
                 problem = f"must be true or false, not {getattr(self, name)!r}"
                 raise RequestError(name, problem)
-        if not isinstance(self.prediction, str | None):
+        if not isinstance(self.prediction, str | tuple | None):
             raise RequestError("prediction", f"must be a text, not {self.prediction!r}")
 
     @property

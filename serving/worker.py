@@ -33,6 +33,9 @@ class Item(Protocol):
     """What a stepper works on: a job of the engine, or a ticket of a batcher."""
 
     @property
+    def has_begun(self) -> bool: ...
+
+    @property
     def is_done(self) -> bool: ...
 
 
@@ -40,7 +43,8 @@ class Item(Protocol):
 class Lane:
     """A stepper, and what waits for it.
 
-    capacity: number of items that it is given at the same time.
+    capacity: number of items that it is given at the same time. Those that it has not begun wait
+    too, so that it has one at hand when another one is done.
     """
 
     stepper: Stepper
@@ -54,8 +58,8 @@ class Work:
     """An answer to compute.
 
     client: whose it is; clients are served in turns. tokens: what it counts in the bound of the
-    queue. on_start, on_end: called in the event loop when the stepper gets it, and when it is done.
-    error: why it could not be done: a fault of the server, or an `ApiError` for the client.
+    queue. on_start, on_end: called in the event loop when the stepper has begun it, and when it is
+    done. error: why it could not be done: a fault of the server, or an `ApiError` for the client.
     """
 
     lane: Lane
@@ -66,6 +70,7 @@ class Work:
     on_end: "Callable[[Work], None]"
     added_at: float = field(default_factory=time.monotonic)
     error: Exception | None = None
+    has_begun: bool = False
 
 
 class Worker:
@@ -95,13 +100,17 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Return the number of items that wait."""
-        return sum(len(lane.waiting) for lane in self._lanes)
+        """Return the number of items that wait in the queue or in a stepper."""
+        return self._queued + sum(len(lane.running) for lane in self._lanes) - self.running
 
     @property
     def running(self) -> int:
         """Return the number of items that the model works on."""
-        return sum(len(lane.running) for lane in self._lanes)
+        return sum(work.has_begun for lane in self._lanes for work in lane.running)
+
+    @property
+    def _queued(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to work. loop: where the callbacks are called."""
@@ -142,7 +151,7 @@ class Worker:
         Raises `ApiError` if that is not enough. So who sends little is not refused because of
         another one who fills the queue.
         """
-        items = self.waiting + len(works) - self._most_waiting
+        items = self._queued + len(works) - self._most_waiting
         tokens += self.waiting_tokens - self._most_tokens
         if items <= 0 and tokens <= 0:
             return []
@@ -218,13 +227,16 @@ class Worker:
                     self.waiting_tokens -= work.tokens
                     lane.running.append(work)
                     lane.stepper.add(work.item)
-                    self.post(work.on_start, work)
             return not self._is_stopped
 
     def _settle(self) -> None:
-        """Tell of the items that are done."""
+        """Tell of the items that have begun, and of those that are done."""
         with self._changed:
             for lane in self._lanes:
+                for work in lane.running:
+                    if work.item.has_begun and not work.has_begun:
+                        work.has_begun = True
+                        self.post(work.on_start, work)
                 done = [work for work in lane.running if work.item.is_done]
                 lane.running = [work for work in lane.running if not work.item.is_done]
                 for work in done:

@@ -24,8 +24,8 @@ class Ticket(Generic[Input, Output]):
 
     output: the answer; None until it is there, and for an input without one. error: why there is no
     answer. is_ended: whether there is one of them. is_cancelled: whether the answer is not wanted
-    any more. submitted_at: a time of `time.perf_counter`. on_end: called once there is an output or
-    an error.
+    any more. has_begun: whether a batcher has it, for one of the next batches. submitted_at: a time
+    of `time.perf_counter`. on_end: called once there is an output or an error.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Ticket(Generic[Input, Output]):
         self.content, self.on_end = content, on_end
         self.output: Output | None = None
         self.error: UsageError | None = None
-        self.is_cancelled = self.is_ended = False
+        self.has_begun = self.is_cancelled = self.is_ended = False
         self.submitted_at = time.perf_counter()
 
     @property
@@ -84,7 +84,7 @@ class Batcher(Generic[Input, Output]):
 
     def add(self, ticket: Ticket[Input, Output]) -> None:
         """Add an input as a ticket."""
-        ticket.submitted_at = time.perf_counter()
+        ticket.submitted_at, ticket.has_begun = time.perf_counter(), True
         self._submitted.put(ticket)
 
     def cancel(self, ticket: Ticket[Input, Output]) -> None:

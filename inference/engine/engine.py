@@ -72,7 +72,7 @@ class Engine:
     dispatch then ends when a slot may become free, and is short while one is free.
 
     The attribute `limit` is the largest number of tokens of a prompt and its text together, None if
-    there is none.
+    there is none; `text_room` that of a text and its prediction, of which no more is looked up.
 
     The engine runs in the thread that calls `step`; `submit` and `cancel` may be called from other
     threads.
@@ -99,7 +99,7 @@ class Engine:
         self._rooms = (1,) if context is None else tuple(rooms or (context,))
         self.limit = None if context is None else min(self._rooms[-1], context)
         # Room for a prediction as long as the context, besides the text.
-        self._text_room = TEXT_ROOM if self.limit is None else 2 * self.limit
+        self.text_room = TEXT_ROOM if self.limit is None else 2 * self.limit
         self._submitted: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._slots: Slots | None = None
@@ -155,6 +155,7 @@ class Engine:
             "prompt": () if isinstance(request.prompt, str) else request.prompt,
             "logit_bias": [token for token, _ in request.sampling.logit_bias],
             "stop_tokens": request.stop_tokens,
+            "prediction": request.prediction if isinstance(request.prediction, tuple) else (),
         }
         for field, given in ids.items():
             if not all(0 <= token < known for token in given):
@@ -178,14 +179,14 @@ class Engine:
         """Compile all programs that any mixture of requests can need."""
         programs, params, last = self._programs, self._params, self._rooms[-1]
         row_key(0, 0, 0)
-        idle_row = programs.idle_rows(1, self._text_room)
+        idle_row = programs.idle_rows(1, self.text_room)
         row = programs.initial_row(params, last)
         for length in self._chunk_lengths():
             programs.prefill(params, row, *np.zeros((2, 1, length), np.int32))
         if LOGPROBS in programs.options:
             programs.prefill(params, row, *np.zeros((3, 1, SCORED_PREFILL), np.int32))
         for size, room in itertools.product(self._sizes, self._rooms):
-            idle = programs.idle_rows(size, self._text_room)
+            idle = programs.idle_rows(size, self.text_room)
             slots = programs.initial_slots(params, idle, room)
             slots = programs.admit(params, slots, np.int32(0), row, idle_row)
             masks_BW = self._masks({}, size)
@@ -246,7 +247,7 @@ class Engine:
         needed = max((self._needed(job) for job in working), default=0)
         room = next(room for room in self._rooms if room >= needed)
         if self._slots is None:
-            rows = self._programs.idle_rows(size, self._text_room)
+            rows = self._programs.idle_rows(size, self.text_room)
             self._slots = self._programs.initial_slots(self._params, rows, room)
             self._jobs, self._room = [None] * size, room
             return
@@ -288,6 +289,7 @@ class Engine:
         """Give a job an empty state, or the state after the longest prefix that is kept."""
         if self._empty_row is None:
             self._empty_row = self._programs.initial_row(self._params, self._rooms[-1])
+        job.has_begun = True
         job.write_forced(self.limit)
         job.state = self._empty_row
         cache = self._prefix_cache
@@ -380,12 +382,12 @@ class Engine:
     def _lookup(self, job: Job) -> Lookup:
         """Return the tokens from which a job's next ones are guessed."""
         if not job.request.speculates:
-            return idle_lookup(self._text_room)
+            return idle_lookup(self.text_room)
         return lookup_of(
             job.ids[: job.prompt_tokens],
             job.ids[job.prompt_tokens :],
             job.prediction,
-            room=self._text_room,
+            room=self.text_room,
             left=job.steps_left,
         )
 

@@ -21,13 +21,14 @@ OnText = Callable[[str, Completion | None], None]
 class Job:
     """A request in the engine.
 
-    ids: the tokens of the prompt and the text. unread: tokens to read before the text can be
-    written. read: the number of tokens in the model state, in the end all except the last. state:
-    the model state while the prompt is read; None while a slot writes. steps_left: steps that the
-    slot can still take, as far as the host knows; steps_granted: the number of written tokens after
-    them. keep_after: numbers of tokens after which the state is kept for other requests;
-    cached_tokens: tokens whose state was kept from another request. prediction: the tokens of the
-    request's prediction; accepted, rejected: numbers of tokens that speculation guessed.
+    has_begun: whether it has got a slot. ids: the tokens of the prompt and the text. unread: tokens
+    to read before the text can be written. read: the number of tokens in the model state, in the
+    end all except the last. state: the model state while the prompt is read; None while a slot
+    writes. steps_left: steps that the slot can still take, as far as the host knows; steps_granted:
+    the number of written tokens after them. keep_after: numbers of tokens after which the state is
+    kept for other requests; cached_tokens: tokens whose state was kept from another request.
+    prediction: the tokens of the request's prediction; accepted, rejected: numbers of tokens that
+    speculation guessed.
     end_logprob: the log-probability of the separator that ended the text, of which it is no part.
     error: why the text could not be written; its completion then has what was written before.
     """
@@ -57,9 +58,13 @@ class Job:
             after=ids if tokenizer.joins_prompt else [],
         )
         self.key = row_key(request.sampling.seed, prompt_hash, request.repeat)
-        # `encode` of a chat model's tokenizer would make a message of it.
-        (prediction,) = tokenizer.encode_many([request.prediction or ""])
-        self.prediction = prediction.tolist()
+        self.prediction: Sequence[int] = ()
+        if isinstance(request.prediction, str):
+            # `encode` of a chat model's tokenizer would make a message of it.
+            (prediction,) = tokenizer.encode_many([request.prediction])
+            self.prediction = prediction.tolist()
+        elif request.prediction is not None:
+            self.prediction = request.prediction
         self.unread: Sequence[int] = self.ids[:-1]
         self.read = self.cached_tokens = self.steps_left = self.steps_granted = 0
         self.state: ModelState | None = None
@@ -68,7 +73,7 @@ class Job:
         self.prompt_logprobs: list[TokenLogprob] = []
         self.end_logprob: TokenLogprob | None = None
         self.accepted = self.rejected = 0
-        self.is_cancelled = False
+        self.has_begun = self.is_cancelled = False
         self.completion: Completion | None = None
         self.error: RequestError | None = None
 

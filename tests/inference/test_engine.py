@@ -212,6 +212,7 @@ def test_a_cancelled_request_frees_its_slot(attention):
     waiting = engine.submit(endless)
     second = engine.submit(replace(endless, max_tokens=3))
     engine.step()
+    assert first.has_begun and not waiting.has_begun
     engine.cancel(first)
     engine.cancel(waiting)
     engine.run()

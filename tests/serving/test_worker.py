@@ -14,14 +14,15 @@ SECONDS = 60
 
 class Item:
     def __init__(self, name=""):
-        self.name, self.is_done = name, False
+        self.name, self.has_begun, self.is_done = name, False, False
 
 
 class Stepper:
-    """Ends one item at each step, when `gate` is open."""
+    """Ends one item at each step, when `gate` is open. slots: number of items that it begins."""
 
-    def __init__(self):
+    def __init__(self, slots):
         self.items, self.order, self.gate = [], [], threading.Event()
+        self.slots = slots
         self.error = None
 
     def add(self, item):
@@ -35,6 +36,8 @@ class Stepper:
     def step(self):
         if not self.items:
             return False
+        for item in self.items[: self.slots]:
+            item.has_begun = True
         if not self.gate.wait(0.01):
             return True
         if self.error is not None:
@@ -46,8 +49,9 @@ class Stepper:
 class Setup:
     """A worker with one lane, and what it told of."""
 
-    def __init__(self, *, capacity=1, most_waiting=10, most_tokens=100):
-        self.stepper, self.failures, self.ended = Stepper(), [], []
+    def __init__(self, *, capacity=1, slots=1, most_waiting=10, most_tokens=100):
+        self.stepper, self.failures, self.ended = Stepper(slots), [], []
+        self.begun = []
         self.lane = Lane(self.stepper, capacity)
         self.worker = Worker(
             [self.lane],
@@ -57,7 +61,7 @@ class Setup:
         )
 
     def work(self, name="", client="a", tokens=1):
-        return Work(self.lane, Item(name), client, tokens, lambda work: None, self.ended.append)
+        return Work(self.lane, Item(name), client, tokens, self.begun.append, self.ended.append)
 
     def run(self, steps):
         """Run a coroutine function beside the worker's thread."""
@@ -126,6 +130,23 @@ def test_cancelled_work_leaves_the_queue_or_its_slot():
 
     setup.run(steps)
     assert setup.stepper.order == ["running", "last"]
+
+
+def test_what_waits_in_the_stepper_has_not_begun():
+    setup = Setup(capacity=2, slots=1)
+    first, next_, last = (setup.work(name) for name in ("first", "next", "last"))
+    setup.worker.add([first, next_, last])
+
+    async def steps():
+        await until(lambda: setup.begun)
+        assert setup.stepper.order == ["first", "next"]  # The stepper has both.
+        assert setup.begun == [first]
+        assert (setup.worker.waiting, setup.worker.running) == (2, 1)
+        setup.stepper.gate.set()
+        await until(lambda: len(setup.ended) == 3)
+
+    setup.run(steps)
+    assert setup.begun == setup.ended == [first, next_, last]
 
 
 def test_giving_up_ends_what_runs_and_what_waits_with_the_error():
