@@ -171,13 +171,15 @@ class Service:
         filled = form.read(body)
         self.check_model(filled.model)
         filled.check(limits)
-        self.log_content(request, "prompt", filled.model_dump(mode="json", exclude_unset=True))
+        self.log_content(
+            request, "prompt", lambda: filled.model_dump(mode="json", exclude_unset=True)
+        )
         return filled
 
-    def log_content(self, request: Request, event: str, content: Any) -> None:
+    def log_content(self, request: Request, event: str, content: Callable[[], Any]) -> None:
         """Write what a client asked, or was answered, to the log: only with `serve.log_prompts`."""
         if self.limits.log_prompts:
-            log(event, request_id=request.state.request_id, content=content)
+            log(event, request_id=request.state.request_id, content=content())
 
     def check_model(self, name: str) -> None:
         """Raise `ApiError` if `name` is not the model that is served."""

@@ -156,6 +156,9 @@ class TextWriter:
     ) -> list[Job]:
         try:
             fields = writing_fields(form) | options
+            if form.prediction is not None:  # the same tokens for all jobs
+                ids = self.tokenizer.encode(form.prediction.text)
+                fields["prediction"] = tuple(ids[: self._engine.text_room].tolist())
             requests = TextCompletion.parse(fields | {"prompt": [one.ids for one in prompts]})
             return [self._engine.prepare(request, name=param) for request in numbered(requests)]
         except UsageError as error:
@@ -196,9 +199,9 @@ def _pass_on(
 async def pieces(answers: Answers, jobs: Sequence[Job]) -> AsyncIterator[Piece]:
     """Yield the parts of texts as they come. Raises `ApiError` for a text that failed."""
     async for event in answers:
-        if event.is_end:
+        if event.is_end or event.content.completion is not None:
             check(jobs[event.index])
-        else:
+        if not event.is_end:
             yield event.content
 
 
@@ -256,8 +259,6 @@ def writing_fields(form: WritingForm) -> dict[str, Any]:
     fields["top_p"] = max(form.top_p, LEAST_TOP_P)
     if form.logit_bias:
         fields["logit_bias"] = form.logit_bias
-    if form.prediction is not None:
-        fields["prediction"] = text_of(form.prediction.content, "prediction")
     return fields | constraint_fields(form.response_format)
 
 
@@ -270,16 +271,6 @@ def constraint_fields(wanted: ResponseFormat | None) -> dict[str, str]:
     if wanted.json_schema is None or wanted.json_schema.schema_ is None:
         raise invalid("response_format.json_schema.schema is missing", "response_format")
     return {"json_schema": json.dumps(wanted.json_schema.schema_)}
-
-
-def text_of(content: str | Sequence[dict[str, Any]], param: str) -> str:
-    """Join the parts of a content, which must be texts."""
-    if isinstance(content, str):
-        return content
-    for part in content:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise invalid(f"{param} must consist of texts: this model reads no others", param)
-    return "".join(part["text"] for part in content)
 
 
 def _seed_of(seed: int) -> int:

@@ -104,7 +104,13 @@ def _call_in(text: str, start: int, *, is_end: bool) -> tuple[ToolCall | None, i
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return None, start
     end = len(text) - len(after) + min(len(after), len(CLOSING))
-    return ToolCall(name, json.dumps(arguments, ensure_ascii=False)), end
+    return ToolCall(_unicode(name), _unicode(json.dumps(arguments, ensure_ascii=False))), end
+
+
+def _unicode(text: str) -> str:
+    """Return a text that UTF-8 can hold: half of a surrogate pair, as JSON can escape it, becomes a
+    question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def _no_constant(name: str) -> None:

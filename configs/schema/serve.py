@@ -9,6 +9,9 @@ from configs.schema.settings import Count, NonNegativeInteger, Settings, field
 Seconds = Annotated[float, Interval(ge=0.1, le=86_400)]
 MegaBytes = Annotated[int, Interval(ge=1, le=1 << 20)]
 
+MOST_MESSAGES = 4096
+"""Upper bound of `max_messages`: a body is read as far as this before its messages are counted."""
+
 
 def _limit(default: Any, meaning: str, unit: str | None = None) -> Any:
     """Declare a field of `serve`. Training does not use it, so it may change on resume."""
@@ -68,12 +71,14 @@ class Serve(Settings):
     )
     max_prompts: Count = _limit(128, "Prompts or inputs of a request.")
     max_input_characters: Count = _limit(
-        1 << 18, "Characters of a text to embed, to fill in, to translate or to label."
+        1 << 18, "Characters of a text to embed, to fill in, to translate, to label or to predict."
     )
     max_input_tokens: Count = _limit(
         8192, "Tokens of a text to embed, for a model whose context is unlimited."
     )
-    max_messages: Count = _limit(256, "Messages of a conversation.")
+    max_messages: Annotated[int, Interval(ge=1, le=MOST_MESSAGES)] = _limit(
+        256, "Messages of a conversation."
+    )
     max_n: Count = _limit(16, "Answers to each prompt (`n`).")
     max_tokens: Count = _limit(
         4096, "Tokens of an answer; for a model with a context, the context is a limit too."

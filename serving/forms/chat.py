@@ -1,13 +1,13 @@
 """The bodies of `/v1/chat/completions`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from annotated_types import Ge, Interval
 
-from configs.schema.serve import Serve
+from configs.schema.serve import MOST_MESSAGES, Serve
 from serving.errors import invalid
 from serving.forms.answers import AnswerModel, Usage
 from serving.forms.form import Part
@@ -186,12 +186,14 @@ class ChatForm(WritingForm):
         "verbosity": ("medium",),
     }
 
-    messages: list[Message] = pydantic.Field(json_schema_extra={"minItems": 1})
+    messages: list[Message] = pydantic.Field(
+        max_length=MOST_MESSAGES, json_schema_extra={"minItems": 1}
+    )
     max_completion_tokens: Annotated[int, Ge(1)] | None = None
     max_tokens: Annotated[int, Ge(1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Interval(ge=0, le=20)] = 0
-    tools: list[Tool] = pydantic.Field(default_factory=list)
+    tools: list[Tool] = pydantic.Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice = "auto"
     parallel_tool_calls: bool = True
 
@@ -248,7 +250,6 @@ class ChatForm(WritingForm):
         self._check_tools(limits)
 
     def _check_tools(self, limits: Serve) -> None:
-        within(len(self.tools), MOST_TOOLS, "tools")
         names = [tool.function.name for tool in self.tools]
         if len({*names}) < len(names):
             raise invalid("tools must have different names", "tools")
@@ -301,9 +302,9 @@ class ChatTokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(AnswerModel):
-    """The log-probabilities of an answer's tokens."""
+    """The log-probabilities of an answer's tokens, which are made while they are serialised."""
 
-    content: Sequence[ChatTokenLogprob]
+    content: Iterable[ChatTokenLogprob]
     refusal: None = None
 
 
@@ -348,7 +349,7 @@ class ChatAnswer(AnswerModel):
     created: int
     model: str
     system_fingerprint: str
-    choices: Sequence[ChatChoice]
+    choices: Iterable[ChatChoice]
     usage: Usage
 
 

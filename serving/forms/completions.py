@@ -1,6 +1,6 @@
 """The bodies of `/v1/completions`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import pydantic
@@ -82,5 +82,5 @@ class CompletionAnswer(AnswerModel):
     created: int
     model: str
     system_fingerprint: str
-    choices: Sequence[CompletionChoice]
+    choices: Iterable[CompletionChoice]
     usage: Usage | None = None

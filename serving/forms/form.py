@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import pydantic
@@ -17,7 +17,7 @@ REQUEST_SETTINGS = pydantic.ConfigDict(
 
 
 MOST_PARAMETERS = 200
-"""Members of a body, at most: checking each of thousands takes long."""
+"""Members of a body, or of a part of one, at most: an error for each of thousands takes long."""
 
 
 def _end_lists_at_first_error(schema: Any) -> None:
@@ -35,6 +35,13 @@ class Part(pydantic.BaseModel):
     """Base class of the parts of a body. Types are strict; unknown fields are errors."""
 
     model_config = REQUEST_SETTINGS
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and len(values) > MOST_PARAMETERS:
+            raise ValueError(f"have at most {MOST_PARAMETERS} members, not {len(values)}")
+        return values
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -84,6 +91,16 @@ class Form(Part):
             return cls.model_validate(given)
         except pydantic.ValidationError as error:
             raise invalid_field(error, cls.model_fields) from None
+
+
+def text_of(content: str | Sequence[dict[str, Any]], param: str) -> str:
+    """Join the parts of a content, which must be texts."""
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise invalid(f"{param} must consist of texts: this model reads no others", param)
+    return "".join(part["text"] for part in content)
 
 
 def numbers(value: Any) -> Any:

@@ -8,7 +8,7 @@ from annotated_types import Ge, Interval
 
 from configs.schema.serve import Serve
 from serving.errors import invalid
-from serving.forms.form import Form, Part, numbers
+from serving.forms.form import Form, Part, numbers, text_of
 
 Signed64 = Annotated[int, Interval(ge=-(1 << 63), le=(1 << 63) - 1)]
 
@@ -25,6 +25,11 @@ class Prediction(Part):
 
     type: Literal["content"]
     content: str | list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """Return the text. Raises `ApiError` for a part that is none."""
+        return text_of(self.content, "prediction")
 
 
 class JsonSchema(Part):
@@ -80,6 +85,9 @@ class WritingForm(Form):
         if wanted and wanted.schema_:
             size = len(json.dumps(wanted.schema_))
             within(size, limits.max_schema_bytes, "response_format", "bytes of a schema")
+        if self.prediction is not None:
+            size = len(self.prediction.text)
+            within(size, limits.max_input_characters, "prediction", "characters")
         if self.stream_options is not None and not self.stream:
             raise invalid("stream_options is for stream: true", "stream_options")
 

@@ -30,10 +30,11 @@ from serving.forms.chat import (
     Tool,
     TopLogprob,
 )
+from serving.forms.form import text_of
 from serving.route import Route
 from serving.routes.writing import AnswerBody, write
 from serving.service import Service
-from serving.texts import Piece, Prompt, TokenTexts, text_of
+from serving.texts import Piece, Prompt, TokenTexts
 from serving.tool_calls import ToolCall, ToolCallReader, call_grammar
 
 
@@ -70,7 +71,7 @@ def routes(service: Service) -> list[Route]:
             texts,
             request,
             jobs,
-            _ChatBody(service, texts.tokens, form),
+            ChatBody(service, texts.tokens, form),
             texts_per_prompt=form.n,
             is_streamed=form.stream,
             includes_usage=form.includes_usage,
@@ -184,7 +185,9 @@ def tools_for(template: ChatTemplate, tools: Sequence[Tool]) -> list[dict[str, A
     return described
 
 
-class _ChatBody(AnswerBody):
+class ChatBody(AnswerBody):
+    """Makes the bodies of the answer to a conversation."""
+
     def __init__(self, service: Service, tokens: TokenTexts, form: ChatForm):
         self._tokens, self._form = tokens, form
         self._head: dict[str, Any] = {
@@ -196,15 +199,12 @@ class _ChatBody(AnswerBody):
         }
         self._streams = [_Stream(self._reader()) for _ in range(form.n)] if form.stream else []
 
-    def whole(
-        self, jobs: Sequence[Job], texts: Sequence[Completion], used: Usage
-    ) -> dict[str, Any]:
-        choices = [
+    def whole(self, jobs: Sequence[Job], texts: Sequence[Completion], used: Usage) -> ChatAnswer:
+        choices = (
             self._choice(index, completion, job.logprobs)
             for index, (job, completion) in enumerate(zip(jobs, texts, strict=True))
-        ]
-        answer = ChatAnswer(**self._head, choices=choices, usage=used)
-        return answer.model_dump(exclude_unset=True)  # without tool_calls where there are none
+        )
+        return ChatAnswer(**self._head, choices=choices, usage=used)
 
     def _choice(
         self, index: int, completion: Completion, logprobs: Sequence[TokenLogprob]
@@ -253,8 +253,7 @@ class _ChatBody(AnswerBody):
         logprobs: ChatLogprobs | None,
         reason: str | None,
     ) -> dict[str, Any]:
-        scores = None if logprobs is None else logprobs.model_dump()
-        choice = {"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return self._head | {"object": "chat.completion.chunk", "choices": [choice]}
 
     def usage_chunk(self, used: Usage) -> dict[str, Any]:
@@ -270,7 +269,7 @@ class _ChatBody(AnswerBody):
         if not self._form.logprobs:
             return None
         most = self._form.top_logprobs
-        content = [self._token_logprob(one, most) for one in scores]
+        content = (self._token_logprob(one, most) for one in scores)
         return ChatLogprobs(content=content, refusal=None)
 
     def _token_logprob(self, score: TokenLogprob, most: int) -> ChatTokenLogprob:

@@ -88,17 +88,15 @@ class _CompletionBody(AnswerBody):
     def whole(
         self, jobs: Sequence[Job], texts: Sequence[Completion], used: Usage
     ) -> CompletionAnswer:
-        choices = []
-        for index, (job, completion) in enumerate(zip(jobs, texts, strict=True)):
-            echoed = self._prompts[index].text if self._form.echo else ""
-            choices.append(
-                CompletionChoice(
-                    index=index,
-                    text=echoed + completion.text,
-                    logprobs=self._logprobs(job, index),
-                    finish_reason=completion.finish_reason,
-                )
+        choices = (
+            CompletionChoice(
+                index=index,
+                text=(self._prompts[index].text if self._form.echo else "") + completion.text,
+                logprobs=self._logprobs(job, index),
+                finish_reason=completion.finish_reason,
             )
+            for index, (job, completion) in enumerate(zip(jobs, texts, strict=True))
+        )
         return CompletionAnswer(**self._head, choices=choices, usage=used)
 
     def chunks(self, piece: Piece) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from inference.predictors.completion import TextCompletion
 from inference.predictors.filling import GapFilling
 from serving.batches import answer_inputs, answer_with, read_inputs
 from serving.errors import invalid
-from serving.forms.answers import AnswerModel
 from serving.forms.embeddings import Embedding, EmbeddingAnswer, EmbeddingForm
 from serving.forms.inputs import ReadUsage
+from serving.responses import fast_json_response
 from serving.route import Route
 from serving.service import Service
 
@@ -53,7 +53,7 @@ def routes(service: Service) -> list[Route]:
                 model=service.name, data=_entries(vectors, is_base64), usage=usage
             )
 
-        return await answer_with(service, tokens, body, _fast_json)
+        return await answer_with(service, tokens, body, fast_json_response)
 
     return [
         Route(
@@ -102,9 +102,3 @@ def _entries(vectors: Sequence[NDArray[np.float32]], is_base64: bool) -> list[Em
         coded = base64.b64encode(little.tobytes()).decode() if is_base64 else vector.tolist()
         entries.append(Embedding(index=index, embedding=coded))
     return entries
-
-
-def _fast_json(body: AnswerModel) -> Response:
-    """Return a response with a body of many numbers, all finite. The json module would keep the
-    event loop from running for as long as it writes them."""
-    return Response(body.model_dump_json(), media_type="application/json")

@@ -1,6 +1,7 @@
 """`/v1/chat/completions` goes on as training showed it, in OpenAI's form, with calls of tools."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from data.codecs.chat import ChatEncoder, ChatTemplate, ChatTokenizer
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.constraints import Constraint
 from inference.engine.job import Job
-from inference.requests import Request
+from inference.requests import Request, TokenLogprob
 from serving.access import AccessRules
 from serving.errors import ApiError
 from serving.forms.chat import ChatForm
-from serving.routes.chat import messages_for, tools_for
+from serving.responses import fast_json_response
+from serving.routes.chat import ChatBody, messages_for, tools_for
+from serving.texts import TokenTexts, usage
 from serving.tool_calls import call_grammar
 from tests.serving.chats import TEMPLATE
 
@@ -243,6 +246,31 @@ def test_a_prediction_is_no_message():
     tokenizer = ChatTokenizer(Tokenizer.bytes(), None)
     job = Job(Request((1, 2), prediction="Lima."), tokenizer, None, None)
     assert bytes(job.prediction) == b"Lima."
+
+
+def test_log_probabilities_are_made_while_they_are_written():
+    class Texts(TokenTexts):
+        asked = 0
+
+        def text(self, token):
+            self.asked += 1
+            return super().text(token)
+
+    texts = Texts(Tokenizer.characters(["abc"]))
+    form = ChatForm(model="", messages=[], n=2, logprobs=True, top_logprobs=1)
+    job = Job(Request((1,), logprobs=True), texts._tokenizer, None, None)
+    job.logprobs = 3 * [TokenLogprob(1, -0.5, ((1, -0.5), (2, -1.5)))]
+    job.end()
+    service = SimpleNamespace(name="m", fingerprint="f")
+    answer = ChatBody(service, texts, form).whole(
+        [job, job], [job.completion] * 2, usage([job, job], 2)
+    )
+    assert texts.asked == 0  # So other threads get turns between two tokens.
+    written = json.loads(fast_json_response(answer, exclude_unset=True).body)
+    assert texts.asked == 2 * 3 * 2
+    first, second = written["choices"]
+    assert len(first["logprobs"]["content"]) == 3 and first["logprobs"] == second["logprobs"]
+    assert "tool_calls" not in first["message"]
 
 
 def test_messages_have_the_form_that_templates_read():

@@ -165,3 +165,28 @@ def properties(schema: dict[str, Any], description: dict[str, Any]) -> set[str]:
         )
     parts = (part for key in ("allOf", "anyOf", "oneOf") for part in schema.get(key, ()))
     return set(schema.get("properties", ())).union(*(properties(p, description) for p in parts))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"stream_options": {str(number): 1 for number in range(201)}},
+            "stream_options: should have at most 200 members, not 201",
+        ),
+        (
+            {"messages": [{str(number): 1 for number in range(201)}]},
+            "messages.0: should have at most 200 members, not 201",
+        ),
+        ({"messages": [{"role": "user"}] * 4097}, "messages: should have at most 4096 items"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}] * 129},
+            "tools: should have at most 128 items",
+        ),
+    ],
+)
+def test_the_parts_of_a_body_have_limits_too(values, said):
+    given = {"model": "m", "messages": [{"role": "user", "content": "a"}]} | values
+    with pytest.raises(ApiError, match=f"^{said}") as refused:
+        ChatForm.of(given)
+    assert refused.value.status == 400

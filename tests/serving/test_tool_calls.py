@@ -56,3 +56,9 @@ def test_nothing_of_a_call_is_passed_on_as_text_before_it_is_certain():
 
 def test_what_follows_the_last_call_that_is_wanted_is_dropped():
     assert read(f"a {ONE} b {TWO} c", 4, most_calls=1)[:2] == ("a", CALLS[:1])
+
+
+def test_half_a_surrogate_pair_in_a_call_can_be_sent():
+    text = r'<tool_call>{"name": "f\udc00", "arguments": {"a": "\ud800"}}</tool_call>'
+    (call,) = ToolCallReader().read(text, is_end=True)
+    assert (call.name, call.arguments) == ("f?", '{"a": "?"}')
