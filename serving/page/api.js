@@ -35,7 +35,8 @@ export function onTokenNeeded(asker) {
 export async function send(path, { json, form, signal } = {}) {
   for (;;) {
     const headers = {};
-    if (token()) headers.Authorization = `Bearer ${token()}`;
+    const given = token();
+    if (given) headers.Authorization = `Bearer ${given}`;
     if (json !== undefined) headers["Content-Type"] = "application/json";
     const body = json !== undefined ? JSON.stringify(json) : form;
     const method = body === undefined ? "GET" : "POST";
@@ -48,13 +49,26 @@ export async function send(path, { json, form, signal } = {}) {
     }
     if (response.ok) return response;
     const error = await errorOf(response);
-    if (response.status !== 401 || ask === null || !(await ask(error.message))) throw error;
+    if (response.status !== 401 || ask === null) throw error;
+    const isChanged = token() !== given; // Another request has asked for it meanwhile.
+    if (!isChanged && !(await ask(error.message))) throw error;
   }
 }
 
 /** Send a request, and return the JSON of the answer. */
 export async function sendForJson(path, options) {
-  return (await send(path, options)).json();
+  const response = await send(path, options);
+  return received(response.json());
+}
+
+/** Wait for what a connection brings. Throws `ServerError` if it ends before. */
+async function received(part) {
+  try {
+    return await part;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ServerError("the answer broke off");
+  }
 }
 
 async function errorOf(response) {
@@ -73,9 +87,17 @@ async function errorOf(response) {
  */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    yield* parsed(reader);
+  } finally {
+    reader.cancel().catch(() => {}); // A stream that has failed can't be cancelled.
+  }
+}
+
+async function* parsed(reader) {
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await received(reader.read());
     if (done) throw new ServerError("the answer broke off");
     rest += value;
     const parts = rest.split("\n\n");

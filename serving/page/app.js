@@ -1,6 +1,6 @@
 // The page: asks what is served, and opens the panel for it.
 
-import { keepToken, onTokenNeeded, sendForJson, ServerError } from "/page/api.js";
+import { onTokenNeeded, sendForJson } from "/page/api.js";
 import { setUpCalls } from "/page/calls.js";
 import { setUpChat } from "/page/chat.js";
 import { byId, show, showProblem } from "/page/dom.js";
@@ -9,6 +9,7 @@ import { setUpInput } from "/page/input.js";
 import { showInfo, showStatus } from "/page/info.js";
 import { setUpSettings } from "/page/settings.js";
 import { setUpText } from "/page/text.js";
+import { askForToken } from "/page/token_dialog.js";
 
 const MILLISECONDS_BETWEEN_LOOKS = 1000;
 
@@ -22,30 +23,6 @@ const SET_UP = {
   classify_sound: setUpFiles,
   transcribe: setUpFiles,
 };
-
-/** Ask for a token. Resolves to whether the user gave one. */
-function askForToken(message) {
-  const dialog = byId("token-dialog");
-  byId("token-problem").textContent = message;
-  return new Promise((resolve) => {
-    const form = byId("token-form");
-    let isGiven = false;
-    form.onsubmit = (event) => {
-      event.preventDefault();
-      const value = byId("token").value.trim();
-      if (!value) return;
-      keepToken(value);
-      isGiven = true;
-      dialog.close();
-    };
-    byId("token-cancel").onclick = () => dialog.close();
-    dialog.onclose = () => {
-      byId("token").value = "";
-      resolve(isGiven);
-    };
-    dialog.showModal();
-  });
-}
 
 /** Open the panels for a model that writes texts. first: the mode that is chosen. */
 function setUpWriting(info, first) {
@@ -73,18 +50,26 @@ function chooseMode(mode) {
   }
 }
 
+/** Show how far the server is, until its model is ready or has failed. */
 async function watchStatus(status) {
   showStatus(status);
-  while (status === "compiling") {
+  while (status === "compiling" || status === "unreachable") {
     await new Promise((resolve) => setTimeout(resolve, MILLISECONDS_BETWEEN_LOOKS));
-    try {
-      ({ status } = await sendForJson("/v1/info"));
-    } catch (error) {
-      if (!(error instanceof ServerError)) throw error;
-      status = "unreachable";
-    }
+    status = await currentStatus();
     showStatus(status);
   }
+}
+
+async function currentStatus() {
+  try {
+    return (await sendForJson("/v1/info")).status;
+  } catch (error) {
+    return statusOf(error);
+  }
+}
+
+function statusOf(error) {
+  return error.status === 401 ? "locked" : "unreachable";
 }
 
 async function start() {
@@ -93,7 +78,7 @@ async function start() {
   try {
     info = await sendForJson("/v1/info");
   } catch (error) {
-    showStatus(error.status === 401 ? "locked" : "unreachable");
+    showStatus(statusOf(error));
     showProblem(error);
     return;
   }

@@ -3,13 +3,13 @@
 import { token } from "/page/api.js";
 import { byId, notify, show } from "/page/dom.js";
 
-/** Parameters that OpenAI's client does not know: they go into `extra_body`. */
-const EXTRA = new Set(["top_k", "min_p", "repetition_penalty"]);
+const SAMPLING = ["top_k", "min_p", "repetition_penalty"];
 
+/** Methods of OpenAI's client, with the parameters that it does not know: they go into `extra_body`. */
 const METHODS = {
-  "/v1/completions": "completions.create",
-  "/v1/chat/completions": "chat.completions.create",
-  "/v1/audio/transcriptions": "audio.transcriptions.create",
+  "/v1/completions": { method: "completions.create", extra: [...SAMPLING, "response_format"] },
+  "/v1/chat/completions": { method: "chat.completions.create", extra: SAMPLING },
+  "/v1/audio/transcriptions": { method: "audio.transcriptions.create", extra: [] },
 };
 
 let call = null;
@@ -82,13 +82,14 @@ export function python({ path, json, fields, file }) {
 }
 
 function known(path, json, fields, file) {
-  const values = json ?? fields;
-  const own = Object.entries(values).filter(([name]) => !EXTRA.has(name));
-  const extra = Object.entries(values).filter(([name]) => EXTRA.has(name));
+  const { method, extra: names } = METHODS[path];
+  const values = Object.entries(json ?? fields);
+  const own = values.filter(([name]) => !names.includes(name));
+  const extra = values.filter(([name]) => names.includes(name));
   const rows = own.map(([name, value]) => `    ${name}=${literal(value, 1)},`);
   if (extra.length) rows.push(`    extra_body=${literal(Object.fromEntries(extra), 1)},`);
   if (file !== undefined) rows.push(`    file=Path(${literal(file)}),`);
-  const lines = [`answer = client.${METHODS[path]}(`, ...rows, ")"];
+  const lines = [`answer = client.${method}(`, ...rows, ")"];
   const isChat = path === "/v1/chat/completions";
   if (file !== undefined) return [...lines, "print(answer.text)"];
   if (!json.stream) {

@@ -14,11 +14,11 @@ export function hasCamera() {
 export async function takePicture() {
   const [dialog, video] = [byId("camera-dialog"), byId("camera-video")];
   const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  byId("camera-take").disabled = true;
-  video.onloadeddata = () => (byId("camera-take").disabled = false);
-  video.srcObject = stream;
-  dialog.showModal();
   try {
+    byId("camera-take").disabled = true;
+    video.onloadeddata = () => (byId("camera-take").disabled = false);
+    video.srcObject = stream;
+    dialog.showModal();
     const isTaken = await new Promise((resolve) => {
       byId("camera-take").onclick = () => resolve(true);
       byId("camera-cancel").onclick = () => resolve(false);

@@ -16,7 +16,7 @@ export function setUpChat(info) {
   submitOn(message, form, (event) => !event.shiftKey);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (!controls.isRunning && message.value.trim() && areValid()) {
+    if (!controls.isRunning && message.value.trim() && areValid("chat")) {
       await take(info.name, messages, message, controls);
     }
   });
@@ -75,7 +75,7 @@ async function take(model, messages, area, controls) {
     return;
   }
   for (const one of turns) one.remove();
-  area.value = said.content;
+  area.setRangeText(said.content + (area.value ? "\n" : ""), 0, 0, "preserve"); // Before what was typed.
 }
 
 function turn(role, content) {

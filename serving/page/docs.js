@@ -1,7 +1,9 @@
 // The description of the API for readers, made of /openapi.json.
 
-import { sendForJson } from "/page/api.js";
+import { onTokenNeeded, sendForJson } from "/page/api.js";
 import { byId, make, showProblem } from "/page/dom.js";
+import { offerFile } from "/page/offered_file.js";
+import { askForToken } from "/page/token_dialog.js";
 
 const MOST_LEVELS = 3;
 
@@ -20,7 +22,6 @@ const BOUNDS = {
 class Reference {
   constructor(description) {
     this.description = description;
-    this.schemas = description.components.schemas;
   }
 
   render() {
@@ -45,7 +46,7 @@ class Reference {
       make("span", { class: "method" }, method.toUpperCase()),
       make("code", {}, path),
     );
-    const access = operation.security ? "Needs the token, if the server has one." : "Open to everybody.";
+    const access = operation.security?.length ? "Needs the token, if the server has one." : "Open to everybody.";
     return make(
       "section",
       { id: operation.operationId, "aria-labelledby": title },
@@ -66,7 +67,9 @@ class Reference {
     const success = Object.entries(responses["200"]?.content ?? {});
     const types = success.map(([type]) => type).join(" or ");
     const tables = success.flatMap(([, { schema }]) => (schema ? this.tables(schema, "Answer") : []));
-    const others = Object.entries(responses).filter(([status]) => status !== "200");
+    const others = Object.entries(responses)
+      .filter(([status]) => status !== "200")
+      .map(([status, response]) => [status, this.resolved(response).description]);
     return [
       make("p", { class: "muted" }, `Answers with ${types || "nothing"}.`),
       ...tables.map((table) => make("details", {}, make("summary", {}, "Fields of the answer"), table)),
@@ -74,7 +77,7 @@ class Reference {
         "details",
         {},
         make("summary", {}, "Other statuses"),
-        table("Statuses", ["Status", "Meaning"], others.map(([status, { description }]) => [status, description])),
+        table("Statuses", ["Status", "Meaning"], others),
       ),
     ];
   }
@@ -105,7 +108,7 @@ class Reference {
   inner(field, name, level) {
     return this.choices(field).flatMap((choice) => {
       const one = this.resolved(choice);
-      if (one.type === "array") return this.fields(one.items ?? {}, `${name}[].`, level);
+      if (typesOf(one).includes("array")) return this.fields(one.items ?? {}, `${name}[].`, level);
       return this.fields(one, `${name}.`, level);
     });
   }
@@ -120,12 +123,15 @@ class Reference {
   }
 
   type(field) {
-    const names = this.choices(field).map((choice) => {
+    const names = this.choices(field).flatMap((choice) => {
       const one = this.resolved(choice);
       if (one.enum) return one.enum.map((value) => JSON.stringify(value)).join(" | ");
       if ("const" in one) return JSON.stringify(one.const);
-      if (one.type === "array") return `list of ${one.items ? this.type(one.items) : "anything"}`;
-      return one.format === "binary" ? "file" : one.type ?? "anything";
+      if (one.format === "binary") return "file";
+      return typesOf(one).map((type) => {
+        if (type === "array") return `list of ${one.items ? this.type(one.items) : "anything"}`;
+        return type ?? "anything";
+      });
     });
     return [...new Set(names)].filter((name) => name !== "null").join(" | ") || "null";
   }
@@ -135,10 +141,17 @@ class Reference {
     return one.anyOf ?? one.oneOf ?? [one];
   }
 
-  resolved(schema) {
-    const name = schema.$ref?.replace("#/components/schemas/", "");
-    return name === undefined ? schema : this.schemas[name] ?? {};
+  /** Return a part of the description, or, of a reference, the part that it refers to. */
+  resolved(part) {
+    if (part.$ref === undefined) return part;
+    const names = part.$ref.split("/").slice(1);
+    return names.reduce((found, name) => found?.[name], this.description) ?? {};
   }
+}
+
+/** Return the types that a schema allows besides null; [undefined] if it names none. */
+function typesOf(schema) {
+  return [schema.type].flat().filter((type) => type !== "null");
 }
 
 function table(caption, heads, rows) {
@@ -159,8 +172,10 @@ function table(caption, heads, rows) {
 }
 
 byId("base").textContent = `${location.origin}/v1`;
+onTokenNeeded(askForToken);
 try {
   new Reference(await sendForJson("/openapi.json")).render();
+  offerFile(byId("openapi-link"), byId("openapi-save"), "openapi.json");
 } catch (error) {
   showProblem(error);
 }

@@ -72,8 +72,25 @@ export class Spoken {
 /** Submit a form by keys. isPressed(event): whether they are pressed. */
 export function submitOn(area, form, isPressed) {
   area.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.isComposing || !isPressed(event)) return;
+    if (event.key !== "Enter" || isComposing(event) || !isPressed(event)) return;
     event.preventDefault();
     form.requestSubmit();
   });
+}
+
+/** Return whether a key goes to an input method. Safari says so by the key's code only. */
+function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
+/** Wait for `work()` with a button disabled. Returns what it returns. The button keeps the focus. */
+export async function whileDisabled(button, work) {
+  const hasFocus = document.activeElement === button;
+  button.disabled = true;
+  try {
+    return await work();
+  } finally {
+    button.disabled = false;
+    if (hasFocus && document.activeElement === document.body) button.focus();
+  }
 }

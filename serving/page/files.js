@@ -1,9 +1,9 @@
 // The panel for pictures and recordings.
 
-import { send } from "/page/api.js";
+import { sendForJson } from "/page/api.js";
 import { showCall } from "/page/calls.js";
 import { hasCamera, takePicture } from "/page/camera.js";
-import { byId, make, show, showProblem } from "/page/dom.js";
+import { byId, make, show, showProblem, whileDisabled } from "/page/dom.js";
 import { renderLabels } from "/page/input.js";
 import { canRecord, Recording } from "/page/recorder.js";
 import { asWav } from "/page/wav.js";
@@ -109,8 +109,7 @@ class FilePanel {
       form.append("model", this.info.name);
       form.append("file", file);
       showCall({ path: this.kind.path, fields: { model: this.info.name }, file: file.name });
-      const response = await send(this.kind.path, { form, signal: controller.signal });
-      const answer = await response.json();
+      const answer = await sendForJson(this.kind.path, { form, signal: controller.signal });
       if (!controller.signal.aborted) result.replaceChildren(...this.kind.render(answer));
     } catch (error) {
       if (controller.signal.aborted) return;
@@ -139,7 +138,7 @@ class FilePanel {
 
   async photograph() {
     try {
-      const file = await takePicture();
+      const file = await whileDisabled(byId("camera"), takePicture);
       if (file !== null) await this.take(file);
     } catch (error) {
       showProblem(new Error(`the camera can't be used: ${error.message}`));
@@ -158,7 +157,7 @@ class FilePanel {
       if (seconds >= most - 0.5) this.finishRecording();
     });
     try {
-      await recording.start();
+      await whileDisabled(byId("record"), () => recording.start());
     } catch (error) {
       showProblem(new Error(`the microphone can't be used: ${error.message}`));
       return;

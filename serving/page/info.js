@@ -1,7 +1,7 @@
 // What is served, with its figures.
 
-import { send, token } from "/page/api.js";
-import { byId, make, show, showProblem } from "/page/dom.js";
+import { byId, make, show } from "/page/dom.js";
+import { offerFile } from "/page/offered_file.js";
 
 const KINDS = {
   text: "writes texts",
@@ -91,7 +91,7 @@ export function showInfo(info) {
     `A model of ${countText(info.parameters)} parameters that ${KINDS[info.kind]}`;
   showFacts(info);
   showFigures(info);
-  showReport(info);
+  if (info.has_report) offerFile(byId("report-link"), byId("report-save"), "report.html");
   show(byId("about"));
 }
 
@@ -162,22 +162,4 @@ function showFigures(info) {
 
 function examplesText(count) {
   return count === 1 ? "1 example" : `${count.toLocaleString("en")} examples`;
-}
-
-/** A link can't carry a token: with one, the report is fetched and saved as a file. */
-function showReport(info) {
-  const link = byId("report-link");
-  const button = byId("report-save");
-  show(link, info.has_report && !token());
-  show(button, info.has_report && Boolean(token()));
-  button.addEventListener("click", async () => {
-    try {
-      const blob = await (await send("/report")).blob();
-      const address = URL.createObjectURL(blob);
-      make("a", { href: address, download: "report.html" }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 60_000);
-    } catch (error) {
-      showProblem(error);
-    }
-  });
 }

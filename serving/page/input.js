@@ -4,6 +4,7 @@ import { sendForJson } from "/page/api.js";
 import { bars } from "/page/bars.js";
 import { showCall } from "/page/calls.js";
 import { byId, make, show, showProblem, submitOn } from "/page/dom.js";
+import { named } from "/page/tokens.js";
 
 const GAP = "[MASK]";
 
@@ -88,7 +89,7 @@ function renderFilled({ text, candidates }) {
       {},
       make("h3", {}, candidates.length > 1 ? `Gap ${index + 1}` : "Candidates"),
       bars(
-        gap.map(({ token, score }) => ({ label: token, score })),
+        gap.map(({ token, score }) => ({ label: named(token), score })),
         { label: `Candidates of gap ${index + 1}` },
       ),
     ),

@@ -20,6 +20,15 @@ export class Recording {
     this.stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
     });
+    try {
+      await this.listen();
+    } catch (error) {
+      await this.release();
+      throw error;
+    }
+  }
+
+  async listen() {
     this.context = new AudioContext();
     await this.context.audioWorklet.addModule("/page/recorder_worklet.js");
     this.node = new AudioWorkletNode(this.context, "recorder");
@@ -34,6 +43,11 @@ export class Recording {
     await this.context.resume();
   }
 
+  async release() {
+    for (const track of this.stream.getTracks()) track.stop();
+    await this.context?.close();
+  }
+
   take(samples) {
     this.blocks.push(samples);
     this.length += samples.length;
@@ -46,7 +60,7 @@ export class Recording {
   async stop(rate) {
     this.node.port.postMessage("stop");
     await this.isOver;
-    for (const track of this.stream.getTracks()) track.stop();
+    await this.release();
     const buffer = new AudioBuffer({
       length: Math.max(this.length, 1),
       sampleRate: this.context.sampleRate,
@@ -56,7 +70,6 @@ export class Recording {
       buffer.copyToChannel(block, 0, at);
       at += block.length;
     }
-    await this.context.close();
     return new File([wavOf(await resampled(buffer, rate), rate)], "recording.wav", {
       type: "audio/wav",
     });

@@ -5,7 +5,11 @@ import { byId, make, show } from "/page/dom.js";
 /** Number of alternatives that are asked for with each token. */
 const ALTERNATIVES = 5;
 
-const inputs = () => [...document.querySelectorAll("#settings [data-name]")];
+/** Return the fields of numbers; with a mode, text or chat, those that it has. */
+function inputs(mode) {
+  const all = [...document.querySelectorAll("#settings [data-name]")];
+  return mode ? all.filter((one) => !one.closest(`[data-for]:not([data-for="${mode}"])`)) : all;
+}
 
 /** Bound the settings by the limits of the server. */
 export function setUpSettings(info) {
@@ -22,9 +26,9 @@ export function setUpSettings(info) {
   });
 }
 
-/** Return whether all settings are within their bounds; else point to the first that is not. */
-export function areValid() {
-  const wrong = inputs().find((input) => !input.checkValidity());
+/** Return whether a mode's settings are within their bounds; else point to the first that is not. */
+export function areValid(mode) {
+  const wrong = inputs(mode).find((input) => !input.checkValidity());
   if (wrong === undefined) return true;
   byId("settings").open = true;
   wrong.reportValidity();
@@ -34,8 +38,7 @@ export function areValid() {
 /** Return the fields of a request that differ from the defaults. mode: text or chat. */
 export function readSettings(mode) {
   const fields = {};
-  for (const input of inputs()) {
-    if (input.closest(`[data-for]:not([data-for="${mode}"])`)) continue;
+  for (const input of inputs(mode)) {
     const isDefault = input.value === "" || Number(input.value) === Number(input.defaultValue);
     if (!isDefault || input.id === "max-tokens") fields[input.dataset.name] = Number(input.value);
   }

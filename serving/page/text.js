@@ -16,7 +16,7 @@ export function setUpText(info) {
   submitOn(prompt, form, (event) => event.ctrlKey || event.metaKey);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (!controls.isRunning && areValid()) await run(info.name, prompt.value, controls);
+    if (!controls.isRunning && areValid("text")) await run(info.name, prompt.value, controls);
   });
 }
 

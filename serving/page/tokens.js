@@ -131,6 +131,6 @@ function visible(text) {
 }
 
 /** Return a token by a name that can be seen. */
-function named(text) {
+export function named(text) {
   return text.replace(/^bytes:/, "").replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣");
 }

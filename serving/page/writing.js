@@ -1,6 +1,6 @@
 // What texts and conversations share: an answer that grows, and can be stopped.
 
-import { events, send } from "/page/api.js";
+import { events, send, sendForJson } from "/page/api.js";
 import { make } from "/page/dom.js";
 import { scoresOf, TokenText } from "/page/tokens.js";
 
@@ -45,14 +45,14 @@ export async function write(path, body, { signal, onPart }) {
   const began = performance.now();
   const seconds = () => (performance.now() - began) / 1000;
   let [firstSeconds, usage] = [null, null];
-  const response = await send(path, { json: body, signal });
+  const options = { json: body, signal };
   const take = (answer) => {
     firstSeconds ??= seconds();
     usage = answer.usage ?? usage;
     for (const choice of answer.choices) onPart(partOf(choice));
   };
-  if (body.stream) for await (const event of events(response)) take(event);
-  else take(await response.json());
+  if (body.stream) for await (const event of events(await send(path, options))) take(event);
+  else take(await sendForJson(path, options));
   return { usage, seconds: seconds(), firstSeconds };
 }
 
