@@ -1,52 +1,17 @@
-"""The web page in a real browser: Chromium, driven by Playwright.
-
-The folder in the environment's TRIFORM_SCREENSHOTS, if there is one, gets pictures of the page at
-the widths of a desktop and of a phone, light and dark: they are for people to look at.
-"""
+"""The web page in a real browser: Chromium, driven by Playwright."""
 
 import ast
-import io
 import json
-import os
 import shutil
-import subprocess
-import sys
 import wave
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from inference.loading import load_model
-from tests.end_to_end.verbs import run
-from tests.serving.servers import GOLDEN, RunningServer, serving
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the browser is driven by playwright, which is not installed"
-)
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no program chromium")
-
-LISTENER = {
-    "data__recordings": "80",
-    "data__num_mels": "24",
-    "data__length_buckets": "1",
-    "data__global_batch_size": "8",
-    "model__width": "16",
-    "model__depth": "1",
-    "model__pattern": "C",
-    "model__subsampling_channels": "4",
-    "train__steps": "3",
-    "optimizer__learning_rate": "1e-4",
-}
-"""Little more than initial values: what such a model writes is nonsense, and not nothing."""
-
-MILLISECONDS = 120_000
-"""How long the browser waits for what a test expects."""
-
-LOOKS = [(width, scheme) for width in (1280, 360) for scheme in ("light", "dark")]
+from tests.long.browsing import LOOKS, MILLISECONDS, bars, called, look, opened, setting, tone
+from tests.serving.servers import GOLDEN, serving
 
 DROP = """
 ([name, type, content]) => {
@@ -59,128 +24,11 @@ DROP = """
 """
 
 
-@pytest.fixture(scope="module")
-def sound_file(tmp_path_factory) -> Path:
-    """A recording that the browser's microphone hears again and again."""
-    path = tmp_path_factory.mktemp("sound") / "tone.wav"
-    path.write_bytes(tone(48_000, 2.0))
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser(sound_file) -> Iterator:
-    arguments = [
-        "--no-sandbox",
-        "--use-fake-ui-for-media-stream",
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={sound_file}",
-    ]
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
-def text_server(tmp_path_factory) -> Iterator[RunningServer]:
-    with serving(GOLDEN / "recurrence_text", tmp_path_factory.mktemp("text") / "log") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def chat_server(tmp_path_factory) -> Iterator[RunningServer]:
-    from tests.serving.chats import train_chat
-
-    folder = tmp_path_factory.mktemp("chat")
-    workdir = train_chat(folder / "chat", folder / "conversations.jsonl", None)
-    with serving(workdir, folder / "log") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def picture_server(tmp_path_factory) -> Iterator[RunningServer]:
-    log = tmp_path_factory.mktemp("pictures") / "log"
-    with serving(GOLDEN / "convolution_pictures", log) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def listener(tmp_path_factory) -> Path:
-    """The workdir of a model that transcribes recordings."""
-    workdir = tmp_path_factory.mktemp("listener") / "tones"
-    run("train.py", "--config=configs/tones_ctc.py", f"--workdir={workdir}", **LISTENER)
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def sound_server(listener, tmp_path_factory) -> Iterator[RunningServer]:
-    with serving(listener, tmp_path_factory.mktemp("sounds") / "log") as one:
-        yield one
-
-
 def transcript(workdir: Path, recording: Path) -> str:
     """Return what the model writes without a server. It must not be nothing."""
     ((_, written),) = load_model(workdir).predict(input=[str(recording)])
     assert written.text
     return written.text
-
-
-@contextmanager
-def opened(browser, server: RunningServer, panel: str, *, width=1280, scheme="light", path="/"):
-    """Open the page. At the end, check that the console had no error, and that no request left the
-    server."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        permissions=["microphone", "camera", "clipboard-read", "clipboard-write"],
-    )
-    context.set_default_timeout(MILLISECONDS)
-    page = context.new_page()
-    problems: list[str] = []
-    addresses: list[str] = []
-    page.on("console", lambda one: problems.append(one.text) if one.type == "error" else None)
-    page.on("pageerror", lambda one: problems.append(str(one)))
-    page.on("request", lambda one: addresses.append(one.url))
-    page.goto(server.url + path)
-    page.wait_for_selector(f"{panel}:visible")
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    look(page, f"{server.model}{path.replace('/', '_')}_{width}_{scheme}")
-    context.close()
-    assert problems == []
-    local = (server.url + "/", f"blob:{server.url}/", "data:")
-    assert addresses and [one for one in addresses if not one.startswith(local)] == []
-
-
-def look(page, name: str) -> None:
-    """Save a picture of the page, if they are wanted."""
-    if folder := os.environ.get("TRIFORM_SCREENSHOTS"):
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
-
-
-def setting(page, name: str, value: str) -> None:
-    page.locator("#settings").evaluate("one => (one.open = true)")
-    page.fill(f"#settings [data-name={name}]", value)
-
-
-def tone(rate: int, seconds: float) -> bytes:
-    """Return a WAV file with a tone of 440 Hz."""
-    times = np.arange(int(rate * seconds)) / rate
-    samples = (np.sin(2 * np.pi * 440 * times) * 12_000).astype("<i2")
-    content = io.BytesIO()
-    with wave.open(content, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(samples.tobytes())
-    return content.getvalue()
-
-
-def bars(page) -> dict[str, str]:
-    """Return the labels of the bars that are shown, in order, and their shares."""
-    rows = page.locator(".bars li")
-    labels, shares = (rows.locator(f".{part}").all_inner_texts() for part in ("label", "share"))
-    return dict(zip(labels, shares, strict=True))
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
@@ -255,25 +103,6 @@ def test_the_probabilities_of_tokens_are_shown_by_keys_too(browser, text_server)
         look(page, "recurrence_text_scores")
 
 
-def test_a_refusal_is_shown_as_the_server_words_it(browser, text_server):
-    fields = {"model": text_server.model, "prompt": "?" * 3, "max_tokens": 5}
-    status, body = text_server.request("/v1/completions", fields | {"stop": ["x"] * 5})
-    with opened(browser, text_server, "#text-panel") as page:
-        page.locator("#settings").evaluate("one => (one.open = true)")
-        page.fill("#stops", "a\nb\nc\nd\ne")
-        page.route(  # A console shows every answer with an error status.
-            "**/v1/completions", lambda route: route.fulfill(status=200, body=refused(body))
-        )
-        page.click("#text-run")
-        page.wait_for_selector("#problem:visible")
-        assert page.locator("#problem p").inner_text() == "stop is at most 4 strings here, not 5"
-    assert status == 400
-
-
-def refused(body: bytes) -> bytes:
-    return b"data: " + body + b"\n\n"
-
-
 @pytest.mark.parametrize("language", ["curl", "python"])
 def test_the_call_that_is_shown_works(browser, text_server, language, tmp_path):
     with opened(browser, text_server, "#text-panel") as page:
@@ -295,16 +124,41 @@ def test_the_call_that_is_shown_works(browser, text_server, language, tmp_path):
     assert said == written
 
 
-def called(call: str, language: str, folder: Path) -> str:
-    """Run a call in a folder; return what it prints."""
-    if language == "python":
-        pytest.importorskip("openai")
-        command = [sys.executable, "-c", call]
-    else:
-        command = ["sh", "-c", call.replace("curl ", "curl --silent ", 1)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+SETTINGS = {
+    "temperature": "0.9",
+    "max_tokens": "24",
+    "top_p": "0.9",
+    "top_k": "50",
+    "min_p": "0.01",
+    "seed": "7",
+    "repetition_penalty": "1.1",
+    "frequency_penalty": "0.1",
+    "presence_penalty": "0.1",
+}
+
+
+@pytest.mark.parametrize("mode", ["text", "chat"])
+def test_the_call_in_python_works_with_all_settings(browser, chat_server, mode, tmp_path):
+    """What OpenAI's client has no parameter for is sent too. The chat is streamed, the text not."""
+    with opened(browser, chat_server, "#chat-panel") as page:
+        page.check(f"[name=mode][value={mode}]")
+        for name, value in SETTINGS.items():
+            setting(page, name, value)
+        page.fill("#stops", "no such text")
+        page.check("#logprobs")
+        page.check("#json")
+        page.set_checked("#stream", mode == "chat")
+        page.fill("#prompt" if mode == "text" else "#message", "0?")
+        page.click("#text-run" if mode == "text" else "#chat-send")
+        page.wait_for_selector("#call:visible")
+        written = "".join(page.locator(".token").all_text_contents())
+        page.check("[name=language][value=python]")
+        call = page.locator("#call-code").text_content()
+    assert "response_format" in call and "repetition_penalty" in call
+    assert (
+        written
+        and called(call, "python", tmp_path).removesuffix("\n" * (mode == "text")) == written
+    )
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
@@ -348,15 +202,9 @@ def test_a_text_is_translated(browser, tmp_path):
         assert page.locator("#input-result .text").text_content() == expected[1].text
         said = called(page.locator("#call-code").text_content(), "curl", tmp_path)
         assert json.loads(said)["data"][0]["text"] == expected[1].text
-
-
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
-def test_the_description_is_shown(browser, text_server, width, scheme):
-    with opened(
-        browser, text_server, "#routes section", width=width, scheme=scheme, path="/docs"
-    ) as page:
-        names = page.locator("#post_v1_completions tbody th").all_inner_texts()
-        assert {"prompt", "max_tokens", "stream_options.include_usage"} <= {*names}
+        page.check("[name=language][value=python]")
+        said = called(page.locator("#call-code").text_content(), "python", tmp_path)
+        assert ast.literal_eval(said)["data"][0]["text"] == expected[1].text
 
 
 def test_a_token_is_asked_for_and_kept_in_the_tab_only(browser, tmp_path):
