@@ -2,7 +2,9 @@
 
 import enum
 import resource
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 from serving.log import log
@@ -10,27 +12,25 @@ from serving.log import log
 OTHER_FILES = 256
 """Files that the process has open beside its connections, at most."""
 
+UNREAD_SECONDS = 1.0
+"""Time for which an answer may wait to be read before its connection can make room for another."""
+
 
 class Stage(enum.IntEnum):
     """What a connection is doing. At the cap, those of the lowest stage are closed first."""
 
     LEAVING = 0
-    """It is answered, and what it still sends is thrown away."""
+    """It is answered, and ends: what it still sends is thrown away."""
     WAITING = 1
     """It has not sent a complete header."""
     SENDING = 2
     """It has not sent the whole body of its request."""
     ANSWERED = 3
-    """Its request is being answered: it is never closed for another one."""
+    """Its request is being answered: it is not closed for another one while its client reads."""
 
 
 class Connection(Protocol):
     """An open connection."""
-
-    @property
-    def has_unsent(self) -> bool:
-        """Return whether a part of an answer waits until the client reads."""
-        ...
 
     def abort(self) -> None:
         """Close it at once."""
@@ -42,15 +42,18 @@ class Connections:
 
     A connection beyond the cap takes the place of the one that has been longest in the lowest
     stage. A client that opens thousands of connections so keeps none of them, and a request that
-    comes at once with its connection still gets through.
+    comes at once with its connection still gets through. An answer that is being read is not cut
+    off; if there is nothing else to close, the one that has been unread longest is. clock: the time
+    in seconds.
     """
 
-    def __init__(self, most: int):
-        self.most = most
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic):
+        self.most, self._clock = most, clock
         self._members: dict[Stage, OrderedDict[Connection, None]] = {
             stage: OrderedDict() for stage in Stage
         }
         self._stages: dict[Connection, Stage] = {}
+        self._unread_since: OrderedDict[Connection, float] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._stages)
@@ -60,37 +63,50 @@ class Connections:
         return self._stages.get(connection)
 
     def add(self, connection: Connection) -> bool:
-        """Add a new connection, and close another one if there are too many. Returns False if that
-        can't be: then the new one must be refused."""
+        """Add a new connection, and close others as long as there are too many. Returns False if
+        that can't be: then the new one must be refused."""
         self.move(connection, Stage.WAITING)
-        if len(self) <= self.most:
-            return True
-        other = self._least_needed(connection)
-        if other is None:
-            return False
-        self.remove(other)
-        other.abort()
+        while len(self) > self.most:
+            other = self._least_needed(connection)
+            if other is None:
+                return False
+            self.remove(other)
+            other.abort()
         return True
 
     def move(self, connection: Connection, stage: Stage) -> None:
         """Put a connection into a stage; in the same one it keeps its place."""
-        if self._stages.get(connection) is not stage:
-            self.remove(connection)
+        before = self._stages.get(connection)
+        if before is not stage:
+            if before is not None:
+                del self._members[before][connection]
             self._stages[connection] = stage
             self._members[stage][connection] = None
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
+        self.set_read(connection)
         stage = self._stages.pop(connection, None)
         if stage is not None:
             del self._members[stage][connection]
 
+    def set_unread(self, connection: Connection) -> None:
+        """Note that a part of an answer waits until the client reads."""
+        self._unread_since.setdefault(connection, self._clock())
+
+    def set_read(self, connection: Connection) -> None:
+        """Note that all that was written is sent."""
+        self._unread_since.pop(connection, None)
+
     def _least_needed(self, new: Connection) -> Connection | None:
         for stage in (Stage.LEAVING, Stage.WAITING, Stage.SENDING):
             for connection in self._members[stage]:
-                is_needed = connection.has_unsent and stage is not Stage.LEAVING
-                if connection is not new and not is_needed:
+                if connection is not new and connection not in self._unread_since:
                     return connection
+        for connection, since in self._unread_since.items():
+            if self._clock() - since >= UNREAD_SECONDS:
+                return connection
+            break
         return None
 
 

@@ -81,6 +81,11 @@ def try_again(message: str, *, status: int = 503, seconds: int = 1) -> ApiError:
     )
 
 
+def stopping() -> ApiError:
+    """Return the error for a request that the server does not answer because it ends."""
+    return try_again("the server is stopping: try again")
+
+
 def as_api_error(error: UsageError, param: str | None = None) -> ApiError:
     """Return the error for a request that a predictor refuses. param: the parameter that is wrong,
     if the error does not name one."""

@@ -7,7 +7,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import AccessRules
-from serving.errors import ApiError, internal_error, try_again
+from serving.errors import ApiError, internal_error, stopping
 from serving.log import log, log_fault
 from serving.responses import ClientLeft, error_response
 from serving.service import Service
@@ -69,7 +69,7 @@ class Guard:
         try:
             scope["state"]["token_name"] = self._rules.check(scope)
             if self._service.is_draining and scope["path"] not in ALWAYS:
-                raise try_again("the server is stopping: try again")
+                raise stopping()
             await self._app(scope, receive, send_with_headers)
         except ApiError as error:
             await answer(error)

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from configs.schema.serve import Serve
 from serving.connections import Connections, Stage
-from serving.errors import ApiError
+from serving.errors import ApiError, try_again
 from serving.log import log
 from serving.parsing import TEXTS, RequestParser
 from serving.responses import json_bytes
@@ -65,12 +65,13 @@ class HttpProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin, or refuse the connection if too many are being answered."""
         self._socket = transport
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` means: something is unsent.
         wrapped: Any = _ClosingTransport(transport, self._close)
         super().connection_made(wrapped)
         if self._open.add(self):
             self._follow()
         else:
-            self._refuse(503, TEXTS[503], {"Retry-After": "1"})
+            self._refuse(try_again(TEXTS[503]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what waits for the client."""
@@ -101,17 +102,19 @@ class HttpProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for the client to read, for a limited time."""
         super().pause_writing()
+        self._open.set_unread(self)
         self._unread_timer = self.loop.call_later(self._limits.unread_seconds, self.abort)
 
     def resume_writing(self) -> None:
         """Go on to write."""
         super().resume_writing()
+        self._open.set_read(self)
         if self._unread_timer is not None:
             self._unread_timer.cancel()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser could not read; uvicorn calls this."""
-        self._refuse(*self.conn.refusal)
+        self._refuse(ApiError(*self.conn.refusal))
 
     def shutdown(self) -> None:
         """Close the connection, after the answer if there is one to come."""
@@ -120,12 +123,29 @@ class HttpProtocol(H11Protocol):
         else:
             self.transport.close()
 
+    def give_up(self, error: ApiError) -> None:
+        """Answer with an error in place of an answer that has not begun, and close the connection;
+        at once if its client does not read. Without an answer to come, nothing is done."""
+        if self.is_answering and not self.has_unsent:
+            self._refuse(error)
+        elif self.is_answering or self.has_unsent:
+            self.abort()
+
     def abort(self) -> None:
         """Close the connection at once, whatever is not sent."""
         self._socket.abort()
 
     def _should_upgrade(self) -> bool:
         return False  # An answer in HTTP/1.1 tells the client.
+
+    def _bound_next(self) -> None:
+        """Go on reading while a request is answered, to notice when the client leaves: uvicorn
+        stops at the first byte of a next request. What comes of that one is bounded."""
+        if self.conn.their_state is h11.DONE:
+            if len(self.conn.trailing_data[0]) > self._limits.max_header_bytes:
+                self.abort()
+            else:
+                self.flow.resume_reading()
 
     def _follow(self) -> None:
         """Set the stage of the connection, and the deadline of what it waits for."""
@@ -145,6 +165,7 @@ class HttpProtocol(H11Protocol):
             self._wait("rest", Stage.LEAVING, LINGER_SECONDS, self.transport.close)
         else:
             self._wait("answer", Stage.ANSWERED, None, self.abort)
+            self._bound_next()
 
     def _wait(
         self, phase: str, stage: Stage, seconds: float | None, too_late: Callable[[], None]
@@ -165,22 +186,22 @@ class HttpProtocol(H11Protocol):
 
     def _header_is_late(self) -> None:
         if self.conn.trailing_data[0]:
-            self._refuse(408, TEXTS[408])
+            self._refuse(ApiError(408, TEXTS[408]))
         else:
             self.transport.close()
 
     def _body_is_late(self) -> None:
-        self._refuse(408, TEXTS[408])
+        self._refuse(ApiError(408, TEXTS[408]))
 
-    def _refuse(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Answer what is no request, or half of one, with an error, and close the connection."""
         self._is_refused = True
-        log("refused", client=self.client[0] if self.client else None, status=status)
+        log("refused", client=self.client[0] if self.client else None, status=error.status)
         if self.is_answering:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_error_bytes(status, message, headers or {}))
+            self.transport.write(_error_bytes(error))
             self.transport.close()
         else:
             self.abort()
@@ -190,9 +211,9 @@ class HttpProtocol(H11Protocol):
         gets the time to notice."""
         if self._is_lost:
             return
+        self._open.move(self, Stage.LEAVING)
         is_sending = self._is_refused or self.conn.their_state is h11.SEND_BODY
         if is_sending and not self._socket.is_closing():
-            self._open.move(self, Stage.LEAVING)
             with contextlib.suppress(OSError):  # The client has closed the connection.
                 self._socket.write_eof()
             self._socket.resume_reading()
@@ -224,15 +245,15 @@ class _ClosingTransport:
             self._close()
 
 
-def _error_bytes(status: int, message: str, headers: dict[str, str]) -> bytes:
+def _error_bytes(error: ApiError) -> bytes:
     """Return a whole response with an error."""
-    body = json_bytes(ApiError(status, message).body())
+    body = json_bytes(error.body())
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "X-Content-Type-Options": "nosniff",
         "Connection": "close",
-    } | headers
-    lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}"]
+    } | error.headers
+    lines = [f"HTTP/1.1 {error.status} {http.HTTPStatus(error.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ApiError, invalid, try_again
+from serving.errors import ApiError, invalid, stopping, try_again
 from serving.log import log
 from serving.sandboxed import LENGTH_BYTES, READY, Status, decoded
 
@@ -97,7 +97,7 @@ class Sandbox:
             future = self._threads.submit(self._run, task)
         except RuntimeError:  # after `stop`
             self._room.release()
-            raise try_again("the server is stopping: try again") from None
+            raise stopping() from None
         future.add_done_callback(lambda _: self._leave(task))
         del arguments
         status, content = await asyncio.wrap_future(future)

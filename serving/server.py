@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import socket
 import sys
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp
 from configs.errors import UsageError
 from configs.schema.serve import Serve
 from serving.connections import Connections, allow_connections
+from serving.errors import stopping
 from serving.log import log, set_up_logging
 from serving.protocol import HttpProtocol
 from serving.service import Service
@@ -108,8 +108,7 @@ class Server(uvicorn.Server):
         self._service.give_up()
         await self._wait_for_answers(FAREWELL_SECONDS, most_signals=2)
         for connection in self._connections():
-            if connection.is_answering or connection.has_unsent:
-                connection.abort()  # Its client does not read.
+            connection.give_up(stopping())
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         self.should_exit = True
 
@@ -171,8 +170,6 @@ def leave_if_busy(status: int) -> None:
         if thread is not threading.current_thread():
             thread.join(max(deadline - time.monotonic(), 0))
     if threading.active_count() > 1:
-        for process in multiprocessing.active_children():
-            process.kill()
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)

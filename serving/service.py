@@ -20,7 +20,7 @@ from inference.loading import LoadedModel
 from inference.predictors.completion import TextCompletion
 from serving.access import network_of
 from serving.body import read_json_body
-from serving.errors import ApiError, try_again
+from serving.errors import ApiError, stopping, try_again
 from serving.forms.form import Form
 from serving.log import log, log_fault
 from serving.metrics import Metrics
@@ -39,6 +39,9 @@ SIZES = (1, 4)
 
 GC_THRESHOLDS = (700, 10, 10)
 """Numbers of new objects, and of collections, after which garbage is collected: Python's own."""
+
+CHECK_SECONDS = 60.0
+"""Least time between two checks of a model whose batches fail."""
 
 
 class Failure:
@@ -111,9 +114,11 @@ class Service:
         """Add a lane whose inputs are answered in batches. To be called before `start`.
 
         answer: returns the outputs for at most `most_rows` inputs, in order. If it raises, each
-        output is a `Failure`. warm_up: calls it with every shape that it can meet.
+        output is a `Failure`. warm_up: calls it with every shape that it can meet; if that raises
+        too, the model has failed.
         """
-        lane = Lane(Batcher(_contained(answer), most_rows=most_rows), 2 * most_rows)
+        contained = _contained(answer, check=warm_up)
+        lane = Lane(Batcher(contained, most_rows=most_rows), 2 * most_rows)
         self._lanes.append(lane)
         self._warm_ups.append(warm_up)
         return lane
@@ -126,7 +131,9 @@ class Service:
             for warm_up in self._warm_ups:
                 await asyncio.to_thread(warm_up)
             await asyncio.to_thread(_collect_often)
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # A library's panic is no Exception.
             self._fail(error)
             return
         self.worker.start(asyncio.get_running_loop())
@@ -135,12 +142,14 @@ class Service:
 
     def give_up(self) -> None:
         """End all answers that are not complete, with an error that says to try again."""
-        self.worker.give_up(try_again("the server is stopping: try again"))
+        self.worker.give_up(stopping())
 
     def stop(self) -> None:
         """End the thread of the model, and the processes of the sandbox."""
         self.sandbox.stop()
         self.worker.stop()
+        if self.texts is not None:
+            self.texts.stop()
 
     @property
     def status(self) -> str:
@@ -156,7 +165,7 @@ class Service:
         if self.has_failed:
             raise try_again("the model has failed: the server must be started again")
         if self.is_draining:
-            raise try_again("the server is stopping: try again")
+            raise stopping()
         if not self.is_ready:
             raise try_again("the model is not ready: its programs are being compiled", seconds=5)
 
@@ -235,7 +244,7 @@ class Service:
         if (cache := getattr(self, "prefix_cache", None)) is not None:
             watch("triform_prefix_cache_bytes", "Size of the states kept.", lambda: cache.bytes)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.has_failed, self.is_ready = True, False
         log_fault("", error)
         log("the model has failed", logging.CRITICAL)
@@ -250,17 +259,27 @@ def _collect_often() -> None:
 
 
 def _contained(
-    answer: Callable[[Sequence[Any]], Iterable[Any]],
+    answer: Callable[[Sequence[Any]], Iterable[Any]], *, check: Callable[[], None]
 ) -> Callable[[Sequence[Any]], Iterable[Any]]:
-    """Return `answer` with a `Failure` for each input of a batch that fails unexpectedly."""
+    """Return `answer` with a `Failure` for each input of a batch that fails unexpectedly.
+
+    check: computes what has worked before. If it raises too, the fault is not in the inputs, which
+    a client chooses, but in the model or its accelerator: the exception is passed on. As it may
+    take long, it is computed at most every `CHECK_SECONDS`.
+    """
+    next_check = 0.0
 
     def contained(inputs: Sequence[Any]) -> Iterable[Any]:
+        nonlocal next_check
         try:
             return list(answer(inputs))
         except UsageError:
             raise
         except Exception as error:
             log_fault("", error)
+            if time.monotonic() >= next_check:
+                check()
+                next_check = time.monotonic() + CHECK_SECONDS
             return [Failure()] * len(inputs)
 
     return contained

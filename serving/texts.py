@@ -105,6 +105,10 @@ class TextWriter:
         self._grammar_thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
         self._grammars = 0
 
+    def stop(self) -> None:
+        """End the thread in which grammars are compiled; one that takes long is not waited for."""
+        self._grammar_thread.shutdown(wait=False, cancel_futures=True)
+
     async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
         """Return prompts as tokens, without blocking the event loop: a text opens as a document
         does, and ids stay as they are. Raises `ApiError` for more than the queue can take."""

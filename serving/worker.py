@@ -69,7 +69,7 @@ class Work:
     on_start: "Callable[[Work], None]"
     on_end: "Callable[[Work], None]"
     added_at: float = field(default_factory=time.monotonic)
-    error: Exception | None = None
+    error: BaseException | None = None
     has_begun: bool = False
 
 
@@ -86,7 +86,7 @@ class Worker:
         *,
         most_waiting: int,
         most_tokens: int,
-        on_failure: Callable[[Exception], None],
+        on_failure: Callable[[BaseException], None],
     ):
         self._lanes, self._on_failure = lanes, on_failure
         self._most_waiting, self._most_tokens = most_waiting, most_tokens
@@ -216,7 +216,7 @@ class Worker:
                 self._deliver()
                 if not any(busy):
                     self._wait()
-        except Exception as error:
+        except BaseException as error:  # A library's panic is no Exception.
             self._fail(error)
 
     def _feed(self) -> bool:
@@ -255,7 +255,7 @@ class Worker:
             if not self._is_stopped and not self.waiting and not self.running:
                 self._changed.wait()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         """End all work with an error."""
         with self._changed:
             for lane in self._lanes:

@@ -4,21 +4,28 @@ import asyncio
 import resource
 import socket
 
-from serving.connections import Connections, Stage, allow_connections
+from serving.connections import UNREAD_SECONDS, Connections, Stage, allow_connections
 from serving.server import listen
 
 
 class Fake:
-    def __init__(self, has_unsent=False):
-        self.has_unsent, self.is_aborted = has_unsent, False
+    is_aborted = False
 
     def abort(self):
         self.is_aborted = True
 
 
-def full(*stages):
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def full(*stages, clock=None):
     """Return connections at the cap, one in each of the stages."""
-    members, connections = [Fake() for _ in stages], Connections(len(stages))
+    clock = clock or Clock()
+    members, connections = [Fake() for _ in stages], Connections(len(stages), clock)
     for member, stage in zip(members, stages, strict=True):
         assert connections.add(member)
         connections.move(member, stage)
@@ -56,10 +63,44 @@ def test_none_is_closed_while_it_is_answered():
     assert len(connections) == 2 and connections.stage(new) is None
 
 
+def test_a_refused_connection_makes_no_room_beyond_the_cap():
+    connections, members = full(Stage.ANSWERED, Stage.ANSWERED)
+    for _ in range(5):
+        new = Fake()
+        assert not connections.add(new)
+        connections.move(new, Stage.LEAVING)
+    assert len(connections) == 3 and aborted(members) == [False] * 2
+    connections.move(members[0], Stage.WAITING)
+    assert connections.add(Fake()) and aborted([*members, new]) == [True, False, True]
+    assert len(connections) == 2
+
+
 def test_an_answer_that_is_not_sent_yet_is_not_cut_off():
     connections, members = full(Stage.WAITING, Stage.WAITING)
-    members[0].has_unsent = True
+    connections.set_unread(members[0])
     assert connections.add(Fake()) and aborted(members) == [False, True]
+
+
+def test_the_one_that_has_been_unread_longest_makes_room_but_none_that_is_being_read():
+    clock = Clock()
+    connections, members = full(*[Stage.ANSWERED] * 3, clock=clock)
+    for member in members:
+        connections.set_unread(member)
+        clock.now += UNREAD_SECONDS / 4
+    new = Fake()
+    assert not connections.add(new)
+    connections.remove(new)
+    clock.now += UNREAD_SECONDS / 4
+    connections.set_unread(members[0])  # It has been unread all the time.
+    connections.set_read(members[1])
+    for _ in range(2):
+        connections.add(new := Fake())
+        connections.remove(new)
+    assert aborted(members) == [True, False, False]
+    connections.add(another := Fake())
+    connections.move(another, Stage.ANSWERED)
+    clock.now += UNREAD_SECONDS
+    assert connections.add(Fake()) and aborted(members) == [True, False, True]
 
 
 def test_a_byte_does_not_bring_a_connection_to_the_end_of_the_queue():

@@ -62,6 +62,11 @@ def test_schemas_that_take_long_delay_only_each_other():
         assert await writer.prepare([], slow, param="slow") == ["slow"]
 
     asyncio.run(ask())
+    threads = [*writer._grammar_thread._threads]
+    writer.stop()  # Else the end of the process waits for the thread.
+    for thread in threads:
+        thread.join(60)
+    assert threads and not any(thread.is_alive() for thread in threads)
 
 
 class Engine:

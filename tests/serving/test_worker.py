@@ -166,9 +166,14 @@ def test_giving_up_ends_what_runs_and_what_waits_with_the_error():
     setup.run(steps)
 
 
-def test_a_fault_ends_all_work_and_nothing_is_taken_after_it():
+class Panic(BaseException):
+    """What a library raises that is written in Rust."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), Panic()], ids=["exception", "panic"])
+def test_a_fault_ends_all_work_and_nothing_is_taken_after_it(error):
     setup = Setup(capacity=1)
-    setup.stepper.error = RuntimeError("broken")
+    setup.stepper.error = error
     works = [setup.work(), setup.work()]
     setup.worker.add(works)
     setup.stepper.gate.set()
