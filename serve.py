@@ -54,13 +54,14 @@ def main(argv: Sequence[str]) -> int:
     tokens = tokens_of(arguments.token_file, arguments.open)
     check_exposure(arguments.host, tokens, arguments.open)
 
+    from serving.access import check_allowed_hosts
     from serving.server import listen
 
+    check_allowed_hosts(config.serve.allowed_hosts)
     opened = listen(arguments.host, arguments.port)
 
     from data.cache import cache_dir
     from inference.loading import load_model
-    from serving.access import LOOPBACK_NAMES, is_loopback
     from serving.app import build_app
     from serving.server import leave_if_busy, run
     from serving.service import Service
@@ -76,10 +77,9 @@ def main(argv: Sequence[str]) -> int:
     limits = config.serve
     name = limits.model_name or workdir.resolve().name
     service = Service(model, name=name, limits=limits, report=report_of(workdir))
-    hosts = [*limits.allowed_hosts, *LOOPBACK_NAMES, arguments.host]
-    if not is_loopback(arguments.host) and not limits.allowed_hosts:
-        hosts = []  # Which names lead here is unknown; the token protects.
-    status = run(build_app(service, tokens=tokens, hosts=hosts), service, limits, opened)
+    hosts, takes_addresses = hosts_of(arguments.host, limits.allowed_hosts, tokens)
+    app = build_app(service, tokens=tokens, hosts=hosts, takes_addresses=takes_addresses)
+    status = run(app, service, limits, opened)
     leave_if_busy(status)
     return status
 
@@ -115,6 +115,20 @@ def check_exposure(host: str, tokens: Sequence[str], is_open: bool) -> None:
             f"--host={host} is reached by other machines: give --token_file=FILE or "
             f"{TOKEN_VARIABLE}, or --open if everybody may use the model"
         )
+
+
+def hosts_of(
+    host: str, allowed: Sequence[str], tokens: Sequence[str]
+) -> tuple[Sequence[str], bool]:
+    """Return the names under which a server on `host` may be called, empty for any name, and
+    whether it may be called under any IP address besides."""
+    from serving.access import LOOPBACK_NAMES, is_loopback
+
+    is_exposed = not is_loopback(host)
+    if is_exposed and tokens and not allowed:
+        return (), False  # Which names lead here is unknown; the token protects.
+    # Without a token, a page in a browser could call under a name of its own, but no address.
+    return (*allowed, *LOOPBACK_NAMES, host), is_exposed and not tokens
 
 
 def report_of(workdir: Path) -> bytes | None:

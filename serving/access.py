@@ -9,6 +9,7 @@ from typing import Literal
 
 from starlette.types import Scope
 
+from configs.errors import UsageError
 from serving.errors import ApiError
 
 Access = Literal["public", "token"]
@@ -62,19 +63,51 @@ def host_name(value: str) -> str | None:
     return name
 
 
+def is_address(name: str) -> bool:
+    """Return whether a host name is an IP address, one of IPv6 in brackets."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def check_allowed_hosts(hosts: Collection[str]) -> None:
+    """Raise `UsageError` for a value of serve.allowed_hosts that no Host header can have."""
+    for host in hosts:
+        if host_name(_bracketed(host)) is None:
+            bare = re.sub(r"^[a-z]+://|^\*\.|/.*$", "", host)
+            nearest = bare if host_name(bare) else "models.example"
+            raise UsageError(
+                f"--config.serve.allowed_hosts: {host[:100]!r} is no host name: write each name "
+                f"under which clients reach the server, such as {nearest}"
+            )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if host.count(":") > 1 and host[0] != "[" else host
+
+
 class AccessRules:
     """Decides whether a request may be answered.
 
     table: all routes. tokens: clients must send one of them as `Authorization: Bearer TOKEN`; empty
     if the server is open. hosts: names under which the server may be called; empty for any name.
+    takes_addresses: whether it may be called under any IP address besides.
     """
 
-    def __init__(self, table: Table, *, tokens: Sequence[str], hosts: Collection[str]):
+    def __init__(
+        self,
+        table: Table,
+        *,
+        tokens: Sequence[str],
+        hosts: Collection[str],
+        takes_addresses: bool = False,
+    ):
         self._table = table
         self._listed = sorted(path for path in table if not path.startswith(UNLISTED))
-        names = (f"[{host}]" if ":" in host and host[0] != "[" else host for host in hosts)
-        self._hosts = {host_name(name) for name in names} - {None}
-        self._accepts_any_host = not hosts
+        self._hosts = {host_name(_bracketed(host)) for host in hosts} - {None}
+        self._takes_any_host, self._takes_addresses = not hosts, takes_addresses
         self._digests = [_digest(token.encode()) for token in tokens]
 
     @property
@@ -123,10 +156,13 @@ class AccessRules:
         name = host_name(values[0].decode("latin-1"))
         if name is None:
             raise ApiError(400, "the Host header is not a name and a port", code="invalid_host")
-        if not self._accepts_any_host and name not in self._hosts:
+        is_known = self._takes_any_host or name in self._hosts
+        if not is_known and not (self._takes_addresses and is_address(name)):
+            also = ", or call it by its IP address" if self._takes_addresses else ""
             raise ApiError(
                 421,
-                "this host name is not served here: see serve.allowed_hosts",
+                "this host name is not served here: start the server with it in "
+                f"serve.allowed_hosts{also}",
                 code="invalid_host",
             )
 

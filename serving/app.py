@@ -47,9 +47,14 @@ def routes_of(service: Service) -> list[Route]:
     return routes
 
 
-def build_app(service: Service, *, tokens: Sequence[str], hosts: Sequence[str]) -> ASGIApp:
-    """Build the application. tokens: what clients must show; empty if the server is open. hosts:
-    the names it may be called by."""
+def build_app(
+    service: Service,
+    *,
+    tokens: Sequence[str],
+    hosts: Sequence[str],
+    takes_addresses: bool = False,
+) -> ASGIApp:
+    """Build the application. The options are those of `AccessRules`."""
     routes = routes_of(service)
 
     async def describe(request: Any) -> Any:
@@ -65,5 +70,5 @@ def build_app(service: Service, *, tokens: Sequence[str], hosts: Sequence[str]) 
     table: dict[str, dict[str, Any]] = {}
     for route in routes:
         table.setdefault(route.path, {})[route.method] = route.access
-    rules = AccessRules(table, tokens=tokens, hosts=hosts)
+    rules = AccessRules(table, tokens=tokens, hosts=hosts, takes_addresses=takes_addresses)
     return Guard(app, service=service, rules=rules)

@@ -2,7 +2,16 @@
 
 import pytest
 
-from serving.access import LOOPBACK_NAMES, AccessRules, host_name, is_loopback, network_of
+from configs.errors import UsageError
+from serve import hosts_of
+from serving.access import (
+    LOOPBACK_NAMES,
+    AccessRules,
+    check_allowed_hosts,
+    host_name,
+    is_loopback,
+    network_of,
+)
 from serving.errors import ApiError
 
 TABLE = {"/health": {"GET": "public"}, "/v1/models": {"GET": "token"}}
@@ -76,6 +85,41 @@ def test_an_address_of_ipv6_is_served_however_it_is_written():
 
 def test_any_name_is_served_where_none_is_listed():
     assert status_of(request("/health", host="anything.example"), hosts=[]) == 200
+
+
+def test_an_open_server_takes_addresses_but_no_name_that_a_page_could_have():
+    options = {"tokens": [], "hosts": [*LOOPBACK_NAMES, "models.example"], "takes_addresses": True}
+    for host in ("10.0.0.1:8000", "[2001:db8::2]:80", "localhost", "Models.Example"):
+        assert status_of(request("/health", host=host), **options) == 200
+    for host in ("evil.example", "10.0.0.1.evil.example", "2130706433", "10.1"):
+        assert status_of(request("/health", host=host), **options) == 421
+    assert status_of(request("/health", host="10.0.0.1"), **options | {"takes_addresses": 0}) == 421
+
+
+def test_only_a_token_makes_every_name_right():
+    assert hosts_of("0.0.0.0", [], ["token"]) == ((), False)
+    assert hosts_of("0.0.0.0", ["a"], ["token"]) == (("a", *LOOPBACK_NAMES, "0.0.0.0"), False)
+    assert hosts_of("0.0.0.0", [], []) == ((*LOOPBACK_NAMES, "0.0.0.0"), True)
+    assert hosts_of("127.0.0.1", [], []) == ((*LOOPBACK_NAMES, "127.0.0.1"), False)
+
+
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [
+        ("https://models.here/v1", "models.here"),
+        ("*.models.here", "models.here"),
+        ("models.here/v1", "models.here"),
+        ("*", "models.example"),
+        ("", "models.example"),
+        ("[::zz]", "models.example"),
+    ],
+)
+def test_an_allowed_host_that_no_header_can_have_is_refused(value, nearest):
+    check_allowed_hosts(["a.example", "a.example:80", "10.0.0.1", "::1", "[::1]:80"])
+    with pytest.raises(UsageError) as caught:
+        check_allowed_hosts(["a.example", value])
+    message = str(caught.value)
+    assert f"{value!r} is no host name" in message and message.endswith(f"such as {nearest}")
 
 
 def test_a_page_elsewhere_may_not_call_but_a_link_may_lead_here():
