@@ -68,8 +68,11 @@ class Answers:
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         await self._begin()
+        now = asyncio.get_running_loop().time
         while self._left:
             try:
+                if now() >= self._deadline:  # It passes for events that are there at once, too.
+                    raise TimeoutError
                 async with asyncio.timeout_at(self._deadline):
                     event = await self._events.get()
             except TimeoutError:

@@ -73,7 +73,7 @@ class Uploads:
             async for chunk in _chunks(request, most, self._limits.body_seconds):
                 held += len(chunk)
                 self._hold(len(chunk))
-                self._take(reader, chunk)
+                await asyncio.to_thread(self._take, reader, chunk)  # One of line ends takes long.
             reader.end()
             upload.file = bytes(reader.content)
             reader.content.clear()

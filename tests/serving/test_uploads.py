@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
+from python_multipart.multipart import MultipartParser
 from starlette.requests import Request
 
 from configs.schema.serve import Serve
@@ -170,6 +172,20 @@ def test_all_uploads_together_are_bounded():
             assert len(upload.file) == 90_000
 
     asyncio.run(scenario())
+
+
+def test_a_form_is_parsed_beside_the_event_loop(monkeypatch):
+    """So a body that takes long, such as one of lines that could be boundaries, delays nobody."""
+    threads, write = set(), MultipartParser.write
+
+    def noting(parser, data):
+        threads.add(threading.get_ident())
+        return write(parser, data)
+
+    monkeypatch.setattr(MultipartParser, "write", noting)
+    body, headers = multipart([("file", b"\r\n--x" * 100)])
+    assert read([body], headers)[1] == b"\r\n--x" * 100
+    assert threads and threading.get_ident() not in threads
 
 
 def test_floods_of_line_ends_are_read_in_linear_time():
