@@ -155,17 +155,12 @@ class ToolChoice(Part):
 class ChatForm(WritingForm):
     """A request to go on with a conversation."""
 
-    ignored = frozenset(
-        (
-            "user",
-            "metadata",
-            "store",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_options",
-            "prompt_cache_retention",
-        )
-    )
+    ignored = WritingForm.ignored | {
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+    }
     refused: ClassVar = {
         "audio": "this model writes text",
         "modalities": "this model writes text",

@@ -23,7 +23,6 @@ Tokens = list[Annotated[int, Interval(ge=0, le=(1 << 31) - 1)]]
 class CompletionForm(WritingForm):
     """A request to continue prompts: texts, or lists of token ids."""
 
-    ignored = frozenset(("user", "metadata", "store"))
     refused: ClassVar = {
         "suffix": "the models here write from left to right",
         "best_of": "ask for n answers, and choose among them",

@@ -24,8 +24,6 @@ class EmbeddingForm(Form):
     dimensions: must be the width of the model, if it is given.
     """
 
-    ignored = frozenset(("user",))
-
     input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Ge(1)] | None = None

@@ -57,12 +57,12 @@ class Part(pydantic.BaseModel):
 class Form(Part):
     """Base class of the bodies of requests.
 
-    ignored: documented parameters that change nothing here. refused: documented parameters that
-    can't be followed, with the reason; null and the values in `harmless` are taken and ignored.
-    Every parameter is a field, or stands in one of these.
+    ignored: parameters that change nothing here; a form adds its own to these. refused: documented
+    parameters that can't be followed, with the reason; null and the values in `harmless` are taken
+    and ignored. Every documented parameter is a field, or stands in one of these.
     """
 
-    ignored: ClassVar[frozenset[str]] = frozenset()
+    ignored: ClassVar[frozenset[str]] = frozenset(("user", "metadata", "store"))
     refused: ClassVar[Mapping[str, str]] = {}
     harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 

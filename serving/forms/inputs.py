@@ -30,8 +30,6 @@ Texts = Annotated[str | list[str], described("be a text or a list of texts")]
 class TextsForm(Form):
     """A request about one text or several, each of which is answered as a whole."""
 
-    ignored = frozenset(("user",))
-
     input: Texts
 
     @property

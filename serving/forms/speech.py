@@ -14,7 +14,7 @@ from serving.forms.upload import UploadForm
 class TranscriptionForm(UploadForm):
     """The fields beside a recording. language: only repeated in the answer."""
 
-    ignored = frozenset(("prompt",))
+    ignored = UploadForm.ignored | {"prompt"}
     refused: ClassVar = {
         "include": "these models give no log-probabilities of tokens",
         "languages": "a model here has one language",

@@ -208,6 +208,10 @@ def test_haproxy_reads_its_configuration(certificate):
     assert "WARNING" not in said
 
 
+def test_a_refused_request_takes_no_server_out_of_nginx():
+    assert re.findall(r"^ *server \S+ (.*);", read("nginx.conf"), re.M) == ["max_fails=0"] * 2
+
+
 def test_load_balancers_wait_longer_than_the_server_and_take_what_it_takes():
     limits = Serve()
     (nginx,) = re.findall(r"proxy_read_timeout (\d+)s", read("nginx.conf"))

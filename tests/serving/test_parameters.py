@@ -120,6 +120,14 @@ def test_the_table_says_what_the_form_does(route):
     assert ours == fields(form) - documented(route)
 
 
+@pytest.mark.parametrize("form", [*FORMS.values(), *OUR_FORMS])
+def test_every_form_ignores_what_the_page_says(form):
+    (names,) = re.findall(r"(`.*)\s+are ignored on every route", read("docs/serving.md"), re.S)
+    ignored = re.findall(r"`([a-z]+)`", names.rpartition(". ")[2])
+    assert ignored == ["user", "store", "metadata"]
+    assert {fate(form, name) for name in ignored} == {"ignored"}
+
+
 def test_the_page_names_limits_that_there_are_with_their_defaults():
     page = read("docs/serving.md")
     assert set(re.findall(r"\bserve\.([a-z_]+\w)", page)) - {"py"} <= set(Serve.model_fields)
