@@ -18,6 +18,7 @@ from configs.reading.saved import read_config
 from data.sources import dates, digits, tones
 from tests.golden.workdirs import DECODER, RUNS
 from tests.serving.evaluated import batches, documents, figures, served_loss
+from tests.serving.in_process import send_file
 from tests.serving.servers import GOLDEN, ROOT, RunningServer, serving
 
 PACKINGS = {
@@ -92,16 +93,10 @@ def in_company(ask: Callable[[Any], Any], inputs: Sequence[Any]) -> list[Any]:
 
 
 def upload(server: RunningServer, path: str, content: bytes) -> dict[str, Any]:
-    """Send a file; return the JSON answer."""
-    name, end = "boundary-of-the-parts", b"\r\n"
-    head = f"--{name}\r\nContent-Disposition: form-data; name="
-    parts = f'{head}"model"\r\n\r\n{server.model}\r\n{head}"file"; filename="a"\r\n'
-    body = parts.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + content + end
-    body += f"--{name}--\r\n".encode()
-    headers = {"Content-Type": f"multipart/form-data; boundary={name}"}
-    status, answer = server.request(path, body=body, headers=headers)
+    """Send a file; return the JSON answer, which must be a success."""
+    status, answer = send_file(server.url + path, server.model, content)
     assert status == 200, (status, answer)
-    return json.loads(answer)
+    return answer
 
 
 def trained(recipe: str, workdir: Path, golden: str, *, steps: int, **fields: str) -> Path:

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import re
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import openai
 import pytest
 
 from tests.serving.servers import GOLDEN, SMALL, RunningServer, serving
+from tests.serving.sockets import wait_until
 
 TOKEN = "only-for-tests"
 ENDLESS = {"max_tokens": 1 << 20, "logit_bias": {"5": 100}}
@@ -58,13 +58,6 @@ def gauge(server: RunningServer, name: str) -> float:
     status, body = server.request("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
     assert status == 200
     return float(re.search(rf"^{re.escape(name)} (\S+)$", body.decode(), re.MULTILINE)[1])
-
-
-def wait_until(holds, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def occupation(server: RunningServer) -> float:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import weakref
 
 import numpy as np
@@ -18,6 +17,7 @@ from serving.errors import ApiError
 from serving.responses import unless_client_leaves
 from serving.sandbox import WAITING_PER_PROCESS, Sandbox, SandboxFault
 from tests.serving import sandbox_functions as functions
+from tests.serving.sockets import wait_until
 
 LONG = 300.0
 """A deadline that no test waits for."""
@@ -37,13 +37,6 @@ def sandbox():
     yield make
     for one in made:
         one.stop()
-
-
-def wait_until(holds, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def is_alive(pid):
