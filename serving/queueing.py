@@ -1,7 +1,7 @@
-"""The queue of answers that wait for the model: bounded, and fair between clients."""
+"""A queue and a bound that are fair between clients."""
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -27,11 +27,13 @@ class FairQueue(Generic[Item]):
         """Add an item behind those of the same client."""
         self._items.setdefault(client, deque()).append(item)
 
-    def take(self) -> Item | None:
-        """Remove and return the next item; None if there is none."""
-        if not self._items:
+    def take(self, may_take: Callable[[str], bool] = lambda client: True) -> Item | None:
+        """Remove and return the next item of a client whose turn may come; None if there is
+        none."""
+        client = next(filter(may_take, self._items), None)
+        if client is None:
             return None
-        client, items = self._items.popitem(last=False)
+        items = self._items.pop(client)
         item = items.popleft()
         if items:
             self._items[client] = items  # behind all other clients
@@ -46,3 +48,32 @@ class FairQueue(Generic[Item]):
         if not items:
             del self._items[client]
         return True
+
+
+class Room:
+    """A bound of what all clients together have of something.
+
+    A client may have as much as then stays free: one that is alone the half, and however much some
+    have, others find room.
+    """
+
+    def __init__(self, size: int):
+        self._size = size
+        self._taken: Counter[str] = Counter()
+        self.total = 0
+
+    def take(self, client: str, amount: int) -> bool:
+        """Take some of the room for a client. Returns False, and takes none, if it would have too
+        much."""
+        if self._taken[client] + amount > self._size - self.total - amount:
+            return False
+        self._taken[client] += amount
+        self.total += amount
+        return True
+
+    def give_back(self, client: str, amount: int) -> None:
+        """Give back what a client took."""
+        self.total -= amount
+        self._taken[client] -= amount
+        if not self._taken[client]:
+            del self._taken[client]

@@ -75,7 +75,10 @@ class Service:
         if isinstance(self.predictor, TextCompletion):
             self._engine = self._build_engine(self.predictor)
             self._warm_ups.append(self._engine.warm_up)
-            self._lanes.append(Lane(self._engine, limits.slots + 1))
+            # One text more than there are slots, so that the next one is at hand. The last slot is
+            # kept for clients that have none.
+            kept = 2 if limits.slots > 1 else 0
+            self._lanes.append(Lane(self._engine, limits.slots + 1, kept))
         self.worker = Worker(
             self._lanes,
             most_waiting=limits.max_waiting_requests,

@@ -4,6 +4,7 @@ The event loop's thread adds and cancels work; this thread starts it, and tells 
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,9 @@ from serving.queueing import FairQueue
 
 STEP_SECONDS = 1.0
 """Time to wait for the running step at the end."""
+
+SHARED_SECONDS = 300.0
+"""Time for which a lane is kept ready for other clients, after more than one has used it."""
 
 
 class Stepper(Protocol):
@@ -44,13 +48,35 @@ class Lane:
     """A stepper, and what waits for it.
 
     capacity: number of items that it is given at the same time. Those that it has not begun wait
-    too, so that it has one at hand when another one is done.
+    too, so that it has one at hand when another one is done. kept: how many of these places are for
+    clients that have none, so that long answers to others do not let them wait; while one client is
+    alone, all places are its own.
     """
 
     stepper: Stepper
     capacity: int
+    kept: int = 0
     waiting: "FairQueue[Work]" = field(default_factory=FairQueue)
     running: "list[Work]" = field(default_factory=list)
+    _last_client: str | None = None
+    _shared_until: float = -math.inf
+
+    def add(self, work: "Work") -> None:
+        """Let a piece of work wait."""
+        self.waiting.add(work.client, work)
+        if self._last_client not in (None, work.client):
+            self._shared_until = time.monotonic() + SHARED_SECONDS
+        self._last_client = work.client
+
+    def take(self) -> "Work | None":
+        """Remove and return what the stepper should be given next; None if it must wait."""
+        free = self.capacity - len(self.running)
+        if free <= 0:
+            return None
+        if free > self.kept or time.monotonic() > self._shared_until:
+            return self.waiting.take()
+        busy = {work.client for work in self.running}
+        return self.waiting.take(lambda client: client not in busy)
 
 
 @dataclass(eq=False)
@@ -59,7 +85,9 @@ class Work:
 
     client: whose it is; clients are served in turns. tokens: what it counts in the bound of the
     queue. on_start, on_end: called in the event loop when the stepper has begun it, and when it is
-    done. error: why it could not be done: a fault of the server, or an `ApiError` for the client.
+    done. added_at, started_at: when it was added, and given to the stepper: times of
+    `time.monotonic`. error: why it could not be done: a fault of the server, or an `ApiError` for
+    the client.
     """
 
     lane: Lane
@@ -69,6 +97,7 @@ class Work:
     on_start: "Callable[[Work], None]"
     on_end: "Callable[[Work], None]"
     added_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
     error: BaseException | None = None
     has_begun: bool = False
 
@@ -137,7 +166,7 @@ class Worker:
                 work.lane.waiting.remove(work.client, work)
                 self.waiting_tokens -= work.tokens
             for work in works:
-                work.lane.waiting.add(work.client, work)
+                work.lane.add(work)
             self.waiting_tokens += tokens
             self._changed.notify()
         for work in displaced:
@@ -145,28 +174,32 @@ class Worker:
             work.on_end(work)
 
     def _displaced(self, works: Sequence[Work], tokens: int) -> list[Work]:
-        """Return what must leave the queue so that `works` of one client have room: the newest of
-        the client that has most, which keeps at least as many as this client then has.
+        """Return what must leave the queue so that `works` of one client have room: each time the
+        newest of the client that has most of what is short, tokens or answers; it keeps at least
+        as much as this client then has.
 
         Raises `ApiError` if that is not enough. So who sends little is not refused because of
         another one who fills the queue.
         """
-        items = self._queued + len(works) - self._most_waiting
         tokens += self.waiting_tokens - self._most_tokens
-        if items <= 0 and tokens <= 0:
-            return []
-        waiting = [work for lane in self._lanes for work in lane.waiting]
-        counts = Counter(work.client for work in waiting)
-        client, most = max(counts.items(), key=lambda pair: pair[1])
-        spare = most - counts[works[0].client] - len(works)
-        theirs = (work for work in waiting if work.client == client)
+        count = self._queued + len(works) - self._most_waiting
+        waiting = (work for lane in self._lanes for work in lane.waiting)
+        left = sorted(waiting, key=lambda work: work.added_at)
         displaced: list[Work] = []
-        for work in sorted(theirs, key=lambda work: work.added_at, reverse=True)[: max(spare, 0)]:
-            displaced.append(work)
-            items, tokens = items - 1, tokens - work.tokens
-            if items <= 0 and tokens <= 0:
-                return displaced
-        raise self._full()
+        while tokens > 0 or count > 0:
+            size = _tokens if tokens > 0 else _one
+            sizes: Counter[str] = Counter()
+            for work in (*left, *works):
+                sizes[work.client] += size(work)
+            client, most = sizes.most_common(1)[0]
+            theirs = (work for work in reversed(left) if work.client == client and size(work))
+            newest = next(theirs, None)
+            if newest is None or most - size(newest) < sizes[works[0].client]:
+                raise self._full()
+            left.remove(newest)
+            displaced.append(newest)
+            tokens, count = tokens - newest.tokens, count - 1
+        return displaced
 
     def _full(self) -> ApiError:
         waiting = self.waiting
@@ -223,8 +256,9 @@ class Worker:
         """Give the steppers what waits, as far as they have room. Returns False to stop."""
         with self._changed:
             for lane in self._lanes:
-                while len(lane.running) < lane.capacity and (work := lane.waiting.take()):
+                while (work := lane.take()) is not None:
                     self.waiting_tokens -= work.tokens
+                    work.started_at = time.monotonic()
                     lane.running.append(work)
                     lane.stepper.add(work.item)
             return not self._is_stopped
@@ -241,7 +275,7 @@ class Worker:
                 lane.running = [work for work in lane.running if not work.item.is_done]
                 for work in done:
                     self.post(work.on_end, work)
-                    lasted = (time.monotonic() - work.added_at) / lane.capacity
+                    lasted = (time.monotonic() - work.started_at) / lane.capacity
                     self._seconds_per_item += (lasted - self._seconds_per_item) / 16
 
     def _deliver(self) -> None:
@@ -263,9 +297,17 @@ class Worker:
                     work.error = error
                     self.post(work.on_end, work)
                 lane.running, lane.waiting = [], FairQueue()
-            self._has_failed = True
+            self.waiting_tokens, self._has_failed = 0, True
         self._deliver()
         self._on_failure(error)
+
+
+def _tokens(work: Work) -> int:
+    return work.tokens
+
+
+def _one(work: Work) -> int:
+    return 1
 
 
 def _call_all(calls: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:

@@ -70,6 +70,17 @@ def test_tokens_are_bounded_and_shared_in_the_same_way():
     assert queue.refused == ["c"] and queue.worker.waiting_tokens == 10
 
 
+def test_who_has_most_tokens_leaves_when_tokens_are_short():
+    queue = Queue(most_waiting=100, most_tokens=100)
+    queue.add("greedy", "a", "b", "c", "d", tokens=20)
+    queue.add("modest", *map(str, range(10)), tokens=2)
+    queue.add("third", "x", tokens=20)
+    assert queue.refused == ["d"] and len(queue.waiting("modest")) == 10
+    queue.add("third", "pictures", "of", "no", "tokens", tokens=0)
+    queue.add("fourth", "y", tokens=20)
+    assert queue.refused == ["d", "c"] and queue.worker.waiting_tokens == 100
+
+
 def test_who_fills_the_queue_is_refused_and_nothing_of_a_request_is_added():
     queue = Queue(most_waiting=4)
     queue.add("greedy", "a", "b", "c")

@@ -1,6 +1,6 @@
 """The queue takes turns between clients."""
 
-from serving.queueing import FairQueue
+from serving.queueing import FairQueue, Room
 
 
 def taken(queue):
@@ -38,3 +38,21 @@ def test_removing_leaves_the_others_and_their_turns():
     assert taken(queue) == [second, "b"]
     queue.add("a", first)
     assert queue.remove("a", first) and not queue and taken(queue) == []
+
+
+def test_a_turn_is_skipped_where_it_may_not_come():
+    queue = FairQueue()
+    queue.add("a", 1)
+    queue.add("b", 2)
+    assert queue.take(lambda client: client == "b") == 2
+    assert queue.take(lambda client: client == "b") is None and taken(queue) == [1]
+
+
+def test_there_is_room_for_others_however_much_some_take():
+    room = Room(16)
+    assert room.take("a", 8) and not room.take("a", 1)
+    assert room.take("b", 4) and not room.take("b", 1)
+    assert room.take("c", 2) and room.take("d", 1) and room.total == 15
+    for client, amount in (("a", 8), ("b", 4), ("c", 2), ("d", 1)):
+        room.give_back(client, amount)
+    assert room.total == 0 and room.take("d", 8)

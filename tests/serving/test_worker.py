@@ -49,10 +49,10 @@ class Stepper:
 class Setup:
     """A worker with one lane, and what it told of."""
 
-    def __init__(self, *, capacity=1, slots=1, most_waiting=10, most_tokens=100):
+    def __init__(self, *, capacity=1, kept=0, slots=1, most_waiting=10, most_tokens=100):
         self.stepper, self.failures, self.ended = Stepper(slots), [], []
         self.begun = []
-        self.lane = Lane(self.stepper, capacity)
+        self.lane = Lane(self.stepper, capacity, kept)
         self.worker = Worker(
             [self.lane],
             most_waiting=most_waiting,
@@ -187,7 +187,51 @@ def test_a_fault_ends_all_work_and_nothing_is_taken_after_it(error):
 
     setup.run(steps)
     assert all(work.error is setup.stepper.error for work in works)
-    assert setup.failures == [setup.stepper.error]
+    assert setup.failures == [setup.stepper.error] and setup.worker.waiting_tokens == 0
+
+
+def test_the_last_place_is_kept_for_a_client_that_has_none_unless_one_is_alone():
+    setup = Setup(capacity=3, kept=1)
+    lane = setup.lane
+
+    def add(*clients):
+        for client in clients:
+            lane.add(setup.work(client=client))
+
+    def start():
+        """Start what may start; return its clients."""
+        before = len(lane.running)
+        while (work := lane.take()) is not None:
+            lane.running.append(work)
+        return [work.client for work in lane.running[before:]]
+
+    add(*"aaaaa")
+    assert start() == ["a", "a", "a"]  # It is alone.
+    add("b")
+    lane.running.clear()
+    assert start() == ["a", "b"]
+    add("c")
+    assert start() == ["c"]
+    lane.running.clear()
+    add("b")
+    lane._shared_until = 0.0  # Long after another client came.
+    add("b")
+    assert start() == ["a", "b", "b"]
+
+
+def test_retry_after_counts_the_work_and_not_the_wait():
+    setup = Setup(capacity=1)
+    works = [setup.work(str(number)) for number in range(2)]
+    for work in works:
+        work.added_at -= 1000.0
+    setup.worker.add(works)
+    setup.stepper.gate.set()
+
+    async def steps():
+        await until(lambda: len(setup.ended) == 2)
+
+    setup.run(steps)
+    assert setup.worker._seconds_per_item < 10
 
 
 def test_stopping_does_not_wait_for_a_long_step():
