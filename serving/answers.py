@@ -23,14 +23,23 @@ class Event:
         return self.content is None
 
 
+@dataclass
+class Arrival:
+    """When a request's header was there, and its body: times of the event loop."""
+
+    header: float
+    body: float
+
+
 class Answers:
     """The answers to one request, each computed from an item of `lane`.
 
     `open` adds the items to the worker's queue; `close` must follow. Iterate over it for the
     events: `ApiError` is raised for a fault of the server, and when a deadline has passed.
 
-    client: whose request it is. tokens: for each item, what it counts in the queue. is_streamed:
-    whether parts of answers are passed on (`part`); then the first one must come in time.
+    client: whose request it is. tokens: for each item, what it counts in the queue. arrival: when
+    the request came; from then on the deadlines count. is_streamed: whether parts of answers are
+    passed on (`part`); then the first one must come in time.
     """
 
     def __init__(
@@ -42,9 +51,12 @@ class Answers:
         client: str,
         tokens: Sequence[int],
         limits: Serve,
+        arrival: Arrival,
         is_streamed: bool = False,
     ):
         self._worker, self._limits, self._is_streamed = worker, limits, is_streamed
+        self._begins_by = arrival.body + limits.first_token_seconds
+        self._ends_by = arrival.header + limits.answer_seconds
         self._works = [
             Work(lane, item, client, count, self._started, self._ended)
             for item, count in zip(items, tokens, strict=True)
@@ -53,11 +65,9 @@ class Answers:
         self._events: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         self._left = len(self._works)
         self._has_begun = asyncio.Event()
-        self._deadline = 0.0
 
     def open(self) -> None:
         """Add the items to the queue. Raises `ApiError` if it is full."""
-        self._deadline = asyncio.get_running_loop().time() + self._limits.answer_seconds
         self._worker.add(self._works)
 
     def close(self) -> None:
@@ -71,9 +81,9 @@ class Answers:
         now = asyncio.get_running_loop().time
         while self._left:
             try:
-                if now() >= self._deadline:  # It passes for events that are there at once, too.
+                if now() >= self._ends_by:  # It passes for events that are there at once, too.
                     raise TimeoutError
-                async with asyncio.timeout_at(self._deadline):
+                async with asyncio.timeout_at(self._ends_by):
                     event = await self._events.get()
             except TimeoutError:
                 raise self._too_late("complete", self._limits.answer_seconds) from None
@@ -92,12 +102,11 @@ class Answers:
         self._worker.post(self._put, Event(index, content))
 
     async def _begin(self) -> None:
-        seconds = self._limits.first_token_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(self._begins_by):
                 await self._has_begun.wait()
         except TimeoutError:
-            raise self._too_late("begun", seconds) from None
+            raise self._too_late("begun", self._limits.first_token_seconds) from None
 
     def _too_late(self, what: str, seconds: float) -> ApiError:
         return try_again(f"the answer was not {what} within {seconds:g} seconds")

@@ -47,6 +47,7 @@ async def answer_inputs(
         client=service.client_of(request),
         tokens=tokens,
         limits=service.limits,
+        arrival=request.state.arrival,
     )
     answers.open()
     try:

@@ -64,7 +64,9 @@ async def decode(
     The body of the request must have been read. Raises `ApiError` for a file that can't be decoded,
     and for one that takes too much time or memory; `ClientLeft` when the client leaves.
     """
-    decoding = service.sandbox.run(function, *arguments, param=FILE)
+    decoding = service.sandbox.run(
+        function, *arguments, client=service.client_of(request), param=FILE
+    )
     try:
         return await unless_client_leaves(request.receive, decoding)
     except ValueError as error:

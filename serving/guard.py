@@ -1,12 +1,13 @@
 """What every request passes before its route: access, errors, the log and the metrics."""
 
+import asyncio
 import logging
 import secrets
-import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access import AccessRules
+from serving.answers import Arrival
 from serving.errors import ApiError, internal_error, stopping
 from serving.log import log, log_fault
 from serving.responses import ClientLeft, error_response
@@ -45,9 +46,16 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, is_complete = time.perf_counter(), 0, False
+        now, status, is_complete = asyncio.get_running_loop().time(), 0, False
+        arrival = Arrival(header=now, body=now)
         request_id = "req_" + secrets.token_hex(12)
-        scope.setdefault("state", {}).update(request_id=request_id, token_name="")
+        scope.setdefault("state", {}).update(request_id=request_id, token_name="", arrival=arrival)
+
+        async def receive_body() -> Message:
+            message = await receive()
+            if message["type"] == "http.request":
+                arrival.body = asyncio.get_running_loop().time()
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status, is_complete
@@ -70,7 +78,7 @@ class Guard:
             scope["state"]["token_name"] = self._rules.check(scope)
             if self._service.is_draining and scope["path"] not in ALWAYS:
                 raise stopping()
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive_body, send_with_headers)
         except ApiError as error:
             await answer(error)
         except ClientLeft:
@@ -80,10 +88,10 @@ class Guard:
             await answer(internal_error())
         finally:
             self._service.in_flight -= 1
-            self._finish(scope, request_id, status if is_complete else LEFT, began)
+            seconds = asyncio.get_running_loop().time() - arrival.header
+            self._finish(scope, request_id, status if is_complete else LEFT, seconds)
 
-    def _finish(self, scope: Scope, request_id: str, status: int, began: float) -> None:
-        seconds = time.perf_counter() - began
+    def _finish(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         route = scope["path"] if scope["path"] in self._rules.paths else "other"
         metrics = self._service.metrics
         metrics.requests.labels(route, str(status)).inc()

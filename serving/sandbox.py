@@ -7,7 +7,6 @@ A process gets pickled tasks; it answers with JSON and arrays only, because it m
 over by a file that exploits a fault of a decoder. It inherits neither sockets nor the environment.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -19,19 +18,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ApiError, invalid, stopping, try_again
+from serving.errors import ApiError, invalid, try_again
 from serving.log import log
 from serving.sandboxed import LENGTH_BYTES, READY, Status, decoded
+from serving.threads import FairThreads
 
 ROOT = Path(__file__).parents[1]
 
 WAITING_PER_PROCESS = 16
-"""Tasks that wait for a process; further ones are refused."""
+"""Tasks of a client that wait for a process; further ones are refused."""
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 """Variables of the environment that a process gets."""
@@ -53,12 +52,12 @@ class Sandbox:
 
     def __init__(self, processes: int, memory_mb: int, seconds: float):
         self._seconds, self._memory_mb = seconds, memory_mb
-        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="sandbox")
+        most = processes * (1 + WAITING_PER_PROCESS)
+        self._threads = FairThreads(processes, most_of_one=most, name="sandbox")
         self._processes = [_Process(memory_mb << 20, seconds) for _ in range(processes)]
         self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
-        self._room = threading.Semaphore(processes * (1 + WAITING_PER_PROCESS))
 
     def preload(self, *modules: str) -> None:
         """Let the processes import modules when they start. To be called before `start`."""
@@ -72,7 +71,7 @@ class Sandbox:
 
     def stop(self) -> None:
         """End the processes, also those that work."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
         for process in self._processes:
             process.stop()
 
@@ -82,25 +81,27 @@ class Sandbox:
         return [process.pid for process in self._processes if process.pid is not None]
 
     async def run(
-        self, function: Callable[..., Any], *arguments: Any, param: str | None = None
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        client: str = "",
+        param: str | None = None,
     ) -> Any:
         """Return `function(*arguments)`.
 
-        param: the parameter of the request that the work is for. Raises ValueError with its message
-        if the function does, `ApiError` 400 if the work takes too much time or memory, 429 and 503
-        if the processes are busy, and `SandboxFault` if the function raises anything else.
+        client: whose turn it takes. param: the parameter of the request that the work is for.
+
+        Raises ValueError with its message if the function does, `ApiError` 400 if the work takes
+        too much time or memory, 429 and 503 if the processes are busy, and `SandboxFault` if the
+        function raises anything else.
         """
-        if not self._room.acquire(blocking=False):
-            raise try_again("too many files and conversations wait here", status=429, seconds=2)
-        task = _Task(function, arguments)
-        try:
-            future = self._threads.submit(self._run, task)
-        except RuntimeError:  # after `stop`
-            self._room.release()
-            raise stopping() from None
-        future.add_done_callback(lambda _: self._leave(task))
+        running = self._threads.run(
+            client,
+            partial(self._run, function, arguments, time.monotonic()),
+            full="too many files and conversations wait here",
+        )
         del arguments
-        status, content = await asyncio.wrap_future(future)
+        status, content = await running
         if status is Status.DONE:
             return decoded(content)
         if status is Status.REFUSED:
@@ -109,17 +110,15 @@ class Sandbox:
             raise SandboxFault(content.decode(errors="replace"))
         raise self._error(status, param)
 
-    def _leave(self, task: "_Task") -> None:
-        """Forget a task that is done, or cancelled: then its future is kept for a while."""
-        task.arguments = ()
-        self._room.release()
-
-    def _run(self, task: "_Task") -> tuple[Status, bytes]:
+    def _run(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], submitted_at: float
+    ) -> tuple[Status, bytes]:
+        """Let a process call a function, unless it had to wait for too long."""
         process = self._idle.get()
         try:
-            if time.monotonic() - task.submitted_at > self._seconds:
+            if time.monotonic() - submitted_at > self._seconds:
                 return Status.BUSY, b""
-            return process.run(task.function, task.arguments)
+            return process.run(function, arguments)
         finally:
             self._idle.put(process)
 
@@ -131,15 +130,6 @@ class Sandbox:
             return invalid(message, param, "too_slow")
         message = f"processing it takes more memory than {self._memory_mb} MB, the limit here"
         return invalid(message, param, "too_large")
-
-
-@dataclass(eq=False)
-class _Task:
-    """A call that waits for a process. submitted_at: a time of `time.monotonic`."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    submitted_at: float = field(default_factory=time.monotonic)
 
 
 class _Process:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,17 +17,18 @@ from inference.engine.job import Job
 from inference.engine.token_bytes import TokenBytes
 from inference.predictors.completion import TextCompletion, numbered
 from inference.requests import Completion, TokenLogprob
-from serving.answers import Answers
-from serving.errors import as_api_error, internal_error, invalid, try_again
+from serving.answers import Answers, Arrival
+from serving.errors import as_api_error, internal_error, invalid
 from serving.forms.answers import CompletionTokensDetails, PromptTokensDetails, Usage
 from serving.forms.sampling import ResponseFormat, WritingForm
+from serving.threads import FairThreads
 from serving.worker import Lane, Worker
 
 LEAST_TOP_P = 1e-6
 """Stands for a `top_p` of 0, which leaves the likeliest token alone too."""
 
 MOST_GRAMMARS = 16
-"""Requests whose schemas are being compiled, or wait for it; further ones are refused."""
+"""Requests of a client whose schemas are compiled, or wait for it; further ones are refused."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,11 @@ class TextWriter:
         self.tokenizer, self.context, self._limits = tokenizer, context, limits
         self.tokens = TokenTexts(tokenizer)
         # Of its own, so that schemas which take long delay only each other.
-        self._grammar_thread = ThreadPoolExecutor(1, thread_name_prefix="grammar")
-        self._grammars = 0
+        self._grammar_thread = FairThreads(1, most_of_one=MOST_GRAMMARS, name="grammar")
 
     def stop(self) -> None:
         """End the thread in which grammars are compiled; one that takes long is not waited for."""
-        self._grammar_thread.shutdown(wait=False, cancel_futures=True)
+        self._grammar_thread.stop()
 
     async def prompts(self, given: Sequence[str | Sequence[int]]) -> list[Prompt]:
         """Return prompts as tokens, without blocking the event loop: a text opens as a document
@@ -129,11 +128,17 @@ class TextWriter:
         return most if self.context is None else max(min(self.context - prompt_tokens + 1, most), 1)
 
     async def prepare(
-        self, prompts: Sequence[Prompt], form: WritingForm, *, param: str, **options: Any
+        self,
+        prompts: Sequence[Prompt],
+        form: WritingForm,
+        *,
+        client: str,
+        param: str,
+        **options: Any,
     ) -> list[Job]:
         """Make the jobs of a request: for each prompt, `form.n`, without blocking the event loop.
 
-        param: the parameter that prompts stand in. options: fields of
+        client: whose request it is. param: the parameter that prompts stand in. options: fields of
         `inference.predictors.completion.TextCompletion`. Raises `ApiError` for what the engine
         refuses, and for more than the queue can take.
         """
@@ -143,13 +148,8 @@ class TextWriter:
         constraint = constraint_fields(form.response_format).keys() | options.keys()
         if constraint.isdisjoint(CONSTRAINT_FIELDS):
             return await asyncio.to_thread(work)
-        if self._grammars >= MOST_GRAMMARS:
-            raise try_again("too many schemas wait to be compiled here", status=429, seconds=2)
-        self._grammars += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._grammar_thread, work)
-        finally:
-            self._grammars -= 1
+        full = "too many schemas wait to be compiled here"
+        return await self._grammar_thread.run(client, work, full=full)
 
     def _prepare(
         self,
@@ -168,8 +168,11 @@ class TextWriter:
         except UsageError as error:
             raise as_api_error(error, param) from None
 
-    def answers(self, jobs: Sequence[Job], *, client: str, is_streamed: bool) -> Answers:
-        """Return the answers of jobs: the parts that grow are `Piece`s."""
+    def answers(
+        self, jobs: Sequence[Job], *, client: str, arrival: Arrival, is_streamed: bool
+    ) -> Answers:
+        """Return the answers of jobs: the parts that grow are `Piece`s. client: whose they are.
+        arrival: when their request came."""
         answers = Answers(
             self._worker,
             self._lane,
@@ -177,6 +180,7 @@ class TextWriter:
             client=client,
             tokens=[job.prompt_tokens for job in jobs],
             limits=self._limits,
+            arrival=arrival,
             is_streamed=is_streamed,
         )
         if is_streamed:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from configs.schema.serve import Serve
 from serving.body import check_encoding, check_length, timed_out, too_large
 from serving.errors import ApiError, invalid, try_again
+from serving.queueing import Room
 from serving.responses import ClientLeft
 
 FILE = "file"
@@ -39,18 +40,25 @@ class Uploads:
     """Reads uploads, within the limits of a server for each of them and for all together."""
 
     def __init__(self, limits: Serve):
-        self._limits, self.held_bytes = limits, 0
-        self._most_held = max(limits.max_upload_bytes * 2, limits.max_held_upload_bytes)
+        self._limits = limits
+        largest = limits.max_upload_bytes + MOST_FIELD_BYTES
+        self._room = Room(max(limits.max_held_upload_bytes, 2 * largest))
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the size of all uploads in memory."""
+        return self._room.total
 
     @asynccontextmanager
     async def open(
-        self, request: Request, *, file_types: Sequence[str] = ()
+        self, request: Request, *, client: str, file_types: Sequence[str] = ()
     ) -> AsyncIterator[Upload]:
         """Read the upload of a request. It counts among those in memory until the block ends.
 
-        file_types: types of bodies that are the file itself, such as "image/"; the fields then
-        stand in the query of the URL. Raises `ApiError` for a body of another type, one that is
-        malformed, has no file or several, is too large, or takes too long.
+        client: whose upload it is. file_types: types of bodies that are the file itself, such as
+        "image/"; the fields then stand in the query of the URL. Raises `ApiError` for a body of
+        another type, one that is malformed, has no file or several, is too large, or takes too
+        long.
         """
         kind, options = parse_options_header(request.headers.get("content-type", ""))
         upload = Upload()
@@ -71,8 +79,9 @@ class Uploads:
         held = 0
         try:
             async for chunk in _chunks(request, most, self._limits.body_seconds):
+                if not self._room.take(client, len(chunk)):
+                    raise try_again("too many files are being uploaded: try later", status=429)
                 held += len(chunk)
-                self._hold(len(chunk))
                 await asyncio.to_thread(self._take, reader, chunk)  # One of line ends takes long.
             reader.end()
             upload.file = bytes(reader.content)
@@ -80,7 +89,7 @@ class Uploads:
             yield upload
         finally:
             upload.file = b""
-            self.held_bytes -= held
+            self._room.give_back(client, held)
 
     def _take(self, reader: "_Reader", chunk: bytes) -> None:
         try:
@@ -90,11 +99,6 @@ class Uploads:
         except ApiError as error:
             error.headers["Connection"] = "close"  # The rest of the body is not read.
             raise
-
-    def _hold(self, size: int) -> None:
-        self.held_bytes += size
-        if self.held_bytes > self._most_held:
-            raise try_again("too many files are being uploaded: try again later", status=429)
 
 
 async def _chunks(request: Request, most_bytes: int, seconds: float) -> AsyncIterator[bytes]:

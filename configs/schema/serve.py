@@ -52,9 +52,11 @@ class Serve(Settings):
         5.0, "Time for which a connection without a request stays open.", "seconds"
     )
     first_token_seconds: Seconds = _limit(
-        60.0, "Time until an answer begins, the wait for a slot included.", "seconds"
+        60.0, "Time from a request's body until its answer begins, all waiting included.", "seconds"
     )
-    answer_seconds: Seconds = _limit(600.0, "Time until an answer is complete.", "seconds")
+    answer_seconds: Seconds = _limit(
+        600.0, "Time from a request's header until its answer is complete.", "seconds"
+    )
     unread_seconds: Seconds = _limit(
         60.0, "Time for which a client may leave a part of an answer unread.", "seconds"
     )

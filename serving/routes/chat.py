@@ -31,6 +31,7 @@ from serving.forms.chat import (
     TopLogprob,
 )
 from serving.forms.form import text_of
+from serving.responses import unless_client_leaves
 from serving.route import Route
 from serving.routes.writing import AnswerBody, write
 from serving.service import Service
@@ -48,23 +49,8 @@ def routes(service: Service) -> list[Route]:
 
     async def converse(request: Request) -> Response:
         form = await service.read(request, ChatForm)
-        prompt = await _prompt(service, encoder, form)
-        room = texts.room(len(prompt.ids))
-        options = {}
-        if form.constrains_calls:
-            options["grammar"] = await asyncio.to_thread(
-                call_grammar,
-                form.usable_tools,
-                is_required=form.must_call,
-                may_repeat=form.parallel_tool_calls,
-            )
-        jobs = await texts.prepare(
-            [prompt],
-            form,
-            param="messages",
-            max_tokens=room if form.most_tokens is None else form.most_tokens,
-            logprobs=form.logprobs,
-            **options,
+        jobs = await unless_client_leaves(
+            request.receive, prepared(form, service.client_of(request))
         )
         return await write(
             service,
@@ -75,6 +61,27 @@ def routes(service: Service) -> list[Route]:
             texts_per_prompt=form.n,
             is_streamed=form.stream,
             includes_usage=form.includes_usage,
+        )
+
+    async def prepared(form: ChatForm, client: str) -> list[Job]:
+        prompt = await _prompt(service, encoder, form, client)
+        room = texts.room(len(prompt.ids))
+        options = {}
+        if form.constrains_calls:
+            options["grammar"] = await asyncio.to_thread(
+                call_grammar,
+                form.usable_tools,
+                is_required=form.must_call,
+                may_repeat=form.parallel_tool_calls,
+            )
+        return await texts.prepare(
+            [prompt],
+            form,
+            client=client,
+            param="messages",
+            max_tokens=room if form.most_tokens is None else form.most_tokens,
+            logprobs=form.logprobs,
+            **options,
         )
 
     return [
@@ -92,14 +99,14 @@ def routes(service: Service) -> list[Route]:
     ]
 
 
-async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm) -> Prompt:
+async def _prompt(service: Service, encoder: ChatEncoder, form: ChatForm, client: str) -> Prompt:
     """Return the conversation as tokens. The template runs where it can be ended."""
     template = encoder.template
     tools = tools_for(template, form.usable_tools) if form.usable_tools else None
     messages = messages_for(template, form.messages)
     try:
         rendered = await service.sandbox.run(
-            render_opening, template, messages, tools, param="messages"
+            render_opening, template, messages, tools, client=client, param="messages"
         )
     except ValueError as error:
         raise invalid(f"messages can't be formatted: {error}", "messages") from None

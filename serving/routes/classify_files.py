@@ -36,7 +36,8 @@ def routes(service: Service) -> list[Route]:
 
     async def classify(request: Request) -> Response:
         service.check_ready()
-        async with service.uploads.open(request, file_types=file_types) as upload:
+        client = service.client_of(request)
+        async with service.uploads.open(request, client=client, file_types=file_types) as upload:
             form = ClassifyFileForm.of_fields(upload.fields)
             service.check_model(form.model)
             content = await decode(service, request, read, upload.file)

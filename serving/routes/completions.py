@@ -35,6 +35,7 @@ def routes(service: Service) -> list[Route]:
         jobs = await texts.prepare(
             prompts,
             form,
+            client=service.client_of(request),
             param="prompt",
             max_tokens=form.max_tokens,
             logprobs=has_scores,

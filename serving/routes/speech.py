@@ -41,7 +41,8 @@ def routes(service: Service) -> list[Route]:
 
     async def transcribe(request: Request) -> Response:
         service.check_ready()
-        async with service.uploads.open(request) as upload:
+        client = service.client_of(request)
+        async with service.uploads.open(request, client=client) as upload:
             form = TranscriptionForm.of_fields(upload.fields)
             service.check_model(form.model)
             form.check(service.limits)

@@ -1,7 +1,6 @@
 """What completions and conversations share: texts of jobs, as one answer or as a stream."""
 
 import asyncio
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -49,7 +48,8 @@ async def write(
 ) -> Response:
     """Let the engine write the texts of `jobs`, and answer with them."""
     client = service.client_of(request)
-    answers = texts.answers(jobs, client=client, is_streamed=is_streamed)
+    arrival = request.state.arrival
+    answers = texts.answers(jobs, client=client, arrival=arrival, is_streamed=is_streamed)
     answers.open()
     if is_streamed:
         events = _events(service, request, answers, jobs, body, texts_per_prompt, includes_usage)
@@ -77,10 +77,10 @@ async def _events(
 ) -> AsyncIterator[dict[str, Any] | bytes]:
     nothing: dict[str, Any] = {"usage": None} if includes_usage else {}
     has_logprobs = any(job.request.logprobs for job in jobs)
-    began, is_first = time.perf_counter(), True
+    is_first, now = True, asyncio.get_running_loop().time
     async for piece in pieces(answers, jobs):
         if is_first:
-            service.metrics.first_token_seconds.observe(time.perf_counter() - began)
+            service.metrics.first_token_seconds.observe(now() - request.state.arrival.header)
             is_first = False
         make = partial(_events_of, body, piece, nothing)
         # Thousands of log-probabilities are one event where a call of a tool is held back.

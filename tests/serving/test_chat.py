@@ -1,5 +1,6 @@
 """`/v1/chat/completions` goes on as training showed it, in OpenAI's form, with calls of tools."""
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -15,8 +16,8 @@ from inference.requests import Request, TokenLogprob
 from serving.access import AccessRules
 from serving.errors import ApiError
 from serving.forms.chat import ChatForm
-from serving.responses import fast_json_response
-from serving.routes.chat import ChatBody, messages_for, tools_for
+from serving.responses import ClientLeft, fast_json_response
+from serving.routes.chat import ChatBody, messages_for, routes, tools_for
 from serving.texts import TokenTexts, usage
 from serving.tool_calls import call_grammar
 from tests.serving.chats import TEMPLATE
@@ -240,6 +241,38 @@ def test_a_conversation_that_is_too_long_has_its_own_code(chat_server):
     error = json.loads(body)["error"]
     assert (status, error["param"]) == (400, "messages")
     assert error["code"] == "context_length_exceeded" and "only 255" in error["message"]
+
+
+def test_a_conversation_whose_client_leaves_is_not_formatted():
+    given_up = []
+
+    class Sandbox:
+        def preload(self, *modules): ...
+
+        async def run(self, *arguments, client, param):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.append(client)
+
+    async def read(request, form):
+        return form.of({"model": "m", "messages": TALK})
+
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    service = SimpleNamespace(
+        predictor=SimpleNamespace(tokenizer=ChatTokenizer(Tokenizer.bytes(), None)),
+        texts=SimpleNamespace(),
+        sandbox=Sandbox(),
+        name="m",
+        read=read,
+        client_of=lambda request: "a client",
+    )
+    (route,) = routes(service)
+    with pytest.raises(ClientLeft):
+        asyncio.run(route.endpoint(SimpleNamespace(receive=leave)))
+    assert given_up == ["a client"]
 
 
 def test_a_prediction_is_no_message():

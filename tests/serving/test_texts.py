@@ -11,7 +11,7 @@ from configs.schema.serve import Serve
 from data.codecs.tokenizers import Tokenizer
 from inference.engine.job import Job
 from inference.requests import Request, RequestError
-from serving.answers import Event
+from serving.answers import Arrival, Event
 from serving.errors import ApiError
 from serving.forms.answers import State
 from serving.forms.completions import CompletionForm
@@ -50,19 +50,23 @@ def test_schemas_that_take_long_delay_only_each_other():
 
     async def ask():
         waiting = [
-            asyncio.ensure_future(writer.prepare([], slow, param="slow"))
+            asyncio.ensure_future(writer.prepare([], slow, client="a", param="slow"))
             for _ in range(MOST_GRAMMARS)
         ]
-        assert await writer.prepare([], plain, param="plain") == ["plain"]
+        assert await writer.prepare([], plain, client="a", param="plain") == ["plain"]
         with pytest.raises(ApiError, match="too many schemas") as refused:
-            await writer.prepare([], slow, param="slow")
-        assert refused.value.status == 429 and not any(one.done() for one in waiting)
+            await writer.prepare([], slow, client="a", param="slow")
+        other = asyncio.ensure_future(writer.prepare([], slow, client="b", param="slow"))
+        await asyncio.sleep(0)
+        assert refused.value.status == 429
+        assert not any(one.done() for one in (*waiting, other))
         writer.may_end.set()
         assert await asyncio.gather(*waiting) == [["slow"]] * MOST_GRAMMARS
-        assert await writer.prepare([], slow, param="slow") == ["slow"]
+        assert await other == ["slow"]
+        assert await writer.prepare([], slow, client="a", param="slow") == ["slow"]
 
     asyncio.run(ask())
-    threads = [*writer._grammar_thread._threads]
+    threads = [*writer._grammar_thread._executor._threads]
     writer.stop()  # Else the end of the process waits for the thread.
     for thread in threads:
         thread.join(60)
@@ -83,7 +87,7 @@ def test_the_texts_of_a_request_share_the_part_of_a_prediction_that_is_looked_up
     predicted = {"type": "content", "content": [{"type": "text", "text": "abc"}] * 9}
     form = CompletionForm.of({"model": "m", "n": 3, "prediction": predicted})
     prompts = [Prompt("a", (1,), 0), Prompt("b", (2,), 0)]
-    jobs = asyncio.run(writer.prepare(prompts, form, param="prompt", max_tokens=9))
+    jobs = asyncio.run(writer.prepare(prompts, form, client="a", param="prompt", max_tokens=9))
     assert len(jobs) == 6 and all(job.prediction is jobs[0].prediction for job in jobs)
     assert jobs[0].prediction == (*TOKENIZER.encode("abcab").tolist(),)
 
@@ -158,20 +162,20 @@ class DoneAnswers:
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_answers_with_many_log_probabilities_are_made_beside_the_event_loop(is_streamed):
-    body, sent = Body(), []
+    body, sent, metrics = Body(), [], Metrics()
 
     async def send(message):
         sent.append(message.get("body", b""))
 
     async def answer():
         service = SimpleNamespace(
-            client_of=lambda request: "", metrics=Metrics(), log_content=lambda *_: None
+            client_of=lambda request: "", metrics=metrics, log_content=lambda *_: None
         )
         texts = SimpleNamespace(answers=lambda jobs, **_: DoneAnswers())
         never = asyncio.get_running_loop().create_future()
-        request = SimpleNamespace(
-            receive=lambda: never, state=SimpleNamespace(request_id="request")
-        )
+        came = asyncio.get_running_loop().time() - 100
+        state = SimpleNamespace(request_id="request", arrival=Arrival(header=came, body=came))
+        request = SimpleNamespace(receive=lambda: never, state=state)
         response = await write(
             service,
             texts,
@@ -189,6 +193,8 @@ def test_answers_with_many_log_probabilities_are_made_beside_the_event_loop(is_s
     if is_streamed:
         events = [json.loads(one.removeprefix(b"data: ")) for one in sent if b"{" in one]
         assert events == [{"text": "abc", "usage": None}, {"total": 1}]
+        name = "triform_time_to_first_token_seconds_sum"  # from the request's header on
+        assert metrics.registry.get_sample_value(name) >= 100
     else:
         assert json.loads(b"".join(sent)) == {"status": "whole"}
 

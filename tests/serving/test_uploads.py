@@ -45,7 +45,8 @@ def read(pieces, headers, *, uploads=None, limits=LIMITS, **options):
 
     async def read_one():
         reader = uploads or Uploads(limits)
-        async with reader.open(request_of(pieces, headers, **options), file_types=file_types) as up:
+        request = request_of(pieces, headers, **options)
+        async with reader.open(request, client="a", file_types=file_types) as up:
             assert reader.held_bytes == sum(map(len, pieces))
             found = up.fields, up.file
         assert reader.held_bytes == 0
@@ -147,7 +148,7 @@ def test_a_client_that_leaves_is_given_up():
     uploads = Uploads(LIMITS)
 
     async def leave():
-        async with uploads.open(request_of([body[:30], None], headers, is_open=True)):
+        async with uploads.open(request_of([body[:30], None], headers, is_open=True), client="a"):
             raise AssertionError
 
     with pytest.raises(ClientLeft):
@@ -155,21 +156,25 @@ def test_a_client_that_leaves_is_given_up():
     assert uploads.held_bytes == 0
 
 
-def test_all_uploads_together_are_bounded():
+def test_all_uploads_together_are_bounded_and_others_find_room():
     body, headers = multipart([("file", b"x" * 90_000)])
 
     async def scenario():
-        uploads = Uploads(LIMITS)
-        async with (
-            uploads.open(request_of([body], headers)),
-            uploads.open(request_of([body], headers)),
-        ):
+        uploads = Uploads(LIMITS.model_copy(update={"max_held_upload_bytes": 400_000}))
+
+        def upload(client):
+            return uploads.open(request_of([body], headers), client=client)
+
+        async with upload("a"), upload("a"):
             with pytest.raises(ApiError) as caught:
-                async with uploads.open(request_of([body], headers)):
+                async with upload("a"):
                     pass
             assert caught.value.status == 429 and caught.value.headers["Retry-After"]
-        async with uploads.open(request_of([body], headers)) as upload:
-            assert len(upload.file) == 90_000
+            async with upload("b"):
+                assert uploads.held_bytes == 3 * len(body)
+        assert uploads.held_bytes == 0
+        async with upload("a") as read:
+            assert len(read.file) == 90_000
 
     asyncio.run(scenario())
 
