@@ -25,7 +25,7 @@ FIELDS = SMALL | {
     "serve.unread_seconds": "240",
 }
 RUNNING = 2
-"""Answers that the model of this server works on at the same time; one more waits."""
+"""Answers that the model of this server holds: one is written, one is at hand; one more waits."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def full(server: RunningServer):
             for number in range(RUNNING + 1):
                 begun.append(threads.submit(ask, server, client, stream=True, **ENDLESS))
                 wait_until(lambda number=number: occupation(server) == number + 1)
-            wait_until(lambda: gauge(server, "triform_num_requests_waiting") == 1)
+            wait_until(lambda: gauge(server, "triform_num_requests_waiting") == RUNNING)
             yield
         finally:
             for answer in as_completed(begun):  # The next begins when one has left.
