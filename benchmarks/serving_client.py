@@ -9,8 +9,9 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,7 @@ def run_clients(
     clients: Sequence[tuple[str, int]],
     *,
     seconds: float,
+    arrivals: Mapping[str, float] = MappingProxyType({}),
     is_kept_open: bool = True,
     seed: int = 0,
 ) -> list[Told]:
@@ -222,6 +224,9 @@ def run_clients(
     after `seconds`, or when no server listens on the port. Returns the answers of each client.
 
     clients: for each client, its access token and its number of streams.
+
+    arrivals: for each further client, its access token and the mean number of requests that it
+        sends per second, as in `run_arrivals`.
 
     is_kept_open: whether a stream sends all its requests over one connection.
 
@@ -248,12 +253,16 @@ def run_clients(
         finally:
             connection.close()
 
-    tolds = [Told() for _ in clients]
+    tolds = [Told() for _ in (*clients, *arrivals)]
 
     async def run(_: Told) -> None:
-        until = time.monotonic() + seconds
-        pairs = zip(clients, tolds, strict=True)
-        jobs = [stream(token, told, until) for (token, count), told in pairs for _ in range(count)]
+        until, of = time.monotonic() + seconds, iter(tolds)
+        jobs: list[Coroutine[Any, Any, None]] = []
+        for token, count in clients:
+            told = next(of)
+            jobs += [stream(token, told, until) for _ in range(count)]
+        for (token, rate), told in zip(arrivals.items(), of, strict=True):
+            jobs.append(_arrive(port, asks, told, generator, rate, seconds, token))
         await asyncio.gather(*jobs)
 
     whole = _measured(run)
@@ -271,20 +280,28 @@ def run_arrivals(
     per_second: the mean number of requests per second.
     """
     generator = random.Random(seed)
+    return _measured(lambda told: _arrive(port, asks, told, generator, per_second, seconds))
 
-    async def one(ask: Ask, told: Told) -> None:
-        connection = Connection(port)
+
+async def _arrive(
+    port: int,
+    asks: Sequence[Ask],
+    told: Told,
+    generator: random.Random,
+    per_second: float,
+    seconds: float,
+    token: str = "",
+) -> None:
+    async def one(ask: Ask) -> None:
+        connection = Connection(port, token)
         told.answers.append(await connection.exchange(ask))
         connection.close()
 
-    async def run(told: Told) -> None:
-        began = at = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            while (at := at + generator.expovariate(per_second)) < began + seconds:
-                await asyncio.sleep(max(at - time.monotonic(), 0))
-                group.create_task(one(generator.choice(asks), told))
-
-    return _measured(run)
+    began = at = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        while (at := at + generator.expovariate(per_second)) < began + seconds:
+            await asyncio.sleep(max(at - time.monotonic(), 0))
+            group.create_task(one(generator.choice(asks)))
 
 
 def _measured(run: Callable[[Told], Coroutine[Any, Any, None]]) -> Told:

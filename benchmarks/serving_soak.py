@@ -14,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.measuring import in_own_process, print_head, print_row
@@ -161,8 +162,14 @@ def soak(
     return found
 
 
-def _clients(port: int, asks: Sequence[Ask], clients: Any, seconds: float) -> list[Told]:
-    return run_clients(port, asks, clients, seconds=seconds)
+def _clients(
+    port: int,
+    asks: Sequence[Ask],
+    clients: Any,
+    seconds: float,
+    arrivals: Any = MappingProxyType({}),
+) -> list[Told]:
+    return run_clients(port, asks, clients, seconds=seconds, arrivals=arrivals)
 
 
 def _arrivals(port: int, asks: Sequence[Ask], per_second: float, seconds: float) -> Told:
@@ -240,17 +247,21 @@ def fairness(
     """Measure how long a client waits when it is alone, and when another client sends `GREED` times
     as much.
 
-    Each client keeps twice as many requests open as there are slots, so that alone it uses all of
-    them.
+    The client keeps twice as many requests open as there are slots, so that alone it uses all of
+    them. The other one sends `GREED` times as many requests per second as the client did alone,
+    whether they are answered or refused.
     """
     fields = {"slots": slots, "max_waiting_requests": 8 * slots, "model_name": "model"}
-    modest, greedy = ("modest", 2 * slots), ("greedy", GREED * 2 * slots)
-    tokens = (modest[0], greedy[0])
+    modest, greedy = ("modest", 2 * slots), "greedy"
+    tokens = (modest[0], greedy)
     with running(workdir, log, threads=threads, fields=fields, tokens=tokens) as server:
         content = {"model": server.model, "prompt": "a", "max_tokens": most_tokens}
         asks = [Ask.json("text", "/v1/completions", content)]
         (alone,) = in_own_process(_clients, server.port, asks, [modest], seconds)
-        beside, other = in_own_process(_clients, server.port, asks, [modest, greedy], seconds)
+        rate = GREED * len(alone.answers) / alone.seconds
+        beside, other = in_own_process(
+            _clients, server.port, asks, [modest], seconds, {greedy: rate}
+        )
     times = [
         [one.seconds for one in told.answers if one.outcome == "answered"]
         for told in (alone, beside, other)

@@ -23,6 +23,10 @@ class FairQueue(Generic[Item]):
         for items in self._items.values():
             yield from items
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of items of each client."""
+        return {client: len(items) for client, items in self._items.items()}
+
     def add(self, client: str, item: Item) -> None:
         """Add an item behind those of the same client."""
         self._items.setdefault(client, deque()).append(item)

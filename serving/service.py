@@ -75,8 +75,8 @@ class Service:
         if isinstance(self.predictor, TextCompletion):
             self._engine = self._build_engine(self.predictor)
             self._warm_ups.append(self._engine.warm_up)
-            # One text more than there are slots, so that the next one is at hand. The last slot is
-            # kept for clients that have none.
+            # One text more than there are slots, so that the next one is at hand. No client gets
+            # the last slot too.
             kept = 2 if limits.slots > 1 else 0
             self._lanes.append(Lane(self._engine, limits.slots + 1, kept))
         self.worker = Worker(
@@ -174,12 +174,13 @@ class Service:
 
     async def read(self, request: Request, form: type[FormType]) -> FormType:
         """Read the JSON body of a request. Raises `ApiError` for a wrong one, for another model,
-        and if the server can't answer now."""
+        and if the server can't answer now; if its queue is full, whatever the body has."""
         self.check_ready()
         limits = self.limits
         body = await read_json_body(
             request, most_bytes=limits.max_body_bytes, seconds=limits.body_seconds
         )
+        self.worker.check_queue(self.client_of(request))
         filled = form.read(body)
         self.check_model(filled.model)
         filled.check(limits)

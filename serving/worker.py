@@ -48,9 +48,9 @@ class Lane:
     """A stepper, and what waits for it.
 
     capacity: number of items that it is given at the same time. Those that it has not begun wait
-    too, so that it has one at hand when another one is done. kept: how many of these places are for
-    clients that have none, so that long answers to others do not let them wait; while one client is
-    alone, all places are its own.
+    too, so that it has one at hand when another one is done. kept: how many of these places no
+    client gets beside all others, so that its long answers do not let other clients wait; while one
+    client is alone, all places are its own.
     """
 
     stepper: Stepper
@@ -70,13 +70,12 @@ class Lane:
 
     def take(self) -> "Work | None":
         """Remove and return what the stepper should be given next; None if it must wait."""
-        free = self.capacity - len(self.running)
-        if free <= 0:
+        if len(self.running) >= self.capacity:
             return None
-        if free > self.kept or time.monotonic() > self._shared_until:
+        if time.monotonic() > self._shared_until:
             return self.waiting.take()
-        busy = {work.client for work in self.running}
-        return self.waiting.take(lambda client: client not in busy)
+        taken = Counter(work.client for work in self.running)
+        return self.waiting.take(lambda client: taken[client] < self.capacity - self.kept)
 
 
 @dataclass(eq=False)
@@ -172,6 +171,18 @@ class Worker:
         for work in displaced:
             work.error = self._full()
             work.on_end(work)
+
+    def check_queue(self, client: str) -> None:
+        """Raise `ApiError` if nothing more can be added for a client: the queue is full, and no
+        other client has more in it. A refusal that is known before a request is read costs little
+        of the time in which others are answered."""
+        with self._changed:
+            if self._queued >= self._most_waiting:
+                waiting: Counter[str] = Counter()
+                for lane in self._lanes:
+                    waiting.update(lane.waiting.sizes())
+                if waiting[client] + 1 > max(waiting.values()) - 1:
+                    raise self._full()
 
     def _displaced(self, works: Sequence[Work], tokens: int) -> list[Work]:
         """Return what must leave the queue so that `works` of one client have room: each time the

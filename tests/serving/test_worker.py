@@ -190,7 +190,31 @@ def test_a_fault_ends_all_work_and_nothing_is_taken_after_it(error):
     assert setup.failures == [setup.stepper.error] and setup.worker.waiting_tokens == 0
 
 
-def test_the_last_place_is_kept_for_a_client_that_has_none_unless_one_is_alone():
+def test_a_full_queue_refuses_before_a_request_is_read_whom_it_would_refuse_after():
+    setup = Setup(most_waiting=4)
+
+    def add(client):
+        setup.worker.add([setup.work(client=client)])
+
+    def is_refused(client):
+        """Return whether a request is refused, which must be so before it is read and after."""
+        before = after = False
+        try:
+            setup.worker.check_queue(client)
+        except ApiError as error:
+            before = error.status == 429
+        try:
+            add(client)
+        except ApiError as error:
+            after = error.status == 429
+        assert before == after
+        return before
+
+    assert [client for client in "aabbabccd" if is_refused(client)] == ["a", "b", "c"]
+    assert setup.lane.waiting.sizes() == {"a": 1, "b": 1, "c": 1, "d": 1}
+
+
+def test_no_client_has_all_places_unless_it_is_alone():
     setup = Setup(capacity=3, kept=1)
     lane = setup.lane
 
@@ -207,16 +231,17 @@ def test_the_last_place_is_kept_for_a_client_that_has_none_unless_one_is_alone()
 
     add(*"aaaaa")
     assert start() == ["a", "a", "a"]  # It is alone.
-    add("b")
+    add("b", "a", "a")
     lane.running.clear()
-    assert start() == ["a", "b"]
-    add("c")
-    assert start() == ["c"]
+    assert start() == ["a", "b", "a"]
     lane.running.clear()
+    assert start() == ["a", "a"]
     add("b")
+    assert start() == ["b"]
+    lane.running.clear()
+    add(*"aaa")
     lane._shared_until = 0.0  # Long after another client came.
-    add("b")
-    assert start() == ["a", "b", "b"]
+    assert start() == ["a", "a", "a"]
 
 
 def test_retry_after_counts_the_work_and_not_the_wait():
