@@ -7,14 +7,20 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
+MOST_DEBT = 8.0
+"""Turns of which a client can be in debt: it gets its items soon once it sends less."""
+
+
 class FairQueue(Generic[Item]):
     """Items of several clients, which are taken in turns: one of each client that has some.
 
-    A client that sends ten times as much as another one waits ten times as long.
+    A client that sends ten times as much as another one waits ten times as long. What its requests
+    take without being answered is charged to it, in turns that it then leaves to others.
     """
 
     def __init__(self) -> None:
         self._items: OrderedDict[str, deque[Item]] = OrderedDict()
+        self._debts: dict[str, float] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._items.values()))
@@ -31,17 +37,38 @@ class FairQueue(Generic[Item]):
         """Add an item behind those of the same client."""
         self._items.setdefault(client, deque()).append(item)
 
+    def charge(self, client: str, turns: float) -> None:
+        """Let a client that has items lose some turns, or parts of one, while others have items."""
+        if client in self._items:
+            self._debts[client] = min(self._debts.get(client, 0.0) + turns, MOST_DEBT)
+
     def take(self, may_take: Callable[[str], bool] = lambda client: True) -> Item | None:
         """Remove and return the next item of a client whose turn may come; None if there is
         none."""
-        client = next(filter(may_take, self._items), None)
-        if client is None:
+        able = [client for client in self._items if may_take(client)]
+        if not able:
             return None
-        items = self._items.pop(client)
+        client = next((one for one in able if not self._pays(one)), able[0])
+        items = self._items[client]
         item = items.popleft()
-        if items:
-            self._items[client] = items  # behind all other clients
+        self._settle(client)
         return item
+
+    def _pays(self, client: str) -> bool:
+        """Return whether a client leaves this turn to others, as it is in debt."""
+        if (debt := self._debts.get(client, 0.0)) < 1:
+            return False
+        self._debts[client] = debt - 1
+        self._items.move_to_end(client)
+        return True
+
+    def _settle(self, client: str) -> None:
+        """Put a client behind all others; forget it if it has no items."""
+        if self._items[client]:
+            self._items.move_to_end(client)
+        else:
+            del self._items[client]
+            self._debts.pop(client, None)
 
     def remove(self, client: str, item: Item) -> bool:
         """Remove an item. Returns whether it was there."""
@@ -50,7 +77,7 @@ class FairQueue(Generic[Item]):
             return False
         items.remove(item)
         if not items:
-            del self._items[client]
+            self._settle(client)
         return True
 
 

@@ -22,6 +22,10 @@ SHARED_SECONDS = 300.0
 """Time for which a lane is kept ready for other clients, after more than one has used it."""
 
 
+TURNS_PER_REFUSAL = 1 / 64
+"""What the refusal of a request takes of the processors, relative to an answer, about."""
+
+
 class Stepper(Protocol):
     """What does the work: `inference.engine.engine.Engine` or
     `inference.engine.batcher.Batcher`."""
@@ -182,6 +186,8 @@ class Worker:
                 for lane in self._lanes:
                     waiting.update(lane.waiting.sizes())
                 if waiting[client] + 1 > max(waiting.values()) - 1:
+                    for lane in self._lanes:
+                        lane.waiting.charge(client, TURNS_PER_REFUSAL)
                     raise self._full()
 
     def _displaced(self, works: Sequence[Work], tokens: int) -> list[Work]:

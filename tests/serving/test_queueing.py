@@ -1,6 +1,6 @@
 """The queue takes turns between clients."""
 
-from serving.queueing import FairQueue, Room
+from serving.queueing import MOST_DEBT, FairQueue, Room
 
 
 def taken(queue):
@@ -56,3 +56,34 @@ def test_there_is_room_for_others_however_much_some_take():
     for client, amount in (("a", 8), ("b", 4), ("c", 2), ("d", 1)):
         room.give_back(client, amount)
     assert room.total == 0 and room.take("d", 8)
+
+
+def test_a_client_leaves_turns_that_are_charged_to_it_to_others():
+    queue = FairQueue()
+    for client in ("greedy", "modest"):
+        for number in range(4):
+            queue.add(client, f"{client} {number}")
+    for _ in range(4):
+        queue.charge("greedy", 0.5)
+    queue.charge("nobody", 5.0)
+    assert [queue.take() for _ in range(5)] == [
+        "modest 0",
+        "modest 1",
+        "greedy 0",
+        "modest 2",
+        "greedy 1",
+    ]
+
+
+def test_debt_has_a_bound_and_costs_nothing_without_others():
+    queue = FairQueue()
+    for number in range(20):
+        queue.add("greedy", number)
+    queue.charge("greedy", 1e6)
+    assert [queue.take(), queue.take()] == [0, 1]
+    queue.charge("greedy", 1e6)
+    for _ in range(int(MOST_DEBT)):
+        queue.add("modest", "modest")
+        assert queue.take() == "modest"
+    queue.add("modest", "modest")
+    assert queue.take() == 2
