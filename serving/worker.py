@@ -138,7 +138,7 @@ class Worker:
     @property
     def running(self) -> int:
         """Return the number of items that the model works on."""
-        return sum(work.has_begun for lane in self._lanes for work in lane.running)
+        return sum(work.item.has_begun for lane in self._lanes for work in lane.running)
 
     @property
     def _queued(self) -> int:

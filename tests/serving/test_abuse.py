@@ -23,11 +23,15 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 INTERNALS = (b"Traceback", b".py", b"site-packages", str(ROOT).encode(), b" object at 0x")
 """What no answer to a client may contain."""
 
+MOST_TOKENS = 1_000_000
+"""A text of so many is not complete before a test ends."""
+
 SHORT = SMALL | {
     "serve.header_seconds": "4",
     "serve.body_seconds": "4",
     "serve.keep_alive_seconds": "4",
     "serve.max_connections": "32",
+    "serve.max_tokens": str(MOST_TOKENS),
 }
 
 
@@ -191,13 +195,18 @@ def test_idle_connections_make_room_but_a_stream_does_not(open_server):
 def test_beyond_the_cap_of_busy_connections_a_new_one_is_told_to_try_again(open_server):
     most = int(SHORT["serve.max_connections"])
     with contextlib.ExitStack() as stack:
-        streams = []
-        for _ in range(most):  # Each sends at once: a header has little time.
-            streams.append(stack.enter_context(RawClient(open_server.port)))
-            streams[-1].send(post(COMPLETIONS, long_stream(4000)))
-        wait_until(lambda: b"data:" in streams[0].socket.recv(64))
+
+        def be_busy() -> None:
+            client = stack.enter_context(RawClient(open_server.port))
+            client.send(post(COMPLETIONS, long_stream(MOST_TOKENS, stream=False)))
+
+        for _ in range(most - 1):
+            be_busy()
+        names = ("running", "waiting")
+        wait_until(lambda: sum(number_of(one, open_server.port) for one in names) == most - 1)
 
         def is_refused() -> bool:
+            be_busy()  # The next connection takes its place if its request is not read yet.
             with RawClient(open_server.port) as client:
                 answer = client.answer()  # It comes before anything is asked.
                 return answer is not None and answer.status == 503 and answer.closes

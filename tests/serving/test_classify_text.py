@@ -81,14 +81,19 @@ def test_a_mistake_is_told_by_its_parameter(server, fields, param, said):
 
 
 def test_a_fault_of_a_batch_is_the_server_s_and_passes(server, monkeypatch):
-    def fail(*arguments):
-        raise FloatingPointError("a secret")
+    classify, calls = server.service.predictor._classifier, []
+
+    def fail_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise FloatingPointError("a secret")
+        return classify(*arguments)  # The model is checked after it.
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.service.predictor, "_classifier", fail)
+        patched.setattr(server.service.predictor, "_classifier", fail_once)
         ((status, answer),) = server.requests(ROUTE, [{"input": "a"}])
     assert (status, answer["error"]["code"]) == (500, "internal_error")
-    assert "secret" not in str(answer)
+    assert "secret" not in str(answer) and len(calls) > 1
     server.ask(ROUTE, input="a")
 
 
