@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.verbs import run
 from tests.long.browsing import tone
-from tests.serving.servers import GOLDEN, RunningServer, serving
+from tests.serving.servers import GOLDEN, SMALL, RunningServer, serving
 
 LISTENER = {
     "data__recordings": "80",
@@ -54,7 +54,9 @@ def browser(sound_file) -> Iterator:
 
 @pytest.fixture(scope="module")
 def text_server(tmp_path_factory) -> Iterator[RunningServer]:
-    with serving(GOLDEN / "recurrence_text", tmp_path_factory.mktemp("text") / "log") as one:
+    log = tmp_path_factory.mktemp("text") / "log"
+    fields = SMALL | {"serve.max_tokens": "1000000"}  # A text may outlast a test.
+    with serving(GOLDEN / "recurrence_text", log, fields=fields) as one:
         yield one
 
 
