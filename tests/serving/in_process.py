@@ -32,7 +32,7 @@ from tests.serving.servers import Served
 from training.model_def import build_model_def
 from training.restore import Restored
 
-SECONDS = 120
+SECONDS = 300
 
 
 class ThreadServer(Served):

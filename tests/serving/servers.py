@@ -63,12 +63,13 @@ class RunningServer(Served):
         """Return the lines of the log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
-    def check_log(self) -> None:
-        """Fail if the log tells of a fault, or has what must not reach it."""
+    def check_log(self, token: str = "") -> None:
+        """Fail if the log tells of a fault, or has what must not reach it, such as the token."""
         text = self.log.read_text()
         wrong = [line for line in self.lines() if line["level"] in ("error", "critical")]
         assert not wrong, wrong
         assert "\x1b" not in text and "Bearer" not in text
+        assert not token or token not in text
 
     def ask(self, path: str, content: object) -> dict:
         """Send JSON; return the JSON answer, which must be a success."""
@@ -106,7 +107,7 @@ def serving(
         if is_awaited:
             _wait_for(process, log, "ready")
         yield server
-        server.check_log()
+        server.check_log((environment or {}).get("TRIFORM_TOKEN", ""))
     finally:
         process.terminate()
         try:
