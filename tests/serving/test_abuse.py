@@ -194,23 +194,18 @@ def test_idle_connections_make_room_but_a_stream_does_not(open_server):
 
 def test_beyond_the_cap_of_busy_connections_a_new_one_is_told_to_try_again(open_server):
     most = int(SHORT["serve.max_connections"])
+    busy = post(COMPLETIONS, long_stream(MOST_TOKENS, stream=False))
     with contextlib.ExitStack() as stack:
-
-        def be_busy() -> None:
-            client = stack.enter_context(RawClient(open_server.port))
-            client.send(post(COMPLETIONS, long_stream(MOST_TOKENS, stream=False)))
-
         for _ in range(most - 1):
-            be_busy()
+            stack.enter_context(RawClient(open_server.port)).send(busy)
         names = ("running", "waiting")
         wait_until(lambda: sum(number_of(one, open_server.port) for one in names) == most - 1)
-
-        def is_refused() -> bool:
-            be_busy()  # The next connection takes its place if its request is not read yet.
-            with RawClient(open_server.port) as client:
-                answer = client.answer()  # It comes before anything is asked.
-                return answer is not None and answer.status == 503 and answer.closes
-
-        wait_until(is_refused)
+        last = stack.enter_context(RawClient(open_server.port))
+        last.send(get("/health"))  # An open connection is read before a new one is accepted.
+        assert last.answer().status == 200
+        last.send(busy)
+        new = stack.enter_context(RawClient(open_server.port))
+        answer = new.answer()  # It comes before anything is asked.
+        assert answer.status == 503 and answer.closes
     wait_until(lambda: number_of("running", open_server.port) == 0)
     assert number_of("waiting", open_server.port) == 0
