@@ -10,13 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from configs.errors import UsageError
 from configs.schema.serve import Serve
+from serving.accepting import Acceptor
 from serving.connections import Connections, allow_connections
 from serving.errors import stopping
 from serving.log import log, set_up_logging
@@ -34,9 +34,6 @@ LAST_ONES_SECONDS = 0.2
 THREADS_SECONDS = 1.0
 """Time for threads to end at the end of the process."""
 
-ACCEPTED_AT_ONCE = 64
-"""Connections that are accepted before their requests are read: fewer than are kept open."""
-
 BACKLOG = 1024
 """Connections that the system keeps until they are accepted."""
 
@@ -50,12 +47,10 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: ASGIApp, service: Service, limits: Serve):
-        connections = Connections(allow_connections(limits.max_connections))
-        protocol: Any = partial(HttpProtocol, limits=limits, connections=connections)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol,
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -64,7 +59,6 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 timeout_keep_alive=max(round(limits.keep_alive_seconds), 1),
                 timeout_graceful_shutdown=1,
-                backlog=ACCEPTED_AT_ONCE,
             )
         )
         self._service, self._limits = service, limits
@@ -76,16 +70,25 @@ class Server(uvicorn.Server):
         self._service.is_draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets)
-        for opened in sockets or ():
-            opened.listen(BACKLOG)  # asyncio has set it to the number accepted at once.
+        """Begin to accept connections."""
+        await super().startup([])
+        connections = Connections(allow_connections(self._limits.max_connections))
+        protocol = partial(
+            HttpProtocol,
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            limits=self._limits,
+            connections=connections,
+        )
+        seconds = self._limits.header_seconds
+        self._acceptor = Acceptor(sockets or (), protocol, connections, silent_seconds=seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, tell the last ones who came that it stops, and close all connections."""
-        for server in self.servers:
-            server.close()
+        self._acceptor.close()
         await asyncio.sleep(LAST_ONES_SECONDS)
+        self._acceptor.close_silent()
         await super().shutdown(sockets)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,11 +1,8 @@
 """At the cap, the connection that is needed least makes room for a new one."""
 
-import asyncio
 import resource
-import socket
 
 from serving.connections import UNREAD_SECONDS, Connections, Stage, allow_connections
-from serving.server import listen
 
 
 class Fake:
@@ -120,21 +117,3 @@ def test_the_limit_of_open_files_is_raised_or_obeyed():
             assert allow_connections(hard + 1) < hard
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-def test_small_parts_of_an_answer_are_sent_at_once():
-    async def accepted() -> int:
-        found = asyncio.get_running_loop().create_future()
-
-        async def serve(reader, writer):
-            peer = writer.get_extra_info("socket")
-            found.set_result(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-            writer.close()
-
-        opened = listen("127.0.0.1", 0)
-        async with await asyncio.start_server(serve, sock=opened):
-            _, writer = await asyncio.open_connection(*opened.getsockname())
-            writer.close()
-            return await asyncio.wait_for(found, 60)
-
-    assert asyncio.run(accepted())
