@@ -21,8 +21,9 @@ or one.
 
 The table also has the milliseconds to the first token and between deliveries of tokens (50th and
 99th percentile), and the mean number of tokens in a delivery. Row `warm_up` measures how long
-Triform's engine takes to compile, and counts the programs that are compiled later. `--soak=N`
-measures the memory of Triform's process over N requests.
+Triform's engine takes to compile, and counts the programs that are compiled later. Row `masks`
+measures what JSON schemas cost with a vocabulary of 50,000 tokens, for one text and for 16.
+`--soak=N` measures the memory of Triform's process over N requests.
 
 Needs the `bench` extra; without it, only Triform is measured. The command refuses to measure on a
 busy machine, unless --force is given; the result then says so. The last line is the result as JSON;
@@ -50,7 +51,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import llama_folder
 from benchmarks.busy import LARGEST_SPREAD, calibrate, check_idle
 from benchmarks.decoding_sides import Batch, Written, build, takes_weights_dtype
-from benchmarks.engine_runs import soak, warm_up
+from benchmarks.engine_runs import masks, soak, warm_up
 from benchmarks.measuring import Side, alternate, in_own_process, print_head, print_row
 from configs.errors import UsageError
 from configs.files import write_durably
@@ -119,7 +120,8 @@ TOY_ROWS = {
     "mixed_16_sampled": every_pair((4, 8), (6, 12), sampled=True),
     "lookup_repeating": Row((8,), (24,), allowed=1, looks_up=True),
 }
-WARM_UP = "warm_up"
+WARM_UP, MASKS = "warm_up", "masks"
+ALL_ROWS = (*ROWS, MASKS, WARM_UP)
 SETTLE_SECONDS = 0.5
 """Seconds to wait before a turn, because threads of the previous side may still use a CPU each
 while they wait for work."""
@@ -128,7 +130,11 @@ NEAR_TIE = 1e-3
 """Largest difference of two logits whose order rounding may reverse."""
 
 FLAGS = (
-    Flag("row", f"rows to measure: {', '.join((*ROWS, WARM_UP))} (default: all)", repeatable=True),
+    Flag(
+        "row",
+        f"rows to measure: {', '.join(ALL_ROWS)} (default: all)",
+        repeatable=True,
+    ),
     Flag("side", "sides to measure, ours among them (default: all of a row)", repeatable=True),
     Flag("threads", "threads of each side (default: all CPUs)", type=int, minimum=1),
     Flag("turns", "turns of each side", type=int, default=5, minimum=1),
@@ -152,10 +158,10 @@ def main(argv: Sequence[str]) -> None:
     """Measure the rows; print the tables and the result."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
     rows = TOY_ROWS if arguments.toy else ROWS
-    names = arguments.row or (*rows, WARM_UP)
+    names = arguments.row or (*rows, MASKS, WARM_UP)
     for name in names:
-        if name not in (*rows, WARM_UP):
-            raise UsageError(f"--row={name}: choose from {', '.join((*rows, WARM_UP))}")
+        if name not in (*rows, MASKS, WARM_UP):
+            raise UsageError(f"--row={name}: choose from {', '.join((*rows, MASKS, WARM_UP))}")
     for side in arguments.side:
         if side not in (*SEVERAL, *LOOK_UP):
             known = dict.fromkeys((*SEVERAL, *LOOK_UP))
@@ -167,13 +173,17 @@ def main(argv: Sequence[str]) -> None:
     result: dict[str, Any] = {"machine": machine, "load": load, "threads": threads, "rows": {}}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(arguments.folder or temporary)
-        measured = [name for name in names if name != WARM_UP]
+        measured = [name for name in names if name in rows]
         if measured:
             prepare(root / "llama", llama_folder.TOY if arguments.toy else llama_folder.ABOUT_30M)
             print_head(HEAD)
         for name in measured:
             row = measure(name, rows[name], root / "llama", threads, arguments)
             result["rows"][name] = row
+        if MASKS in names:
+            large = llama_folder.TOY if arguments.toy else llama_folder.LARGE_VOCABULARY
+            prepare(root / "large", large, peers=False)
+            result["masks"] = measure_masks(root / "large", threads, arguments.turns)
         if WARM_UP in names or arguments.soak:
             small = llama_folder.TOY if arguments.toy else llama_folder.PYTHON_STDLIB
             prepare(root / "small", small, peers=False)
@@ -332,6 +342,20 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 
 # ---- The engine alone.
+
+
+def measure_masks(root: Path, threads: int, turns: int) -> list[dict[str, Any]]:
+    """Measure what masks cost with the model in the folder `root`, which `prepare` filled."""
+    found = []
+    for texts in (1, 16):
+        its = in_own_process(masks, root, threads, texts, turns)
+        found.append(asdict(its))
+        print(
+            f"masks of {its.vocabulary:,} tokens, texts: {texts}; {its.mask_ms:.3f} ms for a step "
+            f"of {its.step_ms:.1f} ms: {its.share:.3f} of it; speed {its.speed:.2f} times that "
+            "without a schema"
+        )
+    return found
 
 
 def measure_engine(root: Path, threads: int, requests: int, with_warm_up: bool) -> dict[str, Any]:

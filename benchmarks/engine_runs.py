@@ -1,12 +1,13 @@
-"""Measures Triform's engine alone: its warm-up, the programs compiled after it, and its memory over
-many requests. Each function runs in its own process."""
+"""Measures Triform's engine alone: its warm-up, the programs compiled after it, the cost of masks,
+and its memory over many requests. Each function runs in its own process."""
 
 import itertools
+import json
 import os
 import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from benchmarks.decoding_sides import make_engine
 from benchmarks.llama_folder import library_texts
+from data.codecs.tokenizers import Tokenizer
+from inference.engine.constraints import Constraint
 from inference.requests import Request, Sampling
 
 STATM = Path("/proc/self/statm")
@@ -26,6 +29,26 @@ ARRIVALS = (1, 3, 60)
 PREFIX_BYTES = 32 << 20
 SAMPLES = 200
 
+
+MASKED_TOKENS = 128
+"""Length of a constrained text, at most."""
+
+SCHEMA = {
+    "type": "array",
+    "minItems": 100,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 60},
+            "kind": {"enum": ["module", "class", "function"]},
+            "line": {"type": "integer", "minimum": 0, "maximum": 100_000},
+            "tags": {"type": "array", "maxItems": 8, "items": {"type": "string", "maxLength": 20}},
+        },
+        "required": ["name", "kind", "line", "tags"],
+        "additionalProperties": False,
+    },
+}
+"""A list that no text of `MASKED_TOKENS` completes."""
 
 MIXTURES: tuple[dict[str, Any], ...] = (
     {},
@@ -61,6 +84,50 @@ class Soak:
     end_mib: float
     range_mib: float
     samples_mib: list[float]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What JSON schemas cost while `texts` are written at the same time, with a vocabulary of
+    `vocabulary` tokens.
+
+    mask_ms: time per step that the host takes for all masks. step_ms: the rest of a step. share:
+    the first relative to the second. speed: tokens per second relative to the same requests without
+    a constraint, of which a dispatch has several steps.
+    """
+
+    vocabulary: int
+    texts: int
+    mask_ms: float
+    step_ms: float
+    share: float
+    speed: float
+
+
+class Timed:
+    """A constraint, and the seconds that its methods take."""
+
+    def __init__(self, constraint: Any):
+        self._constraint, self.seconds, self.steps = constraint, 0.0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._constraint, name)
+        return self._timed(value) if callable(value) else value
+
+    def mask(self, out: np.ndarray) -> None:
+        """Write the mask of the next step."""
+        self.steps += 1
+        self._timed(self._constraint.mask)(out)
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(*arguments)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
 
 
 class Compilations:
@@ -136,3 +203,50 @@ def soak(root: Path, threads: int, count: int) -> Soak:
     late = samples[len(samples) // 2 :]
     seconds = time.perf_counter() - began
     return Soak(count, count / seconds, late[0], late[-1], float(np.ptp(late)), samples)
+
+
+def masks(root: Path, threads: int, texts: int, turns: int) -> Masks:
+    """Write as many texts at the same time, with and without a schema, alternately; the result has
+    medians of the turns."""
+    os.environ["NPROC"] = str(threads)
+    engine = make_engine(root / "workdir", sizes=(texts,))
+    engine.warm_up()
+    schema = Constraint("json_schema", json.dumps(SCHEMA))
+    found: list[tuple[float, float, float]] = []
+    for turn in range(turns + 1):
+        free, constrained = _write(engine, texts, None), _write(engine, texts, schema)
+        timed = [job.constraint for job in constrained.jobs]
+        mask, steps = sum(one.seconds for one in timed), max(one.steps for one in timed)
+        if turn > 0:  # The first one compiles the schema.
+            rest = constrained.seconds - mask
+            found.append((mask / steps, rest / steps, constrained.speed / free.speed))
+    mask, rest, speed = (float(np.median(column)) for column in zip(*found, strict=True))
+    vocabulary = Tokenizer.load(root / "folder/tokenizer.json").vocabulary_size
+    return Masks(vocabulary, texts, 1e3 * mask, 1e3 * rest, mask / rest, speed)
+
+
+@dataclass(frozen=True)
+class _Run:
+    jobs: list[Any]
+    seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Return the tokens per second."""
+        return sum(job.completion.tokens for job in self.jobs) / self.seconds
+
+
+def _write(engine: Any, texts: int, constraint: Constraint | None) -> _Run:
+    prompts = itertools.islice(random_requests(texts), texts)
+    jobs = []
+    for request in prompts:
+        wanted = replace(request, max_tokens=MASKED_TOKENS, constraint=constraint)
+        job = engine.prepare(wanted)
+        if constraint is not None:
+            job.constraint = Timed(job.constraint)
+        jobs.append(job)
+    began = time.perf_counter()
+    for job in jobs:
+        engine.add(job)
+    engine.run()
+    return _Run(jobs, time.perf_counter() - began)

@@ -40,6 +40,9 @@ class Shape:
 ABOUT_30M = Shape(
     width=512, depth=8, heads=8, kv_heads=4, hidden=1408, vocabulary=12_288, context=512
 )
+LARGE_VOCABULARY = Shape(
+    width=512, depth=8, heads=8, kv_heads=4, hidden=1408, vocabulary=50_000, context=512
+)
 PYTHON_STDLIB = Shape(
     width=192, depth=4, heads=4, kv_heads=4, hidden=512, vocabulary=4096, context=128
 )

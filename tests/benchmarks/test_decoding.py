@@ -55,6 +55,13 @@ def test_warm_up_and_memory_are_measured(tmp_path, monkeypatch):
     assert found["soak"]["requests"] == 40 and found["soak"]["end_mib"] > 0
 
 
+def test_the_cost_of_masks_is_measured(tmp_path, monkeypatch):
+    found = measured(tmp_path, monkeypatch, "--row=masks")["masks"]
+    assert [its["texts"] for its in found] == [1, 16]
+    for its in found:
+        assert its["share"] == pytest.approx(its["mask_ms"] / its["step_ms"]) and its["speed"] > 0
+
+
 def alive(tokens: list[int], **facts: Any) -> Any:
     return SimpleNamespace(failed=None, first=[Written([tokens])], facts=facts)
 
