@@ -5,8 +5,10 @@ All files that a run needs to resume are written with these functions.
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,6 +30,34 @@ def write_durably(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def new_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, to write a file or a folder there; at the end of
+    the context it is synced to the disk and gets the name `path`.
+
+    After an exception, what was written is deleted. If the process is killed, an unused
+    `.NAME.*.writing` may remain. Raises FileExistsError if `path` exists by then.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
+    try:
+        yield temporary
+        if temporary.is_dir():
+            sync_tree(temporary)
+            path.mkdir()  # Fails if it exists; the empty folder is then replaced.
+            temporary.replace(path)
+        else:
+            sync_file(temporary)
+            os.link(temporary, path)
+            temporary.unlink()
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.absolute().parent)
 
 
 def make_folder(folder: Path) -> None:

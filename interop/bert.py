@@ -1,8 +1,9 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805): `BertForMaskedLM`, `BertForPreTraining` and
 `BertForSequenceClassification`."""
 
-from configs.data_spec import DataSpec
-from interop.description import ACTIVATIONS, COMMON_SETTINGS, Description, class_count
+from interop.description import ACTIVATIONS, COMMON_SETTINGS, class_count
+from interop.family import Family
+from interop.fields import Choice, Custom, Float, Int, Ours, Settings, Theirs, Unsupported
 from interop.folder import Folder
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
@@ -48,36 +49,51 @@ TABLE = Table(
 )
 
 
-def describe(folder: Folder) -> Description:
-    """Translate the folder's config.json into fields of our configuration."""
-    config = folder.config
-    config.require(
-        position_embedding_type=["absolute"], is_decoder=[False], add_cross_attention=[False]
-    )
-    settings = {
-        "architecture": "encoder",
-        **COMMON_SETTINGS,
-        "width": config.positive_int("hidden_size"),
-        "depth": config.positive_int("num_hidden_layers"),
-        "num_heads": config.positive_int("num_attention_heads"),
-        "positions": "learned",
-        "token_types": config.positive_int("type_vocab_size"),
-        "embedding_norm": True,
-        "logit_soft_cap": None,
-        "norm": "layer_norm",
-        "norm_placement": "post",
-        "norm_epsilon": config.positive_float("layer_norm_eps", default=1e-12),
-        "feed_forward": config.lookup("hidden_act", ACTIVATIONS, default="gelu"),
-        "feed_forward_width": config.positive_int("intermediate_size"),
-    }
-    data_spec = DataSpec(
-        vocabulary_size=config.positive_int("vocab_size"),
-        max_length=config.positive_int("max_position_embeddings"),
-        num_classes=class_count(folder),
-    )
-    if data_spec.num_classes is not None:
-        settings["pooling"] = "first_dense"
-    else:
-        settings["tied_embeddings"] = config.boolean("tie_word_embeddings", default=True)
-        settings["head_transform"] = True
-    return Description("bert", settings, data_spec)
+def _more(folder: Folder, found: Settings) -> Settings:
+    """Return the settings of the head that the folder's tensors show."""
+    count = class_count(folder)
+    if count is not None:
+        return {"pooling": "first_dense", "data.num_classes": count}
+    tied = folder.config.boolean("tie_word_embeddings", default=True)
+    return {"tied_embeddings": tied, "head_transform": True}
+
+
+def _write_head(ours: Settings) -> Settings:
+    """Return the fields of config.json for a head of ours."""
+    if ours.get("data.num_classes") is None:
+        if not ours["head_transform"]:
+            raise Unsupported("model.head_transform=false: it only has true")
+        return {"tie_word_embeddings": ours["tied_embeddings"]}
+    if ours["pooling"] != "first_dense":
+        raise Unsupported(f"model.pooling={ours['pooling']}: it only has first_dense")
+    return {}
+
+
+FAMILY = Family(
+    "bert",
+    TABLE,
+    fields=(
+        Ours({"architecture": "encoder", **COMMON_SETTINGS, "norm_placement": "post"}),
+        Ours({"positions": "learned", "norm": "layer_norm"}),
+        Ours({"embedding_norm": True, "logit_soft_cap": None}),
+        Theirs(
+            {
+                "position_embedding_type": ["absolute"],
+                "is_decoder": [False],
+                "add_cross_attention": [False],
+            }
+        ),
+        Int("width", "hidden_size"),
+        Int("depth", "num_hidden_layers"),
+        Int("num_heads", "num_attention_heads"),
+        Int("token_types", "type_vocab_size"),
+        Float("norm_epsilon", "layer_norm_eps", default=1e-12),
+        Choice("feed_forward", "hidden_act", ACTIVATIONS, default="gelu"),
+        Int("feed_forward_width", "intermediate_size"),
+        Int("data.vocabulary_size", "vocab_size"),
+        Int("data.max_length", "max_position_embeddings"),
+        Custom(lambda config: {}, _write_head),
+    ),
+    classes={"missing_tokens": "BertForMaskedLM", "classes": "BertForSequenceClassification"},
+    more=_more,
+)

@@ -8,13 +8,13 @@ from interop.description import Description
 from interop.folder import Folder
 from interop.tables import Table
 
-FAMILIES = {"gpt2": gpt2, "llama": llama, "bert": bert, "vit": vit}
-"""The module of each `model_type` in config.json, with its `TABLE` and its `describe`."""
+FAMILIES = {one.FAMILY.name: one.FAMILY for one in (gpt2, llama, bert, vit)}
+"""The family of each `model_type` in config.json."""
 
 
 def table_of(family: str) -> Table:
     """Return the table that converts the weights of a family."""
-    return FAMILIES[family].TABLE
+    return FAMILIES[family].table
 
 
 def describe(folder: str | Path | Folder) -> Description:

@@ -1,5 +1,6 @@
 """Reads a folder that `save_pretrained` wrote: config.json, and tensors in safetensors files."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ _FLOAT_DTYPES = ("F16", "BF16", "F32", "F64")
 
 
 class Folder:
-    """Reads the folder of a model. `config`: the fields of its config.json.
+    """Reads the folder of a model.
 
     The constructor reads only the headers of the safetensors files; `tensor` reads one tensor.
     Raises `configs.UsageError` if the folder or a file is missing or damaged.
@@ -29,8 +30,12 @@ class Folder:
         self.path = Path(path)
         if not self.path.is_dir():
             raise UsageError(f"{path} is no folder: give one that holds {CONFIG} and {WEIGHTS}")
-        self.config = JsonFields(self.path / CONFIG)
         self._files = self._find_files()
+
+    @cached_property
+    def config(self) -> JsonFields:
+        """The fields of config.json."""
+        return JsonFields(self.path / CONFIG)
 
     @property
     def names(self) -> list[str]:

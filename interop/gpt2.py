@@ -1,8 +1,8 @@
 """GPT-2 (Radford et al. 2019): `GPT2LMHeadModel`."""
 
-from configs.data_spec import DataSpec
-from interop.description import ACTIVATIONS, COMMON_SETTINGS, Description
-from interop.folder import Folder
+from interop.description import ACTIVATIONS, COMMON_SETTINGS
+from interop.family import Family
+from interop.fields import Bool, Choice, Float, Int, Ours, Theirs
 from interop.tables import FLAT, Kernel, Row, Table, linear, norm
 
 BLOCK = "backbone.layers.{layer}"
@@ -39,31 +39,28 @@ TABLE = Table(
     copies={"lm_head.weight": "wte.weight"},
 )
 
-
-def describe(folder: Folder) -> Description:
-    """Translate the folder's config.json into fields of our configuration."""
-    config = folder.config
-    config.require(
-        scale_attn_weights=[True],
-        scale_attn_by_inverse_layer_idx=[False],
-        add_cross_attention=[False],
-    )
-    settings = {
-        "architecture": "decoder",
-        **COMMON_SETTINGS,
-        "width": config.positive_int("n_embd"),
-        "depth": config.positive_int("n_layer"),
-        "num_heads": config.positive_int("n_head"),
-        "positions": "learned",
-        "logit_soft_cap": None,
-        "norm": "layer_norm",
-        "norm_epsilon": config.positive_float("layer_norm_epsilon", default=1e-5),
-        "feed_forward": config.lookup("activation_function", ACTIVATIONS, default="gelu_new"),
-        "feed_forward_width": config.positive_int("n_inner", default=None),
-        "tied_embeddings": config.boolean("tie_word_embeddings", default=True),
-    }
-    data_spec = DataSpec(
-        vocabulary_size=config.positive_int("vocab_size"),
-        max_length=config.positive_int("n_positions"),
-    )
-    return Description("gpt2", settings, data_spec)
+FAMILY = Family(
+    "gpt2",
+    TABLE,
+    fields=(
+        Ours({"architecture": "decoder", **COMMON_SETTINGS, "positions": "learned"}),
+        Ours({"logit_soft_cap": None, "norm": "layer_norm"}),
+        Theirs(
+            {
+                "scale_attn_weights": [True],
+                "scale_attn_by_inverse_layer_idx": [False],
+                "add_cross_attention": [False],
+            }
+        ),
+        Int("width", "n_embd"),
+        Int("depth", "n_layer"),
+        Int("num_heads", "n_head"),
+        Float("norm_epsilon", "layer_norm_epsilon", default=1e-5),
+        Choice("feed_forward", "activation_function", ACTIVATIONS, default="gelu_new"),
+        Int("feed_forward_width", "n_inner", default=None),
+        Bool("tied_embeddings", "tie_word_embeddings", default=True),
+        Int("data.vocabulary_size", "vocab_size"),
+        Int("data.max_length", "n_positions"),
+    ),
+    classes={"next_tokens": "GPT2LMHeadModel"},
+)

@@ -3,9 +3,8 @@
 
 from typing import Any
 
-from configs.data_spec import DataSpec
-from interop.description import COMMON_SETTINGS, Description
-from interop.folder import Folder
+from interop.family import Family
+from interop.fields import Bool, Custom, Float, Int, Ours, Settings, Theirs
 from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
@@ -35,36 +34,28 @@ TABLE = Table(
 )
 
 
-def describe(folder: Folder) -> Description:
-    """Translate the folder's config.json into fields of our configuration."""
-    config = folder.config
-    config.require(hidden_act=["silu"])
+def _read_bias(config: JsonFields) -> Settings:
     use_bias = config.boolean("attention_bias", default=False)
     if config.boolean("mlp_bias", default=False) != use_bias:
         config.reject("mlp_bias", "linear layers all have biases or none: as attention_bias says")
+    return {"use_bias": use_bias}
+
+
+def _write_bias(ours: Settings) -> Settings:
+    return {"attention_bias": ours["use_bias"], "mlp_bias": ours["use_bias"]}
+
+
+def _read_rotary(config: JsonFields) -> Settings:
     base, scaling = rotary(config)
-    settings = {
-        "architecture": "decoder",
-        **COMMON_SETTINGS,
-        "width": config.positive_int("hidden_size"),
-        "depth": config.positive_int("num_hidden_layers"),
-        "num_heads": config.positive_int("num_attention_heads"),
-        "num_kv_heads": config.positive_int("num_key_value_heads", default=None),
-        "head_dim": config.positive_int("head_dim", default=None),
-        "positions": "rotary",
-        "rotary_base": base,
-        "rotary_scaling": scaling,
-        "logit_soft_cap": None,
-        "norm": "rms_norm",
-        "norm_epsilon": config.positive_float("rms_norm_eps", default=1e-6),
-        "feed_forward": "swiglu",
-        "feed_forward_width": config.positive_int("intermediate_size"),
-        "use_bias": use_bias,
-        "tied_embeddings": config.boolean("tie_word_embeddings", default=False),
-    }
-    return Description(
-        "llama", settings, DataSpec(vocabulary_size=config.positive_int("vocab_size"))
-    )
+    return {"rotary_base": base, "rotary_scaling": scaling}
+
+
+def _write_rotary(ours: Settings) -> Settings:
+    scaling = ours["rotary_scaling"]
+    if scaling is None:
+        return {"rope_theta": ours["rotary_base"]}
+    numbers = dict(zip(SCALING, scaling, strict=True))
+    return {"rope_theta": ours["rotary_base"], "rope_scaling": {"rope_type": "llama3", **numbers}}
 
 
 def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
@@ -85,3 +76,27 @@ def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     if missing:
         config.reject(name, f"it lacks {', '.join(missing)}")
     return float(rope["rope_theta"]), tuple(float(rope[key]) for key in SCALING)
+
+
+FAMILY = Family(
+    "llama",
+    TABLE,
+    fields=(
+        Ours({"architecture": "decoder", "pattern": "A", "attention_window": None}),
+        Ours({"norm_placement": "pre", "positions": "rotary", "logit_soft_cap": None}),
+        Ours({"norm": "rms_norm", "feed_forward": "swiglu"}),
+        Theirs({"hidden_act": ["silu"]}),
+        Int("width", "hidden_size"),
+        Int("depth", "num_hidden_layers"),
+        Int("num_heads", "num_attention_heads"),
+        Int("num_kv_heads", "num_key_value_heads", default=None),
+        Int("head_dim", "head_dim", default=None),
+        Custom(_read_rotary, _write_rotary),
+        Float("norm_epsilon", "rms_norm_eps", default=1e-6),
+        Int("feed_forward_width", "intermediate_size"),
+        Custom(_read_bias, _write_bias),
+        Bool("tied_embeddings", "tie_word_embeddings", default=False),
+        Int("data.vocabulary_size", "vocab_size"),
+    ),
+    classes={"next_tokens": "LlamaForCausalLM"},
+)

@@ -1,8 +1,10 @@
 """ViT (Dosovitskiy et al. 2021, arXiv:2010.11929): `ViTForImageClassification`."""
 
-from configs.data_spec import DataSpec
-from interop.description import ACTIVATIONS, COMMON_SETTINGS, Description, class_count
+from interop.description import ACTIVATIONS, COMMON_SETTINGS, class_count
+from interop.family import Family
+from interop.fields import Choice, Custom, Float, Int, Ours, Settings, Theirs
 from interop.folder import Folder
+from interop.json_fields import JsonFields
 from interop.tables import FLAT, OUT_OF_HEADS, Reshape, Row, Table, Transpose, linear, norm
 
 BLOCK, THEIRS = "backbone.layers.{layer}", "encoder.layer.{layer}"
@@ -31,33 +33,24 @@ TABLE = Table(
 )
 
 
-def describe(folder: Folder) -> Description:
-    """Translate the folder's config.json into fields of our configuration."""
-    config = folder.config
-    config.require(qkv_bias=[True])
-    _require_our_normalisation(folder)
+def _read_image(config: JsonFields) -> Settings:
     height, width = config.pair("image_size", default=224)
     patch_height, patch_width = config.pair("patch_size", default=16)
     if patch_height != patch_width:
         config.reject("patch_size", "patches are as high as wide")
-    settings = {
-        "architecture": "vit",
-        **COMMON_SETTINGS,
-        "patch_size": patch_height,
-        "width": config.positive_int("hidden_size"),
-        "depth": config.positive_int("num_hidden_layers"),
-        "num_heads": config.positive_int("num_attention_heads"),
-        "positions": "learned",
-        "pooling": "class_token",
-        "class_token_position": True,
-        "norm": "layer_norm",
-        "norm_epsilon": config.positive_float("layer_norm_eps", default=1e-12),
-        "feed_forward": config.lookup("hidden_act", ACTIVATIONS, default="gelu"),
-        "feed_forward_width": config.positive_int("intermediate_size"),
-    }
-    shape = (height, width, config.positive_int("num_channels", default=3))
-    data_spec = DataSpec(image_shape=shape, num_classes=class_count(folder))
-    return Description("vit", settings, data_spec)
+    channels = config.positive_int("num_channels", default=3)
+    return {"patch_size": patch_height, "data.image_shape": (height, width, channels)}
+
+
+def _write_image(ours: Settings) -> Settings:
+    height, width, channels = ours["data.image_shape"]
+    image_size = height if height == width else [height, width]
+    return {"image_size": image_size, "patch_size": ours["patch_size"], "num_channels": channels}
+
+
+def _more(folder: Folder, found: Settings) -> Settings:
+    _require_our_normalisation(folder)
+    return {"data.num_classes": class_count(folder)}
 
 
 def _require_our_normalisation(folder: Folder) -> None:
@@ -73,3 +66,23 @@ def _require_our_normalisation(folder: Folder) -> None:
             preprocessor.reject(
                 name, "pictures are seen from -1 to 1, for which it must be 0.5 throughout"
             )
+
+
+FAMILY = Family(
+    "vit",
+    TABLE,
+    fields=(
+        Ours({"architecture": "vit", **COMMON_SETTINGS, "positions": "learned"}),
+        Ours({"pooling": "class_token", "class_token_position": True, "norm": "layer_norm"}),
+        Theirs({"qkv_bias": [True]}),
+        Custom(_read_image, _write_image),
+        Int("width", "hidden_size"),
+        Int("depth", "num_hidden_layers"),
+        Int("num_heads", "num_attention_heads"),
+        Float("norm_epsilon", "layer_norm_eps", default=1e-12),
+        Choice("feed_forward", "hidden_act", ACTIVATIONS, default="gelu"),
+        Int("feed_forward_width", "intermediate_size"),
+    ),
+    classes={"classes": "ViTForImageClassification"},
+    more=_more,
+)

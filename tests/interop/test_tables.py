@@ -63,7 +63,7 @@ def test_several_of_ours_lie_side_by_side_in_one_of_theirs():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_name_stands_in_one_row(family):
-    rows = FAMILIES[family].TABLE.rows
+    rows = FAMILIES[family].table.rows
     ours, theirs = [name for row in rows for name in row.ours], [row.theirs for row in rows]
     assert len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
     assert all(

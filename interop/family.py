@@ -1,0 +1,72 @@
+"""A family of models of Hugging Face: the tables of its weights and of its config.json."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from configs.data_spec import DataSpec
+from interop.description import Description
+from interop.fields import Row, Settings, read_fields, write_fields
+from interop.folder import Folder
+from interop.tables import Table
+from model.layers.feed_forward import feed_forward_width
+
+DATA = "data."
+"""Prefix of the names of fields that are sizes of the data, in the rows of config.json."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models with one `model_type` in config.json.
+
+    name: the `model_type`. table: the rows of the weights. fields: the rows of config.json.
+    classes: the names of the class in transformers for each output of ours: "next_tokens",
+        "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
+    more: returns further settings, which only the folder's tensors show (such as whether there is a
+        classifier), given the folder and what config.json says.
+    """
+
+    name: str
+    table: Table
+    fields: Sequence[Row]
+    classes: Mapping[str, str]
+    more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
+
+    def describe(self, folder: Folder) -> Description:
+        """Translate the folder's config.json into fields of our configuration. Raises `UsageError`
+        for values that our models don't have."""
+        found = read_fields(self.fields, folder.config)
+        found |= self.more(folder, found)
+        sizes = {n.removeprefix(DATA): v for n, v in found.items() if n.startswith(DATA)}
+        settings = {name: value for name, value in found.items() if not name.startswith(DATA)}
+        return Description(self.name, settings, DataSpec(**sizes))
+
+    def configure(self, settings: Settings, data_spec: DataSpec, output: str) -> dict[str, Any]:
+        """Return config.json for a model of ours: the inverse of `describe`.
+
+        settings: the fields of the section `model`. output: one of `classes`. Raises `Unsupported`
+        for what the family does not have.
+        """
+        ours = resolved(settings)
+        ours |= {DATA + name: value for name, value in data_spec.model_arguments().items()}
+        written = write_fields(self.fields, ours)
+        return {"model_type": self.name, "architectures": [self.classes[output]], **written}
+
+
+def resolved(settings: Settings) -> dict[str, Any]:
+    """Return the fields of the section `model` in one form: numbers of heads and head sizes that
+    are the usual ones are None, widths of feed-forward parts are numbers, and the pattern has each
+    letter once."""
+    full = dict(settings)
+    if "num_heads" in full:
+        usual_sizes = {
+            "num_kv_heads": full["num_heads"],
+            "head_dim": full["width"] // full["num_heads"],
+        }
+        full |= {name: None for name, usual in usual_sizes.items() if full.get(name) == usual}
+    if "feed_forward" in full:
+        usual_width = feed_forward_width(full["feed_forward"], full["width"])
+        full["feed_forward_width"] = full.get("feed_forward_width") or usual_width
+    if "pattern" in full:
+        full["pattern"] = "".join(sorted(set(full["pattern"][: full["depth"]])))
+    return full

@@ -1,0 +1,1 @@
+"""The formats in which a trained model is exported: one module each (`registry.py`)."""

@@ -1,0 +1,61 @@
+"""Format `safetensors`: weights under our names, and `triform.json`, from which the module can be
+built.
+
+A tensor is called `params.NAME` or `statistics.NAME`, where NAME is its dotted path in the module.
+Layers that were scanned are stacked.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from numpy.typing import NDArray
+
+from configs.data_spec import DataSpec
+from configs.schema.config import Config
+from interop.exported import NAME, Exported
+from interop.folder import Folder
+from interop.formats.source import Source
+from interop.tensor_files import write_tensors
+
+PARAMS, STATISTICS = "params.", "statistics."
+
+
+def obstacle(config: Config, data_spec: DataSpec) -> str | None:
+    """Return None: every model can be written."""
+    return None
+
+
+def write(source: Source, out: Path) -> Sequence[str]:
+    """Write the folder `out`."""
+    out.mkdir()
+    tensors: dict[str, NDArray] = {}
+    for prefix, arrays in ((PARAMS, source.params()), (STATISTICS, source.statistics())):
+        tensors |= {prefix + name: array for name, array in arrays.items()}
+    write_tensors(tensors, out)
+    write_description(source, out, "safetensors")
+    return ()
+
+
+def write_description(source: Source, out: Path, format_name: str) -> None:
+    """Write `triform.json`, and `tokenizer.json` if there is a tokenizer, into the folder `out`."""
+    manifest = source.restored.manifest
+    config = source.config.model_dump(mode="json")
+    config["train"]["lora"]["rank"] = None  # The written weights are merged.
+    exported = Exported(
+        format_name, source.restored.step, config, manifest["data"], manifest["metrics"]
+    )
+    (out / NAME).write_text(exported.text(), encoding="utf-8")
+    if source.tokenizer is not None:
+        shutil.copyfile(source.tokenizer, out / "tokenizer.json")
+
+
+def read_arrays(folder: Path) -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:
+    """Return the parameters and the batch statistics of a folder, by their dotted names. Raises
+    `UsageError` if a file is missing or damaged."""
+    opened = Folder(folder)
+    params, statistics = (
+        {n.removeprefix(prefix): opened.tensor(n) for n in opened.names if n.startswith(prefix)}
+        for prefix in (PARAMS, STATISTICS)
+    )
+    return params, statistics

@@ -1,0 +1,62 @@
+"""A trained model that is to be exported."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.data_spec import DataSpec
+from configs.schema.config import Config
+from training.restore import Restored
+from training.trees import flat
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained model, and how it is to be written.
+
+    tokenizer: the file of its tokenizer; None without one.
+    dtype: of the written parameters, "float32", "bfloat16" or "float16"; None: as they are stored.
+    command: the command line, for the model card.
+    """
+
+    restored: Restored
+    tokenizer: Path | None
+    dtype: str | None
+    command: str
+
+    @property
+    def config(self) -> Config:
+        """Return the configuration of the run."""
+        return self.restored.model_def.config
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """Return the sizes that the model has from its data."""
+        return self.restored.model_def.data_spec
+
+    @cached_property
+    def merged(self) -> Restored:
+        """Return the model with its LoRA pairs merged into their matrices."""
+        restored = self.restored
+        graph, params = restored.model_def.graph.merged(restored.params)
+        own = restored.model_def.own_params
+        return replace(
+            restored,
+            model_def=replace(restored.model_def, graph=graph, abstract_params=own),
+            params=params,
+        )
+
+    def params(self) -> dict[str, NDArray]:
+        """Return the parameters on the host by their dotted names, in `dtype`, LoRA merged."""
+        return {name: self._cast(leaf) for name, leaf in flat(self.merged.params).items()}
+
+    def statistics(self) -> dict[str, NDArray]:
+        """Return the batch statistics on the host by their dotted names, in float32."""
+        return {name: np.asarray(leaf) for name, leaf in flat(self.merged.statistics).items()}
+
+    def _cast(self, leaf: jax.Array) -> NDArray:
+        return np.asarray(leaf if self.dtype is None else leaf.astype(self.dtype))
