@@ -238,7 +238,7 @@ class Engine:
         if running is not None:
             self._take(running)
         if self._in_flight is not None and self._in_flight.drawn.is_ready():
-            self._take(self._in_flight)  # It has ended already, as on a CPU.
+            self._take(self._in_flight)  # It has already ended: the next step need not take it.
             self._in_flight = None
         idle = self._in_flight is None and not self._waiting and not any(self._jobs)
         return not idle or not self._submitted.empty()
