@@ -190,7 +190,7 @@ class Job:
             self.on_text(piece, self.completion)
 
     def shift_context(self, limit: int) -> None:
-        """Make the last half of the context unread, to be read again into an empty state."""
+        """Make the last `limit` / 2 tokens unread, to be read again into an empty state."""
         self.unread, self.read = self.ids[-(limit // 2) :][:-1], 0
 
 

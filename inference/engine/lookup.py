@@ -26,7 +26,7 @@ LONGEST_MATCH, SHORTEST_MATCH = 8, 2
 
 FIRST_GAIN, PREDICTED_GAIN = 1.5, 4.0
 """Gains (`Lookup.gain_B`) assumed for a new text, without and with a prediction. So guessing pauses
-after one wrong guess in a row, or after three."""
+after one wrong guess, or after three."""
 
 RECOVERY = 1 / 512
 """Growth of a slot's gain at each step that finds a match but reads no guess, for each token of the

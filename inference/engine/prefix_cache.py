@@ -36,10 +36,10 @@ class PrefixCache:
     capacity: the largest total size of the states, in bytes. The least recently used ones are
         dropped first.
 
-    A state can't be cut, because a recurrence has no state for fewer tokens. So a kept state can be
-    used only if all of its tokens begin the new prompt. `shared_length` says after how many tokens
-    a state should be kept so that later prompts can use it. For this, it remembers the last
-    `PROMPTS_REMEMBERED` prompts, with 4 bytes per token.
+    States are used whole, because the state of a recurrence can't be cut to fewer tokens: a kept
+    state helps only if all of its tokens are a prefix of the new prompt. `shared_length` returns
+    after how many tokens a state should be kept, so that later prompts can use it. For this, the
+    last `PROMPTS_REMEMBERED` prompts are remembered, with 4 bytes per token.
     """
 
     def __init__(self, capacity: int):
@@ -50,7 +50,7 @@ class PrefixCache:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all entries."""
+        """Return the total size of the kept states, in bytes."""
         return self._bytes
 
     def longest(self, ids: Sequence[int]) -> tuple[int, ModelState] | None:
@@ -67,8 +67,8 @@ class PrefixCache:
         return length, state
 
     def shared_length(self, ids: Sequence[int]) -> int:
-        """Remember a prompt. Return the length of its longest common prefix with an earlier one; 0
-        if that is too short to keep."""
+        """Remember a prompt. Return the length of its longest common prefix with a remembered one;
+        0 if that is too short to keep."""
         prompt = np.array(ids, np.int32)
         longest = max((_common(prompt, other) for other in self._prompts), default=0)
         self._prompts.append(prompt)

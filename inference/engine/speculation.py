@@ -89,8 +89,8 @@ def speculate(
 
     Arguments and results are those of `inference.engine.slots.decode`, except that `steps` may
     exceed 1 beside a slot with a mask, and that the returned array has two more rows, int32
-    [B, MOST_STEPS + 2, C]. Column 0 of these rows is the number of guessed tokens that were right,
-    and of those that were wrong.
+    [B, MOST_STEPS + 2, C]. In column 0, the first of them has the number of guessed tokens that
+    were right, the second the number of those that were wrong.
     """
     B = len(slots.rows.pending_B)
     room_B = jnp.full(B, MOST_STEPS)
