@@ -22,7 +22,7 @@ only three different tokens, or only one.
 The table also has the milliseconds to the first token and between deliveries of tokens (50th and
 99th percentile), and the mean number of tokens in a delivery. Row `warm_up` measures how long
 Triform's engine takes to compile, and counts the programs that are compiled later. Row `masks`
-measures what JSON schemas cost with a vocabulary of 50,000 tokens, for one text and for 16.
+measures the cost of JSON schemas with a vocabulary of 50,000 tokens, for one text and for 16.
 `--soak=N` measures the memory of Triform's process over N requests.
 
 Needs the `bench` extra; without it, only Triform is measured. The command refuses to measure on a
@@ -345,7 +345,7 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 
 def measure_masks(root: Path, threads: int, turns: int) -> list[dict[str, Any]]:
-    """Measure what masks cost with the model in the folder `root`, which `prepare` filled."""
+    """Measure the cost of masks with the model in the folder `root`, which `prepare` filled."""
     found = []
     for texts in (1, 16):
         its = in_own_process(masks, root, threads, texts, turns)

@@ -76,7 +76,7 @@ class Request:
     `max_tokens` may be 0: then only the prompt is scored, which may have one token more than the
     model's context.
 
-    constraint: what the text must match as a whole; None for any text.
+    constraint: a constraint that the text must match as a whole; None for any text.
     logprobs, prompt_logprobs: whether to return the log-probabilities of the generated tokens, or
         of the prompt's tokens.
     repeat: numbers several texts for the same prompt and seed: 0, 1, 2, ... Each number gives
