@@ -70,9 +70,10 @@ class TextEmbedding:
         tokenizer: Tokenizer,
         row_sizes: Sequence[int] = ROW_SIZES,
     ) -> Self:
-        """Build it for models of `model_def`: decoders, masked language models or text classifiers.
+        """Build a `TextEmbedding` for models with the definition `model_def`: decoders, masked
+        language models or text classifiers.
 
-        module: one such model.
+        module: any one of these models; its weights are not used.
         """
         writes = model_def.config.task.model_output == "next_tokens"
         is_unlimited = writes and not module.has_bounded_context

@@ -34,8 +34,10 @@ one."""
 
 
 class Guard:
-    """ASGI middleware around the whole application. rules: decide whether a request may be
-    answered."""
+    """ASGI middleware around the whole application.
+
+    rules: decide whether a request may be answered.
+    """
 
     def __init__(
         self,

@@ -412,7 +412,8 @@ class Engine:
     # ---- Steps.
 
     def _dispatch(self) -> _Dispatch | None:
-        """Let the device take some steps with all slots that generate; None if there are none."""
+        """Start some steps on the device, for all slots that generate. Return the dispatch; None if
+        no slot generates."""
         jobs = {
             slot: job
             for slot, job in enumerate(self._jobs)

@@ -166,9 +166,11 @@ def _step(
     end_id: int,
     writable_V: np.ndarray,
 ) -> tuple[Slots, _Output]:
-    """Read the pending tokens and the drafts, and draw a token after each of them. Each active slot
-    keeps the drawn tokens that equal its draft, up to the first difference, and the one after them:
-    at least one token."""
+    """Read the pending tokens and the drafts, and draw a token after each of them.
+
+    Each active slot keeps its drawn tokens up to and including the first one that differs from its
+    draft or ends the text. If there is none, it keeps all of them: one more than the draft has.
+    """
     rows, active_B, draft_BD = slots.rows, plan.active_B, plan.draft_BD
     assert rows.lookup is not None
     tokens_BT = jnp.concatenate([rows.pending_B[:, None], draft_BD], axis=1)

@@ -10,8 +10,10 @@ from serving.forms.upload import UploadForm
 
 
 class ClassifyFileForm(UploadForm):
-    """The fields beside an image or audio file. top_k: number of labels to return, the likeliest
-    first; all if it is left out."""
+    """The form fields that are sent with an image or audio file.
+
+    top_k: number of labels to return, the likeliest first; None: all.
+    """
 
     top_k: Annotated[int, Ge(1)] | None = None
 
