@@ -26,10 +26,11 @@ Only the answers are written to standard output:
 - completions without their prompts, and texts with their gaps filled. These may have several lines:
   if there are several prompts, each text follows a line `==> "PROMPT" <==`, as head and tail print
   for files, and an empty line separates the texts;
-- translations, one per line: first of the prompts, then of each file's lines (--input=- is standard
-  input); an empty line has an empty translation;
+- translations, one per line: those of the prompts, then those of each file's lines (--input=- is
+  standard input); an empty line has an empty translation;
 - transcripts, one line for each recording;
-- labels, each followed by a tab and the likeliest labels with their probabilities.
+- one line for each input of a classifier: its label, a tab, and the likeliest labels with their
+  probabilities.
 
 With --json, each answer is one object on a line. If one of several inputs can't be read, its answer
 is an empty line, or an object with its `error`. The other inputs are answered, and the exit status

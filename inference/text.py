@@ -1,4 +1,4 @@
-"""Handles generated tokens: which ones may be generated, and the text that they form."""
+"""Decides which tokens may be generated, and turns generated tokens into text."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -39,8 +39,8 @@ class GrowingText:
         self._decoder = StreamDecoder(tokenizer, after)
         self._max_tokens = max_tokens
         self._stop, self._stop_tokens = stop, frozenset(stop_tokens)
-        self._lengths: list[int] = []  # of the text after each token
-        self._released = 0  # characters that were returned
+        self._lengths: list[int] = []  # characters of the text after each token
+        self._released = 0  # number of characters that were returned
         self.text = ""
         self.finish: Literal["separator", "stop", "length", "cancelled"] | None = None
 
@@ -73,7 +73,7 @@ class GrowingText:
         return self._release()
 
     def end(self, finish: Literal["length", "cancelled"]) -> str:
-        """End the text from outside; return the piece that was held back."""
+        """End the text before it ends by itself; return the part that was held back."""
         before = len(self.text)
         self.finish = finish
         self.text += self._decoder.flush()

@@ -35,8 +35,9 @@ from training.trees import Axes, LogicalAxes, Tree, nested
 class ModelGraph:
     """A module without its arrays: its graph, and the path, shape, dtype and axes of each variable.
 
-    `nnx.split` is called only once, here. Inside a jitted step, `bind` builds the module from plain
-    dictionaries, and `statistics_of` reads the batch statistics that a forward pass has updated.
+    The graph is split from its arrays once, when this is built. Inside a jitted step, `bind` builds
+    the module from plain dictionaries, and `statistics_of` reads the batch statistics that a
+    forward pass has updated.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]):
