@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("safetensors",)
+FORMAT_NAMES = ("huggingface", "safetensors")
 DTYPES = ("float32", "bfloat16", "float16")
 
 FLAGS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.data_spec import DataSpec
 from interop.description import Description
-from interop.fields import Row, Settings, read_fields, write_fields
+from interop.fields import Ours, Row, Settings, read_fields, write_fields
 from interop.folder import Folder
 from interop.tables import Table
 from model.layers.feed_forward import feed_forward_width
@@ -24,6 +24,7 @@ class Family:
         "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
+    pixels: the mean and standard deviation with which models of pictures normalise the values 0..1.
     """
 
     name: str
@@ -31,6 +32,13 @@ class Family:
     fields: Sequence[Row]
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
+    pixels: tuple[float, float] = (0.5, 0.5)
+
+    @property
+    def architecture(self) -> str:
+        """Return the `model.architecture` of its models."""
+        rows = [row.values for row in self.fields if isinstance(row, Ours)]
+        return next(values["architecture"] for values in rows if "architecture" in values)
 
     def describe(self, folder: Folder) -> Description:
         """Translate the folder's config.json into fields of our configuration. Raises `UsageError`

@@ -14,7 +14,11 @@ Settings = Mapping[str, Any]
 
 
 class Unsupported(Exception):
-    """Raised for settings that a family does not have. The text names them and what it has."""
+    """Raised for settings that a family does not have. Each of the arguments is a text that names
+    one and says what the family has."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 class Row(Protocol):
@@ -141,8 +145,16 @@ def read_fields(rows: Sequence[Row], config: JsonFields) -> dict[str, Any]:
 
 def write_fields(rows: Sequence[Row], ours: Settings) -> dict[str, Any]:
     """Return config.json for our fields, the inverse of `read_fields`. Fields that are None are
-    left out. Raises `Unsupported` as the rows do."""
-    written = {name: value for row in rows for name, value in row.write(ours).items()}
+    left out. Raises `Unsupported` with the reasons of all rows."""
+    written: dict[str, Any] = {}
+    reasons: list[str] = []
+    for row in rows:
+        try:
+            written |= row.write(ours)
+        except Unsupported as error:
+            reasons += error.args
+    if reasons:
+        raise Unsupported(*reasons)
     return {name: value for name, value in written.items() if value is not None}
 
 

@@ -58,6 +58,11 @@ def _write_rotary(ours: Settings) -> Settings:
     return {"rope_theta": ours["rotary_base"], "rope_scaling": {"rope_type": "llama3", **numbers}}
 
 
+def _write_length(ours: Settings) -> Settings:
+    """The length of training. It is not read: rotary positions have no limit of their own."""
+    return {"max_position_embeddings": ours.get("data.max_length")}
+
+
 def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     """Return the base and the scaling of rotary positions; the scaling is None without one.
 
@@ -97,6 +102,7 @@ FAMILY = Family(
         Custom(_read_bias, _write_bias),
         Bool("tied_embeddings", "tie_word_embeddings", default=False),
         Int("data.vocabulary_size", "vocab_size"),
+        Custom(lambda config: {}, _write_length),
     ),
     classes={"next_tokens": "LlamaForCausalLM"},
 )
