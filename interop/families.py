@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from configs.errors import UsageError
-from interop import bert, gpt2, llama, vit
+from interop import bert, gpt2, llama, mistral, qwen2, qwen3, vit
 from interop.description import Description
 from interop.folder import Folder
 from interop.tables import Table
 
-FAMILIES = {one.FAMILY.name: one.FAMILY for one in (gpt2, llama, bert, vit)}
-"""The family of each `model_type` in config.json."""
+MODULES = (llama, mistral, qwen2, qwen3, gpt2, bert, vit)
+
+FAMILIES = {one.FAMILY.name: one.FAMILY for one in MODULES}
+"""The family of each `model_type` in config.json. A model is exported as the first that has it."""
 
 
 def table_of(family: str) -> Table:

@@ -109,9 +109,13 @@ class Ours:
         return self.values
 
     def write(self, ours: Settings) -> Mapping[str, Any]:
-        for name, value in self.values.items():
-            if ours.get(name, value) != value:
-                raise Unsupported(_mismatch(name, ours[name], [value]))
+        reasons = [
+            _mismatch(name, ours[name], [value])
+            for name, value in self.values.items()
+            if ours.get(name, value) != value
+        ]
+        if reasons:
+            raise Unsupported(*reasons)
         return {}
 
 
@@ -163,6 +167,11 @@ def _default(default: Any) -> dict[str, Any]:
 
 
 def _mismatch(name: str, value: Any, possible: Any) -> str:
-    words = " or ".join(dict.fromkeys(str(one).lower() for one in possible))
+    words = " or ".join(dict.fromkeys(_word(one) for one in possible))
     path = name if "." in name else f"model.{name}"
-    return f"{path}={str(value).lower()}: it only has {words}"
+    return f"{path}={_word(value)}: it only has {words}"
+
+
+def _word(value: Any) -> str:
+    """Return a value as it is written on the command line."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -56,7 +56,23 @@ VIT = {
     "patch_size": 4,
     "num_channels": 3,
 }
-FAMILIES = {"gpt2": GPT2, "llama": LLAMA, "bert": BERT, "vit": VIT}
+MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 5}
+QWEN2 = LLAMA | {
+    "model_type": "qwen2",
+    "use_sliding_window": True,
+    "sliding_window": 4,
+    "max_window_layers": 2,
+}
+QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 8}
+FAMILIES = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gpt2": GPT2,
+    "bert": BERT,
+    "vit": VIT,
+}
 
 Tensors = dict[str, np.ndarray]
 
