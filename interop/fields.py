@@ -142,6 +142,21 @@ class Custom:
     write: Callable[[Settings], Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Section:
+    """Rows of a nested section of config.json. constants: fields that are only written."""
+
+    name: str
+    constants: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    def read(self, config: JsonFields) -> Settings:
+        return read_fields(self.rows, config.nested(self.name))
+
+    def write(self, ours: Settings) -> Mapping[str, Any]:
+        return {self.name: {**self.constants, **write_fields(self.rows, ours)}}
+
+
 def read_fields(rows: Sequence[Row], config: JsonFields) -> dict[str, Any]:
     """Return our fields for a config.json. Raises `UsageError` as the rows do."""
     return {name: value for row in rows for name, value in row.read(config).items()}

@@ -21,6 +21,8 @@ from interop.families import FAMILIES
 from interop.family import Family
 from interop.fields import Unsupported
 from interop.folder import CONFIG
+from interop.formats.adapter import write_adapter
+from interop.formats.equal_models import equal_config, equal_params
 from interop.formats.hub_pictures import PREPROCESSOR, preprocessor
 from interop.formats.hub_tokenizer import HubTokenizer
 from interop.formats.model_card import model_card
@@ -58,7 +60,7 @@ def counterpart(config: Config, data_spec: DataSpec) -> Counterpart:
 
     Raises `Unsupported` if there is none. The text has the settings that the nearest family lacks.
     """
-    model, output = config.model, config.task.model_output
+    model, output = equal_config(config).model, config.task.model_output
     settings = model.model_dump()
     for letter, blocks in MIXERS.items():
         for name in ("pattern", "encoder_pattern"):
@@ -94,24 +96,37 @@ def model_sizes(config: Config, data_spec: DataSpec) -> DataSpec:
 
 
 def write(source: Source, out: Path) -> Sequence[str]:
-    """Write the folder `out`."""
+    """Write the folder `out`. Raises `UsageError` as `write_adapter` does."""
     found = counterpart(source.config, source.data_spec)
+    card = model_card(source, found.fields["architectures"][0])
+    if source.lora == "adapter":
+        out.mkdir()
+        notes = [*write_adapter(source, found.family, out)]
+        if source.tokenizer is not None:
+            notes += HubTokenizer(source).write(out)
+    else:
+        notes = [*_write_model(source, found, out)]
+    (out / "README.md").write_text(card, encoding="utf-8")
+    return notes
+
+
+def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]:
+    """Write the whole model into the folder `out`. Return notes for the user."""
     scanned = getattr(source.config.model, "scan_layers", False)
-    tensors = to_tensors(found.family.name, nested(source.params()), scanned=scanned)
+    params = equal_params(source.config, source.data_spec, source.params())
+    tensors = to_tensors(found.family.name, nested(params), scanned=scanned)
     out.mkdir()
     write_tensors(tensors, out)
-    write_description(source, out, "huggingface")
+    write_description(source.with_config(equal_config(source.config)), out, "huggingface")
     written = {**found.fields, **_dtype(tensors), **_labels(source.data_spec)}
-    notes: list[str] = []
+    notes: Sequence[str] = ()
     if source.tokenizer is not None:
         tokenizer = HubTokenizer(source)
-        notes += tokenizer.write(out)
+        notes = tokenizer.write(out)
         written |= tokenizer.ids()
     if source.data_spec.image_shape is not None:
         _write_json(out / PREPROCESSOR, preprocessor(source, found.family.pixels))
     _write_json(out / CONFIG, written)
-    card = model_card(source, found.fields["architectures"][0])
-    (out / "README.md").write_text(card, encoding="utf-8")
     return notes
 
 

@@ -45,24 +45,22 @@ def model_card(source: Source, class_name: str) -> str:
     }
     figures = {name: value for name, value in manifest["metrics"].items() if name != "step"}
     versions = {"jax": jax.__version__, **manifest.get("versions", {})}
+    is_adapter = source.lora == "adapter"
+    use = (_USE_ADAPTER if is_adapter else _USE).format(
+        task=json.dumps(task), auto_class=AUTO_CLASSES[task]
+    )
+    what = "An adapter for a" if is_adapter else "A"
     return f"""---
-library_name: transformers
+library_name: {"peft" if is_adapter else "transformers"}
 pipeline_tag: {task}
 tags: [triform, {config.model.architecture}]
 ---
 
-# {class_name} of {parameter_count(source.merged.params):,} parameters
+# {what} {class_name} of {parameter_count(source.merged.params):,} parameters
 
 Trained with Triform for {restored.step:,} steps, for the task `{config.task.name}`.
 
-```python
-from transformers import pipeline
-
-model = pipeline({json.dumps(task)}, "path/of/this/folder")
-```
-
-`{AUTO_CLASSES[task]}.from_pretrained` loads the model alone. Triform's own commands take the folder
-with `--from`; `triform.json` has the whole configuration of the run.
+{use}
 
 ## Figures
 
@@ -89,6 +87,23 @@ Of the validation data, after step {restored.step:,}:
 {_rows(versions)}
 """
 
+
+_USE = """```python
+from transformers import pipeline
+
+model = pipeline({task}, "path/of/this/folder")
+```
+
+`{auto_class}.from_pretrained` loads the model alone. Triform's own commands take the folder with
+`--from`; `triform.json` has the whole configuration of the run."""
+
+_USE_ADAPTER = """```python
+from peft import PeftModel
+from transformers import {auto_class}
+
+base = {auto_class}.from_pretrained("path/of/the/base")
+model = PeftModel.from_pretrained(base, "path/of/this/folder")
+```"""
 
 _NOT_SHOWN = {"workers", "cache_dir", "chat_template"}
 

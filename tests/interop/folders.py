@@ -64,6 +64,18 @@ QWEN2 = LLAMA | {
     "max_window_layers": 2,
 }
 QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 8}
+EUROBERT = LLAMA | {"model_type": "eurobert"}
+SIGLIP = {
+    "model_type": "siglip",
+    "vision_config": {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "image_size": 8,
+        "patch_size": 4,
+    },
+}
 FAMILIES = {
     "llama": LLAMA,
     "mistral": MISTRAL,
@@ -71,7 +83,9 @@ FAMILIES = {
     "qwen3": QWEN3,
     "gpt2": GPT2,
     "bert": BERT,
+    "eurobert": EUROBERT,
     "vit": VIT,
+    "siglip": SIGLIP,
 }
 
 Tensors = dict[str, np.ndarray]
@@ -88,7 +102,7 @@ def write_config(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
 def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
     """A folder of a family, and our parameters that are in it, drawn at random. `num_classes`
     among the changes: it tells so many classes apart."""
-    num_classes = changes.pop("num_classes", 5 if family == "vit" else None)
+    num_classes = changes.pop("num_classes", 5 if family in ("vit", "siglip") else None)
     write_config(folder, FAMILIES[family], **changes)
     if num_classes is not None:
         save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")

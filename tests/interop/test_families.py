@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from configs.data_spec import DataSpec
 from configs.errors import UsageError
@@ -43,7 +44,9 @@ CASES = {
     "gpt2 with gelu": {"activation_function": "gelu", "n_inner": 40, "tie_word_embeddings": False},
     "bert": {},
     "bert of classes": {"hidden_act": "gelu_new", "num_classes": 3},
+    "eurobert": {},
     "vit": {},
+    "siglip": {},
     "vit of grey oblongs": {"num_channels": 1, "image_size": [8, 12]},
 }
 
@@ -56,7 +59,7 @@ def make(tmp_path, name):
 def output_of(family: str, data_spec: DataSpec) -> str:
     if data_spec.num_classes is not None:
         return "classes"
-    return "missing_tokens" if family == "bert" else "next_tokens"
+    return "missing_tokens" if family in ("bert", "eurobert") else "next_tokens"
 
 
 @pytest.mark.parametrize("name", [one for one in CASES if one != "mistral of all heads"])
@@ -71,9 +74,10 @@ def test_a_description_is_written_as_the_config_that_it_came_from(tmp_path, name
     again = describe(folder)
     assert resolved(again.settings) == resolved(found.settings)
     assert again.data_spec == found.data_spec and again.family == family
-    ignored = {"max_window_layers"} if "layer_types" in given else set()
+    ignored = {("max_window_layers",)} if "layer_types" in given else set()
     rotary = given.pop("rope_scaling", None)
     assert written.get("rope_scaling") == rotary
+    written, given = flatten_dict(written), flatten_dict(given)
     assert {key: written.get(key, given[key]) for key in given.keys() - ignored} == {
         key: given[key] for key in given.keys() - ignored
     }
@@ -148,9 +152,25 @@ def test_heads_that_no_family_has_are_named():
         huggingface.obstacle(decoder, sizes)
     )
     assert "(the nearest family is bert)" in str(huggingface.obstacle(config, sizes))
-    pictures = load_config("configs/digits_vit.py", {}, inputs=False)
+
+
+PICTURES = {
+    "siglip": {},
+    "vit": {"model.pooling": "class_token"},
+    "siglip without positions": {"model.positions": "none"},
+    "none, by attention": {"model.pooling": "attention"},
+    "none, without biases": {"model.use_bias": "false"},
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_vision_transformers_of_every_position_are_written(name):
+    config = load_config("configs/digits_vit.py", PICTURES[name], inputs=False)
     sizes = DataSpec(num_classes=2, image_shape=(8, 8, 1))
-    assert huggingface.obstacle(pictures, sizes) is not None
+    if name.startswith("none"):
+        assert "the nearest family is siglip" in str(huggingface.obstacle(config, sizes))
+    else:
+        assert huggingface.counterpart(config, sizes).family.name == name.split()[0]
 
 
 CHOSEN = {
