@@ -15,11 +15,11 @@ from typing import Any
 import tokenizers
 from tokenizers import processors
 
+from configs.schema.config import Config
 from data.codecs.chat import ASSISTANT, TEMPLATE, ChatTokenizer
 from data.codecs.gaps import GapCodec
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
 from interop.exported import ORIGINAL_TOKENIZER
-from interop.formats.source import Source
 from interop.loading import CHAT_TEMPLATE
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -33,14 +33,16 @@ PADDING = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|
 
 
 class HubTokenizer:
-    """The tokenizer of a model, as transformers reads it. `source` must have one."""
+    """The tokenizer of a model, as transformers reads it.
 
-    def __init__(self, source: Source):
-        assert source.tokenizer is not None
-        self._path, self._data_spec = source.tokenizer, source.data_spec
-        self._output = source.config.task.model_output
-        self._data: Any = source.config.data  # its fields depend on the source
-        self._tokenizer = Tokenizer.load(source.tokenizer)
+    path: its file. config: the configuration of the run. max_length: the tokens of a text, at most.
+    """
+
+    def __init__(self, path: Path, config: Config, max_length: int):
+        self._path, self._max_length = path, max_length
+        self._output = config.task.model_output
+        self._data: Any = config.data  # its fields depend on the source
+        self._tokenizer = Tokenizer.load(path)
         self._chat: ChatTokenizer | None = None
         if self._data.source == "conversations":
             self._chat = ChatTokenizer(self._tokenizer, self._data.chat_template)
@@ -128,7 +130,7 @@ class HubTokenizer:
         return {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **{name: token for name, token in tokens.items() if token is not None},
-            "model_max_length": self._data_spec.require("max_length"),
+            "model_max_length": self._max_length,
             "model_input_names": ["input_ids", "attention_mask"],
             "padding_side": "left" if self._writes_text else "right",
             "clean_up_tokenization_spaces": False,

@@ -102,8 +102,8 @@ def write(source: Source, out: Path) -> Sequence[str]:
     if source.lora == "adapter":
         out.mkdir()
         notes = [*write_adapter(source, found.family, out)]
-        if source.tokenizer is not None:
-            notes += HubTokenizer(source).write(out)
+        tokenizer = _tokenizer(source)
+        notes += tokenizer.write(out) if tokenizer is not None else ()
     else:
         notes = [*_write_model(source, found, out)]
     (out / "README.md").write_text(card, encoding="utf-8")
@@ -120,14 +120,20 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     write_description(source.with_config(equal_config(source.config)), out, "huggingface")
     written = {**found.fields, **_dtype(tensors), **_labels(source.data_spec)}
     notes: Sequence[str] = ()
-    if source.tokenizer is not None:
-        tokenizer = HubTokenizer(source)
+    tokenizer = _tokenizer(source)
+    if tokenizer is not None:
         notes = tokenizer.write(out)
         written |= tokenizer.ids()
     if source.data_spec.image_shape is not None:
         _write_json(out / PREPROCESSOR, preprocessor(source, found.family.pixels))
     _write_json(out / CONFIG, written)
     return notes
+
+
+def _tokenizer(source: Source) -> HubTokenizer | None:
+    if source.tokenizer is None:
+        return None
+    return HubTokenizer(source.tokenizer, source.config, source.data_spec.require("max_length"))
 
 
 def _dtype(tensors: Mapping[str, NDArray]) -> dict[str, str]:
