@@ -84,8 +84,8 @@ def adapter_tensors(
     modules: list[str] = []
     for name, array in _unrolled(pairs, scanned).items():
         kernel, letter = name.rsplit(".", 1)
-        row = _row_of(kernel, rows, family)
-        if not isinstance(row.transformation, Kernel):
+        row = _row_of(kernel, rows)
+        if len(row.ours) > 1 or not isinstance(row.transformation, Kernel):
             raise _no_module(kernel, row, family)
         module = _module(family.table.tensor_name(row))
         if letter == "a":
@@ -95,16 +95,18 @@ def adapter_tensors(
             tensors[f"{PREFIX}{module}.lora_B.weight"] = _matrix(array.reshape(array.shape[0], -1))
     patterns = config.train.lora.train_also
     trained = set().union(*(matching(list(own), one, "train.lora.train_also") for one in patterns))
-    trained_rows = [
-        _row_of(name, rows, family)
-        for name in _unrolled({name: own[name] for name in trained}, scanned)
-    ]
-    whole = list(dict.fromkeys(_module(family.table.tensor_name(row)) for row in trained_rows))
+    whole: list[str] = []
+    for name in _unrolled({name: own[name] for name in trained}, scanned):
+        row = _row_of(name, rows)
+        if len(row.ours) > 1:
+            raise _no_module(name, row, family)
+        whole.append(_module(family.table.tensor_name(row)))
     for name, array in _unrolled(own, scanned).items():
-        tensor = family.table.tensor_name(_row_of(name, rows, family))
+        row = _row_of(name, rows)
+        tensor = family.table.tensor_name(row)
         if _module(tensor) in whole:
-            tensors[PREFIX + tensor] = _row_of(name, rows, family).to_theirs([array])
-    return tensors, modules, whole
+            tensors[PREFIX + tensor] = row.to_theirs([array])
+    return tensors, modules, list(dict.fromkeys(whole))
 
 
 def _matrix(array: NDArray) -> NDArray:
@@ -125,16 +127,13 @@ def _unrolled(arrays: Mapping[str, NDArray], scanned: bool) -> dict[str, NDArray
     return {name: place.view(arrays) for name, place in layout.items()}
 
 
-def _row_of(name: str, rows: Mapping[str, Row], family: Family) -> Row:
-    """Return the row of a parameter. Raises `UsageError` if its tensor has others too."""
+def _row_of(name: str, rows: Mapping[str, Row]) -> Row:
+    """Return the row of a parameter."""
     layer = 0
     if name.startswith(LAYERS):
         number, rest = name.removeprefix(LAYERS).split(".", 1)
         layer, name = int(number), f"{LAYERS}{LAYER}.{rest}"
-    row = rows[name].for_layer(layer)
-    if len(row.ours) > 1:
-        raise _no_module(name.replace(LAYER, str(layer)), row, family)
-    return row
+    return rows[name].for_layer(layer)
 
 
 def _no_module(name: str, row: Row, family: Family) -> UsageError:
