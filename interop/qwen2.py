@@ -3,50 +3,37 @@
 It is Llama with biases of queries, keys and values; some layers may have a window.
 """
 
-from interop.family import Family, mixers, shortest_pattern
+from interop.family import Family
 from interop.fields import Custom, Ours, Settings
 from interop.json_fields import JsonFields
 from interop.llama import BLOCKS, TABLE, heads
-
-LAYER_TYPES = {"full_attention": "G", "sliding_attention": "A"}
-"""Our mixer for each entry of the field `layer_types`."""
+from interop.windows import read_windows, window_letters, write_layer_types
 
 WINDOW, FULL_LAYERS = 4096, 28
 """`sliding_window` and `max_window_layers` if config.json has none."""
 
 
 def _read_windows(config: JsonFields) -> Settings:
-    if not config.boolean("use_sliding_window", default=False):
-        return {"pattern": "A", "attention_window": None}
-    window = config.positive_int("sliding_window", default=WINDOW)
-    depth = config.positive_int("num_hidden_layers")
-    types = config.value("layer_types", None)
-    if types is None:
-        full = config.value("max_window_layers", FULL_LAYERS)
-        types = ["full_attention" if n < full else "sliding_attention" for n in range(depth)]
-    if len(types) != depth or not set(types) <= LAYER_TYPES.keys():
-        config.reject("layer_types", f"it must be {depth} of {' or '.join(LAYER_TYPES)}")
-    letters = "".join(LAYER_TYPES[one] for one in types)
-    if "A" not in letters:
-        return {"pattern": "A", "attention_window": None}
-    return {"pattern": shortest_pattern(letters), "attention_window": window}
+    window = None
+    if config.boolean("use_sliding_window", default=False):
+        window = config.positive_int("sliding_window", default=WINDOW)
+    full, depth = config.value("max_window_layers", FULL_LAYERS), config.value("num_hidden_layers")
+    if type(full) is not int:
+        config.reject("max_window_layers", "it must be an integer")
+    usual = ["full_attention" if n < full else "sliding_attention" for n in range(depth)]
+    return read_windows(config, window, usual)
 
 
 def _write_windows(ours: Settings) -> Settings:
+    letters = window_letters(ours)
     if ours["attention_window"] is None:
-        return {"use_sliding_window": False, **_layer_types("G" * ours["depth"])}
-    letters = mixers(ours["pattern"], ours["depth"])
+        return {"use_sliding_window": False, **write_layer_types(letters)}
     return {
         "use_sliding_window": True,
         "sliding_window": ours["attention_window"],
         "max_window_layers": letters.index("A"),
-        **_layer_types(letters),
+        **write_layer_types(letters),
     }
-
-
-def _layer_types(letters: str) -> Settings:
-    names = {letter: name for name, letter in LAYER_TYPES.items()}
-    return {"layer_types": [names[letter] for letter in letters]}
 
 
 WINDOWS = Custom(_read_windows, _write_windows)

@@ -57,6 +57,10 @@ VIT = {
     "num_channels": 3,
 }
 MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 5}
+MINISTRAL = MISTRAL | {
+    "model_type": "ministral",
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
 QWEN2 = LLAMA | {
     "model_type": "qwen2",
     "use_sliding_window": True,
@@ -79,6 +83,7 @@ SIGLIP = {
 FAMILIES = {
     "llama": LLAMA,
     "mistral": MISTRAL,
+    "ministral": MINISTRAL,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "gpt2": GPT2,

@@ -33,6 +33,7 @@ CASES = {
     "llama with large heads": {"head_dim": 10},
     "mistral": {},
     "mistral of all heads": {"num_key_value_heads": 4, "sliding_window": None},
+    "ministral": {},
     "qwen2": {},
     "qwen2 by types": {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
@@ -123,10 +124,6 @@ REFUSED = {
         },
         "model.norm=rms_norm: it only has layer_norm (the nearest family is gpt2)",
     ),
-    "windows in some layers": (
-        {"model.pattern": "AG", "model.attention_window": "8"},
-        "model.pattern=AG: it only has A (the nearest family is mistral)",
-    ),
     "both biases and norms": (
         {"model.qkv_bias": "true", "model.qk_norm": "true"},
         "model.qk_norm=true: it only has false (the nearest family is qwen2)",
@@ -176,6 +173,7 @@ def test_vision_transformers_of_every_position_are_written(name):
 CHOSEN = {
     "llama": {},
     "mistral": {"model.attention_window": "32"},
+    "ministral": {"model.attention_window": "32", "model.pattern": "AAAG"},
     "qwen2": {"model.qkv_bias": "true"},
     "qwen2 with windows": {
         "model.qkv_bias": "true",

@@ -41,6 +41,7 @@ FAMILIES = {
         rope_parameters=made.LLAMA_3, tie_word_embeddings=True
     ),
     "mistral": made.mistral,
+    "ministral": made.ministral,
     "qwen2": lambda: made.qwen2(**made.WINDOWS, max_window_layers=2),
     "qwen3": made.qwen3,
     "gpt2": made.gpt2,

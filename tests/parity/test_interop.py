@@ -55,6 +55,12 @@ def mistral(**changes):
     return transformers.MistralForCausalLM(transformers.MistralConfig(**config))
 
 
+def ministral(**changes):
+    types = ["sliding_attention", "full_attention", "full_attention"]
+    config = BLOCKS | {"num_key_value_heads": 2, "sliding_window": 4, "layer_types": types}
+    return transformers.MinistralForCausalLM(transformers.MinistralConfig(**config | changes))
+
+
 def qwen2(**changes):
     config = BLOCKS | {"num_key_value_heads": 2} | changes
     return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**config))
@@ -103,6 +109,7 @@ MODELS = {
     "llama stretched": lambda: llama(rope_parameters=LLAMA_3),
     "mistral": mistral,
     "mistral without a window": lambda: mistral(sliding_window=None, head_dim=8),
+    "ministral": ministral,
     "qwen2": qwen2,
     "qwen2 with windows": lambda: qwen2(**WINDOWS, max_window_layers=1, tie_word_embeddings=True),
     "qwen3": qwen3,
