@@ -17,8 +17,7 @@ from interop.fields import Unsupported
 from interop.formats import huggingface
 from tests.interop import folders
 
-CASES = {
-    "llama": {},
+CASES = {name: {} for name in folders.FAMILIES} | {
     "llama with biases": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
     "llama stretched": {
         "rope_scaling": {
@@ -31,23 +30,14 @@ CASES = {
         "tie_word_embeddings": True,
     },
     "llama with large heads": {"head_dim": 10},
-    "mistral": {},
     "mistral of all heads": {"num_key_value_heads": 4, "sliding_window": None},
-    "ministral": {},
-    "qwen2": {},
     "qwen2 by types": {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     },
     "qwen2 without windows": {"use_sliding_window": False},
-    "qwen3": {},
     "qwen3 with windows": {"use_sliding_window": True, "max_window_layers": 0},
-    "gpt2": {},
     "gpt2 with gelu": {"activation_function": "gelu", "n_inner": 40, "tie_word_embeddings": False},
-    "bert": {},
     "bert of classes": {"hidden_act": "gelu_new", "num_classes": 3},
-    "eurobert": {},
-    "vit": {},
-    "siglip": {},
     "vit of grey oblongs": {"num_channels": 1, "image_size": [8, 12]},
 }
 
