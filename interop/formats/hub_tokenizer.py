@@ -25,6 +25,9 @@ from interop.loading import CHAT_TEMPLATE
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 GENERATION = "generation_config.json"
 
+NO_IDS: dict[str, int | None] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+"""Fields of config.json for a model without special tokens: else those of a published one count."""
+
 MASKS = ("[MASK]", "<mask>", "<|mask|>")
 """Texts of the mask: the first is taken that is no token already."""
 
@@ -65,9 +68,11 @@ class HubTokenizer:
     def ids(self) -> dict[str, int | None]:
         """Return the ids of special tokens for config.json. The id of padding is null without a
         token of its own, as its embedding would not be trained."""
-        ids: dict[str, int | None] = {"pad_token_id": self._padding}
+        ids: dict[str, int | None] = NO_IDS | {"pad_token_id": self._padding}
         if self._writes_text:
             ids |= {"bos_token_id": self._bos, "eos_token_id": self._end}
+        if self._mask is not None:
+            ids["mask_token_id"] = self._tokenizer.vocabulary_size
         return ids
 
     @property

@@ -24,7 +24,7 @@ from interop.folder import CONFIG
 from interop.formats.adapter import write_adapter
 from interop.formats.equal_models import equal_config, equal_params
 from interop.formats.hub_pictures import PREPROCESSOR, preprocessor
-from interop.formats.hub_tokenizer import HubTokenizer
+from interop.formats.hub_tokenizer import NO_IDS, HubTokenizer
 from interop.formats.model_card import model_card
 from interop.formats.native import write_description
 from interop.formats.source import Source
@@ -124,6 +124,8 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     if tokenizer is not None:
         notes = tokenizer.write(out)
         written |= tokenizer.ids()
+    elif source.data_spec.vocabulary_size is not None:
+        written |= NO_IDS
     if source.data_spec.image_shape is not None:
         _write_json(out / PREPROCESSOR, preprocessor(source, found.family.pixels))
     _write_json(out / CONFIG, written)

@@ -100,7 +100,7 @@ def stepped(model_def: ModelDef, params: Any, folder: Path) -> Any:
         return optax.softmax_cross_entropy_with_integer_labels(logits, flat_labels).mean()
 
     gradients = jax.jit(jax.grad(loss))(params)
-    return jax.tree.map(lambda one, change: np.asarray(one - 0.3 * change), params, gradients)
+    return jax.tree.map(lambda one, change: np.asarray(one - 0.02 * change), params, gradients)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -57,7 +57,8 @@ def mistral(**changes):
 
 def ministral(**changes):
     types = ["sliding_attention", "full_attention", "full_attention"]
-    config = BLOCKS | {"num_key_value_heads": 2, "sliding_window": 4, "layer_types": types}
+    config = BLOCKS | {"num_key_value_heads": 2, "sliding_window": 4}
+    config |= {"layer_types": types, "head_dim": 12}
     return transformers.MinistralForCausalLM(transformers.MinistralConfig(**config | changes))
 
 
