@@ -9,6 +9,12 @@ from interop.json_fields import JsonFields
 from interop.tables import FLAT, OUT_OF_HEADS, Row, Table, Transpose, linear, norm
 from interop.vit import require_our_normalisation
 
+NO_TEXTS = {
+    "model_type": "siglip_text_model",
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+}
+"""The model of texts, which a classifier lacks: else transformers warns of its default tokens."""
+
 BLOCK, THEIRS = "backbone.layers.{layer}", "encoder.layers.{layer}"
 
 TABLE = Table(
@@ -70,6 +76,7 @@ FAMILY = Family(
                 Int("feed_forward_width", "intermediate_size", default=3072),
             ),
         ),
+        Custom(lambda config: {}, lambda ours: {"text_config": NO_TEXTS}),
     ),
     classes={"classes": "SiglipForImageClassification"},
     more=_more,

@@ -19,7 +19,7 @@ def preprocessor(source: Source, pixels: tuple[float, float]) -> dict[str, Any]:
 
     pixels: the mean and standard deviation of the values 0..1.
     """
-    height, width, channels = source.data_spec.require("image_shape")
+    height, width, _ = source.data_spec.require("image_shape")
     data: Any = source.config.data  # pictures have a crop ratio
     mean, deviation = pixels
     return {
@@ -32,7 +32,7 @@ def preprocessor(source: Source, pixels: tuple[float, float]) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [mean] * channels,
-        "image_std": [deviation] * channels,
-        "do_convert_rgb": channels == 3,
+        "image_mean": [mean] * 3,
+        "image_std": [deviation] * 3,
+        "do_convert_rgb": True,
     }

@@ -7,7 +7,7 @@ card. `triform.json` makes it a model for our own commands.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from interop.family import Family
 from interop.fields import Unsupported
 from interop.folder import CONFIG
 from interop.formats.adapter import write_adapter
-from interop.formats.equal_models import equal_config, equal_params
+from interop.formats.equal_models import equal_config, equal_params, equal_sizes
 from interop.formats.hub_pictures import PREPROCESSOR, preprocessor
 from interop.formats.hub_tokenizer import NO_IDS, HubTokenizer
 from interop.formats.model_card import model_card
@@ -77,7 +77,7 @@ def counterpart(config: Config, data_spec: DataSpec) -> Counterpart:
             f"task.name={config.task.name}: model.architecture={model.architecture} can only be "
             f"written as {heads}"
         )
-    sizes = model_sizes(config, data_spec)
+    sizes = equal_sizes(config, data_spec)
     refusals: list[tuple[Family, Unsupported]] = []
     for family in able:
         try:
@@ -86,13 +86,6 @@ def counterpart(config: Config, data_spec: DataSpec) -> Counterpart:
             refusals.append((family, error))
     nearest, refusal = min(refusals, key=lambda one: len(one[1].args))
     raise Unsupported(f"{refusal} (the nearest family is {nearest.name})")
-
-
-def model_sizes(config: Config, data_spec: DataSpec) -> DataSpec:
-    """Return the sizes of a model: the vocabulary of a masked model has the mask too."""
-    if config.task.model_output != "missing_tokens":
-        return data_spec
-    return replace(data_spec, vocabulary_size=data_spec.require("vocabulary_size") + 1)
 
 
 def write(source: Source, out: Path) -> Sequence[str]:
