@@ -31,6 +31,9 @@ NO_IDS: dict[str, int | None] = dict.fromkeys(("bos_token_id", "eos_token_id", "
 MASKS = ("[MASK]", "<mask>", "<|mask|>")
 """Texts of the mask: the first is taken that is no token already."""
 
+QWEN2_WORDS = r"|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+"""A part of the pattern by which the tokenizer of Qwen2 splits texts, as JSON has it."""
+
 PADDING = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>")
 """Usual texts of a token for padding."""
 
@@ -64,6 +67,16 @@ class HubTokenizer:
         template, notes = self._chat_template()
         (out / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
         return notes
+
+    def notes_for(self, family: str) -> Sequence[str]:
+        """Return notes for the user about the tokenizer of a model of this family."""
+        if family != "qwen2" or QWEN2_WORDS in self._backend.to_str():
+            return ()
+        return (
+            "AutoTokenizer of transformers 5 gives every qwen2 the class Qwen2Tokenizer, which "
+            "splits texts otherwise than this tokenizer: load it with "
+            "PreTrainedTokenizerFast.from_pretrained",
+        )
 
     def ids(self) -> dict[str, int | None]:
         """Return the ids of special tokens for config.json. The id of padding is null without a

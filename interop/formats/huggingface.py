@@ -115,7 +115,7 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     notes: Sequence[str] = ()
     tokenizer = _tokenizer(source)
     if tokenizer is not None:
-        notes = tokenizer.write(out)
+        notes = [*tokenizer.write(out), *tokenizer.notes_for(found.family.name)]
         written |= tokenizer.ids()
     elif source.data_spec.vocabulary_size is not None:
         written |= NO_IDS

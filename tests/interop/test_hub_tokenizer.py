@@ -137,6 +137,25 @@ def test_a_conversation_has_the_ids_that_generate_gives_the_model(tmp_path, name
     assert hub.ids()["eos_token_id"] == chat.end_id
 
 
+def test_a_tokenizer_that_transformers_would_replace_is_told(tmp_path):
+    stored(tmp_path, "bpe")
+    _, _, hub = written(tmp_path, "python_stdlib")
+    (note,) = hub.notes_for("qwen2")
+    assert "PreTrainedTokenizerFast" in note and hub.notes_for("llama") == ()
+    own = json.loads((tmp_path / "tokenizer.json").read_text())
+    words = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+        r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+"
+    )
+    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+    parts = [split, own["pre_tokenizer"] | {"use_regex": False}]
+    own["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": parts}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(own))
+    config = load_config("configs/python_stdlib.py", {}, inputs=False)
+    assert HubTokenizer(tmp_path / "tokenizer.json", config, 64).notes_for("qwen2") == ()
+
+
 def test_what_is_never_written_is_suppressed(tmp_path):
     ours = stored(tmp_path, "words")
     written(tmp_path, "python_stdlib")
