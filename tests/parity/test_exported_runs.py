@@ -1,5 +1,6 @@
 """Runs that were exported: `transformers` gives the answers of generate.py, offline."""
 
+import csv
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import train
 from configs.reading.saved import read_config
 from data.codecs.tokenizers import Tokenizer
 from tests.end_to_end.verbs import write_text
+from tests.interop.foreign import write_tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -45,6 +47,8 @@ def trained(tmp_path: Path, made: str, **fields: str) -> Path:
     recipe = tmp_path / "recipe.py"
     recipe.write_text(f"from configs import base\ndef get_config():\n    return base.{made}\n")
     given = TINY | {name.replace("__", "."): value for name, value in fields.items()}
+    if "data.tokenizer.path" in given:
+        del given["data.tokenizer.vocabulary_size"]
     flags = [f"--config.{name}={value}" for name, value in given.items()]
     workdir = tmp_path / "run"
     assert train.main([f"--config={recipe}", f"--workdir={workdir}", *flags]) == 0
@@ -141,6 +145,40 @@ def test_a_masked_model_fills_gaps_as_generate_does(tmp_path, capsys):
         assert [one["score"] for one in found] == pytest.approx(
             [one["score"] for one in gap], abs=1e-4
         )
+
+
+BERT = {
+    "norm": "layer_norm",
+    "norm_placement": "post",
+    "positions": "learned",
+    "feed_forward": "gelu",
+    "use_bias": "true",
+    "embedding_norm": "true",
+    "token_types": "2",
+}
+
+
+def test_a_classifier_of_texts_labels_as_generate_does(tmp_path, capsys):
+    texts = [(f"{n} times {n % 7} is {n * n % 7}.", "odd" if n % 2 else "even") for n in range(60)]
+    with (tmp_path / "texts.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *texts])
+    write_tokenizer(tmp_path / "foreign", "bert")
+    workdir = trained(
+        tmp_path,
+        "text_classification(tokenizer='file')",
+        data__path=str(tmp_path / "texts.csv"),
+        data__validation_fraction="0.3",
+        data__tokenizer__path=str(tmp_path / "foreign" / "tokenizer.json"),
+        model__pooling="first_dense",
+        **{f"model__{name}": value for name, value in BERT.items()},
+    )
+    prompts = [text for text, _ in texts[:5]]
+    ours = answers(capsys, workdir, *(f"--prompt={prompt}" for prompt in prompts))
+    model = transformers.pipeline("text-classification", exported(workdir), top_k=None)
+    assert type(model.model).__name__ == "BertForSequenceClassification"
+    for found, answer in zip(model(prompts, batch_size=5), ours, strict=True):
+        scores = {one["label"]: one["score"] for one in found}
+        assert scores == pytest.approx(answer["scores"], abs=1e-5)
 
 
 def test_a_classifier_of_pictures_labels_as_generate_does(tmp_path, capsys):
