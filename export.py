@@ -1,7 +1,7 @@
 """Exports a trained model: to a folder of Hugging Face, to safetensors, to StableHLO or to GGUF.
 
 python export.py --workdir=DIR --format=FORMAT --out=PATH [--step=N|best] [--weights=raw]
-                 [--dtype=float32|bfloat16|float16]
+                 [--dtype=float32|bfloat16|float16] [--lora=merged|adapter]
 
 PATH must not exist; it appears only when it is complete. Standard output has one line: the path.
 Every command takes what was exported with --from=PATH in place of --workdir=DIR.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("safetensors",)
+FORMAT_NAMES = ("huggingface", "safetensors")
 DTYPES = ("float32", "bfloat16", "float16")
 
 FLAGS = (
@@ -33,6 +33,12 @@ FLAGS = (
     Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
     Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("dtype", meaning="the dtype of the written weights (as trained)", choices=DTYPES),
+    Flag(
+        "lora",
+        meaning="LoRA pairs: merged, or alone for PEFT (huggingface)",
+        choices=("merged", "adapter"),
+        default="merged",
+    ),
 )
 
 
@@ -40,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
     """Restore the model, write it. Return the exit status."""
     arguments = parse_command_line(argv, FLAGS, overrides=False)
     workdir, out = Path(arguments.workdir), Path(arguments.out)
+    if arguments.lora == "adapter" and arguments.format != "huggingface":
+        raise UsageError(f"--lora=adapter is for --format=huggingface, not {arguments.format}")
     config = read_config(workdir)
     check_out(out)
     set_environment(config)
@@ -62,7 +70,13 @@ def main(argv: Sequence[str]) -> int:
     )
     tokenizer = workdir / "tokenizer.json"
     command = shlex.join(["python", "export.py", *argv])
-    source = Source(restored, tokenizer if tokenizer.is_file() else None, arguments.dtype, command)
+    source = Source(
+        restored,
+        tokenizer if tokenizer.is_file() else None,
+        arguments.dtype,
+        command,
+        arguments.lora,
+    )
     check_format(chosen, arguments.format, source)
     with new_path(out) as temporary:
         notes = chosen.write(source, temporary)

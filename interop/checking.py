@@ -11,10 +11,13 @@ from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.description import Description
 from interop.families import describe
+from interop.family import resolved
 from interop.json_fields import JsonFields
-from model.layers.feed_forward import feed_forward_width
 
 TOKENIZER = "tokenizer.json"
+
+MODEL = "model."
+"""Prefix of the names of fields of the section `model`."""
 
 _HEAD_OF_TOKENS = ("tied_embeddings", "head_transform", "logit_soft_cap")
 """Settings of `model` that only a head for tokens uses."""
@@ -135,15 +138,9 @@ def _differing(given: dict[str, Any], needed: Mapping[str, Any], config: Config)
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make settings comparable: replace None by the default, and the pattern by its letters."""
-    full = dict(settings)
-    depth, width, heads = (settings[f"model.{name}"] for name in ("depth", "width", "num_heads"))
-    full["model.pattern"] = "".join(sorted(set(settings["model.pattern"][:depth])))
-    full["model.num_kv_heads"] = settings["model.num_kv_heads"] or heads
-    full["model.head_dim"] = settings["model.head_dim"] or width // heads
-    usual = feed_forward_width(settings["model.feed_forward"], width)
-    full["model.feed_forward_width"] = settings["model.feed_forward_width"] or usual
-    return full
+    """Make settings comparable: those of `model` as `resolved` returns them."""
+    own = {n.removeprefix(MODEL): value for n, value in settings.items() if n.startswith(MODEL)}
+    return {**settings, **{f"{MODEL}{name}": value for name, value in resolved(own).items()}}
 
 
 def _value_of(config: Config, path: str) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from configs.errors import UsageError
 from interop.families import describe, table_of
 from interop.folder import Folder
+from interop.grey import in_grey, is_in_colour
 from interop.param_layout import ParamSlice, layer_count, param_layout
 from interop.tables import HEADS, LAYER, Row, Table
 
@@ -168,9 +169,11 @@ def _read_resized(
     slices: list[ParamSlice],
     tokens_like: Mapping[int, int],
 ) -> tuple[NDArray, str]:
-    """Read the tensor of a row, and resize it to our number of positions or tokens. Also return a
-    message about this, which is empty if the size is the same."""
+    """Read the tensor of a row, and resize it to our number of positions, tokens or channels. Also
+    return a message about this, which is empty if the size is the same."""
     found, needed = folder.shape(name), row.their_shape([one.shape for one in slices])
+    if is_in_colour(row.ours[0], found, needed):
+        return in_grey(folder.tensor(name)), "its three channels are added up for grey pictures"
     fits = found == needed
     if row.resizable is not None and found[1:] == needed[1:]:
         fits = row.resizable == "vocabulary" or found[0] >= needed[0]

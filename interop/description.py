@@ -11,7 +11,7 @@ from interop.folder import Folder
 class Description:
     """The model in a folder.
 
-    `family`: "gpt2", "llama", "bert" or "vit".
+    `family`: the name of one of `interop.families.FAMILIES`.
     `settings`: the fields of the section `model` that change what the weights compute.
     `data_spec`: the data sizes that the weights require, which are some of `vocabulary_size`,
         `max_length`, `image_shape` and `num_classes`.
@@ -29,6 +29,7 @@ COMMON_SETTINGS = {
     "attention_window": None,
     "norm_placement": "pre",
     "use_bias": True,
+    "qk_norm": False,
 }
 """Settings that most families share; other families override them."""
 

@@ -12,6 +12,10 @@ from configs.reading.validation import build_config
 from configs.schema.config import Config
 
 NAME = "triform.json"
+TOKENIZER = "tokenizer.json"
+ORIGINAL_TOKENIZER = "triform_tokenizer.json"
+"""The tokenizer as the run had it, if `TOKENIZER` is one for transformers."""
+
 VERSION = 1
 """Changes when a reader of the old version would misread the new one."""
 
@@ -61,3 +65,9 @@ class Exported:
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{where} is damaged: {error}") from None
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """Return the file of an exported model's tokenizer, as its run had it; None without one."""
+    files = (folder / name for name in (ORIGINAL_TOKENIZER, TOKENIZER))
+    return next((file for file in files if file.is_file()), None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.data_spec import DataSpec
 from interop.description import Description
-from interop.fields import Row, Settings, read_fields, write_fields
+from interop.fields import Ours, Row, Settings, read_fields, write_fields
 from interop.folder import Folder
 from interop.tables import Table
 from model.layers.feed_forward import feed_forward_width
@@ -24,6 +24,7 @@ class Family:
         "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
+    pixels: the mean and standard deviation with which models of pictures normalise the values 0..1.
     """
 
     name: str
@@ -31,6 +32,13 @@ class Family:
     fields: Sequence[Row]
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
+    pixels: tuple[float, float] = (0.5, 0.5)
+
+    @property
+    def architecture(self) -> str:
+        """Return the `model.architecture` of its models."""
+        rows = [row.values for row in self.fields if isinstance(row, Ours)]
+        return next(values["architecture"] for values in rows if "architecture" in values)
 
     def describe(self, folder: Folder) -> Description:
         """Translate the folder's config.json into fields of our configuration. Raises `UsageError`
@@ -55,8 +63,8 @@ class Family:
 
 def resolved(settings: Settings) -> dict[str, Any]:
     """Return the fields of the section `model` in one form: numbers of heads and head sizes that
-    are the usual ones are None, widths of feed-forward parts are numbers, and the pattern has each
-    letter once."""
+    are the usual ones are None, widths of feed-forward parts are numbers, the pattern is as short
+    as possible and has G only next to A, and settings without an effect are off."""
     full = dict(settings)
     if "num_heads" in full:
         usual_sizes = {
@@ -68,5 +76,23 @@ def resolved(settings: Settings) -> dict[str, Any]:
         usual_width = feed_forward_width(full["feed_forward"], full["width"])
         full["feed_forward_width"] = full.get("feed_forward_width") or usual_width
     if "pattern" in full:
-        full["pattern"] = "".join(sorted(set(full["pattern"][: full["depth"]])))
+        letters = mixers(full["pattern"], full["depth"])
+        if full.get("attention_window") is None or "A" not in letters:
+            full["attention_window"] = None
+            letters = letters.replace("G", "A")
+        full["pattern"] = shortest_pattern(letters)
+    if full.get("use_bias"):
+        full["qkv_bias"] = False
     return full
+
+
+def mixers(pattern: str, depth: int) -> str:
+    """Return the letter of the mixer of each block."""
+    return (pattern * depth)[:depth]
+
+
+def shortest_pattern(letters: str) -> str:
+    """Return the shortest pattern for these mixers of all blocks."""
+    depth = len(letters)
+    patterns = (letters[:length] for length in range(1, depth + 1))
+    return next(pattern for pattern in patterns if mixers(pattern, depth) == letters)

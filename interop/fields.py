@@ -14,7 +14,11 @@ Settings = Mapping[str, Any]
 
 
 class Unsupported(Exception):
-    """Raised for settings that a family does not have. The text names them and what it has."""
+    """Raised for settings that a family does not have. Each of the arguments is a text that names
+    one and says what the family has."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.args)
 
 
 class Row(Protocol):
@@ -105,9 +109,13 @@ class Ours:
         return self.values
 
     def write(self, ours: Settings) -> Mapping[str, Any]:
-        for name, value in self.values.items():
-            if ours.get(name, value) != value:
-                raise Unsupported(_mismatch(name, ours[name], [value]))
+        reasons = [
+            _mismatch(name, ours[name], [value])
+            for name, value in self.values.items()
+            if ours.get(name, value) != value
+        ]
+        if reasons:
+            raise Unsupported(*reasons)
         return {}
 
 
@@ -134,6 +142,21 @@ class Custom:
     write: Callable[[Settings], Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Section:
+    """Rows of a nested section of config.json. constants: fields that are only written."""
+
+    name: str
+    constants: Mapping[str, Any]
+    rows: Sequence[Row]
+
+    def read(self, config: JsonFields) -> Settings:
+        return read_fields(self.rows, config.nested(self.name))
+
+    def write(self, ours: Settings) -> Mapping[str, Any]:
+        return {self.name: {**self.constants, **write_fields(self.rows, ours)}}
+
+
 def read_fields(rows: Sequence[Row], config: JsonFields) -> dict[str, Any]:
     """Return our fields for a config.json. Raises `UsageError` as the rows do."""
     return {name: value for row in rows for name, value in row.read(config).items()}
@@ -141,8 +164,16 @@ def read_fields(rows: Sequence[Row], config: JsonFields) -> dict[str, Any]:
 
 def write_fields(rows: Sequence[Row], ours: Settings) -> dict[str, Any]:
     """Return config.json for our fields, the inverse of `read_fields`. Fields that are None are
-    left out. Raises `Unsupported` as the rows do."""
-    written = {name: value for row in rows for name, value in row.write(ours).items()}
+    left out. Raises `Unsupported` with the reasons of all rows."""
+    written: dict[str, Any] = {}
+    reasons: list[str] = []
+    for row in rows:
+        try:
+            written |= row.write(ours)
+        except Unsupported as error:
+            reasons += error.args
+    if reasons:
+        raise Unsupported(*reasons)
     return {name: value for name, value in written.items() if value is not None}
 
 
@@ -151,6 +182,11 @@ def _default(default: Any) -> dict[str, Any]:
 
 
 def _mismatch(name: str, value: Any, possible: Any) -> str:
-    words = " or ".join(dict.fromkeys(str(one).lower() for one in possible))
+    words = " or ".join(dict.fromkeys(_word(one) for one in possible))
     path = name if "." in name else f"model.{name}"
-    return f"{path}={str(value).lower()}: it only has {words}"
+    return f"{path}={_word(value)}: it only has {words}"
+
+
+def _word(value: Any) -> str:
+    """Return a value as it is written on the command line."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

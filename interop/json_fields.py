@@ -1,5 +1,6 @@
 """Reads and checks the fields of a JSON file; errors name the file and the field."""
 
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ class JsonFields:
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self._section = path, ""
         try:
             self._values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -37,7 +38,7 @@ class JsonFields:
     def value(self, name: str, default: Any = _REQUIRED) -> Any:
         """Return the value of a field without checking its type."""
         if name not in self._values and default is _REQUIRED:
-            raise UsageError(f"{self.path} is damaged: it has no {name}")
+            raise UsageError(f"{self.path} is damaged: it has no {self._section}{name}")
         return self._values.get(name, default)
 
     def positive_int(self, name: str, default: Any = _REQUIRED) -> Any:
@@ -76,6 +77,12 @@ class JsonFields:
             self._raise_type(name, value, "a section")
         return value or {}
 
+    def nested(self, name: str) -> "JsonFields":
+        """Return the fields of a nested section as such; without fields if it is missing."""
+        fields = copy.copy(self)
+        fields._values, fields._section = self.section(name), f"{self._section}{name}."
+        return fields
+
     def lookup(self, name: str, table: Mapping[Any, Any], default: Any = _REQUIRED) -> Any:
         """Return the entry of `table` for a field's value. Raises `UsageError` if there is none."""
         value = self.value(name, default)
@@ -95,10 +102,12 @@ class JsonFields:
         instead: a text that says which values they support.
         """
         value = json.dumps(self.value(name, None))
-        raise UsageError(f"{self.path}: {name}={value} can't be had here: {instead}")
+        raise UsageError(f"{self.path}: {self._section}{name}={value} can't be had here: {instead}")
 
     def _raise_type(self, name: str, value: Any, expected: str) -> NoReturn:
-        raise UsageError(f"{self.path} is damaged: {name}={json.dumps(value)} is not {expected}")
+        raise UsageError(
+            f"{self.path} is damaged: {self._section}{name}={json.dumps(value)} is not {expected}"
+        )
 
 
 def _choices(values: Iterable[Any]) -> str:

@@ -4,12 +4,14 @@
 from typing import Any
 
 from interop.family import Family
-from interop.fields import Bool, Custom, Float, Int, Ours, Settings, Theirs
+from interop.fields import Bool, Custom, Float, Int, Ours, Settings, Theirs, Unsupported
 from interop.json_fields import JsonFields
 from interop.tables import OUT_OF_HEADS, Kernel, Row, Table, linear, norm
 
 SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 """Hugging Face's names for the numbers in `model.rotary_scaling`, in the same order."""
+
+NO_BIAS = {"use_bias": False, "qkv_bias": False}
 
 BLOCK, THEIRS = "backbone.layers.{layer}", "layers.{layer}"
 
@@ -38,10 +40,12 @@ def _read_bias(config: JsonFields) -> Settings:
     use_bias = config.boolean("attention_bias", default=False)
     if config.boolean("mlp_bias", default=False) != use_bias:
         config.reject("mlp_bias", "linear layers all have biases or none: as attention_bias says")
-    return {"use_bias": use_bias}
+    return {"use_bias": use_bias} if use_bias else NO_BIAS
 
 
 def _write_bias(ours: Settings) -> Settings:
+    if ours.get("qkv_bias"):
+        raise Unsupported("model.qkv_bias=true: it only has false")
     return {"attention_bias": ours["use_bias"], "mlp_bias": ours["use_bias"]}
 
 
@@ -56,6 +60,11 @@ def _write_rotary(ours: Settings) -> Settings:
         return {"rope_theta": ours["rotary_base"]}
     numbers = dict(zip(SCALING, scaling, strict=True))
     return {"rope_theta": ours["rotary_base"], "rope_scaling": {"rope_type": "llama3", **numbers}}
+
+
+def _write_length(ours: Settings) -> Settings:
+    """The length of training. It is not read: rotary positions have no limit of their own."""
+    return {"max_position_embeddings": ours.get("data.max_length")}
 
 
 def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
@@ -78,25 +87,55 @@ def rotary(config: JsonFields) -> tuple[float, tuple[float, ...] | None]:
     return float(rope["rope_theta"]), tuple(float(rope[key]) for key in SCALING)
 
 
+def heads(*, kv_heads: int | None = None, head_dim: int | None = None) -> Custom:
+    """Return the row of the numbers of heads. kv_heads, head_dim: what counts if config.json has
+    none; None: `num_attention_heads`, and the width divided by it."""
+
+    def read(config: JsonFields) -> Settings:
+        count = config.positive_int("num_attention_heads")
+        usual = config.positive_int("hidden_size") // count
+        of_keys = config.positive_int("num_key_value_heads", default=kv_heads) or count
+        size = config.positive_int("head_dim", default=head_dim) or usual
+        return {
+            "num_heads": count,
+            "num_kv_heads": None if of_keys == count else of_keys,
+            "head_dim": None if size == usual else size,
+        }
+
+    def write(ours: Settings) -> Settings:
+        return {
+            "num_attention_heads": ours["num_heads"],
+            "num_key_value_heads": ours["num_kv_heads"] or ours["num_heads"],
+            "head_dim": ours["head_dim"] or ours["width"] // ours["num_heads"],
+        }
+
+    return Custom(read, write)
+
+
+BLOCKS = (
+    Ours({"norm_placement": "pre", "positions": "rotary", "logit_soft_cap": None}),
+    Ours({"norm": "rms_norm", "feed_forward": "swiglu"}),
+    Theirs({"hidden_act": ["silu"]}),
+    Int("width", "hidden_size"),
+    Int("depth", "num_hidden_layers"),
+    Custom(_read_rotary, _write_rotary),
+    Float("norm_epsilon", "rms_norm_eps", default=1e-6),
+    Int("feed_forward_width", "intermediate_size"),
+    Bool("tied_embeddings", "tie_word_embeddings", default=False),
+    Int("data.vocabulary_size", "vocab_size"),
+    Custom(lambda config: {}, _write_length),
+)
+"""Rows that Llama shares with the families that followed it."""
+
 FAMILY = Family(
     "llama",
     TABLE,
     fields=(
         Ours({"architecture": "decoder", "pattern": "A", "attention_window": None}),
-        Ours({"norm_placement": "pre", "positions": "rotary", "logit_soft_cap": None}),
-        Ours({"norm": "rms_norm", "feed_forward": "swiglu"}),
-        Theirs({"hidden_act": ["silu"]}),
-        Int("width", "hidden_size"),
-        Int("depth", "num_hidden_layers"),
-        Int("num_heads", "num_attention_heads"),
-        Int("num_kv_heads", "num_key_value_heads", default=None),
-        Int("head_dim", "head_dim", default=None),
-        Custom(_read_rotary, _write_rotary),
-        Float("norm_epsilon", "rms_norm_eps", default=1e-6),
-        Int("feed_forward_width", "intermediate_size"),
+        Ours({"qk_norm": False}),
+        *BLOCKS,
+        heads(),
         Custom(_read_bias, _write_bias),
-        Bool("tied_embeddings", "tie_word_embeddings", default=False),
-        Int("data.vocabulary_size", "vocab_size"),
     ),
     classes={"next_tokens": "LlamaForCausalLM"},
 )

@@ -28,15 +28,22 @@ def write_tensors(
             size = 0
         parts[-1][name] = np.ascontiguousarray(tensor)
         size += tensor.nbytes
-    metadata = {"format": "pt"}  # Older versions of transformers refuse a file without it.
     if len(parts) == 1:
-        save_file(parts[0], folder / WEIGHTS, metadata)
+        _save(parts[0], folder / WEIGHTS)
         return
     files: dict[str, str] = {}
     for number, part in enumerate(parts, 1):
         file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-        save_file(part, folder / file, metadata)
+        _save(part, folder / file)
         files |= dict.fromkeys(part, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": files}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(tensors: Mapping[str, NDArray], file: Path) -> None:
+    file.touch()  # The library would let only its owner read it.
+    mode = file.stat().st_mode
+    # Older versions of transformers refuse a file without the format.
+    save_file(dict(tensors), file, {"format": "pt"})
+    file.chmod(mode)

@@ -49,11 +49,11 @@ def _write_image(ours: Settings) -> Settings:
 
 
 def _more(folder: Folder, found: Settings) -> Settings:
-    _require_our_normalisation(folder)
+    require_our_normalisation(folder)
     return {"data.num_classes": class_count(folder)}
 
 
-def _require_our_normalisation(folder: Folder) -> None:
+def require_our_normalisation(folder: Folder) -> None:
     """Raise `UsageError` if preprocessor_config.json does not scale pixels to -1..1.
 
     Our model and the original ViT scale them from 0..255 to -1..1.

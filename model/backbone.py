@@ -63,14 +63,17 @@ class BackboneSpec:
     width: int  # D, the size of the vector at each position
     causal: bool  # whether a position sees only itself and earlier positions
 
-    # Mixer "A", attention. Cross-attention uses the same numbers of heads.
+    # Mixers "A", attention, and "G", attention without a window. Cross-attention uses the same
+    # numbers of heads.
     num_heads: int  # query heads
     num_kv_heads: int | None  # key/value heads; None: num_heads
     head_dim: int | None  # None: width // num_heads
-    attention_window: int | None  # as in `model.layers.attend.visible`; None: no window
+    attention_window: int | None  # of "A", as in `model.layers.attend.visible`; None: no window
     attention: str  # the `implementation` argument of `model.layers.attend.attend`
     rotary_base: float | None  # None: no rotary positions
     rotary_scaling: Scaling | None = None  # as in `model.layers.positions.rotary_frequencies`
+    qkv_bias: bool = False  # whether queries, keys and values have biases without `use_bias`
+    qk_norm: bool = False  # as in `model.layers.attention.Attention`
     cross_attention: bool = False  # whether each block also attends to a source sequence
 
     # Mixers "C", convolution, and "R", recurrence.
@@ -120,6 +123,7 @@ class BackboneSpec:
             "num_heads": self.num_heads,
             "num_kv_heads": self.num_kv_heads,
             "head_dim": self.head_dim,
+            "qkv_bias": self.qkv_bias,
             **self.projections,
         }
 
@@ -136,13 +140,14 @@ class BackboneSpec:
         each direction. Raises ValueError for an unknown letter.
         """
         width, causal = self.width, self.causal
-        if letter == "A":
+        if letter in "AG":
             return Attention(
                 width,
                 numerics,
                 rngs,
                 causal=causal,
-                window=self.attention_window,
+                window=self.attention_window if letter == "A" else None,
+                qk_norm_epsilon=self.norm_epsilon if self.qk_norm else None,
                 rotary_base=self.rotary_base,
                 rotary_scaling=self.rotary_scaling,
                 implementation=self.attention,
@@ -154,7 +159,7 @@ class BackboneSpec:
                 width, numerics, rngs, size=size, causal=causal, **self.projections
             )
         if letter != "R":
-            raise ValueError(f"no mixer {letter!r}: choose 'A', 'C' or 'R'")
+            raise ValueError(f"no mixer {letter!r}: choose 'A', 'G', 'C' or 'R'")
 
         def recurrent(units: int) -> nnx.Module:
             if self.recurrence == "rg_lru":
@@ -171,7 +176,7 @@ class Block(nnx.Module):
     norm(x + mixer(x)), then norm(x + feed_forward(x)). If the spec has cross-attention, it is a
     third such part, between these two.
 
-    `mixer`: "A" attention, "C" convolution, or "R" recurrence.
+    `mixer`: "A" attention, "G" attention without a window, "C" convolution, or "R" recurrence.
     """
 
     def __init__(self, spec: BackboneSpec, mixer: str, numerics: Numerics, rngs: nnx.Rngs):

@@ -91,7 +91,7 @@ class Decoder(TokenModel):
     ) -> None:
         spec = BackboneSpec(causal=self.causal, **blocks)
         # Of all mixers, only attention has a state of fixed length: its cache.
-        self.has_bounded_context |= "A" in spec.pattern[: spec.depth]
+        self.has_bounded_context |= not set("AG").isdisjoint(spec.pattern[: spec.depth])
         if token_types:
             self.token_types = TokenTypes(token_types, spec.width, numerics, rngs)
         if embedding_norm:

@@ -105,6 +105,7 @@ def flops_per_example(config: Config, params: Tree, data_spec: DataSpec) -> floa
         weights += data_spec.require("vocabulary_size") * model.width
     mixers = [model.pattern[i % len(model.pattern)] for i in range(model.depth)]
     heads_width = model.num_heads * (model.head_dim or model.width // model.num_heads)
-    attended = min(length, model.attention_window or length)
-    pairs = 2 * mixers.count("A") * heads_width * attended
+    attended = mixers.count("G") * length
+    attended += mixers.count("A") * min(length, model.attention_window or length)
+    pairs = 2 * heads_width * attended
     return 2 * FORWARD_AND_BACKWARD * (weights + pairs) * length

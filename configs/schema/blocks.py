@@ -8,7 +8,11 @@ from annotated_types import Interval
 
 from configs.schema.settings import Count, Fraction, PositiveNumber, Settings, field
 
-Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACR]+$")]
+Pattern = Annotated[str, pydantic.StringConstraints(pattern="^[ACGR]+$")]
+PATTERN_LETTERS = (
+    "letters A (attention), C (convolution), R (recurrence), G (attention without a window) such "
+    "as A, R, RRA"
+)
 
 
 def dropout_field(dropped: str) -> Any:
@@ -128,8 +132,9 @@ class Blocks(Stack):
 
     pattern: Pattern = field(
         "A",
-        "Mixer of each block, repeated up to the depth: A attention, C convolution, R recurrence.",
-        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+        "Mixer of each block, repeated up to the depth: A attention, C convolution, R recurrence, "
+        "G attention without model.attention_window.",
+        accepts=PATTERN_LETTERS,
     )
     recurrence: Literal["lstm", "gru", "elman", "elman_relu", "rg_lru"] = field(
         "lstm",
@@ -172,6 +177,18 @@ class Blocks(Stack):
     use_bias: bool = field(
         False, "Whether linear layers and layer norms have biases.", aliases=("bias",)
     )
+    qkv_bias: bool = field(
+        False,
+        "Whether the linear layers of queries, keys and values have biases also without "
+        "model.use_bias, as in Qwen2.",
+        aliases=("attention_bias", "add_qkv_bias"),
+    )
+    qk_norm: bool = field(
+        False,
+        "Whether the queries and keys of each head are normalised (RMS norm) before rotary "
+        "positions, as in Qwen3.",
+        aliases=("qk_layernorm", "use_qk_norm"),
+    )
     stochastic_depth: Fraction = stochastic_depth_field()
     remat: Literal["none", "full", "dots", "named"] = field(
         "none",
@@ -194,7 +211,7 @@ class Blocks(Stack):
 
     @property
     def has_self_attention(self) -> bool:
-        return "A" in self.mixers
+        return not {"A", "G"}.isdisjoint(self.mixers)
 
     def unused_fields(self) -> dict[str, str]:
         reasons = {}
@@ -203,12 +220,15 @@ class Blocks(Stack):
             reasons["recurrence"] = f"{without} R (recurrence)"
         if "C" not in self.mixers:
             reasons["convolution_size"] = f"{without} C (convolution)"
+        if "A" not in self.mixers:
+            reasons["attention_window"] = f"{without} A (attention)"
         if not self.has_self_attention:
-            of_mixer = ("attention_window", "attention")
-            reasons |= dict.fromkeys(of_mixer, f"{without} A (attention)")
+            reasons |= dict.fromkeys(("attention", "qk_norm"), f"{without} A (attention)")
         if not self.has_attention:
-            heads = ("num_heads", "num_kv_heads", "head_dim")
+            heads = ("num_heads", "num_kv_heads", "head_dim", "qkv_bias")
             reasons |= dict.fromkeys(heads, f"{without} A (attention)")
+        elif self.use_bias:
+            reasons["qkv_bias"] = "model.use_bias is true, so that all linear layers have biases"
         return reasons
 
     @pydantic.model_validator(mode="after")

@@ -6,6 +6,7 @@ import pydantic
 from annotated_types import Interval
 
 from configs.schema.blocks import (
+    PATTERN_LETTERS,
     Architecture,
     Blocks,
     Pattern,
@@ -182,7 +183,7 @@ class EncoderDecoder(TokenBlocks):
         None,
         "Mixers of the encoder's blocks, repeated up to its depth; none: as in the decoder "
         "(model.pattern).",
-        accepts="letters A (attention), C (convolution), R (recurrence) such as A, R, RRA",
+        accepts=PATTERN_LETTERS,
     )
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = positions_field(
         "Position encoding: sinusoidal, learned (a vector per position), rotary (RoPE), or none."

@@ -176,7 +176,7 @@ def _words(modalities: Iterable[str]) -> str:
 
 def _check_sequence(config: "Config", parts: int) -> None:
     model = config.model
-    if not isinstance(model, TokenBlocks) or set(model.pattern) != {"A"}:
+    if not isinstance(model, TokenBlocks) or not set(model.pattern) <= {"A", "G"}:
         what = f"model.architecture={model.architecture}"
         if isinstance(model, TokenBlocks):
             kinds = {"R": "recurrence", "C": "convolution"}

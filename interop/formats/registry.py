@@ -30,6 +30,7 @@ class Format(Protocol):
 
 
 FORMATS = {
+    "huggingface": "interop.formats.huggingface",
     "safetensors": "interop.formats.native",
 }
 """The module of each format."""

@@ -21,12 +21,14 @@ class Source:
     tokenizer: the file of its tokenizer; None without one.
     dtype: of the written parameters, "float32", "bfloat16" or "float16"; None: as they are stored.
     command: the command line, for the model card.
+    lora: "merged", or "adapter": only the LoRA pairs are written.
     """
 
     restored: Restored
     tokenizer: Path | None
     dtype: str | None
     command: str
+    lora: str = "merged"
 
     @property
     def config(self) -> Config:
@@ -37,6 +39,11 @@ class Source:
     def data_spec(self) -> DataSpec:
         """Return the sizes that the model has from its data."""
         return self.restored.model_def.data_spec
+
+    def with_config(self, config: Config) -> "Source":
+        """Return the model with another configuration, and the same arrays."""
+        model_def = replace(self.restored.model_def, config=config)
+        return replace(self, restored=replace(self.restored, model_def=model_def))
 
     @cached_property
     def merged(self) -> Restored:
@@ -53,6 +60,10 @@ class Source:
     def params(self) -> dict[str, NDArray]:
         """Return the parameters on the host by their dotted names, in `dtype`, LoRA merged."""
         return {name: self._cast(leaf) for name, leaf in flat(self.merged.params).items()}
+
+    def unmerged_params(self) -> dict[str, NDArray]:
+        """Return the parameters as `params` does, but with LoRA pairs as the run has them."""
+        return {name: self._cast(leaf) for name, leaf in flat(self.restored.params).items()}
 
     def statistics(self) -> dict[str, NDArray]:
         """Return the batch statistics on the host by their dotted names, in float32."""

@@ -14,6 +14,7 @@ from flax import nnx
 
 from model.layers.attend import AttentionMask, attend, attend_to_cache, visible
 from model.layers.linear import linear
+from model.layers.norms import norm
 from model.layers.numerics import Numerics
 from model.layers.positions import Scaling, rotary, segment_positions
 from model.layers.sharding import constrain
@@ -34,6 +35,8 @@ class HeadProjections(nnx.Module):
 
     `num_kv_heads` None means `num_heads`; `head_dim` None means width // num_heads.
 
+    `use_bias`: whether all linear layers have biases; `qkv_bias`: whether those of queries, keys
+        and values have them in any case.
     `residual_std`: the standard deviation of the output kernel's initial values.
 
     Raises ValueError if `num_heads` is not a multiple of `num_kv_heads`.
@@ -50,6 +53,7 @@ class HeadProjections(nnx.Module):
         head_dim: int | None,
         use_bias: bool,
         residual_std: float,
+        qkv_bias: bool = False,
     ):
         self.num_kv_heads = num_kv_heads or num_heads
         self.head_dim = head_dim or width // num_heads
@@ -60,7 +64,7 @@ class HeadProjections(nnx.Module):
 
         def inward(heads: int, axis: str) -> nnx.LinearGeneral:
             shape, axes = (heads, self.head_dim), ("embed", axis, "head_dim")
-            return linear(width, shape, axes, numerics, rngs, use_bias=use_bias)
+            return linear(width, shape, axes, numerics, rngs, use_bias=use_bias or qkv_bias)
 
         self.query = inward(num_heads, "heads")
         self.key = inward(self.num_kv_heads, "kv_heads")
@@ -84,6 +88,8 @@ class Attention(HeadProjections):
     `rotary_base`, `rotary_scaling`: `base` and `scaling` of `model.layers.positions.rotary`;
         `rotary_base` None: no rotary positions.
     `implementation`: as in `attend`.
+    `qk_norm_epsilon`: the epsilon of an RMS norm of the queries and of one of the keys, over each
+        head, before rotary positions (Qwen Team 2025, arXiv:2505.09388, section 2); None: no norms.
     `heads`: the arguments of `HeadProjections`.
 
     Raises ValueError for rotary positions with an odd head dimension.
@@ -100,11 +106,18 @@ class Attention(HeadProjections):
         rotary_base: float | None,
         rotary_scaling: Scaling | None = None,
         implementation: str,
+        qk_norm_epsilon: float | None = None,
         **heads: Any,
     ):
         super().__init__(width, numerics, rngs, **heads)
         if rotary_base is not None and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, not {self.head_dim}")
+        self.query_norm = self.key_norm = nnx.data(None)
+        if qk_norm_epsilon is not None:
+            options: dict[str, Any] = {"epsilon": qk_norm_epsilon, "use_bias": False}
+            self.query_norm, self.key_norm = (
+                norm("rms_norm", self.head_dim, numerics, rngs, **options) for _ in range(2)
+            )
         self.causal, self.window = causal, window
         self.rotary_base, self.rotary_scaling = rotary_base, rotary_scaling
         self.implementation, self.dtype = implementation, numerics.dtype
@@ -194,6 +207,9 @@ class Attention(HeadProjections):
         q_BTNH = constrain(self.query(x_BTD), "batch", "length", "heads", "head_dim")
         k_BTKH = constrain(self.key(x_BTD), "batch", "length", "kv_heads", "head_dim")
         v_BTKH = constrain(self.value(x_BTD), "batch", "length", "kv_heads", "head_dim")
+        if self.query_norm is not None:
+            assert self.key_norm is not None
+            q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         if self.rotary_base is not None:
             rotation = (positions_BT, self.rotary_base, self.rotary_scaling)
             q_BTNH, k_BTKH = rotary(q_BTNH, *rotation), rotary(k_BTKH, *rotation)

@@ -209,6 +209,8 @@ SETTABLE = {
     "model.feed_forward": ({}, "gelu", "gelu"),
     "model.feed_forward_width": ({}, "100", 100),
     "model.use_bias": ({}, "true", True),
+    "model.qkv_bias": ({}, "true", True),
+    "model.qk_norm": ({}, "true", True),
     "model.tied_embeddings": ({}, "TRUE", True),
     "model.dropout": ({}, "0.25", 0.25),
     "model.stochastic_depth": ({}, "0.1", 0.1),

@@ -28,6 +28,7 @@ KINDS = {
     "attention": {},
     "learned positions": {"positions": "learned"},
     "grouped heads, window": {"num_kv_heads": 2, "attention_window": 5},
+    "some windows, norms of heads": {"pattern": "GA", "attention_window": 5, "qk_norm": True},
     "mixed": {"pattern": "RA"},
     "scanned": {"scan_layers": True},
 }

@@ -56,7 +56,42 @@ VIT = {
     "patch_size": 4,
     "num_channels": 3,
 }
-FAMILIES = {"gpt2": GPT2, "llama": LLAMA, "bert": BERT, "vit": VIT}
+MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 5}
+MINISTRAL = MISTRAL | {
+    "model_type": "ministral",
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+QWEN2 = LLAMA | {
+    "model_type": "qwen2",
+    "use_sliding_window": True,
+    "sliding_window": 4,
+    "max_window_layers": 2,
+}
+QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 8}
+EUROBERT = LLAMA | {"model_type": "eurobert"}
+SIGLIP = {
+    "model_type": "siglip",
+    "vision_config": {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 40,
+        "image_size": 8,
+        "patch_size": 4,
+    },
+}
+FAMILIES = {
+    "llama": LLAMA,
+    "mistral": MISTRAL,
+    "ministral": MINISTRAL,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "gpt2": GPT2,
+    "bert": BERT,
+    "eurobert": EUROBERT,
+    "vit": VIT,
+    "siglip": SIGLIP,
+}
 
 Tensors = dict[str, np.ndarray]
 
@@ -72,7 +107,7 @@ def write_config(folder: Path, config: dict[str, Any], **changes: Any) -> Path:
 def make_folder(folder: Path, family: str, **changes: Any) -> tuple[Path, Any]:
     """A folder of a family, and our parameters that are in it, drawn at random. `num_classes`
     among the changes: it tells so many classes apart."""
-    num_classes = changes.pop("num_classes", 5 if family == "vit" else None)
+    num_classes = changes.pop("num_classes", 5 if family in ("vit", "siglip") else None)
     write_config(folder, FAMILIES[family], **changes)
     if num_classes is not None:
         save_file({"classifier.weight": np.zeros((num_classes, 24))}, folder / "model.safetensors")

@@ -13,6 +13,12 @@ KINDS = {
     "one key/value head": {"num_kv_heads": 1, "head_dim": 6},
     "window": {"attention_window": 3},
     "window, grouped heads": {"attention_window": 4, "num_kv_heads": 2},
+    "some windows, norms of heads": {
+        "pattern": "AG",
+        "attention_window": 3,
+        "qk_norm": True,
+        "qkv_bias": True,
+    },
     "LSTM": {"pattern": "R", "positions": "none"},
     "GRU": {"pattern": "R", "recurrence": "gru", "positions": "none"},
     "Elman": {"pattern": "R", "recurrence": "elman", "positions": "none"},

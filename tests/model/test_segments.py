@@ -10,6 +10,12 @@ KINDS = {
     "learned positions": {"positions": "learned"},
     "window": {"attention_window": 3},
     "grouped heads": {"num_kv_heads": 2},
+    "some windows, norms of heads": {
+        "pattern": "AG",
+        "attention_window": 3,
+        "qk_norm": True,
+        "qkv_bias": True,
+    },
     "LSTM": {"pattern": "R", "positions": "none"},
     "GRU": {"pattern": "R", "recurrence": "gru", "positions": "none"},
     "RG-LRU": {"pattern": "R", "recurrence": "rg_lru", "positions": "none"},

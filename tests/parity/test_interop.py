@@ -50,6 +50,43 @@ def llama(**changes):
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**config))
 
 
+def mistral(**changes):
+    config = BLOCKS | {"num_key_value_heads": 2, "sliding_window": 5} | changes
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**config))
+
+
+def ministral(**changes):
+    types = ["sliding_attention", "full_attention", "full_attention"]
+    config = BLOCKS | {"num_key_value_heads": 2, "sliding_window": 4}
+    config |= {"layer_types": types, "head_dim": 12}
+    return transformers.MinistralForCausalLM(transformers.MinistralConfig(**config | changes))
+
+
+def qwen2(**changes):
+    config = BLOCKS | {"num_key_value_heads": 2} | changes
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**config))
+
+
+def qwen3(**changes):
+    config = BLOCKS | {"num_key_value_heads": 2, "head_dim": 16} | changes
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**config))
+
+
+def eurobert(**changes):
+    config = BLOCKS | {"num_key_value_heads": 2, "pad_token_id": None} | changes
+    return transformers.EuroBertForMaskedLM(transformers.EuroBertConfig(**config))
+
+
+def siglip(**changes):
+    config = BLOCKS | {"image_size": 12, "patch_size": 4, "vision_use_head": False} | changes
+    del config["vocab_size"]
+    told = transformers.SiglipConfig(vision_config=config, num_labels=7)
+    return transformers.SiglipForImageClassification(told)
+
+
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4}
+
+
 def bert(kind: str = "MaskedLM", **changes):
     config = transformers.BertConfig(**BLOCKS | {"max_position_embeddings": 16} | changes)
     return getattr(transformers, f"BertFor{kind}")(config)
@@ -71,9 +108,21 @@ MODELS = {
     ),
     "llama with large heads": lambda: llama(head_dim=16, num_key_value_heads=1),
     "llama stretched": lambda: llama(rope_parameters=LLAMA_3),
+    "mistral": mistral,
+    "mistral without a window": lambda: mistral(sliding_window=None, head_dim=8),
+    "ministral": ministral,
+    "qwen2": qwen2,
+    "qwen2 with windows": lambda: qwen2(**WINDOWS, max_window_layers=1, tie_word_embeddings=True),
+    "qwen3": qwen3,
+    "qwen3 with windows": lambda: qwen3(
+        **WINDOWS, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
+    ),
     "bert": bert,
     "bert before its tasks": lambda: bert("PreTraining", hidden_act="gelu_new"),
     "bert of classes": lambda: bert("SequenceClassification", num_labels=5),
+    "eurobert": eurobert,
+    "siglip": siglip,
+    "siglip of grey pictures": lambda: siglip(num_channels=1, hidden_act="relu"),
     "vit": vit,
     "vit of grey oblongs": lambda: vit(num_channels=1, image_size=[8, 16], hidden_act="relu"),
 }
@@ -106,19 +155,17 @@ def imported(folder: Path, **changes: Any) -> tuple[Any, Any]:
 
 
 def logits_of_ours(model: Any, folder: Path) -> np.ndarray:
-    data_spec = describe(folder).data_spec
     graph, state = nnx.split(model)
+    return np.asarray(jax.jit(lambda state: logits_in(nnx.merge(graph, state), folder))(state))
 
-    @jax.jit
-    def logits(state):
-        model = nnx.merge(graph, state)
-        if data_spec.image_shape is not None:
-            return model(jnp.asarray(pictures(data_spec.image_shape)), train=False)
-        if data_spec.num_classes is not None:
-            return model.classify(TOKENS_BT, segments_BT=jnp.asarray(REAL_BT, jnp.int32))
-        return model(TOKENS_BT)[0]
 
-    return np.asarray(logits(state))
+def logits_in(model: Any, folder: Path) -> jax.Array:
+    data_spec = describe(folder).data_spec
+    if data_spec.image_shape is not None:
+        return model(jnp.asarray(pictures(data_spec.image_shape)), train=False)
+    if data_spec.num_classes is not None:
+        return model.classify(TOKENS_BT, segments_BT=jnp.asarray(REAL_BT, jnp.int32))
+    return model(TOKENS_BT)[0]
 
 
 def logits_of_theirs(model: torch.nn.Module, folder: Path) -> np.ndarray:
@@ -154,7 +201,7 @@ def test_logits_are_the_same_and_what_goes_back_is_too(saved, name):
     folders.assert_same(to_tensors(describe(folder).family, params, scanned=False), file)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "vit"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "bert", "vit"])
 def test_scanned_and_in_parts_the_logits_are_the_same(saved, name):
     theirs, folder = saved(name, max_shard_size="60KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 1
@@ -172,8 +219,9 @@ def test_what_was_exported_opens_with_their_library(saved):
     np.testing.assert_array_equal(logits_of_theirs(fresh, folder), logits_of_theirs(theirs, folder))
 
 
-def test_cached_decoding_of_stretched_positions_is_the_whole_sequence(saved):
-    theirs, folder = saved("llama stretched")
+@pytest.mark.parametrize("name", ["llama stretched", "mistral", "qwen2 with windows", "qwen3"])
+def test_cached_decoding_is_the_whole_sequence(saved, name):
+    theirs, folder = saved(name)
     model, _ = imported(folder)
     state, parts = model.initial_state(B, T), []
     for start in range(0, T, 4):
