@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from configs.errors import UsageError
-from configs.reading.inputs import is_hugging_face
 from interop.family import Family
+from interop.folder import CONFIG
 from interop.formats.source import Source
 from interop.param_layout import LAYERS, param_layout
 from interop.tables import LAYER, Kernel, Row
@@ -23,6 +23,9 @@ PREFIX = "base_model.model."
 
 TASK_TYPES = {"next_tokens": "CAUSAL_LM", "target_tokens": "SEQ_2_SEQ_LM", "classes": "SEQ_CLS"}
 """PEFT's name of the task, for each output of ours."""
+
+RUN = "checkpoints"
+"""A folder that only workdirs have."""
 
 LORA = "lora"
 """Name of the subtree of the parameters that has the pairs of `training.lora`."""
@@ -52,7 +55,7 @@ def write_adapter(source: Source, family: Family, out: Path) -> Sequence[str]:
     }
     save_file(tensors, out / ADAPTER_WEIGHTS, {"format": "pt"})
     (out / ADAPTER_CONFIG).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    if base is not None and is_hugging_face(base):
+    if base is not None and (Path(base) / CONFIG).is_file() and not (Path(base) / RUN).is_dir():
         return ()
     return (
         f"the adapter is for {base or 'the model with which the run began'}: export that with "

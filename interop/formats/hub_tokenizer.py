@@ -1,8 +1,8 @@
 """Writes a tokenizer as transformers reads it, so that it gives a model the ids of our commands.
 
-Our commands put tokens around a text that are not in the tokenizer's file: the separator before a
-document or a prompt, and the mask of a masked model. Here they are part of tokenizer.json.
-`ORIGINAL` is then the file as the run had it.
+Our commands have tokens that are not in the tokenizer's file: the mask of a masked model, and the
+separator before a conversation. Here the mask is part of tokenizer.json, and the separator of the
+chat template. A prompt is not closed, as a labelled text is.
 """
 
 import json
@@ -117,11 +117,10 @@ class HubTokenizer:
 
     @cached_property
     def _backend(self) -> tokenizers.Tokenizer:
-        """The tokenizer with all tokens that our commands put around a text, and with the mask."""
+        """The tokenizer with the tokens that our commands put around a text, and with the mask."""
         backend = tokenizers.Tokenizer.from_str(self._tokenizer.backend.to_str())
-        if self._output == "next_tokens":
-            opening = [self._text(number) for number in self._tokenizer.document_opening]
-            _open_with(backend, opening)
+        if self._output == "next_tokens" and len(self._tokenizer.closing):
+            _open_with(backend, [self._text(number) for number in self._tokenizer.opening])
         if self._mask is not None:
             # A token of words has the space before it, so the mask takes its place.
             (before, _) = GapCodec(self._tokenizer).encode(["a ", " a"])

@@ -57,16 +57,8 @@ VIT = {
     "num_channels": 3,
 }
 MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 5}
-MINISTRAL = MISTRAL | {
-    "model_type": "ministral",
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-}
-QWEN2 = LLAMA | {
-    "model_type": "qwen2",
-    "use_sliding_window": True,
-    "sliding_window": 4,
-    "max_window_layers": 2,
-}
+MINISTRAL = MISTRAL | {"model_type": "ministral"}
+QWEN2 = LLAMA | {"model_type": "qwen2"}
 QWEN3 = LLAMA | {"model_type": "qwen3", "head_dim": 8}
 EUROBERT = LLAMA | {"model_type": "eurobert"}
 SIGLIP = {

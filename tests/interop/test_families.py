@@ -17,6 +17,7 @@ from interop.fields import Unsupported
 from interop.formats import huggingface
 from tests.interop import folders
 
+WINDOWS = {"use_sliding_window": True, "sliding_window": 4}
 CASES = {name: {} for name in folders.FAMILIES} | {
     "llama with biases": {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 4},
     "llama stretched": {
@@ -31,11 +32,15 @@ CASES = {name: {} for name in folders.FAMILIES} | {
     },
     "llama with large heads": {"head_dim": 10},
     "mistral of all heads": {"num_key_value_heads": 4, "sliding_window": None},
-    "qwen2 by types": {
+    "ministral by types": {
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "qwen2 with windows": WINDOWS | {"max_window_layers": 2},
+    "qwen2 by types": WINDOWS
+    | {
         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
     },
-    "qwen2 without windows": {"use_sliding_window": False},
-    "qwen3 with windows": {"use_sliding_window": True, "max_window_layers": 0},
+    "qwen3 with windows": WINDOWS | {"max_window_layers": 0},
     "gpt2 with gelu": {"activation_function": "gelu", "n_inner": 40, "tie_word_embeddings": False},
     "bert of classes": {"hidden_act": "gelu_new", "num_classes": 3},
     "vit of grey oblongs": {"num_channels": 1, "image_size": [8, 12]},

@@ -10,6 +10,8 @@ from configs.reading.recipes import load_config
 from data.codecs.chat import ChatTokenizer
 from data.codecs.gaps import GapCodec, joined_ids
 from data.codecs.tokenizers import Tokenizer
+from inference.engine.job import Job
+from inference.requests import Request
 from interop.formats.hub_tokenizer import HubTokenizer
 from tests.interop import foreign
 
@@ -57,7 +59,7 @@ def test_a_prompt_has_the_ids_that_generate_gives_the_model(tmp_path, name):
     ours = stored(tmp_path, name)
     theirs, told, hub = written(tmp_path, "python_stdlib")
     for text in TEXTS:
-        expected = [*ours.document_opening, *ours.encode(text)]
+        expected = Job(Request(text), ours, None, None).ids
         assert theirs.encode(text).ids == expected
         assert theirs.decode(expected, skip_special_tokens=False) == ours.decode(expected)
     ids = hub.ids()
@@ -65,7 +67,7 @@ def test_a_prompt_has_the_ids_that_generate_gives_the_model(tmp_path, name):
     assert theirs.token_to_id(told["bos_token"]) == ids["bos_token_id"] == ours.document_opening[-1]
     assert theirs.get_vocab() == ours.vocabulary()
     original = tmp_path / "out" / "triform_tokenizer.json"
-    assert original.read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+    assert original.exists() == (name == "bert")  # what closes a text does not follow a prompt
 
 
 # The tokenizer of Llama 2 puts a space before each text, so also after each mask.
@@ -73,6 +75,8 @@ def test_a_prompt_has_the_ids_that_generate_gives_the_model(tmp_path, name):
 def test_a_text_with_gaps_has_the_ids_that_generate_gives_the_model(tmp_path, name):
     ours = stored(tmp_path, name)
     theirs, told, _ = written(tmp_path, "masked_language_model")
+    original = tmp_path / "out" / "triform_tokenizer.json"
+    assert original.read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
     mask = theirs.token_to_id(told["mask_token"])
     assert mask == ours.vocabulary_size
     assert told["mask_token"] == ("<mask>" if name == "bert" else "[MASK]")

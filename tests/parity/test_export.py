@@ -118,7 +118,6 @@ def test_logits_are_the_same_before_a_step_after_it_and_in_transformers_again(tm
     source = Source(Restored(1, manifest, model_def, params, {}), None, None, "export.py")
     assert not huggingface.write(source, out)
     architecture = json.loads((out / "config.json").read_text())["architectures"][0]
-    assert architecture == type(theirs).__name__
     again, messages = getattr(transformers, architecture).from_pretrained(
         out, output_loading_info=True
     )

@@ -91,9 +91,7 @@ def test_a_language_model_continues_as_generate_does(tmp_path, capsys, name):
     ours = answers(capsys, workdir, *GREEDY, *(f"--prompt={prompt}" for prompt in prompts))
     model = transformers.pipeline("text-generation", out)
     assert type(model.model).__name__ == "LlamaForCausalLM"
-    # A pipeline refuses an empty prompt, which only has the token that opens it.
-    tokens = model.tokenizer("", return_tensors="pt")
-    (opened,) = model.model.generate(**tokens, do_sample=False, max_new_tokens=8)
+    (opened,) = model.model.generate(do_sample=False, max_new_tokens=8)  # from the first token on
     text = model.tokenizer.decode(opened, skip_special_tokens=True)
     assert [text, *continued(model, prompts[1:])] == [one["text"] for one in ours]
 
@@ -112,6 +110,28 @@ def test_the_words_of_a_trained_model_are_those_of_generate(tmp_path, capsys):
     model = transformers.pipeline("text-generation", exported(workdir))
     assert continued(model, prompts) == [one["text"] for one in ours]
     assert len({one["text"] for one in ours}) > 1
+
+
+def test_ctranslate2_continues_as_generate_does(tmp_path, capsys):
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    workdir = golden(tmp_path, "attention_text")
+    out = exported(workdir)
+    converted = str(tmp_path / "ctranslate2")
+    ctranslate2.converters.TransformersConverter(out).convert(converted)
+    model = ctranslate2.Generator(converted, compute_type="float32")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    prompts = ["17 times", "3", "is "]
+    ours = answers(capsys, workdir, *GREEDY, *(f"--prompt={prompt}" for prompt in prompts))
+    for prompt, answer in zip(prompts, ours, strict=True):
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer(prompt)["input_ids"])
+        (found,) = model.generate_batch(
+            [tokens],
+            max_length=8,
+            sampling_topk=1,
+            include_prompt_in_result=False,
+            suppress_sequences=[[tokenizer.unk_token]],
+        )
+        assert tokenizer.decode(found.sequences_ids[0]) == answer["text"]
 
 
 def test_a_chat_model_answers_as_generate_does(tmp_path, capsys):
