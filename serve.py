@@ -4,6 +4,7 @@ own routes for other tasks, and a web page.
 python serve.py --workdir=DIR [--host=127.0.0.1 --port=8000] [--step=N|best] [--weights=raw]
                 [--weights_dtype=int8|bfloat16] [--token_file=FILE | --open]
                 [--config.serve.field=value ...]
+python serve.py --from=PATH ...        what export.py wrote, or a folder of transformers
 
 By default only this machine can reach the server. If --host names an address that other machines
 can reach, clients must send an access token: FILE has one token per line, and the environment
@@ -23,17 +24,15 @@ from typing import NoReturn
 
 from configs.errors import UsageError
 from configs.reading.command_line import Flag, parse_command_line, run_verb
-from configs.reading.saved import read_config
 from configs.schema.precision import WEIGHTS_DTYPES
 from inference.files import text_of_file
+from inference.sources import MODEL_FLAGS, model_source
 from parallel.environment import enable_compilation_cache
 
 FLAGS = (
-    Flag("workdir", meaning="the folder that train.py wrote", required=True),
+    *MODEL_FLAGS,
     Flag("host", meaning="the address to listen on", default="127.0.0.1"),
     Flag("port", meaning="the port; 0: any", type=int, default=8000, minimum=0, maximum=65535),
-    Flag("step", meaning="a checkpoint's number, `best` or `latest`", default="latest"),
-    Flag("weights", meaning="the averaged or the raw weights", choices=("ema", "raw")),
     Flag("weights_dtype", meaning="the dtype of the weights (as trained)", choices=WEIGHTS_DTYPES),
     Flag("token_file", meaning="a file with a token on each line", placeholder="FILE"),
     Flag("open", meaning="no token is needed, whoever reaches the server", switch=True),
@@ -50,8 +49,8 @@ def main(argv: Sequence[str]) -> int:
     for path in arguments.overrides:
         if not path.startswith("serve."):
             raise UsageError(f"--config.{path}: only the fields of config.serve can be set here")
-    workdir = Path(arguments.workdir)
-    config = read_config(workdir, arguments.overrides)
+    source = model_source(arguments, arguments.overrides)
+    config = source.config
     tokens = tokens_of(arguments.token_file, arguments.open)
     check_exposure(arguments.host, tokens, arguments.open)
 
@@ -62,22 +61,22 @@ def main(argv: Sequence[str]) -> int:
     opened = listen(arguments.host, arguments.port)
 
     from data.cache import cache_dir
-    from inference.loading import load_model
+    from inference.loading import load_source
     from serving.app import build_app
     from serving.server import leave_if_busy, run
     from serving.service import Service
 
     enable_compilation_cache(cache_dir(config.data))
-    model = load_model(
-        workdir,
-        step=arguments.step,
-        weights=arguments.weights,
-        weights_dtype=arguments.weights_dtype,
-        warn=say,
-    )
+    model = load_source(source, weights_dtype=arguments.weights_dtype, warn=say)
     limits = config.serve
-    name = limits.model_name or workdir.resolve().name
-    service = Service(model, name=name, limits=limits, report=report_of(workdir))
+    is_own = not source.is_foreign or "serve.max_context" in arguments.overrides
+    if limits.max_context is not None and not is_own:
+        say(
+            f"a prompt and its answer may have {limits.max_context:,} tokens together: "
+            "--config.serve.max_context=N changes it"
+        )
+    name = limits.model_name or source.name
+    service = Service(model, name=name, limits=limits, report=report_of(source.path))
     hosts, takes_addresses = hosts_of(arguments.host, limits.allowed_hosts, tokens)
     app = build_app(service, tokens=tokens, hosts=hosts, takes_addresses=takes_addresses)
     status = run(app, service, limits, opened)
@@ -134,11 +133,12 @@ def hosts_of(
     return (*allowed, *LOOPBACK_NAMES, host), is_exposed and not tokens
 
 
-def report_of(workdir: Path) -> bytes | None:
-    """Return the HTML report that training wrote; None if there is none, or it can't be read."""
+def report_of(path: Path) -> bytes | None:
+    """Return the HTML report that training wrote into a folder; None if there is none, or it can't
+    be read."""
     try:
-        return (workdir / "report.html").read_bytes()
-    except FileNotFoundError:
+        return (path / "report.html").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         say(f"report.html can't be read: {error.strerror}")

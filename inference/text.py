@@ -19,7 +19,7 @@ class GrowingText:
     """A text that grows token by token. It ends at the tokenizer's `end_id`, at a stop string or
     after `max_tokens`.
 
-    stop_tokens: ids that end the text like a stop string.
+    stop_tokens: ids that end the text like a stop string, besides the tokenizer's `other_end_ids`.
     after: the prompt's tokens, if they are needed to decode the first characters of the text; else
         empty.
 
@@ -38,7 +38,8 @@ class GrowingText:
         self._end_id = tokenizer.end_id
         self._decoder = StreamDecoder(tokenizer, after)
         self._max_tokens = max_tokens
-        self._stop, self._stop_tokens = stop, frozenset(stop_tokens)
+        self._stop = stop
+        self._stop_tokens = frozenset((*stop_tokens, *tokenizer.other_end_ids))
         self._lengths: list[int] = []  # characters of the text after each token
         self._released = 0  # number of characters that were returned
         self.text = ""

@@ -9,7 +9,6 @@ from interop.description import Description
 from interop.fields import Ours, Row, Settings, read_fields, write_fields
 from interop.folder import Folder
 from interop.tables import Table
-from model.layers.feed_forward import feed_forward_width
 
 DATA = "data."
 """Prefix of the names of fields that are sizes of the data, in the rows of config.json."""
@@ -65,6 +64,8 @@ def resolved(settings: Settings) -> dict[str, Any]:
     """Return the fields of the section `model` in one form: numbers of heads and head sizes that
     are the usual ones are None, widths of feed-forward parts are numbers, the pattern is as short
     as possible and has G only next to A, and settings without an effect are off."""
+    from model.layers.feed_forward import feed_forward_width  # Imports JAX, which starts late.
+
     full = dict(settings)
     if "num_heads" in full:
         usual_sizes = {

@@ -11,12 +11,9 @@ from interop.checking import check_image_shape, check_recipe
 from interop.converting import Weights, read_weights
 from interop.description import Description
 from interop.families import describe, table_of
-from interop.folder import Folder
-from interop.json_fields import JsonFields
+from interop.folder import CHAT_TEMPLATE, Folder
 
 Tree = Any
-
-CHAT_TEMPLATE = "chat_template.jinja"
 
 _MASKS = ("[MASK]", "<mask>")
 """Usual texts of the mask token, in case tokenizer_config.json does not name it."""
@@ -53,7 +50,7 @@ def load_weights(
         shapes,
         scanned=getattr(config.model, "scan_layers", False),
         body_only=not _has_same_head(opened, found, data_spec),
-        tokens_like=_tokens_like(opened, config, data_spec, separator),
+        tokens_like=tokens_like(opened, config, data_spec, separator),
     )
     return replace(weights, messages=(*weights.messages, *_unused_chat_template(opened, config)))
 
@@ -62,24 +59,14 @@ def _has_same_head(folder: Folder, found: Description, data_spec: DataSpec) -> b
     """Return whether the folder has the head that the run needs."""
     if data_spec.num_classes is not None or found.data_spec.num_classes is not None:
         same = data_spec.num_classes == found.data_spec.num_classes
-        return same and _class_names(folder.config) in (None, data_spec.classes or ())
+        return same and folder.class_names() in (None, data_spec.classes or ())
     table = table_of(found.family)
     heads = {row.theirs for row in table.rows if row.is_head}
     whole = any(name.startswith(table.prefix) for name in folder.names)
     return whole or any(table.row_name(name) in heads for name in folder.names)
 
 
-def _class_names(config: JsonFields) -> tuple[str, ...] | None:
-    """Return the folder's class names; None if its classes are only numbered."""
-    labels = config.section("id2label")
-    numbers = list(map(str, range(len(labels))))
-    if not labels or labels.keys() != set(numbers):
-        return None
-    names = tuple(str(labels[number]) for number in numbers)
-    return None if all(name == f"LABEL_{n}" for n, name in enumerate(names)) else names
-
-
-def _tokens_like(
+def tokens_like(
     folder: Folder, config: Config, data_spec: DataSpec, separator: tuple[str, int] | None
 ) -> dict[int, int]:
     """Map the ids of our separator and mask token to the ids of the folder's tokens whose

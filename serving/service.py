@@ -63,7 +63,8 @@ class Service:
     def __init__(
         self, model: LoadedModel, *, name: str, limits: Serve, report: bytes | None = None
     ):
-        self.model, self.name, self.limits, self.report = model, name, limits, report
+        self.model = model = model.with_context(limits.max_context)
+        self.name, self.limits, self.report = name, limits, report
         self.created = int(time.time())
         self.predictor = model.default_predictor
         self.metrics = Metrics()

@@ -32,6 +32,11 @@ class Serve(Settings):
     slots: Count = _limit(
         16, "Texts that are generated, or inputs that are answered, at the same time; others wait."
     )
+    max_context: Count | None = _limit(
+        None,
+        "Tokens of a prompt and its answer together, at most, or of a text to embed; none: as many "
+        "as the model can attend to. Each slot has room for so many.",
+    )
     prefix_cache_mb: NonNegativeInteger = _limit(
         256, "Memory for states of prompts that later prompts can reuse; 0: none are kept.", "MB"
     )

@@ -265,6 +265,7 @@ OTHER_VALUES = {
     float: 7.5,
     str: "mine",
     tuple: ("one.example", "other.example"),
+    type(None): 7,  # in place of no limit
 }
 
 for name, info in Serve.model_fields.items():  # none of them needs another one
