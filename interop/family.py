@@ -24,7 +24,7 @@ class Family:
         "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
-    pixels: the mean and standard deviation with which models of pictures normalise the values 0..1.
+    any_image_size: whether the weights fit images of any height and width.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Family:
     fields: Sequence[Row]
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
-    pixels: tuple[float, float] = (0.5, 0.5)
+    any_image_size: bool = False
 
     @property
     def architecture(self) -> str:
@@ -47,7 +47,7 @@ class Family:
         found |= self.more(folder, found)
         sizes = {n.removeprefix(DATA): v for n, v in found.items() if n.startswith(DATA)}
         settings = {name: value for name, value in found.items() if not name.startswith(DATA)}
-        return Description(self.name, settings, DataSpec(**sizes))
+        return Description(self.name, settings, DataSpec(**sizes), self.any_image_size)
 
     def configure(self, settings: Settings, data_spec: DataSpec, output: str) -> dict[str, Any]:
         """Return config.json for a model of ours: the inverse of `describe`.
