@@ -105,6 +105,9 @@ FAMILIES = {
     "convnext": CONVNEXT,
     "convnextv2": CONVNEXT | {"model_type": "convnextv2"},
 }
+BACKBONES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "bert", "vit")
+"""Families of stacks of equal blocks, which can be scanned."""
+
 PICTURES = ("vit", "siglip", "resnet", "convnext", "convnextv2")
 
 Tensors = dict[str, np.ndarray]
