@@ -105,8 +105,8 @@ FAMILIES = {
     "convnext": CONVNEXT,
     "convnextv2": CONVNEXT | {"model_type": "convnextv2"},
 }
-BACKBONES = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "bert", "vit")
-"""Families of stacks of equal blocks, which can be scanned."""
+STACKS = ("llama", "mistral", "qwen3", "gpt2", "bert", "vit")
+"""Families whose models above are stacks of equal blocks."""
 
 PICTURES = ("vit", "siglip", "resnet", "convnext", "convnextv2")
 

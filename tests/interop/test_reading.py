@@ -63,7 +63,7 @@ def test_variants_are_read(tmp_path, name):
     folders.assert_same(read(folder), params)
 
 
-@pytest.mark.parametrize("family", folders.BACKBONES)
+@pytest.mark.parametrize("family", folders.STACKS)
 def test_scanned_layers_are_stacks_of_the_same_numbers(tmp_path, family):
     folder, params = folders.make_folder(tmp_path, family)
     scanned = read(folder, scanned=True)

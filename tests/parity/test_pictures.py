@@ -1,0 +1,198 @@
+"""ResNet and ConvNeXt of `transformers`: the same logits when they are read, after a train step,
+and when they are written again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from configs.schema.model import ARCHITECTURES
+from configs.schema.settings import kind_name
+from interop.converting import read_weights, to_tensors
+from interop.families import FAMILIES, describe
+from interop.tensor_files import write_tensors
+from tests.interop import folders
+
+TOLERANCE = 1e-4
+CLASSES, B = 7, 6
+LEARNING_RATE = 0.05
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+LABELS_B = np.arange(B) % CLASSES
+
+
+def resnet(**changes: Any) -> torch.nn.Module:
+    basic = {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16, 32, 64]}
+    config = transformers.ResNetConfig(
+        **basic | {"depths": [2, 2, 2, 2], "num_labels": CLASSES, "image_size": 48} | changes
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+def bottlenecks(**changes: Any) -> torch.nn.Module:
+    sizes = {"layer_type": "bottleneck", "embedding_size": 4, "hidden_sizes": [16, 32, 64, 128]}
+    return resnet(**sizes | changes)
+
+
+def convnext(version: str = "", **changes: Any) -> torch.nn.Module:
+    sizes = {"num_stages": 3, "hidden_sizes": [8, 16, 24], "depths": [1, 2, 1], "patch_size": 2}
+    config = getattr(transformers, f"ConvNext{version}Config")(
+        **sizes | {"num_labels": CLASSES, "image_size": 24} | changes
+    )
+    return getattr(transformers, f"ConvNext{version}ForImageClassification")(config)
+
+
+MODELS = {
+    "resnet": resnet,
+    "resnet of grey pictures with odd sides": lambda: resnet(num_channels=1, image_size=45),
+    "resnet with bottlenecks": bottlenecks,
+    "resnet, deeper": lambda: bottlenecks(depths=[3, 4, 6, 3]),
+    "convnext": convnext,
+    "convnext with another epsilon": lambda: convnext(
+        layer_norm_eps=1e-3, patch_size=4, image_size=32
+    ),
+    "convnextv2": lambda: convnext("V2"),
+}
+
+
+class Pair:
+    """A model of theirs with weights that each have a say, and ours of its folder."""
+
+    def __init__(self, name: str, folder: Path):
+        torch.manual_seed(0)
+        self.theirs = MODELS[name]()
+        _shake(self.theirs)
+        self.theirs.save_pretrained(folder)
+        channels = self.theirs.config.num_channels
+        preprocessor = {"image_mean": MEAN[:channels], "image_std": STD[:channels]}
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+        self.found = found = describe(folder)
+        self.graph = folders.template(found.settings, found.data_spec)
+        shapes = (folders.shapes(self.graph), folders.statistics(self.graph))
+        weights = read_weights(folder, *shapes, scanned=False)
+        self.params, self.statistics = weights.params, weights.statistics
+        self.pictures_BHWC = draw_pictures(*found.data_spec.image_shape)
+
+    def logits_of_ours(self) -> np.ndarray:
+        def logits(params, statistics, pictures):
+            return self.graph.bind(params, statistics)(pictures, train=False)
+
+        return np.asarray(jax.jit(logits)(self.params, self.statistics, self.pictures_BHWC))
+
+    def pixels(self) -> torch.Tensor:
+        channels = self.pictures_BHWC.shape[-1]
+        pixels = (self.pictures_BHWC - np.array(MEAN[:channels])) / np.array(STD[:channels])
+        return torch.tensor(pixels.transpose(0, 3, 1, 2), dtype=torch.float32)
+
+    def logits_of(self, theirs: torch.nn.Module) -> np.ndarray:
+        with torch.no_grad():
+            return theirs.eval()(self.pixels()).logits.numpy()
+
+    def train_ours(self) -> float:
+        """A step of gradient descent; the loss before it."""
+
+        @jax.jit
+        def step(params, statistics, pictures, labels):
+            def loss(params):
+                model = self.graph.bind(params, statistics)
+                logits = jax.nn.log_softmax(model(pictures, train=True))
+                picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
+                return -jnp.mean(picked), self.graph.statistics_of(model)
+
+            (value, measured), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+            moved = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, params, gradient)
+            return value, moved, measured
+
+        value, params, statistics = step(
+            self.params, self.statistics, self.pictures_BHWC, jnp.asarray(LABELS_B)
+        )
+        self.params, self.statistics = jax.device_get((params, statistics))
+        return float(value)
+
+    def train_theirs(self) -> float:
+        self.theirs.train()
+        optimizer = torch.optim.SGD(self.theirs.parameters(), lr=LEARNING_RATE)
+        logits = self.theirs(self.pixels()).logits
+        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS_B))
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    def export(self, folder: Path) -> torch.nn.Module:
+        """Writes ours as a folder; the model that they make of it."""
+        folder.mkdir()
+        family = FAMILIES[self.found.family]
+        settings = self.found.settings
+        kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
+        config = family.configure(
+            kind(**settings).model_dump(), self.found.data_spec, output="classes"
+        )
+        config["id2label"] = {str(n): f"class {n}" for n in range(CLASSES)}
+        (folder / "config.json").write_text(json.dumps(config))
+        write_tensors(to_tensors(family.name, self.params, self.statistics, scanned=False), folder)
+        model, info = transformers.AutoModelForImageClassification.from_pretrained(
+            folder, output_loading_info=True
+        )
+        assert type(model) is type(self.theirs)
+        assert not any(info.values()), info
+        return model
+
+
+def draw_pictures(height: int, width: int, channels: int) -> np.ndarray:
+    """Pictures of coloured noise: a colour each, so that their logits differ."""
+    random = np.random.default_rng(1)
+    colours = random.uniform(size=(B, 1, 1, channels))
+    noise = random.uniform(size=(B, height, width, channels))
+    return (0.7 * colours + 0.3 * noise).astype(np.float32)
+
+
+def _shake(model: torch.nn.Module) -> None:
+    """Gives every parameter and running statistic of a model a value of its own."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim > 1 and "grn" not in name:
+                value.copy_(torch.randn(value.shape) * (2 / value[0].numel()) ** 0.5)
+            else:
+                scale = "bias" not in name and "grn" not in name
+                value.copy_(0.5 * scale + 0.2 * torch.randn(value.shape))
+        for name, value in model.named_buffers():
+            if name.endswith("running_mean"):
+                value.copy_(0.2 * torch.randn(value.shape))
+            elif name.endswith("running_var"):
+                value.copy_(0.5 + torch.rand(value.shape))
+
+
+def assert_equal_logits(ours: np.ndarray, theirs: np.ndarray) -> None:
+    assert ours.shape == theirs.shape == (B, CLASSES)
+    assert theirs.std(axis=0).mean() > 0.05, "the logits say nothing"
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_the_same_when_read_after_a_step_and_when_written(tmp_path, name):
+    pair = Pair(name, tmp_path / "theirs")
+    assert_equal_logits(pair.logits_of_ours(), pair.logits_of(pair.theirs))
+
+    before = jax.tree.leaves((pair.params, pair.statistics))
+    assert pair.train_ours() == pytest.approx(pair.train_theirs(), abs=TOLERANCE)
+    after = jax.tree.leaves((pair.params, pair.statistics))
+    assert all(np.abs(new - old).max() > 0 for new, old in zip(after, before, strict=True))
+    assert_equal_logits(pair.logits_of_ours(), pair.logits_of(pair.theirs))
+
+    assert_equal_logits(pair.logits_of_ours(), pair.logits_of(pair.export(tmp_path / "ours")))
+
+
+def test_running_statistics_follow_theirs(tmp_path):
+    pair = Pair("resnet", tmp_path / "theirs")
+    pair.train_ours()
+    pair.train_theirs()
+    tensors = to_tensors("resnet", pair.params, pair.statistics, scanned=False)
+    theirs = {name: value for name, value in pair.theirs.named_buffers() if "running" in name}
+    assert len(theirs) == 40
+    for name, value in theirs.items():
+        np.testing.assert_allclose(tensors[name], value.numpy(), atol=TOLERANCE, err_msg=name)
