@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from configs.data_spec import DataSpec
 from interop.description import Description
 from interop.fields import Ours, Row, Settings, read_fields, write_fields
@@ -15,6 +17,9 @@ DATA = "data."
 """Prefix of the names of fields that are sizes of the data, in the rows of config.json."""
 
 
+Finish = Callable[[Mapping[str, NDArray], Mapping[str, Any]], Mapping[str, NDArray]]
+
+
 @dataclass(frozen=True)
 class Family:
     """The models with one `model_type` in config.json.
@@ -24,6 +29,8 @@ class Family:
         "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
+    finish: returns all tensors of a folder, given those that the table writes and config.json: it
+        adds constants, and copies.
     any_image_size: whether the weights fit images of any height and width.
     """
 
@@ -32,6 +39,7 @@ class Family:
     fields: Sequence[Row]
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
+    finish: Finish = field(default=lambda tensors, config: tensors)
     any_image_size: bool = False
 
     @property

@@ -4,7 +4,11 @@ Its blocks have their stride in the 3 x 3 convolution, as ours. Only the stem of
 counterpart.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from interop.description import class_count
 from interop.family import Family
@@ -115,6 +119,14 @@ def _more(folder: Folder, found: Settings) -> Settings:
     return {"data.num_classes": count, **shape, **pixel_settings(folder)}
 
 
+def _finish(tensors: Mapping[str, NDArray], config: Mapping[str, Any]) -> Mapping[str, NDArray]:
+    """Return the tensors with the number of batches that each batch norm has seen, which
+    transformers misses otherwise; nothing depends on it."""
+    norms = [name.removesuffix("running_var") for name in tensors if name.endswith("running_var")]
+    zero = np.zeros((), np.int64)
+    return {**tensors, **{f"{name}num_batches_tracked": zero for name in norms}}
+
+
 FAMILY = Family(
     "resnet",
     TABLE,
@@ -132,5 +144,6 @@ FAMILY = Family(
     ),
     classes={"classes": "ResNetForImageClassification"},
     more=_more,
+    finish=_finish,
     any_image_size=True,
 )

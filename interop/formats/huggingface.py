@@ -110,6 +110,7 @@ def _write_model(source: Source, found: Counterpart, out: Path) -> Sequence[str]
     params = equal_params(source.config, source.data_spec, source.params())
     statistics = nested(source.statistics())
     tensors = to_tensors(found.family.name, nested(params), statistics, scanned=scanned)
+    tensors = dict(found.family.finish(tensors, found.fields))
     out.mkdir()
     write_tensors(tensors, out)
     write_description(source.with_config(equal_config(source.config)), out, "huggingface")

@@ -105,7 +105,7 @@ FAMILIES = {
     "convnext": CONVNEXT,
     "convnextv2": CONVNEXT | {"model_type": "convnextv2"},
 }
-STACKS = ("llama", "mistral", "qwen3", "gpt2", "bert", "vit")
+STACKS = ("llama", "mistral", "qwen3", "gpt2", "bert", "eurobert", "vit", "siglip")
 """Families whose models above are stacks of equal blocks."""
 
 PICTURES = ("vit", "siglip", "resnet", "convnext", "convnextv2")

@@ -21,7 +21,7 @@ from tests.interop import folders
 
 TOLERANCE = 1e-4
 CLASSES, B = 7, 6
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.002
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 LABELS_B = np.arange(B) % CLASSES
 
@@ -134,7 +134,8 @@ class Pair:
         )
         config["id2label"] = {str(n): f"class {n}" for n in range(CLASSES)}
         (folder / "config.json").write_text(json.dumps(config))
-        write_tensors(to_tensors(family.name, self.params, self.statistics, scanned=False), folder)
+        tensors = to_tensors(family.name, self.params, self.statistics, scanned=False)
+        write_tensors(family.finish(tensors, config), folder)
         model, info = transformers.AutoModelForImageClassification.from_pretrained(
             folder, output_loading_info=True
         )
@@ -156,7 +157,8 @@ def _shake(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim > 1 and "grn" not in name:
-                value.copy_(torch.randn(value.shape) * (2 / value[0].numel()) ** 0.5)
+                gain = 16 if "classifier" in name else 2
+                value.copy_(torch.randn(value.shape) * (gain / value[0].numel()) ** 0.5)
             else:
                 scale = "bias" not in name and "grn" not in name
                 value.copy_(0.5 * scale + 0.2 * torch.randn(value.shape))
