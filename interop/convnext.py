@@ -19,9 +19,11 @@ from interop.pictures import (
     write_image_shape,
 )
 from interop.tables import Numbers, Reshape, Row, Table, convolution, linear, norm
-from model.convnext import LAYER_SCALE
 
 BLOCK, THEIRS = "stages.{stage}.{layer}", "encoder.stages.{stage}.layers.{layer}"
+LAYER_SCALE = 1e-6
+"""The default of `layer_scale_init_value` in config.json, and the initial value of ours."""
+
 LATER = "encoder.stages.{later_stage}.downsampling_layer"
 
 

@@ -22,12 +22,10 @@ from interop.pictures import (
     write_image_shape,
 )
 from interop.tables import FLAT, Kernel, Numbers, Row, Table, batch_norm, convolution
-from model.resnet import STAGES, WITHOUT_BOTTLENECK, has_large_stem
+from model.resnet_stages import EXPANSION, STAGES, WITHOUT_BOTTLENECK, has_large_stem
 
 BLOCK, THEIRS = "blocks.{block}", "encoder.stages.{stage}.layers.{layer}"
 CLASSIFIER = "classifier.1"
-EXPANSION = 4
-"""Channels of a bottleneck block, relative to those of its 3 x 3 convolution."""
 
 
 def numbers_of_blocks(names: Collection[str]) -> Sequence[Numbers]:

@@ -26,22 +26,7 @@ from model.layers.linear import logits_head
 from model.layers.numerics import Numerics
 from model.layers.sharding import constrain
 from model.pictures import standardized
-
-STAGES = {
-    18: (2, 2, 2, 2),
-    26: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
-"""The number of blocks in each stage, for each depth."""
-
-WITHOUT_BOTTLENECK = (18, 34)
-"""The depths whose blocks have no bottleneck."""
-
-SMALL_PICTURE = 64
-"""With stem "auto", images of up to this many pixels a side get the "small" stem."""
+from model.resnet_stages import EXPANSION, STAGES, WITHOUT_BOTTLENECK, has_large_stem
 
 
 class Block(nnx.Module):
@@ -66,7 +51,7 @@ class Block(nnx.Module):
         bottleneck: bool,
         squeeze_excitation: bool,
     ):
-        channels_out = 4 * channels if bottleneck else channels
+        channels_out = EXPANSION * channels if bottleneck else channels
         plan = [(channels, 3, strides), (channels, 3, 1)]
         if bottleneck:
             plan = [(channels, 1, 1), (channels, 3, strides), (channels_out, 1, 1)]
@@ -160,7 +145,7 @@ class ResNet(nnx.Module):
                     bottleneck=bottleneck,
                     squeeze_excitation=squeeze_excitation,
                 )
-                channels_in = 4 * channels if bottleneck else channels
+                channels_in = EXPANSION * channels if bottleneck else channels
                 blocks.append(block)
         self.blocks = nnx.List(blocks)
         self.classes = logits_head(
@@ -187,11 +172,6 @@ class ResNet(nnx.Module):
             x_BHWC = block(x_BHWC, train=train)
         x_BC = apply_dropout(global_average_pool(x_BHWC), self.dropout_rate, dropout_key)
         return constrain(self.classes(x_BC), "batch", "classes")
-
-
-def has_large_stem(stem: str, size: Sequence[int]) -> bool:
-    """Return whether a network for images of `size`, (height, width), has the "large" stem."""
-    return stem == "large" or (stem == "auto" and max(size) > SMALL_PICTURE)
 
 
 def _convolution(
