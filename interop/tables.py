@@ -18,6 +18,8 @@ from interop.param_layout import layer_count
 
 Shape = tuple[int, ...]
 
+LAYER = "{layer}"
+
 Numbers = Mapping[str, int]
 """The numbers of one layer, by what stands for them in names: {"layer": 3} for `{layer}`."""
 
@@ -135,10 +137,12 @@ class Row:
         placeholders = self.placeholders
         if not placeholders:
             return [self]
-        rows = [self._with(numbers) for numbers in layers if placeholders <= numbers.keys()]
+        rows = [self.for_layer(**numbers) for numbers in layers if placeholders <= numbers.keys()]
         return list(dict.fromkeys(rows))
 
-    def _with(self, numbers: Numbers) -> "Row":
+    def for_layer(self, layer: int = 0, **others: int) -> "Row":
+        """Return the row for one layer, whose numbers replace the placeholders."""
+        numbers = {"layer": layer, **others}
         ours = tuple(name.format(**numbers) for name in self.ours)
         return replace(self, ours=ours, theirs=self.theirs.format(**numbers))
 
