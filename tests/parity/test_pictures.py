@@ -12,12 +12,17 @@ import pytest
 import torch
 import transformers
 
+from configs.reading.recipes import load_config
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import read_weights, to_tensors
-from interop.families import FAMILIES, describe
-from interop.tensor_files import write_tensors
+from interop.families import describe
+from interop.formats import huggingface
+from interop.formats.source import Source
+from parallel.mesh import flat_mesh
 from tests.interop import folders
+from training.model_def import ModelDef, build_model_def
+from training.restore import Restored
 
 TOLERANCE = 1e-4
 CLASSES, B = 7, 6
@@ -71,16 +76,13 @@ class Pair:
         channels = self.theirs.config.num_channels
         preprocessor = {"image_mean": MEAN[:channels], "image_std": STD[:channels]}
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
-        self.found = found = describe(folder)
-        self.graph = folders.template(found.settings, found.data_spec)
-        shapes = (folders.shapes(self.graph), folders.statistics(self.graph))
-        weights = read_weights(folder, *shapes, scanned=False)
-        self.params, self.statistics = weights.params, weights.statistics
-        self.pictures_BHWC = draw_pictures(*found.data_spec.image_shape)
+        self.model_def = model_of(folder)
+        self.params, self.statistics = weights_of(folder, self.model_def)
+        self.pictures_BHWC = draw_pictures(*self.model_def.data_spec.require("image_shape"))
 
     def logits_of_ours(self) -> np.ndarray:
         def logits(params, statistics, pictures):
-            return self.graph.bind(params, statistics)(pictures, train=False)
+            return self.model_def.graph.bind(params, statistics)(pictures, train=False)
 
         return np.asarray(jax.jit(logits)(self.params, self.statistics, self.pictures_BHWC))
 
@@ -99,10 +101,10 @@ class Pair:
         @jax.jit
         def step(params, statistics, pictures, labels):
             def loss(params):
-                model = self.graph.bind(params, statistics)
+                model = self.model_def.graph.bind(params, statistics)
                 logits = jax.nn.log_softmax(model(pictures, train=True))
                 picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
-                return -jnp.mean(picked), self.graph.statistics_of(model)
+                return -jnp.mean(picked), self.model_def.graph.statistics_of(model)
 
             (value, measured), gradient = jax.value_and_grad(loss, has_aux=True)(params)
             moved = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, params, gradient)
@@ -123,25 +125,36 @@ class Pair:
         optimizer.step()
         return float(loss.detach())
 
-    def export(self, folder: Path) -> torch.nn.Module:
+    def export(self, out: Path) -> torch.nn.Module:
         """Writes ours as a folder; the model that they make of it."""
-        folder.mkdir()
-        family = FAMILIES[self.found.family]
-        settings = self.found.settings
-        kind = next(one for one in ARCHITECTURES if kind_name(one) == settings["architecture"])
-        config = family.configure(
-            kind(**settings).model_dump(), self.found.data_spec, output="classes"
-        )
-        config["id2label"] = {str(n): f"class {n}" for n in range(CLASSES)}
-        (folder / "config.json").write_text(json.dumps(config))
-        tensors = to_tensors(family.name, self.params, self.statistics, scanned=False)
-        write_tensors(family.finish(tensors, config), folder)
+        manifest = {"data": self.model_def.data_spec.to_manifest(), "metrics": {"loss": 1.0}}
+        restored = Restored(1, manifest, self.model_def, self.params, self.statistics)
+        assert not huggingface.write(Source(restored, None, None, "export.py"), out)
+        written = json.loads((out / "preprocessor_config.json").read_text())
+        channels = self.pictures_BHWC.shape[-1]
+        assert (written["image_mean"], written["image_std"]) == (MEAN[:channels], STD[:channels])
         model, info = transformers.AutoModelForImageClassification.from_pretrained(
-            folder, output_loading_info=True
+            out, output_loading_info=True
         )
-        assert type(model) is type(self.theirs)
-        assert not any(info.values()), info
+        assert type(model) is type(self.theirs) and not any(info.values()), info
+        read = weights_of(out, model_of(out))
+        folders.assert_same(read, (self.params, self.statistics))
         return model
+
+
+def model_of(folder: Path) -> ModelDef:
+    """The model of a run that begins with the folder."""
+    found = describe(folder)
+    kind = next(one for one in ARCHITECTURES if kind_name(one) == found.settings["architecture"])
+    config = load_config("configs/digits_convnext.py", {}, inputs=False)
+    config = config.model_copy(update={"model": kind(**found.settings)})
+    return build_model_def(config, found.data_spec, flat_mesh(jax.devices()[:1]))
+
+
+def weights_of(folder: Path, model_def: ModelDef) -> tuple[Any, Any]:
+    shapes = (model_def.abstract_params, model_def.abstract_statistics)
+    weights = read_weights(folder, *shapes, scanned=False)
+    return weights.params, weights.statistics
 
 
 def draw_pictures(height: int, width: int, channels: int) -> np.ndarray:
