@@ -50,8 +50,24 @@ def write_pictures(folder: Path) -> dict[str, Path]:
     return files
 
 
+def write_resnet(folder: Path) -> Path:
+    """A random model of theirs that tells blue from red."""
+    config = transformers.ResNetConfig(
+        layer_type="basic",
+        depths=[2, 2, 2, 2],
+        embedding_size=8,
+        hidden_sizes=[8, 16, 32, 64],
+        id2label={0: "blue", 1: "red"},
+        label2id={"blue": 0, "red": 1},
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(folder)
+    processor = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.25] * 3, "size": 224}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder
+
+
 def trained(place: Path, name: str) -> Path:
-    """A short run on the pictures in `place`."""
+    """A short run on the pictures in `place`. That of a ResNet begins with a folder of theirs."""
     recipe = place / "recipe.py"
     made = f"base.image_classification(source='image_folder', {RECIPES[name]})"
     recipe.write_text(f"from configs import base\ndef get_config():\n    return {made}\n")
@@ -64,6 +80,8 @@ def trained(place: Path, name: str) -> Path:
         "optimizer.warmup_steps": "1",
         "mesh.data": "1",
     }
+    if name == "resnet":
+        fields["train.initialize_from"] = str(write_resnet(place / "theirs"))
     fields |= {f"model.{field}": value for field, value in SETTINGS[name].items()}
     flags = [f"--config.{field}={value}" for field, value in fields.items()]
     workdir = place / "run"
@@ -84,6 +102,9 @@ def evaluated(workdir: Path, capsys: Any) -> tuple[dict[str, float], list[dict[s
 def test_labels_scores_and_accuracy_are_those_of_evaluate(tmp_path, capsys, name):
     files = write_pictures(tmp_path / "pictures")
     workdir = trained(tmp_path, name)
+    messages = capsys.readouterr().err
+    assert ("begins with the weights of" in messages) == (name == "resnet")
+    assert "fresh" not in messages
     metrics, predictions = evaluated(workdir, capsys)
     out = tmp_path / "exported"
     flags = [f"--workdir={workdir}", "--format=huggingface", f"--out={out}"]
