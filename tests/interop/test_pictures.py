@@ -2,18 +2,25 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from configs.data_spec import DataSpec
 from configs.errors import UsageError
+from configs.reading.recipes import load_config
 from configs.schema.model import ARCHITECTURES
 from configs.schema.settings import kind_name
 from interop.converting import read_weights, to_tensors
 from interop.families import FAMILIES, describe
 from interop.fields import Unsupported
+from interop.formats import huggingface
+from parallel.mesh import flat_mesh
 from tests.interop import folders
+from training.model_def import build_model_def
 
+DIGITS = DataSpec(num_classes=10, image_shape=(8, 8, 1))
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
@@ -92,7 +99,7 @@ BOTTLENECKS = {"layer_type": "bottleneck", "hidden_sizes": [16, 32, 64, 128]}
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        *((family, {}) for family in folders.PICTURES),
+        *((family, {}) for family in ("vit", "resnet", "convnext", "convnextv2")),
         ("resnet", BOTTLENECKS),
         ("resnet", BOTTLENECKS | {"depths": [3, 8, 36, 3]}),
         ("convnext", {"num_stages": 3, "depths": [1, 2, 1], "hidden_sizes": [4, 4, 8]}),
@@ -143,6 +150,38 @@ def test_what_has_no_counterpart_is_told_by_its_field(name, tmp_path):
     sizes = described(tmp_path, image_size=30).data_spec
     with pytest.raises(Unsupported, match=message):
         FAMILIES[family].configure(full_settings(settings), sizes, output="classes")
+
+
+NOT_EXPORTED = {
+    "digits_cnn": "model.architecture=cnn: transformers has none",
+    "image_folder_resnet": "model.stem=auto on pictures of 8 x 8: it only has large",
+}
+
+
+@pytest.mark.parametrize("recipe", NOT_EXPORTED)
+def test_a_recipe_without_a_counterpart_is_told(recipe):
+    config = load_config(f"configs/{recipe}.py", {}, inputs=False)
+    reason = huggingface.obstacle(config, DIGITS)
+    assert reason is not None and reason.startswith(NOT_EXPORTED[recipe])
+
+
+def test_the_recipe_of_convnext_has_its_counterpart():
+    config = load_config("configs/digits_convnext.py", {}, inputs=False)
+    found = huggingface.counterpart(config, DIGITS)
+    assert found.family.name == "convnext" and found.fields["drop_path_rate"] == 0.1
+    again = config.model_copy(
+        update={"model": config.model.model_copy(update={"response_norm": True})}
+    )
+    assert huggingface.counterpart(again, DIGITS).family.name == "convnextv2"
+
+
+def test_there_are_as_many_numbers_for_pixels_as_channels():
+    fields = {"model.pixel_mean": "0.485,0.456,0.406"}
+    config = load_config("configs/digits_convnext.py", fields, inputs=False)
+    with pytest.raises(
+        UsageError, match=r"model\.pixel_mean has 3 numbers, but .* 1 channel: give"
+    ):
+        build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
 
 
 def test_batch_statistics_are_read_and_written_beside_the_parameters(tmp_path):
