@@ -173,6 +173,7 @@ def pretrained_from_arrays(
     *,
     name: str,
     metadata: Mapping[str, Any],
+    config: Config | None = None,
     notes: Sequence[str] = (),
 ) -> Pretrained:
     """Make a pretrained model from NumPy arrays in memory, trees like `TrainState.params` and
@@ -201,7 +202,7 @@ def pretrained_from_arrays(
         }
         return nested(placed), nested(replicas)
 
-    return Pretrained(name, metadata, None, _specs(arrays), _specs(measured), load, tuple(notes))
+    return Pretrained(name, metadata, config, _specs(arrays), _specs(measured), load, tuple(notes))
 
 
 def _specs(arrays: Mapping[str, Any]) -> dict[str, ArraySpec]:
