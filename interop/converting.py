@@ -99,7 +99,7 @@ def to_tensors(
     leaves = flatten_dict(params, sep=".") | flatten_dict(statistics or {}, sep=".")
     arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
     layout = param_layout(arrays, scanned=scanned)
-    rows = _rows_of(table, layout)
+    rows = table.rows_of(layout)
     unmatched = layout.keys() - {name for row in rows for name in row.ours}
     if unmatched:
         raise UsageError(f"{family} has nothing like {_listed(unmatched)} of this model")
@@ -107,13 +107,6 @@ def to_tensors(
         table.tensor_name(row): row.to_theirs([layout[name].view(arrays) for name in row.ours])
         for row in rows
     }
-
-
-def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
-    """Return the table's rows for the parameters in `layout`, with the rows of every layer."""
-    layers = table.numbers(layout)
-    rows = (one for row in table.rows for one in row.for_layers(layers))
-    return [row for row in rows if any(name in layout for name in row.ours)]
 
 
 def _match_rows(
@@ -127,7 +120,7 @@ def _match_rows(
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
-    rows, skipped = _rows_of(table, layout), []
+    rows, skipped = table.rows_of(layout), []
     optional: tuple[str, ...] = ()
     if body_only:
         everything = theirs

@@ -18,8 +18,6 @@ from interop.param_layout import layer_count
 
 Shape = tuple[int, ...]
 
-LAYER = "{layer}"
-
 Numbers = Mapping[str, int]
 """The numbers of one layer, by what stands for them in names: {"layer": 3} for `{layer}`."""
 
@@ -137,12 +135,10 @@ class Row:
         placeholders = self.placeholders
         if not placeholders:
             return [self]
-        rows = [self.for_layer(**numbers) for numbers in layers if placeholders <= numbers.keys()]
+        rows = [self._with(numbers) for numbers in layers if placeholders <= numbers.keys()]
         return list(dict.fromkeys(rows))
 
-    def for_layer(self, layer: int = 0, **others: int) -> "Row":
-        """Return the row for one layer, whose numbers replace the placeholders."""
-        numbers = {"layer": layer, **others}
+    def _with(self, numbers: Numbers) -> "Row":
         ours = tuple(name.format(**numbers) for name in self.ours)
         return replace(self, ours=ours, theirs=self.theirs.format(**numbers))
 
@@ -189,6 +185,12 @@ class Table:
     copies: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     numbers: Callable[[Collection[str]], Sequence[Numbers]] = numbers_of_layers
+
+    def rows_of(self, names: Collection[str]) -> list[Row]:
+        """Return the rows for the parameters `names`, with the rows of every layer."""
+        layers = self.numbers(names)
+        rows = (one for row in self.rows for one in row.for_layers(layers))
+        return [row for row in rows if any(name in names for name in row.ours)]
 
     def row_name(self, tensor: str) -> str:
         """Return the name that rows have for a tensor of a file."""

@@ -16,9 +16,12 @@ from interop.converting import read_weights, to_tensors
 from interop.families import FAMILIES, describe
 from interop.fields import Unsupported
 from interop.formats import huggingface
+from interop.formats.adapter import adapter_tensors
+from interop.formats.source import Source
 from parallel.mesh import flat_mesh
 from tests.interop import folders
 from training.model_def import build_model_def
+from training.restore import Restored
 
 DIGITS = DataSpec(num_classes=10, image_shape=(8, 8, 1))
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -182,6 +185,17 @@ def test_there_are_as_many_numbers_for_pixels_as_channels():
         UsageError, match=r"model\.pixel_mean has 3 numbers, but .* 1 channel: give"
     ):
         build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
+
+
+def test_pairs_of_lora_are_named_by_stage_and_layer():
+    fields = {"train.lora.rank": "2", "train.lora.on": "stages.*"}
+    config = load_config("configs/digits_convnext.py", fields, inputs=False)
+    model_def = build_model_def(config, DIGITS, flat_mesh(jax.devices()[:1]))
+    params, _ = model_def.graph.initialize(jax.random.key(0))
+    source = Source(Restored(1, {}, model_def, params, {}), None, None, "", "adapter")
+    _, modules, whole = adapter_tensors(source, FAMILIES["convnext"])
+    assert "convnext.encoder.stages.1.layers.0.pwconv2" in modules and len(modules) == 8
+    assert not whole
 
 
 def test_batch_statistics_are_read_and_written_beside_the_parameters(tmp_path):
