@@ -120,7 +120,7 @@ COMMON_FIELDS: Sequence[FieldRow] = (
     Theirs({"hidden_act": ["gelu"]}),
     Custom(read_image_shape, write_image_shape),
     Custom(_read_stages, _write_stages),
-    Custom(lambda config: {}, lambda ours: {"drop_path_rate": ours["stochastic_depth"]}),
+    Custom(lambda config: {}, lambda ours: {"drop_path_rate": ours.get("stochastic_depth")}),
     Float("head_norm_epsilon", "layer_norm_eps", default=1e-12),
 )
 
