@@ -156,11 +156,12 @@ def make_warm_start(program: TrainProgram, workdir: Path, dataset: Dataset) -> W
 
         tokenizer = dataset.tokenizer
         separator = None if tokenizer is None else (tokenizer.separator, tokenizer.separator_id)
-        parameters = program.model_def.own_params
-        weights = load_weights(source, config, dataset.spec, parameters, separator=separator)
+        model = program.model_def
+        shapes = (model.own_params, model.abstract_statistics)
+        weights = load_weights(source, config, dataset.spec, *shapes, separator=separator)
         origin = initialize.pretrained_from_arrays(
             weights.params,
-            {},
+            weights.statistics,
             name=f"the weights of {source}, of Hugging Face",
             metadata={"folder": str(source.absolute())},
             notes=weights.messages,

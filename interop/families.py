@@ -5,6 +5,8 @@ from pathlib import Path
 from configs.errors import UsageError
 from interop import (
     bert,
+    convnext,
+    convnextv2,
     eurobert,
     gpt2,
     llama,
@@ -12,6 +14,7 @@ from interop import (
     mistral,
     qwen2,
     qwen3,
+    resnet,
     siglip,
     vit,
 )
@@ -30,6 +33,9 @@ MODULES = (
     eurobert,
     vit,
     siglip,
+    resnet,
+    convnext,
+    convnextv2,
 )
 
 FAMILIES = {one.FAMILY.name: one.FAMILY for one in MODULES}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from configs.data_spec import DataSpec
 from interop.description import Description
 from interop.fields import Ours, Row, Settings, read_fields, write_fields
@@ -12,6 +14,9 @@ from interop.tables import Table
 
 DATA = "data."
 """Prefix of the names of fields that are sizes of the data, in the rows of config.json."""
+
+
+Finish = Callable[[Mapping[str, NDArray], Mapping[str, Any]], Mapping[str, NDArray]]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,9 @@ class Family:
         "missing_tokens" or "classes" (`configs.schema.model.Architecture.outputs`).
     more: returns further settings, which only the folder's tensors show (such as whether there is a
         classifier), given the folder and what config.json says.
-    pixels: the mean and standard deviation with which models of pictures normalise the values 0..1.
+    finish: returns all tensors of a folder, given those that the table writes and config.json: it
+        adds constants, and copies.
+    any_image_size: whether the weights fit images of any height and width.
     """
 
     name: str
@@ -31,7 +38,8 @@ class Family:
     fields: Sequence[Row]
     classes: Mapping[str, str]
     more: Callable[[Folder, dict[str, Any]], Settings] = field(default=lambda folder, found: {})
-    pixels: tuple[float, float] = (0.5, 0.5)
+    finish: Finish = field(default=lambda tensors, config: tensors)
+    any_image_size: bool = False
 
     @property
     def architecture(self) -> str:
@@ -46,7 +54,7 @@ class Family:
         found |= self.more(folder, found)
         sizes = {n.removeprefix(DATA): v for n, v in found.items() if n.startswith(DATA)}
         settings = {name: value for name, value in found.items() if not name.startswith(DATA)}
-        return Description(self.name, settings, DataSpec(**sizes))
+        return Description(self.name, settings, DataSpec(**sizes), self.any_image_size)
 
     def configure(self, settings: Settings, data_spec: DataSpec, output: str) -> dict[str, Any]:
         """Return config.json for a model of ours: the inverse of `describe`.

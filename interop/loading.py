@@ -24,13 +24,14 @@ def load_weights(
     config: Config,
     data_spec: DataSpec,
     shapes: Tree,
+    statistics: Tree | None = None,
     *,
     separator: tuple[str, int] | None = None,
 ) -> Weights:
     """Load the initial weights of a run from `folder`; only the body if the run's head differs.
 
-    `config`, `data_spec`, `shapes`: the run's recipe, data sizes and parameter tree (as in
-        `read_weights`).
+    `config`, `data_spec`, `shapes`, `statistics`: the run's recipe, data sizes, and trees of
+        parameters and batch statistics (as in `read_weights`).
     `separator`: text and id of our separator. If the folder's tokenizer lacks it, its embedding is
         a copy of the embedding of the folder's end-of-text token.
 
@@ -48,6 +49,7 @@ def load_weights(
     weights = read_weights(
         folder,
         shapes,
+        statistics,
         scanned=getattr(config.model, "scan_layers", False),
         body_only=not _has_same_head(opened, found, data_spec),
         tokens_like=tokens_like(opened, config, data_spec, separator),
