@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from interop.formats.registry import Format
     from interop.formats.source import Source
 
-FORMAT_NAMES = ("huggingface", "safetensors")
+FORMAT_NAMES = ("huggingface", "safetensors", "gguf")
 DTYPES = ("float32", "bfloat16", "float16")
 
 FLAGS = (

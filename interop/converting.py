@@ -88,7 +88,7 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
     table = table_of(family)
     arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
     layout = param_layout(arrays, scanned=scanned)
-    rows = _rows_of(table, layout)
+    rows = rows_of(table, layout)
     unmatched = layout.keys() - {name for row in rows for name in row.ours}
     if unmatched:
         raise UsageError(f"{family} has nothing like {_listed(unmatched)} of this model")
@@ -98,7 +98,7 @@ def to_tensors(family: str, params: Tree, *, scanned: bool) -> dict[str, NDArray
     }
 
 
-def _rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
+def rows_of(table: Table, layout: Mapping[str, ParamSlice]) -> list[Row]:
     """Return the table's rows for the parameters in `layout`, with the rows of every layer."""
     layers = range(layer_count(layout))
     rows = (
@@ -118,7 +118,7 @@ def _match_rows(
     theirs = {table.row_name(name): name for name in folder.names}
     repeated = [name for name in folder.names if theirs[table.row_name(name)] != name]
     prefixed = any(name.startswith(table.prefix) for name in folder.names)
-    rows, skipped = _rows_of(table, layout), []
+    rows, skipped = rows_of(table, layout), []
     optional: tuple[str, ...] = ()
     if body_only:
         everything = theirs

@@ -39,15 +39,19 @@ def write(source: Source, out: Path) -> Sequence[str]:
 
 def write_description(source: Source, out: Path, format_name: str) -> None:
     """Write `triform.json`, and `tokenizer.json` if there is a tokenizer, into the folder `out`."""
+    (out / NAME).write_text(description(source, format_name).text(), encoding="utf-8")
+    if source.tokenizer is not None:
+        shutil.copyfile(source.tokenizer, out / "tokenizer.json")
+
+
+def description(source: Source, format_name: str) -> Exported:
+    """Return the description of a model with merged weights."""
     manifest = source.restored.manifest
     config = source.config.model_dump(mode="json")
     config["train"]["lora"]["rank"] = None  # The written weights are merged.
-    exported = Exported(
+    return Exported(
         format_name, source.restored.step, config, manifest["data"], manifest["metrics"]
     )
-    (out / NAME).write_text(exported.text(), encoding="utf-8")
-    if source.tokenizer is not None:
-        shutil.copyfile(source.tokenizer, out / "tokenizer.json")
 
 
 def read_arrays(folder: Path) -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:

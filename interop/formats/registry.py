@@ -32,6 +32,7 @@ class Format(Protocol):
 FORMATS = {
     "huggingface": "interop.formats.huggingface",
     "safetensors": "interop.formats.native",
+    "gguf": "interop.formats.gguf",
 }
 """The module of each format."""
 
