@@ -6,7 +6,7 @@ Our mixer A has the window, and G has none.
 from collections.abc import Sequence
 
 from interop.family import mixers, shortest_pattern
-from interop.fields import Settings
+from interop.fields import Settings, Unsupported
 from interop.json_fields import JsonFields
 
 LAYER_TYPES = {"full_attention": "G", "sliding_attention": "A"}
@@ -26,10 +26,11 @@ def read_windows(config: JsonFields, window: int | None, usual: Sequence[str]) -
 
 
 def window_letters(ours: Settings) -> str:
-    """Return the mixer of each layer: A with a window, G without."""
-    if ours["attention_window"] is None:
-        return "G" * ours["depth"]
-    return mixers(ours["pattern"], ours["depth"])
+    """Return the mixer of each layer: A with a window, G without. Raises `Unsupported` for others."""
+    letters = mixers(ours["pattern"], ours["depth"])
+    if not set(letters) <= set(LAYER_TYPES.values()):
+        raise Unsupported(f"model.pattern={ours['pattern']}: it only has attention")
+    return "G" * ours["depth"] if ours["attention_window"] is None else letters
 
 
 def write_layer_types(letters: str) -> Settings:
