@@ -176,6 +176,20 @@ BEYOND = {
     "another gate": ("llama", {"hidden_act": "gelu"}, "hidden_act=.*must be .silu"),
     "stretched": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_scaling="),
     "stretched by halves": ("llama", {"rope_scaling": {"rope_type": "llama3"}}, "it lacks factor"),
+    "biases of all heads": ("qwen3", {"attention_bias": True}, "attention_bias=true can't be had"),
+    "windows in chunks": (
+        "qwen2",
+        {"layer_types": ["chunked_attention"] * 3},
+        "layer_types=.*it must be 3 of full_attention or sliding_attention",
+    ),
+    "layers without a type": ("ministral", {"layer_types": []}, "layer_types=.*must be 3 of"),
+    "a limit that is none": ("qwen2", {"max_window_layers": "all"}, "must be an integer"),
+    "biases without a head": ("eurobert", {"mlp_bias": True}, "mlp_bias=true can't be had"),
+    "a section": (
+        "siglip",
+        {"vision_config": {"hidden_act": "silu"}},
+        "vision_config.hidden_act=.*must be .gelu",
+    ),
     "relative positions": (
         "bert",
         {"position_embedding_type": "relative_key"},

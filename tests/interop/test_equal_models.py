@@ -8,6 +8,7 @@ import pytest
 
 from configs.data_spec import DataSpec
 from configs.reading.recipes import load_config
+from configs.schema.config import Config
 from interop.converting import read_weights
 from interop.formats import huggingface
 from interop.formats.equal_models import equal_config, equal_params, equal_sizes
@@ -38,7 +39,10 @@ def drawn(fields: dict[str, str], sizes: DataSpec, dtype: str = "float32") -> Re
     of_token = fields.pop("model.class_token_position", "false") == "true"
     config = load_config("configs/digits_vit.py", fields, inputs=False)
     model = config.model.model_copy(update={"class_token_position": of_token})
-    config = config.model_copy(update={"model": model})
+    return randomised(config.model_copy(update={"model": model}), sizes)
+
+
+def randomised(config: Config, sizes: DataSpec) -> Restored:
     model_def = build_model_def(config, sizes, flat_mesh(jax.devices()[:1]))
     generator = np.random.default_rng(0)
     params = {
@@ -70,6 +74,30 @@ def test_the_logits_are_the_same(name, channels):
     theirs = model(np.repeat(given, 3 // channels, axis=-1), train=False)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert np.ptp(np.asarray(ours)) > 0.1
+
+
+BERT = {
+    "model.norm": "layer_norm",
+    "model.norm_placement": "post",
+    "model.positions": "learned",
+    "model.feed_forward": "gelu",
+    "model.use_bias": "true",
+    "model.embedding_norm": "true",
+    "model.head_transform": "true",
+}
+
+
+def test_bert_without_types_of_tokens_gets_one(tmp_path):
+    fields = {n: value for n, value in TINY.items() if n.startswith("model.")} | BERT
+    config = load_config("configs/masked_language_model.py", fields, inputs=False)
+    sizes = DataSpec(vocabulary_size=11, max_length=12)
+    restored = randomised(config, sizes)
+    huggingface.write(Source(restored, None, None, ""), tmp_path / "out")
+    equal = build_model_def(equal_config(config), sizes, restored.model_def.mesh)
+    read = read_weights(tmp_path / "out", equal.abstract_params, scanned=False).params
+    tokens = np.random.default_rng(1).integers(0, 12, (2, 9))
+    ours, theirs = restored.module(tokens)[0], equal.bind(read, {})(tokens)[0]
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
