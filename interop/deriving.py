@@ -32,6 +32,9 @@ TASKS = {
 USUAL_CONTEXT = 2048
 """Tokens that a model of text can attend to, if its folder does not say."""
 
+SEEN_WHOLE = 384
+"""Pixels of a side from which on `crop_pct` of preprocessor_config.json has no effect."""
+
 MOST_SERVED = 4096
 """Tokens of a prompt and its answer, at most, for which a server has room unless it is told
 otherwise: models whose positions go far beyond it would need gigabytes for each slot."""
@@ -139,10 +142,12 @@ def _crop_ratio(folder: Folder) -> float:
     config = folder.json_file("preprocessor_config.json")
     if config is None:
         return 1.0
-    ratio = config.value("crop_pct", None)
+    ratio, size = config.value("crop_pct", None), config.value("size", None)
+    edge = size.get("shortest_edge") if isinstance(size, dict) else size
+    if ratio is not None and isinstance(edge, int) and edge >= SEEN_WHOLE:
+        return 1.0
     if ratio is None and config.value("do_center_crop", False):
-        crop, size = config.value("crop_size", None), config.value("size", None)
-        edge = size.get("shortest_edge") if isinstance(size, dict) else size
+        crop = config.value("crop_size", None)
         height = crop.get("height") if isinstance(crop, dict) else crop
         if isinstance(height, int) and isinstance(edge, int):
             ratio = height / max(edge, 1)

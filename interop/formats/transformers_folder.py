@@ -34,10 +34,11 @@ def read_arrays(path: Path, model_def: ModelDef) -> Arrays:
     weights = read_weights(
         path,
         _in_dtype_of(folder, model_def.own_params),
+        model_def.abstract_statistics,
         scanned=getattr(model_def.config.model, "scan_layers", False),
         tokens_like=like,
     )
-    return flat(weights.params), {}
+    return flat(weights.params), flat(weights.statistics)
 
 
 def _added_separator(tokenizer: Path, model_def: ModelDef) -> tuple[str, int] | None:

@@ -46,6 +46,8 @@ def restore(path):
         ("gpt2", "gpt2", "language_modeling", "text_files"),
         ("bert", "bert", "masked_language_modeling", "text_files"),
         ("vit", None, "classification", "image_folder"),
+        ("resnet", None, "classification", "image_folder"),
+        ("convnextv2", None, "classification", "image_folder"),
     ],
 )
 def test_a_folder_has_a_whole_configuration(family, tokenizer, task, source, tmp_path):
@@ -55,7 +57,9 @@ def test_a_folder_has_a_whole_configuration(family, tokenizer, task, source, tmp
     model = restore(opened.path)
     shapes = flat(model.model_def.abstract_params)
     assert flat(model.params).keys() == shapes.keys()
-    if family == "vit":
+    if family in folders.PICTURES:
+        template = folders.template(opened.config.model.model_dump(), model.model_def.data_spec)
+        folders.assert_same(jax.device_get(model.statistics), folders.draw_statistics(template))
         assert model.model_def.data_spec.classes == tuple(f"LABEL_{n}" for n in range(5))
         return
     count = open_model(opened.path).tokenizer.vocabulary_size
@@ -182,6 +186,7 @@ def test_the_part_of_a_picture_that_is_seen_is_the_folders(tmp_path):
 
     assert ratio() == 1.0
     assert ratio(crop_pct=0.875) == 0.875
+    assert ratio(crop_pct=0.875, size={"shortest_edge": 384}) == 1.0
     crop = {"size": {"shortest_edge": 10}, "crop_size": {"height": 8, "width": 8}}
     assert ratio(do_center_crop=True, **crop) == 0.8
     assert ratio(do_center_crop=False, **crop) == 1.0

@@ -118,3 +118,9 @@ def test_labels_scores_and_accuracy_are_those_of_evaluate(tmp_path, capsys, name
         )
         correct += max(scores, key=scores.__getitem__) == one["name"].partition("/")[0]
     assert correct / len(predictions) == pytest.approx(metrics["accuracy"])
+
+    capsys.readouterr()
+    assert evaluate.main([f"--from={out}"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["accuracy"] == metrics["accuracy"]
+    assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-5)
