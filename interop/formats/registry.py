@@ -62,6 +62,7 @@ class FileReader(Reader, Protocol):
 FORMATS = {
     "huggingface": "interop.formats.huggingface",
     "safetensors": "interop.formats.native",
+    "gguf": "interop.formats.gguf",
 }
 """The module of each format that can be written."""
 
