@@ -315,7 +315,10 @@ def _description(reader: "GGUFReader", path: Path) -> Exported:
 
 def _text(reader: "GGUFReader", key: str, path: Path) -> str:
     field = reader.get_field(key)
-    text = None if field is None else field.contents()
+    try:
+        text = None if field is None else field.contents()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is damaged: {key}: {error.reason}") from None
     if not isinstance(text, str):
         raise UsageError(f"{path} was not written by export.py: it has no {key}")
     return text
