@@ -32,7 +32,8 @@ from interop.gguf_vocabulary import NO_COUNTERPART, Vocabulary, vocabulary
 from interop.param_layout import param_layout
 from model.layers.feed_forward import feed_forward_width
 from model.layers.positions import rotary_frequencies
-from training.trees import nested
+from training.model_def import ModelDef
+from training.trees import flat, nested
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
@@ -165,8 +166,9 @@ def _add_tokenizer(writer: "GGUFWriter", source: Source, tokenizer: Tokenizer) -
     encoder = ChatEncoder(tokenizer, data.chat_template)
     if encoder.end_id != tokenizer.separator_id:
         writer.add_eot_token_id(encoder.end_id)
-    writer.add_chat_template(document_template(tokenizer, data.chat_template))
-    return notes
+    template, more = document_template(tokenizer, data.chat_template)
+    writer.add_chat_template(template)
+    return [*notes, *more]
 
 
 def _add_vocabulary(writer: "GGUFWriter", words: Vocabulary) -> None:
@@ -240,24 +242,25 @@ def read_description(path: Path) -> Exported:
 
 
 def read_tokenizer(path: Path) -> str:
-    """Return the tokenizer.json of a file. Raises `UsageError` if it is damaged or not ours."""
+    """Return the text of tokenizer.json. Raises `UsageError` if the file is damaged or not ours."""
     return _text(_opened(path), TOKENIZER, path)
 
 
-def read_arrays(path: Path, shapes: Mapping[str, Any]) -> dict[str, NDArray]:
-    """Return the parameters of a file by their dotted names.
+def read_arrays(
+    path: Path, model_def: ModelDef
+) -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:
+    """Return the parameters of the model `model_def` and its batch statistics, of which it has
+    none, by their dotted names.
 
-    shapes: the parameters of the model that the file describes, by their dotted names; only their
-        `shape` is used. Raises `UsageError` if the file is damaged, or lacks a tensor or has one
-        that is unknown or of another shape; the message names it.
+    Raises `UsageError` if the file is damaged, or lacks a tensor or has one that is unknown or of
+    another shape; the message names it.
     """
     reader = _opened(path)
-    exported = _description(reader, path)
-    config = exported.configuration()
-    target = _target(config, exported.data_spec)
+    target = _target(model_def.config, model_def.data_spec)
     if isinstance(target, str):
         raise UsageError(f"{path} does not fit its {DESCRIPTION}: {target}")
-    model, table = _decoder(config), FAMILIES[target.family].table
+    model, table = _decoder(model_def.config), FAMILIES[target.family].table
+    shapes = flat(model_def.own_params)
     layout = param_layout(shapes, scanned=model.scan_layers)
     names = _names(target, model.depth)
     rows = {names(table.tensor_name(row)): row for row in rows_of(table, layout)}
@@ -288,7 +291,7 @@ def read_arrays(path: Path, shapes: Mapping[str, Any]) -> dict[str, NDArray]:
         raise UsageError(
             f"{path} does not fit its {DESCRIPTION}: it {'; '.join(sorted(faults)[:3])}{more}"
         )
-    return arrays
+    return arrays, {}
 
 
 def _array(tensor: Any) -> NDArray | None:

@@ -3,8 +3,6 @@
 import json
 import math
 import random
-import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +18,12 @@ from data.codecs.tokenizers import Tokenizer
 from interop.formats import gguf as format_gguf
 from interop.gguf_vocabulary import PRE_TOKENIZERS
 from tests.interop import sources
+from tests.parity.llama_server import served
 
 pytest.importorskip("gguf")
-llama = pytest.importorskip("xllamacpp")
+pytest.importorskip("xllamacpp")
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "workdirs" / "attention_text"
-
-
-@contextmanager
-def served(path: Path):
-    """llama.cpp's server of a file; yields a function that posts a body to a route. Everything is
-    computed in float32."""
-    params = llama.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx, params.n_parallel, params.port, params.verbosity = 256, 1, 0, 1
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup, params.use_jinja = False, True
-    params.cache_type_k = params.cache_type_v = llama.ggml_type.GGML_TYPE_F32
-    params.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = llama.Server(params)
-    address = server.listening_address
-
-    def post(route: str, **body: Any) -> Any:
-        request = urllib.request.Request(
-            address + route,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        return json.load(urllib.request.urlopen(request))
-
-    yield post
-    del server
 
 
 def exported(source: Any, folder: Path) -> Path:
