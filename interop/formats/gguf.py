@@ -52,16 +52,17 @@ class Target:
     name: llama.cpp's name. family: the family of Hugging Face with the same weights and numbers.
     adjacent_pairs: whether rotary positions rotate the elements (2i, 2i + 1) of a head, and not
         (i, i + H/2) as ours; the rows of the query and key kernels are then reordered.
-    scales_rotary: whether it can scale rotary positions.
+    lacks: fields of our settings that have to be none, though the family has them.
     """
 
     name: str
     family: str
     adjacent_pairs: bool = False
-    scales_rotary: bool = False
+    lacks: Sequence[str] = ()
 
 
-TARGETS = (Target("llama", "llama", adjacent_pairs=True, scales_rotary=True),)
+TARGETS = (Target("llama", "llama", adjacent_pairs=True),)
+"""The architectures that can be written; a model is written as the first that can hold it."""
 
 
 def obstacle(config: Config, data_spec: DataSpec) -> str | None:
@@ -87,9 +88,10 @@ def _target(config: Config, data_spec: DataSpec) -> Target | str:
         except Unsupported as error:
             reasons.append(f"{error}")
             continue
-        if settings["rotary_scaling"] is None or target.scales_rotary:
+        missing = [name for name in target.lacks if settings[name] is not None]
+        if not missing:
             return target
-        reasons.append(f"model.rotary_scaling: llama.cpp's {target.name} does not scale positions")
+        reasons += [f"model.{missing[0]}: llama.cpp's architecture {target.name} has none"]
     return reasons[0]
 
 
