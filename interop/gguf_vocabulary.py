@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from configs.errors import UsageError
+from data.codecs.tokenizers import UNKNOWN as UNKNOWN_TEXT
 from data.codecs.tokenizers import Tokenizer
 
 NO_COUNTERPART = {
@@ -93,6 +94,12 @@ class Vocabulary:
     unknown_id: int | None = None
     adds_space: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def suppressed(self) -> list[int]:
+        """Return the tokens that generate.py never writes: those without a text."""
+        pairs = enumerate(zip(self.tokens, self.kinds, strict=True))
+        return [n for n, (text, kind) in pairs if kind == UNUSED or text == UNKNOWN_TEXT]
 
 
 def vocabulary(tokenizer: Tokenizer, size: int) -> Vocabulary:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
 DESCRIPTION = "triform.description"
 TOKENIZER = "tokenizer.huggingface.json"
+SUPPRESSED = "tokenizer.ggml.suppress_tokens"
 ROTARY_FACTORS = "rope_freqs.weight"
 
 FILE_TYPES = {"float32": "ALL_F32", "float16": "MOSTLY_F16", "bfloat16": "MOSTLY_BF16"}
@@ -80,7 +81,7 @@ def obstacle(config: Config, data_spec: DataSpec) -> str | None:
 def _target(config: Config, data_spec: DataSpec) -> Target | str:
     """Return the first architecture that can hold the model, or why the first can't."""
     if config.task.model_output != "next_tokens":
-        return f"task.name={config.task.name}: llama.cpp only runs language models here"
+        return f"task.name={config.task.name}: only language models are written for llama.cpp"
     settings, reasons = config.model.model_dump(), []
     for target in TARGETS:
         try:
@@ -178,6 +179,7 @@ def _add_vocabulary(writer: "GGUFWriter", words: Vocabulary) -> None:
     writer.add_token_list(words.tokens)
     writer.add_token_types(words.kinds)
     writer.add_add_space_prefix(words.adds_space)
+    writer.add_array(SUPPRESSED, words.suppressed)
     if words.pre is not None:
         writer.add_tokenizer_pre(words.pre)
     if words.merges is not None:
@@ -202,7 +204,10 @@ def _tensors(source: Source, target: Target) -> dict[str, NDArray]:
             array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2)
             array = array.reshape(theirs[their_name].shape)
         dtype = "float32" if array.ndim == 1 else source.dtype or array.dtype
-        tensors[name] = np.ascontiguousarray(array.astype(dtype))
+        with np.errstate(over="ignore"):
+            tensors[name] = np.ascontiguousarray(array.astype(dtype))
+        if dtype == "float16" and not np.isfinite(tensors[name]).all():
+            raise UsageError(f"--dtype=float16 can't hold {name}: use bfloat16")
     if model.rotary_scaling is not None:
         half, base = (model.head_dim or model.width // model.num_heads) // 2, model.rotary_base
         scaled = rotary_frequencies(half, base, model.rotary_scaling)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs import base
@@ -43,11 +44,9 @@ def decoder(
     config = build_config(recipe.to_dict(), overrides, "a test")
     sizes = DataSpec(vocabulary_size=tokenizer.vocabulary_size, max_length=48)
     model_def = build_model_def(config, sizes, flat_mesh(jax.devices()[:1]))
-    drawn = iter(np.random.default_rng(0).normal(size=(200_000,)).astype(np.float32) * 0.3)
+    draw = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: (
-            (len(leaf.shape) == 1) + np.fromiter(drawn, np.float32, leaf.size).reshape(leaf.shape)
-        ),
+        lambda leaf: jnp.asarray((leaf.ndim == 1) + draw.normal(0, 0.3, leaf.shape), leaf.dtype),
         model_def.abstract_params,
     )
     manifest = {
@@ -57,7 +56,6 @@ def decoder(
         "config": config.model_dump(mode="json"),
     }
     tokenizer.save(folder / "tokenizer.json")
-    params = jax.tree.map(jax.numpy.asarray, params)
     restored = Restored(7, manifest, model_def, params, {})
     return Source(restored, folder / "tokenizer.json", dtype, "python export.py")
 

@@ -173,6 +173,7 @@ def test_each_byte_or_character_is_a_token():
     of_characters = vocabulary(Tokenizer.characters(["a é"]), 6)
     assert of_characters.tokens[2:] == ["▁", "a", "é", "[UNUSED_5]"]
     assert of_characters.kinds == [CONTROL, UNKNOWN, 1, 1, 1, 5]
+    assert (of_bytes.suppressed, of_characters.suppressed) == ([], [1, 5])
     with pytest.raises(UsageError, match="U\\+2581"):
         vocabulary(Tokenizer.characters(["▁"]), 3)
 

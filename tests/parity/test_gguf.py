@@ -209,6 +209,9 @@ def test_known_characters_have_the_same_ids_and_unknown_ones_one_each(tmp_path):
             told = post("/tokenize", content=text, add_special=True, parse_special=False)["tokens"]
             assert told == tokenizer.encode(text).tolist()
         told = post("/tokenize", content="a☃☃b", add_special=True)["tokens"]
+        bias = [[tokenizer.unknown_id, 1000.0]]
+        tokens = post("/completion", prompt="a", n_predict=9, logit_bias=bias, return_tokens=True)
+        assert tokenizer.unknown_id not in tokens["tokens"]
     assert told == tokenizer.encode("a☃b").tolist()
 
 
