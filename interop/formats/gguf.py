@@ -25,6 +25,7 @@ from interop.chat_template import document_template
 from interop.converting import rows_of, to_tensors
 from interop.exported import Exported
 from interop.families import FAMILIES
+from interop.family import resolved
 from interop.fields import Unsupported
 from interop.formats.native import description
 from interop.formats.source import Source
@@ -62,7 +63,11 @@ class Target:
     lacks: Sequence[str] = ()
 
 
-TARGETS = (Target("llama", "llama", adjacent_pairs=True),)
+TARGETS = (
+    Target("llama", "llama", adjacent_pairs=True),
+    Target("qwen2", "qwen2", lacks=("attention_window", "rotary_scaling")),
+    Target("qwen3", "qwen3", lacks=("attention_window", "rotary_scaling")),
+)
 """The architectures that can be written; a model is written as the first that can hold it."""
 
 
@@ -79,21 +84,25 @@ def obstacle(config: Config, data_spec: DataSpec) -> str | None:
 
 
 def _target(config: Config, data_spec: DataSpec) -> Target | str:
-    """Return the first architecture that can hold the model, or why the first can't."""
+    """Return the first architecture that can hold the model, or why the nearest can't."""
     if config.task.model_output != "next_tokens":
         return f"task.name={config.task.name}: only language models are written for llama.cpp"
-    settings, reasons = config.model.model_dump(), []
+    settings = config.model.model_dump()
+    refusals: list[tuple[Target, list[str]]] = []
     for target in TARGETS:
         try:
             FAMILIES[target.family].configure(settings, data_spec, "next_tokens")
         except Unsupported as error:
-            reasons.append(f"{error}")
+            refusals.append((target, list(error.args)))
             continue
-        missing = [name for name in target.lacks if settings[name] is not None]
-        if not missing:
+        ours = resolved(settings)
+        lacking = [name for name in target.lacks if ours[name] is not None]
+        if not lacking:
             return target
-        reasons += [f"model.{missing[0]}: llama.cpp's architecture {target.name} has none"]
-    return reasons[0]
+        reasons = [f"model.{name}={settings[name]}: it only has none" for name in lacking]
+        refusals.append((target, reasons))
+    nearest, reasons = min(refusals, key=lambda one: len(one[1]))
+    return f"{'; '.join(reasons)} (the nearest architecture of llama.cpp is {nearest.name})"
 
 
 def write(source: Source, out: Path) -> Sequence[str]:

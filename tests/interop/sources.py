@@ -29,6 +29,18 @@ SMALL = {
 }
 
 
+LIKE_LLAMA = {
+    "plain": {},
+    "tied": {"model__tied_embeddings": "true"},
+    "scanned, with biases": {"model__scan_layers": "true", "model__use_bias": "true"},
+    "grouped, with large heads": {"model__num_kv_heads": "2", "model__head_dim": "16"},
+    "stretched": {"model__rotary_scaling": "4,1,4,16", "model__rotary_base": "500"},
+    "qwen2": {"model__qkv_bias": "true", "model__num_kv_heads": "2"},
+    "qwen3": {"model__qk_norm": "true", "model__scan_layers": "true", "model__head_dim": "16"},
+}
+"""Overrides of the decoders that llama.cpp can run."""
+
+
 def byte_pairs() -> Tokenizer:
     return Tokenizer.train_bpe(TEXT.splitlines(), 320)
 

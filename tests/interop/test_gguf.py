@@ -12,14 +12,6 @@ from interop.formats.native import description
 from interop.gguf_vocabulary import CONTROL, UNKNOWN, vocabulary
 from tests.interop import foreign, sources
 
-SHAPES = {
-    "plain": {},
-    "tied": {"model__tied_embeddings": "true"},
-    "scanned, with biases": {"model__scan_layers": "true", "model__use_bias": "true"},
-    "grouped, with large heads": {"model__num_kv_heads": "2", "model__head_dim": "16"},
-    "stretched": {"model__rotary_scaling": "4,1,4,16", "model__rotary_base": "500"},
-}
-
 
 def written(source, folder):
     pytest.importorskip("gguf")
@@ -34,9 +26,9 @@ def read(source, path):
     return params
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", sources.LIKE_LLAMA)
 def test_arrays_and_description_are_read_back(tmp_path, name):
-    source = sources.decoder(tmp_path, **SHAPES[name])
+    source = sources.decoder(tmp_path, **sources.LIKE_LLAMA[name])
     assert format_gguf.obstacle(source.config, source.data_spec) is None
     path = written(source, tmp_path)
     ours, found = source.params(), read(source, path)
@@ -112,6 +104,10 @@ def test_the_template_of_a_chat_model_opens_the_conversation(tmp_path, template)
         ({"model__attention_window": "8"}, "model.attention_window=8"),
         ({"model__positions": "none"}, "model.positions=none"),
         ({"model__logit_soft_cap": "30"}, "model.logit_soft_cap=30.0"),
+        (
+            {"model__qk_norm": "true", "model__attention_window": "8"},
+            "model.attention_window=8: it only has none (the nearest architecture of llama.cpp is q",
+        ),
         ({"data__tokenizer__kind": "words"}, "data.tokenizer.kind=words: llama.cpp has no"),
         ({"data__tokenizer__kind": "unigram"}, "data.tokenizer.kind=unigram: llama.cpp has no"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from ctranslate2.converters import TransformersConverter
 
 from data.codecs.tokenizers import Tokenizer
-from interop.formats.registry import FORMATS, format_module
+from interop.formats import huggingface
 from tests.interop import sources
 
 # Its Llama has heads of width / num_heads, and other numbers for `model.rotary_scaling`.
@@ -14,15 +14,16 @@ SHAPES = {
     "plain": {},
     "tied": {"model__tied_embeddings": "true"},
     "grouped": {"model__num_kv_heads": "2", "model__rotary_base": "500"},
+    "qwen2": {"model__qkv_bias": "true", "model__num_kv_heads": "2"},
+    "qwen3": {"model__qk_norm": "true", "model__head_dim": "16"},
 }
 PROMPT, COUNT = "7 times 5 is", 12
 
 
-@pytest.mark.skipif("huggingface" not in FORMATS, reason="there is no format huggingface")
 @pytest.mark.parametrize("name", SHAPES)
 def test_greedy_tokens_are_the_same(tmp_path, name):
     source = sources.decoder(tmp_path, **SHAPES[name])
-    format_module("huggingface").write(source, tmp_path / "folder")
+    huggingface.write(source, tmp_path / "folder")
     converted = TransformersConverter(str(tmp_path / "folder")).convert(str(tmp_path / "ct2"))
     generator = ctranslate2.Generator(converted, compute_type="float32", intra_threads=1)
 

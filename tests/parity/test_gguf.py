@@ -75,18 +75,9 @@ def are_part(told: list[Step], steps: list[Step], tolerance: float) -> bool:
     )  # fmt: skip
 
 
-SHAPES = {
-    "plain": {},
-    "tied": {"model__tied_embeddings": "true"},
-    "scanned, with biases": {"model__scan_layers": "true", "model__use_bias": "true"},
-    "grouped, with large heads": {"model__num_kv_heads": "2", "model__head_dim": "16"},
-    "stretched": {"model__rotary_scaling": "4,1,4,16", "model__rotary_base": "500"},
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", sources.LIKE_LLAMA)
 def test_greedy_tokens_are_the_same(tmp_path, name):
-    source = sources.decoder(tmp_path, **SHAPES[name])
+    source = sources.decoder(tmp_path, **sources.LIKE_LLAMA[name])
     prompt = "7 times 5 is"
     ids = Tokenizer.load(source.tokenizer).encode(prompt).tolist()
     with served(exported(source, tmp_path)) as post:
