@@ -71,10 +71,11 @@ READERS = {
     "stablehlo": "interop.formats.native",
     "huggingface": "interop.formats.transformers_folder",
     FOREIGN: "interop.formats.transformers_folder",
+    "gguf": "interop.formats.gguf",
 }
 """The module that reads each format. FOREIGN: a folder that another project wrote."""
 
-FILES: dict[str, str] = {}
+FILES = {".gguf": "gguf"}
 """The format of a file, by the end of its name. Its reader is a `FileReader`."""
 
 

@@ -106,7 +106,7 @@ def test_the_template_of_a_chat_model_opens_the_conversation(tmp_path, template)
         ({"model__logit_soft_cap": "30"}, "model.logit_soft_cap=30.0"),
         (
             {"model__qk_norm": "true", "model__attention_window": "8"},
-            "model.attention_window=8: it only has none (the nearest architecture of llama.cpp is q",
+            "model.attention_window=8: it only has none (the nearest architecture of llama.cpp is",
         ),
         ({"data__tokenizer__kind": "words"}, "data.tokenizer.kind=words: llama.cpp has no"),
         ({"data__tokenizer__kind": "unigram"}, "data.tokenizer.kind=unigram: llama.cpp has no"),
