@@ -1,28 +1,27 @@
-"""The chat template of a trained model, in the form that other programs read."""
+"""Chat templates for other programs, which encode what a template writes and add nothing."""
 
 from collections.abc import Sequence
 
-from data.codecs.chat import TEMPLATE, ChatEncoder
+from data.codecs.chat import ASSISTANT, ChatTemplate
 from data.codecs.tokenizers import Tokenizer
 
 
-def document_template(tokenizer: Tokenizer, source: str | None) -> tuple[str, Sequence[str]]:
-    """Return a template that writes a whole conversation, with the tokens that open a document, and
-    notes for the user.
+def missing_opening(
+    tokenizer: Tokenizer, template: ChatTemplate
+) -> tuple[list[str], Sequence[str]]:
+    """Return the tokens that open a document and that the template does not write itself, and notes
+    for the user.
 
-    `ChatEncoder` puts these tokens before what the template `source` writes, unless the template
-    writes them itself. Other programs encode what a template writes and add nothing.
+    Our commands put these tokens before what a template writes.
     """
-    encoder, ids = ChatEncoder(tokenizer, source), tokenizer.special_tokens()
-    names = {number: name for name, number in ids.items()}
-    opening = [names[number] for number in tokenizer.document_opening.tolist()]
+    opening = [tokenizer.backend.id_to_token(int(one)) for one in tokenizer.document_opening]
+    asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
     written = []
-    for piece in encoder.template.opening([{"role": "user", "content": "a"}]):
+    for piece in template.conversation(asked):
         if not piece.is_special or piece.text not in opening:
             break
         written.append(piece.text)
-    template = TEMPLATE if source is None else source
-    missing = opening[: len(opening) - len(written)]
+    missing = [token for token in opening[: len(opening) - len(written)] if token is not None]
     if missing + written != opening:
-        return template, [f"the chat template opens a conversation with {' '.join(written)}"]
-    return "".join(missing) + template, ()
+        return [], [f"the chat template begins with {' '.join(written)}, which is left as it is"]
+    return missing, ()

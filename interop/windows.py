@@ -26,7 +26,8 @@ def read_windows(config: JsonFields, window: int | None, usual: Sequence[str]) -
 
 
 def window_letters(ours: Settings) -> str:
-    """Return the mixer of each layer: A with a window, G without. Raises `Unsupported` for others."""
+    """Return the mixer of each layer: A with a window, G without. Raises `Unsupported` for other
+    mixers."""
     letters = mixers(ours["pattern"], ours["depth"])
     if not set(letters) <= set(LAYER_TYPES.values()):
         raise Unsupported(f"model.pattern={ours['pattern']}: it only has attention")

@@ -5,7 +5,7 @@ form and as tokenizer.json. `triform.description` is the description that other 
 `triform.json`, so that every command can use the file as a workdir.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,16 @@ from configs.errors import UsageError
 from configs.schema.config import Config
 from configs.schema.data import Text
 from configs.schema.model import Decoder
-from data.codecs.chat import ChatEncoder
+from data.codecs.chat import TEMPLATE, ChatEncoder
 from data.codecs.tokenizers import Tokenizer
-from interop.chat_template import document_template
+from interop.chat_template import missing_opening
 from interop.converting import to_tensors
 from interop.exported import Exported
 from interop.families import FAMILIES
 from interop.family import resolved
 from interop.fields import Unsupported
 from interop.formats.native import description
+from interop.formats.registry import Arrays
 from interop.formats.source import Source
 from interop.gguf_vocabulary import NO_COUNTERPART, Vocabulary, vocabulary
 from interop.param_layout import param_layout
@@ -178,8 +179,8 @@ def _add_tokenizer(writer: "GGUFWriter", source: Source, tokenizer: Tokenizer) -
     encoder = ChatEncoder(tokenizer, data.chat_template)
     if encoder.end_id != tokenizer.separator_id:
         writer.add_eot_token_id(encoder.end_id)
-    template, more = document_template(tokenizer, data.chat_template)
-    writer.add_chat_template(template)
+    missing, more = missing_opening(tokenizer, encoder.template)
+    writer.add_chat_template("".join(missing) + (data.chat_template or TEMPLATE))
     return [*notes, *more]
 
 
@@ -262,9 +263,7 @@ def read_tokenizer(path: Path) -> str:
     return _text(_opened(path), TOKENIZER, path)
 
 
-def read_arrays(
-    path: Path, model_def: ModelDef
-) -> tuple[Mapping[str, NDArray], Mapping[str, NDArray]]:
+def read_arrays(path: Path, model_def: ModelDef) -> Arrays:
     """Return the parameters of the model `model_def` and its batch statistics, of which it has
     none, by their dotted names.
 

@@ -17,9 +17,10 @@ from tokenizers import processors
 
 from configs.reading.inputs import ORIGINAL_TOKENIZER
 from configs.schema.config import Config
-from data.codecs.chat import ASSISTANT, TEMPLATE, ChatTokenizer
+from data.codecs.chat import TEMPLATE, ChatTokenizer
 from data.codecs.gaps import GapCodec
 from data.codecs.tokenizers import UNKNOWN, Tokenizer
+from interop.chat_template import missing_opening
 from interop.loading import CHAT_TEMPLATE
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -169,18 +170,7 @@ class HubTokenizer:
         document, which our commands write before a rendered template."""
         assert self._chat is not None
         tokenizer, source = self._tokenizer, self._data.chat_template or TEMPLATE
-        opening = [self._text(number) for number in tokenizer.document_opening]
-        asked = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
-        own = []
-        for piece in self._chat.encoder.template.conversation(asked):
-            if not piece.is_special or piece.text not in opening:
-                break
-            own.append(piece.text)
-        notes = []
-        missing = opening[: len(opening) - len(own)]
-        if missing + own != opening:
-            notes.append(f"the chat template begins with {' '.join(own)}, which is left as it is")
-            missing = []
+        missing, notes = missing_opening(tokenizer, self._chat.encoder.template)
         bos = "".join(self._text(number) for number in tokenizer.opening)
         variables = {"bos_token": bos or tokenizer.separator, "eos_token": tokenizer.separator}
         given = self._config()

@@ -1,15 +1,19 @@
 """GGUF files: what was written is read back, and what llama.cpp can't have is refused in a line."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
+import evaluate
+import export
 from configs.errors import UsageError
 from data.codecs.tokenizers import SEPARATOR, Tokenizer
 from interop.formats import gguf as format_gguf
 from interop.formats.native import description
 from interop.gguf_vocabulary import CONTROL, UNKNOWN, vocabulary
+from tests.golden.workdirs import FIGURES, ROOT, WORKDIRS
 from tests.interop import foreign, sources
 
 
@@ -182,3 +186,24 @@ def test_tokenizers_without_a_counterpart_are_refused(family, reason):
     tokenizer = Tokenizer(foreign.FAMILIES[family]())
     with pytest.raises(UsageError, match=reason):
         vocabulary(tokenizer, tokenizer.vocabulary_size)
+
+
+def test_commands_take_the_file_in_place_of_the_workdir(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.chdir(ROOT)  # paths of data are relative
+    workdir, path = WORKDIRS / "attention_text", tmp_path / "model.gguf"
+
+    def written(main, *flags):
+        assert main([*map(str, flags)]) == 0
+        return capsys.readouterr().out
+
+    found = written(export.main, f"--workdir={workdir}", "--format=gguf", f"--out={path}")
+    assert found == f"{path}\n"
+    found = json.loads(written(evaluate.main, f"--from={path}").splitlines()[-1])
+    known = json.loads(FIGURES.read_text())["attention_text"]
+    assert found.pop("split") == known.pop("split")
+    assert found == pytest.approx(known, rel=1e-4)
+
+    again = tmp_path / "again.gguf"
+    written(export.main, f"--from={path}", "--format=gguf", f"--out={again}")
+    assert again.read_bytes() == path.read_bytes()
