@@ -4,6 +4,7 @@ from pathlib import Path
 
 from configs.errors import UsageError
 from interop import (
+    bart,
     bert,
     eurobert,
     gpt2,
@@ -13,6 +14,7 @@ from interop import (
     qwen2,
     qwen3,
     siglip,
+    t5gemma,
     vit,
 )
 from interop.description import Description
@@ -30,9 +32,10 @@ MODULES = (
     eurobert,
     vit,
     siglip,
+    t5gemma,
 )
 
-FAMILIES = {one.FAMILY.name: one.FAMILY for one in MODULES}
+FAMILIES = {one.name: one for one in (*(one.FAMILY for one in MODULES), *bart.FAMILIES)}
 """The family of each `model_type` in config.json. A model is exported as the first that has it."""
 
 

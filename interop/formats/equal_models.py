@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.data_spec import DataSpec
+from configs.schema.blocks import Architecture
 from configs.schema.config import Config
-from configs.schema.model import VisionTransformer
+from configs.schema.model import TokenBlocks, VisionTransformer
 from interop.grey import FIRST_KERNELS, in_colour
+from interop.param_layout import stack_of
 from model.vit import sincos_positions
 
 POSITIONS = "positions"
@@ -22,6 +24,8 @@ POSITIONS = "positions"
 def equal_config(config: Config) -> Config:
     """Return the configuration of the equal model."""
     model = config.model
+    if _lacks_biases(model):
+        return config.model_copy(update={"model": model.model_copy(update={"use_bias": True})})
     if not isinstance(model, VisionTransformer):
         return config
     of_token = model.pooling == "class_token"
@@ -47,6 +51,8 @@ def equal_params(
     config, data_spec, params: those of the given model.
     """
     model, changed = config.model, dict(params)
+    if _lacks_biases(model):
+        return _with_zero_biases(changed, scanned=getattr(model, "scan_layers", False))
     if data_spec.image_shape is not None and data_spec.image_shape[2] == 1:
         for name in changed.keys() & set(FIRST_KERNELS):
             changed[name] = in_colour(changed[name])
@@ -66,3 +72,25 @@ def equal_params(
     elif model.pooling != "class_token" and has_position:
         changed[POSITIONS] = changed[POSITIONS][1:]  # the row of a class token that is not there
     return changed
+
+
+def _lacks_biases(model: Architecture) -> bool:
+    """Return whether a model of tokens has layer norms without biases. All families with layer
+    norms have biases; zeros change nothing."""
+    return isinstance(model, TokenBlocks) and model.norm == "layer_norm" and not model.use_bias
+
+
+def _with_zero_biases(params: Mapping[str, NDArray], *, scanned: bool) -> dict[str, NDArray]:
+    """Return the parameters with a bias of zeros for each norm, and for each linear layer of a
+    block, that has none."""
+    full = dict(params)
+    for name, array in params.items():
+        path, _, kind = name.rpartition(".")
+        stack = stack_of(name)
+        if f"{path}.bias" in params or not (kind == "scale" or (kind == "kernel" and stack)):
+            continue
+        outputs = 2 if path.endswith((".query", ".key", ".value")) else 1
+        stacked = array.shape[:1] if scanned and stack and kind == "kernel" else ()
+        shape = array.shape if kind == "scale" else (*stacked, *array.shape[-outputs:])
+        full[f"{path}.bias"] = np.zeros(shape, array.dtype)
+    return full
