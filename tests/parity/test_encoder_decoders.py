@@ -68,8 +68,7 @@ CONFIG = {
 }
 FOREIGN: dict[str, Any] = {
     "m2m_100": (transformers.M2M100Config, {}),
-    "pegasus": (transformers.PegasusConfig, {}),
-    "pegasus with gelu": (transformers.PegasusConfig, {"activation_function": "gelu"}),
+    "pegasus": (transformers.PegasusConfig, {"activation_function": "gelu"}),
     "marian": (transformers.MarianConfig, {}),
     "blenderbot": (transformers.BlenderbotConfig, {"scale_embedding": False}),
 }
